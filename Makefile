@@ -1,0 +1,39 @@
+# setup demo test check bench clean: each can be called at any time and makes .venv if it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= demo
+
+# Real photographs and weights for tests and benchmarks, where they lie beside the checkout.
+ifneq ($(wildcard ../shared/data),)
+export RESAD_DATA ?= $(abspath ../shared)
+endif
+
+.PHONY: setup demo test check bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m indexer.demo --out $(OUT) $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest -ra
+
+bench: setup
+	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \
+	  $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Offline: a folder of healthy fundus photographs becomes an index on disk."""

@@ -1,0 +1,185 @@
+"""Greedy k-centre selection, exact, block by block (Sener & Savarese 2018).
+
+D[x] is the distance from x to its nearest chosen center.  D only falls, so a stale D is an upper bound.  A round
+takes the T points with the largest D as candidates and tau, the largest D of all others; it runs the greedy among
+the candidates while the farthest of them is beyond tau, since each such pick is the farthest point of all; then it
+updates every point against the round's picks with one matrix product.  The picks are those of the textbook loop.
+
+Points lie in shards.  A shard does two things, `farthest` and `update`, so that shards can live elsewhere.
+Ties go to the lowest row.  In float64 the order of the picks is the textbook's; in float32 a near-tie may fall the
+other way, but the same way every time: products are made in blocks of fixed shape, so that shards cut at multiples
+of `BLOCK_ROWS` give the same picks however many there are.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resad.errors import SettingError
+
+BLOCK_ROWS: Final = 8192
+"""Rows in one matrix product."""
+_FEWEST: Final = 128
+_MOST: Final = 2048
+"""Bounds of the number of candidates T: (T, T) distances are held."""
+
+
+class Coreset(NamedTuple):
+    """rows: int64 (m,), global rows in the order of the picks.
+
+    radius: the largest distance from any point to its nearest pick (covering radius), feature units.
+    """
+
+    rows: NDArray[np.int64]
+    radius: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Points of one shard: their rows (int64, global, (t,)), squared distances (t,) and vectors (t, d)."""
+
+    rows: Tensor
+    squared: Tensor
+    points: Tensor
+
+
+class Shard:
+    """Points with the squared distance to their nearest center so far.
+
+    Args:
+        points: float (n, d), centered by the caller so that little cancels.
+        first_row: the global row of points[0].
+    """
+
+    def __init__(self, points: Tensor, first_row: int) -> None:
+        self._points = points
+        self._norms = torch.einsum("nd,nd->n", points, points)
+        self._first_row = first_row
+        self.squared = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
+
+    def farthest(self, count: int) -> Candidates:
+        """The `count` points (or all) with the largest distance; ties by row."""
+        count = min(count, len(self._points))
+        floor = torch.topk(self.squared, count, sorted=False).values.min()
+        # topk may take any of several equal values; ties at the floor must go to the lowest rows.
+        above = torch.nonzero(self.squared > floor)[:, 0]
+        level = torch.nonzero(self.squared == floor)[: count - len(above), 0]
+        local = torch.cat([above, level]).sort().values
+        return Candidates(local + self._first_row, self.squared[local], self._points[local])
+
+    def update(self, rows: Tensor, centers: Tensor) -> None:
+        """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
+        center_norms = torch.einsum("bd,bd->b", centers, centers)
+        for start in range(0, len(self._points), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            product = self._points[block] @ centers.T  # (rows, b)
+            nearest = torch.add(center_norms, product, alpha=-2).min(dim=1).values + self._norms[block]
+            self.squared[block] = torch.minimum(self.squared[block], nearest.clamp_(min=0))
+        local = rows - self._first_row
+        # The product leaves a center a rounding error away from itself; nothing may be picked twice.
+        self.squared[local[(local >= 0) & (local < len(self._points))]] = 0
+
+    def point(self, row: int) -> Tensor | None:
+        """The point (1, d) at a global row, if it is in this shard."""
+        local = row - self._first_row
+        return self._points[local : local + 1] if 0 <= local < len(self._points) else None
+
+
+def shards_of(points: Tensor, size: int) -> list[Shard]:
+    """`points` (n, d), centered, as shards of `size` rows."""
+    centered = points - points.mean(dim=0)
+    return [Shard(centered[start : start + size], start) for start in range(0, len(points), size)]
+
+
+def greedy_k_center(
+    shards: Sequence[Shard],
+    first: int,
+    *,
+    count: int | None = None,
+    radius: float | None = None,
+    on_picks: Callable[[int], None] = lambda _: None,
+) -> Coreset:
+    """Pick centers until there are `count`, or until none is farther than `radius` from its nearest.
+
+    Args:
+        shards: together all points, each with a fresh distance (no center yet).
+        first: the global row of the first center.
+        on_picks: told the number of new picks after every round.
+    Raises:
+        SettingError: neither or both limits, or more centers than points.
+    """
+    total = sum(len(shard.squared) for shard in shards)
+    if (count is None) == (radius is None):
+        raise SettingError("the greedy stops at a count or at a radius, one of the two")
+    if count is not None and not 1 <= count <= total:
+        raise SettingError(f"a coreset of {count} of {total} patches: the count lies between 1 and {total}")
+    limit = total if count is None else count
+    floor = 0.0 if radius is None else radius**2
+    start = next((point for shard in shards if (point := shard.point(first)) is not None), None)
+    if start is None:
+        raise SettingError(f"the first pick {first} is not one of the {total} patches")
+    picks = [first]
+    _update_all(shards, torch.tensor([first], device=start.device), start)
+    on_picks(1)
+    candidates = _FEWEST
+    while len(picks) < limit:
+        field, tau = _candidates(shards, candidates)
+        if float(field.squared.max()) <= floor:
+            break
+        chosen = _greedy_among(field, max(tau, floor), limit - len(picks))
+        picks += field.rows[chosen].tolist()
+        _update_all(shards, field.rows[chosen], field.points[chosen])
+        on_picks(len(chosen))
+        candidates = _adapt(candidates, len(chosen))
+    covering = max(float(shard.squared.max()) for shard in shards) ** 0.5
+    return Coreset(np.asarray(picks, dtype=np.int64), covering)
+
+
+def _adapt(candidates: int, accepted: int) -> int:
+    """More candidates while many of them are accepted, fewer when few are."""
+    if accepted * 4 > candidates:
+        return min(2 * candidates, _MOST)
+    if accepted * 16 < candidates:
+        return max(candidates // 2, _FEWEST)
+    return candidates
+
+
+def _update_all(shards: Iterable[Shard], rows: Tensor, centers: Tensor) -> None:
+    for shard in shards:
+        device = shard.squared.device
+        shard.update(rows.to(device), centers.to(device))
+
+
+def _candidates(shards: Sequence[Shard], count: int) -> tuple[Candidates, float]:
+    """The `count` farthest points of all shards, by row, and the largest squared distance among the others."""
+    found = [shard.farthest(count + 1) for shard in shards]
+    device = found[0].squared.device
+    rows = torch.cat([part.rows.to(device) for part in found])
+    squared = torch.cat([part.squared.to(device) for part in found])
+    points = torch.cat([part.points.to(device) for part in found])
+    # Rows ascend within and across shards, so a stable sort breaks ties by row.
+    order = torch.sort(squared, descending=True, stable=True).indices
+    tau = float(squared[order[count]]) if len(order) > count else -torch.inf
+    best = order[:count].sort().values
+    return Candidates(rows[best], squared[best], points[best]), tau
+
+
+def _greedy_among(field: Candidates, tau: float, most: int) -> list[int]:
+    """The textbook loop among the candidates while the farthest is beyond `tau`; at least one pick."""
+    norms = torch.einsum("nd,nd->n", field.points, field.points)
+    between = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
+    pairwise = between.clamp_(min=0).cpu().numpy()  # (t, t)
+    squared = field.squared.cpu().numpy().copy()
+    chosen: list[int] = []
+    farthest = int(squared.argmax())  # the first of several equal ones: the lowest row
+    while len(chosen) < most and (not chosen or squared[farthest] > tau):
+        chosen.append(farthest)
+        np.minimum(squared, pairwise[farthest], out=squared)
+        squared[farthest] = 0
+        farthest = int(squared.argmax())
+    return chosen

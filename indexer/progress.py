@@ -1,0 +1,80 @@
+"""How far a long step is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from resad.manifest import StageTime
+
+_SECONDS_BETWEEN_LINES: Final = 10.0
+
+
+class _Rate(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+@dataclass
+class Stages:
+    """Times the steps of a job and shows how far each is.
+
+    done: the steps that are over, in order.
+    """
+
+    console: Console
+    done: list[StageTime] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """A step of `total` units; yields what is to be told of each advance.  A failed step is not recorded."""
+        began = time.perf_counter()
+        shown = self._bar(name, total) if self.console.is_terminal else self._lines(name, total, unit)
+        with shown as advance:
+            yield advance
+        seconds = time.perf_counter() - began
+        self.done.append(StageTime(name, seconds))
+        if not self.console.is_terminal:
+            self.console.print(f"{name}: {total} {unit} in {seconds:.1f} s", highlight=False)
+
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        columns = (
+            TextColumn(f"{name:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda steps: bar.advance(task, steps)
+
+    @contextmanager
+    def _lines(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        began = told = time.monotonic()
+        count = 0
+
+        def advance(steps: int) -> None:
+            nonlocal count, told
+            count += steps
+            now = time.monotonic()
+            if now - told >= _SECONDS_BETWEEN_LINES and count < total:
+                told = now
+                left = (now - began) / max(count, 1) * (total - count)
+                self.console.print(f"{name}: {count}/{total} {unit}, {left:.0f} s left", highlight=False)
+
+        yield advance

@@ -1,0 +1,111 @@
+"""A memory bank and what belongs to it -> the files of a version, published."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from indexer.leave_out import LeftOut
+from indexer.selection import Selection
+from indexer.synthetic import draw_photo
+from resad import index, runtime
+from resad.backbone import Backbone, save_backbone
+from resad.config import fingerprint
+from resad.detector import Detector
+from resad.encoder import Encoder
+from resad.loaded_index import BACKBONE_FILE, PHOTOS_FILE, PROBE_FILE, score_probe
+from resad.manifest import (
+    FORMAT,
+    Counts,
+    FileRecord,
+    HistoryEntry,
+    Manifest,
+    Quality,
+    ReferenceRecord,
+    StageTime,
+    write_records,
+)
+from resad.memory_bank import MemoryBank
+
+_PROBE_SEED: Final = 0
+_PROBE_HEIGHT: Final = 512
+"""px; enough to tell whether a host computes the same numbers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """Everything a version is made of.  grid: (h, w) cells."""
+
+    backbone: Backbone
+    encoder: Encoder
+    bank: MemoryBank
+    selection: Selection
+    left_out: LeftOut
+    records: tuple[ReferenceRecord, ...]
+    grid: tuple[int, int]
+
+
+def publish_version(
+    built: Built, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
+) -> tuple[Path, Manifest]:
+    """Write the version's files into `staging`, then move it to `place` (ROOT/NAME); not live yet."""
+    staging.mkdir()
+    save_backbone(built.backbone, staging / BACKBONE_FILE)
+    built.bank.save(staging)
+    write_records(built.records, staging / PHOTOS_FILE)
+    probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
+    Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
+    score = score_probe(Detector(built.encoder, built.bank), staging)
+
+    def describe(files: tuple[FileRecord, ...]) -> Manifest:
+        return _manifest(built, place.name, weights, times, score, files)
+
+    version = index.publish(staging, place, describe)
+    return version, index.check_files(version)
+
+
+def _manifest(
+    built: Built,
+    name: str,
+    weights: str,
+    times: Sequence[StageTime],
+    probe_score: float,
+    files: tuple[FileRecord, ...],
+) -> Manifest:
+    config, bank = built.encoder.config, built.bank
+    made = HistoryEntry("build", None, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version())
+    counts = Counts(
+        photos=len(built.records),
+        patches=sum(record.patches for record in built.records),
+        memories=len(bank),
+        dimension=bank.dimension,
+        grid=built.grid,
+    )
+    quality = Quality(
+        covering_radius=built.left_out.covering_radius,
+        projected_radius=built.selection.radius,
+        projected_dimension=built.selection.dimension,
+        stages=tuple(times),
+        peak_memory_bytes=runtime.peak_memory_bytes(),
+    )
+    return Manifest(
+        format=FORMAT,
+        name=name,
+        version=index.new_version(),
+        history=(made,),
+        config=config,
+        fingerprint=fingerprint(config, built.backbone.weights_sha256),
+        weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",
+        weights_sha256=built.backbone.weights_sha256,
+        device=str(built.encoder.device),
+        counts=counts,
+        calibration=built.left_out.calibration,
+        quality=quality,
+        probe_score=probe_score,
+        packages=runtime.packages(),
+        files=files,
+    )

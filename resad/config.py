@@ -1,0 +1,223 @@
+"""Every number of the method, with its unit and its source; nothing else in the project chooses one.
+
+A `MethodConfig` says how a photograph becomes an anomaly map and a score.  It is stored in the index's manifest,
+and its fingerprint (together with the weights') decides whether two indexes measure the same thing.
+`PhotoLimits` only says what is refused; it changes no number, so it is not part of the fingerprint.
+
+"Paper" below is Niu et al., "Region and Spatial Aware Anomaly Detection for Fundus Images" (arXiv 2303.03817).
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from resad.errors import SettingError
+
+_STRICT: Final = ConfigDict(extra="forbid")
+
+Preset = Literal["resad", "paper", "patchcore"]
+Part = Literal["region", "spatial", "resc"]
+Precision = Literal["exact", "half"]
+
+PAPER_GRID: Final = 98
+"""Cells along a side of the paper's patch grid: 784 px over stride 8 (section 4.1)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PhotoLimits:
+    """What is refused before it is decoded."""
+
+    max_bytes: Annotated[int, Field(gt=0)] = 25_000_000
+    """File size, bytes.  The largest camera JPEGs seen are about 10 MB."""
+    max_pixels: Annotated[int, Field(gt=0)] = 80_000_000
+    """Width times height.  Below Pillow's own alarm (89 million)."""
+    min_side: Annotated[int, Field(gt=0)] = 64
+    """Shorter side, px.  Nothing of a retina can be judged below it."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PreparationConfig:
+    """How a photograph becomes a square."""
+
+    size: Annotated[int, Field(ge=64, le=2048, multiple_of=16)] = 784
+    """Side S of the prepared square, px (paper, section 4.1)."""
+    crop: Literal["field_of_view", "none"] = "field_of_view"
+    """`field_of_view`: crop to the disc, pad square, resize; only patches that touch the disc exist.
+    `none`: the paper's plain squash of the whole frame; every patch exists."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BackboneConfig:
+    """Which feature maps are taken from which trunk."""
+
+    name: str = "wide_resnet50_2"
+    """torchvision's name (paper, section 4.3)."""
+    stages: Annotated[tuple[Annotated[int, Field(ge=1, le=4)], ...], Field(min_length=1)] = (2, 3)
+    """Stages 1 to 4, finest first (paper, equation 2)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReSCConfig:
+    """Region-and-Spatial-Aware feature Combination (paper, section 3.2, equations 3 to 5)."""
+
+    normalize: bool = True
+    """Scale each stage's feature vector to length 1 at every position, before anything else."""
+    pool: Literal[1, 3, 5] = 1
+    """Side of the average pooling over each stage; 1 is none, 3 is PatchCore's."""
+    region: bool = True
+    """Add the region-aware map R (equation 3)."""
+    region_radius: Annotated[int, Field(ge=1, le=PAPER_GRID)] = 21
+    """Radius r in cells of the paper's 98 x 98 grid; scaled with the grid elsewhere."""
+    spatial: Literal["none", "softmax", "cosine", "gate"] = "softmax"
+    """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F; `cosine` uses unit vectors in
+    the product; `gate` multiplies F by the attention each position receives (mean 1)."""
+    attention_scale: Annotated[float, Field(gt=0)] = 20.0
+    """Factor in front of F F^T."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SearchConfig:
+    """How far a patch is from the memory bank (paper, equation 7)."""
+
+    neighbors: Annotated[int, Field(ge=1, le=50)] = 3
+    """k: a patch's distance is the mean L2 distance to its k nearest memories."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ScoreConfig:
+    """How a map becomes one number (paper, section 3.3)."""
+
+    kind: Literal["max", "top_mean"] = "top_mean"
+    """Maximum of the map, or the mean of its highest values."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """For `top_mean`: how many values, as a share of the scored area."""
+    smoothing: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Width of the rim of the field of view that is not scored, as a share of S."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CoresetConfig:
+    """How the memory bank is thinned: greedy k-centre until one of the three limits (paper, section 3.2)."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+    """Memories as a share of the patches (paper, section 4.3)."""
+    count: Annotated[int, Field(gt=0)] | None = None
+    """Memories as a number."""
+    radius: Annotated[float, Field(gt=0)] | None = None
+    """Stop when every patch is this near to a memory, in (projected) feature units."""
+    projection: Annotated[int, Field(ge=0)] | Literal["johnson-lindenstrauss"] = "johnson-lindenstrauss"
+    """Dimensions of the sparse random projection in which the greedy measures; 0 is none."""
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.90
+    """Distortion of the Johnson-Lindenstrauss projection (paper, section 4.3)."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of the projection and of the first pick."""
+
+    def __post_init__(self) -> None:
+        if sum(limit is not None for limit in (self.share, self.count, self.radius)) != 1:
+            raise SettingError("a coreset takes exactly one of share, count and radius")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MethodConfig:
+    """Everything that changes a number, in the order of the steps."""
+
+    preparation: PreparationConfig = PreparationConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    precision: Precision = "exact"
+    """`exact`: float32 throughout, TF32 off.  `half`: the trunk in float16 on a GPU (bfloat16 on a CPU)."""
+    resc: ReSCConfig = ReSCConfig()
+    coreset: CoresetConfig = CoresetConfig()
+    search: SearchConfig = SearchConfig()
+    score: ScoreConfig = ScoreConfig()
+
+
+_METHOD: Final = TypeAdapter(MethodConfig)
+
+
+def to_json(config: MethodConfig) -> str:
+    """`config` as JSON, keys in the order of the fields."""
+    return _METHOD.dump_json(config, indent=2).decode()
+
+
+def from_json(text: str) -> MethodConfig:
+    """The inverse of `to_json`; raises `SettingError` naming the first field that does not fit."""
+    try:
+        return _METHOD.validate_json(text)
+    except ValidationError as error:
+        raise SettingError(first_fault(error)) from error
+
+
+def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
+    """`config` with one setting replaced, as in `updated(config, "resc.region_radius", "8")`.
+
+    Args:
+        path: section and field, or the field alone at the top.
+        value: JSON, or a bare word.
+    Raises:
+        SettingError: no such setting, or a value it cannot have.
+    """
+    document = json.loads(to_json(config))
+    *sections, field = path.split(".")
+    place = document
+    for section in sections:
+        place = place.get(section) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or field not in place:
+        raise SettingError(f"there is no setting {path!r}")
+    try:
+        place[field] = json.loads(value)
+    except json.JSONDecodeError:
+        place[field] = value
+    return from_json(json.dumps(document))
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a failed validation: where, what, and the value that was given."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "value"
+    return f"{where}: {fault['msg']} (given: {fault['input']!r})"
+
+
+def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
+    """`sha256:...` of everything that changes a score: the settings and the trunk's weights."""
+    text = _METHOD.dump_json(config) + b"\n" + weights_sha256.encode()
+    return "sha256:" + hashlib.sha256(text).hexdigest()
+
+
+def preset(name: Preset) -> MethodConfig:
+    """The settings called `name`.
+
+    resad: the default, the reading of equations 3 to 5 that measured best on IDRiD (benchmarks/RESULTS.md).
+    paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
+    """
+    literal = MethodConfig(
+        preparation=PreparationConfig(crop="none"),
+        resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
+        search=SearchConfig(neighbors=1),
+        score=ScoreConfig(kind="max"),
+    )
+    match name:
+        case "resad":
+            return MethodConfig()
+        case "paper":
+            return literal
+        case "patchcore":
+            plain = ReSCConfig(normalize=False, pool=3, region=False, spatial="none")
+            return replace(literal, resc=plain)
+
+
+def without(config: MethodConfig, part: Part) -> MethodConfig:
+    """`config` with one part of ReSC left out, as in the paper's table 3."""
+    resc = config.resc
+    match part:
+        case "region":
+            return replace(config, resc=replace(resc, region=False))
+        case "spatial":
+            return replace(config, resc=replace(resc, spatial="none"))
+        case "resc":
+            return replace(config, resc=replace(resc, region=False, spatial="none"))

@@ -1,0 +1,81 @@
+"""One photo -> encoder.encode -> MemoryBank.search -> anomaly map -> detection.
+
+The service, `resad-indexer score`, `evaluate` and the calibration all measure here, so that there is one way from
+a photograph to a number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resad import anomaly_map
+from resad.config import MethodConfig
+from resad.encoder import Encoder, PatchFeatures
+from resad.memory_bank import MemoryBank
+from resad.preparation import PreparedPhoto
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """What was measured on one photograph.
+
+    anomaly_map: float32 (S, S) on the prepared square, feature units, 0 outside the field of view.
+    scored: bool (S, S), where the score was taken.
+    image_score, peak: feature units; the peak is the map's maximum in the scored area.
+    patches: the features that were searched, for evidence.
+    patch_distances: float32 (N,), the mean distance to the k nearest memories, patches in reading order.
+    nearest: float32 (N,), the distance to the single nearest memory.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    scored: NDArray[np.bool_]
+    image_score: float
+    peak: float
+    patches: PatchFeatures
+    patch_distances: NDArray[np.float32]
+    nearest: NDArray[np.float32]
+
+
+class Detector:
+    """An encoder and the memory bank it filled.
+
+    Args:
+        encoder: holds the trunk and the settings that serve.
+        bank: filled with the same settings.
+    """
+
+    def __init__(self, encoder: Encoder, bank: MemoryBank) -> None:
+        self.encoder = encoder
+        self.bank = bank
+
+    def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
+        """One detection per photograph, the same alone and in a batch."""
+        encoded = self.encoder.encode(photos)
+        return [
+            measure(patches, photo.mask, self.bank, self.encoder.config)
+            for patches, photo in zip(encoded, photos, strict=True)
+        ]
+
+
+def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig) -> Detection:
+    """Patch features -> detection.  `mask` is the field of view on the prepared square, bool (S, S)."""
+    found = bank.search(patches.features, config.search.neighbors)
+    distances = found.distances.mean(axis=1)  # (N,)
+    y, x = patches.cells.T
+    valid = np.zeros(patches.grid, dtype=bool)
+    valid[y, x] = True
+    grid = np.zeros(patches.grid, dtype=np.float32)
+    grid[y, x] = distances
+    dense = anomaly_map.anomaly_map(grid, valid, mask, config.score)
+    scored = anomaly_map.scored_area(mask, config.score)
+    return Detection(
+        anomaly_map=dense,
+        scored=scored,
+        image_score=anomaly_map.image_score(dense, scored, config.score),
+        peak=float(dense[scored].max()),
+        patches=patches,
+        patch_distances=distances,
+        nearest=found.distances[:, 0],
+    )

@@ -1,0 +1,83 @@
+"""Prepared photographs -> patch features: the one path that indexing and scoring share."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resad import resc
+from resad.backbone import Backbone
+from resad.config import MethodConfig
+from resad.preparation import PreparedPhoto
+
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels, RGB in [0, 1]: what torchvision's weights were trained with."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchFeatures:
+    """The features of one photograph's patches that touch the field of view, in reading order.
+
+    features: float32 (N, D).  cells: int16 (N, 2), (y, x) on the grid.  grid: (h, w).
+    """
+
+    features: NDArray[np.float32]
+    cells: NDArray[np.int16]
+    grid: tuple[int, int]
+
+
+class Encoder:
+    """Holds the trunk on its device.
+
+    Args:
+        backbone: with its weights; copied to `device`.
+        config: the method's settings; `backbone`, `precision` and `resc` are used.
+        device: where to compute.
+    """
+
+    def __init__(self, backbone: Backbone, config: MethodConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.weights_sha256 = backbone.weights_sha256
+        self._type = _trunk_type(config, device)
+        # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
+        self._trunk = copy.deepcopy(backbone).to(device, self._type).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
+        """The patch features of each photograph, the same (to 1e-5 relative) alone and in a batch."""
+        pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
+        masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
+        stages = self._trunk(self._normalize(pixels))
+        grid = stages[0].shape[-2:]
+        valid = nnf.adaptive_max_pool2d(masks[:, None].float(), grid)[:, 0] > 0  # (B, h, w)
+        combined = resc.combine(stages, valid, self.config.resc)  # (B, D, h, w)
+        return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
+        mean = torch.tensor(_MEAN, device=self.device)
+        std = torch.tensor(_STD, device=self.device)
+        return ((pixels.float() / 255 - mean) / std).to(self._type).permute(0, 3, 1, 2)
+
+
+def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:
+    if config.precision == "exact":
+        return torch.float32
+    return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+
+def _in_reading_order(features: Tensor, valid: Tensor) -> PatchFeatures:
+    """(D, h, w), bool (h, w) -> the valid patches' rows."""
+    return PatchFeatures(
+        features=features[:, valid].T.contiguous().cpu().numpy(),
+        cells=valid.nonzero().to(torch.int16).cpu().numpy(),
+        grid=(valid.shape[0], valid.shape[1]),
+    )

@@ -1,0 +1,61 @@
+"""Every error the project raises on purpose.
+
+    ResadError
+    ├── PhotoError          the caller's fault: this photograph cannot be used (HTTP 4xx)
+    │   ├── PhotoUnreadable     not an image, or a damaged one
+    │   ├── PhotoTooLarge       more bytes or pixels than allowed
+    │   ├── PhotoUnsupported    an image, but of a type that is not taken
+    │   └── NotAFundusPhoto     an image, but not one of a retina
+    ├── ArtifactError       the operator's fault: an index or weights that do not fit (no start, exit 2)
+    │   ├── IndexInvalid        damaged, incomplete, of another format or fingerprint
+    │   ├── WeightsUnavailable  not here and not to be had
+    │   └── WeightsMismatch     here, but of another network
+    └── SettingError        a value that cannot be used, on the command line or in a configuration (exit 2)
+
+Anything else that escapes is a bug: exit 1, or 500 with an id.  Every message names the value, the limit
+and what to do; none names a patient's file beyond what the caller passed in.
+"""
+
+
+class ResadError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class PhotoError(ResadError):
+    """A photograph that cannot be used."""
+
+
+class PhotoUnreadable(PhotoError):
+    """Not an image, or a damaged one."""
+
+
+class PhotoTooLarge(PhotoError):
+    """More bytes or pixels than the limits allow."""
+
+
+class PhotoUnsupported(PhotoError):
+    """An image of a type that is not taken."""
+
+
+class NotAFundusPhoto(PhotoError):
+    """An image, but not one of a retina."""
+
+
+class ArtifactError(ResadError):
+    """An index or weights that do not fit."""
+
+
+class IndexInvalid(ArtifactError):
+    """An index that is damaged, incomplete, or of another format or fingerprint."""
+
+
+class WeightsUnavailable(ArtifactError):
+    """Weights that are not here and cannot be had."""
+
+
+class WeightsMismatch(ArtifactError):
+    """Weights of another network than the one they were offered for."""
+
+
+class SettingError(ResadError):
+    """A setting whose value cannot be used."""

@@ -1,0 +1,171 @@
+"""The index on disk: ROOT/NAME/VERSION/, with ROOT/NAME/CURRENT naming the live version.
+
+A version is written beside its place, synced, renamed, and never changes afterwards; `manifest.json` is written
+last and holds the size and SHA-256 of every other file.  `CURRENT` is replaced atomically and alone says what is
+live.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from resad.errors import IndexInvalid, SettingError
+from resad.manifest import FileRecord, Manifest, read_manifest, write_manifest
+
+CURRENT: Final = "CURRENT"
+MANIFEST: Final = "manifest.json"
+_STAGING: Final = ".staging-"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VERSION: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+
+
+def check_name(name: str) -> str:
+    """`name` if an index may be called so; raises `SettingError` otherwise."""
+    if not _NAME.fullmatch(name):
+        raise SettingError(
+            f"{name!r} cannot name an index: 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit"
+        )
+    return name
+
+
+def new_version() -> str:
+    """A name for a version that sorts by time: UTC, and four random hex digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def resolve(index: Path) -> Path:
+    """The version's folder, for ROOT/NAME (its live version) or ROOT/NAME/VERSION; raises `IndexInvalid`."""
+    if (index / MANIFEST).is_file():
+        return index
+    pointer = index / CURRENT
+    if not pointer.is_file():
+        raise IndexInvalid(f"{index} is no index: it holds neither {MANIFEST} nor {CURRENT}")
+    version = pointer.read_text().strip()
+    if not _VERSION.fullmatch(version) or not (index / version / MANIFEST).is_file():
+        raise IndexInvalid(f"{pointer} names {version!r}, which is no version of this index")
+    return index / version
+
+
+def versions(index: Path) -> list[str]:
+    """The complete versions of ROOT/NAME, oldest first."""
+    if not index.is_dir():
+        return []
+    return sorted(
+        entry.name for entry in index.iterdir() if _VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+    )
+
+
+def live_version(index: Path) -> str | None:
+    """What CURRENT of ROOT/NAME names, if anything."""
+    pointer = index / CURRENT
+    return pointer.read_text().strip() if pointer.is_file() else None
+
+
+def activate(index: Path, version: str) -> None:
+    """Make `version` of ROOT/NAME the live one, atomically; the caller has verified it."""
+    if version not in versions(index):
+        raise IndexInvalid(f"{index} has no version {version!r}; it has: {', '.join(versions(index)) or 'none'}")
+    fresh = index / f".{CURRENT}-{secrets.token_hex(4)}"
+    fresh.write_text(version + "\n")
+    _sync(fresh)
+    fresh.replace(index / CURRENT)
+    _sync(index)
+
+
+@contextmanager
+def writing(root: Path, name: str) -> Iterator[Path]:
+    """A scratch folder on the index's own disk for one new version; gone afterwards, published or not.
+
+    Raises:
+        SettingError: another process is writing to this index.
+    """
+    index = root / check_name(name)
+    fresh_root, fresh_index = not root.exists(), not index.exists()
+    index.mkdir(parents=True, exist_ok=True)
+    with _only_writer(index):
+        for left in index.glob(f"{_STAGING}*"):  # of a process that was killed: the lock says it is gone
+            shutil.rmtree(left)
+        staging = index / f"{_STAGING}{secrets.token_hex(4)}"
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            if fresh_index and not versions(index):
+                shutil.rmtree(index, ignore_errors=True)
+                if fresh_root and not any(root.iterdir()):
+                    root.rmdir()
+
+
+def publish(staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ...]], Manifest]) -> Path:
+    """Turn the files in `staging` into a version of `index` (ROOT/NAME); does not make it live.
+
+    Args:
+        staging: a folder on the same disk; it is moved.
+        describe: makes the manifest, given the files' sizes and hashes.
+    Returns:
+        the version's folder.
+    """
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    manifest = describe(tuple(_record(path, staging) for path in files))
+    for path in files:
+        _sync(path)
+    write_manifest(manifest, staging / MANIFEST)
+    _sync(staging / MANIFEST)
+    _sync(staging)
+    place = index / manifest.version
+    staging.rename(place)
+    _sync(index)
+    return place
+
+
+def check_files(version: Path) -> Manifest:
+    """The manifest, after every file it names was found with its size and hash; raises `IndexInvalid`."""
+    manifest = read_manifest(version / MANIFEST)
+    for record in manifest.files:
+        path = version / record.name
+        if not path.is_file():
+            raise IndexInvalid(f"{version}: {record.name} is missing")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise IndexInvalid(f"{version}: {record.name} has {size} bytes, its manifest says {record.bytes}")
+        if _sha256(path) != record.sha256:
+            raise IndexInvalid(f"{version}: {record.name} was changed after the index was written (SHA-256)")
+    return manifest
+
+
+@contextmanager
+def _only_writer(index: Path) -> Iterator[None]:
+    """Hold the index's lock; the system lets go of it when the process ends, however it ends."""
+    with (index / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingError(f"another process is writing to {index}; wait for it, or stop it") from error
+        yield
+
+
+def _record(path: Path, folder: Path) -> FileRecord:
+    return FileRecord(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the entries of a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""An index in memory, ready to score: its version's files checked, its trunk and memory bank on the device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from resad import index
+from resad.backbone import load_backbone
+from resad.config import PhotoLimits, fingerprint
+from resad.detector import Detector
+from resad.encoder import Encoder
+from resad.errors import IndexInvalid
+from resad.manifest import Manifest, ReferenceRecord, read_records
+from resad.memory_bank import MemoryBank
+from resad.preparation import prepare
+
+PROBE_FILE: Final = "probe.png"
+PHOTOS_FILE: Final = "photos.jsonl"
+BACKBONE_FILE: Final = "backbone.safetensors"
+_PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
+"""How far the probe's score may lie from the manifest's, relative: another device kind rounds differently."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedIndex:
+    """One version of an index.  photos: in the order of the memory bank's provenance."""
+
+    manifest: Manifest
+    photos: tuple[ReferenceRecord, ...]
+    detector: Detector
+
+
+def load_index(path: Path, device: torch.device) -> LoadedIndex:
+    """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
+
+    Raises:
+        IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
+    """
+    version = index.resolve(path)
+    manifest = index.check_files(version)
+    config = manifest.config
+    if manifest.fingerprint != fingerprint(config, manifest.weights_sha256):
+        raise IndexInvalid(f"{version}: the fingerprint does not belong to the settings in its manifest")
+    backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
+    if backbone.weights_sha256 != manifest.weights_sha256:
+        raise IndexInvalid(f"{version}: {BACKBONE_FILE} holds other weights than the manifest states")
+    bank = MemoryBank.load(version, gpu=device.type == "cuda")
+    photos = read_records(version / PHOTOS_FILE)
+    if len(bank) != manifest.counts.memories or len(photos) != manifest.counts.photos:
+        raise IndexInvalid(
+            f"{version}: {len(bank)} memories and {len(photos)} photos, "
+            f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
+        )
+    return LoadedIndex(manifest, photos, Detector(Encoder(backbone, config, device), bank))
+
+
+def score_probe(detector: Detector, folder: Path) -> float:
+    """The image score of the drawn photograph that travels with the index."""
+    preparation = detector.encoder.config.preparation
+    probe = prepare(folder / PROBE_FILE, preparation, PhotoLimits())
+    return detector.detect([probe])[0].image_score
+
+
+def check_probe(loaded: LoadedIndex, path: Path) -> float:
+    """Score the probe again; its relative deviation, or `IndexInvalid` where that is beyond the bound."""
+    expected = loaded.manifest.probe_score
+    score = score_probe(loaded.detector, index.resolve(path))
+    deviation = abs(score - expected) / expected
+    bound = _PROBE_BOUND[loaded.manifest.config.precision]
+    if deviation > bound:
+        raise IndexInvalid(
+            f"{path}: the probe photograph scores {score:.4g} here and {expected:.4g} when the index was built; "
+            f"{deviation:.1e} apart, the bound is {bound:.0e}"
+        )
+    return deviation

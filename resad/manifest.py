@@ -1,0 +1,159 @@
+"""What an index says of itself: `manifest.json` and `photos.jsonl`."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from resad.calibration import Calibration
+from resad.config import MethodConfig, first_fault
+from resad.errors import IndexInvalid
+from resad.field_of_view import FieldOfView
+
+FORMAT: Final = 1
+"""Raised when an older reader would misread the files."""
+_CONFIG: Final = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class FileRecord:
+    """A file of the version.  name: relative, with slashes.  sha256: hex."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class HistoryEntry:
+    """What made a version.  at: ISO 8601, UTC.  package_version: of this project."""
+
+    operation: str
+    from_version: str | None
+    at: str
+    package_version: str
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class PackageVersion:
+    """A package that took part."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Counts:
+    """photos: reference photos.  patches: of them all.  grid: (h, w) cells."""
+
+    photos: int
+    patches: int
+    memories: int
+    dimension: int
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class StageTime:
+    """Wall-clock seconds of one step of the build."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Quality:
+    """How the build went.
+
+    covering_radius: the largest distance from any patch to its nearest memory, feature units.
+    projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`.
+    """
+
+    covering_radius: float
+    projected_radius: float
+    projected_dimension: int
+    stages: tuple[StageTime, ...]
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Manifest:
+    """Everything about one version of an index but the photographs; see DESIGN, section 3."""
+
+    format: int
+    name: str
+    version: str
+    history: tuple[HistoryEntry, ...]
+    config: MethodConfig
+    fingerprint: str
+    weights: str
+    weights_sha256: str
+    device: str
+    counts: Counts
+    calibration: Calibration
+    quality: Quality
+    probe_score: float
+    packages: tuple[PackageVersion, ...]
+    files: tuple[FileRecord, ...]
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ReferenceRecord:
+    """One reference photo: a line of `photos.jsonl`.
+
+    id: opaque.  content_sha256: of the file.  perceptual_hash: 16 hex digits.  width, height: px.
+    score, peak: left out of its own memory bank, feature units.  name: only where names are kept.
+    """
+
+    id: str
+    content_sha256: str
+    perceptual_hash: str
+    width: int
+    height: int
+    field_of_view: FieldOfView
+    patches: int
+    score: float
+    peak: float
+    patient: str | None = None
+    eye: str | None = None
+    camera: str | None = None
+    name: str | None = None
+
+
+_MANIFEST: Final = TypeAdapter(Manifest)
+_RECORD: Final = TypeAdapter(ReferenceRecord)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write `manifest` as JSON."""
+    path.write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The inverse of `write_manifest`; raises `IndexInvalid`, naming what does not fit."""
+    try:
+        manifest = _MANIFEST.validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise IndexInvalid(f"{path} is missing") from error
+    except ValidationError as error:
+        raise IndexInvalid(f"{path}: {first_fault(error)}") from error
+    if manifest.format != FORMAT:
+        raise IndexInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}")
+    return manifest
+
+
+def write_records(records: tuple[ReferenceRecord, ...], path: Path) -> None:
+    """Write one line of JSON per reference photo, in the order of the memory bank's `Provenance.photo`."""
+    path.write_bytes(b"".join(_RECORD.dump_json(record) + b"\n" for record in records))
+
+
+def read_records(path: Path) -> tuple[ReferenceRecord, ...]:
+    """The inverse of `write_records`; raises `IndexInvalid`, naming the line."""
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            records.append(_RECORD.validate_json(line))
+        except ValidationError as error:
+            raise IndexInvalid(f"{path}, line {number}: {first_fault(error)}") from error
+    return tuple(records)

@@ -1,0 +1,204 @@
+"""A file's bytes -> one upright RGB picture, or an error that says what is wrong with the file.
+
+The limits are kept before anything is decoded.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from resad.config import PhotoLimits
+from resad.errors import PhotoTooLarge, PhotoUnreadable, PhotoUnsupported, ResadError, SettingError
+from resad.exif import hide_exif, orientation_of
+
+SHRINKS: Final = (1, 2, 4, 8)
+"""Scales at which a JPEG can be decoded, as divisors."""
+
+_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+_TAKEN: Final = "JPEG, PNG, TIFF, BMP and WebP are taken"
+_OTHER_FORMATS: Final = (
+    ("GIF", 0, b"GIF8"),
+    ("DICOM", 128, b"DICM"),
+    ("PDF", 0, b"%PDF"),
+    ("AVIF", 4, b"ftypavi"),
+    ("HEIC", 4, b"ftyphe"),
+    ("HEIF", 4, b"ftypmif"),
+    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+    ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
+    ("Photoshop", 0, b"8BPS"),
+    ("ICO", 0, b"\0\0\1\0"),
+    ("SVG", 0, b"<svg"),
+    ("TGA", -18, b"TRUEVISION-XFILE"),
+    *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
+)
+"""Name, offset and signature of formats that are worth naming when they are refused."""
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the picture upright."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """One upright photograph."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 (H, W, 3), RGB, 0 to 255; H and W are those below divided by the shrink, rounded up."""
+    width: int
+    height: int
+    """Of the upright photograph at full size, px."""
+    content_hash: str
+    """SHA-256 of the file's bytes, hexadecimal."""
+
+
+def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
+    """The file's bytes; its size is asked for before it is read.
+
+    Raises `PhotoUnreadable` where there is no such file, `PhotoTooLarge` above `limits.max_bytes`.
+    """
+    if isinstance(source, bytes):
+        _keep_bytes(len(source), limits)
+        return source
+    try:
+        _keep_bytes(source.stat().st_size, limits)
+        with source.open("rb") as file:
+            data = file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PhotoUnreadable(f"{source}: {reason}") from error
+    _keep_bytes(len(data), limits)
+    return data
+
+
+def stored_size(data: bytes, limits: PhotoLimits) -> tuple[int, int]:
+    """Width and height in px as the header has them (not yet upright); nothing is decoded.
+
+    Raises as `read_photo`.
+    """
+    with _faults_named(limits):
+        return _open(data, limits)[0].size
+
+
+def read_photo(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+    """The photograph in `source`, a file's bytes or its path: the first page or frame, upright, as RGB.
+
+    16 bits per channel become 8 by the high byte; transparency is laid over black; gray, palette, CMYK and
+    LAB are converted by Pillow.  `shrink` (1, 2, 4 or 8) decodes a JPEG at 1/shrink of its size and leaves
+    the other formats at full size.
+
+    Raises `PhotoTooLarge` for more bytes or pixels than `limits` allow, `PhotoUnsupported` for other formats,
+    animations and floating-point or 32-bit pixels, `PhotoUnreadable` for anything missing, damaged, too small
+    or not an image.  Pillow's own alarm (`PIL.Image.MAX_IMAGE_PIXELS`) stays in force whatever `limits` says:
+    it refuses twice that many pixels, and that many where the process turns warnings into errors.
+    """
+    if shrink not in SHRINKS:
+        raise SettingError(f"shrink is {shrink}, it must be one of {', '.join(map(str, SHRINKS))}")
+    data = read_bytes(source, limits)
+    with _faults_named(limits):
+        image, orientation = _open(data, limits)
+        width, height = image.size
+        if shrink > 1:
+            image.draft(None, (max(width // shrink, 1), max(height // shrink, 1)))
+        image.load()
+        if image.format in ("PNG", "WEBP"):
+            orientation = orientation_of(image.info.get("exif", b""))
+        upright = _rgb(image)
+        if orientation in _TURNS:
+            upright = upright.transpose(_TURNS[orientation])
+        if orientation >= 5:
+            width, height = height, width
+        # A copy, because Pillow's own buffer would be read-only.
+        pixels = np.array(upright, dtype=np.uint8)
+    return Photo(pixels, width, height, hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def _faults_named(limits: PhotoLimits) -> Iterator[None]:
+    """Turns whatever Pillow raises into this project's errors."""
+    try:
+        yield
+    except (ResadError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        alarm = Image.MAX_IMAGE_PIXELS or limits.max_pixels
+        limit = _million(min(alarm, limits.max_pixels))
+        raise PhotoTooLarge(f"more than {_million(alarm)} pixels, the limit is {limit}") from error
+    except Exception as error:
+        # Pillow names no complete list: its plugins raise about ten types for damaged files.
+        raise PhotoUnreadable("the image is damaged, cut short, or of a kind that cannot be read") from error
+
+
+def _open(data: bytes, limits: PhotoLimits) -> tuple[ImageFile.ImageFile, int]:
+    """The image, within `limits` and not yet decoded, and a JPEG's EXIF orientation (1 for other formats)."""
+    data, exif = hide_exif(data)
+    try:
+        image = Image.open(BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        for name, offset, signature in _OTHER_FORMATS:
+            if data[offset:][: len(signature)] == signature:
+                raise PhotoUnsupported(f"the file is {name}; {_TAKEN}") from error
+        raise PhotoUnreadable(f"not an image, or a damaged one; {_TAKEN}") from error
+    _keep_pixels(*image.size, limits)
+    frames = getattr(image, "n_frames", 1)
+    if image.format in ("PNG", "WEBP") and frames > 1:
+        raise PhotoUnsupported(f"an animation of {frames} frames; a single photograph is taken")
+    return image, orientation_of(exif)
+
+
+def _million(count: int) -> str:
+    return f"{count / 1e6:.4g} million"
+
+
+def _keep_bytes(count: int, limits: PhotoLimits) -> None:
+    if count > limits.max_bytes:
+        unit, name = (1e6, "MB") if limits.max_bytes >= 1e6 else (1e3, "kB")
+        raise PhotoTooLarge(f"{count / unit:.1f} {name}, the limit is {limits.max_bytes / unit:g} {name}")
+
+
+def _keep_pixels(width: int, height: int, limits: PhotoLimits) -> None:
+    if width * height > limits.max_pixels:
+        limit = _million(limits.max_pixels)
+        raise PhotoTooLarge(f"{width} x {height} = {_million(width * height)} pixels, the limit is {limit}")
+    if min(width, height) < limits.min_side:
+        raise PhotoUnreadable(f"{width} x {height} px, the shorter side must be {limits.min_side} px or more")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any decoded image as RGB."""
+    if image.mode == "F":
+        raise PhotoUnsupported("the pixels are floating-point numbers; 8 or 16 bits per channel are taken")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_high_byte(image)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    black = Image.new("RGB", clear.size)
+    black.paste(clear, mask=clear.getchannel("A"))
+    return black
+
+
+def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
+    """16-bit (or TIFF's 12-bit) gray as uint8 (H, W): the eight high bits, as Pillow reads 16-bit color."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))[0]
+    values = np.asarray(image)
+    if bits > 16 or values.min() < 0:
+        raise PhotoUnsupported(f"{bits} bits per pixel, or signed; 8 or 16 bits per channel are taken")
+    gray: NDArray[np.uint8] = (values >> (bits - 8)).astype(np.uint8)
+    # TIFF's "white is zero", which Pillow honors at 8 bits only.
+    return ~gray if tags.get(262) == 0 else gray

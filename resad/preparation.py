@@ -1,0 +1,170 @@
+"""A photograph -> the square that the network sees, and the way back to the photograph's own pixels."""
+
+from dataclasses import dataclass
+from math import ceil, floor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resad.config import PhotoLimits, PreparationConfig
+from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view
+from resad.photo import SHRINKS, Photo, read_bytes, read_photo, stored_size
+
+Coordinate = TypeVar("Coordinate", float, NDArray[np.floating[Any]])
+
+_ROWS_AT_ONCE: Final = 256
+"""Of a map that is resampled, to keep the intermediate results small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a prepared square covers of its photograph.
+
+    Coordinates are continuous: x to the right, y down, pixel (0, 0) covers [0, 1) x [0, 1).
+    """
+
+    width: int
+    height: int
+    """Of the photograph, px."""
+    left: float
+    top: float
+    right: float
+    bottom: float
+    """What the square covers, px of the photograph, which it may exceed."""
+    side: int
+    """S, px of the square."""
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom)."""
+        return self.left, self.top, self.right, self.bottom
+
+    def to_photo(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """A point of the square, in px of the photograph."""
+        across, down = (self.right - self.left) / self.side, (self.bottom - self.top) / self.side
+        return self.left + x * across, self.top + y * down
+
+    def to_prepared(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """A point of the photograph, in px of the square; the inverse of `to_photo`."""
+        across, down = (self.right - self.left) / self.side, (self.bottom - self.top) / self.side
+        return (x - self.left) / across, (y - self.top) / down
+
+    def map_to_photo(
+        self, anomaly_map: NDArray[np.float32], width: int | None = None, height: int | None = None
+    ) -> NDArray[np.float32]:
+        """A map of the square, float32 (S, S), at the photograph's pixels, float32 (H, W).
+
+        Sampled bilinearly at each pixel's center; up to half a prepared pixel from the square's edge the edge
+        value holds, outside the square it is 0.  `width` and `height` ask for another raster over the same
+        photograph.
+        """
+        if anomaly_map.shape != (self.side, self.side):
+            raise ValueError(f"the map is {anomaly_map.shape}, the frame's square {(self.side, self.side)}")
+        columns, rows = width or self.width, height or self.height
+        x = (np.arange(columns) + 0.5) * (self.width / columns)
+        y = (np.arange(rows) + 0.5) * (self.height / rows)
+        inside_x = np.nonzero((x >= self.left) & (x < self.right))[0]
+        inside_y = np.nonzero((y >= self.top) & (y < self.bottom))[0]
+        result = np.zeros((rows, columns), np.float32)
+        if inside_x.size == 0 or inside_y.size == 0:
+            return result
+        x_square, y_square = self.to_prepared(x[inside_x], y[inside_y])
+        # The square lies along the photograph's axes, so one axis can be done after the other.
+        wide = _resampled_rows(np.ascontiguousarray(anomaly_map.T, np.float32), x_square)
+        wide = np.ascontiguousarray(wide.T)
+        for start in range(0, inside_y.size, _ROWS_AT_ONCE):
+            part = inside_y[start : start + _ROWS_AT_ONCE]
+            target = result[part[0] : part[-1] + 1, inside_x[0] : inside_x[-1] + 1]
+            target[...] = _resampled_rows(wide, y_square[start : start + _ROWS_AT_ONCE])
+        return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPhoto:
+    """A photograph as the network sees it."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 (S, S, 3), RGB, 0 to 255; black beyond the photograph."""
+    mask: NDArray[np.bool_]
+    """bool (S, S): pixels whose center lies in the field of view; all where nothing was cropped."""
+    frame: Frame
+    field_of_view: FieldOfView
+    """In the photograph's own px."""
+    content_hash: str
+    """SHA-256 of the file's bytes, hexadecimal."""
+
+
+def prepare(source: bytes | Path, config: PreparationConfig, limits: PhotoLimits) -> PreparedPhoto:
+    """The prepared square of `source`, a file's bytes or its path.  Raises as `read_photo`.
+
+    crop = "field_of_view": a square around the disc, its side the disc's diameter (where no disc was found:
+    around the frame, its longer side), black beyond the photograph.  crop = "none": the whole frame, squashed.
+    """
+    data = read_bytes(source, limits)
+    photo, field = _decode(data, config, limits)
+    frame = _frame(photo, field, config)
+    if config.crop == "none":
+        mask = np.ones((frame.side, frame.side), np.bool_)
+    else:
+        mask = field_of_view_mask(field, frame.side, frame.side, frame.extent)
+    return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash)
+
+
+def _decode(data: bytes, config: PreparationConfig, limits: PhotoLimits) -> tuple[Photo, FieldOfView]:
+    """The photograph, decoded no larger than the square needs, and its field of view in its own px."""
+    shorter = min(stored_size(data, limits))
+    shrink = _largest_shrink(shorter, config.size)
+    photo = read_photo(data, limits, shrink=shrink)
+    decoded_height, decoded_width = photo.pixels.shape[:2]
+    field = find_field_of_view(photo.pixels).scaled(photo.width / decoded_width, photo.height / decoded_height)
+    needed = _largest_shrink(2 * field.radius, config.size) if config.crop == "field_of_view" else shrink
+    if field.found and needed < shrink:
+        photo = read_photo(data, limits, shrink=needed)
+    return photo, field
+
+
+def _largest_shrink(length: float, size: int) -> int:
+    """The largest shrink that leaves `length` px at `size` or more; 1 where none does."""
+    return max((shrink for shrink in SHRINKS if length / shrink >= size), default=1)
+
+
+def _frame(photo: Photo, field: FieldOfView, config: PreparationConfig) -> Frame:
+    if config.crop == "none":
+        return Frame(photo.width, photo.height, 0.0, 0.0, photo.width, photo.height, config.size)
+    half = field.radius if field.found else max(photo.width, photo.height) / 2
+    left, right, top, bottom = field.cx - half, field.cx + half, field.cy - half, field.cy + half
+    return Frame(photo.width, photo.height, left, top, right, bottom, config.size)
+
+
+def _resized(photo: Photo, frame: Frame) -> NDArray[np.uint8]:
+    """uint8 (S, S, 3): what `frame` covers, every pixel the weighted mean of all it covers in the photograph."""
+    height, width = photo.pixels.shape[:2]
+    across, down = width / photo.width, height / photo.height
+    # Rounded, so that a frame's edge that is the photograph's does not come out a hair beyond it.
+    left, right = round(frame.left * across, 6), round(frame.right * across, 6)
+    top, bottom = round(frame.top * down, 6), round(frame.bottom * down, 6)
+    x0, y0, x1, y1 = floor(left), floor(top), ceil(right), ceil(bottom)
+    canvas = Image.fromarray(photo.pixels)
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        part = photo.pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+        canvas = Image.new("RGB", (x1 - x0, y1 - y0))
+        canvas.paste(Image.fromarray(part), (max(-x0, 0), max(-y0, 0)))
+        left, right, top, bottom = left - x0, right - x0, top - y0, bottom - y0
+    box = (left, top, right, bottom)
+    return np.array(canvas.resize((frame.side, frame.side), Image.Resampling.BILINEAR, box=box))
+
+
+def _resampled_rows(values: NDArray[np.float32], at: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Rows of `values`, float32 (n, m), at the continuous coordinates `at`, interpolated between row centers."""
+    position = np.clip(at - 0.5, 0.0, len(values) - 1.0)
+    low = np.minimum(position.astype(np.intp), max(len(values) - 2, 0))
+    weight = (position - low).astype(np.float32)[:, None]
+    result: NDArray[np.float32] = values[low]
+    step = values[np.minimum(low + 1, len(values) - 1)]
+    step -= result
+    step *= weight
+    result += step
+    return result

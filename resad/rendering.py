@@ -1,0 +1,33 @@
+"""A result as a picture, on the index's own absolute scale."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resad.calibration import Calibration, threshold
+from resad.overlay import MapScale, draw_overlay
+from resad.result import Result
+
+
+def map_scale(calibration: Calibration, fpr: float) -> MapScale:
+    """The scale of an index's pictures; its threshold is the level of findings at the rate `fpr`."""
+    low, high = calibration.shown
+    return MapScale(low, threshold(calibration.peaks, fpr).value, high)
+
+
+def overlay_picture(
+    pixels: NDArray[np.uint8], anomaly_map: NDArray[np.float32], result: Result, calibration: Calibration
+) -> Image.Image:
+    """The photo with its map and findings, and the color bar beside it.
+
+    Args:
+        pixels: uint8 (H, W, 3), the photo at its own size.
+        anomaly_map: float32 (H, W), the map in the photo's frame.
+    """
+    return draw_overlay(
+        pixels,
+        anomaly_map,
+        map_scale(calibration, result.fpr),
+        [finding.contour for finding in result.findings],
+        title=f"image score {result.image_score:#.4g}",
+    )

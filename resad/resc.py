@@ -1,0 +1,134 @@
+"""ReSC, the Region-and-Spatial-Aware feature Combination of the paper (section 3.2, equations 2 to 5).
+
+    F = stages on one grid (equation 2)     R = region filter of F (equation 3)
+    P = attention over the whole photo (equation 4)     C = P + R (equation 5)
+
+Equation 4 as printed multiplies an hw x hw matrix element by element with an hw x c one; it is read here as
+softmax(scale F F^T) F.  Positions outside the field of view take no part: they are zero on the way in and out,
+no weight falls on them and no position attends to them.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from resad.config import PAPER_GRID, ReSCConfig
+
+_ATTENTION_ROWS = 1024
+"""Rows of the hw x hw attention matrix that exist at a time: 40 MB of float32 on the paper's grid."""
+_REGION_CHANNELS = 256
+"""Channels that are in the frequency domain at a time: 17 MB of complex64 on the paper's grid."""
+
+
+def combine(stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig) -> Tensor:
+    """C of equation 5.
+
+    Args:
+        stages: float (B, C_i, h_i, w_i), finest first.
+        valid: bool (B, h, w) on the finest stage's grid, the positions that touch the field of view.
+    Returns:
+        float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
+    """
+    features = concatenate(stages, config) * valid[:, None]
+    parts = []
+    if config.region:
+        parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
+    if config.spatial != "none":
+        attended = [spatial_filter(f, v, config) for f, v in zip(features, valid, strict=True)]
+        parts.append(torch.stack(attended))
+    return sum(parts[1:], start=parts[0]) if parts else features
+
+
+def concatenate(stages: Sequence[Tensor], config: ReSCConfig) -> Tensor:
+    """F of equation 2: stages pooled, resized to the finest grid, normalized, concatenated: (B, D, h, w)."""
+    grid = stages[0].shape[-2:]
+    maps = []
+    for stage in stages:
+        x = stage.float()
+        if config.pool > 1:
+            x = nnf.avg_pool2d(x, config.pool, stride=1, padding=config.pool // 2)
+        x = nnf.interpolate(x, grid, mode="bilinear", align_corners=False)
+        maps.append(nnf.normalize(x, dim=1) if config.normalize else x)
+    return torch.cat(maps, dim=1)  # (B, D, h, w)
+
+
+def grid_radius(paper_radius: int, grid: int) -> int:
+    """The radius in cells of a grid `grid` wide, for one given in cells of the paper's grid; at least 1."""
+    return max(1, round(paper_radius * grid / PAPER_GRID))
+
+
+def region_kernel(radius: int) -> Tensor:
+    """psi_r of equation 3: float32 (2r + 1, 2r + 1), max(0, 1 - d / (r + 1)), d the distance in cells; sum 1."""
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    distance = torch.hypot(steps[:, None], steps[None, :])
+    weights = (1 - distance / (radius + 1)).clamp(min=0)
+    return (weights / weights.sum()).float()
+
+
+def region_filter(features: Tensor, valid: Tensor, radius: int) -> Tensor:
+    """R of equation 3: the kernel's weighted mean over the valid cells around each cell.
+
+    One fixed kernel for all channels, so the product in the frequency domain is several times faster than a
+    depthwise convolution.  float32 throughout: half precision does not carry an FFT.
+
+    Args:
+        features: float32 (B, D, h, w), 0 where not valid.
+        valid: bool (B, h, w).
+    """
+    h, w = valid.shape[-2:]
+    # Padded by the radius, so that the circular product never wraps into the map.
+    shape = (_fast_length(h + radius), _fast_length(w + radius))
+    spectrum = torch.fft.rfft2(_centered(region_kernel(radius).to(features.device), shape))
+    out = torch.empty_like(features)
+    weight = _convolve(valid[:, None].float(), spectrum, shape).clamp(min=torch.finfo(torch.float32).tiny)
+    for start in range(0, features.shape[1], _REGION_CHANNELS):
+        some = slice(start, start + _REGION_CHANNELS)
+        out[:, some] = _convolve(features[:, some], spectrum, shape)[..., :h, :w] / weight[..., :h, :w]
+    return out * valid[:, None]
+
+
+def _convolve(x: Tensor, spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+    product: Tensor = torch.fft.irfft2(torch.fft.rfft2(x, s=shape) * spectrum, s=shape)
+    return product
+
+
+def _centered(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`kernel` on a raster of `shape` with its center at (0, 0), wrapped around the edges."""
+    radius = kernel.shape[0] // 2
+    raster = nnf.pad(kernel, (0, shape[1] - kernel.shape[1], 0, shape[0] - kernel.shape[0]))
+    return raster.roll((-radius, -radius), dims=(0, 1))
+
+
+def _fast_length(at_least: int) -> int:
+    """The next length whose only prime factors are 2, 3 and 5."""
+    length = at_least
+    while math.gcd(length, 30**12) != length:
+        length += 1
+    return length
+
+
+def spatial_filter(features: Tensor, valid: Tensor, config: ReSCConfig) -> Tensor:
+    """P of equation 4 for one photograph, `_ATTENTION_ROWS` rows at a time.
+
+    Args:
+        features: float32 (D, h, w), 0 where not valid.
+        valid: bool (h, w).
+    """
+    x = features[:, valid].T.contiguous()  # (N, D)
+    keys = config.attention_scale * (nnf.normalize(x, dim=1) if config.spatial == "cosine" else x)
+    queries = keys / config.attention_scale
+    received = torch.zeros(len(x), device=x.device)
+    attended = torch.empty_like(x)
+    for start in range(0, len(x), _ATTENTION_ROWS):
+        rows = slice(start, start + _ATTENTION_ROWS)
+        attention = torch.softmax(queries[rows] @ keys.T, dim=1)  # (rows, N)
+        if config.spatial == "gate":
+            received += attention.sum(dim=0)
+        else:
+            torch.matmul(attention, x, out=attended[rows])
+    out = torch.zeros_like(features)
+    out[:, valid] = (received[:, None] * x if config.spatial == "gate" else attended).T
+    return out

@@ -1,0 +1,211 @@
+"""What a caller gets for one photograph: the JSON of the HTTP contract, the same offline and online."""
+
+from typing import Final
+
+import numpy as np
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from resad.calibration import threshold
+from resad.detector import Detection
+from resad.findings import Region, find_regions
+from resad.loaded_index import LoadedIndex
+from resad.manifest import Manifest
+from resad.preparation import PreparedPhoto
+
+INTENDED_USE: Final = "Research use only. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class IndexReference:
+    """Which index answered."""
+
+    name: str
+    version: str
+    fingerprint: str
+    backbone: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Disc:
+    """The field of view, px of the photo."""
+
+    cx: float
+    cy: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class PhotoReference:
+    """The photo that was scored; `field_of_view` is null where no disc was found."""
+
+    width: int
+    height: int
+    field_of_view: Disc | None
+
+
+@dataclass(frozen=True)
+class PhotoQuality:
+    """Whether the score can be trusted; reasons are codes."""
+
+    acceptable: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A healthy patch near to a finding's peak.  y, x: cell of the patch grid in the reference photo."""
+
+    photo: str
+    distance: float
+    y: int
+    x: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A region of the map above the level that healthy photos exceed at the rate `fpr`.
+
+    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.
+    """
+
+    rank: int
+    peak: float
+    p_value: float
+    x: int
+    y: int
+    box: tuple[int, int, int, int]
+    area_px: int
+    area_share: float
+    contour: tuple[tuple[int, int], ...]
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are."""
+
+    request_id: str | None
+    image_score: float
+    p_value: float | None
+    fpr: float
+    threshold: float | None
+    abnormal: bool | None
+    reason: str | None
+    index: IndexReference
+    photo: PhotoReference
+    quality: PhotoQuality
+    findings: tuple[Finding, ...]
+    intended_use: str = INTENDED_USE
+
+
+_RESULT: Final = TypeAdapter(Result)
+
+
+def result_json(result: Result) -> str:
+    """`result` as indented JSON."""
+    return _RESULT.dump_json(result, indent=2).decode()
+
+
+def assemble(
+    photo: PreparedPhoto,
+    detection: Detection,
+    loaded: LoadedIndex,
+    *,
+    fpr: float,
+    evidence: int,
+    request_id: str | None = None,
+) -> Result:
+    """A detection read against the index's calibration at the false-positive rate `fpr`, in (0, 1).
+
+    Args:
+        evidence: neighbors listed per finding, at least 0.
+    """
+    calibration = loaded.manifest.calibration
+    limit = threshold(calibration.scores, fpr)
+    level = threshold(calibration.peaks, fpr).value
+    regions = () if level is None else find_regions(detection.anomaly_map, detection.scored, photo.frame, level)
+    known = limit.value is not None
+    return Result(
+        request_id=request_id,
+        image_score=detection.image_score,
+        p_value=calibration.p_value(detection.image_score) if known else None,
+        fpr=fpr,
+        threshold=limit.value,
+        abnormal=detection.image_score > limit.value if limit.value is not None else None,
+        reason=limit.reason,
+        index=index_reference(loaded.manifest),
+        photo=_photo_reference(photo),
+        quality=_quality(photo),
+        findings=_findings(regions, detection, loaded, evidence),
+    )
+
+
+def index_reference(manifest: Manifest) -> IndexReference:
+    """What answers say of the index they come from."""
+    return IndexReference(
+        name=manifest.name,
+        version=manifest.version,
+        fingerprint=manifest.fingerprint,
+        backbone=manifest.config.backbone.name,
+        weights=manifest.weights_sha256,
+    )
+
+
+def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
+    disc = photo.field_of_view
+    return PhotoReference(
+        width=photo.frame.width,
+        height=photo.frame.height,
+        field_of_view=Disc(disc.cx, disc.cy, disc.radius) if disc.found else None,
+    )
+
+
+def _quality(photo: PreparedPhoto) -> PhotoQuality:
+    reasons = () if photo.field_of_view.found else ("no-field-of-view",)
+    return PhotoQuality(not reasons, reasons)
+
+
+def _findings(
+    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, evidence: int
+) -> tuple[Finding, ...]:
+    """Regions with their p-values and the healthy patches nearest to their peaks."""
+    near = _evidence(regions, detection, loaded, evidence)
+    return tuple(
+        Finding(
+            rank=rank,
+            peak=region.peak,
+            p_value=loaded.manifest.calibration.peak_p_value(region.peak),
+            x=region.x,
+            y=region.y,
+            box=region.box,
+            area_px=region.area_px,
+            area_share=region.area_share,
+            contour=region.contour,
+            evidence=healthy,
+        )
+        for rank, (region, healthy) in enumerate(zip(regions, near, strict=True), start=1)
+    )
+
+
+def _evidence(
+    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, count: int
+) -> list[tuple[Evidence, ...]]:
+    """Per region the memories nearest to the patch under its peak, nearest first."""
+    bank, patches = loaded.detector.bank, detection.patches
+    count = min(count, len(bank))
+    if not regions or not count:
+        return [() for _ in regions]
+    side = detection.anomaly_map.shape[0]
+    peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
+    distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
+    found = bank.search(patches.features[distance.argmin(axis=1)], count)
+    origin = bank.provenance
+    return [
+        tuple(
+            Evidence(loaded.photos[origin.photo[row]].id, float(far), *origin.cell[row].tolist())
+            for row, far in zip(rows, far_away, strict=True)
+        )
+        for rows, far_away in zip(found.rows, found.distances, strict=True)
+    ]

@@ -1,0 +1,56 @@
+"""Process-wide settings, called by entry points alone, and the choice of the device."""
+
+import platform
+import resource
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import torch
+
+from resad.config import Precision
+from resad.errors import SettingError
+from resad.manifest import PackageVersion
+
+_PACKAGES: Final = ("torch", "torchvision", "faiss-gpu", "numpy", "pillow", "scipy")
+
+
+def configure(precision: Precision) -> None:
+    """Make arithmetic what `precision` promises: without TF32 where it is exact."""
+    torch.backends.cuda.matmul.allow_tf32 = precision != "exact"
+    torch.backends.cudnn.allow_tf32 = precision != "exact"
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU; raises `SettingError` for a GPU that is not there."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingError(f"device {name!r} is not here: torch sees {torch.cuda.device_count()} GPUs")
+    if device.type not in ("cpu", "cuda"):
+        raise SettingError(f"device {name!r} cannot be used; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def packages() -> tuple[PackageVersion, ...]:
+    """The versions of what computes, for the manifest and for tables."""
+    found = [PackageVersion("python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            found.append(PackageVersion(name, version(name)))
+        except PackageNotFoundError:  # carried along without its metadata
+            continue
+    return tuple(found)
+
+
+def package_version() -> str:
+    """This project's own version."""
+    return version("resad")
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident memory this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,72 @@
+"""Fixtures that many tests share, and the rule that CI skips nothing that could be had there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from resad.field_of_view import FieldOfView
+from resad.preparation import Frame, PreparedPhoto
+
+GPU_REASON = "needs a GPU"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_skipped] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=GPU_REASON))
+
+
+_skipped = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        item.config.stash[_skipped].append(report.longrepr[2].removeprefix("Skipped: "))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = config.stash[_skipped]
+    for reason in sorted(set(reasons)):
+        terminalreporter.write_line(f"{reasons.count(reason)} skipped: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI everything but a GPU can be had, so that any other skip hides a missing install step."""
+    avoidable = [reason for reason in session.config.stash[_skipped] if reason != GPU_REASON]
+    if os.environ.get("CI") and avoidable and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real photographs and weights."""
+    if "RESAD_DATA" not in os.environ:
+        pytest.skip("RESAD_DATA is not set")
+    return Path(os.environ["RESAD_DATA"])
+
+
+def prepared(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> PreparedPhoto:
+    """A prepared photo whose own pixels are the prepared ones."""
+    side = len(pixels)
+    frame = Frame(side, side, 0.0, 0.0, float(side), float(side), side)
+    full = np.ones((side, side), dtype=bool)
+    field = FieldOfView(side / 2, side / 2, side, 0.0, 0.0, float(side), float(side), found=False)
+    return PreparedPhoto(pixels, full if mask is None else mask, frame, field, "0" * 64)

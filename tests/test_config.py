@@ -1,0 +1,162 @@
+"""Presets, pinned number by number; JSON both ways; the fingerprint."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.options import method
+from resad.config import (
+    CoresetConfig,
+    MethodConfig,
+    PreparationConfig,
+    fingerprint,
+    from_json,
+    preset,
+    to_json,
+    updated,
+    without,
+)
+from resad.errors import SettingError
+
+
+def test_paper_is_the_paper_to_the_letter() -> None:
+    assert json.loads(to_json(preset("paper"))) == {
+        "preparation": {"size": 784, "crop": "none"},
+        "backbone": {"name": "wide_resnet50_2", "stages": [2, 3]},
+        "precision": "exact",
+        "resc": {
+            "normalize": False,
+            "pool": 1,
+            "region": True,
+            "region_radius": 12,
+            "spatial": "softmax",
+            "attention_scale": 1.0,
+        },
+        "coreset": {
+            "share": 0.1,
+            "count": None,
+            "radius": None,
+            "projection": "johnson-lindenstrauss",
+            "epsilon": 0.9,
+            "seed": 0,
+        },
+        "search": {"neighbors": 1},
+        "score": {"kind": "max", "share": 0.001, "smoothing": 0.0, "margin": 0.0},
+    }
+
+
+def test_patchcore_is_the_papers_baseline() -> None:
+    config = preset("patchcore")
+    assert (config.resc.pool, config.resc.region, config.resc.spatial) == (3, False, "none")
+    assert dataclasses.replace(config, resc=preset("paper").resc) == preset("paper")
+
+
+def test_ablations_leave_out_what_they_say() -> None:
+    config = preset("paper")
+    assert not without(config, "region").resc.region
+    assert without(config, "region").resc.spatial == "softmax"
+    assert without(config, "spatial").resc.region
+    assert without(config, "spatial").resc.spatial == "none"
+    bare = without(config, "resc").resc
+    assert (bare.region, bare.spatial) == (False, "none")
+
+
+def leaves(document: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(document, dict):
+        return [path]
+    return [leaf for key, value in document.items() for leaf in leaves(value, (*path, key))]
+
+
+def test_every_setting_is_in_the_fingerprint() -> None:
+    """Each field replaced by another legal value gives another fingerprint, and survives JSON."""
+    others = {
+        "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
+        "normalize": "false", "pool": "3", "region": "false", "region_radius": "5", "spatial": "gate",
+        "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "seed": "7",
+        "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
+    }  # fmt: skip
+    base = MethodConfig()
+    prints = {fingerprint(base, "sha256:a"), fingerprint(base, "sha256:b")}
+    paths = leaves(json.loads(to_json(base)))
+    for path in paths:
+        if path in {("coreset", "count"), ("coreset", "radius")}:
+            continue  # excluded by a share
+        value = "0.25" if path[-1] == "share" else others[path[-1]]
+        changed = updated(base, ".".join(path), value)
+        assert from_json(to_json(changed)) == changed
+        prints.add(fingerprint(changed, "sha256:a"))
+    for limit in ({"count": 10}, {"radius": 0.5}):
+        coreset = dataclasses.replace(base.coreset, share=None, **limit)
+        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "sha256:a"))
+    assert len(prints) == 2 + len(paths)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5), lambda inner: st.dictionaries(st.text(max_size=8), inner)
+    )
+)
+def test_other_json_is_refused_by_name(document: object) -> None:
+    text = json.dumps(document)
+    if document == {}:
+        assert from_json(text) == MethodConfig()  # every setting has a default
+    else:
+        with pytest.raises(SettingError):
+            from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("preparation.size", "783", "multiple of 16"),
+        ("preparation.size", "4096", "less than or equal to 2048"),
+        ("resc.region_radios", "3", "region_radios"),
+        ("nothing.size", "3", "nothing.size"),
+        ("search.neighbors", "0", "greater than or equal to 1"),
+        ("score.kind", "median", "top_mean"),
+        ("backbone.stages", "[]", "stages"),
+        ("coreset.count", "5", "exactly one"),
+    ],
+)
+def test_bad_values_are_named_with_the_limit(path: str, value: str, named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        updated(MethodConfig(), path, value)
+
+
+def test_a_coreset_has_one_limit() -> None:
+    with pytest.raises(SettingError, match="exactly one"):
+        CoresetConfig(share=0.1, count=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.02", CoresetConfig(share=0.02)),
+        ("1", CoresetConfig(share=None, count=1)),
+        ("1.0", CoresetConfig(share=1.0)),
+        ("20000", CoresetConfig(share=None, count=20000)),
+        ("radius:0.8", CoresetConfig(share=None, radius=0.8)),
+    ],
+)
+def test_coreset_option(text: str, expected: CoresetConfig) -> None:
+    assert method("resad", coreset=text).coreset == expected
+
+
+@pytest.mark.parametrize("text", ["", "ten", "1.5", "-1", "0", "radius:0", "radius:x", "size:4", "nan"])
+def test_coreset_option_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="coreset"):
+        method("resad", coreset=text)
+
+
+def test_options_change_what_they_name() -> None:
+    config = method("paper", backbone="resnet18", size=512, seed=4, precision="half",
+                    settings=["search.neighbors=2"], leave_out=["spatial"])  # fmt: skip
+    assert config.backbone.name == "resnet18"
+    assert config.preparation == PreparationConfig(512, "none")
+    assert (config.coreset.seed, config.precision, config.search.neighbors) == (4, "half", 2)
+    assert config.resc.spatial == "none"
+    with pytest.raises(SettingError, match=r"SECTION\.FIELD=VALUE"):
+        method("resad", settings=["neighbors"])

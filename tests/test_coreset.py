@@ -1,0 +1,102 @@
+"""The block-lazy greedy against the textbook loop."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from indexer.coreset import Shard, greedy_k_center, shards_of
+from resad.errors import SettingError
+
+
+def textbook(points: Tensor, first: int, count: int) -> tuple[list[int], float]:
+    """One pick after another, each the farthest from all before; ties to the lowest row."""
+    squared = ((points - points[first]) ** 2).sum(dim=1).numpy()
+    picks = [first]
+    while len(picks) < count and squared.max() > 0:
+        picks.append(int(squared.argmax()))
+        squared = np.minimum(squared, ((points - points[picks[-1]]) ** 2).sum(dim=1).numpy())
+    return picks, float(squared.max()) ** 0.5
+
+
+def cloud(seed: int, rows: int, dimension: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    centers = 5 * torch.randn(6, dimension, generator=generator, dtype=dtype)
+    noise = torch.randn(rows, dimension, generator=generator, dtype=dtype)
+    return centers[torch.randint(6, (rows,), generator=generator)] + noise + 30
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.integers(2, 700),
+    dimension=st.integers(1, 12),
+    shard=st.integers(1, 800),
+    data=st.data(),
+)
+def test_picks_are_the_textbooks_in_order(
+    seed: int, rows: int, dimension: int, shard: int, data: st.DataObject
+) -> None:
+    points = cloud(seed, rows, dimension)
+    count, first = data.draw(st.integers(1, rows)), data.draw(st.integers(0, rows - 1))
+    ours = greedy_k_center(shards_of(points, shard), first, count=count)
+    picks, radius = textbook(points, first, count)
+    assert ours.rows.tolist() == picks
+    assert ours.radius == pytest.approx(radius, rel=1e-6, abs=1e-6)
+
+
+def test_many_rounds_with_more_candidates_than_the_fewest() -> None:
+    points = cloud(3, 4000, 8)
+    told: list[int] = []
+    ours = greedy_k_center(shards_of(points, 1500), 11, count=1200, on_picks=told.append)
+    assert ours.rows.tolist() == textbook(points, 11, 1200)[0]
+    assert sum(told) == 1200
+    assert max(told) > 64  # or nothing was gained by working in blocks
+
+
+def test_float32_reaches_the_textbooks_radius() -> None:
+    points = cloud(5, 3000, 16)
+    _, radius = textbook(points, 0, 300)
+    ours = greedy_k_center(shards_of(points.float(), 4000), 0, count=300)
+    assert ours.radius == pytest.approx(radius, rel=1e-3)
+
+
+def test_a_radius_stops_at_the_first_coreset_within_it() -> None:
+    points = cloud(7, 1000, 4)
+    _, radius = textbook(points, 0, 60)
+    ours = greedy_k_center(shards_of(points, 300), 0, radius=radius * 1.0001)
+    assert ours.radius <= radius * 1.0001
+    fewer = greedy_k_center(shards_of(points, 300), 0, count=len(ours.rows) - 1)
+    assert fewer.radius > radius * 1.0001
+
+
+def test_equal_points_are_picked_once() -> None:
+    points = torch.arange(5.0).repeat(20)[:, None] * 7
+    for dtype in (torch.float32, torch.float64):
+        ours = greedy_k_center(shards_of(points.to(dtype), 33), 2, count=100)
+        assert len(set(ours.rows.tolist())) == 5
+        assert ours.radius == 0
+
+
+def test_shards_cut_at_block_borders_change_nothing_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.coreset.BLOCK_ROWS", 256)
+    points = cloud(9, 5000, 24, torch.float32)
+    cuts = [greedy_k_center(shards_of(points, 256 * blocks), 4, count=900) for blocks in (1, 3, 7, 100)]
+    for other in cuts[1:]:
+        np.testing.assert_array_equal(other.rows, cuts[0].rows)
+        assert other.radius == cuts[0].radius
+
+
+def test_ties_go_to_the_lowest_rows() -> None:
+    shard = Shard(torch.tensor([[0.0], [3.0], [-3.0], [3.0], [1.0]]), first_row=10)
+    shard.update(torch.tensor([10]), torch.tensor([[0.0]]))
+    assert shard.farthest(2).rows.tolist() == [11, 12]
+    assert shard.farthest(99).rows.tolist() == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize(("count", "radius"), [(None, None), (3, 1.0), (0, None), (11, None)])
+def test_limits_that_make_no_sense_are_refused(count: int | None, radius: float | None) -> None:
+    with pytest.raises(SettingError):
+        greedy_k_center(shards_of(cloud(0, 10, 2), 4), 0, count=count, radius=radius)

@@ -1,0 +1,148 @@
+"""The index directory: nothing half-written, nothing changed unnoticed, one writer at a time."""
+
+import multiprocessing
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from resad import index
+from resad.calibration import Calibration, Quantile, Threshold
+from resad.config import MethodConfig
+from resad.errors import IndexInvalid, SettingError
+from resad.manifest import FORMAT, Counts, FileRecord, Manifest, Quality, read_manifest
+
+
+def manifest(version: str, files: tuple[FileRecord, ...]) -> Manifest:
+    return Manifest(
+        format=FORMAT, name="eyes", version=version, history=(), config=MethodConfig(), fingerprint="sha256:f",
+        weights="random:0", weights_sha256="sha256:w", device="cpu", counts=Counts(2, 20, 5, 8, (4, 4)),
+        calibration=Calibration((1.0, 2.0), (1.0, 3.0), (Threshold(0.5, 2.0),), (Quantile(1, 3),)),
+        quality=Quality(0.5, 0.4, 8, (), 1), probe_score=1.0, packages=(), files=files,
+    )  # fmt: skip
+
+
+def put(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"memories") -> Path:
+    with index.writing(root, "eyes") as scratch:
+        staging = scratch / "version"
+        staging.mkdir()
+        (staging / "bank").write_bytes(content)
+        return index.publish(staging, root / "eyes", lambda files: manifest(version, files))
+
+
+def visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def stop_half_way(root: Path, error: BaseException) -> None:
+    with index.writing(root, "eyes") as scratch:
+        (scratch / "half").write_bytes(b"x")
+        raise error
+
+
+def test_published_then_activated_then_resolved(tmp_path: Path) -> None:
+    first = put(tmp_path)
+    assert visible(tmp_path / "eyes") == {first.name}
+    with pytest.raises(IndexInvalid, match="neither"):
+        index.resolve(tmp_path / "eyes")
+    index.activate(tmp_path / "eyes", first.name)
+    second = put(tmp_path, "20260102T000000Z-0000")
+    assert index.resolve(tmp_path / "eyes") == first
+    assert index.resolve(second) == second
+    assert index.versions(tmp_path / "eyes") == [first.name, second.name]
+    index.activate(tmp_path / "eyes", second.name)
+    assert index.live_version(tmp_path / "eyes") == second.name
+    assert visible(tmp_path / "eyes") == {first.name, second.name, "CURRENT"}
+
+
+def test_a_failed_writer_leaves_what_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way(tmp_path / "root", KeyboardInterrupt())
+    assert not (tmp_path / "root").exists()
+    live = put(tmp_path / "root")
+    with pytest.raises(OSError, match="full"):
+        stop_half_way(tmp_path / "root", OSError("disk full"))
+    assert visible(tmp_path / "root/eyes") == {live.name}
+
+
+def _write_forever(root: Path) -> None:
+    with index.writing(root, "eyes") as scratch:
+        (scratch / "half").write_bytes(b"x")
+        (root / "started").touch()
+        time.sleep(60)
+
+
+def test_a_killed_writer_is_cleaned_up_and_a_living_one_respected(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_write_forever, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(SettingError, match="another process"):
+        put(tmp_path)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert any(name.startswith(".staging") for name in visible(tmp_path / "eyes"))
+    version = put(tmp_path)
+    assert visible(tmp_path / "eyes") == {version.name}
+
+
+def test_every_change_to_a_file_is_noticed(tmp_path: Path) -> None:
+    version = put(tmp_path)
+    assert index.check_files(version) == read_manifest(version / "manifest.json")
+    bank = version / "bank"
+    bank.write_bytes(b"memorieS")
+    with pytest.raises(IndexInvalid, match="bank was changed"):
+        index.check_files(version)
+    bank.write_bytes(b"memories!")
+    with pytest.raises(IndexInvalid, match="9 bytes, its manifest says 8"):
+        index.check_files(version)
+    bank.unlink()
+    with pytest.raises(IndexInvalid, match="bank is missing"):
+        index.check_files(version)
+
+
+def test_a_manifest_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    version = put(tmp_path)
+    path = version / "manifest.json"
+    text = path.read_text()
+    path.write_text(text.replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(IndexInvalid, match="format 99"):
+        read_manifest(path)
+    path.write_text(text.replace('"memories"', '"memory"'))
+    with pytest.raises(IndexInvalid, match="memor"):
+        read_manifest(path)
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(IndexInvalid):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("name", ["", "../eyes", "Eyes", "a/b", ".hidden", "a" * 65, "eyes\n"])
+def test_names_never_leave_the_root(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingError, match="cannot name an index"), index.writing(tmp_path, name):
+        pass
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pointer", ["../../etc", "20990101T000000Z-0000", ""])
+def test_a_broken_pointer_is_refused(tmp_path: Path, pointer: str) -> None:
+    put(tmp_path)
+    (tmp_path / "eyes/CURRENT").write_text(pointer)
+    with pytest.raises(IndexInvalid, match="no version"):
+        index.resolve(tmp_path / "eyes")
+
+
+def test_activating_what_is_not_there_names_what_is(tmp_path: Path) -> None:
+    version = put(tmp_path)
+    with pytest.raises(IndexInvalid, match=version.name):
+        index.activate(tmp_path / "eyes", "20990101T000000Z-0000")
+
+
+def test_version_names_sort_by_time() -> None:
+    names = [index.new_version() for _ in range(50)]
+    assert len(set(names)) > 45
+    assert all(later[:16] >= earlier[:16] for earlier, later in pairwise(names))

@@ -1,0 +1,112 @@
+"""The memory bank against brute force in NumPy."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from resad.errors import IndexInvalid, SettingError
+from resad.memory_bank import FAISS_FILE, PROVENANCE_FILE, MemoryBank, Provenance
+
+
+def bank_of(memories: NDArray[np.float32], photos: NDArray[np.int32] | None = None) -> MemoryBank:
+    count = len(memories)
+    origin = np.arange(count, dtype=np.int32) % 3 if photos is None else photos
+    cells = np.stack([np.arange(count), np.arange(count) * 2], axis=1).astype(np.int16)
+    return MemoryBank(memories, Provenance(origin, cells, np.arange(count, dtype=np.int32)))
+
+
+def brute_force(features: NDArray[np.float32], memories: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances: NDArray[np.float64] = np.linalg.norm(features[:, None].astype(np.float64) - memories[None], axis=2)
+    return distances
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 99),
+    queries=st.integers(1, 40),
+    count=st.integers(1, 200),
+    d=st.integers(1, 30),
+    data=st.data(),
+)
+def test_neighbors_are_those_of_brute_force(
+    seed: int, queries: int, count: int, d: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    memories = rng.normal(size=(count, d)).astype(np.float32)
+    features = rng.normal(size=(queries, d)).astype(np.float32)
+    k = data.draw(st.integers(1, count))
+    found = bank_of(memories).search(features, k)
+    everything = brute_force(features, memories)
+    np.testing.assert_allclose(found.distances, np.sort(everything, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found.distances, np.take_along_axis(everything, found.rows, 1), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_distances_do_not_cancel_for_near_neighbors(rng: np.random.Generator) -> None:
+    """|q|^2 - 2qb + |b|^2 in float32 loses a distance of 1e-3 between vectors of length 100."""
+    memories = rng.normal(size=(50, 64)).astype(np.float32) * 12
+    features = memories + np.float32(1e-3)
+    found = bank_of(memories).search(features, 1)
+    exact = np.linalg.norm(features.astype(np.float64) - memories[found.rows[:, 0]], axis=1)
+    np.testing.assert_allclose(found.distances[:, 0], exact, rtol=1e-5)
+    assert found.rows[:, 0].tolist() == list(range(50))
+
+
+def test_saved_and_loaded_is_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    bank = bank_of(rng.normal(size=(40, 9)).astype(np.float32))
+    bank.save(tmp_path)
+    again = MemoryBank.load(tmp_path)
+    np.testing.assert_array_equal(again.memories, bank.memories)
+    np.testing.assert_array_equal(again.provenance.photo, bank.provenance.photo)
+    np.testing.assert_array_equal(again.provenance.cell, bank.provenance.cell)
+    np.testing.assert_array_equal(again.provenance.pick, bank.provenance.pick)
+    queries = rng.normal(size=(7, 9)).astype(np.float32)
+    np.testing.assert_array_equal(again.search(queries, 3).distances, bank.search(queries, 3).distances)
+
+
+def test_without_photos_is_a_bank_that_never_had_them(rng: np.random.Generator) -> None:
+    memories = rng.normal(size=(30, 5)).astype(np.float32)
+    bank = bank_of(memories).without_photos(np.array([0, 2], dtype=np.int32))
+    assert set(bank.provenance.photo.tolist()) == {1}
+    np.testing.assert_array_equal(bank.memories, memories[1::3])
+    np.testing.assert_array_equal(bank.provenance.cell[:, 0], np.arange(30)[1::3])
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    bank = bank_of(rng.normal(size=(4, 5)).astype(np.float32))
+    with pytest.raises(IndexInvalid, match="6-dimensional"):
+        bank.search(np.zeros((1, 6), np.float32), 1)
+    with pytest.raises(IndexInvalid, match="5 neighbors"):
+        bank.search(np.zeros((1, 5), np.float32), 5)
+    with pytest.raises(IndexInvalid, match="cannot be read"):
+        MemoryBank.load(tmp_path)
+    bank.save(tmp_path)
+    (tmp_path / PROVENANCE_FILE).write_bytes(b"PK nothing")
+    with pytest.raises(IndexInvalid, match="cannot be read"):
+        MemoryBank.load(tmp_path)
+    bank.save(tmp_path)
+    faiss.write_index(faiss.IndexFlatIP(5), str(tmp_path / FAISS_FILE))
+    with pytest.raises(IndexInvalid, match="not a flat L2"):
+        MemoryBank.load(tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    origin = Provenance(np.zeros(1, np.int32), np.zeros((1, 2), np.int16), np.zeros(1, np.int32))
+    with pytest.raises(SettingError, match="--device cpu"):
+        MemoryBank(np.zeros((1, 2), np.float32), origin, gpu=True)
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_find_the_same_distances(rng: np.random.Generator) -> None:
+    memories = rng.normal(size=(5000, 96)).astype(np.float32)
+    queries = rng.normal(size=(700, 96)).astype(np.float32)
+    on_cpu = bank_of(memories)
+    on_gpu = MemoryBank(memories, on_cpu.provenance, gpu=True)
+    np.testing.assert_allclose(on_gpu.search(queries, 3).distances, on_cpu.search(queries, 3).distances, rtol=1e-5)
