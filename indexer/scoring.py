@@ -1,5 +1,6 @@
 """`resad-indexer score`: photographs -> one JSON, one 16-bit map and one overlay each."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from resad.map_files import map_png16
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.rendering import overlay_picture
-from resad.result import Result, assemble, result_json
+from resad.result import Result, Timings, assemble, result_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,16 @@ def score_photos(
     paths = [photo.path for source in sources for photo in list_photos(source)]
     out.mkdir(parents=True, exist_ok=True)
     for path, stem in zip(paths, _stems(paths), strict=True):
+        began = time.perf_counter()
         try:
             photo = prepare(path, loaded.manifest.config.preparation, limits)
+            decoded = time.perf_counter()
             detection = loaded.detector.detect([photo])[0]
         except PhotoError as error:
             yield Failed(path, str(error))
             continue
-        result = assemble(photo, detection, loaded, fpr=fpr, evidence=evidence)
+        timings = Timings(1e3 * (decoded - began), 1e3 * (time.perf_counter() - began))
+        result = assemble(photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings)
         _write(path, out / stem, photo, detection, result, loaded.manifest, limits)
         yield Scored(path, stem, result)
 

@@ -67,7 +67,8 @@ class Evidence:
 class Finding:
     """A region of the map above the level that healthy photos exceed at the rate `fpr`.
 
-    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.
+    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: in words; null
+    where it is not known.
     """
 
     rank: int
@@ -78,13 +79,25 @@ class Finding:
     box: tuple[int, int, int, int]
     area_px: int
     area_share: float
+    place: str | None
     contour: tuple[tuple[int, int], ...]
     evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Milliseconds.  decode: bytes to prepared square.  total: bytes to answer, waiting included."""
+
+    decode: float
+    total: float
+
+
+@dataclass(frozen=True)
 class Result:
-    """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are."""
+    """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
+
+    map: the map as a data URL, where it was asked for in the answer.
+    """
 
     request_id: str | None
     image_score: float
@@ -97,6 +110,8 @@ class Result:
     photo: PhotoReference
     quality: PhotoQuality
     findings: tuple[Finding, ...]
+    map: str | None
+    timings_ms: Timings
     intended_use: str = INTENDED_USE
 
 
@@ -115,7 +130,9 @@ def assemble(
     *,
     fpr: float,
     evidence: int,
+    timings: Timings,
     request_id: str | None = None,
+    map_url: str | None = None,
 ) -> Result:
     """A detection read against the index's calibration at the false-positive rate `fpr`, in (0, 1).
 
@@ -139,6 +156,8 @@ def assemble(
         photo=_photo_reference(photo),
         quality=_quality(photo),
         findings=_findings(regions, detection, loaded, evidence),
+        map=map_url,
+        timings_ms=timings,
     )
 
 
@@ -182,6 +201,7 @@ def _findings(
             box=region.box,
             area_px=region.area_px,
             area_share=region.area_share,
+            place=None,
             contour=region.contour,
             evidence=healthy,
         )
