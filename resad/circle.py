@@ -35,7 +35,7 @@ class Circle(NamedTuple):
 def heaviest_circle(
     x: Floats, y: Floats, weight: Floats, largest: float, generator: np.random.Generator
 ) -> Circle | None:
-    """The circle with the most weight near it, of a radius of 8 to `largest` px; None where there is none.
+    """The circle with the most weight near it, of a radius of 4 to `largest` px; None where there is none.
 
     Random sample consensus (Fischler and Bolles 1981), then least squares on the points near the winner.
     """
@@ -44,7 +44,7 @@ def heaviest_circle(
     share = weight / weight.sum()
     picks = generator.choice(len(x), size=(_TRIALS, 3), p=share)
     cx, cy, radius = _through_three(x[picks], y[picks])
-    possible = (radius > 8) & (radius < largest)
+    possible = (radius > 4) & (radius < largest)
     if not possible.any():
         return None
     cx, cy, radius = cx[possible], cy[possible], radius[possible]

@@ -1,8 +1,8 @@
 """A bright disc on a dark surround, found in a small picture of brightness.
 
 Circles are fitted to the lit region at several levels above the surround, because an underexposed side is lost
-at the higher ones and a halo is caught at the lower ones.  The one along which the brightness drops most clearly
-wins, and is fitted once more to where it drops.
+at the higher ones and a halo is caught at the lower ones.  The one along which the brightness drops most
+clearly wins.
 """
 
 from typing import Final, NamedTuple
@@ -15,8 +15,8 @@ from resad.circle import Circle, Floats, closest_circle, heaviest_circle
 
 _SURROUND: Final = 64.0
 """Brightest level that a surround may have, of 255."""
-_RIM_SEEN: Final = 54
-"""Degrees of the circle that must show a rim: 15 %."""
+_RIM_SEEN: Final = 72
+"""Degrees of the circle that must show a rim: one in five."""
 _WIDEST_GAP: Final = 270
 """Degrees that may go without rim in one piece: a shorter arc does not fix the circle."""
 _CLEAR_DROP: Final = 16.0
@@ -40,19 +40,19 @@ class Disc(NamedTuple):
 
 
 class _Rim(NamedTuple):
-    """Where the brightness drops along a circle."""
+    """A circle along which the brightness drops."""
 
     circle: Circle
-    x: Floats
-    y: Floats
-    """One point in every degree that shows a rim, px."""
     degrees: NDArray[np.intp]
+    """Where it drops on the circle."""
+    strays: int
+    """Degrees in which it drops near the circle, but not on it."""
     clarity: float
     """Mean drop over the whole circle, as a share of a clear one."""
 
     def suffices(self) -> bool:
-        """Whether enough of the circle shows, well enough spread."""
-        if len(self.degrees) < _RIM_SEEN:
+        """Whether enough of the circle shows, well enough spread, and little contradicts it."""
+        if len(self.degrees) < max(_RIM_SEEN, 2 * self.strays):
             return False
         return int(np.diff(self.degrees, append=self.degrees[0] + 360).max()) <= _WIDEST_GAP
 
@@ -76,18 +76,18 @@ def find_disc(level: NDArray[np.float32]) -> Disc | None:
     rim = max(rims, key=lambda rim: rim.clarity, default=None)
     if rim is None or not rim.suffices():
         return None
-    return _cut(closest_circle(rim.circle, rim.x, rim.y), regions)
+    return _cut(rim.circle, regions)
 
 
 def _thresholds(level: NDArray[np.float32]) -> list[float]:
-    """Levels from just above the darkest corner's noise to half of the brightest parts, in doubling steps."""
+    """Levels from just above the darkest corner's noise to half of the brightest, in doubling steps."""
     height, width = level.shape
     tall, wide = max(height // 16, 2), max(width // 16, 2)
     ends = ((slice(tall), slice(-tall, None)), (slice(wide), slice(-wide, None)))
     corner = min((level[y, x] for y in ends[0] for x in ends[1]), key=lambda part: float(np.median(part)))
     surround = float(np.median(corner))
     noise = float(np.median(np.abs(corner - surround)))
-    top = float(np.percentile(level, 99.5)) - surround
+    top = float(level.max()) - surround
     step = max(4.0, 5.0 * noise)
     steps: list[float] = []
     while surround <= _SURROUND and step < 0.5 * top:
@@ -128,7 +128,7 @@ def _encloses(circle: Circle, lit: Bools, above: Bools) -> bool:
 
 
 def _rim(level: NDArray[np.float32], circle: Circle) -> _Rim:
-    """The rim along `circle`: the degrees in which the brightness drops at once, and where exactly.
+    """The rim along `circle`, fitted once more to where exactly the brightness drops at once.
 
     At once: within 4 % of the radius by half or more of what it drops within 20 %; in small circles, within
     1.6 px and 8 px.
@@ -146,8 +146,11 @@ def _rim(level: NDArray[np.float32], circle: Circle) -> _Rim:
     sharp = framed & (drop > 3.0) & (2.0 * drop >= profiles[:, 0] - profiles[:, -1])
     at = np.interp(_crossing(profiles[:, 14:27], (inner + outer) / 2), np.arange(13), shares[14:27])
     px, py = circle.cx + circle.radius * at * np.cos(angles), circle.cy + circle.radius * at * np.sin(angles)
-    clarity = float(np.where(sharp, np.minimum(drop / _CLEAR_DROP, 1.0), 0.0).mean())
-    return _Rim(circle, px[sharp], py[sharp], np.nonzero(sharp)[0], clarity)
+    if sharp.sum() >= _RIM_SEEN:
+        circle = closest_circle(circle, px[sharp], py[sharp])
+    on = sharp & (np.abs(circle.away(px, py)) < circle.tolerance())
+    clarity = float(np.where(on, np.minimum(drop / _CLEAR_DROP, 1.0), 0.0).mean())
+    return _Rim(circle, np.nonzero(on)[0], int((sharp & ~on).sum()), clarity)
 
 
 def _crossing(profiles: Floats, middle: Floats) -> Floats:
@@ -192,7 +195,7 @@ def _straight_end(lit: Bools, cx: float, cy: float, radius: float) -> float | No
     side makes the region end early, the share rises slowly.
     """
     end = max(cy - radius, 0.0)
-    rows = np.arange(int(end), max(int(cy), int(end) + 1))
+    rows = np.arange(int(end), min(max(int(cy), int(end) + 1), lit.shape[0]))
     half = np.sqrt(np.maximum(radius**2 - (rows + 0.5 - cy) ** 2, 0.0))
     chord = np.abs(np.arange(lit.shape[1]) + 0.5 - cx) < half[:, None]
     share = (lit[rows] & chord).sum(axis=1) / np.maximum(chord.sum(axis=1), 1)

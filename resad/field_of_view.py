@@ -58,7 +58,7 @@ class FieldOfView:
 def find_field_of_view(pixels: NDArray[np.uint8]) -> FieldOfView:
     """The field of view of a photograph, uint8 (H, W, 3) RGB, in its own px.
 
-    The radius is good to 1 % where at least 15 % of the circle shows as an edge on a dark surround; the
+    The radius is good to 1 % where at least a fifth of the circle shows as an edge on a dark surround; the
     surround may hold some noise and text.  Where no such disc is found, the whole frame is the field of view.
     """
     height, width = pixels.shape[:2]

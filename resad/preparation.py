@@ -115,15 +115,21 @@ def prepare(source: bytes | Path, config: PreparationConfig, limits: PhotoLimits
 
 def _decode(data: bytes, config: PreparationConfig, limits: PhotoLimits) -> tuple[Photo, FieldOfView]:
     """The photograph, decoded no larger than the square needs, and its field of view in its own px."""
-    shorter = min(stored_size(data, limits))
-    shrink = _largest_shrink(shorter, config.size)
+    shrink = _largest_shrink(min(stored_size(data, limits)), config.size)
     photo = read_photo(data, limits, shrink=shrink)
-    decoded_height, decoded_width = photo.pixels.shape[:2]
-    field = find_field_of_view(photo.pixels).scaled(photo.width / decoded_width, photo.height / decoded_height)
-    needed = _largest_shrink(2 * field.radius, config.size) if config.crop == "field_of_view" else shrink
-    if field.found and needed < shrink:
-        photo = read_photo(data, limits, shrink=needed)
-    return photo, field
+    field = _field_of_view(photo)
+    needed = _largest_shrink(2 * field.radius, config.size)
+    if config.crop == "none" or not field.found or needed >= shrink:
+        return photo, field
+    # The disc is much smaller than the frame: it takes a larger decoding to fill the square.
+    photo = read_photo(data, limits, shrink=needed)
+    closer = _field_of_view(photo)
+    return photo, closer if closer.found else field
+
+
+def _field_of_view(photo: Photo) -> FieldOfView:
+    height, width = photo.pixels.shape[:2]
+    return find_field_of_view(photo.pixels).scaled(photo.width / width, photo.height / height)
 
 
 def _largest_shrink(length: float, size: int) -> int:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from indexer.synthetic import write_dataset
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame, PreparedPhoto
+from tests.indexes import build_small
 
 GPU_REASON = "needs a GPU"
 
@@ -70,3 +72,19 @@ def prepared(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -
     full = np.ones((side, side), dtype=bool)
     field = FieldOfView(side / 2, side / 2, side, 0.0, 0.0, float(side), float(side), found=False)
     return PreparedPhoto(pixels, full if mask is None else mask, frame, field, "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn photographs in the MVTec layout: 8 to build from, 2 healthy and 3 diseased to test on."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_dataset(folder, 0, train=8, good=2, diseased=3, height=160)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_index(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ROOT/NAME of an index over the drawn healthy photographs; not to be changed."""
+    root = tmp_path_factory.mktemp("root")
+    build_small(drawn / "train/good", root)
+    return root / "drawn"

@@ -1,0 +1,276 @@
+"""The command line as a user types it: what it writes, what it refuses, and what it leaves behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from indexer import cli
+from resad import index
+from resad.manifest import read_manifest
+from resad.map_files import read_map_png16
+
+SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "128", "--coreset", "0.1", "--device", "cpu")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(exit_.value.code or 0), out, err)
+
+    return call
+
+
+def scored(folder: Path, stem: str) -> dict[str, object]:
+    document: dict[str, object] = json.loads((folder / f"{stem}.json").read_text())
+    return document
+
+
+def test_build_writes_a_complete_version_and_makes_it_live(run: Run, drawn: Path, tmp_path: Path) -> None:
+    outcome = run("build", drawn / "train/good", "--root", tmp_path, "--name", "eyes", *SMALL)
+    assert outcome.code == 0
+    assert "UNTRAINED" in outcome.err
+    version = index.resolve(tmp_path / "eyes")
+    assert {path.name for path in version.iterdir()} == {
+        "manifest.json", "memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors", "probe.png"
+    }  # fmt: skip
+    manifest = read_manifest(version / "manifest.json")
+    assert manifest.counts.photos == 8
+    assert manifest.counts.memories == round(0.1 * manifest.counts.patches)
+    assert manifest.quality.covering_radius > 0
+    assert [stage.stage for stage in manifest.quality.stages] == ["encode", "coreset", "calibrate"]
+    for words in ("memories", "covering radius", "threshold 5%", "peak memory", "encode"):
+        assert words in outcome.out
+    assert "drawn_0" not in "".join(p.read_text() for p in version.glob("*.json*"))  # no file names unless asked
+
+
+def test_the_same_order_gives_the_same_bank(run: Run, drawn: Path, tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        run("build", drawn / "train/good", "--root", tmp_path / root, "--name", "eyes", *SMALL)
+    first, second = (index.resolve(tmp_path / root / "eyes") for root in ("a", "b"))
+    for name in ("memory_bank.faiss", "photos.jsonl", "backbone.safetensors", "probe.png"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_inspect_list_verify(run: Run, small_index: Path) -> None:
+    version = index.live_version(small_index)
+    listed = run("list", "--root", small_index.parent)
+    assert re.fullmatch(rf"drawn {version} live 8 photos, \d+ memories\n", listed.out)
+    inspected = run("inspect", small_index)
+    assert "resnet18" in inspected.out
+    assert "(live)" in inspected.out
+    verified = run("verify", small_index, "--device", "cpu")
+    assert verified.code == 0
+    assert "relative deviation 0.0e+00" in verified.out
+
+
+def test_score_writes_the_contracts_json_map_and_overlay(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    photo = drawn / "test/lesion/drawn_0000.jpg"
+    outcome = run("score", small_index, photo, "--out", tmp_path, "--fpr", "0.5")
+    assert outcome.code == 0
+    assert "Research use only" in outcome.out
+    result = scored(tmp_path, "drawn_0000")
+    assert list(result) == [
+        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "index", "photo",
+        "quality", "findings", "map", "timings_ms", "intended_use",
+    ]  # fmt: skip
+    score, threshold = result["image_score"], result["threshold"]
+    assert isinstance(score, float)
+    assert isinstance(threshold, float)
+    assert result["abnormal"] == (score > threshold)
+    assert f"{score:#.4g}" in outcome.out
+    dense, full_scale = read_map_png16((tmp_path / "drawn_0000_map.png").read_bytes())
+    assert dense.shape == (160, 240)
+    assert dense.max() >= score - full_scale / 65535
+    assert (tmp_path / "drawn_0000_overlay.png").stat().st_size > 1000
+
+
+def test_one_photo_scores_the_same_alone_and_in_a_folder(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    run("score", small_index, drawn / "test/good", drawn / "test/lesion", "--out", tmp_path / "all")
+    run("score", small_index, drawn / "test/lesion/drawn_0001.jpg", "--out", tmp_path / "one")
+    together, alone = scored(tmp_path / "all", "drawn_0001-2"), scored(tmp_path / "one", "drawn_0001")
+    assert together["image_score"] == pytest.approx(alone["image_score"], rel=1e-6)
+    assert len(list((tmp_path / "all").glob("*.json"))) == 5
+
+
+def test_a_bad_photo_is_named_and_the_others_are_scored(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a photograph")
+    shutil.copy(drawn / "test/good/drawn_0000.jpg", tmp_path / "in/fine.jpg")
+    outcome = run("score", small_index, tmp_path / "in", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "broken.jpg" in outcome.err
+    assert "1 of 2 photographs could not be scored" in outcome.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "fine.json",
+        "fine_map.png",
+        "fine_overlay.png",
+    }
+
+
+def test_evaluate_writes_figures_with_intervals(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    target = tmp_path / "figures.json"
+    outcome = run("evaluate", small_index, "--dataset", "mvtec", "--data", drawn, "--json", target)
+    assert outcome.code == 0
+    figures = json.loads(target.read_text())
+    assert figures["photos"] == {"normal": 2, "abnormal": 3, "in_the_index": 0}
+    for figure in (
+        figures["image"]["auroc"],
+        figures["pixel"]["fov"]["auroc"],
+        figures["pixel"]["whole"]["auroc"],
+    ):
+        assert list(figure) == ["value", "low", "high"]
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+        assert f"{figure['value']:.3f}" in outcome.out
+
+
+def test_test_photographs_that_are_in_the_index_are_reported(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn, tmp_path / "leaky")
+    shutil.copy(drawn / "train/good/drawn_0000.jpg", tmp_path / "leaky/test/good/again.jpg")
+    outcome = run("evaluate", small_index, "--data", tmp_path / "leaky", "--json", tmp_path / "figures.json")
+    assert "1 test photographs are in the index" in outcome.err
+    assert json.loads((tmp_path / "figures.json").read_text())["photos"]["in_the_index"] == 1
+
+
+def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn / "train/good", photos)
+    (photos / "a note.jpg").write_text("call the clinic")
+    shutil.copy(photos / "drawn_0003.jpg", photos / "zz_copy.jpg")
+    outcome = run("build", photos, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
+    assert outcome.code == 0
+    assert re.search(r"skipped .*a note\.jpg: not an image", outcome.err)
+    assert re.search(r"dropped .*zz_copy\.jpg: same file as .*drawn_0003\.jpg", outcome.err)
+    assert "1 unusable, 1 duplicates" in outcome.out
+    strict = run("build", photos, "--root", tmp_path / "strict", "--name", "eyes", "--strict", *SMALL)
+    assert strict.code == 2
+    assert "a note.jpg" in strict.err
+    assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--name", "Eyes"), "'Eyes' cannot name an index"),
+        (("--size", "100"), "multiple of 16"),
+        (("--coreset", "2.0"), "less than or equal to 1"),
+        (("--coreset", "99999999"), "99999999 memories asked of"),
+        (("--backbone", "vgg16"), "wide_resnet50_2"),
+        (("--weights", "nowhere.pth"), "random:0"),
+        (("--without", "everything"), "region, spatial, resc"),
+        (("--set", "search.neighbors=0"), "greater than or equal to 1"),
+        (("--device", "cuda:7"), "GPUs"),
+        (("--preset", "best"), "patchcore"),
+    ],
+)
+def test_bad_settings_are_one_line_and_exit_2(
+    run: Run, drawn: Path, tmp_path: Path, arguments: tuple[str, str], named: str
+) -> None:
+    base = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--name": "eyes"}
+    base[arguments[0]] = arguments[1]
+    flat = [word for pair in base.items() for word in pair]
+    outcome = run("build", drawn / "train/good", "--root", tmp_path / "root", *flat)
+    assert outcome.code == 2
+    assert named in re.sub(r"[\s│]+", " ", outcome.err)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_what_is_no_index_is_refused(run: Run, tmp_path: Path, command: str) -> None:
+    outcome = run(command, tmp_path)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "is no index" in outcome.err
+
+
+def test_too_few_photographs(run: Run, drawn: Path, tmp_path: Path) -> None:
+    one = drawn / "train/good/drawn_0000.jpg"
+    outcome = run("build", one, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
+    assert outcome.code == 2
+    assert "at least 2" in outcome.err
+    assert not (tmp_path / "root").exists()
+
+
+def test_activate_verifies_first(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(small_index.parent, root)
+    old = index.live_version(root / "drawn")
+    run("build", drawn / "train/good", "--root", root, "--name", "drawn", *SMALL)
+    new = index.live_version(root / "drawn")
+    assert new != old
+    assert old is not None
+    assert run("activate", root / "drawn", old).code == 0
+    assert index.live_version(root / "drawn") == old
+    with (root / "drawn" / str(new) / "memory_bank.faiss").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x00")
+    refused = run("activate", root / "drawn", new)
+    assert refused.code == 2
+    assert "memory_bank.faiss was changed" in refused.err
+    assert index.live_version(root / "drawn") == old
+    unknown = run("activate", root / "drawn", "20990101T000000Z-0000")
+    assert unknown.code == 2
+    assert old in unknown.err
+
+
+def test_half_precision_stays_within_its_bound(run: Run, drawn: Path, tmp_path: Path) -> None:
+    """2 % is the bound stated for half precision; measured here on an untrained trunk."""
+    lesion = drawn / "test/lesion/drawn_0000.jpg"
+    scores = []
+    for precision in ("exact", "half"):
+        root = tmp_path / precision
+        run("build", drawn / "train/good", "--root", root, "--name", "eyes", "--precision", precision, *SMALL)
+        run("score", root / "eyes", lesion, "--out", root)
+        scores.append(scored(root, "drawn_0000")["image_score"])
+    assert scores[0] != scores[1]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=0.02)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_build_leaves_no_rubbish(drawn: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for copy in range(60):  # different bytes, so that none is a duplicate
+        data = (drawn / f"train/good/drawn_{copy % 8:04d}.jpg").read_bytes()
+        (photos / f"{copy:02d}.jpg").write_bytes(data + bytes([copy]))
+    command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
+               "--root", str(tmp_path / "root"), "--name", "eyes", *SMALL)  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = tmp_path / "root/eyes"
+    deadline = time.monotonic() + 60
+    while not list(store.glob(".staging-*/features/*.npy")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(stop)
+    assert process.wait(timeout=60) == 130
+    assert not (tmp_path / "root").exists()

@@ -1,0 +1,85 @@
+"""Encoding: the same features alone and in a batch, on the patches that touch the field of view."""
+
+import numpy as np
+import pytest
+import torch
+
+from indexer.options import method
+from resad import resc
+from resad.backbone import load_backbone
+from resad.config import MethodConfig, Preset
+from resad.encoder import Encoder
+from resad.preparation import PreparedPhoto
+from tests.conftest import prepared
+
+SIDE = 128
+
+
+def encoder(config: MethodConfig) -> Encoder:
+    return Encoder(load_backbone(config.backbone, "random:0"), config, torch.device("cpu"))
+
+
+@pytest.fixture
+def photos(rng: np.random.Generator) -> list[PreparedPhoto]:
+    steps = np.arange(SIDE) + 0.5 - SIDE / 2
+    disc = np.hypot(steps[:, None], steps) < 50
+    pixels = rng.integers(0, 255, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    return [prepared(pixels[0], disc), prepared(pixels[1]), prepared(pixels[2], np.roll(disc, 9, axis=1))]
+
+
+@pytest.mark.parametrize("preset", ["resad", "paper", "patchcore"])
+def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto], preset: Preset) -> None:
+    ours = encoder(method(preset, backbone="resnet18", size=SIDE))
+    together = ours.encode(photos)
+    for photo, batched in zip(photos, together, strict=True):
+        alone = ours.encode([photo])[0]
+        np.testing.assert_array_equal(alone.cells, batched.cells)
+        np.testing.assert_array_equal(alone.features, batched.features)
+
+
+def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPhoto]) -> None:
+    ours = encoder(method("resad", backbone="resnet18", size=SIDE))
+    for photo, patches in zip(photos, ours.encode(photos), strict=True):
+        assert patches.grid == (16, 16)
+        expected = [(y, x) for y in range(16) for x in range(16)
+                    if photo.mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].any()]  # fmt: skip
+        assert list(map(tuple, patches.cells.tolist())) == expected
+        assert patches.features.shape == (len(expected), 384)
+
+
+def test_what_lies_outside_the_field_of_view_takes_no_part_in_resc(rng: np.random.Generator) -> None:
+    """Features far inside the disc do not change when cells outside it do: neither filter may read them."""
+    config = method("resad", backbone="resnet18", size=SIDE)
+    stages = [torch.rand(1, 4, 16, 16)]
+    valid = torch.zeros(1, 16, 16, dtype=torch.bool)
+    valid[:, 4:12, 4:12] = True
+    before = resc.combine(stages, valid, config.resc)
+    stages[0][~valid[:, None].expand_as(stages[0])] = 99.0
+    after = resc.combine(stages, valid, config.resc)
+    torch.testing.assert_close(before, after)
+    assert (after[:, :, ~valid[0]] == 0).all()
+
+
+def test_the_callers_trunk_keeps_its_weights_in_half_precision() -> None:
+    config = method("resad", backbone="resnet18", size=SIDE, precision="half")
+    backbone = load_backbone(config.backbone, "random:0")
+    Encoder(backbone, config, torch.device("cpu"))
+    assert {tensor.dtype for tensor in backbone.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_pixels_are_normalized_as_the_weights_expect() -> None:
+    ours = encoder(method("resad", backbone="resnet18", size=SIDE))
+    gray = torch.full((1, 2, 2, 3), 128, dtype=torch.uint8)
+    expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(ours._normalize(gray)[0, :, 0, 0], expected)
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
+    """1e-3 relative is the bound that `verify` allows between device kinds at exact precision."""
+    config = method("resad", backbone="resnet18", size=SIDE)
+    backbone = load_backbone(config.backbone, "random:0")
+    on_cpu = Encoder(backbone, config, torch.device("cpu")).encode(photos)
+    on_gpu = Encoder(backbone, config, torch.device("cuda")).encode(photos)
+    for a, b in zip(on_cpu, on_gpu, strict=True):
+        np.testing.assert_allclose(a.features, b.features, atol=1e-3 * np.abs(a.features).max())

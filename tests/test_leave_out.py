@@ -1,0 +1,94 @@
+"""Left-out scores against banks that are really built without the photo."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexer.feature_store import FeatureStore
+from indexer.leave_out import LeftOut, leave_out
+from indexer.options import method
+from resad.detector import measure
+from resad.encoder import PatchFeatures
+from resad.errors import SettingError
+from resad.memory_bank import MemoryBank, Provenance
+
+CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
+PHOTOS, SIDE, D = 5, 32, 6
+
+
+def patches(rng: np.random.Generator) -> PatchFeatures:
+    cells = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), -1).reshape(-1, 2).astype(np.int16)
+    return PatchFeatures(rng.normal(size=(16, D)).astype(np.float32), cells, (4, 4))
+
+
+@pytest.fixture
+def store(tmp_path: Path, rng: np.random.Generator) -> FeatureStore:
+    store = FeatureStore(tmp_path / "features")
+    for _ in range(PHOTOS):
+        store.append(patches(rng))
+    return store
+
+
+def bank_of(store: FeatureStore, rows: NDArray[np.int64]) -> MemoryBank:
+    photos, _ = store.locate(rows)
+    order = np.arange(len(rows), dtype=np.int32)
+    return MemoryBank(store.gather(rows), Provenance(photos.astype(np.int32), store.cells(rows), order))
+
+
+def left_out(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> LeftOut:
+    masks = [np.ones((SIDE, SIDE), dtype=bool)] * PHOTOS
+    return leave_out(store, masks, patients, bank, CONFIG, lambda _: None)
+
+
+def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) -> None:
+    rows = np.arange(0, PHOTOS * 16, 3)
+    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    for number in range(PHOTOS):
+        others = bank_of(store, rows[(rows // 16) != number])
+        alone = measure(store.photo(number), np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
+        assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
+        assert ours.peaks[number] == pytest.approx(alone.peak, rel=1e-6)
+    assert ours.calibration.scores == tuple(sorted(ours.scores))
+
+
+def test_a_patients_photos_are_left_out_together(store: FeatureStore) -> None:
+    rows = np.arange(0, PHOTOS * 16, 3)
+    ours = left_out(store, bank_of(store, rows), ["a", None, "a", "b", None])
+    without_a = bank_of(store, rows[~np.isin(rows // 16, [0, 2])])
+    alone = measure(store.photo(0), np.ones((SIDE, SIDE), dtype=bool), without_a, CONFIG)
+    assert ours.scores[0] == pytest.approx(alone.image_score, rel=1e-6)
+
+
+def test_the_covering_radius_is_over_all_patches_and_all_memories(store: FeatureStore) -> None:
+    rows = np.array([0, 5, 17, 40, 41, 70])
+    everything = np.concatenate([one.features for one in store])
+    memories = store.gather(rows)
+    expected = np.linalg.norm(everything[:, None] - memories[None], axis=2).min(axis=1).max()
+    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    assert ours.covering_radius == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_bank_that_is_one_photos_alone_is_refused(store: FeatureStore) -> None:
+    with pytest.raises(SettingError, match="fewer than the 2 neighbors"):
+        left_out(store, bank_of(store, np.arange(4)), [None] * PHOTOS)
+    with pytest.raises(SettingError, match="0 remain"):
+        left_out(store, bank_of(store, np.arange(40)), ["same"] * PHOTOS)
+
+
+def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
+    rows = np.array([79, 0, 16, 15, 33])
+    photos, local = store.locate(rows)
+    assert photos.tolist() == [4, 0, 1, 0, 2]
+    assert local.tolist() == [15, 0, 0, 15, 1]
+    everything = np.concatenate([one.features for one in store])
+    np.testing.assert_array_equal(store.gather(rows), everything[rows])
+    np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])
+
+
+def test_the_store_is_gone_after_its_context(tmp_path: Path, rng: np.random.Generator) -> None:
+    with FeatureStore(tmp_path / "work") as store:
+        store.append(patches(rng))
+        assert (tmp_path / "work").is_dir()
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,91 @@
+"""A loaded index answers as the one that was built, and one that does not fit is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from resad import index
+from resad.config import PhotoLimits
+from resad.detector import Detection
+from resad.errors import IndexInvalid
+from resad.loaded_index import LoadedIndex, check_probe, load_index
+from resad.preparation import PreparedPhoto, prepare
+from resad.result import Timings, assemble
+
+CPU = torch.device("cpu")
+NO_TIME = Timings(0, 0)
+
+
+@pytest.fixture(scope="module")
+def loaded(small_index: Path) -> LoadedIndex:
+    return load_index(small_index, CPU)
+
+
+def detect(loaded: LoadedIndex, path: Path) -> tuple[PreparedPhoto, Detection]:
+    photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
+    return photo, loaded.detector.detect([photo])[0]
+
+
+def test_reference_photos_score_lower_against_their_own_memories(loaded: LoadedIndex, drawn: Path) -> None:
+    """Left out, each photo scored as the manifest says; with its memories back it cannot score higher."""
+    paths = sorted((drawn / "train/good").iterdir())
+    for path, record in zip(paths, loaded.photos, strict=True):
+        assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
+
+
+def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn: Path) -> None:
+    photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
+    result = assemble(photo, detection, loaded, fpr=0.9, evidence=4, timings=NO_TIME)
+    assert result.findings
+    ids = {record.id for record in loaded.photos}
+    k = loaded.manifest.config.search.neighbors
+    for finding in result.findings:
+        near = finding.evidence
+        assert len(near) == 4
+        assert {one.photo for one in near} <= ids
+        assert [one.distance for one in near] == sorted(one.distance for one in near)
+        # Between patch centers the map is interpolated, so the peak's own patch lies near it, not on it.
+        assert sum(one.distance for one in near[:k]) / k == pytest.approx(finding.peak, rel=0.1)
+    assert assemble(photo, detection, loaded, fpr=0.9, evidence=0, timings=NO_TIME).findings[0].evidence == ()
+
+
+def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:
+    photo, detection = detect(loaded, drawn / "test/good/drawn_0000.jpg")
+    result = assemble(photo, detection, loaded, fpr=0.01, evidence=1, timings=NO_TIME)
+    assert (result.p_value, result.threshold, result.abnormal) == (None, None, None)
+    assert "needs 99 normal photographs, the index has 8" in str(result.reason)
+    assert result.findings == ()
+
+
+def edited(small_index: Path, tmp_path: Path, old: str, new: str) -> Path:
+    """A copy of the version whose manifest says something else."""
+    version = tmp_path / "version"
+    shutil.copytree(index.resolve(small_index), version)
+    manifest = version / "manifest.json"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+    return version
+
+
+def test_settings_that_are_not_the_fingerprints_are_refused(small_index: Path, tmp_path: Path) -> None:
+    version = edited(small_index, tmp_path, '"attention_scale": 20.0', '"attention_scale": 10.0')
+    with pytest.raises(IndexInvalid, match="fingerprint"):
+        load_index(version, CPU)
+
+
+def test_a_probe_that_scores_otherwise_is_refused(small_index: Path, tmp_path: Path) -> None:
+    score = json.loads((index.resolve(small_index) / "manifest.json").read_text())["probe_score"]
+    version = edited(small_index, tmp_path, f'"probe_score": {score}', f'"probe_score": {score * 1.01}')
+    with pytest.raises(IndexInvalid, match="the bound is 1e-03"):
+        check_probe(load_index(version, CPU), version)
+    assert check_probe(load_index(small_index, CPU), small_index) == 0
+
+
+def test_records_that_do_not_match_the_counts_are_refused(small_index: Path, tmp_path: Path) -> None:
+    version = edited(small_index, tmp_path, '"photos": 8', '"photos": 9')
+    with pytest.raises(IndexInvalid, match="the manifest says"):
+        load_index(version, CPU)

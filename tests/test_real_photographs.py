@@ -1,0 +1,32 @@
+"""The main job on real photographs: IDRiD's healthy ones indexed, its diseased ones found."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from indexer.build import BuildOrder, build
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import figures, measure_dataset
+from indexer.options import method
+from indexer.progress import Stages
+from resad.config import PhotoLimits
+from resad.loaded_index import load_index
+
+
+@pytest.mark.slow
+def test_lesions_stand_out_on_idrid(shared: Path, tmp_path: Path) -> None:
+    """At 256 px, for speed.  The bounds are chance (0.5) plus what 43 photographs can show, not a target."""
+    data = shared / "data/idrid-512"
+    config = method("resad", backbone="resnet18", size=256, coreset="0.05")
+    weights = str(shared / "weights/resnet18-imagenet1k_v1-trunk.safetensors")
+    order = BuildOrder(data / "train/good", tmp_path, "idrid", config, weights, torch.device("cpu"))
+    report = build(order, Stages(Console(quiet=True)))
+    assert report.manifest.counts.photos == 36
+    loaded = load_index(tmp_path / "idrid", torch.device("cpu"))
+    dataset = read_mvtec(data)
+    result = figures(measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None), loaded, dataset)
+    assert (result.photos.normal, result.photos.abnormal, result.photos.in_the_index) == (16, 27, 0)
+    assert result.pixel.fov.auroc.low > 0.55
+    assert result.image.auroc.value > 0.6

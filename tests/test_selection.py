@@ -1,0 +1,69 @@
+"""Which memories the settings ask for, and the projection the greedy measures in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from indexer.feature_store import FeatureStore
+from indexer.selection import memory_count, projected_dimension, select
+from resad.config import CoresetConfig
+from resad.encoder import PatchFeatures
+from resad.errors import SettingError
+
+
+@pytest.fixture
+def store(tmp_path: Path, rng: np.random.Generator) -> FeatureStore:
+    store = FeatureStore(tmp_path / "features")
+    for photo in range(4):
+        features = rng.normal(size=(30 + photo, 400)).astype(np.float32)
+        cells = np.stack([np.arange(30 + photo), np.full(30 + photo, photo)], axis=1).astype(np.int16)
+        store.append(PatchFeatures(features, cells, (40, 40)))
+    return store
+
+
+def test_the_papers_projection_has_347_dimensions() -> None:
+    """134 photographs of 98 x 98 patches at eps 0.90; never more than the features have."""
+    paper = CoresetConfig()
+    assert projected_dimension(paper, 134 * 98 * 98, 1536) == 347
+    assert projected_dimension(paper, 134 * 98 * 98, 300) == 300
+    assert projected_dimension(CoresetConfig(projection=0), 10**6, 1536) == 1536
+    assert projected_dimension(CoresetConfig(projection=64), 10**6, 1536) == 64
+
+
+def test_how_many_memories() -> None:
+    assert memory_count(CoresetConfig(share=0.1), 1_286_936) == 128_694
+    assert memory_count(CoresetConfig(share=0.001), 10) == 1
+    assert memory_count(CoresetConfig(share=None, count=7), 10) == 7
+    assert memory_count(CoresetConfig(share=None, radius=0.5), 10) is None
+    with pytest.raises(SettingError, match="11 memories asked of 10 patches"):
+        memory_count(CoresetConfig(share=None, count=11), 10)
+
+
+def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
+    chosen = select(store, CoresetConfig(share=0.3), torch.device("cpu"), lambda _: None)
+    assert len(chosen.memories) == round(0.3 * 126)
+    origin = chosen.provenance
+    for memory, photo, (row, marker) in zip(chosen.memories, origin.photo, origin.cell, strict=True):
+        assert marker == photo
+        np.testing.assert_array_equal(memory, store.photo(int(photo)).features[row])
+    places = list(zip(origin.photo.tolist(), origin.cell[:, 0].tolist(), strict=True))
+    assert places == sorted(places)
+    assert sorted(origin.pick.tolist()) == list(range(len(places)))
+
+
+def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
+    large = select(store, CoresetConfig(share=None, count=40), torch.device("cpu"), lambda _: None)
+    small = select(store, CoresetConfig(share=None, count=15), torch.device("cpu"), lambda _: None)
+    first = large.provenance.pick < 15
+    np.testing.assert_array_equal(large.memories[first], small.memories)
+
+
+def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
+    def picks(seed: int) -> list[float]:
+        torch.manual_seed(np.random.randint(2**31))  # noqa: NPY002  the global generators must not matter
+        return select(store, CoresetConfig(seed=seed), torch.device("cpu"), lambda _: None).memories[:, 0].tolist()
+
+    assert picks(1) == picks(1)
+    assert picks(1) != picks(2)
