@@ -77,16 +77,17 @@ def _run(*arguments: object) -> None:
 
 def _contact_sheet(paths: list[Path], target: Path) -> None:
     """All overlays in two columns: healthy photographs first."""
-    pictures = []
-    for path in paths:
-        with Image.open(path) as picture:
-            height = round(picture.height * _PANEL_WIDTH / picture.width)
-            pictures.append(picture.convert("RGB").resize((_PANEL_WIDTH, height)))
+    pictures = [_narrowed(path) for path in paths]
     row_height = max(picture.height for picture in pictures)
     sheet = Image.new("RGB", (2 * _PANEL_WIDTH, row_height * ((len(pictures) + 1) // 2)))
     for number, picture in enumerate(pictures):
         sheet.paste(picture, (number % 2 * _PANEL_WIDTH, number // 2 * row_height))
     sheet.save(target)
+
+
+def _narrowed(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB").resize((_PANEL_WIDTH, round(picture.height * _PANEL_WIDTH / picture.width)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -44,8 +44,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def scored(folder: Path, stem: str) -> dict[str, object]:
-    document: dict[str, object] = json.loads((folder / f"{stem}.json").read_text())
+def scored(folder: Path, stem: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
     return document
 
 

@@ -63,7 +63,8 @@ def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
 def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
     def picks(seed: int) -> list[float]:
         torch.manual_seed(np.random.randint(2**31))  # noqa: NPY002  the global generators must not matter
-        return select(store, CoresetConfig(seed=seed), torch.device("cpu"), lambda _: None).memories[:, 0].tolist()
+        chosen = select(store, CoresetConfig(seed=seed), torch.device("cpu"), lambda _: None)
+        return [float(value) for value in chosen.memories[:, 0]]
 
     assert picks(1) == picks(1)
     assert picks(1) != picks(2)
