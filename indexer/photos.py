@@ -69,20 +69,6 @@ def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
     return photos
 
 
-def split_duplicates(
-    items: Sequence[tuple[ReferencePhoto, str]],
-) -> tuple[tuple[ReferencePhoto, ...], tuple[Duplicate, ...]]:
-    """Photographs with their content hashes -> the first of each hash, and the others, in the order given."""
-    first: dict[str, ReferencePhoto] = {}
-    duplicates: list[Duplicate] = []
-    for photo, content_hash in items:
-        if content_hash in first:
-            duplicates.append(Duplicate(photo.path, same_as=first[content_hash].path))
-        else:
-            first[content_hash] = photo
-    return tuple(first.values()), tuple(duplicates)
-
-
 def is_photo(path: Path) -> bool:
     """Whether `path` is a file, not hidden, with a suffix of `PHOTO_SUFFIXES`; it is not opened."""
     return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()

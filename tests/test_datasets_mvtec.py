@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ from PIL import Image
 
 from indexer.datasets.mvtec import LabeledPhoto, read_mask, read_mvtec
 from resad.errors import PhotoUnreadable, SettingError
-
-DATA = os.environ.get("RESAD_DATA")
 
 
 def draw(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> Path:
@@ -140,9 +137,8 @@ def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
             read_mask(tmp_path / "m.png", 64, 64)
 
 
-@pytest.mark.skipif(DATA is None, reason="RESAD_DATA is not set")
-def test_idrid_is_read_whole() -> None:
-    dataset = read_mvtec(Path(DATA or "") / "data" / "idrid-512")
+def test_idrid_is_read_whole(shared: Path) -> None:
+    dataset = read_mvtec(shared / "data" / "idrid-512")
     assert dataset.name == "idrid-512"
     assert (len(dataset.train), len(dataset.test)) == (36, 43)
     assert [photo.kind for photo in dataset.test] == ["good"] * 16 + ["lesion"] * 27

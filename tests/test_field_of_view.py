@@ -1,6 +1,5 @@
 """The disc is found to 1 % of its radius on drawn photographs with all that goes wrong, and on real ones."""
 
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +14,6 @@ from resad.disc import Disc, find_disc
 from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view, looks_like_fundus
 
 Pixels = NDArray[np.uint8]
-
-DATA = Path(os.environ.get("RESAD_DATA", "nowhere")) / "data"
-needs_data = pytest.mark.skipif("RESAD_DATA" not in os.environ, reason="RESAD_DATA is not set")
 
 
 def drawn(width: int, height: int, cx: float, cy: float, radius: float, *, surround: float = 2.0) -> Pixels:
@@ -247,10 +243,9 @@ def test_a_flat_disc_is_blank() -> None:
     assert "blank" in str(looks_like_fundus(flat, field))
 
 
-@needs_data
 @pytest.mark.parametrize("name", ["IDRiD_01", "IDRiD_02", "IDRiD_04", "IDRiD_07"])
-def test_real_photographs_at_camera_size(name: str) -> None:
-    with Image.open(DATA / "idrid-fullres" / f"{name}.jpg") as image:
+def test_real_photographs_at_camera_size(shared: Path, name: str) -> None:
+    with Image.open(shared / "data/idrid-fullres" / f"{name}.jpg") as image:
         pixels = np.array(image)
     field = find_field_of_view(pixels)
     assert field.found
@@ -265,9 +260,8 @@ def test_real_photographs_at_camera_size(name: str) -> None:
     assert looks_like_fundus(pixels, field) is None
 
 
-@needs_data
-def test_real_photographs_cropped_to_the_disc() -> None:
-    paths = sorted((DATA / "idrid-512").glob("t*/*/*.jpg"))
+def test_real_photographs_cropped_to_the_disc(shared: Path) -> None:
+    paths = sorted((shared / "data/idrid-512").glob("t*/*/*.jpg"))
     assert len(paths) == 79
     for path in paths[::8]:
         with Image.open(path) as image:

@@ -1,5 +1,4 @@
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,6 @@ Labels = NDArray[np.bool_]
 ImageFigure = Callable[[Floats, Labels, np.random.Generator, int], Figure]
 PixelFigure = Callable[[ScoreHistogram, np.random.Generator, int], Figure]
 
-DATA = os.environ.get("RESAD_DATA")
 IMAGE_FIGURES: list[ImageFigure] = [
     metrics.image_auroc,
     metrics.average_precision,
@@ -276,10 +274,9 @@ def test_pixel_values_agree_with_the_unbinned_pixels(kind: str, room: float) -> 
     check_against_raw([(values, np.arange(len(values)) >= n)], room * float(values.max()), off)
 
 
-@pytest.mark.skipif(DATA is None, reason="RESAD_DATA is not set")
-def test_pixel_values_agree_on_real_lesions() -> None:
+def test_pixel_values_agree_on_real_lesions(shared: Path) -> None:
     maps = []
-    for photo in read_mvtec(Path(DATA or "") / "data" / "idrid-512").test[::4]:
+    for photo in read_mvtec(shared / "data" / "idrid-512").test[::4]:
         with Image.open(photo.path) as image:
             green = np.asarray(image.convert("RGB"))[..., 1].astype(np.float32) / 255
         bright = np.maximum(green - gaussian_filter(green, 20), 0)  # exudates are brighter than their surroundings

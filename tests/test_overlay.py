@@ -1,7 +1,6 @@
 """Colors depend on a distance alone; lines and marks are where they should be, at every size."""
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 SCALE = MapScale(low=1.0, threshold=2.0, high=3.0)
-REAL = pytest.mark.skipif("RESAD_DATA" not in os.environ, reason="RESAD_DATA is not set")
 
 distances = st.floats(0.0, 10.0, width=32)
 
@@ -306,10 +304,9 @@ def test_what_does_not_fit_is_refused() -> None:
         colorize(np.array([[np.nan]], dtype=np.float32), SCALE)
 
 
-@REAL
-def test_colors_stand_out_from_a_real_retina() -> None:
+def test_colors_stand_out_from_a_real_retina(shared: Path) -> None:
     """From half the scale on, a color differs from the photo by more than the photo's own texture does."""
-    lesions = Path(os.environ["RESAD_DATA"], "data", "idrid-512", "test", "lesion")
+    lesions = shared / "data/idrid-512/test/lesion"
     for path in sorted(lesions.glob("*.jpg"))[:3]:
         with Image.open(path) as image:
             photo = np.asarray(image.convert("RGB"))

@@ -2,20 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from indexer.photos import (
     PHOTO_SUFFIXES,
-    Duplicate,
     ReferencePhoto,
     find_photos,
     list_photos,
-    split_duplicates,
 )
 from resad.errors import SettingError
-
-DATA = os.environ.get("RESAD_DATA")
 
 
 def put(root: Path, *names: str) -> None:
@@ -177,25 +171,7 @@ def test_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
         list_photos(write_csv(tmp_path, "path,patient\na.jpg,Müller\n", encoding))
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=12))
-def test_the_first_of_each_content_is_kept(hashes: list[str]) -> None:
-    items = [(ReferencePhoto(Path(f"{i}.jpg"), patient=str(i)), h) for i, h in enumerate(hashes)]
-    kept, duplicates = split_duplicates(items)
-    first = {h: photo for photo, h in reversed(items)}
-    assert list(kept) == [photo for photo, h in items if first[h] == photo]
-    assert list(duplicates) == [
-        Duplicate(photo.path, same_as=first[h].path) for photo, h in items if first[h] != photo
-    ]
-    assert len(kept) + len(duplicates) == len(items)
-
-
-def test_a_photograph_listed_twice_is_its_own_duplicate() -> None:
-    photo = ReferencePhoto(Path("a.jpg"))
-    assert split_duplicates([(photo, "h"), (photo, "h")]) == ((photo,), (Duplicate(photo.path, photo.path),))
-
-
-@pytest.mark.skipif(DATA is None, reason="RESAD_DATA is not set")
-def test_idrid_reference_photographs_are_found() -> None:
-    photos = list_photos(Path(DATA or "") / "data" / "idrid-512" / "train")
+def test_idrid_reference_photographs_are_found(shared: Path) -> None:
+    photos = list_photos(shared / "data" / "idrid-512" / "train")
     assert len(photos) == 36
     assert [photo.path.name for photo in photos] == sorted(photo.path.name for photo in photos)

@@ -1,6 +1,5 @@
 """The square shows what it says it shows, and everything found in it comes back to the photograph's own pixels."""
 
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -19,9 +18,6 @@ from resad.preparation import Frame, PreparedPhoto, prepare
 
 Pixels = NDArray[np.uint8]
 LIMITS = PhotoLimits()
-
-DATA = Path(os.environ.get("RESAD_DATA", "nowhere")) / "data"
-needs_data = pytest.mark.skipif("RESAD_DATA" not in os.environ, reason="RESAD_DATA is not set")
 
 
 def drawn(width: int, height: int, cx: float, cy: float, radius: float) -> Pixels:
@@ -256,10 +252,9 @@ def test_damage_is_named() -> None:
         prepare(encoded(drawn(640, 420, 300.0, 215.0, 190.0))[:500], PreparationConfig(), LIMITS)
 
 
-@needs_data
 @pytest.mark.parametrize("name", ["IDRiD_01", "IDRiD_04"])
-def test_a_real_photograph_reduced_and_full(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = DATA / "idrid-fullres" / f"{name}.jpg"
+def test_a_real_photograph_reduced_and_full(shared: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shared / "data/idrid-fullres" / f"{name}.jpg"
     reduced = prepare(path, PreparationConfig(), LIMITS)
     monkeypatch.setattr("resad.preparation.SHRINKS", (1,))
     full = prepare(path, PreparationConfig(), LIMITS)
