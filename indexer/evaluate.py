@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
-from resad.preparation import PreparedPhoto, prepare
 
 from indexer import metrics
+from indexer.bootstrap import Figure
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.mvtec import read_mask
-from indexer.metrics import Figure, ScoreHistogram
+from indexer.metrics import ScoreHistogram
 from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import SettingError
 from resad.field_of_view import field_of_view_mask
 from resad.loaded_index import LoadedIndex
+from resad.preparation import PreparedPhoto, prepare
 from resad.result import IndexReference, index_reference
 
 _SEED: Final = 0

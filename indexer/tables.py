@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from indexer.bootstrap import Figure
 from indexer.build import BuildReport
 from indexer.evaluate import Figures
-from indexer.metrics import Figure
 from indexer.scoring import Scored
 from resad.calibration import Threshold
 from resad.manifest import Manifest

@@ -12,9 +12,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from indexer import metrics
+from indexer import bootstrap, metrics
+from indexer.bootstrap import Figure
 from indexer.datasets.mvtec import read_mask, read_mvtec
-from indexer.metrics import Figure, ScoreHistogram
+from indexer.metrics import ScoreHistogram
 from resad.errors import SettingError
 
 Floats = NDArray[np.float64]
@@ -86,11 +87,11 @@ def test_image_values_and_every_resample_equal_scikit_learn(pairs: list[tuple[in
         best_balanced_accuracy(labels, scores)
     )
     pool = metrics._image_pool(scores, labels)
-    (weights,) = metrics._resamples(pool, rng(), 4)
+    (weights,) = bootstrap.resampled(pool, rng(), 4)
     fast = np.stack(
         [
             pool.under(statistic)(weights)
-            for statistic in (metrics._auroc, metrics._average_precision, metrics._balanced_accuracy)
+            for statistic in (bootstrap.auroc, bootstrap.average_precision, bootstrap.balanced_accuracy)
         ]
     )
     for column, row in zip(fast.T, weights, strict=True):
@@ -147,7 +148,7 @@ def test_a_perfect_ranking_has_no_width() -> None:
 def test_resamples_without_both_classes_are_drawn_again() -> None:
     scores, labels = np.arange(12.0), np.arange(12) == 4
     pool = metrics._image_pool(scores, labels)
-    weights = np.concatenate(list(metrics._resamples(pool, rng(), 1000)))
+    weights = np.concatenate(list(bootstrap.resampled(pool, rng(), 1000)))
     assert weights.shape == (1000, 12)
     assert (weights.sum(axis=1) == 12).all()
     assert (weights[:, labels].sum(axis=1) > 0).all()
@@ -291,13 +292,13 @@ def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> Non
     edges = metrics.score_edges(4.0, 64)
     places = [np.searchsorted(edges[1:-1], values.ravel(), side="right") for values, _ in maps]
     pool = metrics._pixel_pool(histogram)
-    (weights,) = metrics._resamples(pool, rng(), 12)
+    (weights,) = bootstrap.resampled(pool, rng(), 12)
     for row, weight in enumerate(weights.astype(int)):
         chosen = np.repeat(np.arange(len(maps)), weight)
         scores = np.concatenate([places[i] for i in chosen])
         labels = np.concatenate([maps[i][1].ravel() for i in chosen])
-        auroc = pool.under(metrics._auroc)(weights)[row]
-        accuracy = pool.under(metrics._balanced_accuracy)(weights)[row]
+        auroc = pool.under(bootstrap.auroc)(weights)[row]
+        accuracy = pool.under(bootstrap.balanced_accuracy)(weights)[row]
         assert auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
         assert accuracy == pytest.approx(best_balanced_accuracy(labels, scores), abs=1e-12)
 
