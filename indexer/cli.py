@@ -52,15 +52,15 @@ def build_command(
     root: Root,
     name: Annotated[str, typer.Option(help="Name of the index.")],
     preset: Annotated[Preset, typer.Option(help="Settings to start from.")] = "resad",
-    backbone: Annotated[str | None, typer.Option(help="torchvision ResNet by name [wide_resnet50_2].")] = None,
+    backbone: Annotated[str | None, typer.Option(help="torchvision ResNet by name, wide_resnet50_2 unless given.")] = None,
     weights: Annotated[
         str, typer.Option(help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED.")
     ] = DEFAULT_WEIGHTS,
-    coreset: Annotated[str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8 [0.1].")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px [784].")] = None,
+    coreset: Annotated[str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; 784 unless given.")] = None,
     device: Device = "auto",
-    precision: Annotated[Precision | None, typer.Option(help="exact or half [exact].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the projection and the first pick [0].")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="exact or half; exact unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the projection and the first pick; 0 unless given.")] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Leave out a part of ReSC, as an ablation: region, spatial or resc.")
     ] = None,

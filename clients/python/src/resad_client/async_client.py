@@ -1,0 +1,124 @@
+"""The asynchronous client, for asyncio."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from resad_client import exchange, protocol
+from resad_client.errors import ServerProblem
+from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
+from resad_client.maps import AnomalyMap
+from resad_client.models import IndexInfo, Result
+from resad_client.protocol import MapKind, Photo
+from resad_client.retries import RetryPolicy
+
+
+class AsyncClient:
+    """A ReSAD service, as `resad_client.Client`: same arguments, same calls, same errors, awaited.
+
+    May be shared by the tasks of one event loop; close it, or use it in an `async with` statement.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        key: str | None = None,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        retries: int = 5,
+        max_wait_s: float = 60.0,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        policy = RetryPolicy(retries, max_wait_s)
+        self._http = httpx.AsyncClient(
+            base_url=exchange.base_url(base_url),
+            headers=exchange.standing_headers(key),
+            timeout=timeout,
+            transport=transport,
+        )
+        self._port = _AwaitingPort(self._http, sleep, policy, rng or random.Random())
+
+    async def score(
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        evidence: int | None = None,
+        map: MapKind | None = None,
+    ) -> Result:
+        """Score a photograph; see `Client.score`."""
+        return await protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map)
+
+    async def score_many(
+        self,
+        photos: Sequence[Photo],
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        evidence: int | None = None,
+        map: MapKind | None = None,
+    ) -> list[Result | ServerProblem]:
+        """Score photographs in one request; see `Client.score_many`."""
+        return await protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map)
+
+    async def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
+        """A photograph's map in float32; see `Client.anomaly_map`."""
+        return await protocol.anomaly_map(self._port, photo, index=index, size=size)
+
+    async def overlay(
+        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+    ) -> bytes:
+        """A PNG of the photograph under its map; see `Client.overlay`."""
+        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size)
+
+    async def indexes(self) -> tuple[IndexInfo, ...]:
+        """What is served."""
+        return await protocol.indexes(self._port)
+
+    async def ready(self) -> bool:
+        """Whether the service can score now; see `Client.ready`."""
+        return await protocol.ready(self._port)
+
+    async def aclose(self) -> None:
+        """Give back the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _AwaitingPort(Port):
+    """Lets other tasks run while a file is read, an answer comes, or time passes."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        sleep: Callable[[float], Awaitable[None]],
+        policy: RetryPolicy,
+        rng: random.Random,
+    ) -> None:
+        super().__init__(policy, rng)
+        self._http = http
+        self._sleep = sleep
+
+    async def read(self, path: Path) -> bytes:
+        return await asyncio.to_thread(path.read_bytes)
+
+    async def send(self, call: Call) -> httpx.Response:
+        return await self._http.send(exchange.request(self._http, call))
+
+    async def pause(self, seconds: float) -> None:
+        await self._sleep(seconds)

@@ -1,0 +1,150 @@
+"""The blocking client."""
+
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from resad_client import exchange, protocol
+from resad_client.errors import ServerProblem
+from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
+from resad_client.maps import AnomalyMap
+from resad_client.models import IndexInfo, Result
+from resad_client.protocol import MapKind, Photo
+from resad_client.retries import RetryPolicy
+
+T = TypeVar("T")
+
+
+class Client:
+    """A ReSAD service.  May be shared by threads; close it, or use it in a `with` statement.
+
+    Args:
+        base_url: http or https, with host and, behind a proxy, a path.
+        key: API key, sent as a bearer token.
+        timeout: seconds (per connect, read and write) or httpx's own.
+        retries, max_wait_s: see `RetryPolicy`; repeated are 429, 503 and, at most five times, lost connections.
+        rng: of the waits' random part.
+        sleep, transport: for tests.
+
+    Raises `SettingError` for an address, key or policy that cannot be used.  Every call raises the errors of
+    `resad_client.errors`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        key: str | None = None,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        retries: int = 5,
+        max_wait_s: float = 60.0,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        policy = RetryPolicy(retries, max_wait_s)
+        self._http = httpx.Client(
+            base_url=exchange.base_url(base_url),
+            headers=exchange.standing_headers(key),
+            timeout=timeout,
+            transport=transport,
+        )
+        self._port = _BlockingPort(self._http, sleep, policy, rng or random.Random())
+
+    def score(
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        evidence: int | None = None,
+        map: MapKind | None = None,
+    ) -> Result:
+        """Score a photograph; what is None is the service's choice.
+
+        Args:
+            fpr: false-positive rate of the verdict and the findings, in (0, 1).
+            evidence: healthy patches per finding, at least 0.
+            map: which picture comes in `Result.map`.
+        """
+        return _finish(protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map))
+
+    def score_many(
+        self,
+        photos: Sequence[Photo],
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        evidence: int | None = None,
+        map: MapKind | None = None,
+    ) -> list[Result | ServerProblem]:
+        """Score photographs in one request: for each, in order, its result or what is wrong with it.
+
+        Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
+        """
+        return _finish(protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map))
+
+    def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
+        """A photograph's map in float32, at the photo's own size, or smaller: `size` px on the longer side."""
+        return _finish(protocol.anomaly_map(self._port, photo, index=index, size=size))
+
+    def overlay(
+        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+    ) -> bytes:
+        """A PNG of the photograph under its map, with a color bar and the findings at `fpr` outlined."""
+        return _finish(protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size))
+
+    def indexes(self) -> tuple[IndexInfo, ...]:
+        """What is served."""
+        return _finish(protocol.indexes(self._port))
+
+    def ready(self) -> bool:
+        """Whether the service can score now; asked once.  Raises `ConnectionFailed` if nobody answers."""
+        return _finish(protocol.ready(self._port))
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _BlockingPort(Port):
+    """Does everything on the spot."""
+
+    def __init__(
+        self, http: httpx.Client, sleep: Callable[[float], None], policy: RetryPolicy, rng: random.Random
+    ) -> None:
+        super().__init__(policy, rng)
+        self._http = http
+        self._sleep = sleep
+
+    async def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    async def send(self, call: Call) -> httpx.Response:
+        return self._http.send(exchange.request(self._http, call))
+
+    async def pause(self, seconds: float) -> None:
+        self._sleep(seconds)
+
+
+def _finish(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine over a `_BlockingPort`: it never suspends, so its first step is its last."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("a blocking call suspended")

@@ -1,0 +1,137 @@
+"""Every error this package raises on purpose.
+
+    ResadClientError
+    ├── SettingError        a value that cannot be used: an address, a key, an option (a `ValueError` too)
+    ├── PhotoUnusable       never sent: no such file, or of a type that is not taken
+    ├── ConnectionFailed    no answer, or none in full
+    │   └── TimedOut            none in time
+    ├── ProtocolError       an answer, but not one of a ReSAD service as this package knows it
+    └── ServerProblem       the service said what is wrong: status, type, title, detail, request_id
+        ├── PhotoRefused        400, 413, 415, 422: the photograph, or another value of the call
+        ├── NotAllowed          401, 403: the key
+        ├── NotFound            404: the index, or the address
+        ├── Busy                429: the queue was full
+        ├── NotReady            503: starting, or shutting down
+        ├── DeadlinePassed      504: the service gave up
+        └── ServerFault         any other 5xx
+
+Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
+"""
+
+from typing import Final
+
+from resad_client.models import Problem
+
+
+class ResadClientError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class SettingError(ResadClientError, ValueError):
+    """A value that cannot be used, given to a client or on the command line."""
+
+
+class PhotoUnusable(ResadClientError):
+    """A photograph that was not sent."""
+
+
+class ConnectionFailed(ResadClientError):
+    """No answer from the service."""
+
+
+class TimedOut(ConnectionFailed):
+    """No answer within the client's timeout."""
+
+
+class ProtocolError(ResadClientError):
+    """An answer that cannot be read."""
+
+
+class ServerProblem(ResadClientError):
+    """The service refused or failed, and said so.
+
+    retry_after: the wait in seconds that the service asked for; None where it did not.
+    """
+
+    def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
+        super().__init__(problem, retry_after)
+        self.problem = problem
+        self.retry_after = retry_after
+
+    @property
+    def status(self) -> int:
+        """HTTP's status."""
+        return self.problem.status
+
+    @property
+    def type(self) -> str:
+        """URN of the kind of problem; `about:blank` where the status says all."""
+        return self.problem.type
+
+    @property
+    def title(self) -> str:
+        """The kind of problem, for people."""
+        return self.problem.title
+
+    @property
+    def detail(self) -> str | None:
+        """This occurrence of it, for people."""
+        return self.problem.detail
+
+    @property
+    def request_id(self) -> str | None:
+        """By which the operator finds the request."""
+        return self.problem.request_id
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return f"{self.status} {self.title}{detail}{request}"
+
+
+class PhotoRefused(ServerProblem):
+    """The photograph, or another value of the call, cannot be used."""
+
+
+class NotAllowed(ServerProblem):
+    """The key is missing, unknown, or not enough."""
+
+
+class NotFound(ServerProblem):
+    """There is no such index or address."""
+
+
+class Busy(ServerProblem):
+    """The service's queue was full, every time it was asked."""
+
+
+class NotReady(ServerProblem):
+    """The service is starting or shutting down."""
+
+
+class DeadlinePassed(ServerProblem):
+    """The service did not finish within its own deadline."""
+
+
+class ServerFault(ServerProblem):
+    """A fault at the server."""
+
+
+_BY_STATUS: Final = {
+    400: PhotoRefused,
+    401: NotAllowed,
+    403: NotAllowed,
+    404: NotFound,
+    413: PhotoRefused,
+    415: PhotoRefused,
+    422: PhotoRefused,
+    429: Busy,
+    503: NotReady,
+    504: DeadlinePassed,
+}
+
+
+def problem_error(problem: Problem, retry_after: float | None = None) -> ServerProblem:
+    """`problem` as the error of its status."""
+    kind = _BY_STATUS.get(problem.status, ServerFault if problem.status >= 500 else ServerProblem)
+    return kind(problem, retry_after)

@@ -1,0 +1,172 @@
+"""Requests out, answers in: everything about HTTP that both clients share.
+
+What reaches the outside world goes through a `Port`.  The asynchronous client's port really waits; the blocking
+client's never suspends, so that coroutines over it run through in one go, without an event loop.
+"""
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Literal
+
+import httpx
+
+from resad_client.errors import (
+    Busy,
+    ConnectionFailed,
+    NotReady,
+    ProtocolError,
+    ServerProblem,
+    SettingError,
+    TimedOut,
+    problem_error,
+)
+from resad_client.models import Problem
+from resad_client.reading import from_json
+from resad_client.retries import RetryPolicy, retry_after
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
+"""Seconds.  Longer than the service's own deadline, so that its word for it arrives first."""
+
+_LOST_RETRIES: Final = 5
+"""However many refusals are waited out, after so many lost connections nobody is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A photograph as it is sent.  name: never the file's own, which may be a patient's."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.  body: a photograph as the raw body, or several as multipart."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    accept: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Attachment | tuple[Attachment, ...] | None = None
+
+
+class Port(ABC):
+    """What a call needs from the world outside."""
+
+    def __init__(self, policy: RetryPolicy, rng: random.Random) -> None:
+        self.policy = policy
+        self.rng = rng
+
+    @abstractmethod
+    async def read(self, path: Path) -> bytes:
+        """The file's bytes; may raise `OSError`."""
+
+    @abstractmethod
+    async def send(self, call: Call) -> httpx.Response:
+        """The answer, read to its end; may raise `httpx.RequestError`."""
+
+    @abstractmethod
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+
+
+def base_url(text: str) -> httpx.URL:
+    """The service's address; `SettingError` unless it is http or https with a host."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise SettingError(f"{text!r} is no address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise SettingError(f"{text!r} is no address of a service: expected one like {DEFAULT_URL}")
+    return url
+
+
+def standing_headers(key: str | None) -> dict[str, str]:
+    """The headers of every request; `SettingError`, without the key in it, if the key cannot stand in one."""
+    headers = {"User-Agent": f"resad-client/{version('resad-client')}"}
+    if key is not None:
+        if not key or not all("!" <= letter <= "~" for letter in key):
+            raise SettingError("the key is empty or holds something else than visible ASCII")
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+    """`call` in HTTP, below the client's base URL and with its standing headers."""
+    headers = {"Accept": call.accept}
+    match call.body:
+        case Attachment() as photo:
+            headers["Content-Type"] = photo.media_type
+            return http.build_request(
+                call.method, call.path, params=call.query, headers=headers, content=photo.data
+            )
+        case tuple() as photos:
+            parts = [("photo", (photo.name, photo.data, photo.media_type)) for photo in photos]
+            return http.build_request(call.method, call.path, params=call.query, headers=headers, files=parts)
+    return http.build_request(call.method, call.path, params=call.query, headers=headers)
+
+
+async def answer(port: Port, call: Call) -> httpx.Response:
+    """The answer to `call`, a success, asked for again as the port's policy allows.
+
+    Every call here may be repeated without harm, even one that was carried out while its answer got lost:
+    nothing at the service changes by it.
+    """
+    repeat, lost, waited = 0, 0, 0.0
+    while True:
+        try:
+            return await once(port, call)
+        except TimedOut:  # asking again would only double the load
+            raise
+        except (Busy, NotReady, ConnectionFailed) as error:
+            asked = error.retry_after if isinstance(error, ServerProblem) else None
+            wait = port.policy.wait(repeat, asked, waited, port.rng)
+            lost += isinstance(error, ConnectionFailed)
+            if wait is None or lost > _LOST_RETRIES:
+                raise
+        await port.pause(wait)
+        repeat, waited = repeat + 1, waited + wait
+
+
+async def once(port: Port, call: Call) -> httpx.Response:
+    """As `answer`, asked a single time."""
+    try:
+        response = await port.send(call)
+    except httpx.ConnectTimeout as error:
+        raise ConnectionFailed(f"{_place(error)} did not take a connection in time") from error
+    except httpx.TimeoutException as error:
+        raise TimedOut(f"no answer from {_place(error)} in time") from error
+    except httpx.TransportError as error:
+        raise ConnectionFailed(f"no answer from {_place(error)}: {str(error) or type(error).__name__}") from error
+    except httpx.RequestError as error:
+        raise ProtocolError(f"the answer from {_place(error)} cannot be decoded: {error}") from error
+    if response.is_error:
+        raise problem_error(_problem(response), retry_after(response.headers))
+    if not response.is_success:
+        raise ProtocolError(
+            f"status {response.status_code} from {_host(response.url)}: not what a service answers"
+        )
+    return response
+
+
+def _problem(response: httpx.Response) -> Problem:
+    """What the answer says is wrong; where it is a proxy's and not the service's, what its status says."""
+    try:
+        problem = from_json(Problem, response.content)
+    except ProtocolError:
+        return Problem(response.reason_phrase or "no reason given", response.status_code)
+    return replace(problem, status=response.status_code)
+
+
+def _place(error: httpx.RequestError) -> str:
+    return _host(error.request.url)
+
+
+def _host(url: httpx.URL) -> str:
+    """Scheme, host and port: an address may hold a password before, and names after."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"

@@ -1,0 +1,92 @@
+"""Anomaly maps as arrays, from what the service sends."""
+
+import base64
+import binascii
+import io
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resad_client.errors import ProtocolError
+from resad_client.models import Result
+
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_NPY_SIGNATURE: Final = b"\x93NUMPY"
+_DATA_URL: Final = "data:image/png;base64,"
+_FULL_SCALE: Final = "resad:full_scale"
+_PNG_MAX: Final = 65535
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnomalyMap:
+    """How far each pixel of a photo departs from healthy photos.
+
+    values: float32 (H, W), finite, at least 0, feature units; 0 outside the field of view.  full_scale: where
+    values were cut off by the file they came in; None where nothing was.
+    """
+
+    values: NDArray[np.float32]
+    full_scale: float | None = None
+
+
+def map_bytes(result: Result) -> bytes:
+    """The PNG that `result.map` holds.
+
+    Raises `ValueError` if none was asked for, `ProtocolError` if it is no PNG.
+    """
+    if result.map is None:
+        raise ValueError("the result has no map: ask for one with map='png' or map='overlay'")
+    try:
+        if not result.map.startswith(_DATA_URL):
+            raise ValueError("another kind of URL")
+        return checked_png(base64.b64decode(result.map.removeprefix(_DATA_URL), validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise ProtocolError("the answer's map is not a data URL of a PNG") from error
+
+
+def checked_png(data: bytes) -> bytes:
+    """`data` if it begins as a PNG does, else `ProtocolError`."""
+    if not data.startswith(PNG_SIGNATURE):
+        raise ProtocolError(f"the answer is no PNG ({len(data)} bytes)")
+    return data
+
+
+def read_map_npy(data: bytes) -> AnomalyMap:
+    """A map from NumPy's file format; `ProtocolError` if `data` is no float32 (H, W) of at least one pixel."""
+    try:
+        if not data.startswith(_NPY_SIGNATURE):
+            raise ValueError("not NumPy's format")
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # NumPy reads the header as Python: a damaged one may raise anything
+        raise ProtocolError(f"the answer is no anomaly map in NumPy's format ({len(data)} bytes)") from error
+    return AnomalyMap(_checked(values))
+
+
+def read_map_png16(data: bytes) -> AnomalyMap:
+    """A map from the service's 16-bit PNG, within full_scale / 131070; larger distances are cut off there.
+
+    Raises `ProtocolError` for any other file.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            scale = float(image.info[_FULL_SCALE])
+            if image.mode != "I;16" or not (math.isfinite(scale) and scale > 0):
+                raise ValueError(f"mode {image.mode}, full scale {scale}")
+            levels = np.asarray(image, dtype=np.float64)
+    except (OSError, SyntaxError, KeyError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise ProtocolError(f"not an anomaly map as a 16-bit PNG ({len(data)} bytes)") from error
+    return AnomalyMap((levels * (scale / _PNG_MAX)).astype(np.float32), scale)
+
+
+def _checked(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    if values.dtype != np.float32 or values.ndim != 2 or values.size == 0:
+        raise ProtocolError(f"an anomaly map is float32 (H, W), the answer is {values.dtype} {values.shape}")
+    exact = values.astype(np.float32, copy=False)
+    if not np.isfinite(exact).all() or exact.min() < 0:
+        raise ProtocolError(f"an anomaly map is finite and not negative, the answer's {values.shape} is not")
+    return exact

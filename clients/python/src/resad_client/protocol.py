@@ -1,0 +1,107 @@
+"""The service's calls and how their answers are read: the same for `Client` and `AsyncClient`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, problem_error
+from resad_client.exchange import Attachment, Call, Port, answer, once
+from resad_client.maps import AnomalyMap, checked_png, read_map_npy
+from resad_client.models import IndexInfo, Problem, Result
+from resad_client.photos import media_type
+from resad_client.reading import from_json, from_value, items, parsed
+
+Photo: TypeAlias = bytes | Path
+"""A photograph: the bytes of its file, or where that lies."""
+MapKind: TypeAlias = Literal["none", "png", "overlay"]
+"""Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo."""
+
+_JSON: Final = "application/json"
+_NPY: Final = "application/x-npy"
+_PNG: Final = "image/png"
+
+
+async def score(
+    port: Port, photo: Photo, *, index: str | None, fpr: float | None, evidence: int | None, map: MapKind | None
+) -> Result:
+    """One photograph -> its result."""
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    call = Call("POST", "/v1/score", _JSON, query, await _attachment(port, photo, 1))
+    return from_json(Result, (await answer(port, call)).content)
+
+
+async def score_many(
+    port: Port,
+    photos: Sequence[Photo],
+    *,
+    index: str | None,
+    fpr: float | None,
+    evidence: int | None,
+    map: MapKind | None,
+) -> list[Result | ServerProblem]:
+    """Several photographs in one request -> a result or a problem for each, in order."""
+    if not photos:
+        return []
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    body = tuple([await _attachment(port, photo, number) for number, photo in enumerate(photos, start=1)])
+    response = await answer(port, Call("POST", "/v1/score", _JSON, query, body))
+    answers = items(parsed(response.content), "results")
+    if len(answers) != len(photos):
+        raise ProtocolError(f"{len(answers)} results for {len(photos)} photographs")
+    return [_result_or_problem(value, f"results[{i}]") for i, value in enumerate(answers)]
+
+
+async def anomaly_map(port: Port, photo: Photo, *, index: str | None, size: int | None) -> AnomalyMap:
+    """One photograph -> its map as numbers."""
+    query = _query(index=index, size=size)
+    call = Call("POST", "/v1/anomaly-map", _NPY, query, await _attachment(port, photo, 1))
+    return read_map_npy((await answer(port, call)).content)
+
+
+async def overlay(port: Port, photo: Photo, *, index: str | None, fpr: float | None, size: int | None) -> bytes:
+    """One photograph -> a PNG of it under its map."""
+    query = _query(index=index, fpr=fpr, size=size, style="overlay")
+    call = Call("POST", "/v1/anomaly-map", _PNG, query, await _attachment(port, photo, 1))
+    return checked_png((await answer(port, call)).content)
+
+
+async def indexes(port: Port) -> tuple[IndexInfo, ...]:
+    """What is served."""
+    value = parsed((await answer(port, Call("GET", "/v1/indexes", _JSON))).content)
+    served = value if isinstance(value, list) else items(value, "indexes")
+    return tuple(from_value(IndexInfo, item, f"indexes[{i}]") for i, item in enumerate(served))
+
+
+async def ready(port: Port) -> bool:
+    """Whether the service can score now; asked once, not again."""
+    try:
+        await once(port, Call("GET", "/readyz", "*/*"))
+    except NotReady:
+        return False
+    return True
+
+
+async def _attachment(port: Port, photo: Photo, number: int) -> Attachment:
+    if isinstance(photo, bytes):
+        data, name = photo, f"photo {number} ({len(photo)} bytes)"
+    else:
+        name = str(photo)
+        try:
+            data = await port.read(photo)
+        except OSError as error:
+            raise PhotoUnusable(f"{name}: cannot be read ({error.strerror or error})") from error
+    kind = media_type(data)
+    if kind is None:
+        raise PhotoUnusable(f"{name}: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)")
+    return Attachment(f"photo-{number}", kind, data)
+
+
+def _query(**given: str | float | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in given.items() if value is not None)
+
+
+def _result_or_problem(value: object, where: str) -> Result | ServerProblem:
+    """A problem has a status, a result has none."""
+    if isinstance(value, dict) and "status" in value:
+        return problem_error(from_value(Problem, value, where))
+    return from_value(Result, value, where)

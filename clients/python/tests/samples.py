@@ -1,0 +1,144 @@
+"""Answers as the service gives them, and a transport that plays the service."""
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesParser
+from email.policy import HTTP
+
+import httpx
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from resad_client import (
+    Disc,
+    Evidence,
+    Finding,
+    IndexReference,
+    PhotoQuality,
+    PhotoReference,
+    Result,
+    Timings,
+)
+
+EXAMPLE = """
+{"request_id": "01J7", "image_score": 2.314, "p_value": 0.0196, "fpr": 0.05, "threshold": 1.982, "abnormal": true,
+ "reason": null,
+ "index": {"name": "idrid", "version": "20261122T101500Z-3f9c", "fingerprint": "sha256:ab",
+   "backbone": "wide_resnet50_2", "weights": "sha256:cd"},
+ "photo": {"width": 4288, "height": 2848, "field_of_view": {"cx": 2140.5, "cy": 1424.0, "radius": 1710.2}},
+ "quality": {"acceptable": true, "reasons": []},
+ "findings": [{"rank": 1, "peak": 2.314, "p_value": 0.0196, "x": 3012, "y": 1377, "box": [2960, 1330, 3071, 1422],
+   "area_px": 6120, "area_share": 0.0007, "place": "superior temporal", "contour": [[2960, 1377], [2961, 1380]],
+   "evidence": [{"photo": "r-00041", "distance": 2.314, "y": 31, "x": 64}]}],
+ "map": null, "timings_ms": {"decode": 61, "total": 2350}, "intended_use": "Research use only. Not for diagnosis."}
+"""
+
+
+def picture(kind: str, shade: int = 90) -> bytes:
+    """A small photograph as a file of Pillow's format `kind`."""
+    file = io.BytesIO()
+    Image.new("RGB", (12, 8), (shade, 40, 10)).save(file, kind)
+    return file.getvalue()
+
+
+JPEG = picture("JPEG")
+PNG = picture("PNG")
+
+
+def npy(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    return file.getvalue()
+
+
+def problem(status: int, slug: str = "trouble", **headers: str) -> httpx.Response:
+    """A problem document as the service sends it."""
+    body = {
+        "type": f"urn:resad:problem:{slug}",
+        "title": "Some trouble",
+        "status": status,
+        "detail": "31.2 MB, the limit is 25 MB",
+        "request_id": "01J7",
+    }
+    return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json", **headers})
+
+
+def scored() -> httpx.Response:
+    return httpx.Response(200, json=json.loads(EXAMPLE))
+
+
+@dataclass
+class Script:
+    """Gives the answers one after the other, the last for ever; an exception is raised.  Keeps the requests."""
+
+    answers: Iterable[httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]]
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        answers = list(self.answers)
+        answer = answers[min(len(self.requests), len(answers) - 1)]
+        self.requests.append(request)
+        if isinstance(answer, httpx.TransportError):
+            answer.request = request
+        if isinstance(answer, Exception):
+            raise answer
+        if not isinstance(answer, httpx.Response):
+            return answer(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+def parts(content_type: str, body: bytes) -> list[tuple[Message, bytes]]:
+    """A multipart body read by the standard library: each part with its headers."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode()
+    message = BytesParser(policy=HTTP).parsebytes(head + body)
+    return [(part, part.get_payload(decode=True)) for part in message.iter_parts()]  # type: ignore[misc]
+
+
+_numbers = st.floats(allow_nan=False, allow_infinity=False)
+_whole = st.integers(-(2**53), 2**53)
+_text = st.text(max_size=12)
+_rates = st.floats(0, 1)
+
+
+def _many(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(items, max_size=3).map(tuple)
+
+
+_findings = st.builds(
+    Finding,
+    rank=_whole,
+    peak=_numbers,
+    p_value=_rates,
+    x=_whole,
+    y=_whole,
+    box=st.tuples(_whole, _whole, _whole, _whole),
+    area_px=_whole,
+    area_share=_rates,
+    place=st.none() | _text,
+    contour=_many(st.tuples(_whole, _whole)),
+    evidence=_many(st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole)),
+)
+
+results: st.SearchStrategy[Result] = st.builds(
+    Result,
+    request_id=st.none() | _text,
+    image_score=_numbers,
+    p_value=st.none() | _rates,
+    fpr=_rates,
+    threshold=st.none() | _numbers,
+    abnormal=st.none() | st.booleans(),
+    reason=st.none() | _text,
+    index=st.builds(IndexReference, *[_text] * 5),
+    photo=st.builds(PhotoReference, _whole, _whole, st.none() | st.builds(Disc, *[_numbers] * 3)),
+    quality=st.builds(PhotoQuality, st.booleans(), _many(_text)),
+    findings=_many(_findings),
+    map=st.none() | _text,
+    timings_ms=st.builds(Timings, _numbers, _numbers),
+    intended_use=_text,
+)
+"""Any result there can be."""

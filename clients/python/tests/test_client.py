@@ -1,0 +1,433 @@
+"""Requests as the contract has them, answers and errors as they were sent, the same blocking and awaited."""
+
+import asyncio
+import json
+import pickle
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import resad_client
+from resad_client import (
+    AsyncClient,
+    Busy,
+    Client,
+    ConnectionFailed,
+    DeadlinePassed,
+    IndexInfo,
+    NotAllowed,
+    NotFound,
+    NotReady,
+    PhotoRefused,
+    PhotoUnusable,
+    ProtocolError,
+    Result,
+    ServerFault,
+    ServerProblem,
+    SettingError,
+    TimedOut,
+    from_json,
+)
+from samples import EXAMPLE, JPEG, PNG, Script, npy, parts, picture, problem, scored
+
+RESULT = from_json(Result, EXAMPLE)
+Call = Callable[[Any], Any]
+Answer = httpx.Response | Exception
+
+
+def blocking(script: Script, call: Call, **options: Any) -> tuple[Any, list[float]]:
+    """What `call` gives on a `Client` against `script`, and the waits."""
+    waits: list[float] = []
+    transport = httpx.MockTransport(script)
+    with Client(transport=transport, sleep=waits.append, rng=random.Random(3), **options) as client:
+        return call(client), waits
+
+
+def awaited(script: Script, call: Call, **options: Any) -> tuple[Any, list[float]]:
+    """The same on an `AsyncClient`."""
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def run() -> Any:
+        transport = httpx.MockTransport(script)
+        async with AsyncClient(transport=transport, sleep=wait, rng=random.Random(3), **options) as client:
+            return await call(client)
+
+    return asyncio.run(run()), waits
+
+
+both = pytest.mark.parametrize("run", [blocking, awaited])
+Run = Callable[..., tuple[Any, list[float]]]
+
+
+def said(request: httpx.Request) -> tuple[object, ...]:
+    """All of a request but multipart's random boundary."""
+    headers = dict(request.headers)
+    body: object = request.content
+    if headers.get("content-type", "").startswith("multipart/"):
+        kind = headers.pop("content-type")
+        body = [(part.items(), data) for part, data in parts(kind, request.content)]
+    return request.method, str(request.url), headers, body
+
+
+@both
+def test_score_sends_the_photo_as_the_raw_body(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "Jane Doe 1950-01-01.png"  # a name and an ending that both say too much
+    path.write_bytes(JPEG)
+    script = Script([scored()])
+    result, _ = run(
+        script, lambda c: c.score(path, index="idrid", fpr=0.01, evidence=0, map="none"), key="secret-key"
+    )
+    assert result == RESULT
+    (request,) = script.requests
+    assert (request.method, request.url.path) == ("POST", "/v1/score")
+    assert dict(request.url.params) == {"index": "idrid", "fpr": "0.01", "evidence": "0", "map": "none"}
+    assert request.content == JPEG
+    assert request.headers["Content-Type"] == "image/jpeg"
+    assert request.headers["Authorization"] == "Bearer secret-key"
+    assert request.headers["User-Agent"] == "resad-client/0.1.0"
+    assert "Jane" not in repr(said(request))
+
+
+@both
+def test_what_is_not_given_is_not_sent(run: Run) -> None:
+    script = Script([scored()])
+    run(script, lambda c: c.score(PNG), base_url="https://eyes.example/resad/")
+    (request,) = script.requests
+    assert str(request.url) == "https://eyes.example/resad/v1/score"
+    assert "Authorization" not in request.headers
+
+
+@both
+def test_score_many_sends_neutral_names_and_reads_in_order(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "Jane Doe.tif"
+    path.write_bytes(picture("TIFF"))
+    bad = json.loads(problem(422).content)
+    script = Script([httpx.Response(200, json={"results": [json.loads(EXAMPLE), bad, json.loads(EXAMPLE)]})])
+    answers, _ = run(script, lambda c: c.score_many([JPEG, path, PNG], fpr=0.1))
+    assert answers[0] == answers[2] == RESULT
+    assert isinstance(answers[1], PhotoRefused)
+    assert answers[1].detail == "31.2 MB, the limit is 25 MB"
+    (request,) = script.requests
+    assert dict(request.url.params) == {"fpr": "0.1"}
+    sent = parts(request.headers["Content-Type"], request.content)
+    assert [data for _, data in sent] == [JPEG, picture("TIFF"), PNG]
+    assert [part.get_content_type() for part, _ in sent] == ["image/jpeg", "image/tiff", "image/png"]
+    assert [part.get_filename() for part, _ in sent] == ["photo-1", "photo-2", "photo-3"]
+    assert {part.get_param("name", header="Content-Disposition") for part, _ in sent} == {"photo"}
+    assert b"Jane" not in request.content
+
+
+@both
+def test_no_photographs_are_no_request(run: Run) -> None:
+    script = Script([scored()])
+    assert run(script, lambda c: c.score_many([]))[0] == []
+    assert not script.requests
+
+
+@both
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"results": [json.loads(EXAMPLE)]}, "1 results for 2 photographs"),
+        ({"answers": []}, "no array results"),
+        ({"results": [json.loads(EXAMPLE), {}]}, r"no results\[1\]\.request_id"),
+        ({"results": [json.loads(EXAMPLE), {"status": 422}]}, r"no results\[1\]\.title"),
+    ],
+)
+def test_half_an_answer_is_none(run: Run, body: object, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        run(Script([httpx.Response(200, json=body)]), lambda c: c.score_many([JPEG, PNG]))
+
+
+@both
+def test_anomaly_map(run: Run) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    script = Script([httpx.Response(200, content=npy(values), headers={"Content-Type": "application/x-npy"})])
+    read, _ = run(script, lambda c: c.anomaly_map(JPEG, index="idrid", size=4))
+    np.testing.assert_array_equal(read.values, values, strict=True)
+    (request,) = script.requests
+    assert (request.url.path, request.headers["Accept"]) == ("/v1/anomaly-map", "application/x-npy")
+    assert dict(request.url.params) == {"index": "idrid", "size": "4"}
+
+
+@both
+def test_overlay(run: Run) -> None:
+    script = Script([httpx.Response(200, content=PNG)])
+    assert run(script, lambda c: c.overlay(JPEG))[0] == PNG
+    (request,) = script.requests
+    assert (request.url.path, request.headers["Accept"]) == ("/v1/anomaly-map", "image/png")
+    assert dict(request.url.params) == {"style": "overlay"}
+    with pytest.raises(ProtocolError, match="no PNG"):
+        run(Script([httpx.Response(200, content=b"<html>")]), lambda c: c.overlay(JPEG))
+
+
+@both
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_indexes_are_read_loosely(run: Run, wrapped: bool) -> None:
+    served = [
+        {"name": "idrid", "version": "v2", "default": True, "photos": 40, "manifest": {"counts": {"photos": 3}}},
+        {"name": "other", "version": None, "state": "loading"},
+    ]
+    script = Script([httpx.Response(200, json={"indexes": served} if wrapped else served)])
+    indexes, _ = run(script, lambda c: c.indexes())
+    assert indexes == (
+        IndexInfo("idrid", "v2", default=True, photos=40),
+        IndexInfo("other", None, state="loading"),
+    )
+    for bad, message in (
+        ({}, "no array indexes"),
+        ([{"version": "v2"}], r"no indexes\[0\]\.name"),
+        ([3], "integer"),
+    ):
+        with pytest.raises(ProtocolError, match=message):
+            run(Script([httpx.Response(200, json=bad)]), lambda c: c.indexes())
+
+
+@both
+def test_ready_is_asked_once(run: Run) -> None:
+    assert run(Script([httpx.Response(200, text="ready")]), lambda c: c.ready()) == (True, [])
+    assert run(Script([problem(503, Retry_After="1")]), lambda c: c.ready()) == (False, [])
+    script = Script([httpx.ConnectError("refused")])
+    with pytest.raises(ConnectionFailed, match=r"^no answer from http://127\.0\.0\.1:8000: refused$"):
+        run(script, lambda c: c.ready())
+    assert len(script.requests) == 1
+
+
+@both
+def test_photographs_that_cannot_be_sent_are_not(run: Run, tmp_path: Path) -> None:
+    script = Script([scored()])
+    (tmp_path / "a.jpg").write_bytes(b"GIF89a")
+    with pytest.raises(PhotoUnusable, match=r"a\.jpg: not a photograph that is taken \(JPEG, "):
+        run(script, lambda c: c.score(tmp_path / "a.jpg"))
+    with pytest.raises(PhotoUnusable, match=r"b\.jpg: cannot be read \(No such file or directory\)"):
+        run(script, lambda c: c.score(tmp_path / "b.jpg"))
+    with pytest.raises(PhotoUnusable, match=r"photo 2 \(6 bytes\): not a photograph"):
+        run(script, lambda c: c.score_many([JPEG, b"GIF89a"]))
+    assert not script.requests
+
+
+STATUSES = [
+    (400, PhotoRefused), (401, NotAllowed), (403, NotAllowed), (404, NotFound), (406, ServerProblem),
+    (409, ServerProblem), (413, PhotoRefused), (415, PhotoRefused), (422, PhotoRefused), (429, Busy),
+    (500, ServerFault), (502, ServerFault), (503, NotReady), (504, DeadlinePassed), (507, ServerFault),
+]  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize(("status", "kind"), STATUSES)
+def test_a_problem_is_the_error_of_its_status(run: Run, status: int, kind: type[ServerProblem]) -> None:
+    script = Script([problem(status)])
+    with pytest.raises(ServerProblem) as caught:
+        run(script, lambda c: c.score(JPEG), retries=2)
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status, error.type, error.title) == (status, "urn:resad:problem:trouble", "Some trouble")
+    assert (error.detail, error.request_id) == ("31.2 MB, the limit is 25 MB", "01J7")
+    assert str(error) == f"{status} Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)"
+    assert len(script.requests) == (3 if status in (429, 503) else 1)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - as a pool of processes would pass it on
+    assert (type(again), str(again), again.problem) == (kind, str(error), error.problem)
+
+
+@both
+@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b'{"detail": "Not Found"}', b'{"title": 3}'])
+def test_a_proxys_own_answer_is_told_by_its_status(run: Run, body: bytes) -> None:
+    with pytest.raises(ServerFault, match=r"^502 Bad Gateway$") as caught:
+        run(Script([httpx.Response(502, content=body)]), lambda c: c.score(JPEG))
+    assert caught.value.type == "about:blank"
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (httpx.Response(200, text="<html>"), "not JSON"),
+        (httpx.Response(307, headers={"Location": "http://elsewhere/"}), "status 307 from http://127.0.0.1:8000"),
+        (httpx.DecodingError("bad gzip"), "cannot be decoded: bad gzip"),
+    ],
+)
+def test_what_is_no_service_is_said_so(run: Run, answer: Answer, message: str) -> None:
+    if isinstance(answer, httpx.RequestError):
+        answer.request = httpx.Request("POST", "http://127.0.0.1:8000/v1/score")
+    with pytest.raises(ProtocolError, match=message):
+        run(Script([answer]), lambda c: c.score(JPEG))
+
+
+@both
+def test_busy_is_asked_again_as_the_service_wishes(run: Run) -> None:
+    wishes = [problem(429, **{"Retry-After": "7"}), problem(503, **{"Retry-After": "2"}), problem(503), scored()]
+    script = Script(wishes)
+    result, waits = run(script, lambda c: c.score(JPEG))
+    assert result == RESULT
+    assert [said(request) for request in script.requests] == [said(script.requests[0])] * 4
+    assert 7 <= waits[0] <= 14
+    assert 2 <= waits[1] <= 6
+    assert 0.5 <= waits[2] <= 1.0
+
+
+@both
+def test_many_are_repeated_whole(run: Run) -> None:
+    script = Script([problem(429), httpx.Response(200, json={"results": [json.loads(EXAMPLE)] * 2})])
+    answers, _ = run(script, lambda c: c.score_many([JPEG, PNG]))
+    assert answers == [RESULT, RESULT]
+    first, second = map(said, script.requests)
+    assert first == second
+
+
+@both
+def test_the_last_refusal_is_raised(run: Run) -> None:
+    waits_and_wishes = [
+        ("1", 3, 4, 60.0),
+        ("50", 5, 2, 60.0),
+        ("61", 5, 1, 60.0),
+        ("0", 0, 1, 60.0),
+        ("1", 5, 1, 0.0),
+    ]
+    for wish, retries, attempts, max_wait_s in waits_and_wishes:
+        script = Script([problem(429, **{"Retry-After": wish})])
+        with pytest.raises(Busy) as caught:
+            run(script, lambda c: c.score(JPEG), retries=retries, max_wait_s=max_wait_s)
+        assert caught.value.retry_after == float(wish)
+        assert len(script.requests) == attempts
+
+
+@both
+@pytest.mark.parametrize(
+    "lost",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadError(""),
+        httpx.RemoteProtocolError("cut"),
+        httpx.ConnectTimeout(""),
+    ],
+)
+def test_lost_connections_are_tried_again(run: Run, lost: httpx.TransportError) -> None:
+    script = Script([lost, lost, scored()])
+    result, waits = run(script, lambda c: c.score(JPEG))
+    assert result == RESULT
+    assert len(waits) == 2
+    with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:8000\b") as caught:
+        run(Script([lost]), lambda c: c.score(JPEG), retries=1)
+    assert not str(caught.value).endswith(": ")
+
+
+@both
+def test_nobody_there_is_noticed_however_patient_the_policy(run: Run) -> None:
+    script = Script([problem(503), problem(429), httpx.ConnectError("refused")])
+    with pytest.raises(ConnectionFailed):
+        run(script, lambda c: c.score(JPEG), retries=50, max_wait_s=1000)
+    assert len(script.requests) == 2 + 6
+
+
+@both
+def test_a_slow_answer_is_not_asked_for_twice(run: Run) -> None:
+    script = Script([httpx.ReadTimeout("")])
+    with pytest.raises(TimedOut, match="in time"):
+        run(script, lambda c: c.score(JPEG))
+    assert len(script.requests) == 1
+
+
+@both
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://host", "http://", "", "http://host:eighty", "/v1"])
+def test_impossible_addresses_are_refused(run: Run, address: str) -> None:
+    with pytest.raises(SettingError, match="no address"):
+        run(Script([scored()]), lambda c: c.ready(), base_url=address)
+
+
+@both
+@pytest.mark.parametrize("key", ["", "with space", "line\nbreak", "s\u00e9same"])
+def test_impossible_keys_are_refused_without_being_said(run: Run, key: str) -> None:
+    with pytest.raises(SettingError, match="visible ASCII") as caught:
+        run(Script([scored()]), lambda c: c.ready(), key=key)
+    assert not key or key not in str(caught.value)
+
+
+@both
+def test_no_error_holds_a_secret(run: Run) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        run(
+            Script([httpx.ConnectError("refused")]),
+            lambda c: c.score(JPEG),
+            base_url="http://user:pass-word@host:1/",
+            key="secret-key",
+            retries=0,
+        )
+    assert str(caught.value) == "no answer from http://host:1: refused"
+
+
+_photos = st.sampled_from([JPEG, PNG, picture("BMP"), picture("WEBP")])
+_names = st.none() | st.text(max_size=5)
+_rates = st.none() | st.floats(1e-9, 1)
+_score = {
+    "index": _names,
+    "fpr": _rates,
+    "evidence": st.none() | st.integers(0, 50),
+    "map": st.sampled_from([None, "none", "png", "overlay"]),
+}
+_map = {"index": _names, "size": st.none() | st.integers(1, 9999)}
+_calls: st.SearchStrategy[Any] = st.one_of(
+    st.tuples(st.just("score"), st.tuples(_photos), st.fixed_dictionaries(_score)),
+    st.tuples(st.just("score_many"), st.tuples(st.lists(_photos, max_size=3)), st.fixed_dictionaries(_score)),
+    st.tuples(st.just("anomaly_map"), st.tuples(_photos), st.fixed_dictionaries(_map)),
+    st.tuples(st.just("overlay"), st.tuples(_photos), st.fixed_dictionaries(_map | {"fpr": _rates})),
+    st.tuples(st.sampled_from(["indexes", "ready"]), st.just(()), st.just({})),
+)
+_answers = st.lists(
+    st.sampled_from(
+        [
+            problem(429, **{"Retry-After": "3"}),
+            problem(503),
+            problem(413),
+            scored(),
+            httpx.Response(200, content=PNG),
+            httpx.Response(200, json={"results": [json.loads(EXAMPLE)]}),
+            httpx.ReadError("cut"),
+        ]
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def outcome(
+    run: Run, call: tuple[str, Sequence[object], dict[str, object]], answers: list[Answer], key: str | None
+) -> tuple[object, ...]:
+    name, given, options = call
+    script = Script(answers)
+    try:
+        done: object = run(script, lambda c: getattr(c, name)(*given, **options), key=key, retries=3)
+    except resad_client.ResadClientError as error:
+        done = (type(error), str(error))
+    return done, [said(request) for request in script.requests]
+
+
+@given(_calls, _answers, st.none() | st.just("secret-key"))
+def test_blocking_and_awaited_say_and_give_the_same(
+    call: tuple[str, Sequence[object], dict[str, object]], answers: list[Answer], key: str | None
+) -> None:
+    assert outcome(blocking, call, answers, key) == outcome(awaited, call, answers, key)
+
+
+def test_a_blocking_client_works_inside_an_event_loop() -> None:
+    async def run() -> Result:
+        with Client(transport=httpx.MockTransport(Script([scored()]))) as client:
+            return client.score(JPEG)
+
+    assert asyncio.run(run()) == RESULT
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    def calls(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")} - {"close", "aclose"}
+
+    assert calls(Client) == calls(AsyncClient)

@@ -1,0 +1,57 @@
+"""A file's bytes say what it is, its name does not; a folder gives its photographs in order."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resad_client import PhotoUnusable
+from resad_client.photos import media_type, sources, unique_places
+from samples import JPEG, picture
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+def test_the_types_that_are_taken(kind: str) -> None:
+    assert media_type(picture(kind)) == f"image/{kind.lower()}"
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", b"%PDF-1.7", picture("GIF")])
+def test_everything_else_is_not(data: bytes) -> None:
+    assert media_type(data) is None
+
+
+def test_a_folder_tree_in_order(tmp_path: Path) -> None:
+    kept = ["a.JPG", "b/1.png", "b/c/2.tiff", "z.webp"]
+    for name in [*kept, "notes.txt", ".hidden.jpg", ".cache/3.jpg", "folder.jpg/inside.bmp"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(JPEG)
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found = sources(tmp_path)
+    assert [source.label for source in found] == sorted([*kept, "folder.jpg/inside.bmp"])
+    assert all(source.path == tmp_path / source.label for source in found)
+
+
+def test_one_file_is_itself_whatever_its_suffix(tmp_path: Path) -> None:
+    (source,) = sources(tmp_path / "scan.dat")
+    assert (source.path, source.label) == (tmp_path / "scan.dat", "scan.dat")
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(PhotoUnusable, match=r"no photographs in it \(looked for \.jpg"):
+        sources(tmp_path)
+
+
+def test_files_of_one_name_get_numbers() -> None:
+    labels = ["a.jpg", "b.png", "a.png", "A.tif", "x/a.jpg", "a-2.jpg", "v1.2.jpg"]
+    assert unique_places(labels) == ["a", "b", "a-2", "A-3", "x/a", "a-2-2", "v1.2"]
+
+
+@given(st.lists(st.from_regex(r"([aA]/)?[aA](-2)?\.(jpg|png)", fullmatch=True)))
+def test_no_file_is_written_twice(labels: list[str]) -> None:
+    places = unique_places(labels)
+    assert len({place.casefold() for place in places}) == len(labels)
+    for label, place in zip(labels, places, strict=True):
+        assert place.startswith(label.rpartition(".")[0])
