@@ -1,4 +1,4 @@
-# setup demo test check bench clean: each can be called at any time and makes .venv if it is missing.
+# setup demo serve test check bench clean: each can be called at any time and makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo
@@ -8,23 +8,29 @@ ifneq ($(wildcard ../shared/data),)
 export RESAD_DATA ?= $(abspath ../shared)
 endif
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo serve test check bench clean
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml clients/python/pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  --editable '.[dev]' --editable clients/python
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m indexer.demo --out $(OUT) $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+	$(BIN)/python demo.py --out $(OUT) $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(STAY)
+
+# The demo, with the service left running until Ctrl-C.
+serve: STAY = --stay
+serve: demo
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file clients/python/pyproject.toml clients/python/src clients/python/tests
 	$(BIN)/lint-imports
 
 test: check

@@ -52,11 +52,15 @@ def build_command(
     root: Root,
     name: Annotated[str, typer.Option(help="Name of the index.")],
     preset: Annotated[Preset, typer.Option(help="Settings to start from.")] = "resad",
-    backbone: Annotated[str | None, typer.Option(help="torchvision ResNet by name, wide_resnet50_2 unless given.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="torchvision ResNet by name, wide_resnet50_2 unless given.")
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED.")
     ] = DEFAULT_WEIGHTS,
-    coreset: Annotated[str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")] = None,
+    coreset: Annotated[
+        str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; 784 unless given.")] = None,
     device: Device = "auto",
     precision: Annotated[Precision | None, typer.Option(help="exact or half; exact unless given.")] = None,

@@ -18,8 +18,9 @@ from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import SettingError
-from resad.field_of_view import field_of_view_mask
+from resad.field_of_view import field_of_view_mask, find_field_of_view
 from resad.loaded_index import LoadedIndex
+from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import IndexReference, index_reference
 
@@ -118,7 +119,7 @@ def measure_dataset(
         detection = loaded.detector.detect([photo])[0]
         scores.append(detection.image_score)
         doubles += photo.content_hash in known
-        inside, everywhere = _pixel_counts(labeled, photo, detection, edges)
+        inside, everywhere = _pixel_counts(labeled, photo, detection, edges, limits)
         fov.append(inside)
         whole.append(everywhere)
         on_photo(1)
@@ -148,7 +149,11 @@ _Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _pixel_counts(
-    labeled: LabeledPhoto, photo: PreparedPhoto, detection: Detection, edges: NDArray[np.float32]
+    labeled: LabeledPhoto,
+    photo: PreparedPhoto,
+    detection: Detection,
+    edges: NDArray[np.float32],
+    limits: PhotoLimits,
 ) -> tuple[_Counts, _Counts]:
     """Inside the field of view, and over the whole image."""
     height, width = photo.frame.height, photo.frame.width
@@ -156,7 +161,10 @@ def _pixel_counts(
         np.zeros((height, width), dtype=bool) if labeled.mask is None else read_mask(labeled.mask, height, width)
     )
     values = photo.frame.map_to_photo(detection.anomaly_map)
-    inside = field_of_view_mask(photo.field_of_view, height, width)
+    # Found again on the whole photo: the one of the prepared photo may rest on a coarser decoding, and pixels that
+    # are counted must not depend on the settings that are compared.
+    field = find_field_of_view(read_photo(labeled.path, limits).pixels)
+    inside = field_of_view_mask(field, height, width)
     return (
         metrics.count_pixels(values[inside], lesions[inside], edges),
         metrics.count_pixels(values, lesions, edges),

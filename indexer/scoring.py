@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from indexer.photos import list_photos
 from resad.config import PhotoLimits
@@ -16,6 +17,9 @@ from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.rendering import overlay_picture
 from resad.result import Result, Timings, assemble, result_json
+
+_QUICK: Final = 1
+"""PNG compression of overlays: a sixth of the time of Pillow's usual level for a sixth more bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def _write(
     _beside(place, "_map.png").write_bytes(
         map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint)
     )
-    picture.save(_beside(place, "_overlay.png"))
+    picture.save(_beside(place, "_overlay.png"), compress_level=_QUICK)
     _beside(place, ".json").write_text(result_json(result) + "\n")
 
 

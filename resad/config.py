@@ -192,7 +192,8 @@ def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
 def preset(name: Preset) -> MethodConfig:
     """The settings called `name`.
 
-    resad: the default, the reading of equations 3 to 5 that measured best on IDRiD (benchmarks/RESULTS.md).
+    resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
+    in the pixels (benchmarks/RESULTS.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(

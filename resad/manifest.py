@@ -64,7 +64,7 @@ class StageTime:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Quality:
-    """How the build went.
+    """How the build went, up to the writing of the version.
 
     covering_radius: the largest distance from any patch to its nearest memory, feature units.
     projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`.

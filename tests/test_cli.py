@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from indexer import cli
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import measure_dataset
 from resad import index
+from resad.config import PhotoLimits
+from resad.loaded_index import load_index
 from resad.manifest import read_manifest
 from resad.map_files import read_map_png16
 
@@ -274,3 +279,16 @@ def test_a_stopped_build_leaves_no_rubbish(drawn: Path, tmp_path: Path, stop: si
     process.send_signal(stop)
     assert process.wait(timeout=60) == 130
     assert not (tmp_path / "root").exists()
+
+
+def test_pixels_that_are_counted_do_not_depend_on_the_preparation(run: Run, drawn: Path, tmp_path: Path) -> None:
+    """A preset that squashes the whole frame decodes otherwise; paired figures need the same pixels."""
+    counts = []
+    for crop in ("field_of_view", "none"):
+        root = tmp_path / crop
+        run("build", drawn / "train/good", "--root", root, "--name", "eyes", "--set", f"preparation.crop={crop}",
+            *SMALL[:4], "--size", "64", "--coreset", "0.5")  # fmt: skip
+        loaded = load_index(root / "eyes", torch.device("cpu"))
+        measured = measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
+        counts.append(measured.fov.normal.sum(axis=1).tolist())
+    assert counts[0] == counts[1]

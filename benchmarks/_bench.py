@@ -1,0 +1,102 @@
+"""What every benchmark prints around its figures: the machine, the versions, and Markdown tables."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
+
+import torch
+import typer
+from pydantic_core import to_json
+
+from indexer.bootstrap import Figure
+from resad.runtime import packages
+
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A small version, to see that it runs; its figures mean little.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything here as JSON, too.")]
+
+_NO_DATA: Final = "RESAD_DATA is not set (the folder that holds data/ and weights/): skipped."
+
+
+_Result = TypeVar("_Result")
+
+
+class Timed(NamedTuple, Generic[_Result]):
+    """seconds: median over the repeats.  result: of the last one."""
+
+    seconds: float
+    result: _Result
+
+
+def shared_data() -> Path:
+    """The folder of real photographs and weights; where none is named, says so and ends the run in peace."""
+    place = os.environ.get("RESAD_DATA")
+    if not place:
+        print(_NO_DATA)
+        raise typer.Exit
+    return Path(place)
+
+
+def machine() -> str:
+    """CPU, cores, threads, memory and GPU in one line."""
+    cores = len(os.sched_getaffinity(0))
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"{_cpu()}, {cores} cores ({torch.get_num_threads()} threads used), {gib:.0f} GiB memory, {gpu}"
+
+
+def print_header(title: str, settings: str) -> None:
+    """Title, machine, package versions and settings; no date, so that equal runs print the same."""
+    versions = ", ".join(f"{package.name} {package.version}" for package in packages())
+    print(f"## {title}\n\nMachine: {machine()}.\\\nVersions: {versions}.\\\nSettings: {settings}\n", flush=True)
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A Markdown table, readable as it stands: the first column to the left, numbers to the right."""
+    widths = [max(3, *(len(row[column]) for row in [headings, *rows])) for column in range(len(headings))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    print(f"**{title}**\n")
+    for row in [headings, rule, *rows]:
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        print(f"| {' | '.join(cells)} |")
+    print(flush=True)
+
+
+def interval(figure: Figure, *, signed: bool = False) -> str:
+    """`0.812 (0.701 to 0.905)`; with a sign for differences."""
+    sign = "+" if signed else ""
+    return f"{figure.value:{sign}.3f} ({figure.low:{sign}.3f} to {figure.high:{sign}.3f})"
+
+
+def median_time(call: Callable[[], _Result], repeats: int) -> Timed[_Result]:
+    """Run `call` so many times, at least once."""
+    began = time.perf_counter()
+    result = call()
+    seconds = [time.perf_counter() - began]
+    for _ in range(repeats - 1):
+        began = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - began)
+    return Timed(median(seconds), result)
+
+
+def write_json(path: Path | None, record: object) -> None:
+    """Dataclasses and arrays of them -> `path`, if one was given; machine and versions beside them."""
+    if path is not None:
+        whole = {"machine": machine(), "packages": packages(), "figures": record}
+        path.write_bytes(to_json(whole, indent=2) + b"\n")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

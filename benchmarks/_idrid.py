@@ -1,0 +1,174 @@
+"""One row of an accuracy table: an index of IDRiD's healthy photographs, measured on its test photographs.
+
+The test photographs are split by content hash: settings are chosen on one half and reported on the other.  The
+half that a photograph falls into depends on its own bytes alone.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks._bench import interval
+from indexer import metrics
+from indexer.bootstrap import Figure
+from indexer.build import BuildOrder, build
+from indexer.datasets import Dataset
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import Measured, measure_dataset
+from indexer.metrics import ScoreHistogram
+from indexer.options import method
+from indexer.progress import Stages
+from resad.config import MethodConfig, Part, PhotoLimits, Preset
+from resad.loaded_index import LoadedIndex, load_index
+
+CORESET: Final = "0.02"
+_SEED: Final = 0
+"""Of every bootstrap, so that all figures see the same resampled photographs."""
+_STDERR: Final = Console(stderr=True)
+
+Chosen = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row: a preset, perhaps less a part of ReSC, perhaps with some settings changed."""
+
+    preset: Preset
+    leave_out: tuple[Part, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As typed on the command line."""
+        parts = [f"--without {part}" for part in self.leave_out] + [f"--set {one}" for one in self.settings]
+        return " ".join([self.preset, *parts])
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The figures of one row on some of the photographs."""
+
+    image: Figure
+    fov: Figure
+    whole: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row less another, on the same resampled photographs."""
+
+    image: Figure
+    fov: Figure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """What was measured.  Seconds: wall clock."""
+
+    variant: Variant
+    measured: Measured
+    memories: int
+    build_seconds: float
+    score_seconds: float
+
+
+def data_set(shared: Path) -> Path:
+    """The folder of IDRiD at 512 px, in MVTec's layout."""
+    return shared / "data" / "idrid-512"
+
+
+def config_of(variant: Variant, size: int) -> MethodConfig:
+    """The settings of a row, on the ResNet-18 trunk."""
+    return method(
+        variant.preset,
+        backbone="resnet18",
+        size=size,
+        coreset=CORESET,
+        settings=variant.settings,
+        leave_out=variant.leave_out,
+    )
+
+
+def build_index(variant: Variant, size: int, shared: Path, root: Path) -> LoadedIndex:
+    """Build the row's index below `root` from the healthy training photographs, and load it."""
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    photos = data_set(shared) / "train" / "good"
+    order = BuildOrder(photos, root, "idrid", config_of(variant, size), str(weights), device)
+    return load_index(build(order, Stages(_STDERR)).version, device)
+
+
+def measure(variant: Variant, size: int, shared: Path, root: Path) -> Row:
+    """Build the row's index in the empty folder `root`, and measure it on all test photographs."""
+    _STDERR.print(f"{variant.name}", style="bold")
+    began = time.perf_counter()
+    loaded = build_index(variant, size, shared, root)
+    built = time.perf_counter()
+    dataset = read_mvtec(data_set(shared))
+    measured = measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None)
+    scored = time.perf_counter()
+    return Row(variant, measured, loaded.manifest.counts.memories, built - began, scored - built)
+
+
+def reporting_half(dataset: Dataset) -> Chosen:
+    """bool (n,): the test photographs whose SHA-256 is odd; the even ones are there to choose settings on."""
+    hashes = [hashlib.sha256(photo.path.read_bytes()).digest() for photo in dataset.test]
+    return np.array([digest[-1] % 2 == 1 for digest in hashes])
+
+
+def count_of(measured: Measured, chosen: Chosen) -> str:
+    """`24 photographs: 9 normal, 15 with lesions`."""
+    labels = measured.labels[chosen]
+    return f"{labels.size} photographs: {int((~labels).sum())} normal, {int(labels.sum())} with lesions"
+
+
+def scores(measured: Measured, chosen: Chosen) -> Scores:
+    """Image and pixel AUROC over the `chosen` photographs."""
+    some = _only(measured, chosen)
+    return Scores(
+        image=metrics.image_auroc(some.scores, some.labels, _generator()),
+        fov=metrics.pixel_auroc(some.fov, _generator()),
+        whole=metrics.pixel_auroc(some.whole, _generator()),
+    )
+
+
+def difference(a: Measured, b: Measured, chosen: Chosen) -> Difference:
+    """`a` less `b` over the `chosen` photographs."""
+    left, right = _only(a, chosen), _only(b, chosen)
+    return Difference(
+        image=metrics.paired_difference(left.scores, right.scores, left.labels, _generator()),
+        fov=metrics.paired_pixel_difference(left.fov, right.fov, _generator()),
+    )
+
+
+def cells(found: Difference | None) -> tuple[str, str]:
+    """A difference as two cells of a table."""
+    return ("-", "-") if found is None else (interval(found.image, signed=True), interval(found.fov, signed=True))
+
+
+def find_row(rows: Sequence[Row], variant: Variant) -> Row | None:
+    """The row of `variant`, if it was measured."""
+    return next((row for row in rows if row.variant == variant), None)
+
+
+def _only(measured: Measured, chosen: Chosen) -> Measured:
+    return replace(
+        measured,
+        photos=tuple(photo for photo, taken in zip(measured.photos, chosen, strict=True) if taken),
+        scores=measured.scores[chosen],
+        labels=measured.labels[chosen],
+        fov=ScoreHistogram(measured.fov.normal[chosen], measured.fov.abnormal[chosen]),
+        whole=ScoreHistogram(measured.whole.normal[chosen], measured.whole.abnormal[chosen]),
+    )
+
+
+def _generator() -> np.random.Generator:
+    return np.random.default_rng(_SEED)

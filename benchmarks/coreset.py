@@ -1,0 +1,173 @@
+"""The block-lazy greedy k-centre against the textbook loop: seconds, covering radius and shared picks.
+
+Run as `python -m benchmarks.coreset`; with RESAD_DATA also on real ReSC features.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from sklearn.random_projection import SparseRandomProjection
+from torch import Tensor
+
+from benchmarks._bench import Json, Quick, median_time, print_header, print_table, write_json
+from benchmarks._idrid import Variant, config_of, data_set
+from indexer.coreset import BLOCK_ROWS, Coreset, greedy_k_center, shards_of
+from resad import runtime
+from resad.backbone import load_backbone
+from resad.config import PhotoLimits
+from resad.encoder import Encoder
+from resad.preparation import prepare
+
+_RANK: Final = 32
+"""Of the drawn points: the features of real patches, too, lie near a subspace."""
+_SIDE: Final = 512
+
+
+class Shape(NamedTuple):
+    """Points, dimensions after the Johnson-Lindenstrauss projection (eps 0.90) of so many points, and picks."""
+
+    points: int
+    dimension: int
+    picks: int
+
+
+_FULL: Final = (Shape(20_000, 244, 2_000), Shape(48_020, 266, 4_802))
+_QUICK: Final = (Shape(2_000, 64, 200),)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Seconds: medians.  Radii: in the points' units.  shared: picks that both made.  in_order: equal ones before
+    the first that differs.
+    """
+
+    points: str
+    textbook_seconds: float
+    blocks_seconds: float
+    textbook_radius: float
+    blocks_radius: float
+    shared: int
+    in_order: int
+
+
+def main(quick: Quick = False, json: Json = None) -> None:
+    """Time the greedy against the textbook loop."""
+    runtime.configure("exact")
+    shapes, repeats = (_QUICK, 1) if quick else (_FULL, 3)
+    print_header(
+        "Greedy k-centre: block-lazy against the textbook loop",
+        f"float32 on the CPU, medians of {repeats}; drawn points: Gaussian of rank {_RANK}, a little noise. "
+        "The textbook loop is one matrix-vector product and one minimum a pick, in torch.",
+    )
+    compared = []
+    for name, points, picks in _point_sets(shapes, real=not quick):
+        compared.append(
+            _compare(f"{name}, {points.shape[0]:,} x {points.shape[1]} -> {picks:,}", points, picks, repeats)
+        )
+    _print(compared)
+    write_json(json, compared)
+
+
+def textbook(points: Tensor, first: int, count: int) -> Coreset:
+    """One pick after another, each the farthest from all before; every pick reads all points once."""
+    points = points - points.mean(dim=0)
+    norms = torch.einsum("nd,nd->n", points, points)
+    squared = torch.full_like(norms, torch.inf)
+    picks = [first]
+    while True:
+        pick = picks[-1]
+        away = torch.addmv(norms, points, points[pick], alpha=-2) + norms[pick]
+        torch.minimum(squared, away.clamp_(min=0), out=squared)
+        squared[pick] = 0
+        if len(picks) == count:
+            return Coreset(np.asarray(picks, dtype=np.int64), float(squared.max()) ** 0.5)
+        picks.append(int(squared.argmax()))
+
+
+def _compare(name: str, points: Tensor, picks: int, repeats: int) -> Compared:
+    slow = median_time(lambda: textbook(points, 0, picks), repeats)
+    fast = median_time(lambda: greedy_k_center(shards_of(points, 16 * BLOCK_ROWS), 0, count=picks), repeats)
+    a, b = slow.result, fast.result
+    unequal = np.flatnonzero(a.rows != b.rows)
+    return Compared(
+        points=name,
+        textbook_seconds=slow.seconds,
+        blocks_seconds=fast.seconds,
+        textbook_radius=a.radius,
+        blocks_radius=b.radius,
+        shared=len(np.intersect1d(a.rows, b.rows)),
+        in_order=int(unequal[0]) if len(unequal) else picks,
+    )
+
+
+def _point_sets(shapes: tuple[Shape, ...], *, real: bool) -> Iterator[tuple[str, Tensor, int]]:
+    for shape in shapes:
+        yield "drawn", _drawn(shape), shape.picks
+    if real and "RESAD_DATA" in os.environ:
+        features = _real_features(Path(os.environ["RESAD_DATA"]))
+        for shape in shapes:
+            yield "real", _projected(features, shape), shape.picks
+
+
+def _drawn(shape: Shape) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(shape.points, _RANK, generator=generator)
+    basis = torch.randn(_RANK, shape.dimension, generator=generator)
+    return spread @ basis + 0.1 * torch.randn(shape.points, shape.dimension, generator=generator)
+
+
+def _real_features(shared: Path) -> Tensor:
+    """All patches (N, 384) of the healthy training photographs, as the preset `resad` combines them."""
+    config = config_of(Variant("resad"), _SIDE)
+    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    encoder = Encoder(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
+    photos = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
+    encoded = (encoder.encode([prepare(photo, config.preparation, PhotoLimits())])[0] for photo in photos)
+    return torch.from_numpy(np.concatenate([patches.features for patches in encoded]))
+
+
+def _projected(features: Tensor, shape: Shape) -> Tensor:
+    """Some of the patches, drawn at random, in the dimensions the greedy would measure them in."""
+    rows = np.random.default_rng(0).choice(len(features), shape.points, replace=False)
+    projection = SparseRandomProjection(shape.dimension, random_state=0, dense_output=True)
+    projected = projection.fit_transform(features[np.sort(rows)].numpy())
+    return torch.from_numpy(projected.astype(np.float32))
+
+
+def _print(compared: list[Compared]) -> None:
+    print_table(
+        "Same first point, same number of picks",
+        (
+            "points",
+            "textbook, s",
+            "block-lazy, s",
+            "times faster",
+            "radius, textbook",
+            "radius, block-lazy",
+            "picks shared",
+            "same order up to",
+        ),
+        [
+            (
+                one.points,
+                f"{one.textbook_seconds:.2f}",
+                f"{one.blocks_seconds:.2f}",
+                f"{one.textbook_seconds / one.blocks_seconds:.1f}",
+                f"{one.textbook_radius:.6g}",
+                f"{one.blocks_radius:.6g}",
+                f"{one.shared:,}",
+                f"{one.in_order:,}",
+            )
+            for one in compared
+        ],
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

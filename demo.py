@@ -1,0 +1,157 @@
+"""`make demo`: photographs, an index, a service, answers; every step as a user would type it.
+
+`make serve` does the same and leaves the service running until Ctrl-C.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import torch
+from PIL import Image
+from torchvision.models import get_model_weights
+
+_BACKBONE: Final = "resnet18"
+_UNTRAINED: Final = "random:0"
+_SECONDS_TO_TRY: Final = 3.0
+_SECONDS_TO_START: Final = 120.0
+_BIN: Final = Path(sys.executable).parent
+_PANEL_WIDTH: Final = 600
+
+
+def main() -> None:
+    """Run the demo; the pictures and answers stay in the folder `--out`."""
+    options = _options()
+    out: Path = options.out
+    weights = options.weights or _weights_at_hand()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    drawn = out / "drawn"
+    _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
+    healthy = options.photos or drawn / "train/good"
+    _run(
+        "resad-indexer", "build", healthy, "--root", out / "indexes", "--name", "demo",
+        "--backbone", _BACKBONE, "--weights", weights, "--size", "384", "--coreset", "0.05",
+    )  # fmt: skip
+    _run("resad-indexer", "verify", out / "indexes/demo")
+    _run("resad-indexer", "evaluate", out / "indexes/demo", "--data", drawn, "--json", out / "figures.json")
+    with _service(out / "indexes") as url:
+        _run(
+            "resad-client", "score", drawn / "test", "--url", url,
+            "--json", out / "answers", "--overlays", out / "pictures",
+        )  # fmt: skip
+        _contact_sheet(sorted((out / "pictures").rglob("*.png")), out / "pictures.png")
+        photo = min((drawn / "test/lesion").glob("*.jpg"))
+        _say_what_is_where(out, url, photo, untrained=weights == _UNTRAINED)
+        if options.stay:
+            _wait_for_interrupt()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything; replaced")
+    parser.add_argument("--photos", type=Path, help="your own healthy photographs to build from")
+    parser.add_argument("--weights", help=f"weights of {_BACKBONE}: a file, or imagenet1k_v1")
+    parser.add_argument("--stay", action="store_true", help="leave the service running until Ctrl-C")
+    return parser.parse_args()
+
+
+def _weights_at_hand() -> str:
+    """ImageNet weights if torchvision has them here or can fetch them, else an untrained trunk."""
+    named = get_model_weights(_BACKBONE)["IMAGENET1K_V1"]
+    if (Path(torch.hub.get_dir()) / "checkpoints" / Path(named.url).name).is_file():
+        return "imagenet1k_v1"
+    try:
+        with urllib.request.urlopen(named.url, timeout=_SECONDS_TO_TRY):
+            return "imagenet1k_v1"
+    except OSError:
+        return _UNTRAINED
+
+
+def _run(program: str, *arguments: object) -> None:
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ {program} {' '.join(words)}", flush=True)
+    done = subprocess.run((_BIN / program, *words), check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+@contextmanager
+def _service(root: Path) -> Iterator[str]:
+    """The address of a service on a free port, once it is ready; stopped in the end."""
+    print(f"\n$ resad-service --root {root} --port 0 &", flush=True)
+    process = subprocess.Popen(
+        (_BIN / "resad-service", "--root", root, "--port", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        print(line, flush=True)
+        url = next((word for word in line.split() if word.startswith("http://")), "")
+        _wait_until_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except (OSError, ValueError):
+            time.sleep(0.2)
+    sys.exit("the service did not become ready")
+
+
+def _contact_sheet(paths: list[Path], target: Path) -> None:
+    """All pictures in two columns: healthy photographs first."""
+    pictures = [_narrowed(path) for path in paths]
+    row_height = max(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (2 * _PANEL_WIDTH, row_height * ((len(pictures) + 1) // 2)))
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % 2 * _PANEL_WIDTH, number // 2 * row_height))
+    sheet.save(target)
+
+
+def _narrowed(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        height = round(picture.height * _PANEL_WIDTH / picture.width)
+        return picture.convert("RGB").resize((_PANEL_WIDTH, height))
+
+
+def _say_what_is_where(out: Path, url: str, photo: Path, *, untrained: bool) -> None:
+    print(f"\npictures:  {out / 'pictures.png'} (all), {out / 'pictures'} (each)\nanswers:   {out / 'answers'}")
+    print(f"by hand:   curl -H 'Content-Type: image/jpeg' --data-binary @{photo} {url}/v1/score")
+    print(f"contract:  {url}/docs (while the service runs: make serve)")
+    if untrained:
+        print(
+            "NOTE: no trained weights were at hand and none could be downloaded, so the trunk was UNTRAINED: "
+            "every step is real, the maps mean little.\n"
+            "      With your own: make demo WEIGHTS=resnet18.pth PHOTOS=folder"
+        )
+
+
+def _wait_for_interrupt() -> None:
+    print("serving; Ctrl-C stops", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    main()

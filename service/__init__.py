@@ -1,0 +1,1 @@
+"""Online: upload -> prepare -> backbone -> ReSC -> search -> map -> response.  Command line: `resad-service`."""

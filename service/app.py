@@ -1,0 +1,80 @@
+"""`create_app(settings)`: the parts, the calls, and what becomes of errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from resad.errors import PhotoError
+from resad.result import INTENDED_USE
+from resad.runtime import package_version
+from service import operator_routes, page, problems, routes
+from service.examples import with_examples
+from service.exchange import Exchange, request_id
+from service.house import House, build_house
+from service.problems import Refusal, problem_response, refusal
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it begins to load indexes when it is started.
+
+    Raises `SettingError` for a device that is not there.
+    """
+    house = build_house(settings)
+    # FastAPI's own /docs loads its scripts from elsewhere; a hospital's network has no elsewhere.
+    app = FastAPIOffline(
+        title="ReSAD",
+        summary="Anomaly maps for fundus photographs, from healthy photographs alone.",
+        description=INTENDED_USE,
+        version=package_version(),
+        redoc_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation,
+    )
+    app.state.house = house
+    for router in (routes.router, operator_routes.router, page.router):
+        app.include_router(router)
+    for error in (Refusal, PhotoError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, _answered)
+    app.add_middleware(Exchange, metrics=house.metrics)
+    app.openapi_schema = with_examples(app.openapi())
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    house: House = app.state.house
+    house.open()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(house.close)
+
+
+async def _answered(request: Request, error: Exception) -> Response:
+    number = request_id(request)
+    if isinstance(error, HTTPException):
+        error = _of_the_framework(error)
+    elif isinstance(error, RequestValidationError):
+        error = Refusal(problems.INVALID_REQUEST, problems.faults(error.errors()))
+    return problem_response(refusal(error, number), number)
+
+
+def _of_the_framework(error: HTTPException) -> Refusal:
+    headers = error.headers or {}
+    if error.status_code == problems.WRONG_METHOD.status:
+        return Refusal(problems.WRONG_METHOD, f"allowed here: {headers.get('Allow', 'another one')}", headers)
+    if error.status_code == problems.NOT_FOUND.status:
+        return Refusal(problems.NOT_FOUND, problems.NOT_FOUND.example, headers)
+    kind = problems.Kind("refused", "Refused", error.status_code, "")
+    return Refusal(kind, "the request cannot be answered", headers)
+
+
+def _operation(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,110 @@
+"""The command line `resad-service`.
+
+Exit codes: 0 stopped when told to; 1 a bug; 2 the operator's to mend, with one line that says what.
+"""
+
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import torch
+import typer
+import uvicorn
+from rich.console import Console
+
+from resad import runtime
+from resad.errors import ResadError, SettingError
+from service.app import create_app
+from service.settings import Settings, read_settings
+
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_out = Console()
+_err = Console(stderr=True)
+
+
+@cli.command()
+def serve(
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the indexes.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless given.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; 8000 unless given.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto unless given.")] = None,
+    index: Annotated[str | None, typer.Option(help="Index that answers where a call names none.")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="Photographs accepted at once; 64 unless given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photographs scored together; 4 unless given.")] = None,
+    batch_wait_ms: Annotated[float | None, typer.Option(help="Wait of a batch for more; 0 unless given.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds for an answer; 30 unless given.")] = None,
+    drain_s: Annotated[int | None, typer.Option(help="Seconds to finish in; 30 unless given.")] = None,
+    decode_workers: Annotated[int | None, typer.Option(help="Decoding threads; 2 unless given.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores that torch computes on; all unless given.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of one photograph; 25000000 unless given.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Of one photograph; 80000000 unless given.")] = None,
+    max_photos: Annotated[int | None, typer.Option(help="In one request; 32 unless given.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
+) -> None:
+    """Serve the indexes under ROOT. Research use only, not for diagnosis.
+
+    Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. RESAD_ADMIN_KEY has no option.
+    """
+    settings = read_settings(
+        root=root, host=host, port=port, device=device, index=index, queue_size=queue_size,
+        batch_size=batch_size, batch_wait_ms=batch_wait_ms, deadline_s=deadline_s, drain_s=drain_s,
+        decode_workers=decode_workers, threads=threads, max_bytes=max_bytes, max_pixels=max_pixels,
+        max_photos=max_photos, insecure=insecure or None,
+    )  # fmt: skip
+    if not settings.root.is_dir():
+        raise SettingError(f"{settings.root} is no folder; --root names the one that holds the indexes")
+    _configure_process(settings)
+    app = create_app(settings)
+    with _listen(settings.host, settings.port) as listening:
+        # uvicorn stops gracefully, then raises the signal again for whoever listened before.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+        started = f"resad-service: {_address(listening)} (docs at /docs)"
+        _out.print(started, highlight=False, soft_wrap=True, markup=False)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=settings.drain_s
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _configure_process(settings: Settings) -> None:
+    runtime.configure("exact")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It repeats bytes of the uploads that it cannot parse.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def main() -> None:
+    """Entry point of `resad-service`."""
+    try:
+        cli(standalone_mode=True)
+    except (ResadError, OSError) as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    _err.print(f"resad-service: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(2)

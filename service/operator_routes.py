@@ -1,0 +1,127 @@
+"""The calls of those who run the service: indexes, metrics."""
+
+import asyncio
+import secrets
+from dataclasses import asdict
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from service import problems
+from service.house import House
+from service.metrics import MEDIA_TYPE
+from service.problems import INVALID_REQUEST, Refusal, documented, faults
+from service.registry import Served
+from service.routes import In
+from service.schemas import Activation, IndexDetail, IndexList, IndexSummary
+from service.uploads import read_body
+
+router: Final = APIRouter()
+_BODY_LIMIT: Final = 4096
+_LIST: Final = TypeAdapter(IndexList)
+_DETAIL: Final = TypeAdapter(IndexDetail)
+
+Name = Annotated[str, Path(description="As in `GET /v1/indexes`.")]
+
+
+@router.get("/v1/indexes", summary="What is served", response_model=IndexList, responses=documented(()))
+async def indexes(house: In) -> Response:
+    """Every index under the root, with the version that answers."""
+    found = tuple(_summary(house, entry) for entry in house.registry.served.values())
+    return Response(_LIST.dump_json(IndexList(found)), media_type="application/json")
+
+
+@router.get(
+    "/v1/indexes/{name}",
+    summary="One index",
+    response_model=IndexDetail,
+    responses=documented((problems.UNKNOWN_INDEX, INVALID_REQUEST, problems.NOT_READY)),
+)
+async def index(house: In, name: Name) -> Response:
+    """With its manifest, its calibration, its versions, and why one of them is not live."""
+    return await _detail(house, house.registry.get(name))
+
+
+@router.put(
+    "/v1/indexes/{name}/current",
+    summary="Make a version live",
+    response_model=IndexDetail,
+    responses=documented(
+        (
+            problems.MALFORMED_UPLOAD,
+            problems.KEY_NEEDED,
+            problems.CALL_OFF,
+            problems.UNKNOWN_INDEX,
+            problems.UNKNOWN_VERSION,
+            problems.READ_ONLY,
+            problems.INDEX_INVALID,
+            problems.UPLOAD_TOO_LARGE,
+            problems.UNSUPPORTED,
+            INVALID_REQUEST,
+            problems.NOT_READY,
+        )
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": Activation.model_json_schema()}},
+        }
+    },
+)
+async def activate(request: Request, house: In, name: Name) -> Response:
+    """Verifies the version, then writes CURRENT; every service that watches the same volume follows.
+
+    Needs the key that the service was started with as `Authorization: Bearer KEY`.
+    """
+    _only_admins(request, house)
+    body = await read_body(request, _BODY_LIMIT, problems.UPLOAD_TOO_LARGE)
+    try:
+        wanted = Activation.model_validate_json(body)
+    except ValidationError as error:
+        raise Refusal(INVALID_REQUEST, faults(error.errors(include_url=False))) from error
+    entry = await asyncio.to_thread(house.registry.activate, name, wanted.version)
+    return await _detail(house, entry)
+
+
+@router.get(
+    "/metrics",
+    summary="For Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(())},
+)
+async def metrics(house: In) -> Response:
+    """Requests, queue, batches, seconds per stage, versions."""
+    return Response(house.metrics.text(), media_type=MEDIA_TYPE)
+
+
+def _only_admins(request: Request, house: House) -> None:
+    key = house.settings.admin_key
+    if key is None:
+        raise Refusal(problems.CALL_OFF, problems.CALL_OFF.example)
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    expected = key.get_secret_value().encode()
+    if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), expected):
+        raise Refusal(problems.KEY_NEEDED, problems.KEY_NEEDED.example, {"WWW-Authenticate": "Bearer"})
+
+
+async def _detail(house: House, entry: Served) -> Response:
+    versions = await asyncio.to_thread(house.registry.versions, entry.name)
+    manifest = entry.live.manifest if entry.live else None
+    detail = IndexDetail(**asdict(_summary(house, entry)), versions=versions, manifest=manifest)
+    return Response(_DETAIL.dump_json(detail), media_type="application/json")
+
+
+def _summary(house: House, entry: Served) -> IndexSummary:
+    manifest = entry.live.manifest if entry.live else None
+    return IndexSummary(
+        name=entry.name,
+        default=entry.name == house.registry.default,
+        state="serving" if manifest else "failed" if entry.fault else "loading",
+        fault=entry.fault,
+        version=manifest.version if manifest else None,
+        fingerprint=manifest.fingerprint if manifest else None,
+        backbone=manifest.config.backbone.name if manifest else None,
+        photos=manifest.counts.photos if manifest else None,
+        memories=manifest.counts.memories if manifest else None,
+    )

@@ -1,0 +1,159 @@
+"""bytes -> prepare -> worker -> assemble -> map -> answer: the online sentence, each step on its own threads."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from resad.config import PhotoLimits
+from resad.detector import Detection
+from resad.loaded_index import LoadedIndex
+from resad.preparation import PreparedPhoto, prepare
+from resad.result import Result, Timings, assemble
+from service.admission import Admission
+from service.maps import MapType, data_url, encoded_map, encoded_overlay
+from service.metrics import Metrics
+from service.problems import DEADLINE, Problem, Refusal, refusal
+from service.schemas import MapQuery, Results, ScoreQuery
+from service.uploads import Upload
+from service.worker import Worker
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A photograph, what was measured on it, and what is said of it."""
+
+    photo: PreparedPhoto
+    detection: Detection
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Scores on the worker, decodes and encodes on a bounded pool, keeps the deadline and the queue's limit."""
+
+    worker: Worker
+    pool: Executor
+    admission: Admission
+    metrics: Metrics
+    limits: PhotoLimits
+    deadline_s: float
+
+    async def score(
+        self, request: Request, upload: Upload, loaded: LoadedIndex, asked: ScoreQuery, request_id: str
+    ) -> Result | Results:
+        """The answer of `POST /v1/score`.
+
+        Raises `Refusal` (429, 503, 504), `ClientDisconnect` once nobody waits, and `PhotoError` for a photograph
+        that came alone; among several, each has its own problem.
+        """
+        if not upload.several:
+            data = upload.only()
+            return await self._in_time(request, 1, lambda: self._result(data, loaded, asked, request_id))
+
+        async def all_of_them() -> Results:
+            slots = (self._slot(photo, loaded, asked, request_id) for photo in upload.photos)
+            return Results(tuple(await asyncio.gather(*slots)))
+
+        return await self._in_time(request, len(upload.photos), all_of_them)
+
+    async def anomaly_map(
+        self, request: Request, data: bytes, loaded: LoadedIndex, asked: MapQuery, kind: MapType
+    ) -> bytes:
+        """The answer of `POST /v1/anomaly-map`; raises as `score` does for a photograph that came alone."""
+
+        async def drawn() -> bytes:
+            scored = await self._scored(data, loaded, asked.fpr, 0, None)
+            if asked.style == "overlay":
+                return await self._overlay(data, scored, loaded, asked.size)
+            return await self._map(kind, scored, loaded, asked.size)
+
+        return await self._in_time(request, 1, drawn)
+
+    async def _in_time(
+        self, request: Request, photos: int, work: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        """`work` with places in the queue, until the deadline, while its caller is there; else it is dropped."""
+        with self.admission.places(photos):
+            task, gone = asyncio.create_task(work()), asyncio.create_task(_disconnected(request))
+            try:
+                await asyncio.wait({task, gone}, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    return task.result()
+                if gone.done():
+                    raise ClientDisconnect
+                raise Refusal(DEADLINE, f"no answer within {self.deadline_s:g} s")
+            finally:
+                task.cancel()
+                gone.cancel()
+
+    async def _slot(
+        self, photo: bytes | Refusal, loaded: LoadedIndex, asked: ScoreQuery, request_id: str
+    ) -> Result | Problem:
+        try:
+            if isinstance(photo, Refusal):
+                raise photo
+            return await self._result(photo, loaded, asked, request_id)
+        except Exception as error:
+            return refusal(error, request_id).problem(request_id)
+
+    async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, request_id: str) -> Result:
+        began = time.perf_counter()
+        scored = await self._scored(data, loaded, asked.fpr, asked.evidence, request_id)
+        match asked.map:
+            case "none":
+                url = None
+            case "png":
+                url = data_url(await self._map("image/png", scored, loaded, asked.size))
+            case "overlay":
+                url = data_url(await self._overlay(data, scored, loaded, asked.size))
+        timings = Timings(scored.result.timings_ms.decode, 1e3 * (time.perf_counter() - began))
+        return replace(scored.result, map=url, timings_ms=timings)
+
+    async def _scored(
+        self, data: bytes, loaded: LoadedIndex, fpr: float, evidence: int, request_id: str | None
+    ) -> Scored:
+        preparation = loaded.manifest.config.preparation
+        began = time.perf_counter()
+        photo = await self._pooled("decode", lambda: prepare(data, preparation, self.limits))
+        decoded = time.perf_counter()
+        timings = Timings(1e3 * (decoded - began), 0.0)
+
+        def finish(detection: Detection) -> Scored:
+            # On the worker's thread, because evidence is searched for in the memory bank.
+            result = assemble(
+                photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings, request_id=request_id
+            )
+            return Scored(photo, detection, result)
+
+        scored = await asyncio.wrap_future(self.worker.detect(loaded.detector, photo, finish))
+        self.metrics.stage("score", time.perf_counter() - decoded)
+        return scored
+
+    async def _map(self, kind: MapType, scored: Scored, loaded: LoadedIndex, size: int | None) -> bytes:
+        frame, manifest = scored.photo.frame, loaded.manifest
+        return await self._pooled("render", lambda: encoded_map(kind, scored.detection, frame, manifest, size))
+
+    async def _overlay(self, data: bytes, scored: Scored, loaded: LoadedIndex, size: int | None) -> bytes:
+        detection, frame, result = scored.detection, scored.photo.frame, scored.result
+        return await self._pooled(
+            "render",
+            lambda: encoded_overlay(data, self.limits, detection, frame, result, loaded.manifest, size),
+        )
+
+    async def _pooled(self, stage: str, work: Callable[[], Answer]) -> Answer:
+        began = time.perf_counter()
+        answer = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        self.metrics.stage(stage, time.perf_counter() - began)
+        return answer
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

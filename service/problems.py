@@ -1,0 +1,137 @@
+"""Every error a caller can get, as a problem document (RFC 9457, `application/problem+json`)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as model
+from starlette.responses import Response
+
+from resad.errors import NotAFundusPhoto, PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
+
+_log: Final = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+@model(frozen=True)
+class Problem:
+    """Why there is no answer.  type: what kind, for programs.  detail: this case, for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem; `example` is a detail as it may stand in one."""
+
+    slug: str
+    title: str
+    status: int
+    example: str
+
+
+MALFORMED_UPLOAD: Final = Kind("malformed-upload", "Malformed upload", 400, "the body is empty")
+KEY_NEEDED: Final = Kind("key-needed", "Key needed", 401, "this call takes Authorization: Bearer KEY")
+CALL_OFF: Final = Kind("call-off", "Call switched off", 403, "set RESAD_ADMIN_KEY for the service to allow it")
+NOT_FOUND: Final = Kind("not-found", "Not found", 404, "there is no such address")
+UNKNOWN_INDEX: Final = Kind("unknown-index", "Unknown index", 404, "no index 'eyes'; there is: idrid")
+UNKNOWN_VERSION: Final = Kind("unknown-version", "Unknown version", 404, "idrid has no such version")
+WRONG_METHOD: Final = Kind("method-not-allowed", "Method not allowed", 405, "allowed here: GET")
+NOT_ACCEPTABLE: Final = Kind(
+    "not-acceptable", "Not acceptable", 406, "maps come as image/png, image/tiff, application/x-npy"
+)
+UPLOAD_SLOW: Final = Kind("upload-slow", "Upload too slow", 408, "the body did not arrive within 60 s")
+READ_ONLY: Final = Kind("read-only", "Volume read-only", 409, "CURRENT cannot be written here")
+INDEX_INVALID: Final = Kind("index-invalid", "Index invalid", 409, "memory_bank.faiss is missing")
+PHOTO_TOO_LARGE: Final = Kind("photo-too-large", "Photograph too large", 413, "31.2 MB, the limit is 25 MB")
+UPLOAD_TOO_LARGE: Final = Kind("upload-too-large", "Upload too large", 413, "120.0 MB, the limit is 100 MB")
+UNSUPPORTED: Final = Kind("photo-unsupported", "Type not taken", 415, "the file is GIF; JPEG, PNG, TIFF are taken")
+PHOTO_UNREADABLE: Final = Kind("photo-unreadable", "Photograph unreadable", 422, "not an image, or a damaged one")
+NOT_FUNDUS: Final = Kind("not-a-fundus-photo", "Not a fundus photograph", 422, "no field of view is left")
+INVALID_REQUEST: Final = Kind("invalid-request", "Invalid request", 422, "fpr: input should be less than 1")
+INDEX_NOT_NAMED: Final = Kind("index-not-named", "Index not named", 422, "several are served: add index=NAME")
+BUSY: Final = Kind("busy", "Too many photographs waiting", 429, "64 are waiting, the limit is 64; retry in 9 s")
+INTERNAL: Final = Kind("internal", "Internal error", 500, "the log has more under this request_id")
+NOT_LIVE: Final = Kind("not-live", "Not alive", 503, "the thread that scores has died; restart the service")
+NOT_READY: Final = Kind("not-ready", "Not ready", 503, "idrid: loading")
+OUT_OF_MEMORY: Final = Kind("out-of-memory", "Out of memory", 503, "the device's memory is full; retry later")
+DEADLINE: Final = Kind("deadline", "Deadline passed", 504, "no answer within 30 s")
+
+_OF_ERRORS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
+    (PhotoTooLarge, PHOTO_TOO_LARGE),
+    (PhotoUnsupported, UNSUPPORTED),
+    (NotAFundusPhoto, NOT_FUNDUS),
+    (PhotoUnreadable, PHOTO_UNREADABLE),
+)
+_PROBLEM: Final = TypeAdapter(Problem)
+
+
+class Refusal(Exception):
+    """Ends a request with a problem document.
+
+    Args:
+        detail: this case, for people; nothing of the machine in it.
+        headers: to send along.
+    """
+
+    def __init__(self, kind: Kind, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = headers or {}
+
+    def problem(self, request_id: str | None) -> Problem:
+        """As the document."""
+        kind = self.kind
+        return Problem(f"urn:resad:problem:{kind.slug}", kind.title, kind.status, self.detail, request_id)
+
+
+def refusal(error: Exception, request_id: str) -> Refusal:
+    """What a caller is told of `error`; of one that nobody foresaw, no more than where the log has it."""
+    if isinstance(error, Refusal):
+        return error
+    for error_type, kind in _OF_ERRORS:
+        if isinstance(error, error_type):
+            return Refusal(kind, str(error))
+    _log.error("request %s failed", request_id, exc_info=error)
+    return Refusal(INTERNAL, INTERNAL.example)
+
+
+def problem_response(refused: Refusal, request_id: str | None) -> Response:
+    """The answer."""
+    body = _PROBLEM.dump_json(refused.problem(request_id))
+    return Response(body, refused.kind.status, dict(refused.headers), MEDIA_TYPE)
+
+
+def faults(errors: Sequence[Any]) -> str:
+    """Each fault of a validation by pydantic, its place and reason, without the value that was sent."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in errors)
+
+
+def documented(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
+    """`kinds`, and the one that any call may meet, for OpenAPI: by status, with an example each."""
+    kinds = (*kinds, INTERNAL)
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({kind.status for kind in kinds}):
+        some = [kind for kind in kinds if kind.status == status]
+        examples = {kind.slug: {"summary": kind.title, "value": _example(kind)} for kind in some}
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+        answers[status] = {
+            "description": " / ".join(kind.title for kind in some),
+            "content": {MEDIA_TYPE: content},
+        }
+    if BUSY.status in answers:
+        seconds = {"description": "Seconds, from the measured rate.", "schema": {"type": "integer", "minimum": 1}}
+        answers[BUSY.status]["headers"] = {"Retry-After": seconds}
+    return answers
+
+
+def _example(kind: Kind) -> Any:
+    return _PROBLEM.dump_python(Refusal(kind, kind.example).problem("01KAPW6ZT0Q8V4M2N5E7R9X3YB"), mode="json")

@@ -1,0 +1,139 @@
+"""The calls: HTTP on the one side, the pipeline and the registry on the other."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import TypeAdapter
+
+from resad.loaded_index import LoadedIndex
+from resad.result import Result
+from service import problems
+from service.exchange import request_id
+from service.house import House
+from service.maps import MAP_TYPES, negotiate
+from service.problems import documented
+from service.schemas import Health, MapQuery, Results, ScoreQuery
+from service.uploads import MULTIPART, PART, PHOTO_TYPES, read_upload
+
+router: Final = APIRouter()
+_ANSWER: Final[TypeAdapter[Result | Results]] = TypeAdapter(Result | Results)
+
+_UPLOAD: Final = (
+    problems.MALFORMED_UPLOAD,
+    problems.UNKNOWN_INDEX,
+    problems.UPLOAD_SLOW,
+    problems.PHOTO_TOO_LARGE,
+    problems.UPLOAD_TOO_LARGE,
+    problems.UNSUPPORTED,
+    problems.PHOTO_UNREADABLE,
+    problems.NOT_FUNDUS,
+    problems.INVALID_REQUEST,
+    problems.INDEX_NOT_NAMED,
+    problems.BUSY,
+    problems.NOT_READY,
+    problems.NOT_LIVE,
+    problems.OUT_OF_MEMORY,
+    problems.DEADLINE,
+)
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_ONE_PHOTO: Final[dict[str, Any]] = dict.fromkeys(PHOTO_TYPES, _BINARY)
+_SEVERAL: Final[dict[str, Any]] = {
+    "schema": {
+        "type": "object",
+        "required": [PART],
+        "properties": {PART: {"type": "array", "minItems": 1, "items": _BINARY["schema"]}},
+    },
+    "encoding": {PART: {"contentType": ", ".join(PHOTO_TYPES)}},
+}
+
+
+def _house(request: Request) -> House:
+    house: House = request.app.state.house
+    return house
+
+
+In = Annotated[House, Depends(_house)]
+Id = Annotated[str, Depends(request_id)]
+
+
+@router.post(
+    "/v1/score",
+    summary="Score one photograph, or several",
+    response_model=Result | Results,
+    responses={
+        200: {
+            "description": "One result for a photograph as the body; a list, in order, for a multipart.",
+        },
+        **documented(_UPLOAD),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {**_ONE_PHOTO, MULTIPART: _SEVERAL}}},
+)
+async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQuery, Query()]) -> Response:
+    """The photograph is the body; or a multipart's parts named `photo` are, and each has its own answer.
+
+    Nothing that is uploaded is kept. Research use only, not for diagnosis.
+    """
+    loaded = _welcome(house, asked.index)
+    upload = await read_upload(request, house.settings, several=True)
+    answer = await house.pipeline.score(request, upload, loaded, asked, number)
+    return Response(_ANSWER.dump_json(answer), media_type="application/json")
+
+
+@router.post(
+    "/v1/anomaly-map",
+    summary="The anomaly map of one photograph",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "By `Accept`: 16 bits on the index's absolute scale (or `style=overlay`), or float32 "
+            "feature distances. PNG and TIFF state their scale, unit and fingerprint inside.",
+            "content": dict.fromkeys(MAP_TYPES, _BINARY),
+            "headers": {
+                "Resad-Index": {"description": "NAME/VERSION", "schema": {"type": "string"}},
+                "Resad-Full-Scale": {
+                    "description": "The distance at which the scale ends.",
+                    "schema": {"type": "number"},
+                },
+            },
+        },
+        **documented((problems.NOT_ACCEPTABLE, *_UPLOAD)),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": _ONE_PHOTO}},
+)
+async def anomaly_map(request: Request, house: In, asked: Annotated[MapQuery, Query()]) -> Response:
+    """The map in the photograph's own frame, at its size or smaller."""
+    kind = negotiate(",".join(request.headers.getlist("accept")), overlay=asked.style == "overlay")
+    loaded = _welcome(house, asked.index)
+    upload = await read_upload(request, house.settings, several=False)
+    body = await house.pipeline.anomaly_map(request, upload.only(), loaded, asked, kind)
+    manifest = loaded.manifest
+    scale = {
+        "Resad-Index": f"{manifest.name}/{manifest.version}",
+        "Resad-Full-Scale": str(manifest.calibration.full_scale),
+        "Vary": "Accept",
+    }
+    return Response(body, headers=scale, media_type=kind)
+
+
+@router.get("/livez", summary="Whether the service works", responses=documented((problems.NOT_LIVE,)))
+async def livez(house: In) -> Health:
+    """503 once the thread that scores has died: restart the service."""
+    if not house.worker.alive:
+        raise problems.Refusal(problems.NOT_LIVE, problems.NOT_LIVE.example)
+    return Health("live")
+
+
+@router.get("/readyz", summary="Whether every index answers", responses=documented((problems.NOT_READY,)))
+async def readyz(house: In) -> Health:
+    """200 once every live index is loaded and its probe photograph scores as when it was built."""
+    missing = house.registry.not_ready()
+    if missing is not None:
+        raise problems.Refusal(problems.NOT_READY, missing)
+    return Health("ready")
+
+
+def _welcome(house: House, index: str | None) -> LoadedIndex:
+    """What can be said before the body is read: which index answers, and whether there is room."""
+    loaded = house.registry.find(index)
+    house.admission.check()
+    return loaded

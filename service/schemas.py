@@ -1,0 +1,105 @@
+"""What calls take and give, beside `resad.result.Result`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from resad.manifest import Manifest
+from resad.result import Result
+from service.problems import Problem
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: Annotated[
+        str | None,
+        Field(max_length=64, description="Name of the index; not needed where there is one, or a default."),
+    ] = None
+    # From 1e-6: no index has the million photographs that a smaller rate needs.
+    fpr: Annotated[
+        float, Field(ge=1e-6, lt=1, description="False-positive rate of the verdict and of findings.")
+    ] = 0.05
+    size: Annotated[
+        int | None,
+        Field(ge=16, le=65_536, description="Longer side of a map, px, if shorter than the photo's."),
+    ] = None
+
+
+class ScoreQuery(_Asked):
+    """Query of `POST /v1/score`."""
+
+    map: Annotated[
+        Literal["none", "png", "overlay"],
+        Field(description="Put into the answer as a data URL: the 16-bit map, or a picture of it."),
+    ] = "none"
+    evidence: Annotated[int, Field(ge=0, le=50, description="Healthy patches listed per finding.")] = 3
+    eye: Annotated[
+        Literal["left", "right"] | None,
+        Field(description="Which eye, where it is known; for places in words, which come later."),
+    ] = None
+
+
+class MapQuery(_Asked):
+    """Query of `POST /v1/anomaly-map`."""
+
+    style: Annotated[
+        Literal["map", "overlay"],
+        Field(description="The map on the absolute scale, or a picture of it over the photograph."),
+    ] = "map"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Answers in the order of the parts."""
+
+    results: tuple[Result | Problem, ...]
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """An index that is served; what follows `state` is null until a version is loaded.
+
+    fault: why the version that CURRENT names is not the one that answers.
+    """
+
+    name: str
+    default: bool
+    state: Literal["loading", "serving", "failed"]
+    fault: str | None
+    version: str | None
+    fingerprint: str | None
+    backbone: str | None
+    photos: int | None
+    memories: int | None
+
+
+@dataclass(frozen=True)
+class IndexList:
+    """All indexes under the root."""
+
+    indexes: tuple[IndexSummary, ...]
+
+
+@dataclass(frozen=True)
+class IndexDetail(IndexSummary):
+    """versions: on the disk, oldest first.  manifest: of the version that answers, calibration included."""
+
+    versions: tuple[str, ...]
+    manifest: Manifest | None
+
+
+class Activation(BaseModel):
+    """Body of `PUT /v1/indexes/{name}/current`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+@dataclass(frozen=True)
+class Health:
+    """A good answer of a probe."""
+
+    status: Literal["live", "ready"]

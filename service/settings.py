@@ -1,0 +1,101 @@
+"""What the service is told once, at its start: by `RESAD_*` variables, or by the command line, which wins."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resad.config import PhotoLimits
+from resad.errors import SettingError
+
+_LIMITS: Final = PhotoLimits()
+_PILLOW_ALARM: Final = 89_478_485
+"""Pixels at which Pillow itself begins to refuse."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the service, with its unit; the variable is `RESAD_` and the name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="RESAD_", frozen=True, extra="forbid")
+
+    root: Path
+    """Folder that holds the indexes."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes a free one."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    index: str | None = None
+    """Which index answers where a call names none; with a single index, that one does."""
+    insecure: bool = False
+    """Allow an address that others can reach, although callers are not checked yet."""
+    admin_key: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Allows `PUT /v1/indexes/NAME/current`.  Not on the command line, where others could read it."""
+
+    max_bytes: Annotated[int, Field(gt=0)] = _LIMITS.max_bytes
+    """Of one photograph."""
+    max_request_bytes: Annotated[int, Field(gt=0)] = 4 * _LIMITS.max_bytes
+    """Of a request with several photographs."""
+    max_pixels: Annotated[int, Field(gt=0, le=_PILLOW_ALARM)] = _LIMITS.max_pixels
+    """Of one photograph, width times height."""
+    max_photos: Annotated[int, Field(gt=0)] = 32
+    """In one request; never more than the queue holds."""
+    queue_size: Annotated[int, Field(gt=0)] = 64
+    """Photographs accepted and not yet answered; more are refused with 429."""
+    batch_size: Annotated[int, Field(gt=0)] = 4
+    """Photographs scored together, at most; 4 at 784 px with 1536 channels take a few GB."""
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 0.0
+    """How long a batch that is not full waits for more.  Photographs gather while the batch before is scored,
+    so that waiting pays only on a device that hardly notices a larger batch."""
+    upload_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a request's body may take to arrive."""
+    deadline_s: Annotated[float, Field(gt=0)] = 30.0
+    """From the body's arrival to the answer."""
+    drain_s: Annotated[int, Field(ge=0)] = 30
+    """How long accepted requests may take once the service is told to stop."""
+    decode_workers: Annotated[int, Field(gt=0)] = 2
+    """Threads that decode photographs and encode maps."""
+    threads: Annotated[int, Field(gt=0)] | None = None
+    """Cores that torch computes on; all unless given."""
+    poll_s: Annotated[float, Field(gt=0)] = 1.0
+    """How often CURRENT of every index is looked at."""
+
+    @model_validator(mode="after")
+    def _only_here_unless_told(self) -> Self:
+        if not (self.insecure or is_loopback(self.host)):
+            raise SettingError(
+                f"host {self.host}: others can reach it, and this version does not check who calls (API keys come "
+                "later); keep to 127.0.0.1 behind a proxy that does, or add --insecure"
+            )
+        return self
+
+    @property
+    def photo_limits(self) -> PhotoLimits:
+        """What is refused before it is decoded."""
+        return PhotoLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
+
+    @property
+    def photos_at_once(self) -> int:
+        """In one request: more than the queue's places could never be accepted."""
+        return min(self.max_photos, self.queue_size)
+
+
+def read_settings(**given: Any) -> Settings:
+    """The variables, with what was `given` (and is not None) before them; raises `SettingError`, one line."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        option = name.replace("_", "-")
+        raise SettingError(f"{name}: {fault['msg']} (--{option} or RESAD_{name.upper()})") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

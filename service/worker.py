@@ -1,0 +1,205 @@
+"""One thread owns torch and FAISS; photographs that wait together are scored together.
+
+A GPU index must not be used from two threads, and one batch at a time is as fast as a device gets.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import torch
+
+from resad import runtime
+from resad.detector import Detection, Detector
+from resad.preparation import PreparedPhoto
+from service.problems import NOT_LIVE, OUT_OF_MEMORY, Refusal
+
+Answer = TypeVar("Answer")
+
+_log: Final = logging.getLogger(__name__)
+_RECENT: Final = 0.2
+"""Weight of the newest batch in the measured rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was taken from the queue at once.  dropped: photographs nobody waited for any more."""
+
+    scored: int
+    dropped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Photo:
+    detector: Detector
+    photo: PreparedPhoto
+    finish: Callable[[Detection], Any]
+    future: Future[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    run: Callable[[], Any]
+    future: Future[Any]
+
+
+class Worker:
+    """The thread and its queue, which `Admission` bounds.
+
+    Args:
+        batch_size: photographs scored together, at most.
+        batch_wait: seconds that a batch that is not full waits for more.
+        observe: told of every batch, on the worker's thread.
+    """
+
+    def __init__(self, batch_size: int, batch_wait: float, observe: Callable[[Batch], None]) -> None:
+        self.seconds_per_photo = 1.0
+        self._batch_size = batch_size
+        self._batch_wait = batch_wait
+        self._observe = observe
+        self._queue: deque[_Photo | _Task] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Finish what is queued, for at most so long; what comes later is refused."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(seconds)
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything will still be scored."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Photographs and tasks that nobody has begun."""
+        return len(self._queue)
+
+    def detect(
+        self, detector: Detector, photo: PreparedPhoto, finish: Callable[[Detection], Answer]
+    ) -> Future[Answer]:
+        """`finish` of the photograph's detection, both on the worker's thread; cancel it to have it dropped.
+
+        Fails with `Refusal` where the device's memory is too small, or the worker is gone.
+        """
+        future: Future[Answer] = Future()
+        self._put(_Photo(detector, photo, finish, future))
+        return future
+
+    def run(self, task: Callable[[], Answer]) -> Future[Answer]:
+        """What `task` returns, in its turn, on the worker's thread."""
+        future: Future[Answer] = Future()
+        self._put(_Task(task, future))
+        return future
+
+    def _put(self, work: _Photo | _Task) -> None:
+        with self._changed:
+            if self._closing:
+                raise Refusal(NOT_LIVE, "the service is stopping" if self.alive else NOT_LIVE.example)
+            self._queue.append(work)
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        try:
+            while (some := self._next()) is not None:
+                self._work(some)
+        except BaseException:
+            _log.critical("the thread that scores died", exc_info=True)
+        finally:
+            self._give_up()
+
+    def _next(self) -> list[_Photo | _Task] | None:
+        """The oldest work and, if it is a photograph, others for the same index; None when all is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._queue:
+                return None
+            first = self._queue[0]
+            if isinstance(first, _Task):
+                return [self._queue.popleft()]
+            if self._batch_wait:
+                self._changed.wait_for(
+                    lambda: len(self._queue) >= self._batch_size or self._closing, self._batch_wait
+                )
+            alike = [one for one in self._queue if isinstance(one, _Photo) and one.detector is first.detector]
+            batch = alike[: self._batch_size]
+            taken = set(map(id, batch))
+            self._queue = deque(one for one in self._queue if id(one) not in taken)
+            return list(batch)
+
+    def _work(self, some: Sequence[_Photo | _Task]) -> None:
+        began = time.perf_counter()
+        wanted = [one for one in some if one.future.set_running_or_notify_cancel()]
+        photos = [one for one in wanted if isinstance(one, _Photo)]
+        for task in wanted:
+            if isinstance(task, _Task):
+                _settle(task.future, task.run)
+        if photos:
+            runtime.configure(photos[0].detector.encoder.config.precision)
+            _score(photos)
+        seconds = time.perf_counter() - began
+        if photos:
+            self.seconds_per_photo += _RECENT * (seconds / len(photos) - self.seconds_per_photo)
+        if isinstance(some[0], _Photo):
+            self._observe(Batch(len(photos), len(some) - len(photos), seconds))
+
+    def _give_up(self) -> None:
+        """Nobody waits for what will never come."""
+        with self._changed:
+            self._closing = True
+            left, self._queue = self._queue, deque()
+        for work in left:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
+
+
+def _score(photos: Sequence[_Photo]) -> None:
+    """A batch that fails is halved: what one photograph does wrong, or asks of memory, is its own affair."""
+    found, full = None, False
+    try:
+        found = photos[0].detector.detect([one.photo for one in photos])
+    except torch.OutOfMemoryError:
+        full = True
+    except Exception as error:
+        if len(photos) == 1:
+            photos[0].future.set_exception(error)
+            return
+    # Out here, where the error is gone and with it what its frames held in memory.
+    if full:
+        torch.cuda.empty_cache()
+    if found is None and len(photos) == 1:
+        photos[0].future.set_exception(Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example))
+        return
+    if found is None:
+        half = len(photos) // 2
+        _score(photos[:half])
+        _score(photos[half:])
+        return
+    for one, detection in zip(photos, found, strict=True):
+        _settle(one.future, lambda one=one, detection=detection: one.finish(detection))  # type: ignore[misc]
+
+
+def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        answer = work()
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException:
+        future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
+        raise
+    else:
+        future.set_result(answer)

@@ -1,0 +1,79 @@
+"""One running service for the tests that change nothing of it, and photographs with their offline answers."""
+
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from resad.config import PhotoLimits
+from resad.detector import Detection
+from resad.loaded_index import LoadedIndex, load_index
+from resad.preparation import PreparedPhoto, prepare
+from resad.result import Result, Timings, assemble
+from tests.service.running import Served, served
+
+
+@pytest.fixture(scope="session")
+def root(small_index: Path) -> Path:
+    return small_index.parent
+
+
+@pytest.fixture(scope="session")
+def running(root: Path) -> Iterator[Served]:
+    with served(root) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def photos(drawn: Path) -> tuple[bytes, ...]:
+    """Healthy ones first."""
+    return tuple(
+        path.read_bytes() for kind in ("good", "lesion") for path in sorted(drawn.glob(f"test/{kind}/*.jpg"))
+    )
+
+
+@pytest.fixture(scope="session")
+def photo(photos: tuple[bytes, ...]) -> bytes:
+    """One with lesions."""
+    return photos[-1]
+
+
+@pytest.fixture(scope="session")
+def loaded(small_index: Path) -> LoadedIndex:
+    return load_index(small_index, torch.device("cpu"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offline:
+    photo: PreparedPhoto
+    detection: Detection
+    result: Result
+
+
+def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> Offline:
+    """As `resad-indexer score` does it."""
+    prepared = prepare(data, loaded.manifest.config.preparation, PhotoLimits())
+    detection = loaded.detector.detect([prepared])[0]
+    result = assemble(prepared, detection, loaded, fpr=fpr, evidence=3, timings=Timings(0.0, 0.0))
+    return Offline(prepared, detection, result)
+
+
+@pytest.fixture(scope="session")
+def offline(loaded: LoadedIndex, photo: bytes) -> Offline:
+    return score_offline(loaded, photo)
+
+
+@pytest.fixture(scope="session")
+def command() -> Path:
+    return Path(sys.executable).with_name("resad-service")
+
+
+def encoded(size: tuple[int, int], kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (90, 40, 20)).save(file, kind)
+    return file.getvalue()

@@ -1,0 +1,92 @@
+"""The service on a real socket, in this process so that its inside can be looked at, or in one of its own."""
+
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from service.app import create_app
+from service.house import House
+from service.settings import Settings
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    url: str
+    client: httpx.Client
+    house: House
+
+    def score(self, photo: bytes, **query: Any) -> httpx.Response:
+        return self.client.post("/v1/score", content=photo, headers=JPEG, params=query)
+
+    def metric(self, line: str) -> float:
+        found = re.search(rf"^{re.escape(line)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Nothing is scored in here."""
+        release, begun = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            release.wait(30)
+
+        held = self.house.worker.run(wait)
+        assert begun.wait(5)
+        try:
+            yield
+        finally:
+            release.set()
+            held.result(5)
+
+
+@contextmanager
+def served(root: Path, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
+    app = create_app(Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings}))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=url, timeout=30) as client:
+                until(lambda: server.started)
+                if ready:
+                    until(lambda: client.get("/readyz").status_code == 200)
+                yield Served(url, client, app.state.house)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not become true in time"
+        time.sleep(0.02)
+
+
+def start(command: Path, *arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """`resad-service` as a user starts it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
+    return subprocess.Popen(
+        [str(command), *map(str, arguments)],
+        env=kept | {"OMP_NUM_THREADS": "1"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

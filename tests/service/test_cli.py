@@ -1,0 +1,50 @@
+"""`resad-service` that cannot start: exit code 2, and one line that says what to mend."""
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service import cli
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    for name in ("RESAD_ROOT", "RESAD_HOST", "RESAD_PORT", "RESAD_INSECURE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["resad-service", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+        err = capsys.readouterr().err
+        assert len(err.strip().splitlines()) == 1
+        assert err.startswith("resad-service: ")
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--root or RESAD_ROOT"),
+        (("--root", "nowhere"), "nowhere is no folder"),
+        (("--root", ".", "--host", "0.0.0.0"), "--insecure"),
+        (("--root", ".", "--device", "tpu"), "tpu"),
+        (("--root", ".", "--queue-size", "0"), "--queue-size"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(fails: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in fails(*arguments)
+
+
+def test_a_port_in_use_is_named(fails: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in fails("--root", tmp_path, "--device", "cpu", "--port", port)

@@ -1,0 +1,106 @@
+"""The contract: what is checked in is what is served, its examples are true, and the service keeps to it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+import service.openapi
+from resad.result import Result
+from service.exchange import new_id
+from service.problems import MEDIA_TYPE, Problem
+from service.schemas import Results
+from service.uploads import PHOTO_TYPES
+from tests.service.running import Served, served
+
+CHECKED_IN = Path(service.openapi.__file__).with_name("openapi.json")
+DOCUMENT = json.loads(CHECKED_IN.read_text())
+
+
+def test_the_document_checked_in_is_the_one_served(running: Served) -> None:
+    fresh = service.openapi.document() + "\n"
+    assert fresh == CHECKED_IN.read_text(), "run: python -m service.openapi > service/openapi.json"
+    assert running.client.get("/openapi.json").json() == DOCUMENT
+
+
+def test_examples_are_what_they_show() -> None:
+    good = DOCUMENT["paths"]["/v1/score"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
+    for name, kind in (("one", TypeAdapter(Result)), ("several", TypeAdapter(Results))):
+        adapter: TypeAdapter[Any] = kind
+        shown = good[name]["value"]
+        assert adapter.dump_python(adapter.validate_python(shown), mode="json") == shown
+    problems = TypeAdapter(Problem)
+    seen = set()
+    for call in (call for path in DOCUMENT["paths"].values() for call in path.values()):
+        for status, answer in call["responses"].items():
+            if status != "200":
+                for slug, example in answer["content"][MEDIA_TYPE]["examples"].items():
+                    problem = problems.validate_python(example["value"])
+                    assert (str(problem.status), problem.type) == (status, f"urn:resad:problem:{slug}")
+                    seen.add(slug)
+    assert {"photo-too-large", "busy", "deadline", "internal", "invalid-request"} <= seen
+
+
+def test_docs_need_nothing_from_elsewhere(running: Served) -> None:
+    for address in ("/docs", "/"):
+        page = running.client.get(address)
+        assert page.status_code == 200
+        assert "https://" not in page.text
+    assert "Research use only" in running.client.get("/").text
+    assert running.client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+
+
+def test_ids_sort_by_time() -> None:
+    ids = [new_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert [one[:10] for one in ids] == sorted(one[:10] for one in ids)
+
+
+KEY = "a-key-of-the-ward"
+CALLS = [(path, method) for path, calls in DOCUMENT["paths"].items() for method in calls]
+CASES = [(*call, GenerationMode.POSITIVE) for call in CALLS]
+CASES += [(*call, GenerationMode.NEGATIVE) for call in CALLS if call[1] != "get"]  # the others take nothing
+# Which bytes are a photograph cannot be said in a schema, so that neither can it say what is accepted.
+LEFT_OUT = ("positive_data_acceptance", "negative_data_rejection")
+
+
+@pytest.fixture(scope="module")
+def keyed(root: Path) -> Iterator[Served]:
+    with served(root, admin_key=KEY) as service:
+        yield service
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), CASES)
+def test_the_service_keeps_its_contract(
+    keyed: Served, photo: bytes, path: str, method: str, mode: GenerationMode
+) -> None:
+    """No 5xx, and no status, type, header or body that the document does not have."""
+    for name in PHOTO_TYPES:
+        schemathesis.openapi.media_type(name, st.one_of(st.just(photo), st.binary(max_size=200)))
+    contract = schemathesis.openapi.from_url(f"{keyed.url}/openapi.json")
+    load_all_checks()
+    kept: Any = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
+    statuses = set()
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @seed(0)
+    @given(case=contract[path][method.upper()].as_strategy(mode), known=st.booleans())
+    def probe(case: Any, known: bool) -> None:
+        if known and "name" in (case.path_parameters or {}):
+            case.path_parameters["name"] = "drawn"
+        if path.endswith("/current"):
+            case.headers["Authorization"] = f"Bearer {KEY}"
+        statuses.add(case.call_and_validate(checks=kept).status_code)
+
+    probe()
+    if mode == GenerationMode.POSITIVE:
+        assert statuses & ({404} if path.endswith("/current") else {200})
+    assert all(status < 500 for status in statuses)

@@ -1,0 +1,107 @@
+"""`resad-service` as a process of its own: many callers, overload, and an orderly end."""
+
+import itertools
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from resad.loaded_index import LoadedIndex
+from tests.service.conftest import score_offline
+from tests.service.running import JPEG, start, until
+
+
+@contextmanager
+def process(command: Path, root: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    with start(command, "--port", 0, "--device", "cpu", *arguments, RESAD_ROOT=str(root)) as service:
+        try:
+            assert service.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+", service.stdout.readline())
+            assert found, service.stderr and service.stderr.read()
+            limits = httpx.Limits(max_connections=64)
+            with httpx.Client(base_url=found.group(), timeout=60, limits=limits) as client:
+                until(lambda: client.get("/readyz").status_code == 200)
+                yield service, client
+        finally:
+            service.kill()
+
+
+def ask(client: httpx.Client, photo: bytes) -> httpx.Response:
+    return client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG)
+
+
+def test_two_hundred_photographs_from_sixteen_callers(
+    command: Path, root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
+) -> None:
+    expected = [score_offline(loaded, photo).result for photo in photos]
+    asked = list(itertools.islice(itertools.cycle(range(len(photos))), 200))
+    with process(command, root) as (_, client), ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda number: ask(client, photos[number]), asked))
+    assert {answer.status_code for answer in answers} == {200}
+    for number, answer in zip(asked, answers, strict=True):
+        document = answer.json()
+        assert document["image_score"] == pytest.approx(expected[number].image_score, rel=1e-4)
+        assert f"{document['image_score']:.4g}" == f"{expected[number].image_score:.4g}"
+        assert document["p_value"] == expected[number].p_value
+        peaks = [finding["peak"] for finding in document["findings"]]
+        assert peaks == pytest.approx([finding.peak for finding in expected[number].findings], rel=1e-4)
+    assert len({answer.json()["request_id"] for answer in answers}) == 200
+
+
+def test_a_queue_of_four_answers_or_says_when_to_come_back(
+    command: Path, root: Path, photo: bytes, loaded: LoadedIndex
+) -> None:
+    expected = score_offline(loaded, photo).result.image_score
+    refused = 0
+
+    def until_answered(client: httpx.Client) -> Any:
+        nonlocal refused
+        for _ in range(200):
+            answer = ask(client, photo)
+            if answer.status_code == 200:
+                return answer.json()
+            assert answer.status_code == 429, answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            refused += 1
+            time.sleep(0.05)
+        pytest.fail("never answered")
+
+    arguments = ("--queue-size", 4, "--batch-size", 2)
+    with process(command, root, *arguments) as (_, client), ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: until_answered(client), range(48)))
+    assert refused
+    assert all(answer["image_score"] == pytest.approx(expected, rel=1e-4) for answer in answers)
+
+
+def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
+    command: Path, root: Path, photo: bytes
+) -> None:
+    with process(command, root, "--batch-size", 1) as (service, client), ThreadPoolExecutor(24) as callers:
+        named = [("photo", ("Doe^Jane_1961.jpg", data, "image/jpeg")) for data in (photo, photo[:500], b"junk")]
+        assert client.post("/v1/score?eye=left", files=named).status_code == 200
+        client.get("/photos/Doe^Jane_1961.jpg")
+        waiting = [callers.submit(ask, client, photo) for _ in range(24)]
+
+        def accepted() -> float:
+            found = re.search(r"^resad_queue_photos (\S+)", client.get("/metrics").text, re.MULTILINE)
+            return float(found.group(1)) if found else 0.0
+
+        until(lambda: accepted() + sum(one.done() for one in waiting) == 24)
+        left = sum(not one.done() for one in waiting)
+        service.send_signal(signal.SIGTERM)
+        answers = [one.result(30) for one in waiting]
+        assert service.wait(30) == 0
+        assert service.stderr is not None
+        log = service.stderr.read()
+    assert left > 1
+    assert {answer.status_code for answer in answers} == {200}
+    assert "POST /v1/score 200" in log
+    assert "Doe" not in log

@@ -1,0 +1,131 @@
+"""The benchmarks run, and what they print around their figures is right."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+
+import benchmarks
+from benchmarks import _bench, _idrid
+from benchmarks._idrid import Variant
+from benchmarks.coreset import textbook
+from indexer.bootstrap import Figure
+from indexer.coreset import greedy_k_center, shards_of
+from indexer.datasets import Dataset, LabeledPhoto
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import Measured
+from indexer.metrics import ScoreHistogram
+from resad.config import preset, without
+
+_HOME = Path(benchmarks.__file__).parent
+_MODULES = sorted(path.stem for path in _HOME.glob("[a-z]*.py"))
+
+
+def test_coreset_runs_as_a_module_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "coreset.json"
+    line = [sys.executable, "-m", "benchmarks.coreset", "--quick", "--json", str(file)]
+    ran = subprocess.run(line, cwd=_HOME.parent, capture_output=True, text=True, timeout=120, check=True)
+    assert "| points" in ran.stdout
+    written = json.loads(file.read_text())
+    assert written["machine"] in ran.stdout
+    (compared,) = written["figures"]
+    assert compared["blocks_radius"] == pytest.approx(compared["textbook_radius"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in _MODULES if name != "coreset"])
+def test_without_data_the_others_say_so_and_end(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RESAD_DATA", raising=False)
+    main: Callable[[], None] = importlib.import_module(f"benchmarks.{name}").main
+    with pytest.raises(typer.Exit) as ended:
+        main()
+    assert ended.value.exit_code == 0
+    assert "RESAD_DATA" in capsys.readouterr().out
+
+
+def test_the_textbook_loop_picks_what_the_blocks_pick() -> None:
+    points = torch.randn(400, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 9
+    ours = greedy_k_center(shards_of(points, 150), 3, count=80)
+    theirs = textbook(points, 3, 80)
+    assert theirs.rows.tolist() == ours.rows.tolist()
+    assert theirs.radius == pytest.approx(ours.radius)
+
+
+def test_a_table_is_markdown_with_columns_in_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _bench.print_table("Title", ("a", "long heading"), [("first row", "1"), ("x", "22")])
+    title, _, *lines = capsys.readouterr().out.rstrip().splitlines()
+    assert title == "**Title**"
+    assert lines[1] == "| --------- | -----------: |"
+    assert len({len(line) for line in lines}) == 1
+    assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["x", "22"]
+
+
+def test_the_median_is_that_of_all_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0])
+    monkeypatch.setattr("benchmarks._bench.time.perf_counter", lambda: next(ticks))
+    results = iter("abc")
+    assert _bench.median_time(lambda: next(results), 3) == (2.0, "c")
+
+
+def test_an_interval_has_its_sign_where_asked() -> None:
+    figure = Figure(0.5, -0.1, 0.25)
+    assert _bench.interval(figure) == "0.500 (-0.100 to 0.250)"
+    assert _bench.interval(figure, signed=True).endswith("(-0.100 to +0.250)")
+
+
+def test_a_photo_keeps_its_half_whatever_the_others(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.jpg").write_bytes(f"photo {number}".encode())
+    photos = tuple(LabeledPhoto(tmp_path / f"{number}.jpg", False, "good", None) for number in range(40))
+    half = _idrid.reporting_half(Dataset("some", (), photos))
+    assert 8 < half.sum() < 32
+    backward = _idrid.reporting_half(Dataset("some", (), photos[::-1][:17]))
+    np.testing.assert_array_equal(backward, half[::-1][:17])
+
+
+def test_figures_of_a_part_are_those_of_its_photographs(rng: np.random.Generator) -> None:
+    whole, chosen = _drawn(rng, 30), rng.random(30) < 0.5
+    part = Measured(
+        tuple(photo for photo, taken in zip(whole.photos, chosen, strict=True) if taken),
+        whole.scores[chosen],
+        whole.labels[chosen],
+        0,
+        ScoreHistogram(whole.fov.normal[chosen], whole.fov.abnormal[chosen]),
+        ScoreHistogram(whole.whole.normal[chosen], whole.whole.abnormal[chosen]),
+    )
+    everything = np.ones(int(chosen.sum()), dtype=bool)
+    assert _idrid.scores(whole, chosen) == _idrid.scores(part, everything)
+    nothing = _idrid.difference(whole, whole, chosen)
+    assert nothing.image == nothing.fov == Figure(0.0, 0.0, 0.0)
+
+
+def test_a_row_is_named_and_set_as_on_the_command_line() -> None:
+    variant = Variant("paper", ("region",), ("search.neighbors=2",))
+    assert variant.name == "paper --without region --set search.neighbors=2"
+    config = _idrid.config_of(variant, 512)
+    assert config.resc == without(preset("paper"), "region").resc
+    assert (config.search.neighbors, config.preparation.size, config.coreset.share) == (2, 512, 0.02)
+
+
+def test_both_halves_of_idrid_hold_both_kinds(shared: Path) -> None:
+    dataset = read_mvtec(_idrid.data_set(shared))
+    reporting = _idrid.reporting_half(dataset)
+    abnormal = np.array([photo.abnormal for photo in dataset.test])
+    for half in (reporting, ~reporting):
+        assert min(abnormal[half].sum(), (~abnormal[half]).sum()) >= 5
+
+
+def _drawn(rng: np.random.Generator, count: int) -> Measured:
+    photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some", None) for number in range(count))
+    labels = np.array([photo.abnormal for photo in photos])
+    normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
+    histogram = ScoreHistogram(normal, abnormal * labels[:, None])
+    return Measured(photos, rng.random(count) + 0.3 * labels, labels, 0, histogram, histogram)
