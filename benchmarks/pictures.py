@@ -31,6 +31,7 @@ from resad.rendering import map_scale
 from resad.result import Result, Timings, assemble
 
 _PHOTOS: Final = ("IDRiD_02", "IDRiD_07", "IDRiD_14", "IDRiD_31", "IDRiD_48")
+_IN_README: Final = 2
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 _CREDIT: Final = "Photographs: IDRiD (Porwal et al. 2018), CC BY 4.0"
 _RATE: Final = 0.05
@@ -41,7 +42,7 @@ _STRIP: Final = 44
 _BRIGHT: Final = 0.99
 
 Mask = NDArray[np.bool_]
-Out = Annotated[Path | None, typer.Option(help="Write the picture here, as JPEG.")]
+Out = Annotated[Path | None, typer.Option(help="Write the picture here, as JPEG, and a shorter one beside it.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ def main(quick: Quick = False, json: Json = None, out: Out = None) -> None:
         shown = [_show(loaded, data_set(shared), name) for name in names]
     _print(shown)
     if out is not None:
-        _stacked([one.picture for one in shown]).save(out, quality=_QUALITY, optimize=True)
+        pictures = [one.picture for one in shown]
+        _stacked(pictures).save(out, quality=_QUALITY, optimize=True)
+        _stacked(pictures[:_IN_README]).save(out.with_stem(f"{out.stem}-two"), quality=_QUALITY, optimize=True)
         print(f"Picture: {out.name}, {out.stat().st_size / 1e3:.0f} kB.\n")
     write_json(json, [(one.lesions, one.around) for one in shown])
 
