@@ -1,85 +1,23 @@
-"""Anomaly maps as pictures, on the absolute scale: a color means the same distance in every photograph.
+"""Photographs under their anomaly maps, as pictures.
 
 Coordinates are the given photo's own px; an outline's points are pixel indexes.  Distances: feature units.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
-Pixels = NDArray[np.uint8]
+from resad.color_bar import GROUND, PLAIN, QUIET, Layout, color_bar, layout_for, write
+from resad.map_colors import MapScale, Pixels, colorize, faded
+
 Outline = Sequence[tuple[int, int]]
 
-_VIRIDIS: Final = (0x31688E, 0x26828E, 0x1F9E89, 0x35B779, 0x6DCD59, 0xB4DE2C, 0xFDE725)
-"""The upper two thirds of viridis (S. van der Walt and N. Smith, 2015, CC0) at equal steps.  A retina has no
-blue or green, while inferno's red vanishes on it; viridis' own dark third would look like hemorrhages."""
-_COLORS: Final = 256
-_STRENGTH: Final = 0.8
-"""Share of the colors in an overlay where they are opaque, so that the lesion still shows through."""
-
-_GROUND: Final = (17, 17, 17)
-_QUIET: Final = (166, 166, 166)
-_PLAIN: Final = (240, 240, 240)
-_UNDER_BAR: Final = (128, 128, 128)
 _LINE_DARK: Final = (0, 0, 0)
 _LINE_BRIGHT: Final = (255, 255, 255)
-"""Luminance ratios to the ground: quiet text 7.7 : 1, plain text 16 : 1 (WCAG asks for 4.5 : 1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class MapScale:
-    """Which distance gets which color; raises `ValueError` unless 0 <= low < high, all finite."""
-
-    low: float
-    """Typical of a normal patch: transparent from here down."""
-    threshold: float | None
-    """Marked on the color bar, at its nearer end if it lies beyond; None where none is calibrated."""
-    high: float
-    """End of the colors: opaque from here up."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.low < self.high < math.inf):
-            raise ValueError(f"map scale from {self.low} to {self.high}: must be 0 <= low < high, finite")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise ValueError(f"map scale's threshold {self.threshold}: must be finite")
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Sizes in px that follow from the picture's own."""
-
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-    text: int
-    gap: int
-    line: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """One number beside the color bar."""
-
-    distance: float
-    label: str
-    threshold: bool
-
-
-def colorize(anomaly_map: NDArray[np.float32], scale: MapScale) -> Pixels:
-    """float32 (H, W) distances -> uint8 (H, W, 4) RGBA, straight alpha; each pixel by its own distance alone.
-
-    Alpha is 0 up to `scale.low` and 255 from `scale.high`; between them color and alpha only rise.  Raises
-    `ValueError` if a distance is not finite.
-    """
-    if not np.isfinite(anomaly_map).all():
-        raise ValueError("a map is finite")
-    position = np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0.0, 1.0)
-    colors: Pixels = _color_table()[np.rint(position * (_COLORS - 1)).astype(np.intp)]
-    return colors
 
 
 def draw_overlay(
@@ -95,7 +33,7 @@ def draw_overlay(
     `photo` is uint8 (H, W, 3), `anomaly_map` float32 (H, W) in its frame.  The photo's px stay 1 : 1, at the
     left, below the title if there is one.  Raises `ValueError` where the shapes differ.
     """
-    layout = _layout(photo)
+    layout = layout_for(photo)
     panel = _overlaid(photo, anomaly_map, scale, outlines, layout)
     return _compose([("", panel)], scale, title, layout)
 
@@ -112,7 +50,7 @@ def draw_panels(
 
     `mask` is bool (H, W): lesions marked by hand.  The other shapes, and errors, as in `draw_overlay`.
     """
-    layout = _layout(photo)
+    layout = layout_for(photo)
     panels = [
         ("photo", Image.fromarray(photo)),
         ("anomaly map", _overlaid(photo, anomaly_map, scale, outlines, layout)),
@@ -122,39 +60,19 @@ def draw_panels(
     return _compose(panels, scale, title, layout)
 
 
-def _color_table() -> Pixels:
-    """(256, 4) RGBA from low to high."""
-    position = np.linspace(0.0, 1.0, _COLORS)
-    anchors = np.array([[color >> 16, color >> 8 & 255, color & 255] for color in _VIRIDIS], dtype=np.float64)
-    at = np.linspace(0.0, 1.0, len(_VIRIDIS))
-    channels = [np.interp(position, at, anchors[:, channel]) for channel in range(3)]
-    table: Pixels = np.rint(np.stack([*channels, 255 * position], axis=-1)).astype(np.uint8)
-    return table
-
-
-def _layout(photo: Pixels) -> _Layout:
-    longer = max(photo.shape[:2])
-    text = max(11, round(longer / 42))
-    return _Layout(ImageFont.load_default(size=text), text, max(6, round(text * 0.7)), max(1.0, longer / 420))
-
-
 def _overlaid(
     photo: Pixels,
     anomaly_map: NDArray[np.float32],
     scale: MapScale,
     outlines: Sequence[Outline],
-    layout: _Layout,
+    layout: Layout,
 ) -> Image.Image:
     _check_shapes(photo, anomaly_map)
     picture = Image.fromarray(photo)
     colors = Image.fromarray(colorize(anomaly_map, scale))
-    picture.paste(colors, (0, 0), _faded(colors))
+    picture.paste(colors, (0, 0), faded(colors))
     _draw_outlines(picture, outlines, layout.line)
     return picture
-
-
-def _faded(colors: Image.Image) -> Image.Image:
-    return colors.getchannel("A").point([round(_STRENGTH * alpha) for alpha in range(256)])
 
 
 def _draw_outlines(picture: Image.Image, outlines: Sequence[Outline], line: float) -> None:
@@ -188,84 +106,22 @@ def _check_shapes(photo: Pixels, other: NDArray[np.float32] | NDArray[np.bool_])
 
 
 def _compose(
-    panels: Sequence[tuple[str, Image.Image]], scale: MapScale, title: str, layout: _Layout
+    panels: Sequence[tuple[str, Image.Image]], scale: MapScale, title: str, layout: Layout
 ) -> Image.Image:
     """The panels in a row under their captions and the title, the color bar behind the last."""
     width, height = panels[0][1].size
     title = " ".join(title.split())
-    bar = _color_bar(scale, max(height, 9 * layout.text), layout)
+    bar = color_bar(scale, max(height, 9 * layout.text), layout)
     line = 2 * layout.text
     caption_top = line if title else 0
     top = caption_top + (line if any(caption for caption, _ in panels) else 0)
     row = len(panels) * (width + layout.gap)
-    canvas = Image.new("RGB", (row + bar.width, top + bar.height), _GROUND)
+    canvas = Image.new("RGB", (row + bar.width, top + bar.height), GROUND)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, (layout.gap, line // 2), title, _PLAIN, layout, canvas.width - 2 * layout.gap)
+    write(draw, (layout.gap, line // 2), title, PLAIN, layout, canvas.width - 2 * layout.gap)
     for place, (caption, picture) in enumerate(panels):
         left = place * (width + layout.gap)
         canvas.paste(picture, (left, top))
-        _write(draw, (left + layout.gap, caption_top + line // 2), caption, _QUIET, layout, width - layout.gap)
+        write(draw, (left + layout.gap, caption_top + line // 2), caption, QUIET, layout, width - layout.gap)
     canvas.paste(bar, (row, top))
     return canvas
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[float, float],
-    text: str,
-    color: tuple[int, int, int],
-    layout: _Layout,
-    room: float = math.inf,
-) -> None:
-    """One line, centered on the height `at`, shortened to `room` px."""
-    shown = text
-    while shown and draw.textlength(shown, layout.font) > room:
-        text = text[:-1]
-        shown = text.rstrip() + "..." if text else ""
-    draw.text(at, shown, color, layout.font, anchor="lm")
-
-
-def _color_bar(scale: MapScale, height: int, layout: _Layout) -> Image.Image:
-    """The colors from `high` (top) to `low` as an overlay shows them, with distances and the threshold."""
-    text, gap = layout.text, layout.gap
-    top = round(2.4 * text)
-    length = height - top - text
-    marks = _marks(scale, row=1.5 * text / length * (scale.high - scale.low))
-    wide = max(layout.font.getlength(part) for part in ("distance", "threshold", *(mark.label for mark in marks)))
-    picture = Image.new("RGB", (math.ceil(text + gap + wide + gap), height), _GROUND)
-    draw = ImageDraw.Draw(picture)
-    _write(draw, (0, 0.8 * text), "distance", _QUIET, layout)
-    distances = np.linspace(scale.high, scale.low, length, dtype=np.float32)
-    strip = Image.fromarray(np.repeat(colorize(distances[:, None], scale), text, axis=1))
-    # On mid-gray, because half-transparent colors on the dark ground would be darker than in the photo.
-    picture.paste(_UNDER_BAR, (0, top, text, top + length))
-    picture.paste(strip, (0, top), _faded(strip))
-    for mark in marks:
-        y = top + (length - 1) * (scale.high - mark.distance) / (scale.high - scale.low)
-        color = _PLAIN if mark.threshold else _QUIET
-        start = 0 if mark.threshold else text
-        draw.line((start, y, text + gap // 2, y), color, round(layout.line * (2 if mark.threshold else 1)))
-        _write(draw, (text + gap, y), mark.label, color, layout)
-        if mark.threshold:
-            # Toward the middle of the bar, where there is always room.
-            side = 1 if y < height / 2 else -1
-            _write(draw, (text + gap, y + side * 1.1 * text), "threshold", color, layout)
-    return picture
-
-
-def _marks(scale: MapScale, row: float) -> list[_Mark]:
-    """The threshold, the two ends and round distances, without those within `row` of one before."""
-    span = scale.high - scale.low
-    decimals = max(0, 2 - math.floor(math.log10(span)))
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    step = power * max(factor for factor in (1, 2, 5) if factor * power <= span / 4)
-    round_distances = [step * n for n in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1)]
-    marks: list[_Mark] = []
-    if scale.threshold is not None:
-        place = min(max(scale.threshold, scale.low), scale.high)
-        marks.append(_Mark(place, f"{scale.threshold:.{decimals}f}", threshold=True))
-    for distance in (scale.high, scale.low, *round_distances):
-        # The threshold's own label takes two rows.
-        if all(abs(distance - mark.distance) >= row * (1 + mark.threshold) for mark in marks):
-            marks.append(_Mark(distance, f"{distance:.{decimals}f}", threshold=False))
-    return marks

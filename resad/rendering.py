@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resad.calibration import Calibration, threshold
-from resad.overlay import MapScale, draw_overlay
+from resad.map_colors import MapScale
+from resad.overlay import draw_overlay
 from resad.result import Result
 
 
