@@ -1,7 +1,7 @@
 # setup demo serve test check bench clean: each can be called at any time and makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-OUT ?= demo
+DEMO_OUT ?= demo
 
 # Real photographs and weights for tests and benchmarks, where they lie beside the checkout.
 ifneq ($(wildcard ../shared/data),)
@@ -20,7 +20,7 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/python demo.py --out $(OUT) $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(STAY)
+	$(BIN)/python demo.py --out '$(DEMO_OUT)' $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(STAY)
 
 # The demo, with the service left running until Ctrl-C.
 serve: STAY = --stay

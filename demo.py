@@ -22,6 +22,7 @@ _BACKBONE: Final = "resnet18"
 _UNTRAINED: Final = "random:0"
 _SECONDS_TO_TRY: Final = 3.0
 _SECONDS_TO_START: Final = 120.0
+_MARK: Final = "MADE_BY_DEMO"
 _BIN: Final = Path(sys.executable).parent
 _PANEL_WIDTH: Final = 600
 
@@ -31,8 +32,7 @@ def main() -> None:
     options = _options()
     out: Path = options.out
     weights = options.weights or _weights_at_hand()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    _empty(out)
     drawn = out / "drawn"
     _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
     healthy = options.photos or drawn / "train/good"
@@ -42,7 +42,7 @@ def main() -> None:
     )  # fmt: skip
     _run("resad-indexer", "verify", out / "indexes/demo")
     _run("resad-indexer", "evaluate", out / "indexes/demo", "--data", drawn, "--json", out / "figures.json")
-    with _service(out / "indexes") as url:
+    with _service(out / "indexes", out / "service.log") as url:
         _run(
             "resad-client", "score", drawn / "test", "--url", url,
             "--json", out / "answers", "--overlays", out / "pictures",
@@ -61,6 +61,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", help=f"weights of {_BACKBONE}: a file, or imagenet1k_v1")
     parser.add_argument("--stay", action="store_true", help="leave the service running until Ctrl-C")
     return parser.parse_args()
+
+
+def _empty(out: Path) -> None:
+    """A folder of our own: one that an earlier demo made is replaced, any other is left alone."""
+    if out.exists() and not (out / _MARK).is_file():
+        sys.exit(f"make demo: {out} is there and was not made by the demo; give another folder with DEMO_OUT=")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / _MARK).write_text("Made by `make demo`, and replaced by the next.\n")
 
 
 def _weights_at_hand() -> str:
@@ -84,36 +93,33 @@ def _run(program: str, *arguments: object) -> None:
 
 
 @contextmanager
-def _service(root: Path) -> Iterator[str]:
+def _service(root: Path, log: Path) -> Iterator[str]:
     """The address of a service on a free port, once it is ready; stopped in the end."""
-    print(f"\n$ resad-service --root {root} --port 0 &", flush=True)
-    process = subprocess.Popen(
-        (_BIN / "resad-service", "--root", root, "--port", "0"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    print(f"\n$ resad-service --root {root} --port 0 2> {log} &", flush=True)
+    command = (_BIN / "resad-service", "--root", root, "--port", "0")
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
+        line = process.stdout.readline().strip() if process.stdout else ""
         print(line, flush=True)
         url = next((word for word in line.split() if word.startswith("http://")), "")
-        _wait_until_ready(url, process)
+        if not _becomes_ready(url, process):
+            sys.exit(f"the service did not become ready:\n{log.read_text()}")
         yield url
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> None:
+def _becomes_ready(url: str, process: "subprocess.Popen[str]") -> bool:
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
+                return True
         except (OSError, ValueError):
             time.sleep(0.2)
-    sys.exit("the service did not become ready")
+    return False
 
 
 def _contact_sheet(paths: list[Path], target: Path) -> None:

@@ -16,7 +16,7 @@ from indexer.photos import Duplicate, ReferencePhoto, Skipped, list_photos
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.selection import memory_count, select
-from resad import index
+from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder
@@ -83,7 +83,6 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
     listed = list_photos(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
     encoder = Encoder(backbone, order.config, order.device)
-    gpu = order.device.type == "cuda"
     with index.writing(order.root, order.name) as scratch, FeatureStore(scratch / "features") as store:
         with stages.stage("encode", len(listed), "photos") as advance:
             left_aside: list[Skipped | Duplicate] = []
@@ -97,7 +96,7 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         wanted = memory_count(order.config.coreset, patches_in_all)
         with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
             selection = select(store, order.config.coreset, order.device, advance)
-        bank = MemoryBank(selection.memories, selection.provenance, gpu=gpu)
+        bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(order.device))
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (_mask(reference, order.config) for reference in references)
             patients = [reference.source.patient for reference in references]
@@ -108,7 +107,6 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
             version, manifest = publish_version(
                 built, scratch / "version", order.root / order.name, order.weights, stages.done
             )
-            index.activate(order.root / order.name, version.name)
             advance(1)
     return BuildReport(
         version,
@@ -173,6 +171,8 @@ def _records(
     references: Sequence[_Reference], store: FeatureStore, left_out: LeftOut, *, keep_names: bool
 ) -> tuple[ReferenceRecord, ...]:
     patches = np.diff(store.first_rows).tolist()
+    names = [reference.source.patient for reference in references]
+    patients = names if keep_names else _numbered(names)
     return tuple(
         ReferenceRecord(
             id=f"r-{number:05d}",
@@ -184,10 +184,16 @@ def _records(
             patches=patches[number - 1],
             score=left_out.scores[number - 1],
             peak=left_out.peaks[number - 1],
-            patient=reference.source.patient,
+            patient=patients[number - 1],
             eye=reference.source.eye,
             camera=reference.source.camera,
             name=reference.source.path.name if keep_names else None,
         )
         for number, reference in enumerate(references, start=1)
     )
+
+
+def _numbered(names: Sequence[str | None]) -> list[str | None]:
+    """Who belongs together, without saying who it is: p-00001 for the first patient met."""
+    numbers: dict[str, str] = {}
+    return [name and numbers.setdefault(name, f"p-{len(numbers) + 1:05d}") for name in names]

@@ -18,13 +18,13 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import figures, figures_json, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
-from indexer.scoring import Failed, score_photos
+from indexer.scoring import Failed, score_photos, write_whole
 from indexer.synthetic import write_dataset
 from resad import index as index_store
 from resad import runtime
 from resad.backbone import DEFAULT_WEIGHTS
 from resad.config import PhotoLimits, Precision, Preset
-from resad.errors import ResadError, SettingError
+from resad.errors import IndexInvalid, ResadError, SettingError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.manifest import read_manifest
 from resad.result import INTENDED_USE
@@ -99,9 +99,8 @@ def list_command(root: Root) -> None:
     for folder in sorted(path for path in root.iterdir() if index_store.versions(path)):
         live = index_store.live_version(folder)
         for version in index_store.versions(folder):
-            counts = read_manifest(folder / version / index_store.MANIFEST).counts
             mark = "live" if version == live else "    "
-            _say(f"{folder.name} {version} {mark} {counts.photos} photos, {counts.memories} memories")
+            _say(f"{folder.name} {version} {mark} {_contents(folder / version)}")
 
 
 @app.command("inspect")
@@ -174,6 +173,8 @@ def evaluate_command(
     if dataset != "mvtec":
         raise SettingError(f"data set layout {dataset!r} is not known; there is: mvtec")
     labeled = read_mvtec(data)
+    if json is not None and not json.parent.is_dir():
+        raise SettingError(f"--json {json}: {json.parent} is no folder")
     loaded = _load(index, device)
     with Stages(_err).stage("score", len(labeled.test), "photos") as advance:
         measured = measure_dataset(loaded, labeled, PhotoLimits(), advance)
@@ -182,8 +183,10 @@ def evaluate_command(
         _err.print(f"[yellow]{result.photos.in_the_index} test photographs are in the index: "
                    "the figures flatter.[/]")  # fmt: skip
     _out.print(tables.figures_table(result))
+    for reason in result.missing:
+        _warn(reason)
     if json is not None:
-        json.write_text(figures_json(result) + "\n")
+        write_whole(json, figures_json(result).encode() + b"\n")
 
 
 @app.command("draw")
@@ -198,6 +201,14 @@ def draw_command(
     """Draw believable fundus photographs, for trying things out and for tests."""
     write_dataset(folder, seed, train=train, good=good, diseased=diseased, height=height)
     _say(f"{train} + {good} healthy and {diseased} diseased photographs drawn into {folder}")
+
+
+def _contents(version: Path) -> str:
+    try:
+        counts = read_manifest(version / index_store.MANIFEST).counts
+    except IndexInvalid as error:
+        return f"cannot be read: {error}"
+    return f"{counts.photos} photos, {counts.memories} memories"
 
 
 def _load(index: Path, device: str) -> LoadedIndex:

@@ -6,9 +6,10 @@ the candidates while the farthest of them is beyond tau, since each such pick is
 updates every point against the round's picks with one matrix product.  The picks are those of the textbook loop.
 
 Points lie in shards.  A shard does two things, `farthest` and `update`, so that shards can live elsewhere.
-Ties go to the lowest row.  In float64 the order of the picks is the textbook's; in float32 a near-tie may fall the
-other way, but the same way every time: products are made in blocks of fixed shape, so that shards cut at multiples
-of `BLOCK_ROWS` give the same picks however many there are.
+Ties go to the lowest row.  In float64 the order of the picks is the textbook's.  In float32 a near-tie may fall
+the other way, and once every distinct point is a center its doubles may follow; but the same way every time:
+products are made in blocks of fixed shape, so that shards cut at multiples of `BLOCK_ROWS` give the same picks
+however many there are.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -32,10 +32,15 @@ _RATE: Final = 0.05
 
 @dataclass(frozen=True)
 class Counted:
-    """Test photographs: how many, and how many of them are also in the index (by content hash)."""
+    """Test photographs.
+
+    without_mask: abnormal ones of which nobody marked where; no pixel figure counts them.
+    in_the_index: also among the reference photos, by content hash.
+    """
 
     normal: int
     abnormal: int
+    without_mask: int
     in_the_index: int
 
 
@@ -71,13 +76,14 @@ class PixelAreas:
 
 @dataclass(frozen=True)
 class Figures:
-    """What `evaluate` writes as JSON."""
+    """What `evaluate` writes as JSON; `missing` says why image or pixel figures are null, if they are."""
 
     index: IndexReference
     dataset: str
     photos: Counted
-    image: ImageFigures
-    pixel: PixelAreas
+    image: ImageFigures | None
+    pixel: PixelAreas | None
+    missing: tuple[str, ...]
 
 
 @plain_dataclass(frozen=True, slots=True, eq=False)
@@ -134,14 +140,21 @@ def measure_dataset(
 
 
 def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figures:
-    """The figures of what was measured."""
+    """The figures of what was measured, as far as the data set has both sides of them."""
     labels = measured.labels
+    both = labels.any() and not labels.all()
+    marked = measured.fov.abnormal.any() and measured.fov.normal.any()
+    missing = [] if both else ["image figures need normal and abnormal test photographs"]
+    missing += [] if marked else ["pixel figures need masks with lesions inside the field of view"]
+    limit = threshold(loaded.manifest.calibration.scores, _RATE).value
+    unmarked = sum(photo.abnormal and photo.mask is None for photo in measured.photos)
     return Figures(
         index=index_reference(loaded.manifest),
         dataset=dataset.name,
-        photos=Counted(int((~labels).sum()), int(labels.sum()), measured.in_the_index),
-        image=_image_figures(measured, threshold(loaded.manifest.calibration.scores, _RATE).value),
-        pixel=PixelAreas(_pixel_figures(measured.fov), _pixel_figures(measured.whole)),
+        photos=Counted(int((~labels).sum()), int(labels.sum()), unmarked, measured.in_the_index),
+        image=_image_figures(measured, limit) if both else None,
+        pixel=PixelAreas(_pixel_figures(measured.fov), _pixel_figures(measured.whole)) if marked else None,
+        missing=tuple(missing),
     )
 
 
@@ -155,7 +168,10 @@ def _pixel_counts(
     edges: NDArray[np.float32],
     limits: PhotoLimits,
 ) -> tuple[_Counts, _Counts]:
-    """Inside the field of view, and over the whole image."""
+    """Inside the field of view, and over the whole image; nothing where an abnormal photo has no mask."""
+    if labeled.abnormal and labeled.mask is None:
+        nothing = np.zeros(len(edges) - 1, dtype=np.int64)
+        return (nothing, nothing), (nothing, nothing)
     height, width = photo.frame.height, photo.frame.width
     lesions = (
         np.zeros((height, width), dtype=bool) if labeled.mask is None else read_mask(labeled.mask, height, width)

@@ -75,6 +75,8 @@ class Stages:
             if now - told >= _SECONDS_BETWEEN_LINES and count < total:
                 told = now
                 left = (now - began) / max(count, 1) * (total - count)
-                self.console.print(f"{name}: {count}/{total} {unit}, {left:.0f} s left", highlight=False)
+                rate = count / (now - began)
+                line = f"{name}: {count}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left"
+                self.console.print(line, highlight=False)
 
         yield advance

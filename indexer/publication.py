@@ -52,7 +52,7 @@ class Built:
 def publish_version(
     built: Built, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
 ) -> tuple[Path, Manifest]:
-    """Write the version's files into `staging`, then move it to `place` (ROOT/NAME); not live yet."""
+    """Write the version's files into `staging`, then publish them as the live version of `place` (ROOT/NAME)."""
     staging.mkdir()
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     built.bank.save(staging)
@@ -64,8 +64,7 @@ def publish_version(
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
 
-    version = index.publish(staging, place, describe)
-    return version, index.check_files(version)
+    return index.publish(staging, place, describe)
 
 
 def _manifest(

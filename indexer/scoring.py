@@ -1,5 +1,7 @@
 """`resad-indexer score`: photographs -> one JSON, one 16-bit map and one overlay each."""
 
+import io
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Final
 from indexer.photos import list_photos
 from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.errors import PhotoError
+from resad.errors import PhotoError, SettingError
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.map_files import map_png16
@@ -18,6 +20,9 @@ from resad.preparation import PreparedPhoto, prepare
 from resad.rendering import overlay_picture
 from resad.result import Result, Timings, assemble, result_json
 
+_JSON: Final = ".json"
+_MAP: Final = "_map.png"
+_OVERLAY: Final = "_overlay.png"
 _QUICK: Final = 1
 """PNG compression of overlays: a sixth of the time of Pillow's usual level for a sixth more bytes."""
 
@@ -45,10 +50,15 @@ def score_photos(
     """Score each photograph (folders and CSVs are listed) and write its files into `out`.
 
     Files are named after the photographs; where two have one name, later ones get a number.
+
+    Raises:
+        SettingError: nothing to score, or a file to be written is a photograph to be scored.
     """
     paths = [photo.path for source in sources for photo in list_photos(source)]
+    stems = _stems(paths)
+    _keep_photos(paths, [_beside(out / stem, ending) for stem in stems for ending in (_JSON, _MAP, _OVERLAY)])
     out.mkdir(parents=True, exist_ok=True)
-    for path, stem in zip(paths, _stems(paths), strict=True):
+    for path, stem in zip(paths, stems, strict=True):
         began = time.perf_counter()
         try:
             photo = prepare(path, loaded.manifest.config.preparation, limits)
@@ -74,11 +84,32 @@ def _write(
 ) -> None:
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     picture = overlay_picture(read_photo(path, limits).pixels, in_photo, result, manifest.calibration)
-    _beside(place, "_map.png").write_bytes(
-        map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint)
-    )
-    picture.save(_beside(place, "_overlay.png"), compress_level=_QUICK)
-    _beside(place, ".json").write_text(result_json(result) + "\n")
+    png = io.BytesIO()
+    picture.save(png, "PNG", compress_level=_QUICK)
+    full_scale = manifest.calibration.full_scale
+    write_whole(_beside(place, _MAP), map_png16(in_photo, full_scale, manifest.fingerprint))
+    write_whole(_beside(place, _OVERLAY), png.getvalue())
+    # Last, so that a photograph with an answer has its pictures, too.
+    write_whole(_beside(place, _JSON), result_json(result).encode() + b"\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half-written, whatever happens."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _keep_photos(photos: Sequence[Path], outputs: Sequence[Path]) -> None:
+    inputs = {photo.resolve() for photo in photos}
+    for output in outputs:
+        if output.resolve() in inputs:
+            raise SettingError(
+                f"{output} is a photograph to be scored and would be overwritten; give another --out"
+            )
 
 
 def _beside(place: Path, ending: str) -> Path:

@@ -32,7 +32,7 @@ def memory_count(config: CoresetConfig, patches: int) -> int | None:
     if config.share is not None:
         return max(1, round(config.share * patches))
     if config.count is not None and config.count > patches:
-        raise SettingError(f"a coreset of {config.count} memories asked of {patches} patches")
+        raise SettingError(f"a coreset of {config.count} memories asked of {patches} patches; 1.0 keeps them all")
     return config.count
 
 

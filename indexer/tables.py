@@ -6,7 +6,7 @@ from rich.table import Table
 
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
-from indexer.evaluate import Figures
+from indexer.evaluate import Figures, ImageFigures, PixelFigures
 from indexer.scoring import Scored
 from resad.calibration import Threshold
 from resad.manifest import Manifest
@@ -66,11 +66,11 @@ def figures_table(figures: Figures) -> Table:
     )
     for heading in ("", "AUROC", "average precision", "balanced accuracy (best)"):
         table.add_column(heading)
-    rows = (
-        ("image", figures.image),
-        ("pixel, field of view", figures.pixel.fov),
-        ("pixel, whole image", figures.pixel.whole),
-    )
+    rows: list[tuple[str, ImageFigures | PixelFigures]] = []
+    if figures.image is not None:
+        rows.append(("image", figures.image))
+    if figures.pixel is not None:
+        rows += [("pixel, field of view", figures.pixel.fov), ("pixel, whole image", figures.pixel.whole)]
     for name, row in rows:
         table.add_row(name, _figure(row.auroc), _figure(row.average_precision), _figure(row.balanced_accuracy))
     return table

@@ -1,8 +1,10 @@
 """What a score means: left-out normals -> p-values, thresholds and the absolute scale of maps.
 
-Every reference photo is scored against the memory bank without its own memories (or its patient's).  A new normal
-photo's rank among n such scores is uniform, so p = (1 + #{normals >= s}) / (n + 1) is at most a with a rate of at
-most a, whatever the scores' distribution (Vovk, Gammerman & Shafer 2005, conformal prediction).
+Every reference photo is scored against the memory bank without its own memories (or its patient's), and a new
+photo's p is its rank among the n of them: (1 + #{normals >= s}) / (n + 1).  Were new photos searched in such a
+reduced bank, too, p <= a would come at a rate of at most a whatever the scores' distribution (conformal
+prediction; Vovk, Gammerman & Shafer 2005).  They are searched in the whole bank, one photo richer, so that normal
+ones score a little lower and p errs upwards: on the safe side for false alarms, the more so the fewer the photos.
 """
 
 import math
@@ -96,7 +98,7 @@ def threshold(normals: tuple[float, ...], fpr: float) -> Threshold:
     """The value above which, and only above which, p <= fpr; null where n normals cannot support the rate."""
     n = len(normals)
     # Rounded down with a hair of tolerance: 0.05 * 20 is 1, not 0.9999....
-    allowed = math.floor(fpr * (n + 1) + 1e-9)
+    allowed = min(math.floor(fpr * (n + 1) + 1e-9), n)
     if allowed < 1:
         needed = math.ceil(1 / fpr - 1e-9) - 1
         return Threshold(fpr, None, f"a rate of {fpr:g} needs {needed} normal photographs, the index has {n}")

@@ -59,6 +59,10 @@ class BackboneConfig:
     stages: Annotated[tuple[Annotated[int, Field(ge=1, le=4)], ...], Field(min_length=1)] = (2, 3)
     """Stages 1 to 4, finest first (paper, equation 2)."""
 
+    def __post_init__(self) -> None:
+        if list(self.stages) != sorted(set(self.stages)):
+            raise SettingError(f"stages {self.stages}: each once, in ascending order, as in (2, 3)")
+
 
 @dataclass(frozen=True, config=_STRICT)
 class ReSCConfig:
@@ -75,7 +79,7 @@ class ReSCConfig:
     spatial: Literal["none", "softmax", "cosine", "gate"] = "softmax"
     """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F; `cosine` uses unit vectors in
     the product; `gate` multiplies F by the attention each position receives (mean 1)."""
-    attention_scale: Annotated[float, Field(gt=0)] = 20.0
+    attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
 
 
@@ -110,7 +114,9 @@ class CoresetConfig:
     count: Annotated[int, Field(gt=0)] | None = None
     """Memories as a number."""
     radius: Annotated[float, Field(gt=0)] | None = None
-    """Stop when every patch is this near to a memory, in (projected) feature units."""
+    """Stop when every patch is this near to a memory.  Measured after the projection, which distorts distances:
+    the radius in feature units, which the manifest states, comes out somewhat different; the same where
+    `projection` is 0."""
     projection: Annotated[int, Field(ge=0)] | Literal["johnson-lindenstrauss"] = "johnson-lindenstrauss"
     """Dimensions of the sparse random projection in which the greedy measures; 0 is none."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.90

@@ -7,24 +7,32 @@ the settings of the whole process.  Here one number is wanted, and damage must n
 import struct
 from typing import Final
 
+from resad.errors import PhotoUnreadable
+
 _ORIENTATION: Final = 0x0112
 _START_OF_SCAN: Final = 0xDA
 _APP1: Final = 0xE1
 _APP2: Final = 0xE2
+_MOST_SEGMENTS: Final = 2000
+"""Before the picture itself; cameras write about ten, a color profile or a thumbnail some hundred more."""
 
 
 def hide_exif(data: bytes) -> tuple[bytes, bytes]:
     """A JPEG with its EXIF and multi-picture segments renamed (same length), and its first EXIF block.
 
     Any other data comes back as it is, with an empty block.  Without the multi-picture index Pillow sees
-    what is wanted of an MPO file: its first picture, a plain JPEG.
+    what is wanted of an MPO file: its first picture, a plain JPEG.  Raises `PhotoUnreadable` for more segments
+    and fill bytes than any camera writes, which would only cost time.
     """
     if data[:3] != b"\xff\xd8\xff":
         return data, b""
     hidden = bytearray(data)
     exif = b""
-    at = 2
+    at, seen = 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+        seen += 1
+        if seen > _MOST_SEGMENTS:
+            raise PhotoUnreadable(f"more than {_MOST_SEGMENTS} segments before the picture")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1

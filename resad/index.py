@@ -105,14 +105,16 @@ def writing(root: Path, name: str) -> Iterator[Path]:
                     root.rmdir()
 
 
-def publish(staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ...]], Manifest]) -> Path:
-    """Turn the files in `staging` into a version of `index` (ROOT/NAME); does not make it live.
+def publish(
+    staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ...]], Manifest]
+) -> tuple[Path, Manifest]:
+    """Turn the files in `staging` into the live version of `index` (ROOT/NAME), or, on any error, into nothing.
 
     Args:
         staging: a folder on the same disk; it is moved.
         describe: makes the manifest, given the files' sizes and hashes.
     Returns:
-        the version's folder.
+        the version's folder and its manifest.
     """
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     manifest = describe(tuple(_record(path, staging) for path in files))
@@ -122,9 +124,15 @@ def publish(staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ..
     _sync(staging / MANIFEST)
     _sync(staging)
     place = index / manifest.version
-    staging.rename(place)
-    _sync(index)
-    return place
+    try:
+        staging.rename(place)
+        _sync(index)
+        activate(index, manifest.version)
+    except BaseException:
+        if live_version(index) != manifest.version:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return place, manifest
 
 
 def check_files(version: Path) -> Manifest:

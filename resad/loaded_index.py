@@ -1,12 +1,13 @@
 """An index in memory, ready to score: its version's files checked, its trunk and memory bank on the device."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from resad import index
+from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
@@ -46,7 +47,7 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:
         raise IndexInvalid(f"{version}: {BACKBONE_FILE} holds other weights than the manifest states")
-    bank = MemoryBank.load(version, gpu=device.type == "cuda")
+    bank = MemoryBank.load(version, gpu=runtime.gpu_number(device))
     photos = read_records(version / PHOTOS_FILE)
     if len(bank) != manifest.counts.memories or len(photos) != manifest.counts.photos:
         raise IndexInvalid(
@@ -67,9 +68,9 @@ def check_probe(loaded: LoadedIndex, path: Path) -> float:
     """Score the probe again; its relative deviation, or `IndexInvalid` where that is beyond the bound."""
     expected = loaded.manifest.probe_score
     score = score_probe(loaded.detector, index.resolve(path))
-    deviation = abs(score - expected) / expected
+    deviation = abs(score - expected) / expected if expected > 0 else math.inf
     bound = _PROBE_BOUND[loaded.manifest.config.precision]
-    if deviation > bound:
+    if not deviation <= bound:  # also where it is no number
         raise IndexInvalid(
             f"{path}: the probe photograph scores {score:.4g} here and {expected:.4g} when the index was built; "
             f"{deviation:.1e} apart, the bound is {bound:.0e}"

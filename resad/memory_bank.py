@@ -50,12 +50,12 @@ class MemoryBank:
     Args:
         memories: float32 (M, D).
         provenance: of the M memories.
-        gpu: search on the first GPU instead of the CPU.
+        gpu: number of the GPU to search on; on the CPU without one.
     Raises:
         SettingError: a GPU was asked for where FAISS sees none.
     """
 
-    def __init__(self, memories: NDArray[np.float32], provenance: Provenance, *, gpu: bool = False) -> None:
+    def __init__(self, memories: NDArray[np.float32], provenance: Provenance, *, gpu: int | None = None) -> None:
         if len(memories) != len(provenance.photo):
             raise IndexInvalid(f"{len(memories)} memories, but {len(provenance.photo)} rows of provenance")
         self.provenance = provenance
@@ -65,7 +65,7 @@ class MemoryBank:
         # The CPU index owns the only copy; on a GPU it stays behind for the direct distances.
         self._flat = flat
         self.memories = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
-        self._index = self._to_gpu(flat) if gpu else flat
+        self._index = flat if gpu is None else self._to_gpu(flat, gpu)
 
     def __len__(self) -> int:
         return len(self.memories)
@@ -114,7 +114,7 @@ class MemoryBank:
         np.savez_compressed(folder / PROVENANCE_FILE, photo=origin.photo, cell=origin.cell, pick=origin.pick)
 
     @classmethod
-    def load(cls, folder: Path, *, gpu: bool = False) -> "MemoryBank":
+    def load(cls, folder: Path, *, gpu: int | None = None) -> "MemoryBank":
         """The inverse of `save`; raises `IndexInvalid` where the files are missing or of another kind."""
         try:
             index = faiss.read_index(str(folder / FAISS_FILE))
@@ -127,9 +127,9 @@ class MemoryBank:
         memories = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
         return cls(memories, provenance, gpu=gpu)
 
-    def _to_gpu(self, flat: Any) -> Any:
-        if faiss.get_num_gpus() == 0:
-            raise SettingError("FAISS sees no GPU here; use --device cpu")
+    def _to_gpu(self, flat: Any, gpu: int) -> Any:
+        if gpu >= faiss.get_num_gpus():
+            raise SettingError(f"FAISS sees {faiss.get_num_gpus()} GPUs here, not number {gpu}; use --device cpu")
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(_GPU_SCRATCH)
-        return faiss.index_cpu_to_gpu(self._resources, 0, flat)
+        return faiss.index_cpu_to_gpu(self._resources, gpu, flat)

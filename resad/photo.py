@@ -154,8 +154,9 @@ def _open(data: bytes, limits: PhotoLimits) -> tuple[ImageFile.ImageFile, int]:
                 raise PhotoUnsupported(f"the file is {name}; {_TAKEN}") from error
         raise PhotoUnreadable(f"not an image, or a damaged one; {_TAKEN}") from error
     _keep_pixels(*image.size, limits)
-    frames = getattr(image, "n_frames", 1)
-    if image.format in ("PNG", "WEBP") and frames > 1:
+    # Asked of these two alone: to count a TIFF's pages, Pillow reads the directory of every one.
+    frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+    if frames > 1:
         raise PhotoUnsupported(f"an animation of {frames} frames; a single photograph is taken")
     return image, orientation_of(exif)
 

@@ -35,6 +35,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def gpu_number(device: torch.device) -> int | None:
+    """The number FAISS knows a GPU by; None for the CPU."""
+    return (device.index or 0) if device.type == "cuda" else None
+
+
 def packages() -> tuple[PackageVersion, ...]:
     """The versions of what computes, for the manifest and for tables."""
     found = [PackageVersion("python", platform.python_version())]

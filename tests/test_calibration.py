@@ -35,6 +35,10 @@ def test_the_smallest_number_of_normals_is_named(fpr: float, needed: int) -> Non
     assert f"needs {needed} normal" in str(refused.reason)
 
 
+def test_a_rate_a_hair_below_one_takes_the_lowest_normal() -> None:
+    assert threshold((1.0, 2.0), 1 - 1e-10).value == 1.0
+
+
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.10])
 def test_unseen_normals_are_called_abnormal_no_more_often_than_stated(fpr: float) -> None:
     rng = np.random.default_rng(1)

@@ -147,7 +147,7 @@ def test_evaluate_writes_figures_with_intervals(run: Run, small_index: Path, dra
     outcome = run("evaluate", small_index, "--dataset", "mvtec", "--data", drawn, "--json", target)
     assert outcome.code == 0
     figures = json.loads(target.read_text())
-    assert figures["photos"] == {"normal": 2, "abnormal": 3, "in_the_index": 0}
+    assert figures["photos"] == {"normal": 2, "abnormal": 3, "without_mask": 0, "in_the_index": 0}
     for figure in (
         figures["image"]["auroc"],
         figures["pixel"]["fov"]["auroc"],
@@ -292,3 +292,67 @@ def test_pixels_that_are_counted_do_not_depend_on_the_preparation(run: Run, draw
         measured = measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
         counts.append(measured.fov.normal.sum(axis=1).tolist())
     assert counts[0] == counts[1]
+
+
+def test_a_photo_is_never_overwritten_by_an_answer(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    for name in ("eye.jpg", "eye_map.png"):
+        shutil.copy(drawn / "test/good/drawn_0000.jpg", tmp_path / name)
+    before = (tmp_path / "eye_map.png").read_bytes()
+    outcome = run("score", small_index, tmp_path, "--out", tmp_path)
+    assert outcome.code == 2
+    assert "eye_map.png is a photograph to be scored and would be overwritten" in outcome.err
+    assert (tmp_path / "eye_map.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_data_set_lacks_is_left_out_and_said(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """Abnormal photos of which nobody marked where count for no pixel figure."""
+    data, target = tmp_path / "data", tmp_path / "figures.json"
+    shutil.copytree(drawn, data)
+    run("evaluate", small_index, "--data", data, "--json", target)
+    full = json.loads(target.read_text())
+    (data / "test/unmarked").mkdir()
+    shutil.copy(drawn / "test/lesion/drawn_0001.jpg", data / "test/unmarked/again.jpg")
+    run("evaluate", small_index, "--data", data, "--json", target)
+    more = json.loads(target.read_text())
+    assert more["photos"] == full["photos"] | {"abnormal": 4, "without_mask": 1}
+    assert more["pixel"]["fov"]["auroc"]["value"] == full["pixel"]["fov"]["auroc"]["value"]
+    shutil.rmtree(data / "ground_truth")
+    outcome = run("evaluate", small_index, "--data", data, "--json", target)
+    bare = json.loads(target.read_text())
+    assert outcome.code == 0
+    assert bare["pixel"] is None
+    assert bare["image"]["auroc"] == more["image"]["auroc"]
+    assert bare["missing"] == ["pixel figures need masks with lesions inside the field of view"]
+    shutil.rmtree(data / "test/good")
+    run("evaluate", small_index, "--data", data, "--json", target)
+    assert json.loads(target.read_text())["image"] is None
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_other_index(run: Run, small_index: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("bad", "good"):
+        shutil.copytree(small_index, root / name)
+    version = index.live_version(small_index)
+    (root / "bad" / str(version) / "manifest.json").write_text("{}")
+    outcome = run("list", "--root", root)
+    assert outcome.code == 0
+    assert re.search(rf"bad {version} live cannot be read", outcome.out)
+    assert re.search(rf"good {version} live 8 photos", outcome.out)
+
+
+def test_patients_are_numbers_unless_names_are_kept(run: Run, drawn: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{path},{'Doe^Jane' if n < 2 else 'Roe'}"
+        for n, path in enumerate(sorted((drawn / "train/good").iterdir()))
+    ]
+    (tmp_path / "photos.csv").write_text("path,patient\n" + "\n".join(rows))
+    for extra in ((), ("--keep-names",)):
+        run("build", tmp_path / "photos.csv", "--root", tmp_path / "root", "--name", "eyes", *SMALL, *extra)
+        records = (index.resolve(tmp_path / "root/eyes") / "photos.jsonl").read_text().splitlines()
+        patients = [json.loads(line)["patient"] for line in records]
+        assert patients == (["Doe^Jane"] * 2 + ["Roe"] * 6 if extra else ["p-00001"] * 2 + ["p-00002"] * 6)

@@ -119,6 +119,9 @@ def test_other_json_is_refused_by_name(document: object) -> None:
         ("score.kind", "median", "top_mean"),
         ("backbone.stages", "[]", "stages"),
         ("coreset.count", "5", "exactly one"),
+        ("backbone.stages", "[3, 2]", "ascending"),
+        ("backbone.stages", "[2, 2]", "each once"),
+        ("resc.attention_scale", "Infinity", "less than or equal to 10000"),
     ],
 )
 def test_bad_values_are_named_with_the_limit(path: str, value: str, named: str) -> None:

@@ -30,7 +30,7 @@ def put(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"m
         staging = scratch / "version"
         staging.mkdir()
         (staging / "bank").write_bytes(content)
-        return index.publish(staging, root / "eyes", lambda files: manifest(version, files))
+        return index.publish(staging, root / "eyes", lambda files: manifest(version, files))[0]
 
 
 def visible(folder: Path) -> set[str]:
@@ -43,19 +43,39 @@ def stop_half_way(root: Path, error: BaseException) -> None:
         raise error
 
 
-def test_published_then_activated_then_resolved(tmp_path: Path) -> None:
-    first = put(tmp_path)
-    assert visible(tmp_path / "eyes") == {first.name}
+def test_published_is_live_and_activation_goes_back(tmp_path: Path) -> None:
     with pytest.raises(IndexInvalid, match="neither"):
         index.resolve(tmp_path / "eyes")
-    index.activate(tmp_path / "eyes", first.name)
-    second = put(tmp_path, "20260102T000000Z-0000")
+    first = put(tmp_path)
+    assert visible(tmp_path / "eyes") == {first.name, "CURRENT"}
     assert index.resolve(tmp_path / "eyes") == first
-    assert index.resolve(second) == second
-    assert index.versions(tmp_path / "eyes") == [first.name, second.name]
-    index.activate(tmp_path / "eyes", second.name)
+    second = put(tmp_path, "20260102T000000Z-0000")
     assert index.live_version(tmp_path / "eyes") == second.name
+    assert index.resolve(first) == first
+    assert index.versions(tmp_path / "eyes") == [first.name, second.name]
+    index.activate(tmp_path / "eyes", first.name)
+    assert index.resolve(tmp_path / "eyes") == first
     assert visible(tmp_path / "eyes") == {first.name, second.name, "CURRENT"}
+
+
+@pytest.mark.parametrize("step", ["_sync", "activate"])
+def test_stopped_at_the_last_moment_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    live = put(tmp_path)
+    done = getattr(index, step)
+
+    def stop(path: Path, *rest: str) -> None:
+        done(path, *rest) if path.is_file() else None
+        if path == tmp_path / "eyes":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(index, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        put(tmp_path, "20260102T000000Z-0000")
+    monkeypatch.undo()
+    assert visible(tmp_path / "eyes") == {live.name, "CURRENT"}
+    assert index.resolve(tmp_path / "eyes") == live
 
 
 def test_a_failed_writer_leaves_what_was(tmp_path: Path) -> None:
@@ -65,7 +85,7 @@ def test_a_failed_writer_leaves_what_was(tmp_path: Path) -> None:
     live = put(tmp_path / "root")
     with pytest.raises(OSError, match="full"):
         stop_half_way(tmp_path / "root", OSError("disk full"))
-    assert visible(tmp_path / "root/eyes") == {live.name}
+    assert visible(tmp_path / "root/eyes") == {live.name, "CURRENT"}
 
 
 def _write_forever(root: Path) -> None:
@@ -88,7 +108,7 @@ def test_a_killed_writer_is_cleaned_up_and_a_living_one_respected(tmp_path: Path
     process.join()
     assert any(name.startswith(".staging") for name in visible(tmp_path / "eyes"))
     version = put(tmp_path)
-    assert visible(tmp_path / "eyes") == {version.name}
+    assert visible(tmp_path / "eyes") == {version.name, "CURRENT"}
 
 
 def test_every_change_to_a_file_is_noticed(tmp_path: Path) -> None:

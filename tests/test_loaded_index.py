@@ -85,6 +85,12 @@ def test_a_probe_that_scores_otherwise_is_refused(small_index: Path, tmp_path: P
     assert check_probe(load_index(small_index, CPU), small_index) == 0
 
 
+def test_a_probe_that_scores_no_number_is_refused(small_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resad.loaded_index.score_probe", lambda *_: float("nan"))
+    with pytest.raises(IndexInvalid, match="scores nan here"):
+        check_probe(load_index(small_index, CPU), small_index)
+
+
 def test_records_that_do_not_match_the_counts_are_refused(small_index: Path, tmp_path: Path) -> None:
     version = edited(small_index, tmp_path, '"photos": 8', '"photos": 9')
     with pytest.raises(IndexInvalid, match="the manifest says"):

@@ -100,7 +100,7 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     origin = Provenance(np.zeros(1, np.int32), np.zeros((1, 2), np.int16), np.zeros(1, np.int32))
     with pytest.raises(SettingError, match="--device cpu"):
-        MemoryBank(np.zeros((1, 2), np.float32), origin, gpu=True)
+        MemoryBank(np.zeros((1, 2), np.float32), origin, gpu=0)
 
 
 @pytest.mark.gpu
@@ -108,5 +108,5 @@ def test_gpu_and_cpu_find_the_same_distances(rng: np.random.Generator) -> None:
     memories = rng.normal(size=(5000, 96)).astype(np.float32)
     queries = rng.normal(size=(700, 96)).astype(np.float32)
     on_cpu = bank_of(memories)
-    on_gpu = MemoryBank(memories, on_cpu.provenance, gpu=True)
+    on_gpu = MemoryBank(memories, on_cpu.provenance, gpu=0)
     np.testing.assert_allclose(on_gpu.search(queries, 3).distances, on_cpu.search(queries, 3).distances, rtol=1e-5)

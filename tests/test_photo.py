@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -398,3 +399,19 @@ def test_a_path_and_its_bytes_are_the_same_photo(tmp_path: Path) -> None:
 
 def test_pixels_may_be_written_to() -> None:
     assert all(read(data).flags.writeable for data in SAMPLES.values())
+
+
+def test_headers_that_only_cost_time_are_refused_quickly() -> None:
+    fill = b"\xff\xd8" + b"\xff" * 3_000_000
+    segments = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000
+    began = time.perf_counter()
+    for data in (fill, segments):
+        with pytest.raises(PhotoUnreadable, match="segments before the picture"):
+            read_photo(data, PhotoLimits())
+    assert time.perf_counter() - began < 1
+
+
+def test_a_tiff_of_many_pages_is_read_like_one_of_a_single_page() -> None:
+    pages = [Image.fromarray(noise(70, 80, 3, seed=seed)) for seed in range(40)]
+    many = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    np.testing.assert_array_equal(read_photo(many, PhotoLimits()).pixels, np.asarray(pages[0]))

@@ -28,5 +28,7 @@ def test_lesions_stand_out_on_idrid(shared: Path, tmp_path: Path) -> None:
     dataset = read_mvtec(data)
     result = figures(measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None), loaded, dataset)
     assert (result.photos.normal, result.photos.abnormal, result.photos.in_the_index) == (16, 27, 0)
+    assert result.pixel is not None
+    assert result.image is not None
     assert result.pixel.fov.auroc.low > 0.55
     assert result.image.auroc.value > 0.6

@@ -1,6 +1,7 @@
 """ReSC against literal twins of equations 2 to 5, written as loops over positions."""
 
-import gc
+import subprocess
+import sys
 from typing import Literal
 
 import numpy as np
@@ -125,13 +126,20 @@ def test_pooling_is_the_mean_of_the_neighborhood() -> None:
     assert out[0, 0, 2, 2] == stage[0, 0, 1:4, 1:4].mean()
 
 
+def _attend(side: int) -> None:
+    torch.set_num_threads(1)
+    resc.spatial_filter(torch.rand(8, side, side), torch.ones(side, side, dtype=torch.bool), ReSCConfig())
+
+
+def _peak_of_attention(side: int) -> int:
+    """Peak resident bytes of a process that does nothing else."""
+    code = f"from tests.test_resc import _attend; _attend({side})"
+    read = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    done = subprocess.run((sys.executable, "-c", f"{code}; {read}"), capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
 def test_attention_never_holds_the_whole_matrix() -> None:
-    """4096 positions: the matrix alone would be 64 MB; a fresh process would show it as peak memory."""
-    config = ReSCConfig()
-    positions = 64 * 64
-    features, valid = torch.rand(16, 64, 64), torch.ones(64, 64, dtype=torch.bool)
-    gc.collect()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        resc.spatial_filter(features, valid, config)
-    largest = max(event.cpu_memory_usage for event in profile.events())
-    assert 0 < largest < positions * positions * 4 / 3
+    """13,456 positions: the matrix alone would be 724 MB of float32."""
+    whole = 116**4 * 4
+    assert _peak_of_attention(116) - _peak_of_attention(8) < whole / 2
