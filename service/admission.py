@@ -12,7 +12,7 @@ _LONGEST: Final = 60
 
 
 class Admission:
-    """The bounded queue's places, from the upload's arrival to the answer.  Used on the event loop alone.
+    """The bounded queue's places, from a request's arrival to the end of its work.  Used on the event loop alone.
 
     Args:
         size: places.
@@ -24,21 +24,16 @@ class Admission:
         self.taken = 0
         self._seconds_per_photo = seconds_per_photo
 
-    def check(self, count: int = 1) -> None:
-        """Raises `Refusal` (429 with Retry-After) where `count` more photographs find no room."""
-        if self.taken + count <= self.size:
-            return
-        seconds = self.retry_after()
-        raise Refusal(
-            BUSY,
-            f"{self.taken} photographs are waiting, the limit is {self.size}; retry in {seconds} s",
-            {"Retry-After": str(seconds)},
-        )
-
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
-        """Hold `count` places, all or none; raises as `check`."""
-        self.check(count)
+        """Hold `count` places, all or none; raises `Refusal` (429 with Retry-After) where there is no room."""
+        if self.taken + count > self.size:
+            seconds = self.retry_after()
+            raise Refusal(
+                BUSY,
+                f"{self.taken} photographs are waiting, the limit is {self.size}; retry in {seconds} s",
+                {"Retry-After": str(seconds)},
+            )
         self.taken += count
         try:
             yield

@@ -41,7 +41,7 @@ class Metrics:
 
     def watch(self, admission: Admission, registry: Registry) -> None:
         """Show the queue and the indexes as they are whenever somebody looks."""
-        waiting = Gauge("resad_queue_photos", "Accepted and not yet answered", registry=self._registry)
+        waiting = Gauge("resad_queue_photos", "Accepted and not yet done with", registry=self._registry)
         waiting.set_function(lambda: admission.taken)
         room = Gauge("resad_queue_size", "Places for them", registry=self._registry)
         room.set(admission.size)

@@ -60,6 +60,7 @@ async def index(house: In, name: Name) -> Response:
             problems.UNSUPPORTED,
             INVALID_REQUEST,
             problems.NOT_READY,
+            problems.INDEX_TOO_LARGE,
         )
     ),
     openapi_extra={

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -46,25 +47,38 @@ class Pipeline:
     deadline_s: float
 
     async def score(
-        self, request: Request, upload: Upload, loaded: LoadedIndex, asked: ScoreQuery, request_id: str
+        self,
+        request: Request,
+        upload: Upload,
+        places: ExitStack,
+        loaded: LoadedIndex,
+        asked: ScoreQuery,
+        request_id: str,
     ) -> Result | Results:
-        """The answer of `POST /v1/score`.
+        """The answer of `POST /v1/score`; `places` holds the one place that the request was admitted with.
 
         Raises `Refusal` (429, 503, 504), `ClientDisconnect` once nobody waits, and `PhotoError` for a photograph
         that came alone; among several, each has its own problem.
         """
         if not upload.several:
             data = upload.only()
-            return await self._in_time(request, 1, lambda: self._result(data, loaded, asked, request_id))
+            return await self._in_time(request, places, lambda: self._result(data, loaded, asked, request_id))
+        places.enter_context(self.admission.places(len(upload.photos) - 1))
 
         async def all_of_them() -> Results:
             slots = (self._slot(photo, loaded, asked, request_id) for photo in upload.photos)
             return Results(tuple(await asyncio.gather(*slots)))
 
-        return await self._in_time(request, len(upload.photos), all_of_them)
+        return await self._in_time(request, places, all_of_them)
 
     async def anomaly_map(
-        self, request: Request, data: bytes, loaded: LoadedIndex, asked: MapQuery, kind: MapType
+        self,
+        request: Request,
+        data: bytes,
+        places: ExitStack,
+        loaded: LoadedIndex,
+        asked: MapQuery,
+        kind: MapType,
     ) -> bytes:
         """The answer of `POST /v1/anomaly-map`; raises as `score` does for a photograph that came alone."""
 
@@ -74,24 +88,28 @@ class Pipeline:
                 return await self._overlay(data, scored, loaded, asked.size)
             return await self._map(kind, scored, loaded, asked.size)
 
-        return await self._in_time(request, 1, drawn)
+        return await self._in_time(request, places, drawn)
 
     async def _in_time(
-        self, request: Request, photos: int, work: Callable[[], Coroutine[Any, Any, Answer]]
+        self, request: Request, places: ExitStack, work: Callable[[], Coroutine[Any, Any, Answer]]
     ) -> Answer:
-        """`work` with places in the queue, until the deadline, while its caller is there; else it is dropped."""
-        with self.admission.places(photos):
-            task, gone = asyncio.create_task(work()), asyncio.create_task(_disconnected(request))
-            try:
-                await asyncio.wait({task, gone}, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    return task.result()
-                if gone.done():
-                    raise ClientDisconnect
-                raise Refusal(DEADLINE, f"no answer within {self.deadline_s:g} s")
-            finally:
-                task.cancel()
-                gone.cancel()
+        """`work`, until the deadline, while its caller is there; else it is dropped.
+
+        The work takes the places over: what has begun on a thread ends later than the answer that it missed.
+        """
+        task, gone = asyncio.create_task(work()), asyncio.create_task(_disconnected(request))
+        held = places.pop_all()
+        task.add_done_callback(lambda _: held.close())
+        try:
+            await asyncio.wait({task, gone}, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if gone.done():
+                raise ClientDisconnect
+            raise Refusal(DEADLINE, f"no answer within {self.deadline_s:g} s")
+        finally:
+            task.cancel()
+            gone.cancel()
 
     async def _slot(
         self, photo: bytes | Refusal, loaded: LoadedIndex, asked: ScoreQuery, request_id: str
@@ -132,7 +150,7 @@ class Pipeline:
             )
             return Scored(photo, detection, result)
 
-        scored = await asyncio.wrap_future(self.worker.detect(loaded.detector, photo, finish))
+        scored = await _ended(self.worker.detect(loaded.detector, photo, finish))
         self.metrics.stage("score", time.perf_counter() - decoded)
         return scored
 
@@ -149,9 +167,20 @@ class Pipeline:
 
     async def _pooled(self, stage: str, work: Callable[[], Answer]) -> Answer:
         began = time.perf_counter()
-        answer = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        answer = await _ended(self.pool.submit(work))
         self.metrics.stage(stage, time.perf_counter() - began)
         return answer
+
+
+async def _ended(work: Future[Answer]) -> Answer:
+    """What `work` returns.  Cancelled, it is dropped or, once begun, waited for: a thread cannot be stopped."""
+    end = asyncio.wrap_future(work)
+    try:
+        return await asyncio.shield(end)
+    except asyncio.CancelledError:
+        if not work.cancel():
+            await asyncio.wait({end})
+        raise
 
 
 async def _disconnected(request: Request) -> None:

@@ -63,6 +63,9 @@ NOT_LIVE: Final = Kind("not-live", "Not alive", 503, "the thread that scores has
 NOT_READY: Final = Kind("not-ready", "Not ready", 503, "idrid: loading")
 OUT_OF_MEMORY: Final = Kind("out-of-memory", "Out of memory", 503, "the device's memory is full; retry later")
 DEADLINE: Final = Kind("deadline", "Deadline passed", 504, "no answer within 30 s")
+INDEX_TOO_LARGE: Final = Kind(
+    "index-too-large", "Index too large", 507, "the version does not fit in memory beside what is served"
+)
 
 _OF_ERRORS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
     (PhotoTooLarge, PHOTO_TOO_LARGE),

@@ -1,7 +1,7 @@
 """The indexes under the root, by name: CURRENT is watched, and a new version replaces the old when it is ready.
 
 A version is loaded and its probe photograph scored beside the one that serves; a broken one changes nothing but
-the reason that is shown.  On a GPU everything runs on the worker's thread, which alone may touch FAISS there.
+the reason that is shown.
 """
 
 import errno
@@ -16,10 +16,10 @@ from typing import Final
 import torch
 
 from resad import index as index_store
-from resad import runtime
 from resad.errors import ResadError
-from resad.loaded_index import LoadedIndex, check_probe, load_index
+from resad.loaded_index import LoadedIndex
 from service import problems
+from service.loading import Pointer, load_verified, read_pointer
 from service.problems import NOT_READY, Refusal
 from service.worker import Worker
 
@@ -35,15 +35,6 @@ class Served:
     name: str
     live: LoadedIndex | None = None
     fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Pointer:
-    """CURRENT as it was last acted upon; one that is written again is another file."""
-
-    version: str
-    file: int
-    written: int
 
 
 class Registry:
@@ -64,8 +55,9 @@ class Registry:
         self._worker = worker
         self._default = default
         self._poll_s = poll_s
-        self._acted_on: dict[str, _Pointer] = {}
+        self._acted_on: dict[str, Pointer] = {}
         self._tried: dict[str, float] = {}
+        self._unreadable: set[str] = set()
         self._looked = False
         self._loading = threading.Lock()
         self._stop = threading.Event()
@@ -121,13 +113,13 @@ class Registry:
         return tuple(index_store.versions(self._root / self.get(name).name))
 
     def activate(self, name: str, version: str) -> Served:
-        """Verify `version`, write CURRENT, serve it; raises `Refusal` (404, 409) and then leaves all as it was."""
+        """Verify `version`, write CURRENT, serve it; or raise `Refusal` (404, 409, 507), and all is as it was."""
         folder = self._root / self.get(name).name
         if version not in self.versions(name):
             raise Refusal(problems.UNKNOWN_VERSION, f"{name} has no version {version!r}")
         with self._loading:
             try:
-                loaded = self._verified(folder / version)
+                loaded = load_verified(folder / version, self._device, self._worker)
             except (ResadError, OSError) as error:
                 raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
             try:
@@ -136,7 +128,7 @@ class Registry:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
                 raise Refusal(problems.READ_ONLY, problems.READ_ONLY.example) from error
-            return self._swap(Served(name, loaded), _pointer(folder))
+            return self._swap(Served(name, loaded), read_pointer(folder))
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -148,15 +140,30 @@ class Registry:
             self._stop.wait(self._poll_s)
 
     def _look(self) -> None:
-        """Act on every CURRENT that was written since the last look."""
-        for folder in sorted(self._root.iterdir()):
-            if self._stop.is_set() or not (folder / index_store.CURRENT).is_file():
-                continue
+        """Act on every CURRENT that was written or removed since the last look."""
+        names = {*self.served, *(folder.name for folder in self._root.iterdir())}
+        self._unreadable &= names
+        for name in sorted(names):
+            if self._stop.is_set():
+                return
             with self._loading:
-                self._follow(folder.name, folder)
+                self._look_at(name, self._root / name)
 
-    def _follow(self, name: str, folder: Path) -> None:
-        pointer = _pointer(folder)
+    def _look_at(self, name: str, folder: Path) -> None:
+        try:
+            pointer = read_pointer(folder)
+        except OSError as error:
+            if name not in self._unreadable:
+                _log.error("%s under the root is passed over: %s", name, error.strerror)
+            self._unreadable.add(name)
+            return
+        self._unreadable.discard(name)
+        if pointer is not None:
+            self._follow(name, folder, pointer)
+        elif name in self.served:
+            self._forget(name)
+
+    def _follow(self, name: str, folder: Path, pointer: Pointer) -> None:
         entry = self.served.get(name, Served(name))
         if pointer == self._acted_on.get(name) and not (
             entry.fault and time.monotonic() - self._tried[name] > _RETRY_S
@@ -169,7 +176,7 @@ class Registry:
             self._swap(entry, None)
         try:
             index_store.check_name(name)
-            loaded = self._verified(index_store.resolve(folder))
+            loaded = load_verified(index_store.resolve(folder), self._device, self._worker)
         except (ResadError, Refusal, OSError) as error:
             self._fail(entry, pointer, self._told(error))
         except Exception:
@@ -178,12 +185,19 @@ class Registry:
         else:
             self._swap(Served(name, loaded), pointer)
 
-    def _fail(self, entry: Served, pointer: _Pointer, fault: str) -> None:
+    def _forget(self, name: str) -> None:
+        """Requests that are with the index already finish."""
+        _log.info("index %s: its CURRENT is gone, it is served no more", name)
+        self.served = MappingProxyType({other: entry for other, entry in self.served.items() if other != name})
+        self._acted_on.pop(name, None)
+        self._tried.pop(name, None)
+
+    def _fail(self, entry: Served, pointer: Pointer, fault: str) -> None:
         _log.error("index %s: %s", entry.name, fault)
         self._tried[entry.name] = time.monotonic()
         self._swap(replace(entry, fault=fault), pointer)
 
-    def _swap(self, entry: Served, pointer: _Pointer | None) -> Served:
+    def _swap(self, entry: Served, pointer: Pointer | None) -> Served:
         if entry.live is not None and entry.fault is None:
             _log.info("index %s: version %s is served", entry.name, entry.live.manifest.version)
         self.served = MappingProxyType(dict(sorted({**self.served, entry.name: entry}.items())))
@@ -191,27 +205,7 @@ class Registry:
             self._acted_on[entry.name] = pointer
         return entry
 
-    def _verified(self, version: Path) -> LoadedIndex:
-        """The version, loaded, its probe scored as when it was built."""
-
-        def load() -> LoadedIndex:
-            return load_index(version, self._device)
-
-        def check(loaded: LoadedIndex) -> None:
-            runtime.configure(loaded.manifest.config.precision)
-            check_probe(loaded, version)
-
-        loaded = load() if self._device.type == "cpu" else self._worker.run(load).result()
-        self._worker.run(lambda: check(loaded)).result()
-        return loaded
-
     def _told(self, error: Exception) -> str:
         """The error's line without the place of the root on this machine."""
         text = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
         return text.replace(f"{self._root}/", "")
-
-
-def _pointer(folder: Path) -> _Pointer:
-    path = folder / index_store.CURRENT
-    status = path.stat()
-    return _Pointer(path.read_text(errors="replace").strip(), status.st_ino, status.st_mtime_ns)

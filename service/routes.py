@@ -1,5 +1,6 @@
 """The calls: HTTP on the one side, the pipeline and the registry on the other."""
 
+from contextlib import ExitStack
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -73,9 +74,10 @@ async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQ
 
     Nothing that is uploaded is kept. Research use only, not for diagnosis.
     """
-    loaded = _welcome(house, asked.index)
-    upload = await read_upload(request, house.settings, several=True)
-    answer = await house.pipeline.score(request, upload, loaded, asked, number)
+    with ExitStack() as places:
+        loaded = _welcome(house, asked.index, places)
+        upload = await read_upload(request, house.settings, several=True)
+        answer = await house.pipeline.score(request, upload, places, loaded, asked, number)
     return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
 
@@ -103,9 +105,10 @@ async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQ
 async def anomaly_map(request: Request, house: In, asked: Annotated[MapQuery, Query()]) -> Response:
     """The map in the photograph's own frame, at its size or smaller."""
     kind = negotiate(",".join(request.headers.getlist("accept")), overlay=asked.style == "overlay")
-    loaded = _welcome(house, asked.index)
-    upload = await read_upload(request, house.settings, several=False)
-    body = await house.pipeline.anomaly_map(request, upload.only(), loaded, asked, kind)
+    with ExitStack() as places:
+        loaded = _welcome(house, asked.index, places)
+        upload = await read_upload(request, house.settings, several=False)
+        body = await house.pipeline.anomaly_map(request, upload.only(), places, loaded, asked, kind)
     manifest = loaded.manifest
     scale = {
         "Resad-Index": f"{manifest.name}/{manifest.version}",
@@ -132,8 +135,8 @@ async def readyz(house: In) -> Health:
     return Health("ready")
 
 
-def _welcome(house: House, index: str | None) -> LoadedIndex:
-    """What can be said before the body is read: which index answers, and whether there is room."""
+def _welcome(house: House, index: str | None, places: ExitStack) -> LoadedIndex:
+    """What is settled before the body is read: which index answers, and a place for the first photograph."""
     loaded = house.registry.find(index)
-    house.admission.check()
+    places.enter_context(house.admission.places(1))
     return loaded

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     max_photos: Annotated[int, Field(gt=0)] = 32
     """In one request; never more than the queue holds."""
     queue_size: Annotated[int, Field(gt=0)] = 64
-    """Photographs accepted and not yet answered; more are refused with 429."""
+    """Photographs accepted, from before their upload until nothing works on them; more are refused with 429."""
     batch_size: Annotated[int, Field(gt=0)] = 4
     """Photographs scored together, at most; 4 at 784 px with 1536 channels take a few GB."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 0.0

@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from resad.preparation import PreparedPhoto, prepare
 from service.problems import MEDIA_TYPE
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, served, until
@@ -160,12 +162,27 @@ def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
         check(service.client.post("/v1/score", files=[*parts, *parts]), 413, "upload-too-large")
 
 
+def test_an_upload_has_its_place_before_it_arrives(root: Path, photo: bytes) -> None:
+    """Or any number of bodies would be in memory, each waiting for its end."""
+    with served(root, queue_size=1, upload_s=5) as service:
+        begun = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as line:
+            line.sendall(begun)
+            until(lambda: service.house.admission.taken == 1)
+            check(service.score(photo), 429, "busy")
+            check(service.client.post("/v1/anomaly-map", content=photo, headers=JPEG), 429, "busy")
+        until(lambda: service.house.admission.taken == 0)
+        for body, status in ((b"", 400), (b"junk", 422), (photo, 200)):
+            assert service.score(body).status_code == status
+            assert service.house.admission.taken == 0
+
+
 def test_past_the_deadline_the_work_is_dropped(root: Path, photo: bytes) -> None:
     with served(root, deadline_s=1.5) as service:
         before = service.metric("resad_batch_photos_count")
         with service.busy():
             assert "1.5 s" in check(service.score(photo), 504, "deadline")
-            assert service.house.admission.taken == 0
+            until(lambda: service.house.admission.taken == 0)
         until(lambda: service.metric("resad_dropped_photos_total") == 1)
         assert service.metric("resad_batch_photos_count") == before
         assert service.score(photo).status_code == 200
@@ -181,6 +198,38 @@ def test_the_work_of_a_caller_who_hung_up_is_dropped(root: Path, photo: bytes) -
             until(lambda: service.house.admission.taken == 0)
         until(lambda: service.metric("resad_dropped_photos_total") == 1)
         assert service.metric('resad_requests_total{method="POST",route="/v1/score",status="499"}') == 1
+
+
+def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(
+    root: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every upload that takes long to decode would make room for the next, and none would be decoded."""
+    release = threading.Event()
+
+    def endless(*arguments: Any) -> PreparedPhoto:
+        release.wait(30)
+        return prepare(*arguments)
+
+    with (
+        served(root, deadline_s=1.0, queue_size=3, decode_workers=2) as service,
+        ThreadPoolExecutor(3) as callers,
+    ):
+        monkeypatch.setattr("service.pipeline.prepare", endless)
+        try:
+            for answer in callers.map(service.score, [photo] * 3):
+                check(answer, 504, "deadline")
+            # The third was never begun.
+            until(lambda: service.house.admission.taken == 2)
+            check(service.score(photo), 504, "deadline")
+            until(lambda: service.house.admission.taken == 2)
+            parts = [("photo", ("x.jpg", photo, "image/jpeg"))] * 2
+            check(service.client.post("/v1/score", files=parts), 429, "busy")
+            assert service.house.admission.taken == 2
+        finally:
+            release.set()
+        until(lambda: service.house.admission.taken == 0)
+        monkeypatch.undo()
+        until(lambda: service.score(photo).status_code == 200)
 
 
 def _hang_up(service: Served, photo: bytes) -> None:

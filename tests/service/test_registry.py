@@ -1,13 +1,17 @@
 """Which index answers: CURRENT is followed, a broken version changes nothing, and admins can move it."""
 
 import errno
+import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from resad import index
 from tests.indexes import build_small
@@ -16,6 +20,8 @@ from tests.service.test_errors import check
 
 KEY = "a-key-of-the-ward"
 BEARER = {"Authorization": f"Bearer {KEY}"}
+UNREADABLE = "x" * 300
+"""A link to a name this long is what not even root can follow."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,14 @@ def service(own: Path) -> Iterator[Served]:
 def entry(service: Served) -> dict[str, str | None]:
     document: dict[str, str | None] = service.client.get("/v1/indexes/drawn").json()
     return document
+
+
+def served_for_a_while(service: Served, photo: bytes) -> None:
+    """For several looks at CURRENT."""
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        answer = service.score(photo)
+        assert (answer.status_code, entry(service)["fault"]) == (200, None)
 
 
 def damage(version: Path) -> None:
@@ -159,6 +173,80 @@ def test_an_index_that_comes_later_is_found(own: Path, tmp_path: Path, photo: by
         index.activate(tmp_path / "empty/drawn", index.versions(own / "drawn")[0])
         until(lambda: service.client.get("/readyz").status_code == 200)
         assert service.score(photo).status_code == 200
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over_and_told_once(
+    own: Path, photo: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `lost+found` cannot.  It sorts before the index."""
+    (own / "0-lost+found").mkdir()
+    (own / "0-lost+found/CURRENT").symlink_to(UNREADABLE)
+    with served(own) as service:
+        assert service.score(photo).status_code == 200
+        second = index.versions(own / "drawn")[1]
+        index.activate(own / "drawn", second)
+        until(lambda: entry(service)["version"] == second)
+        assert service.client.get("/readyz").status_code == 200
+        assert [one["name"] for one in service.client.get("/v1/indexes").json()["indexes"]] == ["drawn"]
+    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+    assert [line for line in told if "lost+found" in line] == told
+    assert len(told) == 1
+
+
+def test_an_index_whose_current_cannot_be_read_for_a_while_goes_on(
+    service: Served, own: Path, photo: bytes
+) -> None:
+    pointer = own / "drawn/CURRENT"
+    (own / "drawn/kept").hardlink_to(pointer)
+    (own / "drawn/link").symlink_to(UNREADABLE)
+    (own / "drawn/link").rename(pointer)
+    served_for_a_while(service, photo)
+    (own / "drawn/kept").rename(pointer)
+    served_for_a_while(service, photo)
+
+
+def test_an_index_that_is_taken_away_is_served_no_more(own: Path, photo: bytes) -> None:
+    shutil.copytree(own / "drawn", own / "bad")
+    (own / "bad/CURRENT").write_text("../../etc")
+    with served(own, ready=False) as service:
+        until(lambda: "bad: " in service.client.get("/readyz").json()["detail"])
+        (own / "bad/CURRENT").unlink()
+        until(lambda: service.client.get("/readyz").status_code == 200)
+        check(service.client.get("/v1/indexes/bad"), 404, "unknown-index")
+        assert 'index="bad"' not in service.client.get("/metrics").text
+        with ThreadPoolExecutor(1) as caller, service.busy():
+            waiting = caller.submit(service.score, photo)
+            until(lambda: service.house.worker.waiting == 1)
+            (own / "drawn").rename(own.parent / "aside")
+            until(lambda: service.client.get("/v1/indexes").json()["indexes"] == [])
+            assert "no index" in check(service.client.get("/readyz"), 503, "not-ready")
+            check(service.score(photo, index="drawn"), 404, "unknown-index")
+        assert waiting.result().status_code == 200
+        (own.parent / "aside").rename(own / "drawn")
+        until(lambda: service.client.get("/readyz").status_code == 200)
+        assert service.score(photo).status_code == 200
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
+@pytest.mark.parametrize("place", ["load_index", "check_probe"])
+def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
+    service: Served, own: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise error
+
+    first, second = index.versions(own / "drawn")
+    monkeypatch.setattr(f"service.loading.{place}", full)
+    answer = service.client.put("/v1/indexes/drawn/current", json={"version": second}, headers=BEARER)
+    assert "memory" in check(answer, 507, "index-too-large")
+    assert index.live_version(own / "drawn") == first
+    assert (entry(service)["version"], entry(service)["fault"]) == (first, None)
+    assert service.score(photo).json()["index"]["version"] == first
+    index.activate(
+        own / "drawn", second
+    )  # as `resad-indexer activate` does it, which has another machine's memory
+    until(lambda: "memory" in (entry(service)["fault"] or ""))
+    assert service.score(photo).json()["index"]["version"] == first
 
 
 def test_an_admin_moves_an_index_and_back(service: Served, own: Path, photo: bytes) -> None:
