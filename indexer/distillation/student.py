@@ -28,7 +28,7 @@ class _Normed(nn.Module):
 
 def new_student(seed: int, widths: Widths = _WIDTHS) -> BundledTrunk:
     """An untrained trunk, in training mode, with normalization; its weights depend on `seed` alone."""
-    student = BundledTrunk(widths=widths)
+    student = BundledTrunk(widths=widths, spread=False)
     _replace(student, nn.Conv2d, lambda conv: _Normed(conv) if conv.kernel_size == (3, 3) else conv)
     generator = torch.Generator().manual_seed(seed)
     for parameter in student.parameters():
@@ -44,7 +44,7 @@ def new_student(seed: int, widths: Widths = _WIDTHS) -> BundledTrunk:
 
 
 def folded(student: BundledTrunk) -> BundledTrunk:
-    """A copy as it is shipped: plain convolutions with biases that compute what `student` does in evaluation."""
+    """A copy with plain convolutions and biases that computes what `student` does in evaluation."""
     plain = copy.deepcopy(student).eval().cpu()
     _replace(plain, _Normed, lambda normed: fuse_conv_bn_eval(normed.conv, normed.norm))
     return plain
