@@ -20,7 +20,8 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/python demo.py --out '$(DEMO_OUT)' $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(STAY)
+	$(BIN)/python demo.py --out '$(DEMO_OUT)' $(if $(PHOTOS),--photos '$(PHOTOS)') \
+	  $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(STAY)
 
 # The demo, with the service left running until Ctrl-C.
 serve: STAY = --stay

@@ -14,13 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import torch
 from PIL import Image
-from torchvision.models import get_model_weights
 
-_BACKBONE: Final = "resnet18"
-_UNTRAINED: Final = "random:0"
-_SECONDS_TO_TRY: Final = 3.0
 _SECONDS_TO_START: Final = 120.0
 _MARK: Final = "MADE_BY_DEMO"
 _BIN: Final = Path(sys.executable).parent
@@ -31,14 +26,13 @@ def main() -> None:
     """Run the demo; the pictures and answers stay in the folder `--out`."""
     options = _options()
     out: Path = options.out
-    weights = options.weights or _weights_at_hand()
     _empty(out)
     drawn = out / "drawn"
     _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
     healthy = options.photos or drawn / "train/good"
     _run(
         "resad-indexer", "build", healthy, "--root", out / "indexes", "--name", "demo",
-        "--backbone", _BACKBONE, "--weights", weights, "--size", "384", "--coreset", "0.05",
+        *_trunk(options), "--size", "384", "--coreset", "0.05",
     )  # fmt: skip
     _run("resad-indexer", "verify", out / "indexes/demo")
     _run("resad-indexer", "evaluate", out / "indexes/demo", "--data", drawn, "--json", out / "figures.json")
@@ -49,7 +43,7 @@ def main() -> None:
         )  # fmt: skip
         _contact_sheet(sorted((out / "pictures").rglob("*.png")), out / "pictures.png")
         photo = min((drawn / "test/lesion").glob("*.jpg"))
-        _say_what_is_where(out, url, photo, untrained=weights == _UNTRAINED)
+        _say_what_is_where(out, url, photo)
         if options.stay:
             _wait_for_interrupt()
 
@@ -58,7 +52,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything; replaced")
     parser.add_argument("--photos", type=Path, help="your own healthy photographs to build from")
-    parser.add_argument("--weights", help=f"weights of {_BACKBONE}: a file, or imagenet1k_v1")
+    parser.add_argument("--backbone", default="bundled", help="trunk, as of resad-indexer build")
+    parser.add_argument("--weights", help="weights of the trunk, as of resad-indexer build")
     parser.add_argument("--stay", action="store_true", help="leave the service running until Ctrl-C")
     return parser.parse_args()
 
@@ -72,16 +67,10 @@ def _empty(out: Path) -> None:
     (out / _MARK).write_text("Made by `make demo`, and replaced by the next.\n")
 
 
-def _weights_at_hand() -> str:
-    """ImageNet weights if torchvision has them here or can fetch them, else an untrained trunk."""
-    named = get_model_weights(_BACKBONE)["IMAGENET1K_V1"]
-    if (Path(torch.hub.get_dir()) / "checkpoints" / Path(named.url).name).is_file():
-        return "imagenet1k_v1"
-    try:
-        with urllib.request.urlopen(named.url, timeout=_SECONDS_TO_TRY):
-            return "imagenet1k_v1"
-    except OSError:
-        return _UNTRAINED
+def _trunk(options: argparse.Namespace) -> list[str]:
+    """The trunk inside the package, unless another one is asked for: the demo needs no network."""
+    weights = ["--weights", options.weights] if options.weights else []
+    return ["--backbone", options.backbone, *weights]
 
 
 def _run(program: str, *arguments: object) -> None:
@@ -138,16 +127,10 @@ def _narrowed(path: Path) -> Image.Image:
         return picture.convert("RGB").resize((_PANEL_WIDTH, height))
 
 
-def _say_what_is_where(out: Path, url: str, photo: Path, *, untrained: bool) -> None:
+def _say_what_is_where(out: Path, url: str, photo: Path) -> None:
     print(f"\npictures:  {out / 'pictures.png'} (all), {out / 'pictures'} (each)\nanswers:   {out / 'answers'}")
     print(f"by hand:   curl -H 'Content-Type: image/jpeg' --data-binary @{photo} {url}/v1/score")
     print(f"contract:  {url}/docs (while the service runs: make serve)")
-    if untrained:
-        print(
-            "NOTE: no trained weights were at hand and none could be downloaded, so the trunk was UNTRAINED: "
-            "every step is real, the maps mean little.\n"
-            "      With your own: make demo WEIGHTS=resnet18.pth PHOTOS=folder"
-        )
 
 
 def _wait_for_interrupt() -> None:

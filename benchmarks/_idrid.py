@@ -39,17 +39,23 @@ Chosen = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row: a preset, perhaps less a part of ReSC, perhaps with some settings changed."""
+    """A row: a preset, perhaps less a part of ReSC, perhaps with some settings changed or on another trunk.
+
+    weights: as on the command line; none are the shared ones of ResNet-18.
+    """
 
     preset: Preset
     leave_out: tuple[Part, ...] = ()
     settings: tuple[str, ...] = ()
+    backbone: str = "resnet18"
+    weights: str | None = None
 
     @property
     def name(self) -> str:
         """As typed on the command line."""
+        trunk = [] if self.weights is None else [f"--backbone {self.backbone} --weights {self.weights}"]
         parts = [f"--without {part}" for part in self.leave_out] + [f"--set {one}" for one in self.settings]
-        return " ".join([self.preset, *parts])
+        return " ".join([self.preset, *trunk, *parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,10 @@ def data_set(shared: Path) -> Path:
 
 
 def config_of(variant: Variant, size: int) -> MethodConfig:
-    """The settings of a row, on the ResNet-18 trunk."""
+    """The settings of a row."""
     return method(
         variant.preset,
-        backbone="resnet18",
+        backbone=variant.backbone,
         size=size,
         coreset=CORESET,
         settings=variant.settings,
@@ -100,9 +106,9 @@ def config_of(variant: Variant, size: int) -> MethodConfig:
 def build_index(variant: Variant, size: int, shared: Path, root: Path) -> LoadedIndex:
     """Build the row's index below `root` from the healthy training photographs, and load it."""
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    weights = variant.weights or str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")
     photos = data_set(shared) / "train" / "good"
-    order = BuildOrder(photos, root, "idrid", config_of(variant, size), str(weights), device)
+    order = BuildOrder(photos, root, "idrid", config_of(variant, size), weights, device)
     return load_index(build(order, Stages(_STDERR)).version, device)
 
 

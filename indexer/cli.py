@@ -15,6 +15,8 @@ from rich.console import Console
 from indexer import tables
 from indexer.build import BuildOrder, build
 from indexer.datasets.mvtec import read_mvtec
+from indexer.distill import DistillOrder, distill
+from indexer.distillation.training import TrainingConfig
 from indexer.evaluate import figures, figures_json, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
@@ -22,7 +24,7 @@ from indexer.scoring import Failed, score_photos, write_whole
 from indexer.synthetic import write_dataset
 from resad import index as index_store
 from resad import runtime
-from resad.backbone import DEFAULT_WEIGHTS
+from resad.backbone import default_weights
 from resad.config import PhotoLimits, Precision, Preset
 from resad.errors import IndexInvalid, ResadError, SettingError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
@@ -53,11 +55,18 @@ def build_command(
     name: Annotated[str, typer.Option(help="Name of the index.")],
     preset: Annotated[Preset, typer.Option(help="Settings to start from.")] = "resad",
     backbone: Annotated[
-        str | None, typer.Option(help="torchvision ResNet by name, wide_resnet50_2 unless given.")
+        str | None,
+        typer.Option(
+            help="torchvision ResNet by name, or bundled (inside the package); wide_resnet50_2 unless given."
+        ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED.")
-    ] = DEFAULT_WEIGHTS,
+        str | None,
+        typer.Option(
+            help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED; "
+            "imagenet1k_v1 unless given, and the packaged ones for bundled."
+        ),
+    ] = None,
     coreset: Annotated[
         str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")
     ] = None,
@@ -79,6 +88,7 @@ def build_command(
         preset, backbone=backbone, size=size, coreset=coreset, precision=precision, seed=seed,
         settings=settings or (), leave_out=without or (),
     )  # fmt: skip
+    weights = weights or default_weights(config.backbone.name)
     runtime.configure(config.precision)
     if weights.startswith("random:"):
         _err.print(f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]")
@@ -209,6 +219,35 @@ def _contents(version: Path) -> str:
     except IndexInvalid as error:
         return f"cannot be read: {error}"
     return f"{counts.photos} photos, {counts.memories} memories"
+
+
+@app.command("distill")
+def distill_command(
+    photos: Annotated[Path, typer.Option(help="Folder of healthy photographs, or CSV (path,...).")],
+    out: Annotated[
+        Path, typer.Option(help="FILE.safetensors for --weights; loss curve and evaluation are written beside it.")
+    ],
+    teacher: Annotated[str, typer.Option(help="torchvision ResNet by name.")] = "wide_resnet50_2",
+    teacher_weights: Annotated[str | None, typer.Option(help="Of the teacher, as --weights of build.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = 8,
+    size: Annotated[int, typer.Option(help="Side of the squares that crops are taken from, px.")] = 512,
+    drawn: Annotated[int, typer.Option(help="Photographs drawn beside the given ones.")] = 160,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a stopped run has left.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a trunk like the packaged one from your photographs and any teacher."""
+    training = TrainingConfig(steps, seed, batch)
+    weights = teacher_weights or default_weights(teacher)
+    chosen = runtime.pick_device(device)
+    runtime.configure("exact")
+    order = DistillOrder(photos, teacher, weights, out, training, chosen, size=size, drawn=drawn, resume=resume)
+    report = distill(order, Stages(_err))
+    for skipped in report.pool.skipped:
+        _warn(f"skipped {skipped.path}: {skipped.reason}")
+    _out.print(tables.agreement_table(report))
+    _say(f"use it: resad-indexer build --backbone bundled --weights {out}")
 
 
 def _load(index: Path, device: str) -> LoadedIndex:

@@ -15,7 +15,7 @@ from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.mvtec import read_mask
 from indexer.metrics import ScoreHistogram
 from resad.calibration import threshold
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.errors import SettingError
 from resad.field_of_view import field_of_view_mask, find_field_of_view
@@ -115,14 +115,35 @@ def measure_dataset(
         PhotoError: a test photograph cannot be read.
         SettingError: a mask that does not belong to its photograph.
     """
+    return measure_with(
+        lambda photo: loaded.detector.detect([photo])[0],
+        loaded.manifest.config.preparation,
+        loaded.manifest.calibration.full_scale,
+        dataset,
+        limits,
+        on_photo,
+        known=frozenset(photo.content_sha256 for photo in loaded.photos),
+    )
+
+
+def measure_with(
+    detect: Callable[[PreparedPhoto], Detection],
+    preparation: PreparationConfig,
+    full_scale: float,
+    dataset: Dataset,
+    limits: PhotoLimits,
+    on_photo: Callable[[int], None],
+    *,
+    known: frozenset[str] = frozenset(),
+) -> Measured:
+    """As `measure_dataset`, by anything that makes a map; `known` are the hashes of what it learned from."""
     if not dataset.test:
         raise SettingError(f"data set {dataset.name} has no test photographs")
-    edges = metrics.score_edges(loaded.manifest.calibration.full_scale)
-    known = {photo.content_sha256 for photo in loaded.photos}
+    edges = metrics.score_edges(full_scale)
     scores, fov, whole, doubles = [], [], [], 0
     for labeled in dataset.test:
-        photo = prepare(labeled.path, loaded.manifest.config.preparation, limits)
-        detection = loaded.detector.detect([photo])[0]
+        photo = prepare(labeled.path, preparation, limits)
+        detection = detect(photo)
         scores.append(detection.image_score)
         doubles += photo.content_hash in known
         inside, everywhere = _pixel_counts(labeled, photo, detection, edges, limits)

@@ -1,10 +1,10 @@
 """How far a long step is: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,13 @@ from rich.text import Text
 from resad.manifest import StageTime
 
 _SECONDS_BETWEEN_LINES: Final = 10.0
+
+
+class Advance(Protocol):
+    """What a step is told of its progress."""
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        """So many units are done; `note` is shown beside them."""
 
 
 class _Rate(ProgressColumn):
@@ -42,7 +49,7 @@ class Stages:
     done: list[StageTime] = field(default_factory=list)
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A step of `total` units; yields what is to be told of each advance.  A failed step is not recorded."""
         began = time.perf_counter()
         shown = self._bar(name, total) if self.console.is_terminal else self._lines(name, total, unit)
@@ -54,21 +61,25 @@ class Stages:
             self.console.print(f"{name}: {total} {unit} in {seconds:.1f} s", highlight=False)
 
     @contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def _bar(self, name: str, total: int) -> Iterator[Advance]:
         columns = (
             TextColumn(f"{name:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(),
-            TimeElapsedColumn(), TimeRemainingColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(name, total=total)
-            yield lambda steps: bar.advance(task, steps)
+            task = bar.add_task(name, total=total, note="")
+
+            def advance(steps: int, note: str = "") -> None:
+                bar.update(task, advance=steps, note=note)
+
+            yield advance
 
     @contextmanager
-    def _lines(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def _lines(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         began = told = time.monotonic()
         count = 0
 
-        def advance(steps: int) -> None:
+        def advance(steps: int, note: str = "") -> None:
             nonlocal count, told
             count += steps
             now = time.monotonic()
@@ -76,7 +87,8 @@ class Stages:
                 told = now
                 left = (now - began) / max(count, 1) * (total - count)
                 rate = count / (now - began)
-                line = f"{name}: {count}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left"
+                told_too = f", {note}" if note else ""
+                line = f"{name}: {count}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left{told_too}"
                 self.console.print(line, highlight=False)
 
         yield advance

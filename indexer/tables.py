@@ -6,6 +6,7 @@ from rich.table import Table
 
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
+from indexer.distill import DistillReport
 from indexer.evaluate import Figures, ImageFigures, PixelFigures
 from indexer.scoring import Scored
 from resad.calibration import Threshold
@@ -25,6 +26,19 @@ def build_table(report: BuildReport) -> Table:
     table.add_row("left aside", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
     table.add_row("peak memory", f"{manifest.quality.peak_memory_bytes / 1e9:.2f} GB")
+    return table
+
+
+def agreement_table(report: DistillReport) -> Table:
+    """How far the student follows its teacher on photographs that were held out."""
+    held = len(report.pool.held_out)
+    table = Table(title=f"Agreement on {held} held-out photographs, loss {four_digits(report.loss)}",
+                  title_justify="left")  # fmt: skip
+    for heading in ("photographs", "stage", "energy in the targets", "cosine", "distances, correlation"):
+        table.add_column(heading, justify="left" if heading == "photographs" else "right")
+    for one in report.agreements:
+        figures = (f"{value:.3f}" for value in (one.kept, one.cosine, one.distances))
+        table.add_row(one.photos, str(one.stage), *figures)
     return table
 
 

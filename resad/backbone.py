@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
+from resad import bundled
 from resad.config import BackboneConfig
 from resad.errors import SettingError, WeightsMismatch, WeightsUnavailable
 
@@ -22,39 +23,57 @@ DEFAULT_WEIGHTS: Final = "imagenet1k_v1"
 """By name, because torchvision's own default is V2, whose features are not interchangeable with V1's."""
 
 _WAYS_OUT: Final = (
-    "give a file of weights (--weights FILE.safetensors or FILE.pth), "
-    "run once where downloads are possible, or try the pipeline on an untrained trunk (--weights random:0)"
+    "take the trunk that is inside the package (--backbone bundled), "
+    "give a file of weights (--weights FILE.safetensors or FILE.pth), or run once where downloads are possible"
 )
 
 
 class Backbone(nn.Module):
-    """A torchvision ResNet cut behind its last stage in use, weights loaded, in evaluation mode.
+    """A trunk cut behind its last stage in use, weights loaded, in evaluation mode.
 
     Args:
         config: trunk and stages.
-        state: the trunk's tensors, exactly those of `trunk_keys(config)`.
+        state: the trunk's tensors, exactly those of `config`.
     """
 
     def __init__(self, config: BackboneConfig, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        net = _skeleton(config)
-        net.load_state_dict(dict(state), assign=True)
         self.config = config
         self.weights_sha256 = _digest(state)
-        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        self.layers = nn.ModuleList(getattr(net, f"layer{n}") for n in range(1, max(config.stages) + 1))
+        self.net = _skeleton(config)
+        self.net.load_state_dict(dict(state), assign=True)
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """float (B, 3, S, S), normalized as ImageNet -> per stage in use float (B, C, S/stride, S/stride)."""
-        x = self.stem(images)
+        maps: tuple[Tensor, ...] = self.net(images)
+        return maps
+
+
+class _CutResNet(nn.Module):
+    """What lies before the last stage in use, under torchvision's own names."""
+
+    def __init__(self, net: ResNet, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.stages = stages
+        for number in range(1, max(stages) + 1):
+            self.add_module(f"layer{number}", getattr(net, f"layer{number}"))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x)
-            if number in self.config.stages:
+        for number in range(1, max(self.stages) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+            if number in self.stages:
                 maps.append(x)
         return tuple(maps)
+
+
+def default_weights(name: str) -> str:
+    """What is loaded into the trunk `name` where nothing else is asked for."""
+    return bundled.NAME if name == bundled.NAME else DEFAULT_WEIGHTS
 
 
 def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
@@ -62,7 +81,7 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
 
     Args:
         weights: torchvision's name for them (`imagenet1k_v1`, downloaded once by torchvision and checked by it),
-            the path of a `.safetensors` or `.pth` file, or `random:SEED`.
+            `bundled` for the trunk of that name, the path of a `.safetensors` or `.pth` file, or `random:SEED`.
     Raises:
         SettingError: unknown trunk or name of weights.
         WeightsUnavailable: no such file, or no download possible.
@@ -72,6 +91,8 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
         return Backbone(config, _random_state(config, weights.removeprefix("random:")))
     if weights.endswith((".safetensors", ".pth", ".pt")):
         return Backbone(config, _fit(_read_file(Path(weights)), config, weights))
+    if config.name == weights == bundled.NAME:
+        return Backbone(config, _fit(_read_file(bundled.FILE), config, str(bundled.FILE)))
     return Backbone(config, _fit(_download(config.name, weights), config, weights))
 
 
@@ -81,27 +102,20 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
 
 
 def _trunk_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors under torchvision's names, whatever device and layout they are in."""
-    layers = {f"layer{n}": layer for n, layer in enumerate(backbone.layers, start=1)}
-    parts = {"conv1": backbone.stem[0], "bn1": backbone.stem[1], **layers}
-    return {
-        f"{part}.{key}": tensor.detach().cpu().contiguous()
-        for part, module in parts.items()
-        for key, tensor in module.state_dict().items()
-    }
+    """The tensors under their own network's names, whatever device and layout they are in."""
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
 
 
-def _skeleton(config: BackboneConfig) -> ResNet:
+def _skeleton(config: BackboneConfig) -> nn.Module:
     """The trunk without memory behind its tensors: nothing is allocated, nothing is initialized."""
-    builder = _builders().get(config.name)
-    if builder is None:
-        raise SettingError(f"backbone {config.name!r} is not known; these are: {', '.join(sorted(_builders()))}")
     with torch.device("meta"):
-        net = builder(weights=None)
-    for number in range(max(config.stages) + 1, 5):
-        delattr(net, f"layer{number}")
-    del net.fc, net.avgpool
-    return net
+        if config.name == bundled.NAME:
+            return bundled.BundledTrunk(config.stages)
+        builder = _builders().get(config.name)
+        if builder is None:
+            known = ", ".join([bundled.NAME, *sorted(_builders())])
+            raise SettingError(f"backbone {config.name!r} is not known; these are: {known}")
+        return _CutResNet(builder(weights=None), config.stages)
 
 
 def _builders() -> Mapping[str, Callable[..., ResNet]]:
@@ -147,9 +161,9 @@ def _download(name: str, weights: str) -> Mapping[str, Tensor]:
     known = torchvision.models.get_model_weights(name) if name in _builders() else ()
     found = [entry for entry in known if entry.name.lower() == weights.lower()]
     if not found:
-        names = ", ".join(entry.name.lower() for entry in known) or "none"
+        names = ", ".join(entry.name.lower() for entry in known) or (name if name == bundled.NAME else "none")
         raise SettingError(
-            f"weights {weights!r} are neither a file (.safetensors, .pth) nor torchvision's for {name} ({names})"
+            f"weights {weights!r} are neither a file (.safetensors, .pth) nor {name}'s own ({names})"
         )
     try:
         return cast(Mapping[str, Tensor], found[0].get_state_dict(progress=False, check_hash=True))

@@ -55,7 +55,7 @@ class BackboneConfig:
     """Which feature maps are taken from which trunk."""
 
     name: str = "wide_resnet50_2"
-    """torchvision's name (paper, section 4.3)."""
+    """torchvision's name (paper, section 4.3), or `bundled`: the trunk inside the package."""
     stages: Annotated[tuple[Annotated[int, Field(ge=1, le=4)], ...], Field(min_length=1)] = (2, 3)
     """Stages 1 to 4, finest first (paper, equation 2)."""
 

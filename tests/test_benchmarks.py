@@ -14,6 +14,7 @@ import typer
 
 import benchmarks
 from benchmarks import _bench, _idrid
+from benchmarks._color import color_features
 from benchmarks._idrid import Variant
 from benchmarks.coreset import textbook
 from indexer.bootstrap import Figure
@@ -23,6 +24,7 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import ScoreHistogram
 from resad.config import preset, without
+from tests.conftest import prepared
 
 _HOME = Path(benchmarks.__file__).parent
 _MODULES = sorted(path.stem for path in _HOME.glob("[a-z]*.py"))
@@ -129,3 +131,20 @@ def _drawn(rng: np.random.Generator, count: int) -> Measured:
     normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
     histogram = ScoreHistogram(normal, abnormal * labels[:, None])
     return Measured(photos, rng.random(count) + 0.3 * labels, labels, 0, histogram, histogram)
+
+
+def test_colors_are_those_around_each_cell(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
+    found = color_features(prepared(pixels))
+    assert found.grid == (8, 8)
+    row = found.cells.tolist().index([3, 2])
+    near = pixels[24:32, 16:24].reshape(-1, 3) / 255
+    around = pixels[16:40, 8:32].reshape(-1, 3) / 255
+    expected = np.concatenate([near.mean(0), near.std(0), around.mean(0), around.std(0)])
+    np.testing.assert_allclose(found.features[row], expected, atol=1e-5)
+
+
+def test_another_trunk_is_named_in_its_row() -> None:
+    variant = Variant("resad", backbone="bundled", weights="bundled")
+    assert variant.name == "resad --backbone bundled --weights bundled"
+    assert _idrid.config_of(variant, 512).backbone.name == "bundled"

@@ -192,7 +192,7 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
         (("--coreset", "2.0"), "less than or equal to 1"),
         (("--coreset", "99999999"), "99999999 memories asked of"),
         (("--backbone", "vgg16"), "wide_resnet50_2"),
-        (("--weights", "nowhere.pth"), "random:0"),
+        (("--weights", "nowhere.pth"), "--backbone bundled"),
         (("--without", "everything"), "region, spatial, resc"),
         (("--set", "search.neighbors=0"), "greater than or equal to 1"),
         (("--device", "cuda:7"), "GPUs"),
@@ -209,6 +209,45 @@ def test_bad_settings_are_one_line_and_exit_2(
     assert outcome.code == 2
     assert named in re.sub(r"[\s│]+", " ", outcome.err)
     assert not (tmp_path / "root").exists()
+
+
+def test_a_trunk_that_cannot_be_had_names_the_one_that_is_here(
+    run: Run, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default stays what it is: the same command gives the same model, or none."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    order = ("build", drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--size", "128")
+    refused = run(*order)
+    assert refused.code == 2
+    assert "imagenet1k_v1 of wide_resnet50_2" in refused.err
+    assert "--backbone bundled" in refused.err
+    assert not (tmp_path / "root").exists()
+    taken = run(*order, "--backbone", "bundled")
+    assert taken.code == 0
+    assert "UNTRAINED" not in taken.err
+    manifest = read_manifest(index.resolve(tmp_path / "root/eyes") / index.MANIFEST)
+    assert (manifest.config.backbone.name, manifest.weights) == ("bundled", "bundled")
+
+
+def test_distill_writes_weights_that_build_takes(run: Run, drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "own.safetensors"
+    made = run(
+        "distill", "--photos", drawn / "train/good", "--teacher", "resnet18", "--teacher-weights", "random:0",
+        "--out", out, "--steps", "2", "--batch", "2", "--size", "128", "--drawn", "0", "--device", "cpu",
+    )  # fmt: skip
+    assert made.code == 0
+    assert "distil: 2 steps" in made.err
+    assert "Agreement on 1 held-out photographs" in made.out
+    built = run(
+        "build", drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--size", "128",
+        "--backbone", "bundled", "--weights", out,
+    )  # fmt: skip
+    assert built.code == 0
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])
