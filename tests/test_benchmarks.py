@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ import benchmarks
 from benchmarks import _bench, _idrid
 from benchmarks._color import color_features
 from benchmarks._idrid import Variant
+from benchmarks._service_process import memory_of, stages
 from benchmarks.coreset import textbook
 from indexer.bootstrap import Figure
 from indexer.coreset import greedy_k_center, shards_of
@@ -24,6 +27,8 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import ScoreHistogram
 from resad.config import preset, without
+from resad.runtime import peak_memory_bytes
+from service.metrics import Metrics
 from tests.conftest import prepared
 
 _HOME = Path(benchmarks.__file__).parent
@@ -123,6 +128,28 @@ def test_both_halves_of_idrid_hold_both_kinds(shared: Path) -> None:
     abnormal = np.array([photo.abnormal for photo in dataset.test])
     for half in (reporting, ~reporting):
         assert min(abnormal[half].sum(), (~abnormal[half]).sum()) >= 5
+
+
+def test_stages_are_read_as_the_service_writes_them() -> None:
+    metrics = Metrics()
+    for stage, seconds in (("decode", 0.25), ("decode", 0.5), ("score", 2.0)):
+        metrics.stage(stage, seconds)
+    metrics.request("GET", "/readyz", 200, 0.125)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=metrics.text()))
+    with httpx.Client(base_url="http://service", transport=transport) as http:
+        found = stages(http)
+    assert found == {"decode": (0.75, 2), "score": (2.0, 1), "request": (0.125, 1)}
+
+
+def test_memory_is_what_the_kernel_says_of_this_process() -> None:
+    held = np.ones(50_000_000, dtype=np.uint8)
+    with_it = memory_of(os.getpid())
+    del held
+    without_it = memory_of(os.getpid())
+    assert with_it.now_mb - without_it.now_mb == pytest.approx(50, abs=10)
+    assert without_it.now_mb < without_it.peak_mb
+    # The kernel sums its counters roughly.
+    assert 0.99 * with_it.now_mb < without_it.peak_mb < 1.05 * peak_memory_bytes() / 1e6
 
 
 def _drawn(rng: np.random.Generator, count: int) -> Measured:

@@ -1,0 +1,63 @@
+"""The work of a service done in this process: what its answers are checked against and its time is held beside."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from indexer.scoring import score_photos
+from resad.config import PhotoLimits
+from resad.loaded_index import LoadedIndex
+from resad.map_files import map_png16
+from resad.preparation import prepare
+from resad.result import Timings, assemble
+
+_FPR: Final = 0.05
+_EVIDENCE: Final = 3
+_LIMITS: Final = PhotoLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photographs of one kind, posted in turn."""
+
+    name: str
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """One photograph scored in this process, in seconds, with what the service must answer."""
+
+    decode: float
+    score: float
+    render: float
+    image_score: float
+    png: bytes
+
+
+def score_offline(loaded: LoadedIndex, data: bytes) -> Offline:
+    """What the service does for a photograph, step by step, without it."""
+    manifest = loaded.manifest
+    began = time.perf_counter()
+    photo = prepare(data, manifest.config.preparation, _LIMITS)
+    decoded = time.perf_counter()
+    detection = loaded.detector.detect([photo])[0]
+    result = assemble(photo, detection, loaded, fpr=_FPR, evidence=_EVIDENCE, timings=Timings(0.0, 0.0))
+    scored = time.perf_counter()
+    in_photo = photo.frame.map_to_photo(detection.anomaly_map)
+    png = map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint)
+    rendered = time.perf_counter()
+    return Offline(decoded - began, scored - decoded, rendered - scored, result.image_score, png)
+
+
+def command_seconds(loaded: LoadedIndex, photos: Photos, out: Path) -> float:
+    """Median per photograph of all that `resad-indexer score` does once its index is loaded."""
+    seconds = []
+    began = time.perf_counter()
+    for _ in score_photos(loaded, photos.paths, out, _LIMITS, fpr=_FPR, evidence=_EVIDENCE):
+        ended = time.perf_counter()
+        seconds.append(ended - began)
+        began = ended
+    return median(seconds)
