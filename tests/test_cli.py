@@ -301,6 +301,11 @@ def test_half_precision_stays_within_its_bound(run: Run, drawn: Path, tmp_path: 
     np.testing.assert_allclose(scores[1], scores[0], rtol=0.02)
 
 
+def _listen_to_interrupts() -> None:
+    """As on a terminal: a shell starts what runs in its background with interrupts ignored, and so its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_build_leaves_no_rubbish(drawn: Path, tmp_path: Path, stop: signal.Signals) -> None:
     photos = tmp_path / "photos"
@@ -310,7 +315,9 @@ def test_a_stopped_build_leaves_no_rubbish(drawn: Path, tmp_path: Path, stop: si
         (photos / f"{copy:02d}.jpg").write_bytes(data + bytes([copy]))
     command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
                "--root", str(tmp_path / "root"), "--name", "eyes", *SMALL)  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_listen_to_interrupts
+    )
     store = tmp_path / "root/eyes"
     deadline = time.monotonic() + 60
     while not list(store.glob(".staging-*/features/*.npy")) and time.monotonic() < deadline:
