@@ -302,7 +302,7 @@ def test_half_precision_stays_within_its_bound(run: Run, drawn: Path, tmp_path: 
 
 
 def _listen_to_interrupts() -> None:
-    """As on a terminal: a shell starts what runs in its background with interrupts ignored, and so its children."""
+    """As on a terminal: a shell starts what runs in its background with interrupts ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
