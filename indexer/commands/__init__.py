@@ -1,0 +1,1 @@
+"""The commands of `resad-indexer`, a file each: parse, call, print."""

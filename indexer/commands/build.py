@@ -1,0 +1,72 @@
+"""`resad-indexer build`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer import tables
+from indexer.build import BuildOrder, build
+from indexer.commands import console
+from indexer.commands.console import Device, Root
+from indexer.options import method
+from indexer.progress import Stages
+from resad import runtime
+from resad.backbone import default_weights
+from resad.config import Precision, Preset
+
+
+def build_command(
+    photos: Annotated[
+        Path, typer.Argument(help="Folder of healthy photographs, or CSV (path,patient,eye,camera).")
+    ],
+    root: Root,
+    name: Annotated[str, typer.Option(help="Name of the index.")],
+    preset: Annotated[Preset, typer.Option(help="Settings to start from.")] = "resad",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="torchvision ResNet by name, or bundled (inside the package); wide_resnet50_2 unless given."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED; "
+            "imagenet1k_v1 unless given, and the packaged ones for bundled."
+        ),
+    ] = None,
+    coreset: Annotated[
+        str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; 784 unless given.")] = None,
+    device: Device = "auto",
+    precision: Annotated[Precision | None, typer.Option(help="exact or half; exact unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the projection and the first pick; 0 unless given.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave out a part of ReSC, as an ablation: region, spatial or resc.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting: SECTION.FIELD=VALUE, as in search.neighbors=1.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
+) -> None:
+    """Build an index from healthy photographs and make it live."""
+    config = method(
+        preset, backbone=backbone, size=size, coreset=coreset, precision=precision, seed=seed,
+        settings=settings or (), leave_out=without or (),
+    )  # fmt: skip
+    weights = weights or default_weights(config.backbone.name)
+    runtime.configure(config.precision)
+    if weights.startswith("random:"):
+        console.ERR.print(
+            f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]"
+        )
+    order = BuildOrder(photos, root, name, config, weights, runtime.pick_device(device), strict, keep_names)
+    report = build(order, Stages(console.ERR))
+    for skipped in report.skipped:
+        console.warn(f"skipped {skipped.path}: {skipped.reason}")
+    for double in report.duplicates:
+        console.warn(f"dropped {double.path}: same file as {double.same_as}")
+    console.OUT.print(tables.build_table(report))
