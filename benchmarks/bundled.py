@@ -46,7 +46,7 @@ from indexer.photos import list_photos
 from resad import detector, resc, runtime
 from resad.backbone import load_backbone
 from resad.config import PhotoLimits
-from resad.encoder import Encoder
+from resad.encoder import Encoder, Trunk, whitening_of
 from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto, prepare
 
@@ -149,7 +149,8 @@ def _steps(variant: Variant, photo: PreparedPhoto, shared: Path, repeats: int) -
     config = config_of(variant, int(photo.pixels.shape[0]))
     weights = variant.weights or str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")
     trunk = load_backbone(config.backbone, weights).to(memory_format=torch.channels_last)
-    encoder = Encoder(trunk, config, torch.device("cpu"))
+    network = Trunk(trunk, config, torch.device("cpu"))
+    encoder = Encoder(network, whitening_of(network, [photo]))
     features = encoder.encode([photo])[0].features
     rows = np.random.default_rng(0).integers(len(features), size=_MEMORIES)
     noise = np.random.default_rng(1).normal(0, 0.02, size=(_MEMORIES, features.shape[1])).astype(np.float32)
@@ -165,7 +166,7 @@ def _steps(variant: Variant, photo: PreparedPhoto, shared: Path, repeats: int) -
         stages = trunk(images)
         mask = torch.from_numpy(photo.mask)[None, None].float()
         valid = torch.nn.functional.adaptive_max_pool2d(mask, stages[0].shape[-2:])[:, 0] > 0
-        whole = resc.concatenate(stages, config.resc) * valid[:, None]
+        whole = torch.cat(resc.on_one_grid(stages, config.resc), dim=1) * valid[:, None]
         radius = resc.grid_radius(config.resc.region_radius, valid.shape[-1])
         return Steps(
             trunk=seconds(lambda: trunk(images)),

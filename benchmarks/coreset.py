@@ -21,7 +21,7 @@ from indexer.coreset import BLOCK_ROWS, Coreset, greedy_k_center, shards_of
 from resad import runtime
 from resad.backbone import load_backbone
 from resad.config import PhotoLimits
-from resad.encoder import Encoder
+from resad.encoder import Encoder, Trunk, whitening_of
 from resad.preparation import prepare
 
 _RANK: Final = 32
@@ -126,9 +126,11 @@ def _real_features(shared: Path) -> Tensor:
     """All patches (N, 384) of the healthy training photographs, as the preset `resad` combines them."""
     config = config_of(Variant("resad"), _SIDE)
     weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
-    encoder = Encoder(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
-    photos = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
-    encoded = (encoder.encode([prepare(photo, config.preparation, PhotoLimits())])[0] for photo in photos)
+    trunk = Trunk(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
+    paths = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
+    photos = [prepare(path, config.preparation, PhotoLimits()) for path in paths]
+    encoder = Encoder(trunk, whitening_of(trunk, photos))
+    encoded = (encoder.encode([photo])[0] for photo in photos)
     return torch.from_numpy(np.concatenate([patches.features for patches in encoded]))
 
 

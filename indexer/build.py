@@ -19,15 +19,17 @@ from indexer.selection import memory_count, select
 from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, PhotoLimits
-from resad.encoder import Encoder
+from resad.encoder import Encoder, Trunk, whitening_of
 from resad.errors import SettingError
 from resad.field_of_view import FieldOfView, field_of_view_mask
 from resad.manifest import Manifest, ReferenceRecord
 from resad.memory_bank import MemoryBank
-from resad.preparation import Frame
+from resad.preparation import Frame, PreparedPhoto
 
 _BATCH: Final = 4
 """Photographs encoded together: bounds memory at 784 px with 1536 channels to a few GB."""
+_FITTED: Final = 64
+"""Photographs: half a million patches on the paper's grid settle a covariance."""
 _FEWEST: Final = 2
 """Photographs: with one, nothing is left to calibrate against."""
 
@@ -82,7 +84,8 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
     """
     listed = list_photos(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
-    encoder = Encoder(backbone, order.config, order.device)
+    trunk = Trunk(backbone, order.config, order.device)
+    encoder = Encoder(trunk, whitening_of(trunk, _some(listed, order)))
     with index.writing(order.root, order.name) as scratch, FeatureStore(scratch / "features") as store:
         with stages.stage("encode", len(listed), "photos") as advance:
             left_aside: list[Skipped | Duplicate] = []
@@ -114,6 +117,14 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         tuple(one for one in left_aside if isinstance(one, Skipped)),
         tuple(one for one in left_aside if isinstance(one, Duplicate)),
     )
+
+
+def _some(listed: Sequence[ReferencePhoto], order: BuildOrder) -> Iterator[PreparedPhoto]:
+    """At most `_FITTED` of the usable photographs, evenly over the list: what the whitening is fitted to."""
+    step = max(1, len(listed) // _FITTED)
+    for outcome in take_in(listed[::step], order.config.preparation, order.limits, strict=order.strict):
+        if isinstance(outcome, Taken):
+            yield outcome.photo
 
 
 def _noted(

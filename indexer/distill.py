@@ -12,7 +12,6 @@ from indexer.distillation.agreement import Agreement, agreements
 from indexer.distillation.checkpoint import load_checkpoint, save_checkpoint
 from indexer.distillation.curve import write_curve
 from indexer.distillation.pool import Pool, draw_squares, read_pool
-from indexer.distillation.spread import spread
 from indexer.distillation.student import folded
 from indexer.distillation.targets import Projection
 from indexer.distillation.training import Training, TrainingConfig, new_training, train_step
@@ -78,7 +77,7 @@ def distill(order: DistillOrder, stages: Stages) -> DistillReport:
     teacher.to(order.device).to(memory_format=torch.channels_last)
     pool = _pool(order, stages)
     run = _train(order, teacher, pool, stages)
-    trunk = _as_written(spread(folded(run.student), pool.photographed))
+    trunk = _as_written(folded(run.student))
     files = tuple(order.out.with_suffix(suffix) for suffix in (".safetensors", ".csv", ".png", ".json"))
     with stages.stage("evaluate", len(pool.held_out), "photos") as advance:
         bases = tuple(basis.cpu() for basis in run.projection.bases)

@@ -30,6 +30,7 @@ from resad.manifest import (
     write_records,
 )
 from resad.memory_bank import MemoryBank
+from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
 _PROBE_HEIGHT: Final = 512
@@ -55,6 +56,8 @@ def publish_version(
     """Write the version's files into `staging`, then publish them as the live version of `place` (ROOT/NAME)."""
     staging.mkdir()
     save_backbone(built.backbone, staging / BACKBONE_FILE)
+    if built.encoder.whitening is not None:
+        built.encoder.whitening.save(staging / WHITENING_FILE)
     built.bank.save(staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
@@ -75,7 +78,7 @@ def _manifest(
     probe_score: float,
     files: tuple[FileRecord, ...],
 ) -> Manifest:
-    config, bank = built.encoder.config, built.bank
+    config, whitening, bank = built.encoder.config, built.encoder.whitening, built.bank
     made = HistoryEntry("build", None, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version())
     counts = Counts(
         photos=len(built.records),
@@ -97,7 +100,7 @@ def _manifest(
         version=index.new_version(),
         history=(made,),
         config=config,
-        fingerprint=fingerprint(config, built.backbone.weights_sha256),
+        fingerprint=fingerprint(config, built.backbone.weights_sha256, whitening.sha256 if whitening else None),
         weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",
         weights_sha256=built.backbone.weights_sha256,
         device=str(built.encoder.device),

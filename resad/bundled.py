@@ -2,9 +2,7 @@
 
 Two stages like the others' second and third, at strides 8 and 16, with half of ResNet-18's channels.  Plain 3 x 3
 convolutions with biases and rectifiers: batch normalization exists in training alone and is folded into the
-convolutions when the trunk is written.  Its features are unit vectors that are then centered and spread by a last
-1 x 1 convolution, because the directions in which healthy retinas hardly vary tell most about others.  How it was
-trained and measured: `weights/MODEL_CARD.md`.
+convolutions when the trunk is written.  How it was trained and measured: `weights/MODEL_CARD.md`.
 """
 
 from dataclasses import dataclass
@@ -42,9 +40,7 @@ class Widths:
 class BundledTrunk(nn.Module):
     """Maps photographs to the feature maps of `stages`.  Raises `SettingError` for a stage that it has not."""
 
-    def __init__(
-        self, stages: tuple[int, ...] = STAGES, widths: Widths = Widths(), *, spread: bool = True
-    ) -> None:
+    def __init__(self, stages: tuple[int, ...] = STAGES, widths: Widths = Widths()) -> None:
         super().__init__()
         if unknown := [stage for stage in stages if stage not in STAGES]:
             raise SettingError(f"backbone {NAME!r} has the stages 2 and 3, not {unknown[0]}")
@@ -55,27 +51,14 @@ class BundledTrunk(nn.Module):
         self.coarse = _stage(widths.fine, widths.coarse, widths.coarse_blocks)
         self.fine_out = nn.Conv2d(widths.fine, widths.outputs[0], 1)
         self.coarse_out = nn.Conv2d(widths.coarse, widths.outputs[1], 1)
-        self.fine_spread, self.coarse_spread = (
-            nn.Conv2d(channels, channels, 1) if spread else nn.Identity() for channels in widths.outputs
-        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """float (B, 3, S, S), normalized as ImageNet -> per stage in use float (B, C, S/stride, S/stride)."""
-        return tuple(
-            self._spread_of(stage)(nnf.normalize(output, dim=1))
-            for stage, output in zip(self.stages, self.directions(images), strict=True)
-        )
-
-    def directions(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As `forward`, before anything is scaled, centered or spread: what follows a teacher."""
         fine = self.fine(self.stem(images))
         return tuple(
             self.fine_out(fine) if stage == STAGES[0] else self.coarse_out(self.coarse(fine))
             for stage in self.stages
         )
-
-    def _spread_of(self, stage: int) -> nn.Module:
-        return self.fine_spread if stage == STAGES[0] else self.coarse_spread
 
 
 class Residual(nn.Module):

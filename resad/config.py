@@ -70,6 +70,9 @@ class ReSCConfig:
 
     normalize: bool = True
     """Scale each stage's feature vector to length 1 at every position, before anything else."""
+    whitening: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    """Center those unit vectors on the healthy photographs' mean and divide each of their principal directions by
+    its standard deviation to this power; null leaves them as they are."""
     pool: Literal[1, 3, 5] = 1
     """Side of the average pooling over each stage; 1 is none, 3 is PatchCore's."""
     region: bool = True
@@ -81,6 +84,10 @@ class ReSCConfig:
     the product; `gate` multiplies F by the attention each position receives (mean 1)."""
     attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
+
+    def __post_init__(self) -> None:
+        if self.whitening is not None and not self.normalize:
+            raise SettingError("whitening takes unit vectors: resc.whitening needs resc.normalize=true")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -189,9 +196,9 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {fault['msg']} (given: {fault['input']!r})"
 
 
-def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
-    """`sha256:...` of everything that changes a score: the settings and the trunk's weights."""
-    text = _METHOD.dump_json(config) + b"\n" + weights_sha256.encode()
+def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:
+    """`sha256:...` of everything that changes a patch's features or a score: settings, weights and whitening."""
+    text = _METHOD.dump_json(config) + f"\n{weights_sha256}\n{whitening_sha256 or ''}".encode()
     return "sha256:" + hashlib.sha256(text).hexdigest()
 
 
@@ -204,7 +211,7 @@ def preset(name: Preset) -> MethodConfig:
     """
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
-        resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
+        resc=ReSCConfig(normalize=False, whitening=None, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
         score=ScoreConfig(kind="max"),
     )
@@ -214,7 +221,7 @@ def preset(name: Preset) -> MethodConfig:
         case "paper":
             return literal
         case "patchcore":
-            plain = ReSCConfig(normalize=False, pool=3, region=False, spatial="none")
+            plain = ReSCConfig(normalize=False, whitening=None, pool=3, region=False, spatial="none")
             return replace(literal, resc=plain)
 
 

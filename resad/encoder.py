@@ -1,7 +1,7 @@
 """Prepared photographs -> patch features: the one path that indexing and scoring share."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from resad import resc
 from resad.backbone import Backbone
 from resad.config import MethodConfig
+from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
+from resad.whitening import Whitening, fit_whitening
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
@@ -33,22 +35,72 @@ class PatchFeatures:
     grid: tuple[int, int]
 
 
-class Encoder:
-    """Holds the trunk on its device.
+class Trunk:
+    """The network on its device: what comes before anything is combined.
 
     Args:
         backbone: with its weights; copied to `device`.
-        config: the method's settings; `backbone`, `precision` and `resc` are used.
+        config: the method's settings; `backbone` and `precision` are used.
         device: where to compute.
     """
 
     def __init__(self, backbone: Backbone, config: MethodConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.weights_sha256 = backbone.weights_sha256
         self._type = _trunk_type(config, device)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
-        self._trunk = copy.deepcopy(backbone).to(device, self._type).to(memory_format=torch.channels_last)
+        self._net = copy.deepcopy(backbone).to(device, self._type).to(memory_format=torch.channels_last)
+
+    def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view."""
+        pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
+        masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
+        stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
+        valid = nnf.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
+        return stages, valid
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
+        mean = torch.tensor(_MEAN, device=self.device)
+        std = torch.tensor(_STD, device=self.device)
+        return ((pixels.float() / 255 - mean) / std).to(self._type).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def whitening_of(trunk: Trunk, photos: Iterable[PreparedPhoto]) -> Whitening | None:
+    """Fitted to healthy photographs as the settings ask; None where they ask for none."""
+    config = trunk.config.resc
+    if config.whitening is None:
+        return None
+
+    def units(photo: PreparedPhoto) -> list[Tensor]:
+        stages, valid = trunk.stages([photo])
+        return [units[0][:, valid[0]].T for units in resc.on_one_grid(stages, config)]
+
+    return fit_whitening(map(units, photos), config.whitening)
+
+
+class Encoder:
+    """The trunk, and how its stages are combined.
+
+    Args:
+        trunk: on its device, with the settings that are used.
+        whitening: fitted to healthy photographs, where the settings ask for it.
+    Raises:
+        SettingError: it is missing, or there is one that is not asked for.
+    """
+
+    def __init__(self, trunk: Trunk, whitening: Whitening | None) -> None:
+        if (trunk.config.resc.whitening is None) != (whitening is None):
+            raise SettingError(
+                f"resc.whitening is {trunk.config.resc.whitening}, but a whitening is "
+                f"{'missing' if whitening is None else 'given'}"
+            )
+        self.config = trunk.config
+        self.device = trunk.device
+        self.whitening = whitening
+        self._trunk = trunk
+        self._whitening = whitening and whitening.to(trunk.device)
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""
@@ -60,19 +112,9 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode_batch(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
-        pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
-        masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
-        stages = self._trunk(self._normalize(pixels))
-        grid = stages[0].shape[-2:]
-        valid = nnf.adaptive_max_pool2d(masks[:, None].float(), grid)[:, 0] > 0  # (B, h, w)
-        combined = resc.combine(stages, valid, self.config.resc)  # (B, D, h, w)
+        stages, valid = self._trunk.stages(photos)
+        combined = resc.combine(stages, valid, self.config.resc, self._whitening)  # (B, D, h, w)
         return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
-
-    def _normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
-        mean = torch.tensor(_MEAN, device=self.device)
-        std = torch.tensor(_STD, device=self.device)
-        return ((pixels.float() / 255 - mean) / std).to(self._type).permute(0, 3, 1, 2)
 
 
 def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:

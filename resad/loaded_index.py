@@ -11,11 +11,13 @@ from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
-from resad.encoder import Encoder
+from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid
 from resad.manifest import Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
+from resad.whitening import FILE as WHITENING_FILE
+from resad.whitening import Whitening
 
 PROBE_FILE: Final = "probe.png"
 PHOTOS_FILE: Final = "photos.jsonl"
@@ -42,7 +44,10 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
     version = index.resolve(path)
     manifest = index.check_files(version)
     config = manifest.config
-    if manifest.fingerprint != fingerprint(config, manifest.weights_sha256):
+    whitening = None if config.resc.whitening is None else Whitening.load(version / WHITENING_FILE)
+    if manifest.fingerprint != fingerprint(
+        config, manifest.weights_sha256, whitening.sha256 if whitening else None
+    ):
         raise IndexInvalid(f"{version}: the fingerprint does not belong to the settings in its manifest")
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:
@@ -54,7 +59,7 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
-    return LoadedIndex(manifest, photos, Detector(Encoder(backbone, config, device), bank))
+    return LoadedIndex(manifest, photos, Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
 
 
 def score_probe(detector: Detector, folder: Path) -> float:

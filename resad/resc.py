@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from resad.config import PAPER_GRID, ReSCConfig
+from resad.whitening import Whitening
 
 _ATTENTION_ROWS = 1024
 """Rows of the hw x hw attention matrix that exist at a time: 40 MB of float32 on the paper's grid."""
@@ -23,16 +24,22 @@ _REGION_CHANNELS = 256
 """Channels that are in the frequency domain at a time: 17 MB of complex64 on the paper's grid."""
 
 
-def combine(stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig) -> Tensor:
+def combine(
+    stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig, whitening: Whitening | None = None
+) -> Tensor:
     """C of equation 5.
 
     Args:
         stages: float (B, C_i, h_i, w_i), finest first.
         valid: bool (B, h, w) on the finest stage's grid, the positions that touch the field of view.
+        whitening: of the same stages, where the settings ask for it.
     Returns:
         float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
     """
-    features = concatenate(stages, config) * valid[:, None]
+    maps = on_one_grid(stages, config)
+    if whitening is not None:
+        maps = [whitening.of(number, units) for number, units in enumerate(maps)]
+    features = torch.cat(maps, dim=1) * valid[:, None]  # F of equation 2
     parts = []
     if config.region:
         parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
@@ -42,8 +49,8 @@ def combine(stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig) -> Tens
     return sum(parts[1:], start=parts[0]) if parts else features
 
 
-def concatenate(stages: Sequence[Tensor], config: ReSCConfig) -> Tensor:
-    """F of equation 2: stages pooled, resized to the finest grid, normalized, concatenated: (B, D, h, w)."""
+def on_one_grid(stages: Sequence[Tensor], config: ReSCConfig) -> list[Tensor]:
+    """What equation 2 concatenates: stages pooled, resized to the finest grid, normalized: (B, C_i, h, w) each."""
     grid = stages[0].shape[-2:]
     maps = []
     for stage in stages:
@@ -52,7 +59,7 @@ def concatenate(stages: Sequence[Tensor], config: ReSCConfig) -> Tensor:
             x = nnf.avg_pool2d(x, config.pool, stride=1, padding=config.pool // 2)
         x = nnf.interpolate(x, grid, mode="bilinear", align_corners=False)
         maps.append(nnf.normalize(x, dim=1) if config.normalize else x)
-    return torch.cat(maps, dim=1)  # (B, D, h, w)
+    return maps
 
 
 def grid_radius(paper_radius: int, grid: int) -> int:

@@ -29,6 +29,7 @@ def test_paper_is_the_paper_to_the_letter() -> None:
         "precision": "exact",
         "resc": {
             "normalize": False,
+            "whitening": None,
             "pool": 1,
             "region": True,
             "region_radius": 12,
@@ -74,24 +75,27 @@ def test_every_setting_is_in_the_fingerprint() -> None:
     """Each field replaced by another legal value gives another fingerprint, and survives JSON."""
     others = {
         "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
-        "normalize": "false", "pool": "3", "region": "false", "region_radius": "5", "spatial": "gate",
+        "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
+        "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "seed": "7",
         "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
     }  # fmt: skip
     base = MethodConfig()
-    prints = {fingerprint(base, "sha256:a"), fingerprint(base, "sha256:b")}
+    prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}
     paths = leaves(json.loads(to_json(base)))
     for path in paths:
         if path in {("coreset", "count"), ("coreset", "radius")}:
             continue  # excluded by a share
         value = "0.25" if path[-1] == "share" else others[path[-1]]
-        changed = updated(base, ".".join(path), value)
+        # Whitening takes unit vectors, so it goes where they go.
+        start = updated(base, "resc.whitening", "null") if path[-1] == "normalize" else base
+        changed = updated(start, ".".join(path), value)
         assert from_json(to_json(changed)) == changed
-        prints.add(fingerprint(changed, "sha256:a"))
+        prints.add(fingerprint(changed, "a", "w"))
     for limit in ({"count": 10}, {"radius": 0.5}):
         coreset = dataclasses.replace(base.coreset, share=None, **limit)
-        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "sha256:a"))
-    assert len(prints) == 2 + len(paths)
+        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "a", "w"))
+    assert len(prints) == 4 + len(paths)
 
 
 @given(

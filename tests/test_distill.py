@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as nnf
 from PIL import Image
 from rich.console import Console
-from torch import Tensor
 
 from indexer.distill import DistillOrder, distill
 from indexer.distillation.damage import damage
 from indexer.distillation.pool import draw_squares
-from indexer.distillation.spread import spread
 from indexer.distillation.student import folded, new_student
 from indexer.distillation.targets import distance, fit_projection, targets
 from indexer.distillation.training import Training, TrainingConfig, train_step
@@ -121,28 +118,9 @@ def test_folding_changes_nothing_but_the_form() -> None:
     student(images)  # moves the running statistics away from their start
     student.eval()
     plain = folded(student)
-    assert plain.state_dict().keys() == BundledTrunk(spread=False).state_dict().keys()
+    assert plain.state_dict().keys() == BundledTrunk().state_dict().keys()
     with torch.inference_mode():
         torch.testing.assert_close(plain(images), student(images), rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_spread_features_are_centered_and_vary_more_alike(square: Square) -> None:
-    trunk = folded(new_student(1))
-    view = whole_view(square)
-    before = [nnf.normalize(one, dim=1)[0].flatten(1) for one in trunk.directions(view.normalized())]
-    ready = spread(trunk, [Square(square.pixels, np.ones_like(square.mask))])
-    assert ready.state_dict().keys() == BundledTrunk().state_dict().keys()
-    for was, now in zip(before, ready(view.normalized()), strict=True):
-        rows = now[0].flatten(1)
-        torch.testing.assert_close(rows.mean(dim=1), torch.zeros(len(rows)), rtol=0, atol=2e-3)
-        assert _evenness(rows) > 1.5 * _evenness(was)
-
-
-def _evenness(rows: Tensor) -> float:
-    """How many directions the variance of (C, N) is spread over."""
-    values = torch.linalg.eigvalsh(torch.cov(rows))
-    return float(values.sum() ** 2 / values.square().sum())
 
 
 def test_a_projection_to_all_channels_keeps_every_distance(square: Square) -> None:

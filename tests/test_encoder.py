@@ -1,5 +1,7 @@
 """Encoding: the same features alone and in a batch, on the patches that touch the field of view."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +10,21 @@ from indexer.options import method
 from resad import resc
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, Preset
-from resad.encoder import Encoder
+from resad.encoder import Encoder, Trunk, whitening_of
+from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
 from tests.conftest import prepared
 
 SIDE = 128
 
 
-def encoder(config: MethodConfig) -> Encoder:
-    return Encoder(load_backbone(config.backbone, "random:0"), config, torch.device("cpu"))
+def trunk(config: MethodConfig, device: str = "cpu") -> Trunk:
+    return Trunk(load_backbone(config.backbone, "random:0"), config, torch.device(device))
+
+
+def encoder(config: MethodConfig, photos: Sequence[PreparedPhoto], device: str = "cpu") -> Encoder:
+    """Its whitening, if any, is fitted on the CPU, so that two devices share it."""
+    return Encoder(trunk(config, device), whitening_of(trunk(config), photos))
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def photos(rng: np.random.Generator) -> list[PreparedPhoto]:
 
 @pytest.mark.parametrize("preset", ["resad", "paper", "patchcore"])
 def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto], preset: Preset) -> None:
-    ours = encoder(method(preset, backbone="resnet18", size=SIDE))
+    ours = encoder(method(preset, backbone="resnet18", size=SIDE), photos)
     together = ours.encode(photos)
     for photo, batched in zip(photos, together, strict=True):
         alone = ours.encode([photo])[0]
@@ -37,8 +45,16 @@ def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto],
         np.testing.assert_array_equal(alone.features, batched.features)
 
 
+def test_an_encoder_has_the_whitening_it_is_asked_for_and_no_other(photos: list[PreparedPhoto]) -> None:
+    asked = trunk(method("resad", backbone="resnet18", size=SIDE))
+    with pytest.raises(SettingError, match=r"resc\.whitening is 0\.5, but a whitening is missing"):
+        Encoder(asked, None)
+    with pytest.raises(SettingError, match=r"resc\.whitening is None, but a whitening is given"):
+        Encoder(trunk(method("paper", backbone="resnet18", size=SIDE)), whitening_of(asked, photos))
+
+
 def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method("resad", backbone="resnet18", size=SIDE))
+    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos)
     for photo, patches in zip(photos, ours.encode(photos), strict=True):
         assert patches.grid == (16, 16)
         expected = [(y, x) for y in range(16) for x in range(16)
@@ -63,12 +79,12 @@ def test_what_lies_outside_the_field_of_view_takes_no_part_in_resc(rng: np.rando
 def test_the_callers_trunk_keeps_its_weights_in_half_precision() -> None:
     config = method("resad", backbone="resnet18", size=SIDE, precision="half")
     backbone = load_backbone(config.backbone, "random:0")
-    Encoder(backbone, config, torch.device("cpu"))
+    Trunk(backbone, config, torch.device("cpu"))
     assert {tensor.dtype for tensor in backbone.state_dict().values()} == {torch.float32, torch.int64}
 
 
 def test_pixels_are_normalized_as_the_weights_expect() -> None:
-    ours = encoder(method("resad", backbone="resnet18", size=SIDE))
+    ours = trunk(method("resad", backbone="resnet18", size=SIDE))
     gray = torch.full((1, 2, 2, 3), 128, dtype=torch.uint8)
     expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(ours._normalize(gray)[0, :, 0, 0], expected)
@@ -78,8 +94,7 @@ def test_pixels_are_normalized_as_the_weights_expect() -> None:
 def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
     """1e-3 relative is the bound that `verify` allows between device kinds at exact precision."""
     config = method("resad", backbone="resnet18", size=SIDE)
-    backbone = load_backbone(config.backbone, "random:0")
-    on_cpu = Encoder(backbone, config, torch.device("cpu")).encode(photos)
-    on_gpu = Encoder(backbone, config, torch.device("cuda")).encode(photos)
+    on_cpu = encoder(config, photos).encode(photos)
+    on_gpu = encoder(config, photos, "cuda").encode(photos)
     for a, b in zip(on_cpu, on_gpu, strict=True):
         np.testing.assert_allclose(a.features, b.features, atol=1e-3 * np.abs(a.features).max())

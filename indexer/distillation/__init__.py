@@ -5,7 +5,6 @@ damage       spots that no healthy retina shows
 views        crops of them, turned, zoomed, recolored, damaged
 targets      the teacher's stages in fewer channels, and how far the student is from them
 student      the trunk with batch normalization, and folded
-spread       its features centered and spread, once it is trained
 training     the loop, one step after the other
 checkpoint   a run written down, to be taken up again
 agreement    teacher and student compared on photographs that were held out

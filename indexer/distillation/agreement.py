@@ -56,7 +56,7 @@ def _measure(
     student: BundledTrunk, teacher: nn.Module, projection: Projection, view: Views, rng: np.random.Generator
 ) -> list[tuple[float, float]]:
     """Per stage the cosine and the correlation of distances."""
-    outputs, stages = student.directions(view.normalized()), teacher(view.normalized())
+    outputs, stages = student(view.normalized()), teacher(view.normalized())
     rows = []
     for output, stage, target in zip(outputs, stages, targets(stages, projection), strict=True):
         where = inside(view, output)

@@ -78,7 +78,7 @@ def train_step(run: Training, teacher: nn.Module, squares: Sequence[Square], dev
     with torch.autocast(device.type, torch.bfloat16):
         with torch.no_grad():
             stages = teacher(images)
-        outputs = run.student.directions(images)
+        outputs = run.student(images)
     wanted = targets(tuple(stage.float() for stage in stages), run.projection)
     loss = distance(tuple(output.float() for output in outputs), wanted, views)
     run.optimizer.zero_grad()
