@@ -29,12 +29,23 @@ from benchmarks._idrid import (
 from indexer.datasets.mvtec import read_mvtec
 from resad import runtime
 
+_BEFORE: Final = ("resc.whitening=null", "resc.attention_scale=20", "score.smoothing=0")
+"""The default before features were whitened."""
 _TRIED: Final = (
-    "score.margin=0.02",
-    "search.neighbors=1",
-    "score.kind=max",
-    "score.share=0.003",
-    "resc.region_radius=12",
+    _BEFORE,
+    ("resc.whitening=null", "score.smoothing=0"),
+    ("resc.whitening=0",),
+    ("resc.whitening=0.25",),
+    ("resc.whitening=1",),
+    ("resc.attention_scale=2",),
+    ("resc.attention_scale=5",),
+    ("resc.attention_scale=20",),
+    ("resc.region_radius=12",),
+    ("resc.spatial=none",),
+    ("search.neighbors=1",),
+    ("score.smoothing=0",),
+    ("score.smoothing=16",),
+    ("score.kind=max",),
 )
 
 
@@ -55,10 +66,10 @@ def main(quick: Quick = False, json: Json = None) -> None:
     size, tried = (256, _TRIED[:1]) if quick else (512, _TRIED)
     print_header(
         "Settings tried around the preset resad, on IDRiD",
-        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}, one setting changed at a time.",
+        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}. The first changed row is the default as it was before.",
     )
     rows = []
-    for variant in (Variant("resad"), *(Variant("resad", settings=(setting,)) for setting in tried)):
+    for variant in (Variant("resad"), *(Variant("resad", settings=one) for one in tried)):
         with tempfile.TemporaryDirectory() as root:
             rows.append(measure(variant, size, shared, Path(root)))
     reporting = reporting_half(read_mvtec(data_set(shared)))
