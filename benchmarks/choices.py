@@ -66,7 +66,7 @@ def main(quick: Quick = False, json: Json = None) -> None:
     size, tried = (256, _TRIED[:1]) if quick else (512, _TRIED)
     print_header(
         "Settings tried around the preset resad, on IDRiD",
-        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}. The first changed row is the default as it was before.",
+        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}. The second row is the former default.",
     )
     rows = []
     for variant in (Variant("resad"), *(Variant("resad", settings=one) for one in tried)):
