@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
-from indexer.datasets.mvtec import read_mask
+from indexer.datasets.masks import read_mask
 from resad import runtime
 from resad.calibration import threshold
 from resad.config import PhotoLimits

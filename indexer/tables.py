@@ -6,8 +6,10 @@ from rich.table import Table
 
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
+from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
-from indexer.evaluate import Figures, ImageFigures, PixelFigures
+from indexer.evaluate.figures import Figures, ImageFigures, PixelVariants
+from indexer.paper import PROTOCOLS
 from indexer.scoring import Scored
 from resad.calibration import Threshold
 from resad.manifest import Manifest
@@ -71,23 +73,91 @@ def score_table(scored: list[Scored], *, title: str) -> Table:
     return table
 
 
-def figures_table(figures: Figures) -> Table:
-    """Image and pixel figures with their 95 % intervals."""
+def figures_tables(figures: Figures) -> list[Table]:
+    """Image and pixel figures with their 95 % intervals, and the paper's where the protocol is its own."""
     photos = figures.photos
-    table = Table(
-        title=f"{figures.dataset}: {photos.normal} normal and {photos.abnormal} abnormal photographs",
-        title_justify="left",
-    )
-    for heading in ("", "AUROC", "average precision", "balanced accuracy (best)"):
-        table.add_column(heading)
-    rows: list[tuple[str, ImageFigures | PixelFigures]] = []
-    if figures.image is not None:
-        rows.append(("image", figures.image))
+    title = f"{figures.dataset}: {photos.normal} normal and {photos.abnormal} abnormal photographs"
+    tables = [] if figures.image is None else [_image_table(figures, figures.image, title)]
     if figures.pixel is not None:
-        rows += [("pixel, field of view", figures.pixel.fov), ("pixel, whole image", figures.pixel.whole)]
-    for name, row in rows:
-        table.add_row(name, _figure(row.auroc), _figure(row.average_precision), _figure(row.balanced_accuracy))
+        tables.append(_pixel_table(figures, figures.pixel, title if figures.image is None else "Pixels"))
+    if figures.lesions:
+        tables.append(_lesion_table(figures))
+    return tables
+
+
+def dataset_table(entry: Entry) -> Table:
+    """What is known of a data set by name."""
+    table = _facts(f"{entry.name}: {entry.title}")
+    for name, text in (("layout", entry.layout), ("split", entry.split), ("licence", entry.licence),
+                       ("source", entry.source)):  # fmt: skip
+        table.add_row(name, text)
     return table
+
+
+def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
+    paper = PROTOCOLS.get(figures.dataset)
+    table = _titled(title, "image scores", *(["here", "paper"] if paper else ["here"]))
+    rows = [
+        ("AUROC", _figure(image.auroc), paper and paper.image_auc),
+        ("average precision", _figure(image.average_precision), None),
+        (f"balanced accuracy, best (above {four_digits(image.threshold)})", _figure(image.balanced_accuracy),
+         paper and paper.image_acc),
+        ("specificity at 95 % sensitivity", _figure(image.specificity_at_95_sensitivity), None),
+        ("specificity at 99 % sensitivity", _figure(image.specificity_at_99_sensitivity), None),
+    ]  # fmt: skip
+    if figures.calibrated is not None and image.balanced_accuracy_calibrated is not None:
+        own = figures.calibrated
+        where = f"at the index's threshold for {own.fpr:.0%} ({four_digits(own.threshold)})"
+        rows.append((f"balanced accuracy {where}", _figure(image.balanced_accuracy_calibrated), None))
+        rows += [(f"{name} there", _figure(figure), None)
+                 for name, figure in (("sensitivity", own.sensitivity), ("specificity", own.specificity))
+                 if figure is not None]  # fmt: skip
+    for name, here, theirs in rows:
+        table.add_row(name, here, *([_plain(theirs)] if paper else []))
+    return table
+
+
+def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
+    headings = ("pixels", "AUROC", "average\nprecision", "AUPRO\n(0.3)", "balanced\naccuracy", "from")
+    table = _titled(title, *headings)
+    for name, row in (
+        ("field of view,\nall photographs", pixel.fov),
+        ("whole image,\nall photographs", pixel.whole),
+        ("field of view,\nabnormal photographs only", pixel.fov_abnormal_only),
+        ("whole image,\nabnormal photographs only", pixel.whole_abnormal_only),
+    ):
+        table.add_row(name, _two(row.auroc), _two(row.average_precision), _two(row.aupro),
+                      _two(row.balanced_accuracy), four_digits(row.threshold))  # fmt: skip
+    if paper := PROTOCOLS.get(figures.dataset):
+        table.add_row("paper (which pixels\nit does not say)", _plain(paper.pixel_auc), "-", "-",
+                      _plain(paper.pixel_acc), "-")  # fmt: skip
+    return table
+
+
+def _lesion_table(figures: Figures) -> Table:
+    headings = ("lesion", "photo-\ngraphs", "regions", "AUROC", "AUROC,\nabnormal\nphotographs", "average\nprecision",
+                "AUPRO\n(0.3)")  # fmt: skip
+    table = _titled("One kind of lesion against unmarked pixels, field of view", *headings)
+    for row in figures.lesions:
+        table.add_row(row.kind, f"{row.photos}", f"{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
+                      _two(row.average_precision), _two(row.aupro))  # fmt: skip
+    return table
+
+
+def _two(figure: Figure) -> str:
+    """A value, and its interval below it."""
+    return f"{figure.value:.3f}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
+
+
+def _titled(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _facts(title: str) -> Table:

@@ -1,0 +1,2 @@
+def ablation_command() -> None:
+    """x"""
