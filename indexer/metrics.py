@@ -6,12 +6,13 @@ drawn again.  Equal generators give equal resamples for every image figure of th
 """
 
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csr_array
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from indexer import bootstrap
@@ -44,7 +45,7 @@ def image_auroc(scores: Floats, labels: Labels, rng: np.random.Generator, resamp
 
     Raises `SettingError` if a class is missing, a score is not finite or the shapes differ; so do the others.
     """
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     return bootstrap.figure(roc_auc_score(labels, scores), pool.under(bootstrap.auroc), pool, rng, resamples)
 
 
@@ -52,7 +53,7 @@ def average_precision(
     scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """Average precision of image scores (n,), equal scores entering together."""
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     value = average_precision_score(labels, scores)
     return bootstrap.figure(value, pool.under(bootstrap.average_precision), pool, rng, resamples)
 
@@ -61,7 +62,7 @@ def balanced_accuracy(
     scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """The highest (TPR + TNR) / 2 any threshold reaches: it flatters, and each resample picks its own."""
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     false_rate, true_rate, _ = roc_curve(labels, scores)
     value = (1 + (true_rate - false_rate).max()) / 2
     return bootstrap.figure(value, pool.under(bootstrap.balanced_accuracy), pool, rng, resamples)
@@ -79,20 +80,22 @@ def balanced_accuracy_at(
 def specificity_at(
     scores: Floats, labels: Labels, sensitivity: float, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
-    """The highest TNR of a threshold whose TPR is at least `sensitivity`; each resample picks its own threshold."""
+    """The highest TNR of a threshold whose TPR is at least `sensitivity`; each resample picks its own."""
     if not 0 < sensitivity <= 1:
         raise SettingError(f"sensitivity {sensitivity:g}: must be above 0 and at most 1")
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     of_weights = pool.under(bootstrap.specificity_at(sensitivity))
     return bootstrap.figure(of_weights(np.ones((1, len(scores))))[0], of_weights, pool, rng, resamples)
 
 
-def share_above(scores: Floats, threshold: float, rng: np.random.Generator, resamples: int = RESAMPLES) -> Figure:
-    """The share of `scores` (n,) above `threshold`: sensitivity of abnormal ones, false-positive rate of normal."""
-    above = (scores > threshold).astype(np.float64)
-    draws = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), size=resamples) @ above / len(above)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Figure(float(above.mean()), float(low), float(high))
+def share_above(scores: Floats, threshold: float) -> Figure:
+    """The share of `scores` (n,) above `threshold`: sensitivity of abnormal ones, false-positive rate of normal.
+
+    With the exact interval of Clopper and Pearson (1934): resamples of photographs that all agree have no width.
+    """
+    above = int((scores > threshold).sum())
+    interval = binomtest(above, len(scores)).proportion_ci(0.95, method="exact")
+    return Figure(above / len(scores), float(interval.low), float(interval.high))
 
 
 def best_threshold(scores: Floats, labels: Labels) -> float:
@@ -117,7 +120,7 @@ def paired_difference(
     resamples: int = RESAMPLES,
 ) -> Figure:
     """Image AUROC of `scores_a` less that of `scores_b` (n,), same photographs and same resamples."""
-    a, b = _image_pool(scores_a, labels), _image_pool(scores_b, labels)
+    a, b = image_pool(scores_a, labels), image_pool(scores_b, labels)
     value = roc_auc_score(labels, scores_a) - roc_auc_score(labels, scores_b)
     return bootstrap.figure(value, bootstrap.difference_of(a, b), a, rng, resamples)
 
@@ -168,7 +171,8 @@ def count_regions(
     which = regions[lesions & area]
     sizes = np.bincount(which)
     places = np.searchsorted(edges[1:-1], values[lesions & area], side="right")
-    return np.bincount(places, weights=1 / sizes[which], minlength=len(edges) - 1)
+    shares: Floats = np.bincount(places, weights=1 / sizes[which], minlength=len(edges) - 1).astype(np.float64)
+    return shares
 
 
 def pixel_auroc(histogram: ScoreHistogram, rng: np.random.Generator, resamples: int = RESAMPLES) -> Figure:
@@ -244,7 +248,7 @@ def _check_images(scores: Floats, labels: Labels) -> None:
             raise SettingError(f"no {name} test photographs: image figures need both")
 
 
-def _image_pool(scores: Floats, labels: Labels) -> Pool:
+def image_pool(scores: Floats, labels: Labels) -> Pool:
     """One bin per distinct score, so that nothing is lost; sparse, as each photograph has a single one."""
     _check_images(scores, labels)
     distinct, places = np.unique(scores, return_inverse=True)
@@ -257,7 +261,12 @@ def _pixel_pool(histogram: ScoreHistogram) -> Pool:
     return _pool(histogram.normal, histogram.abnormal)
 
 
-def _pool(normal: NDArray[np.int64], abnormal: "NDArray[np.int64] | Floats") -> Pool:
+def pixel_pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
+    """Histograms (n, bins), or of regions, in bins that are enough for an interval."""
+    return _pool(_merged(normal), _merged(abnormal))
+
+
+def _pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
     for name, counts in (("normal", normal), ("abnormal", abnormal)):
         if not counts.any():
             raise SettingError(f"no {name} pixels in the test photographs: pixel figures need both")
@@ -281,7 +290,7 @@ def _pixel_figure(
     """The value from all bins; the interval from `_COARSE` of them, moved by what that changes of the value."""
     once = np.ones((1, len(normal)))
     value = float(_pool(normal, abnormal).under(statistic)(once)[0])
-    pool = _pool(_merged(normal), _merged(abnormal))
+    pool = pixel_pool(normal, abnormal)
     of_weights = pool.under(statistic)
     found = bootstrap.figure(value, of_weights, pool, rng, resamples)
     moved = value - float(of_weights(once)[0])
@@ -289,14 +298,11 @@ def _pixel_figure(
     return Figure(value, float(low), float(high))
 
 
-_Counted = TypeVar("_Counted", np.int64, np.float64)
-
-
-def _merged(counts: NDArray[_Counted]) -> NDArray[_Counted]:
+def _merged(counts: "NDArray[np.int64] | Floats") -> "NDArray[np.int64] | Floats":
     """The same counts in about `_COARSE` bins, the first one kept apart: it is the zeros."""
     step = -(-(counts.shape[1] - 1) // _COARSE)
     if step <= 1:
         return counts
     starts = np.concatenate([[0], np.arange(1, counts.shape[1], step)])
-    merged: NDArray[_Counted] = np.add.reduceat(counts, starts, axis=1)
+    merged: NDArray[np.int64] | Floats = np.add.reduceat(counts, starts, axis=1)
     return merged

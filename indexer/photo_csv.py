@@ -12,9 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
 from resad.errors import SettingError
+
+if TYPE_CHECKING:
+    from _csv import Reader as _Reader
 
 COLUMNS: Final = ("path", "label", "kind", "mask", "marked", "split", "patient", "eye", "camera")
 
@@ -97,7 +100,7 @@ def _cells(row: PhotoRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _rows(path: Path, reader: "csv._reader") -> Iterator[PhotoRow]:
+def _rows(path: Path, reader: "_Reader") -> Iterator[PhotoRow]:
     rows = filter(any, ([cell.strip() for cell in row] for row in reader))
     header = [name.lower() for name in next(rows, ())]
     if "path" not in header:
@@ -152,4 +155,4 @@ def _word(cells: Mapping[str, str], column: str, words: Mapping[str, _Word], whe
         return None
     if value.lower() not in words:
         raise SettingError(f"{where}: {column} {value!r} is none of {', '.join(words)}")
-    return cast("_Word", words[value.lower()])
+    return words[value.lower()]

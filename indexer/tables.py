@@ -1,15 +1,18 @@
 """What the command line prints."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
+from indexer.ablation import AblationOrder, Row
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from indexer.evaluate.figures import Figures, ImageFigures, PixelVariants
-from indexer.paper import PROTOCOLS
+from indexer.paper import PROTOCOLS, FourFigures
 from indexer.scoring import Scored
 from resad.calibration import Threshold
 from resad.manifest import Manifest
@@ -97,11 +100,11 @@ def dataset_table(entry: Entry) -> Table:
 def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
     paper = PROTOCOLS.get(figures.dataset)
     table = _titled(title, "image scores", *(["here", "paper"] if paper else ["here"]))
-    rows = [
-        ("AUROC", _figure(image.auroc), paper and paper.image_auc),
+    rows: list[tuple[str, str, float | None]] = [
+        ("AUROC", _figure(image.auroc), paper.image_auc if paper else None),
         ("average precision", _figure(image.average_precision), None),
         (f"balanced accuracy, best (above {four_digits(image.threshold)})", _figure(image.balanced_accuracy),
-         paper and paper.image_acc),
+         paper.image_acc if paper else None),
         ("specificity at 95 % sensitivity", _figure(image.specificity_at_95_sensitivity), None),
         ("specificity at 99 % sensitivity", _figure(image.specificity_at_99_sensitivity), None),
     ]  # fmt: skip
@@ -135,8 +138,8 @@ def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
 
 
 def _lesion_table(figures: Figures) -> Table:
-    headings = ("lesion", "photo-\ngraphs", "regions", "AUROC", "AUROC,\nabnormal\nphotographs", "average\nprecision",
-                "AUPRO\n(0.3)")  # fmt: skip
+    headings = ("lesion", "photo-\ngraphs", "regions", "AUROC", "AUROC,\nabnormal\nphotographs",
+                "average\nprecision", "AUPRO\n(0.3)")  # fmt: skip
     table = _titled("One kind of lesion against unmarked pixels, field of view", *headings)
     for row in figures.lesions:
         table.add_row(row.kind, f"{row.photos}", f"{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
@@ -158,6 +161,35 @@ def _titled(title: str, *headings: str) -> Table:
 
 def _plain(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def ablation_table(rows: Sequence[Row], order: AblationOrder) -> Table:
+    """The paper's table 3 with the figures of here, mean and standard deviation, above the paper's own."""
+    data = order.dataset
+    normal = sum(not photo.abnormal for photo in data.test)
+    title = (
+        f"{data.name}: {normal} normal and {len(data.test) - normal} abnormal photographs; below in gray the paper"
+    )
+    table = _titled(title, "row", "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
+    for row in rows:
+        times = f", {row.trials} times" if row.trials > 1 else ""
+        paper, spread = row.paper or _NOTHING, row.spread or _NOTHING
+        table.add_row(
+            row.name,
+            f"{row.photos}{times}",
+            _measured(row.mean.image_auc, spread.image_auc, paper.image_auc),
+            _measured(row.mean.image_acc, spread.image_acc, paper.image_acc),
+            _measured(row.mean.pixel_auc, spread.pixel_auc, paper.pixel_auc),
+            _measured(row.mean.pixel_acc, spread.pixel_acc, paper.pixel_acc),
+        )
+    return table
+
+
+_NOTHING: Final = FourFigures(None, None, None, None)
+
+
+def _measured(value: float | None, spread: float | None, paper: float | None) -> str:
+    return f"{_plain(value)}{'' if spread is None else f' ±{spread:.3f}'}\n[dim]{_plain(paper)}[/]"
 
 
 def _facts(title: str) -> Table:

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 import torch
 import typer
+from numpy.typing import NDArray
 
 import benchmarks
 from benchmarks import _bench, _idrid

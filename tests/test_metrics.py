@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from indexer import bootstrap, metrics
@@ -88,7 +88,7 @@ def test_image_values_and_every_resample_equal_scikit_learn(pairs: list[tuple[in
     assert metrics.balanced_accuracy(scores, labels, rng(), 1).value == pytest.approx(
         best_balanced_accuracy(labels, scores)
     )
-    pool = metrics._image_pool(scores, labels)
+    pool = metrics.image_pool(scores, labels)
     (weights,) = bootstrap.resampled(pool, rng(), 4)
     fast = np.stack(
         [
@@ -149,7 +149,7 @@ def test_a_perfect_ranking_has_no_width() -> None:
 
 def test_resamples_without_both_classes_are_drawn_again() -> None:
     scores, labels = np.arange(12.0), np.arange(12) == 4
-    pool = metrics._image_pool(scores, labels)
+    pool = metrics.image_pool(scores, labels)
     weights = np.concatenate(list(bootstrap.resampled(pool, rng(), 1000)))
     assert weights.shape == (1000, 12)
     assert (weights.sum(axis=1) == 12).all()
@@ -388,11 +388,11 @@ def test_paired_pixel_difference_needs_the_same_pixels() -> None:
 
 def slow_specificity(labels: Labels, scores: Floats, sensitivity: float) -> float:
     """The obvious twin: every threshold that makes a difference, one by one, in whole photographs."""
-    possible = []
-    for threshold in np.unique(scores):
-        if (scores[labels] >= threshold).sum() >= sensitivity * labels.sum() - 1e-9:
-            possible.append(float((scores[~labels] < threshold).mean()))
-    return max(possible)
+    return max(
+        float((scores[~labels] < threshold).mean())
+        for threshold in np.unique(scores)
+        if (scores[labels] >= threshold).sum() >= sensitivity * labels.sum() - 1e-9
+    )
 
 
 @given(ranked, st.sampled_from([0.5, 0.95, 0.99, 1.0]))
@@ -410,7 +410,7 @@ def test_specificity_by_hand() -> None:
     labels = np.arange(24) < 20
     assert metrics.specificity_at(scores, labels, 0.95, rng()).value == 0.5
     assert metrics.specificity_at(scores, labels, 0.99, rng()).value == 0.0
-    with pytest.raises(SettingError, match="sensitivity 1.2"):
+    with pytest.raises(SettingError, match=r"sensitivity 1\.2"):
         metrics.specificity_at(scores, labels, 1.2, rng())
 
 
@@ -425,13 +425,17 @@ def test_the_best_threshold_reaches_the_best_balanced_accuracy(pairs: list[tuple
     assert there == pytest.approx(best_balanced_accuracy(labels, scores))
 
 
-def test_the_share_above_counts_photographs() -> None:
+def test_the_share_above_by_hand() -> None:
     scores = np.array([1.0, 2.0, 3.0, 4.0] * 10)
-    found = metrics.share_above(scores, 2.0, rng())
+    found = metrics.share_above(scores, 2.0)
     assert found.value == 0.5
-    # Of 40 draws at one half, 95 % lie within about 1.96 standard errors.
-    error = 1.96 * math.sqrt(0.25 / 40)
-    assert (found.low, found.high) == pytest.approx((0.5 - error, 0.5 + error), abs=0.03)
+    # Of 16 photographs none: up to 1 - (0.025)^(1/16) may be so in all the world (Clopper and Pearson).
+    none = metrics.share_above(np.zeros(16), 0.0)
+    assert none.value == none.low == 0.0
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 16))
+    # The interval's ends are where 20 or more, and 20 or fewer, of 40 come in 2.5 % of all cases.
+    assert binom.sf(19, 40, found.low) == pytest.approx(0.025)
+    assert binom.cdf(20, 40, found.high) == pytest.approx(0.025)
 
 
 def test_the_best_pixel_threshold_reaches_the_best_balanced_accuracy() -> None:

@@ -40,7 +40,7 @@ def export_command(
     exclude: Exclude = None,
     altered_copy: Altered = False,
 ) -> None:
-    """Write the CSV of a data set's split: `build` takes its training rows, `evaluate --dataset csv` its others."""
+    """Write a data set's split as CSV: `build` takes the training rows, `evaluate --dataset csv` the others."""
     if out.suffix.lower() != ".csv" or not out.parent.is_dir():
         raise SettingError(f"--out {out}: a .csv file in a folder that is there")
     dataset = open_checked(name, data, exclude, altered_copy=altered_copy)
@@ -57,7 +57,7 @@ def open_checked(name: str, data: Path, exclude: Path | None, *, altered_copy: b
         console.warn(f"{name}: {deviation}")
     if dataset.deviations and not altered_copy:
         raise SettingError(
-            f"{data} is not {name} as it is published ({len(dataset.deviations)} differences, above): figures from "
-            "it cannot be compared; --altered-copy takes it all the same"
+            f"{data} is not {name} as it is published ({len(dataset.deviations)} differences, above): figures "
+            "from it cannot be compared; --altered-copy takes it all the same"
         )
     return dataset

@@ -14,7 +14,7 @@ from resad.errors import SettingError
 class Entry:
     """A name that `--dataset` takes.
 
-    layout: what is expected below the folder.  licence, source: of the photographs, where they are always the same.
+    layout: what is expected below the folder.  licence, source: of the photographs, where all have the same.
     """
 
     name: str
@@ -95,7 +95,7 @@ def without_photos(dataset: Dataset, names: Sequence[str]) -> Dataset:
     A name that several photographs share needs more of its path.  Raises `SettingError` for one that fits none or
     several.
     """
-    paths = [photo.path for photo in (*dataset.train, *dataset.test)]
+    paths = [*(photo.path for photo in dataset.train), *(photo.path for photo in dataset.test)]
     dropped = {_one(name, paths) for name in names}
     return replace(dataset, train=_kept(dataset.train, dropped), test=_kept(dataset.test, dropped))
 

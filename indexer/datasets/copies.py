@@ -44,7 +44,10 @@ def unexpected_sizes(photos: Sequence[Path], expected: Collection[tuple[int, int
         path, size = other[0]
         wanted = " or ".join(f"{width} x {height}" for width, height in sorted(expected))
         found = "no readable image" if size is None else f"{size[0]} x {size[1]}"
-        yield f"{len(other)} of {len(photos)} photographs are not {wanted} px ({path.name}: {found}): a re-hosted copy"
+        yield (
+            f"{len(other)} of {len(photos)} photographs are not {wanted} px ({path.name}: {found}): "
+            "a re-hosted copy"
+        )
 
 
 def unexpected_count(what: str, found: int, expected: int) -> Iterator[str]:

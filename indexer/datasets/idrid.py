@@ -15,7 +15,12 @@ from indexer.datasets.copies import folder_of, photos_in, unexpected_count, unex
 from indexer.photos import ReferencePhoto
 from resad.errors import SettingError
 
-LESIONS: Final = {"MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "EX": "3. Hard Exudates", "SE": "4. Soft Exudates"}  # fmt: skip
+LESIONS: Final = {
+    "MA": "1. Microaneurysms",
+    "HE": "2. Haemorrhages",
+    "EX": "3. Hard Exudates",
+    "SE": "4. Soft Exudates",
+}
 """The fifth folder, 5. Optic Disc, is normal anatomy."""
 _SEGMENTATION: Final = "A. Segmentation"
 _GRADING: Final = "B. Disease Grading"
@@ -73,13 +78,17 @@ def _grades(path: Path) -> list[tuple[str, str]]:
     """Name and retinopathy grade.  The training file's lines end in empty columns, its header, too."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-                    for row in csv.DictReader(file)]  # fmt: skip
+            rows = [_cells(row) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SettingError(f"IDRiD's labels {path} cannot be read: {error}") from error
     if not rows or _NAME not in rows[0] or _GRADE not in rows[0]:
         raise SettingError(f"IDRiD's labels {path} lack the columns {_NAME} and {_GRADE}")
     return [(row[_NAME], row[_GRADE]) for row in rows if row.get(_NAME)]
+
+
+def _cells(row: dict[str, str | None]) -> dict[str, str]:
+    """Without the empty columns at the end, whose names are empty or none."""
+    return {key.strip(): value.strip() for key, value in row.items() if key and isinstance(value, str)}
 
 
 def _deviations(

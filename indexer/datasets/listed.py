@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexer.datasets import Dataset, LabeledPhoto
-from indexer.photo_csv import PhotoRow, read_rows, rows_csv
+from indexer.photo_csv import Label, PhotoRow, read_rows, rows_csv
 from indexer.photos import ReferencePhoto
 from resad.errors import SettingError
 
@@ -52,7 +52,8 @@ def _train_rows(dataset: Dataset) -> Iterator[PhotoRow]:
 
 def _test_rows(dataset: Dataset) -> Iterator[PhotoRow]:
     for photo in dataset.test:
-        label, kind = ("abnormal", photo.kind) if photo.abnormal else ("normal", None)
+        label: Label = "abnormal" if photo.abnormal else "normal"
+        kind = photo.kind if photo.abnormal else None
         yield PhotoRow(
             photo.path, label, kind, photo.masks, "test", photo.patient, photo.eye, photo.camera
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One photograph's map against its masks: pixels per bin of their score, inside the field of view and everywhere."""
+"""One photograph's map against its masks: pixels per bin of their score, in the field of view and everywhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

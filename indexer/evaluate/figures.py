@@ -58,7 +58,10 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """At the index's own threshold for a false-positive rate of `fpr`; null where a class is missing."""
+    """At the index's own threshold for a false-positive rate of `fpr`; null where a class is missing.
+
+    The intervals are those of Clopper and Pearson, not of the bootstrap.
+    """
 
     fpr: float
     threshold: float
@@ -186,8 +189,8 @@ def _image_figures(measured: Measured, calibrated: float | None) -> ImageFigures
 
 def _calibrated(measured: Measured, limit: float) -> Calibrated:
     normal, abnormal = measured.scores[~measured.labels], measured.scores[measured.labels]
-    found = metrics.share_above(abnormal, limit, _generator()) if len(abnormal) else None
-    alarms = metrics.share_above(normal, limit, _generator()) if len(normal) else None
+    found = metrics.share_above(abnormal, limit) if len(abnormal) else None
+    alarms = metrics.share_above(normal, limit) if len(normal) else None
     specificity = None if alarms is None else Figure(1 - alarms.value, 1 - alarms.high, 1 - alarms.low)
     return Calibrated(RATE, limit, found, specificity)
 
@@ -222,14 +225,13 @@ def _lesion_figures(measured: Measured, abnormal: Measured) -> tuple[LesionFigur
 
 def _lesion(every: LesionCounts, some: LesionCounts, measured: Measured, abnormal: Measured) -> LesionFigures:
     histogram = ScoreHistogram(measured.fov.normal, every.pixels)
+    only_abnormal = ScoreHistogram(abnormal.fov.normal, some.pixels)
     return LesionFigures(
         kind=every.kind,
         photos=int((every.pixels.sum(axis=1) > 0).sum()),
         lesions=round(every.regions.sum()),
         auroc=metrics.pixel_auroc(histogram, _generator()),
-        auroc_abnormal_only=metrics.pixel_auroc(
-            ScoreHistogram(abnormal.fov.normal, some.pixels), _generator()
-        ),  # fmt: skip
+        auroc_abnormal_only=metrics.pixel_auroc(only_abnormal, _generator()),
         average_precision=metrics.pixel_average_precision(histogram, _generator()),
         aupro=metrics.aupro(measured.fov.normal, every.regions, _generator()),
     )

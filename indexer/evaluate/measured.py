@@ -26,8 +26,8 @@ from resad.preparation import PreparedPhoto, prepare
 class InTheIndex:
     """A test photograph that is among the reference photos.
 
-    photo: its number among the test photographs.  reference: the id of the other.  bits: how many of the perceptual
-    hashes' differ; None for the same file.
+    photo: its number among the test photographs.  reference: the id of the other.  bits: how many differ of their
+    perceptual hashes; None for the same file.
     """
 
     photo: int

@@ -38,7 +38,7 @@ def within_photo(measured: Measured, number: int) -> float | None:
 def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
     limit = threshold(calibration.scores, RATE).value
     known = {one.photo: one.reference for one in measured.in_the_index}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
         score = float(measured.scores[number])
         marked, unmarked = (int(one[number].sum()) for one in (measured.fov.abnormal, measured.fov.normal))
