@@ -167,16 +167,13 @@ def ablation_table(rows: Sequence[Row], order: AblationOrder) -> Table:
     """The paper's table 3 with the figures of here, mean and standard deviation, above the paper's own."""
     data = order.dataset
     normal = sum(not photo.abnormal for photo in data.test)
-    title = (
-        f"{data.name}: {normal} normal and {len(data.test) - normal} abnormal photographs; below in gray the paper"
-    )
-    table = _titled(title, "row", "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
+    title = f"{data.name}: {normal} normal and {len(data.test) - normal} abnormal photographs; in gray the paper"
+    table = _titled(title, "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
     for row in rows:
         times = f", {row.trials} times" if row.trials > 1 else ""
         paper, spread = row.paper or _NOTHING, row.spread or _NOTHING
         table.add_row(
-            row.name,
-            f"{row.photos}{times}",
+            f"{row.name}\n[dim]({row.photos}{times})[/]",
             _measured(row.mean.image_auc, spread.image_auc, paper.image_auc),
             _measured(row.mean.image_acc, spread.image_acc, paper.image_acc),
             _measured(row.mean.pixel_auc, spread.pixel_auc, paper.pixel_auc),

@@ -1,0 +1,174 @@
+"""Data sets by name on the command line, from the folder as it was downloaded to figures and a report."""
+
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer import cli
+from resad import index
+from resad.manifest import read_records
+
+SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--coreset", "0.5", "--device", "cpu")
+A, B = "A. Segmentation", "B. Disease Grading"
+TRAIN, TEST = "a. Training Set", "b. Testing Set"
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(exit_.value.code or 0), out, re.sub(r"\s+", " ", err))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def idrid(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn photographs in IDRiD's layout: 3 with lesions, 8 and 2 of grade 0."""
+    root = tmp_path_factory.mktemp("idrid")
+    for part, split in ((A, TRAIN), (A, TEST), (B, TRAIN), (B, TEST)):
+        (root / part / "1. Original Images" / split).mkdir(parents=True)
+    masks = root / A / "2. All Segmentation Groundtruths"
+    for number in range(3):
+        split = TEST if number == 2 else TRAIN
+        stem = f"IDRiD_{55 if number == 2 else number + 1:02d}"
+        shutil.copy(
+            drawn / f"test/lesion/drawn_{number:04d}.jpg", root / A / "1. Original Images" / split / f"{stem}.jpg"
+        )
+        lesion = np.asarray(Image.open(drawn / f"ground_truth/lesion/drawn_{number:04d}_mask.png")) > 0
+        middle = lesion.shape[1] // 2
+        for kind, name, part in (
+            ("HE", "2. Haemorrhages", slice(0, middle)),
+            ("EX", "3. Hard Exudates", slice(middle, None)),
+        ):
+            here = np.zeros_like(lesion)
+            here[:, part] = lesion[:, part]
+            mask = Image.fromarray(here.astype(np.uint8), mode="P")
+            mask.putpalette([0, 0, 0, 128, 0, 0])
+            (masks / split / name).mkdir(parents=True, exist_ok=True)
+            mask.save(masks / split / name / f"{stem}_{kind}.tif")
+    (root / B / "2. Groundtruths").mkdir()
+    for split, folder, count, labels in (
+        (TRAIN, "train/good", 8, "a. IDRiD_Disease Grading_Training Labels.csv"),
+        (TEST, "test/good", 2, "b. IDRiD_Disease Grading_Testing Labels.csv"),
+    ):
+        lines = ["Image name,Retinopathy grade,Risk of macular edema,,,"]
+        for number in range(count):
+            stem = f"IDRiD_{number + 1:03d}"
+            shutil.copy(
+                drawn / f"{folder}/drawn_{number:04d}.jpg", root / B / "1. Original Images" / split / f"{stem}.jpg"
+            )
+            lines.append(f"{stem},0,0,,,")
+        (root / B / "2. Groundtruths" / labels).write_text("\n".join(lines))
+    return root
+
+
+def test_every_data_set_is_listed_with_licence_source_and_split(run: Run) -> None:
+    listed = re.sub(r"[\s│]+", " ", run("datasets").out)
+    for words in ("idrid-paper", "CC BY 4.0", "IEEE DataPort", "134 of grade 0 to build from", "81 with lesions and 34",
+                  "adam-paper", "282 without a marked lesion", "118", "mvtec", "folder", "csv"):  # fmt: skip
+        assert words in listed, words
+
+
+def test_an_altered_copy_is_refused_and_named(run: Run, idrid: Path, tmp_path: Path) -> None:
+    outcome = run("datasets", "export", "idrid-paper", "--data", idrid, "--out", tmp_path / "idrid.csv")
+    assert outcome.code == 2
+    assert "54 photographs expected, 52 missing" in outcome.err
+    assert "photographs are not 4288 x 2848 px" in outcome.err
+    assert "is not idrid-paper as it is published" in outcome.err
+    assert not (tmp_path / "idrid.csv").exists()
+
+
+def test_from_the_download_to_figures_and_a_report(run: Run, idrid: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "idrid.csv"
+    exported = run("datasets", "export", "idrid-paper", "--data", idrid, "--out", listed, "--altered-copy")
+    assert exported.code == 0
+    assert "8 photographs to build from, 2 normal and 3 abnormal ones to test on" in exported.out.replace(
+        "\n", " "
+    )
+    assert run("build", listed, "--root", tmp_path / "root", "--name", "idrid", *SMALL).code == 0
+    assert len(read_records(index.resolve(tmp_path / "root/idrid") / "photos.jsonl")) == 8
+    written = {}
+    for name, data in (("idrid-paper", idrid), ("csv", listed)):
+        base = tmp_path / name
+        outcome = run("evaluate", tmp_path / "root/idrid", "--dataset", name, "--data", data, "--altered-copy",
+                      "--json", f"{base}.json", "--csv", f"{base}.photos.csv", "--html", f"{base}.html")  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        written[name] = json.loads(Path(f"{base}.json").read_text())
+        assert len(list(csv.DictReader(Path(f"{base}.photos.csv").read_text().splitlines()))) == 5
+        assert "A. Segmentation" in Path(f"{base}.html").read_text()
+    direct, by_csv = written.values()
+    assert [one["kind"] for one in direct["lesions"]] == ["EX", "HE"]
+    for part in ("image", "pixel", "lesions", "calibrated", "photos", "guard"):
+        assert direct[part] == by_csv[part], part
+    assert direct["dataset"] == "idrid-paper"
+    assert any("re-hosted copy" in line for line in direct["deviations"])
+
+
+def test_the_papers_figures_stand_beside(run: Run, small_index: Path, idrid: Path) -> None:
+    outcome = run("evaluate", small_index, "--dataset", "idrid-paper", "--data", idrid, "--altered-copy")
+    for figure in ("0.941", "0.902", "0.907", "0.819"):
+        assert figure in outcome.out
+
+
+def test_strict_refuses_what_is_in_the_index(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "leaky")
+    with Image.open(drawn / "train/good/drawn_0005.jpg") as image:
+        image.save(tmp_path / "leaky/test/good/other.png")
+    loud = run("evaluate", small_index, "--data", tmp_path / "leaky")
+    assert loud.code == 0
+    assert "IN THE INDEX good/other.png is r-00006 (the same picture" in loud.err
+    assert "1 test photographs are in the index: the figures flatter" in loud.err
+    strict = run("evaluate", small_index, "--data", tmp_path / "leaky", "--strict")
+    assert strict.code == 2
+    assert re.search(r"other\.png is in the index as r-00006", strict.err)
+
+
+def test_build_names_near_duplicates_among_the_normals(run: Run, drawn: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn / "train/good", photos)
+    with Image.open(photos / "drawn_0001.jpg") as image:
+        image.resize((180, 120)).save(photos / "zz.jpg", quality=80)
+    outcome = run("build", photos, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
+    assert outcome.code == 0
+    assert re.search(
+        r"kept .*zz\.jpg, though it shows the same as .*drawn_0001\.jpg \(\d+ of 255 bits differ\)", outcome.err
+    )
+    assert len(re.findall("kept", outcome.err)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--dataset", "idrid"), "there are: idrid-paper, adam-paper"),
+        (("--html", "nowhere/report.html"), "--html nowhere/report.html: nowhere is no folder"),
+        (("--exclude-list", "gone.txt"), "the exclude list gone.txt cannot be read"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    run: Run, small_index: Path, drawn: Path, arguments: tuple[str, str], named: str
+) -> None:
+    outcome = run("evaluate", small_index, "--data", drawn, *arguments)
+    assert outcome.code == 2
+    assert named in outcome.err
