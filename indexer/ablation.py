@@ -165,7 +165,7 @@ def _plans(order: AblationOrder) -> Iterator[_Plan]:
 
 
 def _chosen(photos: tuple[ReferencePhoto, ...], share: float, seed: int) -> tuple[ReferencePhoto, ...]:
-    """`share` of the photographs at random, in their order; of one seed the smaller share lies within the larger."""
+    """`share` of the photographs at random, in their order; of one seed the smaller is part of the larger."""
     count = max(_FEWEST, round(share * len(photos)))
     order = np.random.default_rng(seed).permutation(len(photos))
     return tuple(photos[number] for number in sorted(order[:count].tolist()))

@@ -66,7 +66,7 @@ def save(path: Path, pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
 
 def detect(photo: PreparedPhoto) -> Detection:
     """The green of the photograph as its map: bright lesions stand out, dark ones do not."""
-    values = photo.pixels[..., 1].astype(np.float32) / 100
+    values = photo.pixels[..., 1].astype(np.float32) / np.float32(100)
     nothing = cast("PatchFeatures", None)
     none = np.zeros(0, dtype=np.float32)
     score = float(values[photo.mask].mean())
