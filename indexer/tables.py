@@ -121,35 +121,40 @@ def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
 
 
 def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
-    headings = ("pixels", "AUROC", "average\nprecision", "AUPRO\n(0.3)", "balanced\naccuracy", "from")
+    headings = ("pixels", "AUROC", "average\nprecision", "AUPRO\n(0.3)", "balanced\naccuracy")
     table = _titled(title, *headings)
     for name, row in (
-        ("field of view,\nall photographs", pixel.fov),
-        ("whole image,\nall photographs", pixel.whole),
-        ("field of view,\nabnormal photographs only", pixel.fov_abnormal_only),
-        ("whole image,\nabnormal photographs only", pixel.whole_abnormal_only),
+        ("field of view\nall photos", pixel.fov),
+        ("whole image\nall photos", pixel.whole),
+        ("field of view\nabnormal only", pixel.fov_abnormal_only),
+        ("whole image\nabnormal only", pixel.whole_abnormal_only),
     ):
-        table.add_row(name, _two(row.auroc), _two(row.average_precision), _two(row.aupro),
-                      _two(row.balanced_accuracy), four_digits(row.threshold))  # fmt: skip
+        balanced = _two(row.balanced_accuracy, f" (≥ {four_digits(row.threshold)})")
+        table.add_row(name, _two(row.auroc), _two(row.average_precision), _two(row.aupro), balanced)
     if paper := PROTOCOLS.get(figures.dataset):
-        table.add_row("paper (which pixels\nit does not say)", _plain(paper.pixel_auc), "-", "-",
-                      _plain(paper.pixel_acc), "-")  # fmt: skip
+        table.add_row("the paper (not\nsaid which)", _plain(paper.pixel_auc), "-", "-", _plain(paper.pixel_acc))
     return table
 
 
 def _lesion_table(figures: Figures) -> Table:
-    headings = ("lesion", "photo-\ngraphs", "regions", "AUROC", "AUROC,\nabnormal\nphotographs",
-                "average\nprecision", "AUPRO\n(0.3)")  # fmt: skip
+    headings = (
+        "lesion",
+        "photos/\nregions",
+        "AUROC",
+        "AUROC,\nabnormal\nonly",
+        "average\nprecision",
+        "AUPRO\n(0.3)",
+    )
     table = _titled("One kind of lesion against unmarked pixels, field of view", *headings)
     for row in figures.lesions:
-        table.add_row(row.kind, f"{row.photos}", f"{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
+        table.add_row(row.kind, f"{row.photos}/\n{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
                       _two(row.average_precision), _two(row.aupro))  # fmt: skip
     return table
 
 
-def _two(figure: Figure) -> str:
+def _two(figure: Figure, beside: str = "") -> str:
     """A value, and its interval below it."""
-    return f"{figure.value:.3f}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
+    return f"{figure.value:.3f}{beside}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
 
 
 def _titled(title: str, *headings: str) -> Table:

@@ -106,12 +106,12 @@ def test_from_the_download_to_figures_and_a_report(run: Run, idrid: Path, tmp_pa
     assert len(read_records(index.resolve(tmp_path / "root/idrid") / "photos.jsonl")) == 8
     written = {}
     for name, data in (("idrid-paper", idrid), ("csv", listed)):
-        base = tmp_path / name
+        base = tmp_path / f"of-{name}"
         outcome = run("evaluate", tmp_path / "root/idrid", "--dataset", name, "--data", data, "--altered-copy",
-                      "--json", f"{base}.json", "--csv", f"{base}.photos.csv", "--html", f"{base}.html")  # fmt: skip
+                      "--json", f"{base}.json", "--csv", f"{base}.csv", "--html", f"{base}.html")  # fmt: skip
         assert outcome.code == 0, outcome.err
         written[name] = json.loads(Path(f"{base}.json").read_text())
-        assert len(Path(f"{base}.photos.csv").read_text().splitlines()) == 1 + 5
+        assert len(Path(f"{base}.csv").read_text().splitlines()) == 1 + 5
         assert "A. Segmentation" in Path(f"{base}.html").read_text()
     direct, by_csv = written.values()
     assert [one["kind"] for one in direct["lesions"]] == ["EX", "HE"]

@@ -77,6 +77,12 @@ def _guard_warnings(guard: Guard) -> list[str]:
     return lines
 
 
+def _patients(guard: Guard) -> str:
+    if guard.patients is None:
+        return f"not known: {guard.why}"
+    return f"{len(guard.patients)}" + (f", {guard.why}" if guard.why else "")
+
+
 def _charts(figures: Figures, measured: Measured) -> str:
     drawn = "".join(
         f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
@@ -127,7 +133,7 @@ def _settings(figures: Figures, loaded: LoadedIndex) -> str:
         ("weights", f"{manifest.weights}, {index.weights}"),
         ("reference photos", f"{manifest.counts.photos}, {manifest.counts.memories:,} memories"),
         ("in the index", f"{len(guard.photos)} test photographs, by file and by picture"),
-        ("patients on both sides", guard.why or f"{len(guard.patients or ())}"),
+        ("patients on both sides", _patients(guard)),
         (
             "intervals",
             "95 %, percentile bootstrap over photographs, 2,000 resamples; of sensitivity and "
