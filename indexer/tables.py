@@ -91,6 +91,7 @@ def figures_tables(figures: Figures) -> list[Table]:
 def dataset_table(entry: Entry) -> Table:
     """What is known of a data set by name."""
     table = _facts(f"{entry.name}: {entry.title}")
+    table.expand = True
     for name, text in (("layout", entry.layout), ("split", entry.split), ("licence", entry.licence),
                        ("source", entry.source)):  # fmt: skip
         table.add_row(name, text)

@@ -127,6 +127,34 @@ def test_the_papers_figures_stand_beside(run: Run, small_index: Path, idrid: Pat
         assert figure in outcome.out
 
 
+def test_adam_has_pixel_figures_alone(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    """Drawn photographs in its layout, masks black where the lesion is: no normal ones to test on."""
+    root = tmp_path / "adam"
+    for number in range(3):
+        for folder, letter, name in (("AMD", "A", "test/lesion"), ("Non-AMD", "N", "train/good")):
+            place = root / "AMD-Training400/Training400" / folder
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(drawn / f"{name}/drawn_{number:04d}.jpg", place / f"{letter}{number + 1:04d}.jpg")
+        masks = root / "Training400-Lesion/Lesion_Masks/drusen"
+        masks.mkdir(parents=True, exist_ok=True)
+        with Image.open(drawn / f"ground_truth/lesion/drawn_{number:04d}_mask.png") as mask:
+            mask.point(lambda value: 255 - value).save(masks / f"A{number + 1:04d}.bmp")
+    out, page = tmp_path / "figures.json", tmp_path / "report.html"
+    outcome = run("evaluate", small_index, "--dataset", "adam-paper", "--data", root, "--altered-copy",
+                  "--json", out, "--html", page)  # fmt: skip
+    assert outcome.code == 0
+    assert "0.820" in outcome.out
+    found = json.loads(out.read_text())
+    assert found["photos"] == {"normal": 0, "abnormal": 3, "without_mask": 0, "in_the_index": 0}
+    assert found["image"] is None
+    assert found["pixel"]["fov"]["auroc"] == found["pixel"]["fov_abnormal_only"]["auroc"]
+    assert "image figures need normal and abnormal test photographs" in page.read_text()
+    # The same masks, read as what they are, in the other layout.
+    run("evaluate", small_index, "--data", drawn, "--json", tmp_path / "mvtec.json")
+    same = json.loads((tmp_path / "mvtec.json").read_text())
+    assert same["pixel"]["fov_abnormal_only"] == found["pixel"]["fov_abnormal_only"]
+
+
 def test_strict_refuses_what_is_in_the_index(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "leaky")
     with Image.open(drawn / "train/good/drawn_0005.jpg") as image:
