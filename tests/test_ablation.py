@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from indexer import cli, tables
+from indexer import cli
 from indexer.ablation import AblationOrder, Trial, differences, run, summary
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
+from indexer.figure_tables import ablation_table
 from indexer.options import method
 from indexer.paper import FULL, TABLE_3, FourFigures
 from indexer.progress import Stages
@@ -77,7 +78,7 @@ def test_rows_come_in_the_papers_order_with_mean_and_spread() -> None:
     assert last.spread is None
     assert first.paper == TABLE_3["10 % of the normals"]
     shown = Console(width=80, record=True, quiet=False, file=io.StringIO())
-    shown.print(tables.ablation_table((first, last), order(Dataset("some", (), ()))))
+    shown.print(ablation_table((first, last), order(Dataset("some", (), ()))))
     text = shown.export_text()
     for words in ("0.600 ±0.100", "(4, 3 times)", "0.913", "0.941"):
         assert words in text, words

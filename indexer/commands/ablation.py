@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from indexer import tables
 from indexer.ablation import WITHOUT_RESC, AblationOrder, differences, run, summary, trials_json
 from indexer.commands import console
 from indexer.commands.console import Device
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked
+from indexer.figure_tables import ablation_table
 from indexer.options import method
 from indexer.paper import FULL
 from indexer.progress import Stages
@@ -59,7 +59,7 @@ def ablation_command(
             _draw(order, kept[WITHOUT_RESC], kept[FULL], figure)
         if json is not None:  # after each: the whole table may take hours
             write_whole(json, trials_json(trials))
-    console.OUT.print(tables.ablation_table(summary(trials, labeled.name), order))
+    console.OUT.print(ablation_table(summary(trials, labeled.name), order))
     if lines := differences(order):
         console.say("The paper's figures are not to be expected here, as this is not its experiment:")
         for line in lines:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from indexer import tables
 from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked
 from indexer.evaluate import figures, figures_json, measure_dataset
 from indexer.evaluate.guard import Guard
 from indexer.evaluate.photo_table import photo_table
+from indexer.figure_tables import figures_tables
 from indexer.progress import Stages
 from indexer.report import report
 from indexer.scoring import write_whole
@@ -46,7 +46,7 @@ def evaluate_command(
         result = figures(measured, loaded, labeled)
         advance(1)
     _warn_of(result.guard)
-    for table in tables.figures_tables(result):
+    for table in figures_tables(result):
         console.OUT.print(table)
     for reason in result.missing:
         console.warn(reason)
