@@ -7,7 +7,7 @@ half that a photograph falls into depends on its own bytes alone.
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from indexer.build import BuildOrder, build
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured, measure_dataset
-from indexer.metrics import ScoreHistogram
 from indexer.options import method
 from indexer.progress import Stages
 from resad.config import MethodConfig, Part, PhotoLimits, Preset
@@ -138,7 +137,7 @@ def count_of(measured: Measured, chosen: Chosen) -> str:
 
 def scores(measured: Measured, chosen: Chosen) -> Scores:
     """Image and pixel AUROC over the `chosen` photographs."""
-    some = _only(measured, chosen)
+    some = measured.only(chosen)
     return Scores(
         image=metrics.image_auroc(some.scores, some.labels, _generator()),
         fov=metrics.pixel_auroc(some.fov, _generator()),
@@ -148,7 +147,7 @@ def scores(measured: Measured, chosen: Chosen) -> Scores:
 
 def difference(a: Measured, b: Measured, chosen: Chosen) -> Difference:
     """`a` less `b` over the `chosen` photographs."""
-    left, right = _only(a, chosen), _only(b, chosen)
+    left, right = a.only(chosen), b.only(chosen)
     return Difference(
         image=metrics.paired_difference(left.scores, right.scores, left.labels, _generator()),
         fov=metrics.paired_pixel_difference(left.fov, right.fov, _generator()),
@@ -163,17 +162,6 @@ def cells(found: Difference | None) -> tuple[str, str]:
 def find_row(rows: Sequence[Row], variant: Variant) -> Row | None:
     """The row of `variant`, if it was measured."""
     return next((row for row in rows if row.variant == variant), None)
-
-
-def _only(measured: Measured, chosen: Chosen) -> Measured:
-    return replace(
-        measured,
-        photos=tuple(photo for photo, taken in zip(measured.photos, chosen, strict=True) if taken),
-        scores=measured.scores[chosen],
-        labels=measured.labels[chosen],
-        fov=ScoreHistogram(measured.fov.normal[chosen], measured.fov.abnormal[chosen]),
-        whole=ScoreHistogram(measured.whole.normal[chosen], measured.whole.abnormal[chosen]),
-    )
 
 
 def _generator() -> np.random.Generator:

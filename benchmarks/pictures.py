@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
-from indexer.datasets.mvtec import read_mask
+from indexer.datasets.masks import read_mask
 from resad import runtime
 from resad.calibration import threshold
 from resad.config import PhotoLimits
@@ -133,7 +133,7 @@ def _masks(truth: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str
     """Kind of lesion -> bool (H, W), for the kinds that are marked in this photograph."""
     for short, kind in _LESIONS.items():
         path = truth / short / f"{name}_{short}.png"
-        if path.is_file() and (mask := read_mask(path, *shape[:2])).any():
+        if path.is_file() and (mask := read_mask(path, shape[0], shape[1])).any():
             yield kind, mask
 
 

@@ -20,6 +20,9 @@ RESAMPLES: Final = 2000
 _CHUNK: Final = 64
 """Resamples held at a time: 8 MB per class at 2**14 bins.  Part of what makes a result repeatable."""
 
+_HAIR: Final = 1e-12
+"""Of tolerance, where rates are compared that rounding may have moved."""
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 Statistic = Callable[[Floats, Floats], Floats]
@@ -126,3 +129,39 @@ def balanced_accuracy(normal: Floats, abnormal: Floats) -> Floats:
     hits, alarms = _from_top(abnormal), _from_top(normal)
     margin = (hits / hits[:, :1] - alarms / alarms[:, :1]).max(axis=1)
     return np.asarray((1 + margin) / 2)  # the first column is the threshold that takes all: never below one half
+
+
+def specificity_at(sensitivity: float) -> Statistic:
+    """The highest TNR of a threshold between two bins whose TPR is at least `sensitivity`, in (0, 1]."""
+
+    def statistic(normal: Floats, abnormal: Floats) -> Floats:
+        hits, alarms = _from_top(abnormal), _from_top(normal)
+        enough = hits >= (sensitivity - _HAIR) * hits[:, :1]
+        # Alarms only rise towards lower thresholds: the fewest are at the highest threshold that finds enough.
+        fewest = np.where(enough, alarms, np.inf).min(axis=1)
+        return np.asarray(1 - fewest / alarms[:, 0])
+
+    return statistic
+
+
+def partial_area(limit: float) -> Statistic:
+    """Area under the ROC curve up to the false-positive rate `limit`, as a share of `limit`, in (0, 1].
+
+    With a histogram of regions (`metrics.count_regions`) for the abnormal this is AUPRO (Bergmann et al. 2020).
+    Between two thresholds the curve is a straight line, as everywhere here.
+    """
+
+    def statistic(normal: Floats, abnormal: Floats) -> Floats:
+        x, y = _curve(normal), _curve(abnormal)
+        left, right = np.minimum(x[:, :-1], limit), np.minimum(x[:, 1:], limit)
+        rise = np.diff(y, axis=1) / np.maximum(np.diff(x, axis=1), _HAIR)
+        middle = y[:, :-1] + rise * ((left + right) / 2 - x[:, :-1])
+        return np.asarray((middle * (right - left)).sum(axis=1) / limit)
+
+    return statistic
+
+
+def _curve(counts: Floats) -> Floats:
+    """The share that lies in the highest bins, from none of them to all: (resamples, bins + 1)."""
+    taken = counts[:, ::-1].cumsum(axis=1)
+    return np.concatenate([np.zeros((len(taken), 1)), taken / taken[:, -1:]], axis=1)

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
-from indexer.intake import Taken, perceptual_hash, take_in
+from indexer.intake import Taken, take_in
 from indexer.leave_out import LeftOut, leave_out
-from indexer.photos import Duplicate, ReferencePhoto, Skipped, list_photos
+from indexer.look_alikes import perceptual_hash, same_among
+from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.selection import memory_count, select
@@ -61,6 +62,7 @@ class BuildReport:
     manifest: Manifest
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
+    look_alikes: tuple[LookAlike, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class _Reference:
     """A photograph in the store, less its pixels."""
 
     source: ReferencePhoto
-    content_hash: str
+    content_sha256: str
     perceptual_hash: str
     frame: Frame
     field_of_view: FieldOfView
@@ -82,7 +84,7 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         PhotoError: with `strict`, for the first photograph that cannot be used.
         ArtifactError: weights that are not to be had or do not fit.
     """
-    listed = list_photos(order.photos)
+    listed = list_references(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
     trunk = Trunk(backbone, order.config, order.device)
     encoder = Encoder(trunk, whitening_of(trunk, _some(listed, order)))
@@ -116,6 +118,7 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         manifest,
         tuple(one for one in left_aside if isinstance(one, Skipped)),
         tuple(one for one in left_aside if isinstance(one, Duplicate)),
+        _look_alikes(references),
     )
 
 
@@ -169,13 +172,21 @@ def _mask(reference: _Reference, config: MethodConfig) -> NDArray[np.bool_]:
 
 
 def _check_enough(references: list[_Reference], left_aside: list[Skipped | Duplicate], order: BuildOrder) -> None:
-    people = {reference.source.patient or reference.content_hash for reference in references}
+    people = {reference.source.patient or reference.content_sha256 for reference in references}
     if len(people) < _FEWEST:
         reasons = [f"; first reason: {one.reason}" for one in left_aside if isinstance(one, Skipped)]
         raise SettingError(
             f"{order.photos} holds {len(people)} usable photographs (of different patients), an index needs "
             f"at least {_FEWEST}; {len(left_aside)} were left aside{reasons[0] if reasons else ''}"
         )
+
+
+def _look_alikes(references: Sequence[_Reference]) -> tuple[LookAlike, ...]:
+    """Photographs that are taken, but show what an earlier one shows."""
+    return tuple(
+        LookAlike(references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0)
+        for pair in same_among(references)
+    )
 
 
 def _records(
@@ -187,7 +198,7 @@ def _records(
     return tuple(
         ReferenceRecord(
             id=f"r-{number:05d}",
-            content_sha256=reference.content_hash,
+            content_sha256=reference.content_sha256,
             perceptual_hash=reference.perceptual_hash,
             width=reference.frame.width,
             height=reference.frame.height,

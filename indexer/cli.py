@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from indexer.commands import build, console, distill, draw, evaluate, score, versions
+from indexer.commands import ablation, build, console, datasets, distill, draw, evaluate, score, versions
 from resad.errors import ResadError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +28,8 @@ app.command("verify")(versions.verify_command)
 app.command("activate")(versions.activate_command)
 app.command("score")(score.score_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("ablation")(ablation.ablation_command)
+app.add_typer(datasets.app, name="datasets")
 app.command("draw")(draw.draw_command)
 app.command("distill")(distill.distill_command)
 

@@ -15,7 +15,7 @@ from indexer.distillation.pool import Pool, draw_squares, read_pool
 from indexer.distillation.student import folded
 from indexer.distillation.targets import Projection
 from indexer.distillation.training import Training, TrainingConfig, new_training, train_step
-from indexer.photos import list_photos
+from indexer.photos import list_references
 from indexer.progress import Stages
 from resad.backbone import Backbone, load_backbone
 from resad.bundled import STAGES, BundledTrunk
@@ -118,7 +118,7 @@ def _check(order: DistillOrder) -> None:
 
 
 def _pool(order: DistillOrder, stages: Stages) -> Pool:
-    listed = list_photos(order.photos)
+    listed = list_references(order.photos)
     with stages.stage("prepare", len(listed), "photos") as advance:
         pool = read_pool(listed, order.size, order.limits, advance)
     drawn = []

@@ -3,10 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import NotAFundusPhoto, PhotoError
@@ -42,13 +38,6 @@ def take_in(
             continue
         first = seen.setdefault(photo.content_hash, source)
         yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)
-
-
-def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
-    """The difference hash of a prepared square (S, S, 3): 16 hex digits, near for photographs that look alike."""
-    small = np.asarray(Image.fromarray(pixels).convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    bits = np.packbits(small[:, 1:] > small[:, :-1])
-    return bits.tobytes().hex()
 
 
 def _check_retina(photo: PreparedPhoto) -> None:

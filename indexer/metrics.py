@@ -6,15 +6,23 @@ drawn again.  Equal generators give equal resamples for every image figure of th
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.sparse import csr_array
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from indexer import bootstrap
 from indexer.bootstrap import RESAMPLES, Figure, Floats, Labels, Pool, Statistic
 from resad.errors import SettingError
+
+PRO_LIMIT: Final = 0.3
+"""Of the false-positive rate, as everywhere AUPRO is reported (Bergmann et al. 2020, section 4)."""
+_COARSE: Final = 2048
+"""Bins that are enough for the width of an interval, which rests on few photographs: eight times as fast."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +45,7 @@ def image_auroc(scores: Floats, labels: Labels, rng: np.random.Generator, resamp
 
     Raises `SettingError` if a class is missing, a score is not finite or the shapes differ; so do the others.
     """
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     return bootstrap.figure(roc_auc_score(labels, scores), pool.under(bootstrap.auroc), pool, rng, resamples)
 
 
@@ -45,7 +53,7 @@ def average_precision(
     scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """Average precision of image scores (n,), equal scores entering together."""
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     value = average_precision_score(labels, scores)
     return bootstrap.figure(value, pool.under(bootstrap.average_precision), pool, rng, resamples)
 
@@ -54,7 +62,7 @@ def balanced_accuracy(
     scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """The highest (TPR + TNR) / 2 any threshold reaches: it flatters, and each resample picks its own."""
-    pool = _image_pool(scores, labels)
+    pool = image_pool(scores, labels)
     false_rate, true_rate, _ = roc_curve(labels, scores)
     value = (1 + (true_rate - false_rate).max()) / 2
     return bootstrap.figure(value, pool.under(bootstrap.balanced_accuracy), pool, rng, resamples)
@@ -69,6 +77,41 @@ def balanced_accuracy_at(
     return image_auroc((scores > threshold).astype(np.float64), labels, rng, resamples)
 
 
+def specificity_at(
+    scores: Floats, labels: Labels, sensitivity: float, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Figure:
+    """The highest TNR of a threshold whose TPR is at least `sensitivity`; each resample picks its own."""
+    if not 0 < sensitivity <= 1:
+        raise SettingError(f"sensitivity {sensitivity:g}: must be above 0 and at most 1")
+    pool = image_pool(scores, labels)
+    of_weights = pool.under(bootstrap.specificity_at(sensitivity))
+    return bootstrap.figure(of_weights(np.ones((1, len(scores))))[0], of_weights, pool, rng, resamples)
+
+
+def share_above(scores: Floats, threshold: float) -> Figure:
+    """The share of `scores` (n,) above `threshold`: sensitivity of abnormal ones, false-positive rate of normal.
+
+    With the exact interval of Clopper and Pearson (1934): resamples of photographs that all agree have no width.
+    """
+    above = int((scores > threshold).sum())
+    interval = binomtest(above, len(scores)).proportion_ci(0.95, method="exact")
+    return Figure(above / len(scores), float(interval.low), float(interval.high))
+
+
+def best_threshold(scores: Floats, labels: Labels) -> float:
+    """Where `balanced_accuracy` is reached: abnormal are the scores above it, itself one of the `scores`.
+
+    The highest one, where several do equally well.
+    """
+    _check_images(scores, labels)
+    candidates = np.unique(scores)
+    normal, abnormal = np.sort(scores[~labels]), np.sort(scores[labels])
+    below = np.searchsorted(normal, candidates, side="right") / len(normal)
+    found = 1 - np.searchsorted(abnormal, candidates, side="right") / len(abnormal)
+    gain = below + found
+    return float(candidates[np.flatnonzero(gain >= gain.max() - 1e-12)[-1]])
+
+
 def paired_difference(
     scores_a: Floats,
     scores_b: Floats,
@@ -77,7 +120,7 @@ def paired_difference(
     resamples: int = RESAMPLES,
 ) -> Figure:
     """Image AUROC of `scores_a` less that of `scores_b` (n,), same photographs and same resamples."""
-    a, b = _image_pool(scores_a, labels), _image_pool(scores_b, labels)
+    a, b = image_pool(scores_a, labels), image_pool(scores_b, labels)
     value = roc_auc_score(labels, scores_a) - roc_auc_score(labels, scores_b)
     return bootstrap.figure(value, bootstrap.difference_of(a, b), a, rng, resamples)
 
@@ -113,26 +156,71 @@ def count_pixels(
     return normal.astype(np.int64), abnormal.astype(np.int64)
 
 
+def count_regions(
+    values: NDArray[np.float32], lesions: Labels, area: Labels, edges: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Per bin of `edges` the sum over lesions of the share of each one's pixels that lies there: float64 (bins,).
+
+    A lesion is a connected region of `lesions` (corners touch, as in MVTec's own evaluation); of it counts what
+    lies in `area`.  All bool or float (H, W).  The sum of the result is the number of lesions that count.
+    Raises `SettingError` as `count_pixels`.
+    """
+    if values.shape != lesions.shape or values.shape != area.shape:
+        raise SettingError(f"{values.shape} scores, {lesions.shape} lesions, {area.shape} area: must be alike")
+    regions, _ = ndimage.label(lesions, np.ones((3, 3)))
+    which = regions[lesions & area]
+    sizes = np.bincount(which)
+    places = np.searchsorted(edges[1:-1], values[lesions & area], side="right")
+    shares: Floats = np.bincount(places, weights=1 / sizes[which], minlength=len(edges) - 1).astype(np.float64)
+    return shares
+
+
 def pixel_auroc(histogram: ScoreHistogram, rng: np.random.Generator, resamples: int = RESAMPLES) -> Figure:
     """Area under the ROC curve over all pixels of all photographs, pixels of one bin counting as equal.
 
     Raises `SettingError` if there are no normal or no abnormal pixels; so do its siblings.
     """
-    return _pixel_figure(bootstrap.auroc, histogram, rng, resamples)
+    return _pixel_figure(bootstrap.auroc, histogram.normal, histogram.abnormal, rng, resamples)
 
 
 def pixel_average_precision(
     histogram: ScoreHistogram, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """Average precision over all pixels of all photographs, averaged over all orders within each bin."""
-    return _pixel_figure(bootstrap.mixed_average_precision, histogram, rng, resamples)
+    return _pixel_figure(bootstrap.mixed_average_precision, histogram.normal, histogram.abnormal, rng, resamples)
 
 
 def pixel_balanced_accuracy(
     histogram: ScoreHistogram, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
     """The highest (TPR + TNR) / 2 over all pixels that a threshold between two bins reaches."""
-    return _pixel_figure(bootstrap.balanced_accuracy, histogram, rng, resamples)
+    return _pixel_figure(bootstrap.balanced_accuracy, histogram.normal, histogram.abnormal, rng, resamples)
+
+
+def aupro(
+    normal: NDArray[np.int64],
+    regions: Floats,
+    rng: np.random.Generator,
+    limit: float = PRO_LIMIT,
+    resamples: int = RESAMPLES,
+) -> Figure:
+    """Area under the per-region-overlap curve up to a false-positive rate of `limit`, divided by it.
+
+    The mean over all lesions of the share of each that is found, against the share of normal pixels that are
+    alarms (Bergmann et al. 2020, section 4).  `normal` (n, bins) as in `ScoreHistogram`, `regions` (n, bins) rows
+    of `count_regions`.
+    """
+    if not 0 < limit <= 1:
+        raise SettingError(f"limit {limit:g} of the false-positive rate: must be above 0 and at most 1")
+    return _pixel_figure(bootstrap.partial_area(limit), normal, regions, rng, resamples)
+
+
+def pixel_best_threshold(histogram: ScoreHistogram, edges: NDArray[np.float32]) -> float:
+    """Where `pixel_balanced_accuracy` is reached: abnormal are the pixels from this edge of the bins on."""
+    normal, abnormal = (
+        counts.sum(axis=0)[::-1].cumsum()[::-1] for counts in (histogram.normal, histogram.abnormal)
+    )
+    return float(edges[int(np.argmax(abnormal / abnormal[0] - normal / normal[0]))])
 
 
 def paired_pixel_difference(
@@ -160,7 +248,7 @@ def _check_images(scores: Floats, labels: Labels) -> None:
             raise SettingError(f"no {name} test photographs: image figures need both")
 
 
-def _image_pool(scores: Floats, labels: Labels) -> Pool:
+def image_pool(scores: Floats, labels: Labels) -> Pool:
     """One bin per distinct score, so that nothing is lost; sparse, as each photograph has a single one."""
     _check_images(scores, labels)
     distinct, places = np.unique(scores, return_inverse=True)
@@ -170,7 +258,15 @@ def _image_pool(scores: Floats, labels: Labels) -> Pool:
 
 
 def _pixel_pool(histogram: ScoreHistogram) -> Pool:
-    normal, abnormal = histogram.normal, histogram.abnormal
+    return _pool(histogram.normal, histogram.abnormal)
+
+
+def pixel_pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
+    """Histograms (n, bins), or of regions, in bins that are enough for an interval."""
+    return _pool(_merged(normal), _merged(abnormal))
+
+
+def _pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
     for name, counts in (("normal", normal), ("abnormal", abnormal)):
         if not counts.any():
             raise SettingError(f"no {name} pixels in the test photographs: pixel figures need both")
@@ -185,8 +281,28 @@ def _pixel_pool(histogram: ScoreHistogram) -> Pool:
 
 
 def _pixel_figure(
-    statistic: Statistic, histogram: ScoreHistogram, rng: np.random.Generator, resamples: int
+    statistic: Statistic,
+    normal: NDArray[np.int64],
+    abnormal: "NDArray[np.int64] | Floats",
+    rng: np.random.Generator,
+    resamples: int,
 ) -> Figure:
-    pool = _pixel_pool(histogram)
+    """The value from all bins; the interval from `_COARSE` of them, moved by what that changes of the value."""
+    once = np.ones((1, len(normal)))
+    value = float(_pool(normal, abnormal).under(statistic)(once)[0])
+    pool = pixel_pool(normal, abnormal)
     of_weights = pool.under(statistic)
-    return bootstrap.figure(of_weights(np.ones((1, len(histogram.normal))))[0], of_weights, pool, rng, resamples)
+    found = bootstrap.figure(value, of_weights, pool, rng, resamples)
+    moved = value - float(of_weights(once)[0])
+    low, high = np.clip((found.low + moved, found.high + moved), 0, 1)
+    return Figure(value, float(low), float(high))
+
+
+def _merged(counts: "NDArray[np.int64] | Floats") -> "NDArray[np.int64] | Floats":
+    """The same counts in about `_COARSE` bins, the first one kept apart: it is the zeros."""
+    step = -(-(counts.shape[1] - 1) // _COARSE)
+    if step <= 1:
+        return counts
+    starts = np.concatenate([[0], np.arange(1, counts.shape[1], step)])
+    merged: NDArray[np.int64] | Floats = np.add.reduceat(counts, starts, axis=1)
+    return merged

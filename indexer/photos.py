@@ -1,19 +1,15 @@
 """Which photographs a reference set holds: those of a folder tree, or those that a CSV file lists."""
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Final, NoReturn
 
+from indexer.photo_csv import Eye, PhotoRow, read_rows
 from resad.errors import SettingError
 
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Of the types that can be read, in lower case; any case is taken."""
-
-_COLUMNS: Final = ("path", "patient", "eye", "camera")
-Eye = Literal["left", "right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +38,56 @@ class Duplicate:
     same_as: Path
 
 
+@dataclass(frozen=True, slots=True)
+class LookAlike:
+    """A photograph that was taken, though it shows what `like` shows; so many of 255 `bits` differ."""
+
+    path: Path
+    like: Path
+    bits: int
+
+
 def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
     """The photographs of `source`: a folder tree, one photograph, or a CSV file.
 
     A tree gives its files with a suffix of `PHOTO_SUFFIXES`, sorted by their path below `source`; hidden ones
-    are left out, links are followed, and no folder is entered twice.  A CSV file (UTF-8) gives its rows in
-    their order: a column path, relative to the file's folder, and if wanted the columns patient, eye (left,
-    right, l, r, os, od) and camera.
+    are left out, links are followed, and no folder is entered twice.  A CSV file (`photo_csv`) gives its rows in
+    their order, of whatever split.
 
     Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
     """
+    return _listed(source, read_rows(source) if _is_csv(source) else ())
+
+
+def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
+    """As `list_photos`, for an index: of a CSV file with a column split the rows of its split `train`.
+
+    Raises `SettingError` also where a photograph to be learned from is labeled abnormal.
+    """
+    rows = read_rows(source) if _is_csv(source) else ()
+    if any(row.split for row in rows):
+        rows = tuple(row for row in rows if row.split == "train")
+        if not rows:
+            raise SettingError(f"{source}: no row has the split train")
+    for row in rows:
+        if row.label == "abnormal":
+            raise SettingError(f"{source}: {row.path} is labeled abnormal; an index learns from normal ones alone "
+                               "(a column split with train and test keeps others out)")  # fmt: skip
+    return _listed(source, rows)
+
+
+def _is_csv(source: Path) -> bool:
+    return source.suffix.lower() == ".csv" and source.is_file()
+
+
+def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, ...]:
+    """`rows` are those of `source`, if it is a CSV file."""
     if source.is_dir():
         photos = tuple(map(ReferencePhoto, find_photos(source)))
     elif not source.is_file():
         raise SettingError(f"{source}: no such file or folder")
-    elif source.suffix.lower() == ".csv":
-        photos = tuple(_read_csv(source))
+    elif _is_csv(source):
+        photos = tuple(ReferencePhoto(row.path, row.patient, row.eye, row.camera) for row in rows)
     elif source.suffix.lower() in PHOTO_SUFFIXES:
         photos = (ReferencePhoto(source),)
     else:
@@ -94,46 +124,3 @@ def find_photos(folder: Path) -> list[Path]:
 def _refuse(error: OSError) -> NoReturn:
     """Without this a folder that cannot be opened would count as empty."""
     raise SettingError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-
-def _read_csv(path: Path) -> Iterator[ReferencePhoto]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = filter(any, ([cell.strip() for cell in row] for row in reader))
-            header = [name.lower() for name in next(rows, ())]
-            if "path" not in header:
-                found = ", ".join(header) or "nothing"
-                raise SettingError(f"{path}: the first line must name a column path (found: {found})")
-            if twice := [name for name in _COLUMNS if header.count(name) > 1]:
-                raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
-            for row in rows:
-                yield _read_row(header, row, path.parent, where=f"{path} line {reader.line_num}")
-    except UnicodeDecodeError as error:
-        raise SettingError(f"{path} is not UTF-8 text") from error
-    except (csv.Error, OSError) as error:
-        raise SettingError(f"{path} cannot be read: {error}") from error
-
-
-def _read_row(header: Sequence[str], row: Sequence[str], folder: Path, *, where: str) -> ReferencePhoto:
-    if any(row[len(header) :]):
-        raise SettingError(f"{where}: {len(row)} values for {len(header)} columns (quote a value with a comma)")
-    cells = dict(zip(header, row, strict=False))
-    if not cells.get("path"):
-        raise SettingError(f"{where}: no path")
-    photo = folder / cells["path"]
-    if not photo.is_file():
-        raise SettingError(f"{where}: no such file: {photo}")
-    eye = _read_eye(cells.get("eye", ""), where)
-    return ReferencePhoto(photo, cells.get("patient") or None, eye, cells.get("camera") or None)
-
-
-def _read_eye(value: str, where: str) -> Eye | None:
-    match value.lower():
-        case "left" | "l" | "os":
-            return "left"
-        case "right" | "r" | "od":
-            return "right"
-        case "":
-            return None
-    raise SettingError(f"{where}: eye {value!r} is none of left, right, l, r, os, od")

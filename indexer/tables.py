@@ -4,10 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from indexer.bootstrap import Figure
 from indexer.build import BuildReport
+from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
-from indexer.evaluate import Figures, ImageFigures, PixelFigures
 from indexer.scoring import Scored
 from resad.calibration import Threshold
 from resad.manifest import Manifest
@@ -71,22 +70,13 @@ def score_table(scored: list[Scored], *, title: str) -> Table:
     return table
 
 
-def figures_table(figures: Figures) -> Table:
-    """Image and pixel figures with their 95 % intervals."""
-    photos = figures.photos
-    table = Table(
-        title=f"{figures.dataset}: {photos.normal} normal and {photos.abnormal} abnormal photographs",
-        title_justify="left",
-    )
-    for heading in ("", "AUROC", "average precision", "balanced accuracy (best)"):
-        table.add_column(heading)
-    rows: list[tuple[str, ImageFigures | PixelFigures]] = []
-    if figures.image is not None:
-        rows.append(("image", figures.image))
-    if figures.pixel is not None:
-        rows += [("pixel, field of view", figures.pixel.fov), ("pixel, whole image", figures.pixel.whole)]
-    for name, row in rows:
-        table.add_row(name, _figure(row.auroc), _figure(row.average_precision), _figure(row.balanced_accuracy))
+def dataset_table(entry: Entry) -> Table:
+    """What is known of a data set by name."""
+    table = _facts(f"{entry.name}: {entry.title}")
+    table.expand = True
+    for name, text in (("layout", entry.layout), ("split", entry.split), ("licence", entry.licence),
+                       ("source", entry.source)):  # fmt: skip
+        table.add_row(name, text)
     return table
 
 
@@ -113,7 +103,3 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
 
 def _threshold(threshold: Threshold) -> str:
     return f"none: {threshold.reason}" if threshold.value is None else four_digits(threshold.value)
-
-
-def _figure(figure: Figure) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -102,7 +102,7 @@ class Manifest:
 class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
-    id: opaque.  content_sha256: of the file.  perceptual_hash: 16 hex digits.  width, height: px.
+    id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
     score, peak: left out of its own memory bank, feature units.  patient: a running number, or the id that was
     given where names are kept.  name: of the file, only where names are kept.
     """

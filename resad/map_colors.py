@@ -54,6 +54,12 @@ def faded(colors: Image.Image) -> Image.Image:
     return colors.getchannel("A").point([round(_STRENGTH * alpha) for alpha in range(256)])
 
 
+def color_stops() -> list[str]:
+    """The colors from low to high at even steps as CSS, over a transparent start."""
+    table = _color_table()[:: _COLORS // 8]
+    return [f"rgba({red},{green},{blue},{alpha / 255:.2f})" for red, green, blue, alpha in table.tolist()]
+
+
 def _color_table() -> Pixels:
     """(256, 4) RGBA from low to high."""
     position = np.linspace(0.0, 1.0, _COLORS)

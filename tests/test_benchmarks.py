@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from numpy.typing import NDArray
 
 import benchmarks
 from benchmarks import _bench, _idrid
@@ -90,7 +91,7 @@ def test_an_interval_has_its_sign_where_asked() -> None:
 def test_a_photo_keeps_its_half_whatever_the_others(tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number}.jpg").write_bytes(f"photo {number}".encode())
-    photos = tuple(LabeledPhoto(tmp_path / f"{number}.jpg", False, "good", None) for number in range(40))
+    photos = tuple(LabeledPhoto(tmp_path / f"{number}.jpg", False, "good") for number in range(40))
     half = _idrid.reporting_half(Dataset("some", (), photos))
     assert 8 < half.sum() < 32
     backward = _idrid.reporting_half(Dataset("some", (), photos[::-1][:17]))
@@ -99,13 +100,10 @@ def test_a_photo_keeps_its_half_whatever_the_others(tmp_path: Path) -> None:
 
 def test_figures_of_a_part_are_those_of_its_photographs(rng: np.random.Generator) -> None:
     whole, chosen = _drawn(rng, 30), rng.random(30) < 0.5
-    part = Measured(
+    part = _of(
         tuple(photo for photo, taken in zip(whole.photos, chosen, strict=True) if taken),
         whole.scores[chosen],
-        whole.labels[chosen],
-        0,
         ScoreHistogram(whole.fov.normal[chosen], whole.fov.abnormal[chosen]),
-        ScoreHistogram(whole.whole.normal[chosen], whole.whole.abnormal[chosen]),
     )
     everything = np.ones(int(chosen.sum()), dtype=bool)
     assert _idrid.scores(whole, chosen) == _idrid.scores(part, everything)
@@ -148,11 +146,18 @@ def test_memory_is_what_the_kernel_says_of_this_process() -> None:
 
 
 def _drawn(rng: np.random.Generator, count: int) -> Measured:
-    photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some", None) for number in range(count))
+    photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some") for number in range(count))
     labels = np.array([photo.abnormal for photo in photos])
     normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
     histogram = ScoreHistogram(normal, abnormal * labels[:, None])
-    return Measured(photos, rng.random(count) + 0.3 * labels, labels, 0, histogram, histogram)
+    return _of(photos, rng.random(count) + 0.3 * labels, histogram)
+
+
+def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measured:
+    labels = np.array([photo.abnormal for photo in photos])
+    regions = histogram.abnormal / 7
+    edges = np.arange(17, dtype=np.float32)
+    return Measured(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
 
 
 def test_colors_are_those_around_each_cell(rng: np.random.Generator) -> None:

@@ -8,7 +8,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.datasets.mvtec import LabeledPhoto, read_mask, read_mvtec
+from indexer.datasets import LabeledPhoto, LesionMask
+from indexer.datasets.masks import read_lesions, read_mask
+from indexer.datasets.mvtec import read_mvtec
+from indexer.photos import ReferencePhoto
 from resad.errors import PhotoUnreadable, SettingError
 
 
@@ -35,12 +38,14 @@ def test_the_layout_is_read_in_order(root: Path) -> None:
     masks = root / "ground_truth" / "spots"
     dataset = read_mvtec(root)
     assert dataset.name == "retina"
-    assert dataset.train == (root / "train/good/1.png", root / "train/good/2.png")
+    assert dataset.train == tuple(ReferencePhoto(root / f"train/good/{n}.png") for n in (1, 2))
+    # Of the photograph a there is a mask of its exudates beside the one of everything.
+    exudates = LesionMask(root / "ground_truth/EX/a_EX.png", "EX")
     assert dataset.test == (
-        LabeledPhoto(root / "test/blur/c.png", abnormal=True, kind="blur", mask=None),
-        LabeledPhoto(root / "test/good/d.png", abnormal=False, kind="good", mask=None),
-        LabeledPhoto(root / "test/spots/a.JPG", abnormal=True, kind="spots", mask=masks / "a_mask.png"),
-        LabeledPhoto(root / "test/spots/b.jpg", abnormal=True, kind="spots", mask=masks / "b_mask.png"),
+        LabeledPhoto(root / "test/blur/c.png", abnormal=True, kind="blur"),
+        LabeledPhoto(root / "test/good/d.png", abnormal=False, kind="good"),
+        LabeledPhoto(root / "test/spots/a.JPG", True, "spots", (LesionMask(masks / "a_mask.png"), exudates)),
+        LabeledPhoto(root / "test/spots/b.jpg", True, "spots", (LesionMask(masks / "b_mask.png", "spots"),)),
     )
 
 
@@ -116,6 +121,17 @@ def test_a_palette_counts_by_its_colors_not_its_numbers(tmp_path: Path) -> None:
     assert np.argwhere(mask).tolist() == [[3, 2]]
 
 
+def test_how_a_mask_is_marked_is_said(tmp_path: Path) -> None:
+    """IDRiD counts by a palette's numbers, whatever their colors; ADAM marks lesions in black."""
+    image = Image.new("P", (4, 3))
+    image.putpalette([9, 9, 9, 0, 0, 0])
+    image.putpixel((2, 1), 1)
+    image.save(tmp_path / "m.tif")
+    assert np.argwhere(read_mask(tmp_path / "m.tif", 3, 4, "number")).tolist() == [[1, 2]]
+    assert np.argwhere(read_mask(tmp_path / "m.tif", 3, 4, "black")).tolist() == [[1, 2]]
+    assert np.argwhere(~read_mask(tmp_path / "m.tif", 3, 4)).tolist() == [[1, 2]]
+
+
 @given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mask_comes_back_as_it_was_written(tmp_path: Path, mask: NDArray[np.bool_]) -> None:
@@ -142,10 +158,15 @@ def test_idrid_is_read_whole(shared: Path) -> None:
     assert dataset.name == "idrid-512"
     assert (len(dataset.train), len(dataset.test)) == (36, 43)
     assert [photo.kind for photo in dataset.test] == ["good"] * 16 + ["lesion"] * 27
+    kinds = set()
     for photo in dataset.test:
-        assert photo.abnormal == (photo.mask is not None) == (photo.kind == "lesion")
-        if photo.mask is not None:
-            assert photo.mask.stem == f"{photo.path.stem}_mask"
+        assert photo.abnormal == bool(photo.masks) == (photo.kind == "lesion")
+        if photo.masks:
+            assert photo.masks[0].path.stem == f"{photo.path.stem}_mask"
             with Image.open(photo.path) as image:
-                share = read_mask(photo.mask, image.height, image.width).mean()
-            assert 0 < share < 0.3
+                lesions = read_lesions(photo.masks, image.height, image.width)
+            kinds |= set(lesions)
+            apart = np.logical_or.reduce([mask for kind, mask in lesions.items() if kind is not None])
+            assert 0 < lesions[None].mean() < 0.3
+            assert np.array_equal(lesions[None], apart)  # the mask of everything is that of all lesions
+    assert kinds == {None, "MA", "HE", "EX", "SE"}

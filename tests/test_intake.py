@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.intake import Taken, perceptual_hash, take_in
+from indexer.intake import Taken, take_in
 from indexer.photos import Duplicate, Skipped, list_photos
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import NotAFundusPhoto
@@ -30,16 +29,3 @@ def test_outcomes_come_in_order_and_name_the_first_of_equals(drawn: Path, tmp_pa
     assert isinstance(fourth, Taken)
     with pytest.raises(NotAFundusPhoto, match=r"c\.png"):
         list(take_in(list_photos(tmp_path), PREPARATION, PhotoLimits(), strict=True))
-
-
-def test_perceptual_hashes_are_near_for_the_same_picture(drawn: Path, tmp_path: Path) -> None:
-    def bits(pixels: np.ndarray) -> int:
-        return int(perceptual_hash(pixels), 16)
-
-    first, second = (
-        np.asarray(Image.open(drawn / f"train/good/drawn_000{n}.jpg").resize((128, 128))) for n in (0, 1)
-    )
-    darker = (first * 0.8).astype(np.uint8)
-    assert (bits(first) ^ bits(darker)).bit_count() <= 6
-    assert (bits(first) ^ bits(second)).bit_count() > 6
-    assert len(perceptual_hash(first)) == 16

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from indexer import bootstrap, metrics
 from indexer.bootstrap import Figure
-from indexer.datasets.mvtec import read_mask, read_mvtec
+from indexer.datasets.masks import read_mask
+from indexer.datasets.mvtec import read_mvtec
 from indexer.metrics import ScoreHistogram
 from resad.errors import SettingError
 
@@ -28,6 +29,7 @@ IMAGE_FIGURES: list[ImageFigure] = [
     metrics.average_precision,
     metrics.balanced_accuracy,
     lambda scores, labels, rng, resamples: metrics.balanced_accuracy_at(scores, labels, 1.0, rng, resamples),
+    lambda scores, labels, rng, resamples: metrics.specificity_at(scores, labels, 0.9, rng, resamples),
 ]
 PIXEL_FIGURES: list[PixelFigure] = [
     metrics.pixel_auroc,
@@ -86,7 +88,7 @@ def test_image_values_and_every_resample_equal_scikit_learn(pairs: list[tuple[in
     assert metrics.balanced_accuracy(scores, labels, rng(), 1).value == pytest.approx(
         best_balanced_accuracy(labels, scores)
     )
-    pool = metrics._image_pool(scores, labels)
+    pool = metrics.image_pool(scores, labels)
     (weights,) = bootstrap.resampled(pool, rng(), 4)
     fast = np.stack(
         [
@@ -147,7 +149,7 @@ def test_a_perfect_ranking_has_no_width() -> None:
 
 def test_resamples_without_both_classes_are_drawn_again() -> None:
     scores, labels = np.arange(12.0), np.arange(12) == 4
-    pool = metrics._image_pool(scores, labels)
+    pool = metrics.image_pool(scores, labels)
     weights = np.concatenate(list(bootstrap.resampled(pool, rng(), 1000)))
     assert weights.shape == (1000, 12)
     assert (weights.sum(axis=1) == 12).all()
@@ -282,7 +284,7 @@ def test_pixel_values_agree_on_real_lesions(shared: Path) -> None:
             green = np.asarray(image.convert("RGB"))[..., 1].astype(np.float32) / 255
         bright = np.maximum(green - gaussian_filter(green, 20), 0)  # exudates are brighter than their surroundings
         none = np.zeros(green.shape, bool)
-        maps.append((bright, none if photo.mask is None else read_mask(photo.mask, *green.shape)))
+        maps.append((bright, none if not photo.masks else read_mask(photo.masks[0].path, *green.shape)))
     check_against_raw(maps, 2.0)
 
 
@@ -382,3 +384,172 @@ def test_paired_pixel_difference_needs_the_same_pixels() -> None:
     ):
         with pytest.raises(SettingError, match="same pixels"):
             metrics.paired_pixel_difference(a, other, rng(), 10)
+
+
+def slow_specificity(labels: Labels, scores: Floats, sensitivity: float) -> float:
+    """The obvious twin: every threshold that makes a difference, one by one, in whole photographs."""
+    return max(
+        float((scores[~labels] < threshold).mean())
+        for threshold in np.unique(scores)
+        if (scores[labels] >= threshold).sum() >= sensitivity * labels.sum() - 1e-9
+    )
+
+
+@given(ranked, st.sampled_from([0.5, 0.95, 0.99, 1.0]))
+@settings(deadline=None, max_examples=60)
+def test_specificity_is_that_of_trying_every_threshold(pairs: list[tuple[int, bool]], sensitivity: float) -> None:
+    scores, labels = np.array([s for s, _ in pairs], float), np.array([y for _, y in pairs], bool)
+    assume(labels.any() and not labels.all())
+    found = metrics.specificity_at(scores, labels, sensitivity, rng(), 1).value
+    assert found == pytest.approx(slow_specificity(labels, scores, sensitivity))
+
+
+def test_specificity_by_hand() -> None:
+    # 20 abnormal: 19 of them (95 %) score 5, one scores 0; normal at 1, 2, 6 and 7.
+    scores = np.array([5.0] * 19 + [0.0, 1.0, 2.0, 6.0, 7.0])
+    labels = np.arange(24) < 20
+    assert metrics.specificity_at(scores, labels, 0.95, rng()).value == 0.5
+    assert metrics.specificity_at(scores, labels, 0.99, rng()).value == 0.0
+    with pytest.raises(SettingError, match=r"sensitivity 1\.2"):
+        metrics.specificity_at(scores, labels, 1.2, rng())
+
+
+@given(ranked)
+@settings(deadline=None, max_examples=60)
+def test_the_best_threshold_reaches_the_best_balanced_accuracy(pairs: list[tuple[int, bool]]) -> None:
+    scores, labels = np.array([s for s, _ in pairs], float), np.array([y for _, y in pairs], bool)
+    assume(labels.any() and not labels.all())
+    threshold = metrics.best_threshold(scores, labels)
+    assert threshold in scores
+    there = balanced_accuracy_score(labels, scores > threshold)
+    assert there == pytest.approx(best_balanced_accuracy(labels, scores))
+
+
+def test_the_share_above_by_hand() -> None:
+    scores = np.array([1.0, 2.0, 3.0, 4.0] * 10)
+    found = metrics.share_above(scores, 2.0)
+    assert found.value == 0.5
+    # Of 16 photographs none: up to 1 - (0.025)^(1/16) may be so in all the world (Clopper and Pearson).
+    none = metrics.share_above(np.zeros(16), 0.0)
+    assert none.value == none.low == 0.0
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 16))
+    # The interval's ends are where 20 or more, and 20 or fewer, of 40 come in 2.5 % of all cases.
+    assert binom.sf(19, 40, found.low) == pytest.approx(0.025)
+    assert binom.cdf(20, 40, found.high) == pytest.approx(0.025)
+
+
+def test_the_best_pixel_threshold_reaches_the_best_balanced_accuracy() -> None:
+    maps = drawn_maps(3, 6)
+    edges = metrics.score_edges(6.0, 512)
+    threshold = metrics.pixel_best_threshold(histogram_of(maps, 6.0, 512), edges)
+    values, labels = np.concatenate([v.ravel() for v, _ in maps]), np.concatenate([y.ravel() for _, y in maps])
+    found = metrics.pixel_balanced_accuracy(histogram_of(maps, 6.0, 512), rng(), 1).value
+    assert balanced_accuracy_score(labels, values >= np.float32(threshold)) == pytest.approx(found, abs=1e-9)
+
+
+def literal_aupro(maps: list[tuple[NDArray[np.float32], Labels]], limit: float) -> float:
+    """Bergmann et al. 2020, section 4, threshold by threshold and region by region."""
+    regions = [(values, spot) for values, labels in maps for spot in regions_of(labels)]
+    normal = np.concatenate([values[~labels] for values, labels in maps])
+    levels = np.unique(np.concatenate([values.ravel() for values, _ in maps]))[::-1]
+    rates, overlaps = [0.0], [0.0]
+    for level in levels:
+        rates.append(float((normal >= level).mean()))
+        overlaps.append(float(np.mean([(values[spot] >= level).mean() for values, spot in regions])))
+    area = 0.0
+    for x0, x1, y0, y1 in zip(rates, rates[1:], overlaps, overlaps[1:], strict=False):
+        end = min(x1, limit)
+        if end > x0:
+            at_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+            area += (end - x0) * (y0 + at_end) / 2
+    return area / limit
+
+
+def regions_of(labels: Labels) -> list[Labels]:
+    """Flood fill from every marked pixel that no region has yet; corners touch."""
+    left, found = {(int(y), int(x)) for y, x in np.argwhere(labels)}, []
+    while left:
+        spot, waiting = np.zeros(labels.shape, bool), [left.pop()]
+        while waiting:
+            y, x = waiting.pop()
+            spot[y, x] = True
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            waiting += near
+        found.append(spot)
+    return found
+
+
+def few_levels(seed: int, photos: int, side: int) -> list[tuple[NDArray[np.float32], Labels]]:
+    """Maps of 12 different scores with ties everywhere, and lesions of every size, some touching at corners."""
+    source, maps = rng(seed), []
+    for _ in range(photos):
+        labels = source.random((side, side)) < 0.15
+        values = source.integers(0, 8, (side, side)) + 4 * (labels & (source.random((side, side)) < 0.6))
+        maps.append((values.astype(np.float32), labels))
+    return maps
+
+
+def aupro_of(maps: list[tuple[NDArray[np.float32], Labels]], limit: float, edges: NDArray[np.float32]) -> Figure:
+    everywhere = np.ones(maps[0][0].shape, bool)
+    normal = np.stack([metrics.count_pixels(values, labels, edges)[0] for values, labels in maps])
+    regions = np.stack([metrics.count_regions(values, labels, everywhere, edges) for values, labels in maps])
+    return metrics.aupro(normal, regions, rng(), limit, 50)
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_aupro_is_that_of_the_literal_definition(seed: int, limit: float) -> None:
+    maps = few_levels(seed, 4, 12)
+    edges = np.arange(-0.5, 13, dtype=np.float32)  # a bin per score: nothing is lost
+    assert aupro_of(maps, limit, edges).value == pytest.approx(literal_aupro(maps, limit), abs=1e-12)
+
+
+def test_aupro_in_bins_is_near_the_literal_one() -> None:
+    maps = drawn_maps(6, 6, side=16)
+    found = aupro_of(maps, 0.3, metrics.score_edges(6.0))
+    assert found.value == pytest.approx(literal_aupro(maps, 0.3), abs=2e-3)
+    assert found.low <= found.value <= found.high
+
+
+def test_aupro_by_hand() -> None:
+    """A large lesion found whole and a small one missed count alike: one half, whatever their sizes."""
+    labels = np.zeros((10, 10), bool)
+    labels[:5, :5] = labels[8, 8] = True
+    values = np.where(labels, 2.0, 1.0).astype(np.float32)
+    values[8, 8] = 0.0
+    edges = np.array([-0.5, 0.5, 1.5, 2.5], np.float32)
+    found = aupro_of([(values, labels)], 0.3, edges)
+    # From (0, 1/2) straight to (1, 1/2): the missed one scores below every normal pixel.
+    assert found.value == pytest.approx(0.5)
+    whole = metrics.pixel_auroc(histogram_of([(values, labels)], 3.0, 64), rng(), 1).value
+    assert whole == pytest.approx(25 / 26)
+
+
+def test_regions_outside_the_area_do_not_count() -> None:
+    labels = np.zeros((6, 6), bool)
+    labels[0, 0] = labels[3, 2:6] = True
+    area = np.zeros((6, 6), bool)
+    area[:, 3:] = True
+    edges = np.array([0.0, 1.0, 2.0], np.float32)
+    values = np.zeros((6, 6), np.float32)
+    values[3, 5] = 1.5
+    np.testing.assert_allclose(metrics.count_regions(values, labels, area, edges), [2 / 3, 1 / 3])
+    with pytest.raises(SettingError, match="must be alike"):
+        metrics.count_regions(values, labels[:5], area, edges)
+    with pytest.raises(SettingError, match="limit 0"):
+        metrics.aupro(np.ones((2, 3), np.int64), np.ones((2, 3)), rng(), 0.0)
+
+
+def test_intervals_from_merged_bins_are_those_of_all() -> None:
+    histogram = histogram_of(drawn_maps(2, 24), 6.0)
+    pool = metrics._pixel_pool(histogram)
+    for figure, statistic in zip(
+        PIXEL_FIGURES,
+        (bootstrap.auroc, bootstrap.mixed_average_precision, bootstrap.balanced_accuracy),
+        strict=True,
+    ):
+        found = figure(histogram, rng(4), 200)
+        exact = bootstrap.figure(found.value, pool.under(statistic), pool, rng(4), 200)
+        width = exact.high - exact.low
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.02 * width)

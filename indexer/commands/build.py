@@ -18,7 +18,7 @@ from resad.config import Precision, Preset
 
 def build_command(
     photos: Annotated[
-        Path, typer.Argument(help="Folder of healthy photographs, or CSV (path,patient,eye,camera).")
+        Path, typer.Argument(help="Folder of healthy photographs, or CSV (path,patient,eye,camera,split).")
     ],
     root: Root,
     name: Annotated[str, typer.Option(help="Name of the index.")],
@@ -69,4 +69,6 @@ def build_command(
         console.warn(f"skipped {skipped.path}: {skipped.reason}")
     for double in report.duplicates:
         console.warn(f"dropped {double.path}: same file as {double.same_as}")
+    for pair in report.look_alikes:
+        console.warn(f"kept {pair.path}, though it shows the same as {pair.like} ({pair.bits} of 255 bits differ)")
     console.OUT.print(tables.build_table(report))

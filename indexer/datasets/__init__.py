@@ -3,22 +3,37 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.photo_csv import Eye, LesionMask, Marked
+from indexer.photos import ReferencePhoto
+
+__all__ = ["Dataset", "Eye", "LabeledPhoto", "LesionMask", "Marked"]
+
 
 @dataclass(frozen=True, slots=True)
 class LabeledPhoto:
-    """A test photograph; `mask` says where it is abnormal, None where that is empty or unknown."""
+    """A test photograph.
+
+    kind: what is wrong with it, in the data set's own word; `good` if nothing is.
+    masks: all of them together say where it is abnormal; none where that is unknown.
+    """
 
     path: Path
     abnormal: bool
     kind: str
-    """What is wrong with it, in the data set's own word; `good` if nothing is."""
-    mask: Path | None
+    masks: tuple[LesionMask, ...] = ()
+    patient: str | None = None
+    eye: Eye | None = None
+    camera: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Normal photographs to build from, and labeled ones to test on."""
+    """Normal photographs to build from, and labeled ones to test on.
+
+    deviations: in what this copy differs from the one its makers publish.
+    """
 
     name: str
-    train: tuple[Path, ...]
+    train: tuple[ReferencePhoto, ...]
     test: tuple[LabeledPhoto, ...]
+    deviations: tuple[str, ...] = ()

@@ -1,0 +1,53 @@
+"""What was measured, one line of CSV per photograph."""
+
+import csv
+from io import StringIO
+from typing import Final
+
+import numpy as np
+
+from indexer import bootstrap
+from indexer.evaluate.figures import RATE
+from indexer.evaluate.measured import Measured
+from indexer.evaluate.names import names_of
+from resad.calibration import Calibration, threshold
+
+COLUMNS: Final = (
+    "photo", "label", "kind", "image_score", "p_value", "abnormal_at_5_percent", "marked_share_fov",
+    "pixel_auroc_fov", "in_the_index", "patient", "eye", "camera",
+)  # fmt: skip
+
+
+def photo_table(measured: Measured, calibration: Calibration) -> bytes:
+    """UTF-8 with a header; numbers with the digits that distinguish them, cells without meaning empty."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_rows(measured, calibration))
+    return text.getvalue().encode()
+
+
+def within_photo(measured: Measured, number: int) -> float | None:
+    """Pixel AUROC of one photograph in its field of view; None without pixels of both classes."""
+    normal, abnormal = measured.fov.normal[number : number + 1], measured.fov.abnormal[number : number + 1]
+    if not normal.any() or not abnormal.any():
+        return None
+    return float(bootstrap.auroc(normal.astype(np.float64), abnormal.astype(np.float64))[0])
+
+
+def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
+    limit = threshold(calibration.scores, RATE).value
+    known = {one.photo: one.reference for one in measured.in_the_index}
+    rows: list[tuple[str, ...]] = []
+    for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
+        score = float(measured.scores[number])
+        marked, unmarked = (int(one[number].sum()) for one in (measured.fov.abnormal, measured.fov.normal))
+        auroc = within_photo(measured, number)
+        rows.append((
+            name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",
+            f"{calibration.p_value(score):.6f}", "" if limit is None else str(int(score > limit)),
+            f"{marked / (marked + unmarked):.6f}" if marked + unmarked else "",
+            "" if auroc is None else f"{auroc:.6f}", known.get(number, ""),
+            photo.patient or "", photo.eye or "", photo.camera or "",
+        ))  # fmt: skip
+    return rows

@@ -1,0 +1,261 @@
+"""Figures against scikit-learn on the pixels themselves, and the guards against what was learned from."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from indexer.build import BuildOrder, build
+from indexer.datasets import Dataset, LabeledPhoto
+from indexer.datasets.listed import listed_csv
+from indexer.datasets.masks import read_lesions
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import Measured, figures, measure_dataset, measure_with
+from indexer.evaluate.curves import Curve, image_precision, image_roc, pixel_roc, region_overlap
+from indexer.evaluate.figures import Figures
+from indexer.evaluate.guard import Guard, guard
+from indexer.evaluate.names import names_of
+from indexer.evaluate.photo_table import photo_table
+from indexer.options import method
+from indexer.photos import ReferencePhoto
+from indexer.progress import Stages
+from indexer.synthetic import draw_photo
+from indexer.synthetic.lesions import LesionKind
+from resad.config import PhotoLimits, PreparationConfig
+from resad.detector import Detection
+from resad.encoder import PatchFeatures
+from resad.errors import SettingError
+from resad.field_of_view import field_of_view_mask, find_field_of_view
+from resad.loaded_index import LoadedIndex, load_index
+from resad.photo import read_photo
+from resad.preparation import PreparedPhoto, prepare
+
+PREPARATION = PreparationConfig(size=128)
+CPU = torch.device("cpu")
+KINDS: tuple[LesionKind, ...] = ("exudate", "hemorrhage")
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two healthy photographs, two with exudates and hemorrhages and one with exudates alone, masks per lesion."""
+    root = tmp_path_factory.mktemp("lesions") / "eyes"
+    for number in range(5):
+        kinds = () if number < 2 else KINDS if number < 4 else KINDS[:1]
+        drawn = draw_photo(np.random.default_rng(number), height=96, lesions=kinds)
+        save(root / "test" / ("lesion" if kinds else "good") / f"{number}.png", drawn.pixels)
+        if kinds:
+            save(root / "ground_truth/lesion" / f"{number}_mask.png", drawn.mask)
+        for one in drawn.lesion_masks:
+            save(root / "ground_truth" / one.kind / f"{number}_{one.kind}.png", one.mask)
+    return read_mvtec(root)
+
+
+def save(path: Path, pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    (image.convert("L") if pixels.dtype == np.bool_ else image).save(path)
+
+
+def detect(photo: PreparedPhoto) -> Detection:
+    """The green of the photograph as its map: bright lesions stand out, dark ones do not."""
+    values = photo.pixels[..., 1].astype(np.float32) / np.float32(100)
+    nothing = cast("PatchFeatures", None)
+    none = np.zeros(0, dtype=np.float32)
+    score = float(values[photo.mask].mean())
+    return Detection(values, photo.mask, score, score, nothing, none, none)
+
+
+@pytest.fixture(scope="module")
+def measured(lesions: Dataset) -> Measured:
+    return measure_with(detect, PREPARATION, 3.0, lesions, PhotoLimits(), lambda _: None)
+
+
+class Pixels:
+    """The same pixels, one by one."""
+
+    def __init__(self, photo: LabeledPhoto) -> None:
+        prepared = prepare(photo.path, PREPARATION, PhotoLimits())
+        self.values = prepared.frame.map_to_photo(detect(prepared).anomaly_map)
+        shape = self.values.shape
+        field = find_field_of_view(read_photo(photo.path, PhotoLimits()).pixels)
+        self.fov = field_of_view_mask(field, *shape)
+        self.lesions = read_lesions(photo.masks, *shape)
+        self.marked = np.logical_or.reduce([np.zeros(shape, bool), *self.lesions.values()])
+
+
+@pytest.fixture(scope="module")
+def result(measured: Measured, lesions: Dataset, small_index: Path) -> Figures:
+    return figures(measured, load_index(small_index, CPU), lesions)
+
+
+def test_every_pixel_variant_is_that_of_scikit_learn(result: Figures, lesions: Dataset) -> None:
+    assert result.pixel is not None
+    for name, only_abnormal, inside in (
+        ("fov", False, True), ("whole", False, False), ("fov_abnormal_only", True, True),
+        ("whole_abnormal_only", True, False),
+    ):  # fmt: skip
+        some = [Pixels(photo) for photo in lesions.test if photo.abnormal or not only_abnormal]
+        areas = [one.fov if inside else np.ones_like(one.fov) for one in some]
+        labels = np.concatenate([one.marked[area] for one, area in zip(some, areas, strict=True)])
+        values = np.concatenate([one.values[area] for one, area in zip(some, areas, strict=True)])
+        found = getattr(result.pixel, name)
+        assert found.photos == len(some)
+        assert found.auroc.value == pytest.approx(roc_auc_score(labels, values), abs=3e-4), name
+        assert found.average_precision.value == pytest.approx(average_precision_score(labels, values), abs=2e-3)
+    assert result.pixel.fov.auroc != result.pixel.whole.auroc != result.pixel.fov_abnormal_only.auroc
+
+
+def test_a_lesion_is_held_against_unmarked_pixels_alone(result: Figures, lesions: Dataset) -> None:
+    every = [Pixels(photo) for photo in lesions.test]
+    assert [(one.kind, one.photos) for one in result.lesions] == [("exudate", 3), ("hemorrhage", 2)]
+    for found in result.lesions:
+        none = np.zeros(every[0].values.shape, bool)
+        lesion = [one.lesions.get(found.kind, none) & one.fov for one in every]
+        normal = [one.fov & ~one.marked for one in every]
+        positive = np.concatenate([one.values[where] for one, where in zip(every, lesion, strict=True)])
+        negative = np.concatenate([one.values[where] for one, where in zip(every, normal, strict=True)])
+        labels = np.repeat([True, False], [len(positive), len(negative)])
+        expected = roc_auc_score(labels, np.concatenate([positive, negative]))
+        assert found.auroc.value == pytest.approx(expected, abs=3e-4)
+        assert found.lesions > 0
+    bright, dark = result.lesions
+    assert bright.auroc.value > 0.8 > 0.4 > dark.auroc.value
+
+
+def test_image_figures_name_their_thresholds(result: Figures, measured: Measured) -> None:
+    assert result.image is not None
+    above = measured.scores > result.image.threshold
+    balanced = (above[measured.labels].mean() + (~above)[~measured.labels].mean()) / 2
+    assert balanced == result.image.balanced_accuracy.value
+    assert result.image.auroc.value == roc_auc_score(measured.labels, measured.scores)
+    # 3 abnormal photographs: 95 and 99 % of them are all three.
+    lowest = measured.scores[measured.labels].min()
+    expected = (measured.scores[~measured.labels] < lowest).mean()
+    assert result.image.specificity_at_95_sensitivity.value == expected
+    assert result.image.specificity_at_99_sensitivity.value == expected
+
+
+def test_a_part_of_the_photographs_has_its_own_figures(measured: Measured) -> None:
+    chosen = np.array([True, False, True, False, True])
+    some = measured.only(chosen)
+    assert len(some.photos) == len(some.scores) == len(some.fov.normal) == len(some.lesions[0].pixels) == 3
+    np.testing.assert_array_equal(some.whole_regions, measured.whole_regions[chosen])
+
+
+def area_below(curve: Curve, end: float = 1.0) -> float:
+    inside = curve.x <= end
+    x, y = np.append(curve.x[inside], end), np.append(curve.y[inside], np.interp(end, curve.x, curve.y))
+    return float(np.trapezoid(y, x))
+
+
+def test_the_curves_are_those_of_the_figures(measured: Measured, result: Figures) -> None:
+    assert result.image is not None
+    assert result.pixel is not None
+    assert area_below(image_roc(measured)) == pytest.approx(result.image.auroc.value)
+    assert area_below(image_precision(measured)) == pytest.approx(result.image.average_precision.value)
+    assert area_below(pixel_roc(measured)) == pytest.approx(result.pixel.fov.auroc.value, abs=1e-3)
+    overlap = area_below(region_overlap(measured), 0.3) / 0.3
+    assert overlap == pytest.approx(result.pixel.fov.aupro.value, abs=1e-2)
+    for curve in (image_roc(measured), pixel_roc(measured), region_overlap(measured)):
+        value = np.interp(curve.grid, curve.x, curve.y)
+        assert (curve.low <= curve.high).all()
+        assert (np.mean((curve.low <= value + 1e-3) & (value - 1e-3 <= curve.high))) > 0.9
+
+
+def test_the_table_of_photographs(measured: Measured, small_index: Path) -> None:
+    calibration = load_index(small_index, CPU).manifest.calibration
+    header, *rows = photo_table(measured, calibration).decode().splitlines()
+    cells = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
+    assert [row["photo"] for row in cells] == [
+        "good/0.png",
+        "good/1.png",
+        "lesion/2.png",
+        "lesion/3.png",
+        "lesion/4.png",
+    ]
+    for row, score, photo in zip(cells, measured.scores, measured.photos, strict=True):
+        assert float(row["image_score"]) == score
+        assert float(row["p_value"]) == pytest.approx(calibration.p_value(score), abs=1e-6)
+        pixels = Pixels(photo)
+        if photo.abnormal:
+            auroc = roc_auc_score(pixels.marked[pixels.fov], pixels.values[pixels.fov])
+            assert float(row["pixel_auroc_fov"]) == pytest.approx(auroc, abs=1e-3)
+            assert float(row["marked_share_fov"]) == pytest.approx(pixels.marked[pixels.fov].mean(), abs=1e-6)
+        else:
+            assert row["pixel_auroc_fov"] == ""
+
+
+def test_names_are_told_without_the_folders_that_all_share(tmp_path: Path) -> None:
+    photos = [LabeledPhoto(tmp_path / name, False, "good") for name in ("a/1.jpg", "b/1.jpg")]
+    assert names_of(photos) == ["a/1.jpg", "b/1.jpg"]
+    assert names_of(photos[:1]) == ["1.jpg"]
+
+
+def test_without_any_mask_no_bin_is_kept(lesions: Dataset) -> None:
+    bare = replace(lesions, test=tuple(replace(photo, masks=()) for photo in lesions.test))
+    found = measure_with(detect, PREPARATION, 3.0, bare, PhotoLimits(), lambda _: None)
+    assert found.fov.normal.shape == (5, 2)
+    assert not found.fov.abnormal.any()
+
+
+def planted(drawn: Path, folder: Path) -> Dataset:
+    """The drawn test set, and in it a reference photo resized and written again."""
+    shutil.copytree(drawn, folder)
+    source = Image.open(drawn / "train/good/drawn_0002.jpg")
+    copy = source.resize((2 * source.width // 3, 2 * source.height // 3), Image.Resampling.LANCZOS)
+    copy.save(folder / "test/good/a_new_name.jpg", quality=70)
+    return read_mvtec(folder)
+
+
+def test_a_planted_copy_is_caught_though_resized_and_written_again(
+    drawn: Path, small_index: Path, tmp_path: Path
+) -> None:
+    loaded, dataset = load_index(small_index, CPU), planted(drawn, tmp_path / "leaky")
+    found = figures(measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None), loaded, dataset)
+    (one,) = found.guard.photos
+    assert (one.photo, one.reference) == ("good/a_new_name.jpg", "r-00003")
+    assert one.bits is not None
+    assert one.bits > 0  # by picture: the files differ
+    assert found.photos.in_the_index == 1
+    with pytest.raises(SettingError, match=r"a_new_name\.jpg is in the index as r-00003"):
+        measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None, strict=True)
+
+
+def built_with_patients(drawn: Path, folder: Path, *, keep_names: bool) -> LoadedIndex:
+    """Of eight photographs the first is Jane's."""
+    photos = sorted((drawn / "train/good").iterdir())
+    train = tuple(ReferencePhoto(path, "Jane" if n == 0 else f"other{n}") for n, path in enumerate(photos))
+    folder.mkdir()
+    (folder / "train.csv").write_bytes(listed_csv(Dataset("t", train, ())))
+    config = method("resad", backbone="resnet18", size=64, coreset="0.5", settings=("search.neighbors=1",))
+    order = BuildOrder(folder / "train.csv", folder, "eyes", config, "random:0", CPU, keep_names=keep_names)
+    return load_index(build(order, Stages(Console(quiet=True))).version, CPU)
+
+
+def test_patients_on_both_sides_are_reported_where_they_can_be_known(
+    drawn: Path, measured: Measured, tmp_path: Path
+) -> None:
+    plain = read_mvtec(drawn)
+    test = tuple(replace(photo, patient="Jane" if n < 2 else "Joe") for n, photo in enumerate(plain.test))
+    named, unnamed = (built_with_patients(drawn, tmp_path / str(k), keep_names=k).photos for k in (True, False))
+    alone = Dataset("eyes", (), test)
+    assert guard(measured, alone, named) == Guard((), ("Jane",), None)
+    # Running numbers mean nothing outside the index: this is said, not passed over.
+    numbered = guard(measured, alone, unnamed)
+    assert numbered.patients is None
+    assert numbered.why == "the index numbers its patients; one built with --keep-names can be compared"
+    # The data set's own training photographs are known all the same.
+    train = (ReferencePhoto(plain.train[0].path, "Joe"),)
+    listed = guard(measured, Dataset("eyes", train, test), unnamed)
+    assert listed.patients == ("Joe",)
+    assert listed.why == "compared with the data set's training photographs, not the index's"
+    assert guard(measured, plain, named) == Guard((), None, "the data set names no patients")
+    assert guard(measured, alone, ()).why == "the index names no patients"

@@ -1,0 +1,96 @@
+"""Copies of a photograph are found, whatever was done to the file; two eyes are not taken for one."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexer.look_alikes import NEAR, Likeness, bits_between, perceptual_hash, same_among, same_pictures
+from resad.config import PhotoLimits, PreparationConfig
+from resad.preparation import prepare
+
+PREPARATION = PreparationConfig(size=128)
+
+
+@dataclass(frozen=True)
+class Two:
+    content_sha256: str
+    perceptual_hash: str
+
+
+def hash_of(image: Image.Image, quality: int = 90) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return perceptual_hash(prepare(file.getvalue(), PREPARATION, PhotoLimits()).pixels)
+
+
+def copies(image: Image.Image) -> dict[str, str]:
+    width, height = image.size
+    return {
+        "again": hash_of(image),
+        "worse": hash_of(image, 50),
+        "smaller": hash_of(image.resize((width // 2, height // 2), Image.Resampling.LANCZOS)),
+        "larger": hash_of(image.resize((2 * width, 2 * height), Image.Resampling.BICUBIC)),
+        "brighter": hash_of(image.point(lambda value: min(255, round(1.15 * value)))),
+    }
+
+
+def test_copies_are_near_and_other_drawn_eyes_far(drawn: Path) -> None:
+    photos = [Image.open(path).convert("RGB") for path in sorted(drawn.glob("*/*/*.jpg"))]
+    own = [hash_of(photo) for photo in photos]
+    assert {len(one) for one in own} == {64}
+    for photo, hash_ in list(zip(photos, own, strict=True))[::4]:
+        for how, copy in copies(photo).items():
+            assert bits_between(hash_, copy) <= NEAR, how
+    for number, one in enumerate(own):
+        assert all(bits_between(one, other) > NEAR for other in own[:number])
+
+
+def test_copies_are_near_and_other_real_eyes_far(shared: Path) -> None:
+    """The measurement that the limit rests on: it lies well between the two."""
+    data = shared / "data/idrid-512"
+    photos = [Image.open(path).convert("RGB") for path in sorted(data.glob("t*/*/*.jpg"))[::2]]
+    own = [hash_of(photo) for photo in photos]
+    far = [bits_between(one, other) for number, one in enumerate(own) for other in own[:number]]
+    near = [bits_between(own[n], copy) for n in range(0, len(own), 10) for copy in copies(photos[n]).values()]
+    assert len(far) == 40 * 39 / 2
+    assert max(near) < 0.75 * NEAR
+    assert min(far) > 1.5 * NEAR
+
+
+hashes = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2**256 - 1)), max_size=6)
+
+
+@given(hashes, hashes, st.integers(0, 255))
+@settings(max_examples=60)
+def test_the_nearest_is_found_as_by_comparing_all(
+    tested: list[tuple[str, int]], known: list[tuple[str, int]], bit: int
+) -> None:
+    known = [*known, *((f"{sha}x", value ^ 1 << bit) for sha, value in tested[:1])]
+    photos, references = ([Two(sha, f"{value:064x}") for sha, value in pairs] for pairs in (tested, known))
+    expected = []
+    for number, (sha, value) in enumerate(tested):
+        same = [place for place, other in enumerate(known) if other[0] == sha]
+        far = [(value ^ other).bit_count() for _, other in known]
+        if same:
+            expected.append(Likeness(number, same[-1], None))
+        elif far and min(far) <= NEAR:
+            expected.append(Likeness(number, far.index(min(far)), min(far)))
+    assert list(same_pictures(photos, references)) == expected
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_lone_photograph_is_like_no_other(count: int) -> None:
+    assert same_among([Two("a", "0" * 64)] * count) == ()
+
+
+def test_every_copy_is_paired_with_the_first() -> None:
+    rng = np.random.default_rng(0)
+    first, other = (int.from_bytes(rng.bytes(32)) for _ in range(2))
+    photos = [Two(str(n), f"{value:064x}") for n, value in enumerate((first, other, first ^ 7, other ^ 1))]
+    assert same_among(photos) == (Likeness(0, 2, 3), Likeness(1, 3, 1))
