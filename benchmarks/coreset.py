@@ -17,7 +17,8 @@ from torch import Tensor
 
 from benchmarks._bench import Json, Quick, median_time, print_header, print_table, write_json
 from benchmarks._idrid import Variant, config_of, data_set
-from indexer.coreset import BLOCK_ROWS, Coreset, greedy_k_center, shards_of
+from indexer.coreset import Coreset, greedy_k_center, shards_of
+from indexer.points import BLOCK_ROWS
 from resad import runtime
 from resad.backbone import load_backbone
 from resad.config import PhotoLimits

@@ -85,10 +85,3 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
     everything = np.concatenate([one.features for one in store])
     np.testing.assert_array_equal(store.gather(rows), everything[rows])
     np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])
-
-
-def test_the_store_is_gone_after_its_context(tmp_path: Path, rng: np.random.Generator) -> None:
-    with FeatureStore(tmp_path / "work") as store:
-        store.append(patches(rng))
-        assert (tmp_path / "work").is_dir()
-    assert not (tmp_path / "work").exists()

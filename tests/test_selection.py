@@ -42,7 +42,7 @@ def test_how_many_memories() -> None:
 
 
 def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
-    chosen = select(store, CoresetConfig(share=0.3), torch.device("cpu"), lambda _: None)
+    chosen = select(store, CoresetConfig(share=0.3), [torch.device("cpu")], lambda _: None)
     assert len(chosen.memories) == round(0.3 * 126)
     origin = chosen.provenance
     for memory, photo, (row, marker) in zip(chosen.memories, origin.photo, origin.cell, strict=True):
@@ -54,8 +54,8 @@ def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
 
 
 def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
-    large = select(store, CoresetConfig(share=None, count=40), torch.device("cpu"), lambda _: None)
-    small = select(store, CoresetConfig(share=None, count=15), torch.device("cpu"), lambda _: None)
+    large = select(store, CoresetConfig(share=None, count=40), [torch.device("cpu")], lambda _: None)
+    small = select(store, CoresetConfig(share=None, count=15), [torch.device("cpu")], lambda _: None)
     first = large.provenance.pick < 15
     np.testing.assert_array_equal(large.memories[first], small.memories)
 
@@ -63,7 +63,7 @@ def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
 def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
     def picks(seed: int) -> list[float]:
         torch.manual_seed(np.random.randint(2**31))  # noqa: NPY002  the global generators must not matter
-        chosen = select(store, CoresetConfig(seed=seed), torch.device("cpu"), lambda _: None)
+        chosen = select(store, CoresetConfig(seed=seed), [torch.device("cpu")], lambda _: None)
         return [float(value) for value in chosen.memories[:, 0]]
 
     assert picks(1) == picks(1)
