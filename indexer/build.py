@@ -89,8 +89,12 @@ def build(
         ArtifactError: weights that are not to be had or do not fit.
     """
     listed, backbone, encoders = _start(order)
-    work_folder = order.root / order.name / index.WORK
-    with index.writing(order.root, order.name) as scratch, _work(order, listed, encoders, work_folder) as work:
+    place = order.root / order.name
+    inputs, batch = _inputs(order, listed, backbone), batch_size(encoders)
+    with (
+        index.writing(order.root, order.name) as scratch,
+        Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
+    ):
         with stages.stage("encode", len(listed), "photos") as advance:
             advance(work.done)
             with closing(extract(encoders, order.limits, work, advance, strict=order.strict)) as extraction:
@@ -112,9 +116,7 @@ def build(
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid)
-            version, manifest = publish_version(
-                built, scratch / "version", order.root / order.name, order.weights, stages.done
-            )
+            version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport(
         version,
@@ -127,10 +129,11 @@ def build(
 def forecast_only(order: BuildOrder) -> Forecast:
     """Encode the first few photographs and say what the whole would take; leaves nothing.  Raises as `build`."""
     listed, backbone, encoders = _start(order)
+    inputs, batch = _inputs(order, listed, backbone), batch_size(encoders)
     told: list[Forecast] = []
     with (
         index.writing(order.root, order.name) as scratch,
-        _work(order, listed, encoders, scratch / "work") as work,
+        Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         extracting = extract(encoders, order.limits, work, lambda _: None, strict=order.strict)
         with closing(extracting) as extraction:
@@ -146,16 +149,15 @@ def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, lis
     return listed, backbone, [Encoder(backbone, order.config, device) for device in order.devices]
 
 
-def _work(order: BuildOrder, listed: Sequence[ReferencePhoto], encoders: Sequence[Encoder], folder: Path) -> Work:
-    inputs = Inputs(
+def _inputs(order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone) -> Inputs:
+    return Inputs(
         config=order.config,
         limits=order.limits,
-        weights=encoders[0].weights_sha256,
+        weights=backbone.weights_sha256,
         device=order.device.type,
         packages=runtime.packages(),
         photos=tuple(map(digest, listed)),
     )
-    return Work(folder, inputs, listed, resume=order.resume, batch=batch_size(encoders))
 
 
 def _foreseen(

@@ -23,10 +23,10 @@ from resad.config import MethodConfig
 from resad.encoder import PatchFeatures
 from resad.memory_bank import MemoryBank, Provenance
 
-_CENTERS: Final = 512
-"""Of the trial product, as many as a round accepts."""
+_CENTERS: Final = 256
+"""Of the trial product, about as many as a round accepts."""
 _MEMORIES: Final = 8192
-_QUERIES: Final = 2048
+_QUERIES: Final = 1024
 """Of the trial search."""
 _GUESS: Final = 0.1
 """Memories as a share of the patches, where a radius decides how many there will be."""
@@ -113,7 +113,7 @@ def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: 
 def _greedy_rates(dimension: int, device: torch.device) -> tuple[float, float]:
     """Seconds a point and center, and seconds a point and round."""
     generator = torch.Generator().manual_seed(0)
-    points = torch.randn(2 * BLOCK_ROWS, dimension, generator=generator).to(device)
+    points = torch.randn(BLOCK_ROWS, dimension, generator=generator).to(device)
     shard, rows = Shard(HeldPoints(points), 0), torch.arange(_CENTERS, device=device)
 
     def update() -> None:
@@ -133,7 +133,7 @@ def _search_rate(features: NDArray[np.float32], neighbors: int, device: torch.de
     return _seconds(lambda: bank.others(queries, neighbors)) / (len(queries) * len(memories))
 
 
-def _seconds(call: Callable[[], object], times: int = 3) -> float:
+def _seconds(call: Callable[[], object], times: int = 2) -> float:
     """The median, after one to warm up."""
     call()
     taken = []
