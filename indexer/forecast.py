@@ -19,8 +19,8 @@ _PER_PATCH: Final = 20
 """Bytes per patch: the greedy's distances, norms, masks and checkpoint; later all patch distances, twice."""
 _GPU_SCRATCH: Final = 2 * 10**9
 """Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
-_ROUNDS: Final = 60.0
-_PICKS_A_ROUND: Final = 350.0
+_ROUNDS: Final = 18.0
+_PICKS_A_ROUND: Final = 500.0
 """Of the greedy: rounds at the start that accept few picks, and what later ones accept; seen on ReSC features."""
 _WORTH_SAYING: Final = 600.0
 """Seconds of greedy and calibration from which a smaller coreset is proposed."""
