@@ -92,8 +92,8 @@ class Shard:
         """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
         center_norms = torch.einsum("bd,bd->b", centers, centers)
         for some, block in self._points.blocks():
-            product = block @ centers.T  # (rows, b)
-            nearest = torch.add(center_norms, product, alpha=-2).min(dim=1).values + self._norms[some]
+            apart = torch.addmm(center_norms, block, centers.T, alpha=-2)  # (rows, b), less the rows' norms
+            nearest = apart.amin(dim=1) + self._norms[some]
             self.squared[some] = torch.minimum(self.squared[some], nearest.clamp_(min=0))
         # The product leaves a center a rounding error away from itself; nothing may be picked twice.  Rows of
         # other shards change nothing, which needs no look at where they are and so no wait for the device.
