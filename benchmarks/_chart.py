@@ -31,17 +31,12 @@ def _panel(across: str, title: str, series: Sequence[Series]) -> str:
     y = _Axis([value for one in series for value in one.y], _HEIGHT - _MARGIN, 28)
     parts = [f'<text x="{_MARGIN}" y="16" font-weight="bold">{title}</text>']
     parts.append(f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">{across}</text>')
+    bottom, right = _HEIGHT - _MARGIN, _WIDTH - 16
     for value in x.ticks():
-        parts.append(
-            f'<line x1="{x.at(value):.1f}" x2="{x.at(value):.1f}" y1="28" y2="{_HEIGHT - _MARGIN}" stroke="#ddd"/>'
-        )
-        parts.append(
-            f'<text x="{x.at(value):.1f}" y="{_HEIGHT - _MARGIN + 16}" text-anchor="middle">{value:,.4g}</text>'
-        )
+        parts.append(_line(x.at(value), 28, x.at(value), bottom))
+        parts.append(f'<text x="{x.at(value):.1f}" y="{bottom + 16}" text-anchor="middle">{value:,.4g}</text>')
     for value in y.ticks():
-        parts.append(
-            f'<line x1="{_MARGIN}" x2="{_WIDTH - 16}" y1="{y.at(value):.1f}" y2="{y.at(value):.1f}" stroke="#ddd"/>'
-        )
+        parts.append(_line(_MARGIN, y.at(value), right, y.at(value)))
         parts.append(f'<text x="{_MARGIN - 6}" y="{y.at(value) + 4:.1f}" text-anchor="end">{value:,.4g}</text>')
     for number, one in enumerate(series):
         points = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in zip(one.x, one.y, strict=True))
@@ -49,6 +44,10 @@ def _panel(across: str, title: str, series: Sequence[Series]) -> str:
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{_MARGIN + 8}" y="{42 + 15 * number}" fill="{color}">{one.name}</text>')
     return "".join(parts)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ddd"/>'
 
 
 class _Axis:

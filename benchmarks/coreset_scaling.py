@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Final
@@ -16,6 +17,7 @@ from typing import Annotated, Final
 import numpy as np
 import torch
 import typer
+from PIL import Image
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
 from benchmarks._chart import Series, chart
@@ -92,10 +94,6 @@ def _photos(shared: Path, encoder: Encoder) -> Iterator[tuple[PreparedPhoto, boo
     preparation = encoder.config.preparation
     for path in sorted((data_set(shared) / "train" / "good").glob("*.jpg")):
         yield prepare(path, preparation, PhotoLimits()), False
-    from io import BytesIO
-
-    from PIL import Image
-
     number = 0
     while True:
         drawn, file = draw_photo(np.random.default_rng(number), height=512), BytesIO()
