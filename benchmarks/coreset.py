@@ -172,7 +172,7 @@ def _ran(line: list[str]) -> Ran:
 def _radius(points: Tensor, rows: list[int]) -> float:
     """The largest distance from any point to its nearest pick, in float64."""
     picks = points[rows].double()
-    return max(float(torch.cdist(some.double(), picks).amin(dim=1).max()) for some in points.split(2048))
+    return max(float(torch.cdist(some.double(), picks).amin(dim=1).max()) for some in torch.split(points, 2048))
 
 
 def _point_sets(shapes: tuple[Shape, ...], *, real: bool) -> Iterator[tuple[str, Tensor, int]]:

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_an_error_surfaces_at_its_place_and_nothing_runs_on(threads: int) -> Non
             raise OSError("disk full")
         return number
 
-    taken = []
+    taken: list[int] = []
     results = ahead(range(1000), work, threads=threads, most=threads + 2)
     with pytest.raises(OSError, match="disk full"):
         taken.extend(results)
@@ -55,9 +56,14 @@ def test_an_error_surfaces_at_its_place_and_nothing_runs_on(threads: int) -> Non
 
 def test_what_is_written_behind_keeps_its_order_and_is_awaited() -> None:
     done: list[int] = []
+
+    def slowly(number: int) -> None:
+        time.sleep(0.001)
+        done.append(number)
+
     with Behind() as writer:
         for number in range(20):
-            writer.do(lambda number=number: (time.sleep(0.001), done.append(number)))  # type: ignore[misc]
+            writer.do(partial(slowly, number))
             assert len(done) >= number - 2
     assert done == list(range(20))
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from indexer import extraction
 from indexer.build import BuildOrder, build
 from indexer.feature_store import FeatureStore
+from indexer.intake import Taken
 from indexer.options import method
 from indexer.progress import Advance, Stages
 from resad import index
@@ -137,9 +138,14 @@ def test_whatever_stage_was_interrupted_nothing_before_it_is_done_again(
     assert index.versions(tmp_path / "eyes") == []
     encoded: list[int] = []
     append = FeatureStore.append
-    monkeypatch.setattr(FeatureStore, "append", lambda self, one: (encoded.append(1), append(self, one)))
+
+    def counted(self: FeatureStore, patches: PatchFeatures) -> None:
+        encoded.append(len(patches.cells))
+        append(self, patches)
+
+    monkeypatch.setattr(FeatureStore, "append", counted)
     _same(build(replace(order, resume=True), _quiet()).version, whole)
-    assert len(encoded) == 0 if stage != "encode" else 0 < len(encoded) < 14
+    assert (0 < len(encoded) < 14) if stage == "encode" else not encoded
 
 
 def test_the_greedy_goes_on_from_its_last_round(
@@ -204,7 +210,7 @@ def test_a_batch_is_encoded_with_the_same_photographs_again(
     encode = extraction._encode
 
     def listening(encoder: object, outcomes: list[object]) -> object:
-        batches.append(sum(isinstance(one, extraction.Taken) for one in outcomes))
+        batches.append(sum(isinstance(one, Taken) for one in outcomes))
         return encode(encoder, outcomes)  # type: ignore[arg-type]
 
     monkeypatch.setattr(extraction, "_encode", listening)
