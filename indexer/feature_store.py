@@ -2,6 +2,7 @@
 
 They are read, not mapped: pages of a map count as this process's memory for as long as nobody else wants them, so
 that a limit could not be kept or even measured.  What is read once goes through the system's cache all the same.
+Values stay float32: in float16 distances came out up to 7e-4 off and most picks of the greedy were others.
 """
 
 from collections.abc import Iterator, Sequence
