@@ -25,8 +25,11 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
+from resad.backbone import load_backbone
 from resad.config import MethodConfig, Part, PhotoLimits, Preset
+from resad.encoder import Encoder, Trunk, whitening_of
 from resad.loaded_index import LoadedIndex, load_index
+from resad.preparation import PreparedPhoto, prepare
 
 CORESET: Final = "0.02"
 _SEED: Final = 0
@@ -100,6 +103,21 @@ def config_of(variant: Variant, size: int) -> MethodConfig:
         settings=variant.settings,
         leave_out=variant.leave_out,
     )
+
+
+def healthy(shared: Path, size: int) -> list[PreparedPhoto]:
+    """The healthy training photographs, prepared."""
+    preparation = config_of(Variant("resad"), size).preparation
+    paths = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
+    return [prepare(path, preparation, PhotoLimits()) for path in paths]
+
+
+def encoder_for(photos: Sequence[PreparedPhoto], shared: Path, size: int) -> Encoder:
+    """ResNet-18 and the preset `resad`, its whitening fitted to `photos`, on the CPU."""
+    config = config_of(Variant("resad"), size)
+    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    trunk = Trunk(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
+    return Encoder(trunk, whitening_of(trunk, photos))
 
 
 def build_index(variant: Variant, size: int, shared: Path, root: Path) -> LoadedIndex:

@@ -1,13 +1,18 @@
 """The block-lazy greedy k-centre against the textbook loop: seconds, covering radius and shared picks.
 
-Run as `python -m benchmarks.coreset`; with RESAD_DATA also on real ReSC features.
+Run as `python -m benchmarks.coreset`; with RESAD_DATA also on real ReSC features.  With `--anomalib PYTHON` also
+against anomalib's KCenterGreedy; PYTHON is that of a virtual environment where `pip install anomalib` was done.
 """
 
+import json as json_module
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +21,14 @@ from sklearn.random_projection import SparseRandomProjection
 from torch import Tensor
 
 from benchmarks._bench import Json, Quick, median_time, print_header, print_table, write_json
-from benchmarks._idrid import Variant, config_of, data_set
-from indexer.coreset import BLOCK_ROWS, Coreset, greedy_k_center, shards_of
+from benchmarks._idrid import encoder_for, healthy
+from indexer.coreset import Coreset, greedy_k_center, shards_of
+from indexer.points import BLOCK_ROWS
 from resad import runtime
-from resad.backbone import load_backbone
-from resad.config import PhotoLimits
-from resad.encoder import Encoder, Trunk, whitening_of
-from resad.preparation import prepare
 
 _RANK: Final = 32
 """Of the drawn points: the features of real patches, too, lie near a subspace."""
-_SIDE: Final = 512
+_SIDE: Final = 784
 
 
 class Shape(NamedTuple):
@@ -56,7 +58,34 @@ class Compared:
     in_order: int
 
 
-def main(quick: Quick = False, json: Json = None) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Ran:
+    """One run in a process of its own.  grown: the largest resident memory less that before, bytes."""
+
+    seconds: float
+    grown: float
+    rows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """Both from the same first point; radii by direct distances, in the points' units."""
+
+    points: str
+    theirs_seconds: float
+    ours_seconds: float
+    theirs_grown: float
+    ours_grown: float
+    theirs_radius: float
+    ours_radius: float
+    shared: int
+
+
+def main(
+    quick: Quick = False,
+    json: Json = None,
+    anomalib: Annotated[Path | None, typer.Option(help="Python that has anomalib installed.")] = None,
+) -> None:
     """Time the greedy against the textbook loop."""
     runtime.configure("exact")
     shapes, repeats = (_QUICK, 1) if quick else (_FULL, 3)
@@ -65,12 +94,15 @@ def main(quick: Quick = False, json: Json = None) -> None:
         f"float32 on the CPU, medians of {repeats}; drawn points: Gaussian of rank {_RANK}, a little noise. "
         "The textbook loop is one matrix-vector product and one minimum a pick, in torch.",
     )
-    compared = []
-    for name, points, picks in _point_sets(shapes, real=not quick):
-        compared.append(
-            _compare(f"{name}, {points.shape[0]:,} x {points.shape[1]} -> {picks:,}", points, picks, repeats)
-        )
+    compared, versus = [], []
+    for kind, points, picks in _point_sets(shapes, real=not quick):
+        name = f"{kind}, {points.shape[0]:,} x {points.shape[1]} -> {picks:,}"
+        compared.append(_compare(name, points, picks, repeats))
+        if anomalib is not None:
+            versus.append(_versus(name, points, picks, anomalib))
     _print(compared)
+    if versus:
+        _print_versus(versus)
     write_json(json, compared)
 
 
@@ -106,6 +138,39 @@ def _compare(name: str, points: Tensor, picks: int, repeats: int) -> Compared:
     )
 
 
+def _versus(name: str, points: Tensor, picks: int, python: Path) -> Versus:
+    """One run each, processes of their own, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "points.npy"
+        np.save(file, points.numpy())
+        script = Path(__file__).with_name("_anomalib_run.py")
+        theirs = _ran([str(python), str(script), str(file), str(picks)])
+        ours = _ran([sys.executable, "-m", "benchmarks._greedy_run", str(file), str(picks), str(theirs.rows[0])])
+    return Versus(
+        points=name,
+        theirs_seconds=theirs.seconds,
+        ours_seconds=ours.seconds,
+        theirs_grown=theirs.grown,
+        ours_grown=ours.grown,
+        theirs_radius=_radius(points, theirs.rows),
+        ours_radius=_radius(points, ours.rows),
+        shared=len(set(theirs.rows) & set(ours.rows)),
+    )
+
+
+def _ran(line: list[str]) -> Ran:
+    # Otherwise glibc raises the size from which it gives memory back, and the loop's temporaries stay mapped.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=env)
+    return Ran(**json_module.loads(done.stdout.splitlines()[-1]))
+
+
+def _radius(points: Tensor, rows: list[int]) -> float:
+    """The largest distance from any point to its nearest pick, in float64."""
+    picks = points[rows].double()
+    return max(float(torch.cdist(some.double(), picks).amin(dim=1).max()) for some in torch.split(points, 2048))
+
+
 def _point_sets(shapes: tuple[Shape, ...], *, real: bool) -> Iterator[tuple[str, Tensor, int]]:
     for shape in shapes:
         yield "drawn", _drawn(shape), shape.picks
@@ -124,12 +189,8 @@ def _drawn(shape: Shape) -> Tensor:
 
 def _real_features(shared: Path) -> Tensor:
     """All patches (N, 384) of the healthy training photographs, as the preset `resad` combines them."""
-    config = config_of(Variant("resad"), _SIDE)
-    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
-    trunk = Trunk(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
-    paths = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
-    photos = [prepare(path, config.preparation, PhotoLimits()) for path in paths]
-    encoder = Encoder(trunk, whitening_of(trunk, photos))
+    photos = healthy(shared, _SIDE)
+    encoder = encoder_for(photos, shared, _SIDE)
     encoded = (encoder.encode([photo])[0] for photo in photos)
     return torch.from_numpy(np.concatenate([patches.features for patches in encoded]))
 
@@ -169,6 +230,28 @@ def _print(compared: list[Compared]) -> None:
             for one in compared
         ],
     )
+
+
+def _print_versus(versus: list[Versus]) -> None:
+    print_table(
+        "Against anomalib's KCenterGreedy, the same points and first pick, one run each",
+        ("points", "anomalib, s", "block-lazy, s", "times faster", "anomalib, MB more", "block-lazy, MB more",
+         "radius, anomalib", "radius, block-lazy", "picks shared"),
+        [
+            (
+                one.points,
+                f"{one.theirs_seconds:.2f}",
+                f"{one.ours_seconds:.2f}",
+                f"{one.theirs_seconds / one.ours_seconds:.1f}",
+                f"{one.theirs_grown / 1e6:.0f}",
+                f"{one.ours_grown / 1e6:.0f}",
+                f"{one.theirs_radius:.6g}",
+                f"{one.ours_radius:.6g}",
+                f"{one.shared:,}",
+            )
+            for one in versus
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ Points lie in shards.  A shard does two things, `farthest` and `update`, so that
 Ties go to the lowest row.  In float64 the order of the picks is the textbook's.  In float32 a near-tie may fall
 the other way, and once every distinct point is a center its doubles may follow; but the same way every time:
 products are made in blocks of fixed shape, so that shards cut at multiples of `BLOCK_ROWS` give the same picks
-however many there are.
+however many there are, wherever they are kept, and however often the greedy was stopped and taken up again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.points import HeldPoints, Points
 from resad.errors import SettingError
 
-BLOCK_ROWS: Final = 8192
-"""Rows in one matrix product."""
 _FEWEST: Final = 128
 _MOST: Final = 2048
 """Bounds of the number of candidates T: (T, T) distances are held."""
+_STEPS: Final = 32
+"""Picks between two looks at whether the inner loop is over, on a device that would have to be waited for."""
 
 
 class Coreset(NamedTuple):
@@ -38,6 +40,19 @@ class Coreset(NamedTuple):
 
     rows: NDArray[np.int64]
     radius: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """The greedy between two rounds: all that is needed to go on as if it had never stopped.
+
+    rows: int64 (m,), the picks so far.  squared: (N,), every point's squared distance to the nearest of them.
+    candidates: T of the next round.
+    """
+
+    rows: NDArray[np.int64]
+    squared: NDArray[np.floating]
+    candidates: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +68,13 @@ class Shard:
     """Points with the squared distance to their nearest center so far.
 
     Args:
-        points: float (n, d), centered by the caller so that little cancels.
-        first_row: the global row of points[0].
+        points: (n, d), centered by the caller so that little cancels.
+        first_row: the global row of the first.
     """
 
-    def __init__(self, points: Tensor, first_row: int) -> None:
+    def __init__(self, points: Points, first_row: int) -> None:
         self._points = points
-        self._norms = torch.einsum("nd,nd->n", points, points)
+        self._norms = torch.cat([torch.einsum("nd,nd->n", block, block) for _, block in points.blocks()])
         self._first_row = first_row
         self.squared = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
 
@@ -71,30 +86,36 @@ class Shard:
         above = torch.nonzero(self.squared > floor)[:, 0]
         level = torch.nonzero(self.squared == floor)[: count - len(above), 0]
         local = torch.cat([above, level]).sort().values
-        return Candidates(local + self._first_row, self.squared[local], self._points[local])
+        return Candidates(local + self._first_row, self.squared[local], self._points.take(local))
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
         center_norms = torch.einsum("bd,bd->b", centers, centers)
-        for start in range(0, len(self._points), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            product = self._points[block] @ centers.T  # (rows, b)
-            nearest = torch.add(center_norms, product, alpha=-2).min(dim=1).values + self._norms[block]
-            self.squared[block] = torch.minimum(self.squared[block], nearest.clamp_(min=0))
+        for some, block in self._points.blocks():
+            apart = torch.addmm(center_norms, block, centers.T, alpha=-2)  # (rows, b), less the rows' norms
+            nearest = apart.amin(dim=1) + self._norms[some]
+            self.squared[some] = torch.minimum(self.squared[some], nearest.clamp_(min=0))
+        # The product leaves a center a rounding error away from itself; nothing may be picked twice.  Rows of
+        # other shards change nothing, which needs no look at where they are and so no wait for the device.
         local = rows - self._first_row
-        # The product leaves a center a rounding error away from itself; nothing may be picked twice.
-        self.squared[local[(local >= 0) & (local < len(self._points))]] = 0
+        here = (local >= 0) & (local < len(self._points))
+        zero = torch.zeros(len(rows), dtype=self.squared.dtype, device=self.squared.device)
+        self.squared.scatter_reduce_(
+            0, local.clamp(0, len(self._points) - 1), zero.masked_fill_(~here, torch.inf), "amin"
+        )
 
     def point(self, row: int) -> Tensor | None:
         """The point (1, d) at a global row, if it is in this shard."""
         local = row - self._first_row
-        return self._points[local : local + 1] if 0 <= local < len(self._points) else None
+        if not 0 <= local < len(self._points):
+            return None
+        return self._points.take(torch.tensor([local], device=self._points.device))
 
 
 def shards_of(points: Tensor, size: int) -> list[Shard]:
     """`points` (n, d), centered, as shards of `size` rows."""
     centered = points - points.mean(dim=0)
-    return [Shard(centered[start : start + size], start) for start in range(0, len(points), size)]
+    return [Shard(HeldPoints(centered[start : start + size]), start) for start in range(0, len(points), size)]
 
 
 def greedy_k_center(
@@ -104,6 +125,8 @@ def greedy_k_center(
     count: int | None = None,
     radius: float | None = None,
     on_picks: Callable[[int], None] = lambda _: None,
+    begun: Progress | None = None,
+    on_round: Callable[[Callable[[], Progress]], None] = lambda _: None,
 ) -> Coreset:
     """Pick centers until there are `count`, or until none is farther than `radius` from its nearest.
 
@@ -111,6 +134,8 @@ def greedy_k_center(
         shards: together all points, each with a fresh distance (no center yet).
         first: the global row of the first center.
         on_picks: told the number of new picks after every round.
+        begun: where an earlier call with the same points was; `first` is among its picks.
+        on_round: given, after every round, what makes the `Progress` to write down.
     Raises:
         SettingError: neither or both limits, or more centers than points.
     """
@@ -121,13 +146,10 @@ def greedy_k_center(
         raise SettingError(f"a coreset of {count} of {total} patches: the count lies between 1 and {total}")
     limit = total if count is None else count
     floor = 0.0 if radius is None else radius**2
-    start = next((point for shard in shards if (point := shard.point(first)) is not None), None)
-    if start is None:
-        raise SettingError(f"the first pick {first} is not one of the {total} patches")
-    picks = [first]
-    _update_all(shards, torch.tensor([first], device=start.device), start)
-    on_picks(1)
-    candidates = _FEWEST
+    begun = begun or _first_pick(shards, first, total)
+    _restore(shards, begun.squared)
+    picks, candidates = begun.rows.tolist(), begun.candidates
+    on_picks(len(picks))
     while len(picks) < limit:
         field, tau = _candidates(shards, candidates)
         if float(field.squared.max()) <= floor:
@@ -135,10 +157,31 @@ def greedy_k_center(
         chosen = _greedy_among(field, max(tau, floor), limit - len(picks))
         picks += field.rows[chosen].tolist()
         _update_all(shards, field.rows[chosen], field.points[chosen])
-        on_picks(len(chosen))
         candidates = _adapt(candidates, len(chosen))
+        on_round(partial(_progress, shards, picks, candidates))
+        on_picks(len(chosen))
     covering = max(float(shard.squared.max()) for shard in shards) ** 0.5
     return Coreset(np.asarray(picks, dtype=np.int64), covering)
+
+
+def _first_pick(shards: Sequence[Shard], first: int, total: int) -> Progress:
+    start = next((point for shard in shards if (point := shard.point(first)) is not None), None)
+    if start is None:
+        raise SettingError(f"the first pick {first} is not one of the {total} patches")
+    _update_all(shards, torch.tensor([first], device=start.device), start)
+    return _progress(shards, [first], _FEWEST)
+
+
+def _progress(shards: Sequence[Shard], picks: Sequence[int], candidates: int) -> Progress:
+    squared = np.concatenate([shard.squared.cpu().numpy() for shard in shards])
+    return Progress(np.asarray(picks, dtype=np.int64), squared, candidates)
+
+
+def _restore(shards: Sequence[Shard], squared: NDArray[np.floating]) -> None:
+    start = 0
+    for shard in shards:
+        shard.squared.copy_(torch.from_numpy(squared[start : start + len(shard.squared)]))
+        start += len(shard.squared)
 
 
 def _adapt(candidates: int, accepted: int) -> int:
@@ -150,7 +193,7 @@ def _adapt(candidates: int, accepted: int) -> int:
     return candidates
 
 
-def _update_all(shards: Iterable[Shard], rows: Tensor, centers: Tensor) -> None:
+def _update_all(shards: Sequence[Shard], rows: Tensor, centers: Tensor) -> None:
     for shard in shards:
         device = shard.squared.device
         shard.update(rows.to(device), centers.to(device))
@@ -170,17 +213,43 @@ def _candidates(shards: Sequence[Shard], count: int) -> tuple[Candidates, float]
     return Candidates(rows[best], squared[best], points[best]), tau
 
 
-def _greedy_among(field: Candidates, tau: float, most: int) -> list[int]:
-    """The textbook loop among the candidates while the farthest is beyond `tau`; at least one pick."""
+def _greedy_among(field: Candidates, tau: float, most: int) -> Tensor:
+    """The textbook loop among the candidates while the farthest is beyond `tau`: int64, at least one pick."""
     norms = torch.einsum("nd,nd->n", field.points, field.points)
-    between = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
-    pairwise = between.clamp_(min=0).cpu().numpy()  # (t, t)
-    squared = field.squared.cpu().numpy().copy()
+    pairwise = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
+    pairwise = pairwise.clamp_(min=0)  # (t, t)
+    if pairwise.device.type == "cpu":
+        return _among_in_numpy(pairwise, field.squared, tau, most)
+    return _among_on_device(pairwise, field.squared, tau, most)
+
+
+def _among_in_numpy(pairwise: Tensor, distances: Tensor, tau: float, most: int) -> Tensor:
+    """NumPy's calls on short rows cost a fraction of torch's."""
+    between, squared = pairwise.numpy(), distances.numpy().copy()
     chosen: list[int] = []
     farthest = int(squared.argmax())  # the first of several equal ones: the lowest row
     while len(chosen) < most and (not chosen or squared[farthest] > tau):
         chosen.append(farthest)
-        np.minimum(squared, pairwise[farthest], out=squared)
+        np.minimum(squared, between[farthest], out=squared)
         squared[farthest] = 0
         farthest = int(squared.argmax())
-    return chosen
+    return torch.tensor(chosen)
+
+
+def _among_on_device(pairwise: Tensor, distances: Tensor, tau: float, most: int) -> Tensor:
+    """The same picks without a wait for the device at each: it goes on idly until somebody looks."""
+    squared, steps = distances.clone(), min(most, len(distances))
+    picks = torch.zeros(steps, dtype=torch.int64, device=squared.device)
+    going = torch.ones((), dtype=torch.bool, device=squared.device)
+    accepted = torch.zeros((), dtype=torch.int64, device=squared.device)
+    for step in range(steps):
+        farthest = squared.argmax().view(1)  # of several equal ones the first, on every device
+        if step:
+            going = going & (squared[farthest] > tau).view(())
+        picks[step] = farthest[0]
+        accepted += going
+        nearer = torch.minimum(squared, pairwise[farthest][0]).index_fill_(0, farthest, 0)
+        squared = torch.where(going, nearer, squared)
+        if step % _STEPS == _STEPS - 1 and not bool(going):
+            break
+    return picks[: int(accepted)]

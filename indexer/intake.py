@@ -1,13 +1,23 @@
 """Listed reference photographs -> prepared ones; what cannot be used is named, not fatal."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
+from indexer.pipeline import ahead
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import NotAFundusPhoto, PhotoError
 from resad.field_of_view import looks_like_fundus
 from resad.preparation import PreparedPhoto, prepare
+
+_THREADS: Final = 8
+"""At most; half the cores, since the network wants them, too."""
+_AHEAD: Final = 4
+"""Prepared photographs that wait: a batch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,25 +29,45 @@ class Taken:
 
 
 def take_in(
-    listed: Sequence[ReferencePhoto], preparation: PreparationConfig, limits: PhotoLimits, *, strict: bool
-) -> Iterator[Taken | Skipped | Duplicate]:
-    """Each listed photograph's outcome, in order.
+    listed: Sequence[ReferencePhoto],
+    preparation: PreparationConfig,
+    limits: PhotoLimits,
+    *,
+    strict: bool,
+    seen: Mapping[str, ReferencePhoto] | None = None,
+) -> Generator[Taken | Skipped | Duplicate, None, None]:
+    """Each listed photograph's outcome, in order; threads prepare the next ones meanwhile.
 
+    Run the iterator to its end or close it.
+
+    Args:
+        seen: content hash -> photograph, of those that were taken before.
     Raises:
         PhotoError: with `strict`, for the first photograph that cannot be used.
     """
-    seen: dict[str, ReferencePhoto] = {}
-    for source in listed:
-        try:
-            photo = prepare(source.path, preparation, limits)
-            _check_retina(photo)
-        except PhotoError as error:
-            if strict:
-                raise type(error)(f"{source.path}: {error}") from error
-            yield Skipped(source.path, str(error))
-            continue
-        first = seen.setdefault(photo.content_hash, source)
-        yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)
+    taken = dict(seen or {})
+    threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
+    look = partial(_look, preparation=preparation, limits=limits)
+    with closing(ahead(listed, look, threads=threads, most=threads + _AHEAD)) as looked:
+        for source, photo in zip(listed, looked, strict=True):
+            if isinstance(photo, PhotoError):
+                if strict:
+                    raise type(photo)(f"{source.path}: {photo}") from photo
+                yield Skipped(source.path, str(photo))
+                continue
+            first = taken.setdefault(photo.content_hash, source)
+            yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)
+
+
+def _look(
+    source: ReferencePhoto, preparation: PreparationConfig, limits: PhotoLimits
+) -> PreparedPhoto | PhotoError:
+    try:
+        photo = prepare(source.path, preparation, limits)
+        _check_retina(photo)
+    except PhotoError as error:
+        return error
+    return photo
 
 
 def _check_retina(photo: PreparedPhoto) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
+from indexer.left_out_bank import LeftOutBank, left_out_bank
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
-from resad.detector import measure
+from resad.detector import measure_found
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
 
@@ -45,34 +46,33 @@ def leave_out(
     """
     groups = [{i} if who is None else {j for j, other in enumerate(patients) if other == who}
               for i, who in enumerate(patients)]  # fmt: skip
-    scores, peaks, distances, radius = [], [], [], 0.0
-    for patches, mask, group in zip(store, masks, groups, strict=True):
-        detection = measure(patches, mask, _without(bank, group, config.search.neighbors), config)
+    scores, peaks, radius = [], [], 0.0
+    # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
+    rows = store.first_rows
+    distances = np.empty(rows[-1], dtype=np.float32)
+    for number, (patches, mask, group) in enumerate(zip(store, masks, groups, strict=True)):
+        others = left_out_bank(bank, group)
+        _check_enough(others, bank, config.search.neighbors)
+        found = others.others(patches.features, config.search.neighbors)
+        detection = measure_found(patches, mask, found, config)
         scores.append(detection.image_score)
         peaks.append(detection.peak)
-        distances.append(detection.patch_distances)
-        radius = max(radius, _farthest(patches.features, detection.nearest, bank, group))
+        distances[rows[number] : rows[number + 1]] = detection.patch_distances
+        radius = max(radius, _farthest(patches.features, detection.nearest, others))
         on_photo(1)
-    calibration = calibrate(scores, peaks, np.concatenate(distances))
-    return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
+    return LeftOut(tuple(scores), tuple(peaks), calibrate(scores, peaks, distances), radius)
 
 
-def _without(bank: MemoryBank, group: set[int], neighbors: int) -> MemoryBank:
-    others = bank.without_photos(np.fromiter(group, dtype=np.int32))
-    if len(others) < neighbors:
+def _check_enough(others: LeftOutBank, bank: MemoryBank, neighbors: int) -> None:
+    if others.count < neighbors:
         raise SettingError(
-            f"calibration leaves each photo (or patient) out, and of {len(bank)} memories {len(others)} remain, "
+            f"calibration leaves each photo (or patient) out, and of {len(bank)} memories {others.count} remain, "
             f"fewer than the {neighbors} neighbors asked; give more photographs or a larger --coreset"
         )
-    return others
 
 
-def _farthest(
-    features: NDArray[np.float32], nearest_other: NDArray[np.float32], bank: MemoryBank, group: set[int]
-) -> float:
+def _farthest(features: NDArray[np.float32], nearest_other: NDArray[np.float32], others: LeftOutBank) -> float:
     """The largest distance to the nearest memory of the whole bank, others' and the group's own."""
-    strangers = np.setdiff1d(bank.provenance.photo, np.fromiter(group, dtype=np.int32))
-    own = bank.without_photos(strangers.astype(np.int32))
-    if not len(own):
+    if others.own is None:
         return float(nearest_other.max())
-    return float(np.minimum(nearest_other, own.search(features, 1).distances[:, 0]).max())
+    return float(np.minimum(nearest_other, others.own(features, 1).distances[:, 0]).max())

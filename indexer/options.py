@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast, get_args
 
+import torch
 from pydantic import ValidationError
 
+from resad import runtime
 from resad.config import CoresetConfig, MethodConfig, Part, Preset, first_fault, preset, updated, without
 from resad.errors import SettingError
 
@@ -47,6 +49,19 @@ def method(
     for name_of_part in leave_out:
         config = without(config, _part(name_of_part))
     return config
+
+
+def pick_devices(name: str) -> list[torch.device]:
+    """What `--device` names: `auto` and `cuda` are all GPUs like the first one, `cuda:N` is that one alone.
+
+    Raises `SettingError` for a device that is not there.
+    """
+    first = runtime.pick_device(name)
+    if first.type != "cuda" or name not in ("auto", "cuda"):
+        return [first]
+    kind = torch.cuda.get_device_name(0)
+    numbers = range(torch.cuda.device_count())
+    return [torch.device("cuda", number) for number in numbers if torch.cuda.get_device_name(number) == kind]
 
 
 def _part(text: str) -> Part:

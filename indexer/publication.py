@@ -57,7 +57,7 @@ def publish_version(
     staging.mkdir()
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     if built.encoder.whitening is not None:
-        built.encoder.whitening.save(staging / WHITENING_FILE)
+        (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
     built.bank.save(staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))

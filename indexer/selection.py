@@ -1,6 +1,8 @@
 """Features on disk -> the memory bank: project, run the greedy, gather the picks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -9,13 +11,16 @@ from numpy.typing import NDArray
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
 
-from indexer.coreset import BLOCK_ROWS, greedy_k_center, shards_of
+from indexer.checkpoint import Checkpoint
+from indexer.coreset import Shard, greedy_k_center
 from indexer.feature_store import FeatureStore
+from indexer.points import BLOCK_ROWS, Points, held, stored
 from resad.config import CoresetConfig
 from resad.errors import SettingError
 from resad.memory_bank import Provenance
 
-_SHARD_ROWS: Final = 16 * BLOCK_ROWS
+SHARD_ROWS: Final = 16 * BLOCK_ROWS
+"""Points of one shard, dealt to the devices in turn."""
 
 
 class Selection(NamedTuple):
@@ -36,21 +41,46 @@ def memory_count(config: CoresetConfig, patches: int) -> int | None:
     return config.count
 
 
+def sample_size(config: CoresetConfig, patches: int) -> int:
+    """How many patches the greedy looks at."""
+    return patches if config.sample == 1 else max(1, round(config.sample * patches))
+
+
 def select(
-    store: FeatureStore, config: CoresetConfig, device: torch.device, on_picks: Callable[[int], None]
+    store: FeatureStore,
+    config: CoresetConfig,
+    devices: Sequence[torch.device],
+    on_picks: Callable[[int], None],
+    *,
+    file: Path | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Selection:
-    """The greedy's memories out of all patches in `store`."""
-    points = _project(store, config, device)  # (N, d)
-    first = int(np.random.default_rng(config.seed).integers(len(points)))
-    count = memory_count(config, len(points))
+    """The greedy's memories out of all patches in `store`.
+
+    Args:
+        devices: the points are dealt to them; the picks do not depend on how many there are.
+        file: to be made and to hold the points; they are held in memory without one.  The picks are the same.
+        checkpoint: where an interrupted greedy goes on from.
+    """
+    total = int(store.first_rows[-1])
+    count = memory_count(config, total)
+    sample = _sample(config, total)
+    points = _points(store, config, sample, devices, file)
+    first = int(np.random.default_rng(config.seed).integers(len(sample)))
+    begun, on_round = (None, lambda _: None) if checkpoint is None else (checkpoint.begun, checkpoint.on_round)
+    shards = [Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)]
     coreset = greedy_k_center(
-        shards_of(points, _SHARD_ROWS), first, count=count, radius=config.radius, on_picks=on_picks
+        shards, first, count=count, radius=config.radius, on_picks=on_picks, begun=begun, on_round=on_round
     )
-    order = np.argsort(coreset.rows)
-    rows = coreset.rows[order]
+    if checkpoint is not None:
+        checkpoint.flush()
+    picked = sample[coreset.rows]
+    order = np.argsort(picked)
+    rows = picked[order]
     photos, _ = store.locate(rows)
     provenance = Provenance(photos.astype(np.int32), store.cells(rows), order.astype(np.int32))
-    return Selection(store.gather(rows), provenance, coreset.radius, points.shape[1])
+    dimension = projected_dimension(config, len(sample), store.dimension)
+    return Selection(store.gather(rows), provenance, coreset.radius, dimension)
 
 
 def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> int:
@@ -61,18 +91,50 @@ def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> 
     return min(config.projection or dimension, dimension)
 
 
-def _project(store: FeatureStore, config: CoresetConfig, device: torch.device) -> Tensor:
-    """All patches (N, d) after the sparse random projection of Li, Hastie & Church (2006), if any."""
-    total, dimension = int(store.first_rows[-1]), store.photo(0).features.shape[1]
-    target = projected_dimension(config, total, dimension)
-    matrix = None
-    if target < dimension:
-        projection = SparseRandomProjection(target, random_state=config.seed % 2**32, dense_output=True)
-        projection.fit(np.zeros((1, dimension), dtype=np.float32))
-        dense = projection.components_.T.toarray().astype(np.float32)  # (D, d)
-        matrix = torch.from_numpy(dense).to(device)
-    points = torch.empty((total, target), device=device)
-    for number, first in enumerate(store.first_rows[:-1]):
-        features = torch.from_numpy(np.array(store.photo(number).features)).to(device)
-        points[first : first + len(features)] = features if matrix is None else features @ matrix
-    return points
+def _sample(config: CoresetConfig, patches: int) -> NDArray[np.int64]:
+    """The rows that the greedy looks at, ascending."""
+    size = sample_size(config, patches)
+    if size == patches:
+        return np.arange(patches)
+    return np.sort(np.random.default_rng((config.seed, 1)).choice(patches, size, replace=False))
+
+
+def _points(
+    store: FeatureStore,
+    config: CoresetConfig,
+    sample: NDArray[np.int64],
+    devices: Sequence[torch.device],
+    file: Path | None,
+) -> Sequence[Points]:
+    """The patches of `sample` where the greedy measures, centered, shard by shard."""
+    target = projected_dimension(config, len(sample), store.dimension)
+    matrix = _projection(store.dimension, target, config.seed)
+    if matrix is not None:
+        matrix = matrix.to(devices[0])
+    chunks = _projected(store, sample, matrix, devices[0])
+    if file is None:
+        return held(chunks, len(sample), target, devices, SHARD_ROWS)
+    return stored(chunks, len(sample), target, devices, SHARD_ROWS, file)
+
+
+def _projected(
+    store: FeatureStore, sample: NDArray[np.int64], matrix: Tensor | None, device: torch.device
+) -> Iterator[Tensor]:
+    """Photo by photo the rows of `sample`: float32 (n, d)."""
+    borders = np.searchsorted(sample, store.first_rows)
+    for number, (start, stop) in enumerate(pairwise(borders.tolist())):
+        if start == stop:
+            continue
+        whole = torch.from_numpy(store.photo(number).features)
+        local = sample[start:stop] - store.first_rows[number]
+        some = (whole if len(local) == len(whole) else whole[torch.from_numpy(local)]).to(device)
+        yield some if matrix is None else some @ matrix
+
+
+def _projection(dimension: int, target: int, seed: int) -> Tensor | None:
+    """The sparse random projection (D, d) of Li, Hastie & Church (2006), if there is anything to project."""
+    if target >= dimension:
+        return None
+    projection = SparseRandomProjection(target, random_state=seed % 2**32, dense_output=True)
+    projection.fit(np.zeros((1, dimension), dtype=np.float32))
+    return torch.from_numpy(projection.components_.T.toarray().astype(np.float32))

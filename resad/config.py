@@ -128,8 +128,11 @@ class CoresetConfig:
     """Dimensions of the sparse random projection in which the greedy measures; 0 is none."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.90
     """Distortion of the Johnson-Lindenstrauss projection (paper, section 4.3)."""
+    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the patches, drawn at random, that the greedy looks at.  Below 1 it is as much faster and covers
+    less well; the covering radius in the manifest is over all patches all the same."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the projection and of the first pick."""
+    """Of the projection, the sample and the first pick."""
 
     def __post_init__(self) -> None:
         if sum(limit is not None for limit in (self.share, self.count, self.radius)) != 1:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resad import anomaly_map
 from resad.config import MethodConfig
 from resad.encoder import Encoder, PatchFeatures
-from resad.memory_bank import MemoryBank
+from resad.memory_bank import MemoryBank, Neighbors
 from resad.preparation import PreparedPhoto
 
 
@@ -61,7 +61,13 @@ class Detector:
 
 def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig) -> Detection:
     """Patch features -> detection.  `mask` is the field of view on the prepared square, bool (S, S)."""
-    found = bank.search(patches.features, config.search.neighbors)
+    return measure_found(patches, mask, bank.search(patches.features, config.search.neighbors), config)
+
+
+def measure_found(
+    patches: PatchFeatures, mask: NDArray[np.bool_], found: Neighbors, config: MethodConfig
+) -> Detection:
+    """The same, from what was found for each patch, `config.search.neighbors` memories."""
     distances = found.distances.mean(axis=1)  # (N,)
     y, x = patches.cells.T
     valid = np.zeros(patches.grid, dtype=bool)

@@ -22,6 +22,8 @@ from resad.manifest import FileRecord, Manifest, read_manifest, write_manifest
 
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
+WORK: Final = ".work"
+"""Below ROOT/NAME: what a build that was interrupted has left to go on with."""
 _STAGING: Final = ".staging-"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
@@ -84,11 +86,13 @@ def activate(index: Path, version: str) -> None:
 def writing(root: Path, name: str) -> Iterator[Path]:
     """A scratch folder on the index's own disk for one new version; gone afterwards, published or not.
 
+    While it is held, the folder `WORK` beside the versions is the caller's; it stays as the caller leaves it.
+
     Raises:
         SettingError: another process is writing to this index.
     """
     index = root / check_name(name)
-    fresh_root, fresh_index = not root.exists(), not index.exists()
+    fresh_root, fresh_index = not root.exists(), not index.exists() or (index / WORK).exists()
     index.mkdir(parents=True, exist_ok=True)
     with _only_writer(index):
         for left in index.glob(f"{_STAGING}*"):  # of a process that was killed: the lock says it is gone
@@ -99,7 +103,7 @@ def writing(root: Path, name: str) -> Iterator[Path]:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            if fresh_index and not versions(index):
+            if fresh_index and not versions(index) and not (index / WORK).exists():
                 shutil.rmtree(index, ignore_errors=True)
                 if fresh_root and not any(root.iterdir()):
                     root.rmdir()

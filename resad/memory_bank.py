@@ -75,6 +75,11 @@ class MemoryBank:
         """D."""
         return int(self.memories.shape[1])
 
+    @property
+    def gpu(self) -> int | None:
+        """Number of the GPU that searches; None for the CPU."""
+        return self._gpu
+
     def search(self, features: NDArray[np.float32], k: int) -> Neighbors:
         """The k nearest memories of each patch, exactly.
 

@@ -53,16 +53,16 @@ class Whitening:
             sha.update(tensor.cpu().contiguous().numpy().tobytes())
         return "sha256:" + sha.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write it as safetensors."""
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
         tensors: dict[str, Tensor] = {}
         for number, (mean, matrix) in enumerate(zip(self.means, self.matrices, strict=True)):
             tensors |= {f"mean.{number}": mean.cpu(), f"matrix.{number}": matrix.cpu().contiguous()}
-        safetensors.torch.save_file(tensors, path)
+        return safetensors.torch.save(tensors)
 
     @classmethod
     def load(cls, path: Path) -> "Whitening":
-        """The inverse of `save`; raises `IndexInvalid` where the file is missing or of another kind."""
+        """The inverse of `to_bytes`; raises `IndexInvalid` where the file is missing or of another kind."""
         try:
             tensors = safetensors.torch.load_file(path)
             count = len(tensors) // 2

@@ -4,10 +4,7 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -299,32 +296,6 @@ def test_half_precision_stays_within_its_bound(run: Run, drawn: Path, tmp_path: 
         scores.append(scored(root, "drawn_0000")["image_score"])
     assert scores[0] != scores[1]
     np.testing.assert_allclose(scores[1], scores[0], rtol=0.02)
-
-
-def _listen_to_interrupts() -> None:
-    """As on a terminal: a shell starts what runs in its background with interrupts ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_build_leaves_no_rubbish(drawn: Path, tmp_path: Path, stop: signal.Signals) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for copy in range(60):  # different bytes, so that none is a duplicate
-        data = (drawn / f"train/good/drawn_{copy % 8:04d}.jpg").read_bytes()
-        (photos / f"{copy:02d}.jpg").write_bytes(data + bytes([copy]))
-    command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
-               "--root", str(tmp_path / "root"), "--name", "eyes", *SMALL)  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_listen_to_interrupts
-    )
-    store = tmp_path / "root/eyes"
-    deadline = time.monotonic() + 60
-    while not list(store.glob(".staging-*/features/*.npy")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(stop)
-    assert process.wait(timeout=60) == 130
-    assert not (tmp_path / "root").exists()
 
 
 def test_pixels_that_are_counted_do_not_depend_on_the_preparation(run: Run, drawn: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "radius": None,
             "projection": "johnson-lindenstrauss",
             "epsilon": 0.9,
+            "sample": 1.0,
             "seed": 0,
         },
         "search": {"neighbors": 1},
@@ -77,7 +78,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
         "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
         "spatial": "gate",
-        "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "seed": "7",
+        "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
         "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
     }  # fmt: skip
     base = MethodConfig()

@@ -1,5 +1,8 @@
 """The block-lazy greedy against the textbook loop."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexer.coreset import Shard, greedy_k_center, shards_of
+from indexer.coreset import Progress, Shard, _among_in_numpy, _among_on_device, greedy_k_center, shards_of
+from indexer.points import HeldPoints, Points, held, stored
 from resad.errors import SettingError
 
 
@@ -81,7 +85,7 @@ def test_equal_points_are_picked_once() -> None:
 
 
 def test_shards_cut_at_block_borders_change_nothing_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.coreset.BLOCK_ROWS", 256)
+    monkeypatch.setattr("indexer.points.BLOCK_ROWS", 256)
     points = cloud(9, 5000, 24, torch.float32)
     cuts = [greedy_k_center(shards_of(points, 256 * blocks), 4, count=900) for blocks in (1, 3, 7, 100)]
     for other in cuts[1:]:
@@ -90,7 +94,7 @@ def test_shards_cut_at_block_borders_change_nothing_in_float32(monkeypatch: pyte
 
 
 def test_ties_go_to_the_lowest_rows() -> None:
-    shard = Shard(torch.tensor([[0.0], [3.0], [-3.0], [3.0], [1.0]]), first_row=10)
+    shard = Shard(HeldPoints(torch.tensor([[0.0], [3.0], [-3.0], [3.0], [1.0]])), first_row=10)
     shard.update(torch.tensor([10]), torch.tensor([[0.0]]))
     assert shard.farthest(2).rows.tolist() == [11, 12]
     assert shard.farthest(99).rows.tolist() == [10, 11, 12, 13, 14]
@@ -100,3 +104,55 @@ def test_ties_go_to_the_lowest_rows() -> None:
 def test_limits_that_make_no_sense_are_refused(count: int | None, radius: float | None) -> None:
     with pytest.raises(SettingError):
         greedy_k_center(shards_of(cloud(0, 10, 2), 4), 0, count=count, radius=radius)
+
+
+def test_points_in_a_file_and_on_several_devices_give_the_same_picks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.points.BLOCK_ROWS", 256)
+    points = cloud(13, 5000, 24, torch.float32)
+    chunks = torch.split(points, 777)
+    cpu = torch.device("cpu")
+    one = held(chunks, 5000, 24, [cpu], 5000)
+    two = held(chunks, 5000, 24, [cpu, cpu], 512)
+    file = stored(chunks, 5000, 24, [cpu, cpu], 1024, tmp_path / "points")
+    assert (len(one), len(two), len(file)) == (1, 10, 5)
+    picked = []
+    cut: tuple[Sequence[Points], ...] = (one, two, file)
+    for kept in cut:
+        starts = np.cumsum([0, *map(len, kept)])
+        shards = [Shard(some, int(start)) for some, start in zip(kept, starts, strict=False)]
+        picked.append(greedy_k_center(shards, 4, count=900))
+    for other in picked[1:]:
+        np.testing.assert_array_equal(other.rows, picked[0].rows)
+        assert other.radius == picked[0].radius
+    plain = greedy_k_center(shards_of(points, 5000), 4, count=900)
+    assert picked[0].radius == pytest.approx(plain.radius, rel=1e-3)
+
+
+def test_taken_up_after_any_round_it_goes_on_as_if_never_stopped() -> None:
+    points = cloud(17, 4000, 8, torch.float32)
+    kept: list[Progress] = []
+    whole = greedy_k_center(shards_of(points, 1500), 11, count=600, on_round=lambda make: kept.append(make()))
+    assert len(kept) > 8
+    for progress in (kept[0], kept[len(kept) // 2], kept[-1]):
+        told: list[int] = []
+        resumed = greedy_k_center(shards_of(points, 1500), 11, count=600, begun=progress, on_picks=told.append)
+        np.testing.assert_array_equal(resumed.rows, whole.rows)
+        assert resumed.radius == whole.radius
+        assert told[0] == len(progress.rows)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 150), whole=st.booleans(), data=st.data())
+def test_the_loop_that_never_waits_picks_what_numpys_picks(
+    seed: int, rows: int, whole: bool, data: st.DataObject
+) -> None:
+    """Whole numbers for many ties."""
+    points = cloud(seed, rows, 3)
+    points = points.round() if whole else points
+    squared = ((points - points.mean(dim=0)) ** 2).sum(dim=1)
+    pairwise = ((points[:, None] - points[None]) ** 2).sum(dim=2)
+    tau, most = data.draw(st.floats(0, 60)), data.draw(st.integers(1, 200))
+    ours, theirs = (among(pairwise, squared, tau, most) for among in (_among_on_device, _among_in_numpy))
+    assert ours.tolist() == theirs.tolist()

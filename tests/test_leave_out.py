@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
 from indexer.leave_out import LeftOut, leave_out
+from indexer.left_out_bank import left_out_bank
 from indexer.options import method
 from resad.detector import measure
 from resad.encoder import PatchFeatures
@@ -70,6 +71,54 @@ def test_the_covering_radius_is_over_all_patches_and_all_memories(store: Feature
     assert ours.covering_radius == pytest.approx(expected, rel=1e-5)
 
 
+def copied(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> tuple[list[float], float]:
+    """The obvious way: a bank of its own for each photo, and one of what was left out of it."""
+    distances, radius = [], 0.0
+    for number, patches in enumerate(store):
+        who = patients[number]
+        group = [number] if who is None else [i for i, other in enumerate(patients) if other == who]
+        rest = [i for i in range(PHOTOS) if i not in group]
+        found = bank.without_photos(np.array(group, dtype=np.int32)).search(patches.features, 2)
+        distances.append(found.distances.mean(axis=1))
+        nearest = found.distances[:, 0]
+        own = bank.without_photos(np.array(rest, dtype=np.int32))
+        if len(own):
+            nearest = np.minimum(nearest, own.search(patches.features, 1).distances[:, 0])
+        radius = max(radius, float(nearest.max()))
+    return np.concatenate(distances).tolist(), radius
+
+
+@pytest.mark.parametrize("patients", [[None] * PHOTOS, ["a", None, "a", "b", "b"]])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_nothing_differs_from_banks_that_are_copied(
+    store: FeatureStore, rng: np.random.Generator, patients: list[str | None], in_order: bool
+) -> None:
+    rows = rng.choice(PHOTOS * 16, 31, replace=False)
+    rows = np.sort(rows[rows // 16 != 3] if in_order else rows)  # photo 3 without a memory, too
+    if not in_order:
+        rows = rng.permutation(rows)
+    bank = bank_of(store, rows)
+    distances, radius = copied(store, bank, patients)
+    ours = left_out(store, bank, patients)
+    assert ours.covering_radius == pytest.approx(radius, rel=1e-6)
+    quantiles = np.quantile(np.array(distances, dtype=np.float32), [one.at for one in ours.calibration.patches])
+    np.testing.assert_allclose([one.value for one in ours.calibration.patches], quantiles, rtol=1e-6)
+
+
+def test_rows_that_are_found_are_the_whole_banks(store: FeatureStore) -> None:
+    bank = bank_of(store, np.arange(0, PHOTOS * 16, 3))
+    features = store.photo(2).features
+    mine = left_out_bank(bank, [1, 3])
+    found = mine.others(features, 4)
+    keep = np.flatnonzero(~np.isin(bank.provenance.photo, [1, 3]))
+    expected = bank.without_photos(np.array([1, 3], dtype=np.int32)).search(features, 4)
+    np.testing.assert_array_equal(found.rows, keep[expected.rows])
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6)
+    assert mine.count == len(keep)
+    assert mine.own is not None
+    assert set(bank.provenance.photo[mine.own(features, 1).rows[:, 0]].tolist()) <= {1, 3}
+
+
 def test_a_bank_that_is_one_photos_alone_is_refused(store: FeatureStore) -> None:
     with pytest.raises(SettingError, match="fewer than the 2 neighbors"):
         left_out(store, bank_of(store, np.arange(4)), [None] * PHOTOS)
@@ -85,10 +134,3 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
     everything = np.concatenate([one.features for one in store])
     np.testing.assert_array_equal(store.gather(rows), everything[rows])
     np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])
-
-
-def test_the_store_is_gone_after_its_context(tmp_path: Path, rng: np.random.Generator) -> None:
-    with FeatureStore(tmp_path / "work") as store:
-        store.append(patches(rng))
-        assert (tmp_path / "work").is_dir()
-    assert not (tmp_path / "work").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from indexer.feature_store import FeatureStore
-from indexer.selection import memory_count, projected_dimension, select
+from indexer.selection import Selection, memory_count, projected_dimension, select
 from resad.config import CoresetConfig
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
@@ -42,7 +42,7 @@ def test_how_many_memories() -> None:
 
 
 def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
-    chosen = select(store, CoresetConfig(share=0.3), torch.device("cpu"), lambda _: None)
+    chosen = select(store, CoresetConfig(share=0.3), [torch.device("cpu")], lambda _: None)
     assert len(chosen.memories) == round(0.3 * 126)
     origin = chosen.provenance
     for memory, photo, (row, marker) in zip(chosen.memories, origin.photo, origin.cell, strict=True):
@@ -54,8 +54,8 @@ def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
 
 
 def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
-    large = select(store, CoresetConfig(share=None, count=40), torch.device("cpu"), lambda _: None)
-    small = select(store, CoresetConfig(share=None, count=15), torch.device("cpu"), lambda _: None)
+    large = select(store, CoresetConfig(share=None, count=40), [torch.device("cpu")], lambda _: None)
+    small = select(store, CoresetConfig(share=None, count=15), [torch.device("cpu")], lambda _: None)
     first = large.provenance.pick < 15
     np.testing.assert_array_equal(large.memories[first], small.memories)
 
@@ -63,8 +63,39 @@ def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
 def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
     def picks(seed: int) -> list[float]:
         torch.manual_seed(np.random.randint(2**31))  # noqa: NPY002  the global generators must not matter
-        chosen = select(store, CoresetConfig(seed=seed), torch.device("cpu"), lambda _: None)
+        chosen = select(store, CoresetConfig(seed=seed), [torch.device("cpu")], lambda _: None)
         return [float(value) for value in chosen.memories[:, 0]]
 
     assert picks(1) == picks(1)
     assert picks(1) != picks(2)
+
+
+def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore) -> None:
+    def chosen(sample: float, seed: int = 0) -> Selection:
+        config = CoresetConfig(share=None, count=20, sample=sample, projection=0, seed=seed)
+        return select(store, config, [torch.device("cpu")], lambda _: None)
+
+    def radius(selection: Selection) -> float:
+        everything = np.concatenate([one.features for one in store])
+        return float(np.linalg.norm(everything[:, None] - selection.memories, axis=2).min(axis=1).max())
+
+    whole, half = chosen(1.0), chosen(0.5)
+    np.testing.assert_array_equal(half.memories, chosen(0.5).memories)
+    assert not np.array_equal(half.memories, chosen(0.5, seed=1).memories)
+    assert radius(half) > radius(whole)
+    assert radius(half) >= half.radius  # its own is over the sample alone
+    assert radius(whole) == pytest.approx(whole.radius, rel=1e-5)
+    for memory, photo, cell in zip(half.memories, half.provenance.photo, half.provenance.cell, strict=True):
+        np.testing.assert_array_equal(memory, store.photo(int(photo)).features[cell[0]])
+    with pytest.raises(SettingError, match="20 of 13 patches"):
+        chosen(0.1)
+
+
+def test_points_in_a_file_give_the_same_memories(store: FeatureStore, tmp_path: Path) -> None:
+    config, cpu = CoresetConfig(share=0.3, projection=40), torch.device("cpu")
+    held = select(store, config, [cpu], lambda _: None)
+    stored = select(store, config, [cpu, cpu], lambda _: None, file=tmp_path / "points")
+    assert (tmp_path / "points").stat().st_size == 126 * 40 * 4
+    np.testing.assert_array_equal(stored.memories, held.memories)
+    np.testing.assert_array_equal(stored.provenance.pick, held.provenance.pick)
+    assert stored.radius == held.radius

@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from indexer import tables
-from indexer.build import BuildOrder, build
+from indexer.build import BuildOrder, BuildReport, build, forecast_only
 from indexer.commands import console
 from indexer.commands.console import Device, Root
-from indexer.options import method
+from indexer.forecast import Forecast
+from indexer.options import method, pick_devices
 from indexer.progress import Stages
-from resad import runtime
+from indexer.room import parse_size
+from resad import index, runtime
 from resad.backbone import default_weights
 from resad.config import Precision, Preset
+from resad.errors import ResadError
 
 
 def build_command(
@@ -51,6 +54,13 @@ def build_command(
     ] = None,
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
+    ] = None,
+    only_forecast: Annotated[
+        bool, typer.Option("--forecast-only", help="Say what the build would take, and end.")
+    ] = False,
 ) -> None:
     """Build an index from healthy photographs and make it live."""
     config = method(
@@ -63,8 +73,16 @@ def build_command(
         console.ERR.print(
             f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]"
         )
-    order = BuildOrder(photos, root, name, config, weights, runtime.pick_device(device), strict, keep_names)
-    report = build(order, Stages(console.ERR))
+    first, *more = pick_devices(device)
+    order = BuildOrder(
+        photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
+        max_memory=None if max_memory is None else parse_size(max_memory),
+    )  # fmt: skip
+    if only_forecast:
+        for line in forecast_only(order).lines():
+            console.say(line)
+        return
+    report = _build(order)
     for skipped in report.skipped:
         console.warn(f"skipped {skipped.path}: {skipped.reason}")
     for double in report.duplicates:
@@ -72,3 +90,26 @@ def build_command(
     for pair in report.look_alikes:
         console.warn(f"kept {pair.path}, though it shows the same as {pair.like} ({pair.bits} of 255 bits differ)")
     console.OUT.print(tables.build_table(report))
+
+
+def _build(order: BuildOrder) -> BuildReport:
+    """Build, and say what becomes of work that is left, from before or by this build."""
+    left = order.root / order.name / index.WORK
+    before = left.is_dir()
+    if before and not order.resume:
+        console.warn(f"begins again: what an interrupted build left in {left} goes (--resume would go on with it)")
+    if order.resume and not before:
+        console.warn(f"nothing to resume in {left.parent}: begins")
+    try:
+        return build(order, Stages(console.ERR), _tell)
+    except ResadError:
+        raise
+    except BaseException:
+        if left.is_dir():
+            console.warn(f"what is done so far stays in {left}: the same command with --resume goes on with it")
+        raise
+
+
+def _tell(forecast: Forecast) -> None:
+    for line in forecast.lines():
+        console.warn(line)

@@ -1,0 +1,211 @@
+"""What a build will take, from counts and measured rates: pure arithmetic, so that it can be tested.
+
+Times are for the machine as it was while the rates were measured.  Memory is an upper bound of what the steps hold
+at one time; it grows with the patches by some 20 bytes each, with the greedy's points where they fit into memory
+(else they lie on disk), and with the memories, of which there are two copies while they move into FAISS.
+"""
+
+from dataclasses import dataclass
+from math import ceil, log10
+from typing import Final
+
+from resad.errors import SettingError
+
+_VALUE: Final = 4
+"""Bytes of a float32."""
+_SLACK: Final = 320 * 10**6
+"""Bytes of what does not grow: blocks of products, the candidates' distances, buffers of FAISS and the maps."""
+_PER_PATCH: Final = 20
+"""Bytes per patch: the greedy's distances, norms, masks and checkpoint; later all patch distances, twice."""
+_GPU_SCRATCH: Final = 2 * 10**9
+"""Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
+_ROUNDS: Final = 18.0
+_PICKS_A_ROUND: Final = 500.0
+"""Of the greedy: rounds at the start that accept few picks, and what later ones accept; seen on ReSC features."""
+_WORTH_SAYING: Final = 600.0
+"""Seconds of greedy and calibration from which a smaller coreset is proposed."""
+_LEAST_COUNT: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done.
+
+    photos: all of them.  to_encode: those that have no features yet.  patches: of all photographs.
+    sampled: the patches the greedy looks at.  dimension: of the features, D.  projected: of where the greedy
+    measures, d.  memories: M.  guessed: M is a guess, a radius decides.  weights: bytes of the trunk.
+    """
+
+    photos: int
+    to_encode: int
+    patches: int
+    sampled: int
+    dimension: int
+    projected: int
+    memories: int
+    guessed: bool
+    weights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds: to encode a photograph; to compare a point with a center, a row with another, to look at a point
+    once a round, and to compare a patch with a memory.
+    """
+
+    photo: float
+    update: float
+    look: float
+    search: float
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes: memory the process holds, has held at most, and may hold; free disk; the same for a GPU, 0 without.
+
+    limit_name: what sets the limit of memory, for messages.
+    """
+
+    resident: int
+    peak: int
+    memory: int
+    limit_name: str
+    disk: int
+    gpu_peak: int = 0
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds per step, bytes at most, and whether the greedy's points lie on disk for want of memory.
+
+    count: a coreset count that would take about as long as the encoding, where the one asked takes far longer.
+    """
+
+    task: Task
+    room: Room
+    encode: float
+    coreset: float
+    calibrate: float
+    disk: int
+    memory: int
+    gpu: int
+    points_on_disk: bool
+    count: int | None
+
+    def check(self) -> None:
+        """Raises `SettingError` with the numbers, and what to change, where the host has too little."""
+        needs = (
+            ("memory", self.memory, self.room.memory, self.room.limit_name),
+            ("disk", self.disk, self.room.disk, "free where the index goes"),
+            ("GPU memory", self.gpu, self.room.gpu, "on the device"),
+        )
+        for name, need, there, whose in needs:
+            if need > there:
+                raise SettingError(
+                    f"the build would take {size(need)} of {name}, and there are {size(there)} ({whose}): "
+                    f"{_what_to_change(self.task, name)}"
+                )
+
+    def lines(self) -> list[str]:
+        """For people to read."""
+        task, on_disk = self.task, ", the greedy's points on disk" if self.points_on_disk else ""
+        guessed = " (a guess: the radius decides)" if task.guessed else ""
+        gpu = f", GPU memory {size(self.gpu)} of {size(self.room.gpu)}" if self.room.gpu else ""
+        lines = [
+            f"forecast: {task.photos:,} photographs, about {task.patches:,} patches, {task.memories:,} memories "
+            f"of {task.dimension} dimensions{guessed}",
+            f"forecast: encode {duration(self.encode)}, coreset {duration(self.coreset)}, "
+            f"calibrate {duration(self.calibrate)}",
+            f"forecast: memory {size(self.memory)} of {size(self.room.memory)}, "
+            f"disk {size(self.disk)} of {size(self.room.disk)}{gpu}{on_disk}",
+        ]
+        if self.count is not None:
+            lines.append(
+                f"forecast: --coreset {self.count} would take coreset and calibration about as long as encode"
+            )
+        return lines
+
+
+def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
+    """What `task` takes at these rates; the points go to disk if they do not fit otherwise."""
+    held = task.sampled * task.projected * _VALUE
+    gpu, gpu_less = _gpu(task, room, held), _gpu(task, room, 0)
+    points_on_disk = _memory(task, room, 0 if room.gpu else held) > room.memory or gpu > room.gpu
+    calibrate = task.patches * task.memories * rates.search
+    coreset = _greedy(task, rates)
+    encode = task.to_encode * rates.photo
+    return Forecast(
+        task=task,
+        room=room,
+        encode=encode,
+        coreset=coreset,
+        calibrate=calibrate,
+        disk=_disk(task, held if points_on_disk else 0),
+        memory=_memory(task, room, 0 if points_on_disk or room.gpu else held),
+        gpu=gpu_less if points_on_disk else gpu,
+        points_on_disk=points_on_disk,
+        count=_count(task, rates, coreset + calibrate),
+    )
+
+
+def size(count: int) -> str:
+    """`6.0 GB`, in powers of ten."""
+    return f"{count / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `34 min`, `5.6 h`."""
+    if seconds < 120:
+        return f"{ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _greedy(task: Task, rates: Rates) -> float:
+    """The projection costs what so many centers cost as the features have dimensions."""
+    rounds = min(_ROUNDS + task.memories / _PICKS_A_ROUND, task.memories)
+    projecting = task.dimension if task.projected < task.dimension else 0
+    return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.look)
+
+
+def _disk(task: Task, points: int) -> int:
+    features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * (task.dimension + 1) * _VALUE
+    bank = task.memories * (task.dimension + 4) * _VALUE
+    return features + points + bank + task.sampled * _VALUE + task.weights
+
+
+def _memory(task: Task, room: Room, points: int) -> int:
+    memories = task.memories * task.dimension * _VALUE
+    grows = task.patches * _PER_PATCH + _SLACK
+    return max(room.peak, room.resident + grows + max(points + memories, 2 * memories))
+
+
+def _gpu(task: Task, room: Room, points: int) -> int:
+    if not room.gpu:
+        return 0
+    return (
+        room.gpu_peak
+        + points
+        + task.sampled * _PER_PATCH
+        + 2 * task.memories * task.dimension * _VALUE
+        + _GPU_SCRATCH
+    )
+
+
+def _count(task: Task, rates: Rates, seconds: float) -> int | None:
+    """Memories for which greedy and calibration take as long as encoding all photographs, two digits."""
+    encoding = max(task.photos * rates.photo, _WORTH_SAYING / 4)
+    if seconds < max(_WORTH_SAYING, 3 * encoding):
+        return None
+    wanted = max(task.memories * encoding / seconds, _LEAST_COUNT)
+    unit = 10 ** max(int(log10(wanted)) - 1, 0)
+    count = int(wanted // unit * unit)
+    return count if count < task.memories else None
+
+
+def _what_to_change(task: Task, name: str) -> str:
+    held = size(task.memories * task.dimension * _VALUE)
+    bank = f"{task.memories:,} memories of {task.dimension} dimensions are {held}"
+    if name == "disk":
+        return f"fewer photographs, a smaller --size, or another --root; {bank}"
+    return f"a smaller --coreset ({bank}), a smaller --size, or a trunk with fewer channels (--backbone)"

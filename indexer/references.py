@@ -1,0 +1,28 @@
+"""A reference photograph less its pixels: what is kept of it while an index is built."""
+
+from dataclasses import dataclass
+
+from indexer.intake import Taken
+from indexer.look_alikes import perceptual_hash
+from indexer.photos import ReferencePhoto
+from resad.field_of_view import FieldOfView
+from resad.preparation import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A photograph whose features are in the store."""
+
+    source: ReferencePhoto
+    content_sha256: str
+    perceptual_hash: str
+    frame: Frame
+    field_of_view: FieldOfView
+
+
+def without_pixels(taken: Taken) -> Reference:
+    """`taken`, less its pixels."""
+    photo = taken.photo
+    return Reference(
+        taken.source, photo.content_hash, perceptual_hash(photo.pixels), photo.frame, photo.field_of_view
+    )

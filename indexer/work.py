@@ -1,0 +1,147 @@
+"""ROOT/NAME/.work: features and picks of a build that is under way, or was interrupted and can go on.
+
+It survives the process, however that ends; against a power cut it is not secured.  Nothing in it is ever served.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from indexer.checkpoint import Checkpoint
+from indexer.feature_store import FeatureStore
+from indexer.intake import Taken
+from indexer.journal import (
+    Inputs,
+    Line,
+    Stored,
+    check_content,
+    check_inputs,
+    file_sha256,
+    inputs_json,
+    line_json,
+    read_lines,
+)
+from indexer.photos import Duplicate, ReferencePhoto, Skipped
+from indexer.references import Reference, without_pixels
+from indexer.scoring import write_whole
+from resad.encoder import PatchFeatures
+from resad.errors import ResadError
+
+_INPUTS: Final = "inputs.json"
+_JOURNAL: Final = "photos.jsonl"
+
+
+class Work:
+    """The state of a build in a folder.
+
+    Left without an error the folder is deleted; so it is after an error that would come again (a `ResadError`),
+    unless the work was taken up from before, and where nothing is stored yet.  Otherwise it stays, to be resumed.
+
+    Args:
+        folder: to be made; what an interrupted build left there goes on, or is deleted.
+        inputs: of this build.
+        listed: all photographs, in order.
+        resume: go on where there is something to go on with.
+        batch: photographs that are encoded together; only whole batches are taken up.
+    Raises:
+        SettingError: the work that is there is of other inputs; it stays.
+    """
+
+    def __init__(
+        self, folder: Path, inputs: Inputs, listed: Sequence[ReferencePhoto], *, resume: bool, batch: int
+    ) -> None:
+        self.folder, self.listed = folder, listed
+        self.resumed = resume and folder.is_dir()
+        lines: list[Line] = []
+        if self.resumed:
+            check_inputs(folder / _INPUTS, inputs, listed)
+            lines = read_lines(folder / _JOURNAL)
+            check_content(lines, listed)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            write_whole(folder / _INPUTS, inputs_json(inputs))
+        self.store = FeatureStore(folder / "features")
+        self.references: list[Reference] = []
+        self.left_aside: list[Skipped | Duplicate] = []
+        self._recall(lines, batch)
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        again = isinstance(error, ResadError) and not self.resumed
+        if error is None or again or not self.done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def done(self) -> int:
+        """How many of the listed photographs have an outcome."""
+        return len(self.references) + len(self.left_aside)
+
+    @property
+    def seen(self) -> dict[str, ReferencePhoto]:
+        """Content hash -> the photograph that was taken."""
+        return {reference.content_sha256: reference.source for reference in self.references}
+
+    @property
+    def points(self) -> Path:
+        """Where the greedy's points may lie."""
+        return self.folder / "points"
+
+    def checkpoint(self) -> Checkpoint:
+        """Of the greedy."""
+        return Checkpoint(self.folder / "coreset.npz")
+
+    def note(self, outcomes: Sequence[Taken | Skipped | Duplicate], features: Sequence[PatchFeatures]) -> None:
+        """Write down the next outcomes; `features` are those of the photographs taken among them."""
+        patches = iter(features)
+        for outcome in outcomes:
+            if isinstance(outcome, Taken):
+                self._keep(without_pixels(outcome), next(patches))
+            else:
+                reason = outcome.reason if isinstance(outcome, Skipped) else None
+                self._write(Line(file_sha256(outcome.path), skipped=reason))
+                self.left_aside.append(outcome)
+
+    def _keep(self, reference: Reference, patches: PatchFeatures) -> None:
+        self.store.append(patches)
+        stored = Stored(
+            reference.perceptual_hash, reference.frame, reference.field_of_view, len(patches.cells), patches.grid
+        )
+        self._write(Line(reference.content_sha256, stored=stored))
+        self.references.append(reference)
+
+    def _write(self, line: Line) -> None:
+        with (self.folder / _JOURNAL).open("ab") as file:
+            file.write(line_json(line))
+
+    def _recall(self, lines: Sequence[Line], batch: int) -> None:
+        """Take up the outcomes up to the last whole batch whose features are whole, and forget the rest."""
+        stored = [line.stored for line in lines if line.stored is not None]
+        whole = self.store.recall([one.grid for one in stored], [one.patches for one in stored])
+        ended = whole - (whole % batch if len(lines) < len(self.listed) or whole < len(stored) else 0)
+        self.store.forget(ended)
+        kept = []
+        for line, source in zip(lines, self.listed, strict=False):
+            if line.stored is not None and len(self.references) == ended:
+                break
+            kept.append(line)
+            self._remember(line, source)
+        write_whole(self.folder / _JOURNAL, b"".join(map(line_json, kept)))
+
+    def _remember(self, line: Line, source: ReferencePhoto) -> None:
+        if line.stored is not None and line.sha256 is not None:
+            one = line.stored
+            self.references.append(
+                Reference(source, line.sha256, one.perceptual_hash, one.frame, one.field_of_view)
+            )
+        elif line.skipped is not None:
+            self.left_aside.append(Skipped(source.path, line.skipped))
+        else:
+            first = self.seen[line.sha256 or ""]
+            self.left_aside.append(Duplicate(source.path, first.path))
