@@ -25,6 +25,7 @@ from resad.field_of_view import FieldOfView, field_of_view_mask
 from resad.manifest import Manifest, ReferenceRecord
 from resad.memory_bank import MemoryBank
 from resad.preparation import Frame
+from resad.quality import QualityMeasures, measure_quality
 
 _BATCH: Final = 4
 """Photographs encoded together: bounds memory at 784 px with 1536 channels to a few GB."""
@@ -70,6 +71,7 @@ class _Reference:
     perceptual_hash: str
     frame: Frame
     field_of_view: FieldOfView
+    quality: QualityMeasures
 
 
 def build(order: BuildOrder, stages: Stages) -> BuildReport:
@@ -100,7 +102,8 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (_mask(reference, order.config) for reference in references)
             patients = [reference.source.patient for reference in references]
-            left_out = leave_out(store, masks, patients, bank, order.config, advance)
+            cameras = [reference.source.camera for reference in references]
+            left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             built = Built(backbone, encoder, bank, selection, left_out, records, store.photo(0).grid)
@@ -145,8 +148,9 @@ def _batches(taken: Iterator[Taken]) -> Iterator[list[Taken]]:
 def _without_pixels(taken: Taken) -> _Reference:
     photo = taken.photo
     return _Reference(
-        taken.source, photo.content_hash, perceptual_hash(photo.pixels), photo.frame, photo.field_of_view
-    )
+        taken.source, photo.content_hash, perceptual_hash(photo.pixels), photo.frame, photo.field_of_view,
+        measure_quality(photo),
+    )  # fmt: skip
 
 
 def _mask(reference: _Reference, config: MethodConfig) -> NDArray[np.bool_]:
@@ -184,6 +188,7 @@ def _records(
             patches=patches[number - 1],
             score=left_out.scores[number - 1],
             peak=left_out.peaks[number - 1],
+            quality=reference.quality,
             patient=patients[number - 1],
             eye=reference.source.eye,
             camera=reference.source.camera,

@@ -1,16 +1,19 @@
 """What the command line prints."""
 
 from pathlib import Path
+from statistics import median
 
 from rich.table import Table
 
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
+from indexer.calibrate import CalibrationReport
 from indexer.distill import DistillReport
 from indexer.evaluate import Figures, ImageFigures, PixelFigures
 from indexer.scoring import Scored
-from resad.calibration import Threshold
+from resad.calibration import Calibration, Threshold
 from resad.manifest import Manifest
+from resad.quality import FEWEST, QualityLimit
 
 
 def four_digits(value: float) -> str:
@@ -55,6 +58,21 @@ def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
     _add_counts(table, manifest)
     size = sum(record.bytes for record in manifest.files)
     table.add_row("on disk", f"{size / 1e6:.1f} MB in {version}")
+    return table
+
+
+def calibration_table(report: CalibrationReport) -> Table:
+    """The thresholds before and after."""
+    before, after = report.before.calibration, report.after.calibration
+    table = Table(title=f"{report.after.name} {report.after.version}", title_justify="left")
+    for heading in ("", f"before ({report.before.version})", "after"):
+        table.add_column(heading, overflow="fold")
+    table.add_row("normals", _calibrated_on(before), _calibrated_on(after))
+    table.add_row("median score", *(four_digits(median(one.scores)) for one in (before, after)))
+    for old, new in zip(before.thresholds, after.thresholds, strict=True):
+        table.add_row(f"threshold {new.fpr:.0%}", _threshold(old), _threshold(new))
+    table.add_row("scale of maps ends at", four_digits(before.full_scale), four_digits(after.full_scale))
+    table.add_row("cameras", _cameras(before), _cameras(after))
     return table
 
 
@@ -107,12 +125,40 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
         f"{four_digits(quality.covering_radius)} (greedy: {four_digits(quality.projected_radius)} "
         f"in {quality.projected_dimension} dimensions)",
     )
-    for threshold in manifest.calibration.thresholds:
+    calibration = manifest.calibration
+    table.add_row("calibrated on", _calibrated_on(calibration))
+    for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
+    for one in calibration.cameras:
+        found = ", ".join(f"{t.fpr:.0%} {_value(t)}" for t in one.normals.thresholds)
+        table.add_row(f"camera {one.camera}", f"{len(one.normals.scores)} normals; {found}")
+    limits = manifest.photo_quality
+    stated = ", ".join(f"{one.reason} {_side(one)} {one.value:.3g}" for one in limits.limits)
+    table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
+
+
+def _calibrated_on(calibration: Calibration) -> str:
+    how = "each left out of the bank" if calibration.source == "left-out" else "none of them in the bank"
+    return f"{len(calibration.scores)} normals, {how}"
+
+
+def _cameras(calibration: Calibration) -> str:
+    return ", ".join(f"{one.camera} ({len(one.normals.scores)})" for one in calibration.cameras) or "-"
 
 
 def _threshold(threshold: Threshold) -> str:
-    return f"none: {threshold.reason}" if threshold.value is None else four_digits(threshold.value)
+    if threshold.value is None or threshold.interval is None:
+        return f"none: {threshold.reason}"
+    rate = f"{threshold.interval.low:.1%} to {threshold.interval.high:.1%}"
+    return f"{four_digits(threshold.value)} (rate {rate}; needs {threshold.needed} normals)"
+
+
+def _value(threshold: Threshold) -> str:
+    return "-" if threshold.value is None else four_digits(threshold.value)
+
+
+def _side(limit: QualityLimit) -> str:
+    return "below" if limit.below else "above"
 
 
 def _figure(figure: Figure) -> str:

@@ -101,8 +101,8 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     assert "Research use only" in outcome.out
     result = scored(tmp_path, "drawn_0000")
     assert list(result) == [
-        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "index", "photo",
-        "quality", "findings", "map", "timings_ms", "intended_use",
+        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals", "index",
+        "photo", "quality", "findings", "map", "timings_ms", "intended_use",
     ]  # fmt: skip
     score, threshold = result["image_score"], result["threshold"]
     assert isinstance(score, float)
