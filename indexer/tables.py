@@ -65,13 +65,16 @@ def calibration_table(report: CalibrationReport) -> Table:
     """The thresholds before and after."""
     before, after = report.before.calibration, report.after.calibration
     table = Table(title=f"{report.after.name} {report.after.version}", title_justify="left")
-    for heading in ("", f"before ({report.before.version})", "after"):
+    for heading in ("", "before", "after"):
         table.add_column(heading, overflow="fold")
-    table.add_row("normals", _calibrated_on(before), _calibrated_on(after))
+    table.add_row("version", report.before.version, report.after.version)
+    table.add_row("normals", str(len(before.scores)), str(len(after.scores)))
+    table.add_row("  scored", _how(before), _how(after))
     table.add_row("median score", *(four_digits(median(one.scores)) for one in (before, after)))
     for old, new in zip(before.thresholds, after.thresholds, strict=True):
-        table.add_row(f"threshold {new.fpr:.0%}", _threshold(old), _threshold(new))
-    table.add_row("scale of maps ends at", four_digits(before.full_scale), four_digits(after.full_scale))
+        table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
+        table.add_row("  its rate, 95 %", _rate(old), _rate(new))
+    table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
     table.add_row("cameras", _cameras(before), _cameras(after))
     return table
 
@@ -138,8 +141,11 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
 
 
 def _calibrated_on(calibration: Calibration) -> str:
-    how = "each left out of the bank" if calibration.source == "left-out" else "none of them in the bank"
-    return f"{len(calibration.scores)} normals, {how}"
+    return f"{len(calibration.scores)} normals, {_how(calibration)}"
+
+
+def _how(calibration: Calibration) -> str:
+    return "each left out" if calibration.source == "left-out" else "not in the bank"
 
 
 def _cameras(calibration: Calibration) -> str:
@@ -149,8 +155,13 @@ def _cameras(calibration: Calibration) -> str:
 def _threshold(threshold: Threshold) -> str:
     if threshold.value is None or threshold.interval is None:
         return f"none: {threshold.reason}"
-    rate = f"{threshold.interval.low:.1%} to {threshold.interval.high:.1%}"
-    return f"{four_digits(threshold.value)} (rate {rate}; needs {threshold.needed} normals)"
+    return f"{four_digits(threshold.value)} (rate {_rate(threshold)}; needs {threshold.needed} normals)"
+
+
+def _rate(threshold: Threshold) -> str:
+    if threshold.interval is None:
+        return f"needs {threshold.needed} normals"
+    return f"{threshold.interval.low:.1%} to {threshold.interval.high:.1%}"
 
 
 def _value(threshold: Threshold) -> str:
