@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from indexer.commands import build, calibrate, console, distill, draw, evaluate, score, versions
+from indexer.commands import audit, build, calibrate, console, distill, draw, evaluate, score, versions
 from resad.errors import ResadError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -23,6 +23,7 @@ def about() -> None:
 
 app.command("build")(build.build_command)
 app.command("calibrate")(calibrate.calibrate_command)
+app.command("audit")(audit.audit_command)
 app.command("list")(versions.list_command)
 app.command("inspect")(versions.inspect_command)
 app.command("verify")(versions.verify_command)

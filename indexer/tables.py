@@ -2,9 +2,12 @@
 
 from pathlib import Path
 from statistics import median
+from typing import Final
 
+from rich.markup import escape
 from rich.table import Table
 
+from indexer.audit import Audit
 from indexer.bootstrap import Figure
 from indexer.build import BuildReport
 from indexer.calibrate import CalibrationReport
@@ -14,6 +17,8 @@ from indexer.scoring import Scored
 from resad.calibration import Calibration, Threshold
 from resad.manifest import Manifest
 from resad.quality import FEWEST, QualityLimit
+
+_WORDS: Final = ("photo", "quality", "file")
 
 
 def four_digits(value: float) -> str:
@@ -76,6 +81,21 @@ def calibration_table(report: CalibrationReport) -> Table:
         table.add_row("  its rate, 95 %", _rate(old), _rate(new))
     table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
     table.add_row("cameras", _cameras(before), _cameras(after))
+    return table
+
+
+def audit_table(found: Audit, count: int) -> Table:
+    """The first `count` reference photographs."""
+    table = Table(
+        title=f"{found.name} {found.version}: {len(found.photos)} reference photographs, highest score first",
+        title_justify="left",
+    )
+    for heading in ("rank", "photo", "score", "p", "spreads", "quality", "file"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in _WORDS else "right")
+    for one in found.photos[:count]:
+        numbers = (four_digits(one.score), f"{one.p:.4f}", f"{one.spreads:+.1f}")
+        name = Path(one.place).name if one.place else "-"
+        table.add_row(str(one.rank), one.id, *numbers, ", ".join(one.reasons) or "-", escape(name))
     return table
 
 

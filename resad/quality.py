@@ -149,6 +149,11 @@ def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
     return PhotoQuality(not reasons, tuple(reasons), measures)
 
 
+def poor_reasons(measures: QualityMeasures, limits: QualityLimits) -> tuple[Reason, ...]:
+    """Why a photograph with these measures is beyond the limits; nothing where it is not."""
+    return tuple(_beyond(measures, limits.limits))
+
+
 def demand(quality: PhotoQuality) -> None:
     """Raises `PhotoPoor`, naming the reasons, unless the photograph is acceptable."""
     if not quality.acceptable:
