@@ -1,8 +1,8 @@
 """Where diseased photographs rank that were planted among the normals: alone, and two at a time.
 
-Run as `python -m benchmarks.audit [--size 256]`; takes RESAD_DATA.  Each of IDRiD's diseased test photographs is put
-among the 36 healthy training photographs, the bank is made of them all, and each is scored without its own memories,
-as `build` does.  Planted in pairs, two may vouch for each other.
+Run as `python -m benchmarks.audit [--size 256]`; takes RESAD_DATA.  Each of IDRiD's diseased test photographs is
+put among the 36 healthy training photographs, the bank is made of them all, and each is scored without its own
+memories, as `build` does.  Planted in pairs, two may vouch for each other.
 """
 
 from dataclasses import dataclass
