@@ -156,7 +156,7 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
         found = ", ".join(f"{t.fpr:.0%} {_value(t)}" for t in one.normals.thresholds)
         table.add_row(f"camera {one.camera}", f"{len(one.normals.scores)} normals; {found}")
     limits = manifest.photo_quality
-    stated = ", ".join(f"{one.reason} {_side(one)} {one.value:.3g}" for one in limits.limits)
+    stated = "; ".join(f"{one.reason}: {one.measure} {_side(one)} {one.value:.3g}" for one in limits.limits)
     table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
 
 
