@@ -53,7 +53,7 @@ def _blurred(image: Image.Image, sigma: float) -> Image.Image:
 
 
 def _darkened(image: Image.Image, factor: float) -> Image.Image:
-    return Image.fromarray((np.asarray(image) * factor).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.asarray(image).astype(np.float64) * factor).clip(0, 255).astype(np.uint8))
 
 
 def _hazy(image: Image.Image, share: float) -> Image.Image:
