@@ -12,8 +12,9 @@ from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16
 from resad.preparation import prepare
 from resad.result import Timings, assemble
+from resad.verdict import Rule
 
-_FPR: Final = 0.05
+_RULE: Final = Rule(fpr=0.05)
 _EVIDENCE: Final = 3
 _LIMITS: Final = PhotoLimits()
 
@@ -44,7 +45,7 @@ def score_offline(loaded: LoadedIndex, data: bytes) -> Offline:
     photo = prepare(data, manifest.config.preparation, _LIMITS)
     decoded = time.perf_counter()
     detection = loaded.detector.detect([photo])[0]
-    result = assemble(photo, detection, loaded, fpr=_FPR, evidence=_EVIDENCE, timings=Timings(0.0, 0.0))
+    result = assemble(photo, detection, loaded, rule=_RULE, evidence=_EVIDENCE, timings=Timings(0.0, 0.0))
     scored = time.perf_counter()
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     png = map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint)
@@ -56,7 +57,7 @@ def command_seconds(loaded: LoadedIndex, photos: Photos, out: Path) -> float:
     """Median per photograph of all that `resad-indexer score` does once its index is loaded."""
     seconds = []
     began = time.perf_counter()
-    for _ in score_photos(loaded, photos.paths, out, _LIMITS, fpr=_FPR, evidence=_EVIDENCE):
+    for _ in score_photos(loaded, photos.paths, out, _LIMITS, rule=_RULE, evidence=_EVIDENCE):
         ended = time.perf_counter()
         seconds.append(ended - began)
         began = ended

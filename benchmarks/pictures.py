@@ -29,6 +29,7 @@ from resad.photo import read_photo
 from resad.preparation import prepare
 from resad.rendering import map_scale
 from resad.result import Result, Timings, assemble
+from resad.verdict import Rule
 
 _PHOTOS: Final = ("IDRiD_02", "IDRiD_07", "IDRiD_14", "IDRiD_31", "IDRiD_48")
 _IN_README: Final = 2
@@ -108,7 +109,7 @@ def _show(loaded: LoadedIndex, data: Path, name: str) -> Shown:
     path = data / "test" / "lesion" / f"{name}.jpg"
     photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([photo])[0]
-    result = assemble(photo, detection, loaded, fpr=_RATE, evidence=0, timings=Timings(0.0, 0.0))
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=_RATE), evidence=0, timings=Timings(0.0, 0.0))
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     calibration = loaded.manifest.calibration
     bright = next(quantile.value for quantile in calibration.patches if quantile.at == _BRIGHT)
@@ -120,7 +121,7 @@ def _show(loaded: LoadedIndex, data: Path, name: str) -> Shown:
     picture = draw_panels(
         read_photo(path, PhotoLimits()).pixels,
         in_photo,
-        map_scale(calibration, _RATE),
+        map_scale(calibration, found),
         [finding.contour for finding in result.findings],
         any_lesion,
         title=f"{name}: image score {result.image_score:#.4g} ({', '.join(masks)} marked)",

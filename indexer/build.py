@@ -126,7 +126,8 @@ def build(
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (_mask(reference, order.config) for reference in references)
             patients = [reference.source.patient for reference in references]
-            left_out = leave_out(store, masks, patients, bank, order.config, advance)
+            cameras = [reference.source.camera for reference in references]
+            left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid)
@@ -253,6 +254,7 @@ def _records(
             patches=patches[number - 1],
             score=left_out.scores[number - 1],
             peak=left_out.peaks[number - 1],
+            quality=reference.quality,
             patient=patients[number - 1],
             eye=reference.source.eye,
             camera=reference.source.camera,

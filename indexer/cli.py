@@ -10,7 +10,19 @@ from typing import NoReturn
 
 import typer
 
-from indexer.commands import ablation, build, console, datasets, distill, draw, evaluate, score, versions
+from indexer.commands import (
+    ablation,
+    audit,
+    build,
+    calibrate,
+    console,
+    datasets,
+    distill,
+    draw,
+    evaluate,
+    score,
+    versions,
+)  # fmt: skip
 from resad.errors import ResadError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -22,6 +34,8 @@ def about() -> None:
 
 
 app.command("build")(build.build_command)
+app.command("calibrate")(calibrate.calibrate_command)
+app.command("audit")(audit.audit_command)
 app.command("list")(versions.list_command)
 app.command("inspect")(versions.inspect_command)
 app.command("verify")(versions.verify_command)

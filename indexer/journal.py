@@ -18,6 +18,7 @@ from resad.errors import SettingError
 from resad.field_of_view import FieldOfView
 from resad.manifest import PackageVersion
 from resad.preparation import Frame
+from resad.quality import QualityMeasures
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
@@ -44,6 +45,7 @@ class Stored:
     perceptual_hash: str
     frame: Frame
     field_of_view: FieldOfView
+    quality: QualityMeasures
     patches: int
     grid: tuple[int, int]
 

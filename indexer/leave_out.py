@@ -35,12 +35,14 @@ def leave_out(
     bank: MemoryBank,
     config: MethodConfig,
     on_photo: Callable[[int], None],
+    cameras: Sequence[str | None] = (),
 ) -> LeftOut:
     """Score each of the store's photographs against the others.
 
     Args:
         masks: bool (S, S), the field of view of each photo on its prepared square.
         patients: whose photo it is, where known; a patient's photographs are left out together.
+        cameras: with which it was taken, where known; each camera gets a calibration of its own.
     Raises:
         SettingError: nothing is left of the bank without some photo or patient.
     """
@@ -60,7 +62,8 @@ def leave_out(
         distances[rows[number] : rows[number + 1]] = detection.patch_distances
         radius = max(radius, _farthest(patches.features, detection.nearest, others))
         on_photo(1)
-    return LeftOut(tuple(scores), tuple(peaks), calibrate(scores, peaks, distances), radius)
+    calibration = calibrate(scores, peaks, distances, cameras=cameras)
+    return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
 
 
 def _check_enough(others: LeftOutBank, bank: MemoryBank, neighbors: int) -> None:

@@ -30,6 +30,7 @@ from resad.manifest import (
     write_records,
 )
 from resad.memory_bank import MemoryBank
+from resad.quality import quality_limits
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -107,6 +108,7 @@ def _manifest(
         counts=counts,
         calibration=built.left_out.calibration,
         quality=quality,
+        photo_quality=quality_limits([record.quality for record in built.records]),
         probe_score=probe_score,
         packages=runtime.packages(),
         files=files,

@@ -7,6 +7,7 @@ from indexer.look_alikes import perceptual_hash
 from indexer.photos import ReferencePhoto
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
+from resad.quality import QualityMeasures, measure_quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,17 @@ class Reference:
     perceptual_hash: str
     frame: Frame
     field_of_view: FieldOfView
+    quality: QualityMeasures
 
 
 def without_pixels(taken: Taken) -> Reference:
     """`taken`, less its pixels."""
     photo = taken.photo
     return Reference(
-        taken.source, photo.content_hash, perceptual_hash(photo.pixels), photo.frame, photo.field_of_view
+        source=taken.source,
+        content_sha256=photo.content_hash,
+        perceptual_hash=perceptual_hash(photo.pixels),
+        frame=photo.frame,
+        field_of_view=photo.field_of_view,
+        quality=measure_quality(photo),
     )

@@ -17,8 +17,10 @@ from resad.manifest import Manifest
 from resad.map_files import map_png16
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
+from resad.quality import demand, judge
 from resad.rendering import overlay_picture
 from resad.result import Result, Timings, assemble, result_json
+from resad.verdict import Rule
 
 _JSON: Final = ".json"
 _MAP: Final = "_map.png"
@@ -45,11 +47,19 @@ class Failed:
 
 
 def score_photos(
-    loaded: LoadedIndex, sources: Sequence[Path], out: Path, limits: PhotoLimits, *, fpr: float, evidence: int
+    loaded: LoadedIndex,
+    sources: Sequence[Path],
+    out: Path,
+    limits: PhotoLimits,
+    *,
+    rule: Rule,
+    evidence: int,
+    require_quality: bool = False,
 ) -> Iterator[Scored | Failed]:
     """Score each photograph (folders and CSVs are listed) and write its files into `out`.
 
-    Files are named after the photographs; where two have one name, later ones get a number.
+    Files are named after the photographs; where two have one name, later ones get a number.  With
+    `require_quality`, a photograph below the index's limits of quality fails.
 
     Raises:
         SettingError: nothing to score, or a file to be written is a photograph to be scored.
@@ -62,13 +72,16 @@ def score_photos(
         began = time.perf_counter()
         try:
             photo = prepare(path, loaded.manifest.config.preparation, limits)
+            quality = judge(photo, loaded.manifest.photo_quality)
+            if require_quality:
+                demand(quality)
             decoded = time.perf_counter()
             detection = loaded.detector.detect([photo])[0]
         except PhotoError as error:
             yield Failed(path, str(error))
             continue
         timings = Timings(1e3 * (decoded - began), 1e3 * (time.perf_counter() - began))
-        result = assemble(photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings)
+        result = assemble(photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality)
         _write(path, out / stem, photo, detection, result, loaded.manifest, limits)
         yield Scored(path, stem, result)
 

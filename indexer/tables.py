@@ -1,15 +1,23 @@
 """What the command line prints."""
 
 from pathlib import Path
+from statistics import median
+from typing import Final
 
+from rich.markup import escape
 from rich.table import Table
 
+from indexer.audit import Audit
 from indexer.build import BuildReport
+from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from indexer.scoring import Scored
-from resad.calibration import Threshold
+from resad.calibration import Calibration, Threshold
 from resad.manifest import Manifest
+from resad.quality import FEWEST, QualityLimit
+
+_WORDS: Final = ("photo", "quality", "file")
 
 
 def four_digits(value: float) -> str:
@@ -57,6 +65,39 @@ def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
     return table
 
 
+def calibration_table(report: CalibrationReport) -> Table:
+    """The thresholds before and after."""
+    before, after = report.before.calibration, report.after.calibration
+    table = Table(title=f"{report.after.name} {report.after.version}", title_justify="left")
+    for heading in ("", "before", "after"):
+        table.add_column(heading, overflow="fold")
+    table.add_row("version", report.before.version, report.after.version)
+    table.add_row("normals", str(len(before.scores)), str(len(after.scores)))
+    table.add_row("  scored", _how(before), _how(after))
+    table.add_row("median score", *(four_digits(median(one.scores)) for one in (before, after)))
+    for old, new in zip(before.thresholds, after.thresholds, strict=True):
+        table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
+        table.add_row("  its rate, 95 %", _rate(old), _rate(new))
+    table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
+    table.add_row("cameras", _cameras(before), _cameras(after))
+    return table
+
+
+def audit_table(found: Audit, count: int) -> Table:
+    """The first `count` reference photographs."""
+    table = Table(
+        title=f"{found.name} {found.version}: {len(found.photos)} reference photographs, highest score first",
+        title_justify="left",
+    )
+    for heading in ("rank", "photo", "score", "p", "spreads", "quality", "file"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in _WORDS else "right")
+    for one in found.photos[:count]:
+        numbers = (four_digits(one.score), f"{one.p:.4f}", f"{one.spreads:+.1f}")
+        name = Path(one.place).name if one.place else "-"
+        table.add_row(str(one.rank), one.id, *numbers, ", ".join(one.reasons) or "-", escape(name))
+    return table
+
+
 def score_table(scored: list[Scored], *, title: str) -> Table:
     """One line per photograph."""
     table = Table(title=title, title_justify="left")
@@ -97,9 +138,45 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
         f"{four_digits(quality.covering_radius)} (greedy: {four_digits(quality.projected_radius)} "
         f"in {quality.projected_dimension} dimensions)",
     )
-    for threshold in manifest.calibration.thresholds:
+    calibration = manifest.calibration
+    table.add_row("calibrated on", _calibrated_on(calibration))
+    for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
+    for one in calibration.cameras:
+        found = ", ".join(f"{t.fpr:.0%} {_value(t)}" for t in one.normals.thresholds)
+        table.add_row(f"camera {one.camera}", f"{len(one.normals.scores)} normals; {found}")
+    limits = manifest.photo_quality
+    stated = "; ".join(f"{one.reason}: {one.measure} {_side(one)} {one.value:.3g}" for one in limits.limits)
+    table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
+
+
+def _calibrated_on(calibration: Calibration) -> str:
+    return f"{len(calibration.scores)} normals, {_how(calibration)}"
+
+
+def _how(calibration: Calibration) -> str:
+    return "each left out" if calibration.source == "left-out" else "not in the bank"
+
+
+def _cameras(calibration: Calibration) -> str:
+    return ", ".join(f"{one.camera} ({len(one.normals.scores)})" for one in calibration.cameras) or "-"
 
 
 def _threshold(threshold: Threshold) -> str:
-    return f"none: {threshold.reason}" if threshold.value is None else four_digits(threshold.value)
+    if threshold.value is None or threshold.interval is None:
+        return f"none: {threshold.reason}"
+    return f"{four_digits(threshold.value)} (rate {_rate(threshold)}; needs {threshold.needed} normals)"
+
+
+def _rate(threshold: Threshold) -> str:
+    if threshold.interval is None:
+        return f"needs {threshold.needed} normals"
+    return f"{threshold.interval.low:.1%} to {threshold.interval.high:.1%}"
+
+
+def _value(threshold: Threshold) -> str:
+    return "-" if threshold.value is None else four_digits(threshold.value)
+
+
+def _side(limit: QualityLimit) -> str:
+    return "below" if limit.below else "above"

@@ -111,7 +111,12 @@ class Work:
     def _keep(self, reference: Reference, patches: PatchFeatures) -> None:
         self.store.append(patches)
         stored = Stored(
-            reference.perceptual_hash, reference.frame, reference.field_of_view, len(patches.cells), patches.grid
+            perceptual_hash=reference.perceptual_hash,
+            frame=reference.frame,
+            field_of_view=reference.field_of_view,
+            quality=reference.quality,
+            patches=len(patches.cells),
+            grid=patches.grid,
         )
         self._write(Line(reference.content_sha256, stored=stored))
         self.references.append(reference)
@@ -138,7 +143,7 @@ class Work:
         if line.stored is not None and line.sha256 is not None:
             one = line.stored
             self.references.append(
-                Reference(source, line.sha256, one.perceptual_hash, one.frame, one.field_of_view)
+                Reference(source, line.sha256, one.perceptual_hash, one.frame, one.field_of_view, one.quality)
             )
         elif line.skipped is not None:
             self.left_aside.append(Skipped(source.path, line.skipped))

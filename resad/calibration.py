@@ -1,19 +1,22 @@
-"""What a score means: left-out normals -> p-values, thresholds and the absolute scale of maps.
+"""What a score means: normals' scores -> p-values, thresholds and the absolute scale of maps.
 
-Every reference photo is scored against the memory bank without its own memories (or its patient's), and a new
-photo's p is its rank among the n of them: (1 + #{normals >= s}) / (n + 1).  Were new photos searched in such a
-reduced bank, too, p <= a would come at a rate of at most a whatever the scores' distribution (conformal
-prediction; Vovk, Gammerman & Shafer 2005).  They are searched in the whole bank, one photo richer, so that normal
-ones score a little lower and p errs upwards: on the safe side for false alarms, the more so the fewer the photos.
+A photo's p is its rank among n normals: (1 + #{normals >= s}) / (n + 1).  Where the normals were scored just as
+new photos are, p <= a comes at a rate of at most a whatever the scores' distribution (conformal prediction; Vovk,
+Gammerman & Shafer 2005): so with normals that are not in the memory bank (`source` "separate").  Reference photos
+are scored against the bank without their own memories, or their patient's ("left-out"); new photos are searched
+in the whole bank, one photo richer, score a little lower, and p errs upwards: on the safe side for false alarms,
+the more so the fewer the photos (measured in benchmarks/RESULTS.md).
 """
 
 import math
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.special import betaincinv
 
 RATES: Final = (0.01, 0.05, 0.10)
 """False-positive rates for which thresholds are stated."""
@@ -21,14 +24,33 @@ QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999,
 _HEADROOM: Final = 2.0
 """The scale of encoded maps ends at this multiple of the highest normal patch: lesions seldom lie beyond it."""
 _FAINT: Final = 0.75
+_TAIL: Final = 0.025
+
+Source = Literal["left-out", "separate"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 %, both ends included."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A photo is abnormal at rate `fpr` when its score is above `value`; no value, a reason instead."""
+    """A photo is abnormal at rate `fpr` when its score is above `value`; no value, a reason instead.
 
-    fpr: Annotated[float, Field(gt=0, lt=1)]
+    needed: the fewest normals that support `fpr`.  normals: how many there are.
+    interval: Clopper-Pearson, of the rate at which normals like these come out above `value`.  Photographs of one
+    patient count singly, so that it is too narrow where patients gave several.
+    """
+
+    fpr: Annotated[float, Field(gt=0, le=1)]
     value: float | None
+    needed: int
+    normals: int
+    interval: Interval | None = None
     reason: str | None = None
 
 
@@ -41,17 +63,40 @@ class Quantile:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The left-out normals.
-
-    scores, peaks: per reference photo the image score and the maximum of the map, ascending, feature units.
-    patches: quantiles of all their patch distances.
-    """
+class Normals:
+    """scores, peaks: per photo the image score and the maximum of the map, ascending, feature units."""
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     thresholds: tuple[Threshold, ...]
+
+    def p_value(self, score: float) -> float:
+        """p of an image score, in (0, 1]."""
+        return p_value(score, self.scores)
+
+    def peak_p_value(self, peak: float) -> float:
+        """p of a finding's peak among the normals' own maxima, in (0, 1]."""
+        return p_value(peak, self.peaks)
+
+
+@dataclass(frozen=True)
+class CameraNormals:
+    """The normals of one camera, as the CSV file names it."""
+
+    camera: str
+    normals: Normals
+
+
+@dataclass(frozen=True)
+class Calibration(Normals):
+    """All normals, and each camera's.
+
+    patches: quantiles of all their patch distances.  source: how they were scored (see above).
+    """
+
     patches: tuple[Quantile, ...]
+    cameras: tuple[CameraNormals, ...] = ()
+    source: Source = "left-out"
 
     @property
     def full_scale(self) -> float:
@@ -67,24 +112,34 @@ class Calibration:
         low = next(quantile.value for quantile in self.patches if quantile.at == _FAINT)
         return low, self.patches[-1].value
 
-    def p_value(self, score: float) -> float:
-        """p of an image score, in (0, 1]."""
-        return p_value(score, self.scores)
 
-    def peak_p_value(self, peak: float) -> float:
-        """p of a finding's peak among the normals' own maxima, in (0, 1]."""
-        return p_value(peak, self.peaks)
+def calibrate(
+    scores: Sequence[float],
+    peaks: Sequence[float],
+    distances: NDArray[np.float32],
+    *,
+    cameras: Sequence[str | None] = (),
+    source: Source = "left-out",
+) -> Calibration:
+    """From the normals' scores, their maps' maxima, and all their patch distances (any shape).
 
-
-def calibrate(scores: list[float], peaks: list[float], distances: NDArray[np.float32]) -> Calibration:
-    """From the left-out normals' scores, their maps' maxima, and all their patch distances (any shape)."""
-    ordered = tuple(sorted(scores))
+    Args:
+        cameras: per normal, where known; none at all is the same as none known.
+    """
+    everything = _normals(scores, peaks)
     values = np.quantile(distances, QUANTILES, method="linear")
+    owners = list(cameras) or [None] * len(scores)
+    groups = []
+    for camera in sorted({camera for camera in owners if camera}):
+        rows = [row for row, owner in enumerate(owners) if owner == camera]
+        groups.append(CameraNormals(camera, _normals([scores[r] for r in rows], [peaks[r] for r in rows])))
     return Calibration(
-        scores=ordered,
-        peaks=tuple(sorted(peaks)),
-        thresholds=tuple(threshold(ordered, rate) for rate in RATES),
+        scores=everything.scores,
+        peaks=everything.peaks,
+        thresholds=everything.thresholds,
         patches=tuple(Quantile(at, float(value)) for at, value in zip(QUANTILES, values, strict=True)),
+        cameras=tuple(groups),
+        source=source,
     )
 
 
@@ -94,12 +149,46 @@ def p_value(score: float, normals: tuple[float, ...]) -> float:
     return (1 + at_least) / (len(normals) + 1)
 
 
+def normals_needed(fpr: float) -> int:
+    """The fewest normals with which p can come down to `fpr`."""
+    return math.ceil(1 / fpr - 1e-9) - 1
+
+
 def threshold(normals: tuple[float, ...], fpr: float) -> Threshold:
     """The value above which, and only above which, p <= fpr; null where n normals cannot support the rate."""
-    n = len(normals)
+    n, needed = len(normals), normals_needed(fpr)
     # Rounded down with a hair of tolerance: 0.05 * 20 is 1, not 0.9999....
     allowed = min(math.floor(fpr * (n + 1) + 1e-9), n)
     if allowed < 1:
-        needed = math.ceil(1 / fpr - 1e-9) - 1
-        return Threshold(fpr, None, f"a rate of {fpr:g} needs {needed} normal photographs, the index has {n}")
-    return Threshold(fpr, normals[n - allowed])
+        reason = f"a rate of {fpr:g} needs {needed} normal photographs, the index has {n}"
+        return Threshold(fpr, None, needed, n, reason=reason)
+    value = normals[n - allowed]
+    return Threshold(fpr, value, needed, n, interval=_interval(normals, value))
+
+
+def rate_at(normals: tuple[float, ...], value: float) -> Threshold:
+    """A threshold that was given, and the lowest rate that the normals support for it: p of what is above it."""
+    above = _above(normals, value)
+    fpr = (1 + above) / (len(normals) + 1)
+    return Threshold(fpr, value, normals_needed(fpr), len(normals), interval=_interval(normals, value))
+
+
+def _normals(scores: Sequence[float], peaks: Sequence[float]) -> Normals:
+    ordered = tuple(sorted(scores))
+    return Normals(ordered, tuple(sorted(peaks)), tuple(threshold(ordered, rate) for rate in RATES))
+
+
+def _above(normals: tuple[float, ...], value: float) -> int:
+    return len(normals) - int(np.searchsorted(normals, value, side="right"))
+
+
+def _interval(normals: tuple[float, ...], value: float) -> Interval:
+    """Clopper-Pearson of the share above `value`.
+
+    It holds although `value` is one of the scores: with m of n above, the rate beyond an order statistic follows
+    Beta(m + 1, n - m), whose upper quantile is the interval's high end and whose lower one is above its low end.
+    """
+    m, n = _above(normals, value), len(normals)
+    low = float(betaincinv(m, n - m + 1, _TAIL)) if m else 0.0
+    high = float(betaincinv(m + 1, n - m, 1 - _TAIL)) if m < n else 1.0
+    return Interval(low, high)

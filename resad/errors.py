@@ -5,7 +5,8 @@
     │   ├── PhotoUnreadable     not an image, or a damaged one
     │   ├── PhotoTooLarge       more bytes or pixels than allowed
     │   ├── PhotoUnsupported    an image, but of a type that is not taken
-    │   └── NotAFundusPhoto     an image, but not one of a retina
+    │   ├── NotAFundusPhoto     an image, but not one of a retina
+    │   └── PhotoPoor           below the index's limits of quality, where these are binding
     ├── ArtifactError       the operator's fault: an index or weights that do not fit (no start, exit 2)
     │   ├── IndexInvalid        damaged, incomplete, of another format or fingerprint
     │   ├── WeightsUnavailable  not here and not to be had
@@ -39,6 +40,10 @@ class PhotoUnsupported(PhotoError):
 
 class NotAFundusPhoto(PhotoError):
     """An image, but not one of a retina."""
+
+
+class PhotoPoor(PhotoError):
+    """A photograph below the index's limits of quality, where these are binding."""
 
 
 class ArtifactError(ResadError):

@@ -110,13 +110,14 @@ def writing(root: Path, name: str) -> Iterator[Path]:
 
 
 def publish(
-    staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ...]], Manifest]
+    staging: Path, index: Path, describe: Callable[[tuple[FileRecord, ...]], Manifest], *, live: bool = True
 ) -> tuple[Path, Manifest]:
-    """Turn the files in `staging` into the live version of `index` (ROOT/NAME), or, on any error, into nothing.
+    """Turn the files in `staging` into a version of `index` (ROOT/NAME), or, on any error, into nothing.
 
     Args:
         staging: a folder on the same disk; it is moved.
         describe: makes the manifest, given the files' sizes and hashes.
+        live: make it the live version, too.
     Returns:
         the version's folder and its manifest.
     """
@@ -131,7 +132,8 @@ def publish(
     try:
         staging.rename(place)
         _sync(index)
-        activate(index, manifest.version)
+        if live:
+            activate(index, manifest.version)
     except BaseException:
         if live_version(index) != manifest.version:
             shutil.rmtree(place, ignore_errors=True)

@@ -10,6 +10,7 @@ from resad.calibration import Calibration
 from resad.config import MethodConfig, first_fault
 from resad.errors import IndexInvalid
 from resad.field_of_view import FieldOfView
+from resad.quality import QualityLimits, QualityMeasures
 
 FORMAT: Final = 1
 """Raised when an older reader would misread the files."""
@@ -93,6 +94,7 @@ class Manifest:
     counts: Counts
     calibration: Calibration
     quality: Quality
+    photo_quality: QualityLimits
     probe_score: float
     packages: tuple[PackageVersion, ...]
     files: tuple[FileRecord, ...]
@@ -116,6 +118,7 @@ class ReferenceRecord:
     patches: int
     score: float
     peak: float
+    quality: QualityMeasures
     patient: str | None = None
     eye: str | None = None
     camera: str | None = None

@@ -4,16 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resad.calibration import Calibration, threshold
+from resad.calibration import Calibration
 from resad.map_colors import MapScale
 from resad.overlay import draw_overlay
 from resad.result import Result
 
 
-def map_scale(calibration: Calibration, fpr: float) -> MapScale:
-    """The scale of an index's pictures; its threshold is the level of findings at the rate `fpr`."""
+def map_scale(calibration: Calibration, level: float | None) -> MapScale:
+    """The scale of an index's pictures; its threshold is the level of findings, if there is one."""
     low, high = calibration.shown
-    return MapScale(low, threshold(calibration.peaks, fpr).value, high)
+    return MapScale(low, level, high)
 
 
 def overlay_picture(
@@ -28,7 +28,7 @@ def overlay_picture(
     return draw_overlay(
         pixels,
         anomaly_map,
-        map_scale(calibration, result.fpr),
+        map_scale(calibration, result.normals.finding_level),
         [finding.contour for finding in result.findings],
         title=f"image score {result.image_score:#.4g}",
     )

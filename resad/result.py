@@ -6,12 +6,14 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from resad.calibration import threshold
+from resad.calibration import Interval
 from resad.detector import Detection
 from resad.findings import Region, find_regions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.preparation import PreparedPhoto
+from resad.quality import PhotoQuality, judge
+from resad.verdict import Rule, Standard, standard
 
 INTENDED_USE: Final = "Research use only. Not for diagnosis."
 
@@ -46,11 +48,19 @@ class PhotoReference:
 
 
 @dataclass(frozen=True)
-class PhotoQuality:
-    """Whether the score can be trusted; reasons are codes."""
+class NormalsReference:
+    """The normal photographs that the photo was compared with.
 
-    acceptable: bool
-    reasons: tuple[str, ...]
+    camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
+    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
+    reason: why they are not those of the camera that was named.
+    """
+
+    camera: str | None
+    photos: int
+    rate: Interval | None
+    finding_level: float | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ class Timings:
 class Result:
     """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
 
+    fpr: the rate that was asked for; where a threshold was, the lowest one that the normals support for it.
     map: the map as a data URL, where it was asked for in the answer.
     """
 
@@ -106,6 +117,7 @@ class Result:
     threshold: float | None
     abnormal: bool | None
     reason: str | None
+    normals: NormalsReference
     index: IndexReference
     photo: PhotoReference
     quality: PhotoQuality
@@ -128,34 +140,36 @@ def assemble(
     detection: Detection,
     loaded: LoadedIndex,
     *,
-    fpr: float,
+    rule: Rule,
     evidence: int,
     timings: Timings,
+    quality: PhotoQuality | None = None,
     request_id: str | None = None,
     map_url: str | None = None,
 ) -> Result:
-    """A detection read against the index's calibration at the false-positive rate `fpr`, in (0, 1).
+    """A detection read against the index's calibration as `rule` asks.
 
     Args:
         evidence: neighbors listed per finding, at least 0.
+        quality: where the photo was judged before.
     """
-    calibration = loaded.manifest.calibration
-    limit = threshold(calibration.scores, fpr)
-    level = threshold(calibration.peaks, fpr).value
-    regions = () if level is None else find_regions(detection.anomaly_map, detection.scored, photo.frame, level)
-    known = limit.value is not None
+    by = standard(loaded.manifest.calibration, rule)
+    limit = by.limit.value
+    frame, dense = photo.frame, detection.anomaly_map
+    regions = () if by.level is None else find_regions(dense, detection.scored, frame, by.level)
     return Result(
         request_id=request_id,
         image_score=detection.image_score,
-        p_value=calibration.p_value(detection.image_score) if known else None,
-        fpr=fpr,
-        threshold=limit.value,
-        abnormal=detection.image_score > limit.value if limit.value is not None else None,
-        reason=limit.reason,
+        p_value=by.normals.p_value(detection.image_score) if limit is not None else None,
+        fpr=by.limit.fpr,
+        threshold=limit,
+        abnormal=detection.image_score > limit if limit is not None else None,
+        reason=by.limit.reason,
+        normals=_normals_reference(by),
         index=index_reference(loaded.manifest),
         photo=_photo_reference(photo),
-        quality=_quality(photo),
-        findings=_findings(regions, detection, loaded, evidence),
+        quality=quality or judge(photo, loaded.manifest.photo_quality),
+        findings=_findings(regions, detection, loaded, by, evidence),
         map=map_url,
         timings_ms=timings,
     )
@@ -172,6 +186,10 @@ def index_reference(manifest: Manifest) -> IndexReference:
     )
 
 
+def _normals_reference(by: Standard) -> NormalsReference:
+    return NormalsReference(by.camera, len(by.normals.scores), by.limit.interval, by.level, by.reason)
+
+
 def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
     disc = photo.field_of_view
     return PhotoReference(
@@ -181,13 +199,8 @@ def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
     )
 
 
-def _quality(photo: PreparedPhoto) -> PhotoQuality:
-    reasons = () if photo.field_of_view.found else ("no-field-of-view",)
-    return PhotoQuality(not reasons, reasons)
-
-
 def _findings(
-    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, evidence: int
+    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, by: Standard, evidence: int
 ) -> tuple[Finding, ...]:
     """Regions with their p-values and the healthy patches nearest to their peaks."""
     near = _evidence(regions, detection, loaded, evidence)
@@ -195,7 +208,7 @@ def _findings(
         Finding(
             rank=rank,
             peak=region.peak,
-            p_value=loaded.manifest.calibration.peak_p_value(region.peak),
+            p_value=by.normals.peak_p_value(region.peak),
             x=region.x,
             y=region.y,
             box=region.box,

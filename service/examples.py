@@ -4,12 +4,14 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from resad.calibration import Interval
+from resad.quality import PhotoQuality, QualityMeasures
 from resad.result import (
     Disc,
     Evidence,
     Finding,
     IndexReference,
-    PhotoQuality,
+    NormalsReference,
     PhotoReference,
     Result,
     Timings,
@@ -32,6 +34,7 @@ def result() -> Result:
         threshold=0.5533,
         abnormal=True,
         reason=None,
+        normals=NormalsReference(None, 134, Interval(0.0166, 0.0949), 0.5719, None),
         index=IndexReference(
             name="idrid",
             version="20261122T101500Z-3f9c",
@@ -40,7 +43,7 @@ def result() -> Result:
             weights="sha256:" + "9a" * 32,
         ),
         photo=PhotoReference(4288, 2848, Disc(2140.5, 1424.0, 1710.2)),
-        quality=PhotoQuality(acceptable=True, reasons=()),
+        quality=PhotoQuality(True, (), QualityMeasures(71.4, 0.812, 0.0198, 0.922, 0.0)),
         findings=(
             Finding(
                 rank=1,

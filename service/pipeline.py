@@ -14,7 +14,9 @@ from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
 from resad.preparation import PreparedPhoto, prepare
+from resad.quality import demand, judge
 from resad.result import Result, Timings, assemble
+from resad.verdict import Rule
 from service.admission import Admission
 from service.maps import MapType, data_url, encoded_map, encoded_overlay
 from service.metrics import Metrics
@@ -83,7 +85,7 @@ class Pipeline:
         """The answer of `POST /v1/anomaly-map`; raises as `score` does for a photograph that came alone."""
 
         async def drawn() -> bytes:
-            scored = await self._scored(data, loaded, asked.fpr, 0, None)
+            scored = await self._scored(data, loaded, asked.rule, 0, None)
             if asked.style == "overlay":
                 return await self._overlay(data, scored, loaded, asked.size)
             return await self._map(kind, scored, loaded, asked.size)
@@ -123,7 +125,9 @@ class Pipeline:
 
     async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, request_id: str) -> Result:
         began = time.perf_counter()
-        scored = await self._scored(data, loaded, asked.fpr, asked.evidence, request_id)
+        scored = await self._scored(
+            data, loaded, asked.rule, asked.evidence, request_id, require_quality=asked.quality == "require"
+        )
         match asked.map:
             case "none":
                 url = None
@@ -135,19 +139,30 @@ class Pipeline:
         return replace(scored.result, map=url, timings_ms=timings)
 
     async def _scored(
-        self, data: bytes, loaded: LoadedIndex, fpr: float, evidence: int, request_id: str | None
+        self,
+        data: bytes,
+        loaded: LoadedIndex,
+        rule: Rule,
+        evidence: int,
+        request_id: str | None,
+        *,
+        require_quality: bool = False,
     ) -> Scored:
-        preparation = loaded.manifest.config.preparation
+        manifest = loaded.manifest
         began = time.perf_counter()
-        photo = await self._pooled("decode", lambda: prepare(data, preparation, self.limits))
+        photo = await self._pooled("decode", lambda: prepare(data, manifest.config.preparation, self.limits))
+        quality = await self._pooled("judge", lambda: judge(photo, manifest.photo_quality))
+        if require_quality:
+            demand(quality)
         decoded = time.perf_counter()
         timings = Timings(1e3 * (decoded - began), 0.0)
 
         def finish(detection: Detection) -> Scored:
             # On the worker's thread, because evidence is searched for in the memory bank.
             result = assemble(
-                photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings, request_id=request_id
-            )
+                photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
+                request_id=request_id,
+            )  # fmt: skip
             return Scored(photo, detection, result)
 
         scored = await _ended(self.worker.detect(loaded.detector, photo, finish))

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as model
 from starlette.responses import Response
 
-from resad.errors import NotAFundusPhoto, PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
+from resad.errors import NotAFundusPhoto, PhotoError, PhotoPoor, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
 
 _log: Final = logging.getLogger(__name__)
 
@@ -55,6 +55,10 @@ UPLOAD_TOO_LARGE: Final = Kind("upload-too-large", "Upload too large", 413, "120
 UNSUPPORTED: Final = Kind("photo-unsupported", "Type not taken", 415, "the file is GIF; JPEG, PNG, TIFF are taken")
 PHOTO_UNREADABLE: Final = Kind("photo-unreadable", "Photograph unreadable", 422, "not an image, or a damaged one")
 NOT_FUNDUS: Final = Kind("not-a-fundus-photo", "Not a fundus photograph", 422, "no field of view is left")
+POOR_QUALITY: Final = Kind(
+    "photo-quality", "Photograph of insufficient quality", 422,
+    "the photograph's quality does not suffice: blurred, too-dark",
+)  # fmt: skip
 INVALID_REQUEST: Final = Kind("invalid-request", "Invalid request", 422, "fpr: input should be less than 1")
 INDEX_NOT_NAMED: Final = Kind("index-not-named", "Index not named", 422, "several are served: add index=NAME")
 BUSY: Final = Kind("busy", "Too many photographs waiting", 429, "64 are waiting, the limit is 64; retry in 9 s")
@@ -71,6 +75,7 @@ _OF_ERRORS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
     (PhotoTooLarge, PHOTO_TOO_LARGE),
     (PhotoUnsupported, UNSUPPORTED),
     (NotAFundusPhoto, NOT_FUNDUS),
+    (PhotoPoor, POOR_QUALITY),
     (PhotoUnreadable, PHOTO_UNREADABLE),
 )
 _PROBLEM: Final = TypeAdapter(Problem)

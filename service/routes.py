@@ -65,7 +65,7 @@ Id = Annotated[str, Depends(request_id)]
         200: {
             "description": "One result for a photograph as the body; a list, in order, for a multipart.",
         },
-        **documented(_UPLOAD),
+        **documented((*_UPLOAD, problems.POOR_QUALITY)),
     },
     openapi_extra={"requestBody": {"required": True, "content": {**_ONE_PHOTO, MULTIPART: _SEVERAL}}},
 )

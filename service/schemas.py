@@ -1,12 +1,13 @@
 """What calls take and give, beside `resad.result.Result`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resad.manifest import Manifest
 from resad.result import Result
+from resad.verdict import Rule
 from service.problems import Problem
 
 
@@ -19,16 +20,45 @@ class _Asked(BaseModel):
     ] = None
     # From 1e-6: no index has the million photographs that a smaller rate needs.
     fpr: Annotated[
-        float, Field(ge=1e-6, lt=1, description="False-positive rate of the verdict and of findings.")
-    ] = 0.05
+        float | None,
+        Field(ge=1e-6, lt=1, description="False-positive rate of the verdict and of findings; 0.05 unless given."),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0, allow_inf_nan=False, description="Image score above which a photo is abnormal; excludes `fpr`."
+        ),
+    ] = None
+    camera: Annotated[
+        str | None,
+        Field(max_length=200, description="Compare with the normals of this camera, where the index has enough."),
+    ] = None
     size: Annotated[
         int | None,
         Field(ge=16, le=65_536, description="Longer side of a map, px, if shorter than the photo's."),
     ] = None
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.fpr is not None and self.threshold is not None:
+            raise ValueError("fpr and threshold exclude each other: give one of them")
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """How the photograph is judged."""
+        return Rule(self.fpr, self.threshold, self.camera)
+
 
 class ScoreQuery(_Asked):
     """Query of `POST /v1/score`."""
+
+    quality: Annotated[
+        Literal["report", "require"],
+        Field(
+            description="`require` refuses a photo below the index's limits of quality: 422, naming the reasons."
+        ),
+    ] = "report"
 
     map: Annotated[
         Literal["none", "png", "overlay"],

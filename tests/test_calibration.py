@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
-from resad.calibration import calibrate, p_value, threshold
+from resad.calibration import calibrate, p_value, rate_at, threshold
 
 scores = st.lists(st.floats(0, 10), min_size=1, max_size=60).map(lambda values: tuple(sorted(values)))
 rates = st.floats(0.005, 0.9)
@@ -66,3 +67,60 @@ def test_the_scale_of_maps_covers_the_normals() -> None:
     assert calibration.p_value(2.5) == 0.5
     assert calibration.peak_p_value(2.5) == 1
     assert [limit.value for limit in calibration.thresholds] == [None, None, None]
+    assert [limit.needed for limit in calibration.thresholds] == [99, 19, 9]
+
+
+@given(scores.filter(lambda normals: len(normals) > 1), st.floats(0, 11))
+def test_a_given_threshold_gets_the_lowest_rate_that_calls_as_much(
+    normals: tuple[float, ...], value: float
+) -> None:
+    given_one = rate_at(normals, value)
+    above = [score for score in (*normals, 12.0) if score > value]
+    assert given_one.fpr == max(p_value(score, normals) for score in above)
+    assert given_one.value == value
+    assert given_one.interval is not None
+    share = (len(above) - 1) / len(normals)
+    assert given_one.interval.low <= share <= given_one.interval.high
+
+
+@pytest.mark.parametrize(("n", "fpr"), [(19, 0.05), (36, 0.1), (134, 0.05), (99, 0.01)])
+def test_the_interval_holds_the_true_rate_though_the_threshold_is_one_of_the_scores(n: int, fpr: float) -> None:
+    rng = np.random.default_rng(2)
+    trials = 2000
+    held = []
+    for _ in range(trials):
+        limit = threshold(tuple(np.sort(rng.uniform(size=n)).tolist()), fpr)
+        assert limit.value is not None
+        assert limit.interval is not None
+        true_rate = 1 - limit.value  # of a uniform score
+        held.append(limit.interval.low <= true_rate <= limit.interval.high)
+    assert np.mean(held) >= 0.95 - 4 * (0.95 * 0.05 / trials) ** 0.5
+
+
+def test_the_interval_is_clopper_pearsons() -> None:
+    # At both ends the tail of the binomial that has the observed count in it is 2.5 %.
+    normals = tuple(float(score) for score in range(40))
+    limit = threshold(normals, 0.1)
+    assert limit.value == 36.0  # 4 of 41 allowed: the new photo and 3 above
+    assert limit.interval is not None
+    assert binom.cdf(3, 40, limit.interval.high) == pytest.approx(0.025)
+    assert binom.sf(2, 40, limit.interval.low) == pytest.approx(0.025)
+
+
+def test_the_interval_is_open_to_the_end_where_none_or_all_are_above() -> None:
+    none, everyone = (rate_at((1.0, 2.0, 3.0), value).interval for value in (5.0, 0.5))
+    assert none is not None
+    assert everyone is not None
+    assert (none.low, everyone.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 3)) == pytest.approx(1 - everyone.low)
+
+
+def test_each_camera_is_calibrated_on_its_own() -> None:
+    cameras = ["a", "b", None, "b", "a", "b"]
+    numbers = [1.0, 20.0, 300.0, 40.0, 5.0, 60.0]
+    whole = calibrate(numbers, numbers, np.ones(3, np.float32), cameras=cameras, source="separate")
+    assert whole.scores == tuple(sorted(numbers))
+    assert whole.source == "separate"
+    assert {one.camera: one.normals.scores for one in whole.cameras} == {"a": (1.0, 5.0), "b": (20.0, 40.0, 60.0)}
+    alone = calibrate([20.0, 40.0, 60.0], [20.0, 40.0, 60.0], np.ones(1, np.float32))
+    assert whole.cameras[1].normals.thresholds == alone.thresholds

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from indexer import cli
 from indexer.datasets.mvtec import read_mvtec
@@ -98,8 +99,8 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     assert "Research use only" in outcome.out
     result = scored(tmp_path, "drawn_0000")
     assert list(result) == [
-        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "index", "photo",
-        "quality", "findings", "map", "timings_ms", "intended_use",
+        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals", "index",
+        "photo", "quality", "findings", "map", "timings_ms", "intended_use",
     ]  # fmt: skip
     score, threshold = result["image_score"], result["threshold"]
     assert isinstance(score, float)
@@ -373,3 +374,48 @@ def test_patients_are_numbers_unless_names_are_kept(run: Run, drawn: Path, tmp_p
         records = (index.resolve(tmp_path / "root/eyes") / "photos.jsonl").read_text().splitlines()
         patients = [json.loads(line)["patient"] for line in records]
         assert patients == (["Doe^Jane"] * 2 + ["Roe"] * 6 if extra else ["p-00001"] * 2 + ["p-00002"] * 6)
+
+
+def test_score_takes_a_threshold_or_a_rate(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    photo = drawn / "test/lesion/drawn_0000.jpg"
+    both = run("score", small_index, photo, "--out", tmp_path, "--fpr", "0.5", "--threshold", "2")
+    assert both.code == 2
+    assert "exclude each other" in both.err
+    assert not any(tmp_path.iterdir())
+    outcome = run("score", small_index, photo, "--out", tmp_path, "--threshold", "1e6", "--camera", "Kowa")
+    assert outcome.code == 0
+    assert "--camera Kowa: no normal photographs of this camera" in outcome.err
+    result = scored(tmp_path, "drawn_0000")
+    assert (result["threshold"], result["abnormal"]) == (1e6, False)
+
+
+def test_quality_is_told_and_can_be_made_binding(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (200, 160), (90, 40, 20)).save(blank)
+    told = run("score", small_index, blank, "--out", tmp_path / "a")
+    assert told.code == 0
+    assert "blank.png: quality: not-a-fundus-photograph, no-field-of-view" in told.err
+    assert scored(tmp_path / "a", "blank")["quality"]["acceptable"] is False
+    photo = drawn / "test/good/drawn_0000.jpg"
+    refused = run("score", small_index, blank, photo, "--out", tmp_path / "b", "--require-quality")
+    assert refused.code == 2
+    assert "quality does not suffice: not-a-fundus-photograph, no-field-of-view" in refused.err
+    assert [path.name for path in (tmp_path / "b").glob("*.json")] == ["drawn_0000.json"]
+
+
+def test_calibrate_prints_before_and_after(run: Run, small_index: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_index, tmp_path / "drawn")
+    run("draw", tmp_path / "others", "--train", 9, "--good", 0, "--diseased", 0, "--height", 160, "--seed", 8)
+    old = index.live_version(tmp_path / "drawn")
+    outcome = run("calibrate", tmp_path / "drawn", tmp_path / "others", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    for words in (old, "each left out", "not in the bank"):
+        assert str(words) in outcome.out
+    assert "needs 99 normals" in outcome.out
+    new = index.live_version(tmp_path / "drawn")
+    assert new != old
+    assert f"{tmp_path / 'drawn'}/{new} is live" in outcome.out
+    assert "calibrate at" in run("inspect", tmp_path / "drawn").out
+    kept = run("calibrate", tmp_path / f"drawn/{old}", tmp_path / "others", "--no-activate", "--device", "cpu")
+    assert kept.code == 0
+    assert index.live_version(tmp_path / "drawn") == new

@@ -14,14 +14,16 @@ from resad.calibration import Calibration, Quantile, Threshold
 from resad.config import MethodConfig
 from resad.errors import IndexInvalid, SettingError
 from resad.manifest import FORMAT, Counts, FileRecord, Manifest, Quality, read_manifest
+from resad.quality import QualityLimits
 
 
 def manifest(version: str, files: tuple[FileRecord, ...]) -> Manifest:
     return Manifest(
         format=FORMAT, name="eyes", version=version, history=(), config=MethodConfig(), fingerprint="sha256:f",
         weights="random:0", weights_sha256="sha256:w", device="cpu", counts=Counts(2, 20, 5, 8, (4, 4)),
-        calibration=Calibration((1.0, 2.0), (1.0, 3.0), (Threshold(0.5, 2.0),), (Quantile(1, 3),)),
-        quality=Quality(0.5, 0.4, 8, (), 1), probe_score=1.0, packages=(), files=files,
+        calibration=Calibration((1.0, 2.0), (1.0, 3.0), (Threshold(0.5, 2.0, 1, 2),), (Quantile(1, 3),)),
+        quality=Quality(0.5, 0.4, 8, (), 1), photo_quality=QualityLimits(2, 1.0, ()),
+        probe_score=1.0, packages=(), files=files,
     )  # fmt: skip
 
 

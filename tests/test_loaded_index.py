@@ -14,6 +14,7 @@ from resad.errors import IndexInvalid
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Timings, assemble
+from resad.verdict import Rule
 
 CPU = torch.device("cpu")
 NO_TIME = Timings(0, 0)
@@ -38,7 +39,7 @@ def test_reference_photos_score_lower_against_their_own_memories(loaded: LoadedI
 
 def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn: Path) -> None:
     photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, fpr=0.9, evidence=4, timings=NO_TIME)
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=4, timings=NO_TIME)
     assert result.findings
     ids = {record.id for record in loaded.photos}
     k = loaded.manifest.config.search.neighbors
@@ -49,12 +50,15 @@ def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn
         assert [one.distance for one in near] == sorted(one.distance for one in near)
         # Between patch centers the map is interpolated, so the peak's own patch lies near it, not on it.
         assert sum(one.distance for one in near[:k]) / k == pytest.approx(finding.peak, rel=0.1)
-    assert assemble(photo, detection, loaded, fpr=0.9, evidence=0, timings=NO_TIME).findings[0].evidence == ()
+    assert (
+        assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=0, timings=NO_TIME).findings[0].evidence
+        == ()
+    )
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:
     photo, detection = detect(loaded, drawn / "test/good/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, fpr=0.01, evidence=1, timings=NO_TIME)
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.01), evidence=1, timings=NO_TIME)
     assert (result.p_value, result.threshold, result.abnormal) == (None, None, None)
     assert "needs 99 normal photographs, the index has 8" in str(result.reason)
     assert result.findings == ()

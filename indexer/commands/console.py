@@ -7,7 +7,6 @@ import typer
 from rich.console import Console
 
 from resad import runtime
-from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex, load_index
 
 OUT: Final = Console()
@@ -15,7 +14,6 @@ ERR: Final = Console(stderr=True)
 
 Index = Annotated[Path, typer.Argument(help="ROOT/NAME (its live version) or ROOT/NAME/VERSION.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Rate = Annotated[float, typer.Option(help="False-positive rate of the verdict, between 0 and 1.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
 
 
@@ -24,12 +22,6 @@ def load(index: Path, device: str) -> LoadedIndex:
     loaded = load_index(index, runtime.pick_device(device))
     runtime.configure(loaded.manifest.config.precision)
     return loaded
-
-
-def check_rate(fpr: float) -> None:
-    """Raises `SettingError` for what is no rate."""
-    if not 0 < fpr < 1:
-        raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
 
 
 def say(line: str) -> None:

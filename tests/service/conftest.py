@@ -15,6 +15,7 @@ from resad.detector import Detection
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Result, Timings, assemble
+from resad.verdict import Rule
 from tests.service.running import Served, served
 
 
@@ -59,7 +60,7 @@ def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> Offline
     """As `resad-indexer score` does it."""
     prepared = prepare(data, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([prepared])[0]
-    result = assemble(prepared, detection, loaded, fpr=fpr, evidence=3, timings=Timings(0.0, 0.0))
+    result = assemble(prepared, detection, loaded, rule=Rule(fpr=fpr), evidence=3, timings=Timings(0.0, 0.0))
     return Offline(prepared, detection, result)
 
 

@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             if body == PNG:
                 few = "a rate of 0.05 needs 19 normal photographs"
                 answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": few}
-                answer |= {"quality": {"acceptable": False, "reasons": ["no-field-of-view"]}}
+                answer["quality"] |= {"acceptable": False, "reasons": ["no-field-of-view"]}
             self._answer(200, json.dumps(answer).encode())
 
     def _answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:

@@ -40,11 +40,53 @@ class PhotoReference:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityMeasures:
+    """Of the green channel inside the field of view, its rim left out.
+
+    brightness: mean, 0 to 255.  contrast: from the 5th to the 95th percentile, as a share of the brightness.
+    sharpness: standard deviation of a band of fine detail, as a share of the brightness.
+    completeness: share of the disc that the photo shows; 0 where none was found.
+    saturated: share of pixels at 250 or more.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    completeness: float
+    saturated: float
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoQuality:
     """Whether the score can be trusted; reasons are codes."""
 
     acceptable: bool
     reasons: tuple[str, ...]
+    measures: QualityMeasures
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """95 %, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class NormalsReference:
+    """The normal photographs that the photo was compared with.
+
+    camera: theirs; None where they are all of the index's.  photos: how many.  rate: at which such normals come
+    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
+    reason: why they are not those of the camera that was named.
+    """
+
+    camera: str | None
+    photos: int
+    rate: Interval | None
+    finding_level: float | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +136,8 @@ class Timings:
 class Result:
     """One photograph's answer.
 
-    image_score, threshold: feature units.  p_value: in (0, 1].  fpr: the rate that was asked for, in (0, 1).
+    image_score, threshold: feature units.  p_value: in (0, 1].  fpr: the rate that was asked for, in (0, 1);
+    where a threshold was, the lowest one that the normals support for it.
     reason: why p_value, threshold and abnormal are None, if they are.  map: the picture as a data URL where it
     was asked for (`resad_client.map_bytes` gives its bytes).
     """
@@ -106,6 +149,7 @@ class Result:
     threshold: float | None
     abnormal: bool | None
     reason: str | None
+    normals: NormalsReference
     index: IndexReference
     photo: PhotoReference
     quality: PhotoQuality

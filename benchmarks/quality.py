@@ -1,0 +1,161 @@
+"""At which step the quality gate fires on real photographs spoilt more and more, and how often on sound ones.
+
+Run as `python -m benchmarks.quality [--size 512]`; takes RESAD_DATA.  The limits come from IDRiD's 36 healthy
+training photographs, as `build` takes them; its 16 healthy test photographs are spoilt, its 27 diseased ones not.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy.stats import binomtest
+
+from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
+from benchmarks._idrid import data_set
+from resad.config import PhotoLimits, PreparationConfig
+from resad.preparation import PreparedPhoto, prepare
+from resad.quality import QualityLimits, judge, measure_quality, poor_reasons, quality_limits
+
+_PARTINGS: Final = 200
+
+Spoil = Callable[[Image.Image, float], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A way to spoil a photograph, in steps from none on; `named` is the reason that it should get."""
+
+    name: str
+    named: str
+    steps: tuple[float, ...]
+    spoil: Spoil
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One step: of `photos`, so many got the reason that they should, and so many any reason."""
+
+    damage: str
+    step: float
+    photos: int
+    named: int
+    any_reason: int
+
+
+def _blurred(image: Image.Image, sigma: float) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(sigma))
+
+
+def _darkened(image: Image.Image, factor: float) -> Image.Image:
+    return Image.fromarray((np.asarray(image).astype(np.float64) * factor).clip(0, 255).astype(np.uint8))
+
+
+def _hazy(image: Image.Image, share: float) -> Image.Image:
+    """A veil of the field of view's mean color over it."""
+    pixels = np.asarray(image).astype(np.float64)
+    lit = pixels.max(axis=2, keepdims=True) > 16
+    veil = pixels[lit[..., 0]].mean(axis=0)
+    mixed = np.where(lit, (1 - share) * pixels + share * veil, pixels)
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def _cut(image: Image.Image, share: float) -> Image.Image:
+    """The right part of the frame taken away."""
+    return image.crop((0, 0, round(image.width * (1 - share)), image.height))
+
+
+_DAMAGES: Final = (
+    Damage("blur, sigma in px of the photo", "blurred", (0, 0.5, 1, 1.5, 2, 3, 4), _blurred),
+    Damage("brightness times", "too-dark", (1, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2), _darkened),
+    Damage("brightness times", "too-bright", (1, 1.25, 1.5, 2, 2.5, 3, 4), _darkened),
+    Damage("veil, share", "low-contrast", (0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8), _hazy),
+    Damage("cut off, share of the width", "cut-off", (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4), _cut),
+)
+
+
+def main(
+    size: Annotated[int, typer.Option(help="Side of the prepared square, px.")] = 512,
+    quick: Quick = False,
+    json: Json = None,
+) -> None:
+    """Print the tables."""
+    folder = data_set(shared_data())
+    size = 128 if quick else size
+    train, good, ill = (sorted((folder / part).iterdir()) for part in ("train/good", "test/good", "test/lesion"))
+    if quick:
+        train, good, ill = train[:12], good[:3], ill[:3]
+    normals = [_prepared(Image.open(path), size) for path in [*train, *good]]
+    limits = quality_limits([measure_quality(photo) for photo in normals[: len(train)]])
+    told = [one for damage in _DAMAGES for one in _steps(damage, good, size, limits)]
+    print_header(
+        "The quality gate",
+        f"size {size}; limits from {len(train)} healthy photographs of IDRiD; {limits.passed:.1%} of them pass.",
+    )
+    for damage in _DAMAGES:
+        rows = [one for one in told if (one.damage, one.step) in {(damage.named, step) for step in damage.steps}]
+        print_table(
+            f"{damage.named}: healthy test photographs of {len(good)} that are told",
+            [damage.name, *(f"{one.step:g}" for one in rows)],
+            [
+                [f"as {damage.named}", *(str(one.named) for one in rows)],
+                ["for any reason", *(str(one.any_reason) for one in rows)],
+            ],
+        )
+    flagged = [_flagged(name, paths, size, limits) for name, paths in (("healthy", good), ("diseased", ill))]
+    flagged.append(_parted(normals, len(train)))
+    print_table("Sound photographs that are flagged", ["photographs", "flagged", "95 % interval"], flagged)
+    write_json(json, told)
+
+
+def _prepared(image: Image.Image, size: int) -> PreparedPhoto:
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "PNG", compress_level=1)
+    return prepare(file.getvalue(), PreparationConfig(size=size), PhotoLimits())
+
+
+def _steps(damage: Damage, paths: list[Path], size: int, limits: QualityLimits) -> list[Told]:
+    found = []
+    for step in damage.steps:
+        spoilt = (damage.spoil(Image.open(path).convert("RGB"), step) for path in paths)
+        reasons = [judge(_prepared(image, size), limits).reasons for image in spoilt]
+        named = sum(damage.named in some for some in reasons)
+        found.append(Told(damage.named, step, len(paths), named, sum(bool(some) for some in reasons)))
+    return found
+
+
+def _flagged(name: str, paths: list[Path], size: int, limits: QualityLimits) -> list[str]:
+    verdicts = [judge(_prepared(Image.open(path), size), limits) for path in paths]
+    wrong = sum(not one.acceptable for one in verdicts)
+    exact = binomtest(wrong, len(paths)).proportion_ci(method="exact")
+    reasons = sorted({reason for one in verdicts for reason in one.reasons})
+    named = f" ({', '.join(reasons)})" if reasons else ""
+    return [f"{name}, of the test set", f"{wrong} of {len(paths)}{named}", f"{exact.low:.1%} to {exact.high:.1%}"]
+
+
+def _parted(normals: list[PreparedPhoto], references: int) -> list[str]:
+    """All healthy photographs parted at random: limits from some, the others judged."""
+    measured = [measure_quality(photo) for photo in normals]
+    rng = np.random.default_rng(0)
+    wrong: NDArray[np.float64] = np.zeros(len(normals))
+    tests: NDArray[np.float64] = np.zeros(len(normals))
+    for _ in range(_PARTINGS):
+        order = rng.permutation(len(normals))
+        limits = quality_limits([measured[row] for row in order[:references]])
+        for row in order[references:]:
+            tests[row] += 1
+            wrong[row] += bool(poor_reasons(measured[row], limits))
+    drawn = rng.integers(len(normals), size=(2000, len(normals)))
+    rates = wrong[drawn].sum(axis=1) / np.maximum(tests[drawn].sum(axis=1), 1)
+    low, high = np.percentile(rates, (2.5, 97.5))
+    rate = wrong.sum() / tests.sum()
+    return [f"healthy, {len(normals)} parted {_PARTINGS} times", f"{rate:.1%}", f"{low:.1%} to {high:.1%}"]
+
+
+if __name__ == "__main__":
+    typer.run(main)

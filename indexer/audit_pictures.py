@@ -1,0 +1,79 @@
+"""The reference photographs of an index found again by content, and drawn with what makes them stand out."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.photos import list_photos
+from resad.calibration import threshold
+from resad.config import PhotoLimits
+from resad.detector import measure
+from resad.loaded_index import LoadedIndex
+from resad.manifest import ReferenceRecord
+from resad.overlay import draw_panels
+from resad.photo import read_photo
+from resad.preparation import prepare
+from resad.rendering import map_scale
+from resad.verdict import USUAL_RATE
+
+_WIDTH: Final = 900
+_QUALITY: Final = 82
+
+
+def find_places(source: Path, records: Sequence[ReferenceRecord], limits: PhotoLimits) -> dict[str, Path]:
+    """Where the reference photographs lie in `source` (a folder tree or a CSV), by content hash.
+
+    Files that are none of them are passed over, whatever they hold.
+    Raises `SettingError` where nothing is to be listed.
+    """
+    wanted = {record.content_sha256 for record in records}
+    places: dict[str, Path] = {}
+    for photo in list_photos(source):
+        if photo.path.stat().st_size > limits.max_bytes:
+            continue
+        with photo.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        if content in wanted:
+            places.setdefault(content, photo.path)
+    return places
+
+
+def audit_picture(loaded: LoadedIndex, row: int, place: Path, limits: PhotoLimits) -> str:
+    """Photograph | anomaly map against the others' memories, as the data URL of a JPEG.
+
+    Args:
+        row: of the photograph in `loaded.photos`; its patient's photographs are left out with it.
+    """
+    record = loaded.photos[row]
+    own = [
+        number
+        for number, other in enumerate(loaded.photos)
+        if number == row or (record.patient is not None and other.patient == record.patient)
+    ]
+    detector, config = loaded.detector, loaded.manifest.config
+    photo = prepare(place, config.preparation, limits)
+    others = detector.bank.without_photos(np.array(own, dtype=np.int32))
+    detection = measure(detector.encoder.encode([photo])[0], photo.mask, others, config)
+    pixels = _reduced(read_photo(place, limits).pixels)
+    height, width = pixels.shape[:2]
+    calibration = loaded.manifest.calibration
+    level = threshold(calibration.peaks, USUAL_RATE).value
+    dense = photo.frame.map_to_photo(detection.anomaly_map, width, height)
+    picture = draw_panels(pixels, dense, map_scale(calibration, level), [], None)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most half of the picture's width."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((_WIDTH // 2, _WIDTH // 2), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(image)

@@ -1,0 +1,209 @@
+"""`resad-indexer calibrate`: an index's meaning made anew from other normal photographs, its memory bank kept.
+
+None of them may be in the bank: they are scored just as new photographs are, so that their p-values hold exactly
+(see `resad.calibration`), and for the camera and the patients they come from.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as model
+
+from indexer.intake import Taken, take_in
+from indexer.look_alikes import perceptual_hash
+from indexer.photos import Duplicate, Skipped, list_photos
+from indexer.progress import Advance, Stages
+from resad import index, runtime
+from resad.calibration import RATES, Calibration, calibrate, normals_needed
+from resad.config import PhotoLimits
+from resad.errors import IndexInvalid, SettingError
+from resad.loaded_index import LoadedIndex
+from resad.manifest import FileRecord, HistoryEntry, Manifest
+from resad.quality import QualityMeasures, measure_quality, quality_limits
+
+CALIBRATION_FILE: Final = "calibration.jsonl"
+_FEWEST: Final = normals_needed(max(RATES))
+
+
+@model(frozen=True)
+class CalibrationRecord:
+    """One photograph of the calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`."""
+
+    id: str
+    content_sha256: str
+    perceptual_hash: str
+    score: float
+    peak: float
+    quality: QualityMeasures
+    patient: str | None
+    camera: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """What came of it.  before, after: the manifests of the two versions."""
+
+    version: Path
+    before: Manifest
+    after: Manifest
+    skipped: tuple[Skipped, ...]
+    duplicates: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """records: of the photographs.  distances: of all their patches."""
+
+    records: tuple[CalibrationRecord, ...]
+    distances: NDArray[np.float32]
+
+
+_RECORD: Final = TypeAdapter(CalibrationRecord)
+
+
+def recalibrate(
+    place: Path,
+    loaded: LoadedIndex,
+    photos: Path,
+    limits: PhotoLimits,
+    stages: Stages,
+    *,
+    live: bool,
+    strict: bool,
+) -> CalibrationReport:
+    """Write a version with the bank of `loaded` and the calibration of `photos` (a folder or a CSV).
+
+    Args:
+        place: ROOT/NAME/VERSION of `loaded`.
+        live: make the new version the live one.
+        strict: refuse instead of skipping photographs that cannot be used.
+    Raises:
+        SettingError: a photograph is in the bank, or there are too few for any rate that is stated.
+        PhotoError: with `strict`, for the first photograph that cannot be used.
+    """
+    root, name = place.parent.parent, place.parent.name
+    if index.versions(place.parent).count(place.name) == 0:
+        raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
+    listed = list_photos(photos)
+    left_aside: list[Skipped | Duplicate] = []
+    with index.writing(root, name) as scratch:
+        with stages.stage("score", len(listed), "photos") as advance:
+            outcomes = take_in(listed, loaded.manifest.config.preparation, limits, strict=strict)
+            scored = _score(loaded, _taken(outcomes, left_aside, advance))
+        _check_enough(scored.records, photos, left_aside)
+        with stages.stage("publish", 1, "version") as advance:
+            staging = scratch / "version"
+            _copy_files(place, staging, loaded.manifest.files)
+            lines = [_RECORD.dump_json(record) + b"\n" for record in scored.records]
+            (staging / CALIBRATION_FILE).write_bytes(b"".join(lines))
+            after = _manifest(loaded.manifest, scored)
+            version, after = index.publish(
+                staging, place.parent, lambda files: replace(after, files=files), live=live
+            )
+            advance(1)
+    return CalibrationReport(
+        version,
+        loaded.manifest,
+        after,
+        tuple(one for one in left_aside if isinstance(one, Skipped)),
+        tuple(one for one in left_aside if isinstance(one, Duplicate)),
+    )
+
+
+def _taken(
+    outcomes: Iterator[Taken | Skipped | Duplicate], left_aside: list[Skipped | Duplicate], advance: Advance
+) -> Iterator[Taken]:
+    for outcome in outcomes:
+        if isinstance(outcome, Taken):
+            yield outcome
+        else:
+            left_aside.append(outcome)
+        advance(1)
+
+
+def _score(loaded: LoadedIndex, taken: Iterator[Taken]) -> _Scored:
+    """Each photograph against the whole bank."""
+    in_the_bank = {record.content_sha256: record.id for record in loaded.photos}
+    records, distances = [], []
+    patients: dict[str, str] = {}
+    for number, one in enumerate(taken, start=1):
+        source, photo = one.source, one.photo
+        if photo.content_hash in in_the_bank:
+            raise SettingError(
+                f"{source.path} is in the index (as {in_the_bank[photo.content_hash]}): a calibration takes "
+                "normal photographs that are not"
+            )
+        detection = loaded.detector.detect([photo])[0]
+        patient = source.patient and patients.setdefault(source.patient, f"p-{len(patients) + 1:05d}")
+        record = CalibrationRecord(
+            id=f"c-{number:05d}",
+            content_sha256=photo.content_hash,
+            perceptual_hash=perceptual_hash(photo.pixels),
+            score=detection.image_score,
+            peak=detection.peak,
+            quality=measure_quality(photo),
+            patient=patient,
+            camera=source.camera,
+        )
+        records.append(record)
+        distances.append(detection.patch_distances)
+    return _Scored(tuple(records), np.concatenate([*distances, np.empty(0, np.float32)]))
+
+
+def _check_enough(
+    records: Sequence[CalibrationRecord], photos: Path, left_aside: Sequence[Skipped | Duplicate]
+) -> None:
+    if len(records) < _FEWEST:
+        raise SettingError(
+            f"{photos} holds {len(records)} usable photographs ({len(left_aside)} left aside); "
+            f"a calibration needs at least {_FEWEST}, for a rate of {max(RATES):g}"
+        )
+
+
+def _copy_files(place: Path, staging: Path, files: Sequence[FileRecord]) -> None:
+    """The version's files but an older calibration's: the same ones under a second name where the disk can.
+
+    A version never changes, so that two may share a file; either can be deleted.
+    """
+    for record in files:
+        if record.name == CALIBRATION_FILE:
+            continue
+        target = staging / record.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(place / record.name, target)
+        except OSError:
+            shutil.copyfile(place / record.name, target)
+
+
+def _manifest(before: Manifest, scored: _Scored) -> Manifest:
+    """The new version's manifest, less its files."""
+    made = HistoryEntry(
+        "calibrate", before.version, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version()
+    )
+    return replace(
+        before,
+        version=index.new_version(),
+        history=(*before.history, made),
+        calibration=_calibration(scored),
+        photo_quality=quality_limits([record.quality for record in scored.records]),
+    )
+
+
+def _calibration(scored: _Scored) -> Calibration:
+    records = scored.records
+    return calibrate(
+        [record.score for record in records],
+        [record.peak for record in records],
+        scored.distances,
+        cameras=[record.camera for record in records],
+        source="separate",
+    )

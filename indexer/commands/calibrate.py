@@ -1,0 +1,41 @@
+"""`resad-indexer calibrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer import tables
+from indexer.calibrate import recalibrate
+from indexer.commands import console
+from indexer.commands.console import Device, Index
+from indexer.progress import Stages
+from resad import index as index_store
+from resad.config import PhotoLimits
+
+
+def calibrate_command(
+    index: Index,
+    photos: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of normal photographs that are not in the index, or CSV (path,patient,camera)."
+        ),
+    ],
+    activate: Annotated[bool, typer.Option(help="Make the new version the live one.")] = True,
+    strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Calibrate an index anew on other normal photographs: p-values, thresholds, scale and quality limits.
+
+    The memory bank stays as it is; the result is a new version.
+    """
+    loaded = console.load(index, device)
+    place = index_store.resolve(index).resolve()
+    report = recalibrate(place, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict)
+    for skipped in report.skipped:
+        console.warn(f"skipped {skipped.path}: {skipped.reason}")
+    for double in report.duplicates:
+        console.warn(f"dropped {double.path}: same file as {double.same_as}")
+    console.OUT.print(tables.calibration_table(report))
+    console.say(f"{report.version} is {'live' if activate else 'written; activate it to use it'}")

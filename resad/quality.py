@@ -1,0 +1,208 @@
+"""Whether a photograph is good enough to be judged: a few measures of what the network sees of it, against limits
+that the index's own normal photographs set.
+
+A limit is the first or the last percentile of the normals, moved outwards by half of its distance from their
+median (shares; the others by the root of the factor between the two), so that it follows the camera.  At most one
+in a hundred normals lies beyond each of the six percentiles, and fewer beyond the limits: at least 94 % of them
+pass; the manifest states how many.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+import scipy.ndimage as ndi
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from resad.errors import PhotoPoor
+from resad.field_of_view import FieldOfView, field_of_view_mask, looks_like_fundus
+from resad.preparation import PreparedPhoto
+
+_CONFIG: Final = ConfigDict(extra="forbid")
+
+Measure = Literal["brightness", "contrast", "sharpness", "completeness", "saturated"]
+Reason = Literal[
+    "not-a-fundus-photograph", "no-field-of-view", "cut-off", "too-dark", "too-bright", "low-contrast", "blurred"
+]
+
+_BELOW: Final[dict[Measure, Reason]] = {
+    "brightness": "too-dark",
+    "contrast": "low-contrast",
+    "sharpness": "blurred",
+    "completeness": "cut-off",
+}
+_ABOVE: Final[dict[Measure, Reason]] = {"brightness": "too-bright", "saturated": "too-bright"}
+_PERCENTILE: Final = 0.01
+_MARGIN: Final = 0.5
+_LEAST: Final[dict[Measure, float]] = {"completeness": 0.05, "saturated": 0.01}
+"""The smallest such move, for shares that hardly differ among normals of one camera: less of the disc cut off, or
+saturated as a few exudates are, harms no score."""
+_WIDEST: Final = 16.0
+"""The factor between a percentile and the median, at most."""
+FEWEST: Final = 10
+"""Photographs from which limits are taken: the extremes of fewer say little."""
+_INSET: Final = 0.05
+"""Rim that is not looked at, as a share of the radius: its edge is no detail."""
+_BAND: Final = 1.0 / 512
+"""Finer standard deviation of the band-pass whose energy is the sharpness, as a share of the square's side; the
+coarser is twice as large.  Vessels' edges and small lesions lie in it."""
+_WHITE: Final = 250
+_RASTER: Final = 256
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class QualityMeasures:
+    """Of the prepared photograph's green channel inside the field of view, its rim left out.
+
+    brightness: mean, 0 to 255.  contrast: from the 5th to the 95th percentile, as a share of the brightness.
+    sharpness: standard deviation of a band of fine detail, as a share of the brightness.
+    completeness: share of the disc that the photograph shows; 0 where none was found.
+    saturated: share of pixels at 250 or more.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    completeness: float
+    saturated: float
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class QualityLimit:
+    """A photograph whose `measure` lies beyond `value` has the `reason`."""
+
+    measure: Measure
+    reason: Reason
+    value: float
+
+    @property
+    def below(self) -> bool:
+        """Whether lower values are the poor ones."""
+        return self.reason == _BELOW.get(self.measure)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class QualityLimits:
+    """What `photos` normal photographs set; a share `passed` of them keeps every limit.  None at all below 10."""
+
+    photos: int
+    passed: float
+    limits: tuple[QualityLimit, ...]
+
+
+@dataclass(frozen=True)
+class PhotoQuality:
+    """Whether the score can be trusted; reasons are codes."""
+
+    acceptable: bool
+    reasons: tuple[Reason, ...]
+    measures: QualityMeasures
+
+
+def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
+    """The measures of a prepared photograph; all 0 where nothing of its field of view is left."""
+    side = photo.frame.side
+    inner = field_of_view_mask(_inset(photo.field_of_view), side, side, photo.frame.extent)
+    green = photo.pixels[:, :, 1].astype(np.float32)
+    if not inner.any() or not green[inner].any():
+        return QualityMeasures(0.0, 0.0, 0.0, _completeness(photo.field_of_view), 0.0)
+    inside = green[inner]
+    brightness = float(inside.mean())
+    low, high = np.percentile(inside, (5, 95))
+    return QualityMeasures(
+        brightness=brightness,
+        contrast=float(high - low) / brightness,
+        sharpness=float(_fine_detail(green)[inner].std()) / brightness,
+        completeness=_completeness(photo.field_of_view),
+        saturated=float((inside >= _WHITE).mean()),
+    )
+
+
+def quality_limits(normals: Sequence[QualityMeasures]) -> QualityLimits:
+    """The limits that normal photographs set; none from fewer than `FEWEST`."""
+    if len(normals) < FEWEST:
+        return QualityLimits(len(normals), 1.0, ())
+    limits = [QualityLimit(name, reason, _limit(normals, name, below=True)) for name, reason in _BELOW.items()]
+    limits += [QualityLimit(name, reason, _limit(normals, name, below=False)) for name, reason in _ABOVE.items()]
+    within = [not _beyond(one, limits) for one in normals]
+    return QualityLimits(len(normals), sum(within) / len(within), tuple(limits))
+
+
+def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
+    """The verdict on a photograph: what it is at all, and which limits it does not keep.
+
+    Where there are too few normals for limits, only what cannot be a fundus photograph and what shows no disc is
+    told.
+    """
+    measures = measure_quality(photo)
+    reasons: list[Reason] = []
+    if looks_like_fundus(photo.pixels, photo.field_of_view) is not None:
+        reasons.append("not-a-fundus-photograph")
+    reasons += _beyond(measures, limits.limits)
+    if not photo.field_of_view.found:
+        # Normals without a disc, too, are no fault of the photograph.
+        reasons = ["no-field-of-view" if reason == "cut-off" else reason for reason in reasons]
+        reasons += [] if limits.limits else ["no-field-of-view"]
+    return PhotoQuality(not reasons, tuple(reasons), measures)
+
+
+def poor_reasons(measures: QualityMeasures, limits: QualityLimits) -> tuple[Reason, ...]:
+    """Why a photograph with these measures is beyond the limits; nothing where it is not."""
+    return tuple(_beyond(measures, limits.limits))
+
+
+def demand(quality: PhotoQuality) -> None:
+    """Raises `PhotoPoor`, naming the reasons, unless the photograph is acceptable."""
+    if not quality.acceptable:
+        raise PhotoPoor(f"the photograph's quality does not suffice: {', '.join(quality.reasons)}")
+
+
+def _beyond(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[Reason]:
+    found: list[Reason] = []
+    for limit in limits:
+        value: float = getattr(measures, limit.measure)
+        if (value < limit.value if limit.below else value > limit.value) and limit.reason not in found:
+            found.append(limit.reason)
+    return found
+
+
+def _limit(normals: Sequence[QualityMeasures], name: Measure, *, below: bool) -> float:
+    """The limit on one side: the value of one of the normals, moved outwards."""
+    values = np.array([getattr(one, name) for one in normals], dtype=np.float64)
+    # A value that is there: no more than the stated share lies beyond it, however few there are.
+    percentile, method = (_PERCENTILE, "lower") if below else (1 - _PERCENTILE, "higher")
+    end = float(np.quantile(values, percentile, method=method))  # type: ignore[call-overload]
+    if name in _LEAST:
+        margin = max(_MARGIN * abs(float(np.median(values)) - end), _LEAST[name])
+        return end - margin if below else end + margin
+    # By a factor, so that no limit below comes near to zero.
+    middle = float(np.median(values))
+    return end * float(np.clip(end / middle, 1 / _WIDEST, _WIDEST)) ** _MARGIN if middle > 0 else end
+
+
+def _inset(field: FieldOfView) -> FieldOfView:
+    margin = _INSET * field.radius
+    return replace(
+        field, radius=field.radius - margin, left=field.left + margin, top=field.top + margin,
+        right=field.right - margin, bottom=field.bottom - margin,
+    )  # fmt: skip
+
+
+def _completeness(field: FieldOfView) -> float:
+    if not field.found:
+        return 0.0
+    around = (
+        field.cx - field.radius, field.cy - field.radius, field.cx + field.radius, field.cy + field.radius
+    )  # fmt: skip
+    return min(float(field_of_view_mask(field, _RASTER, _RASTER, around).mean()) / (np.pi / 4), 1.0)
+
+
+def _fine_detail(green: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The band between two Gaussians."""
+    sigma = _BAND * len(green)
+    fine: NDArray[np.float32] = ndi.gaussian_filter(green, sigma)
+    fine -= ndi.gaussian_filter(green, 2 * sigma)
+    return fine

@@ -1,0 +1,136 @@
+"""`resad-indexer calibrate`: the bank stays, the meaning is the other photographs', nothing is half-written."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pytest
+import torch
+from rich.console import Console
+
+from indexer.calibrate import CALIBRATION_FILE, CalibrationReport, recalibrate
+from indexer.progress import Stages
+from indexer.synthetic import write_dataset
+from resad import index
+from resad.calibration import threshold
+from resad.config import PhotoLimits
+from resad.errors import IndexInvalid, PhotoUnreadable, SettingError
+from resad.loaded_index import LoadedIndex, check_probe, load_index
+from resad.manifest import read_manifest
+from resad.preparation import prepare
+
+CPU: Final = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten drawn normals that are in no index, and a CSV that names two cameras."""
+    folder = tmp_path_factory.mktemp("others")
+    write_dataset(folder / "drawn", 5, train=10, good=0, diseased=0, height=160)
+    with (folder / "photos.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "patient", "camera"])
+        for number, path in enumerate(sorted((folder / "drawn/train/good").iterdir())):
+            rows.writerow([path.relative_to(folder), f"Mrs {number // 2}", "Canon" if number < 4 else "Topcon"])
+    return folder
+
+
+@pytest.fixture
+def place(small_index: Path, tmp_path: Path) -> Path:
+    """A copy of the small index that may be changed: ROOT/NAME/VERSION."""
+    shutil.copytree(small_index, tmp_path / "root/drawn")
+    return index.resolve(tmp_path / "root/drawn")
+
+
+def run(place: Path, photos: Path, *, live: bool = True, strict: bool = False) -> CalibrationReport:
+    loaded = load_index(place, CPU)
+    return recalibrate(place, loaded, photos, PhotoLimits(), Stages(Console(quiet=True)), live=live, strict=strict)
+
+
+def scores_of(loaded: LoadedIndex, paths: list[Path]) -> list[float]:
+    preparation = loaded.manifest.config.preparation
+    return [loaded.detector.detect([prepare(p, preparation, PhotoLimits())])[0].image_score for p in paths]
+
+
+def test_the_new_version_has_the_old_bank_and_the_new_photographs_scores(place: Path, others: Path) -> None:
+    report = run(place, others / "photos.csv")
+    assert index.resolve(place.parent).name == report.after.version == report.version.name
+    new = load_index(report.version, CPU)
+    expected = scores_of(new, sorted((others / "drawn/train/good").iterdir()))
+    calibration = new.manifest.calibration
+    assert calibration.scores == pytest.approx(sorted(expected))
+    assert calibration.source == "separate"
+    assert {one.camera: len(one.normals.scores) for one in calibration.cameras} == {"Canon": 4, "Topcon": 6}
+    assert calibration.thresholds[2] == threshold(calibration.scores, 0.1)
+    assert new.manifest.photo_quality.photos == 10
+    for name in ("memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors", "probe.png"):
+        assert (report.version / name).read_bytes() == (place / name).read_bytes()
+    assert check_probe(new, report.version) == 0
+    assert [entry.operation for entry in new.manifest.history] == ["build", "calibrate"]
+    assert new.manifest.history[-1].from_version == place.name
+    assert new.manifest.fingerprint == report.before.fingerprint
+
+
+def test_patients_and_file_names_are_not_written(place: Path, others: Path) -> None:
+    version = run(place, others / "photos.csv").version
+    text = (version / CALIBRATION_FILE).read_text()
+    assert "Mrs" not in text
+    assert "drawn_0" not in text
+    assert text.count('"patient":"p-00001"') == 2
+
+
+def test_the_old_version_stays_as_it_was_and_may_go(place: Path, others: Path) -> None:
+    before = (place / "manifest.json").read_bytes()
+    report = run(place, others / "drawn")
+    assert (place / "manifest.json").read_bytes() == before
+    shutil.rmtree(place)
+    load_index(report.version, CPU)
+
+
+def test_a_calibration_is_calibrated_again(place: Path, others: Path) -> None:
+    first = run(place, others / "drawn").version
+    second = run(first, others / "photos.csv")
+    assert [entry.operation for entry in second.after.history] == ["build", "calibrate", "calibrate"]
+    assert second.after.history[-1].from_version == first.name
+    files = [record.name for record in index.check_files(second.version).files]
+    assert files.count(CALIBRATION_FILE) == 1
+
+
+def test_it_can_be_left_to_lie(place: Path, others: Path) -> None:
+    report = run(place, others / "drawn", live=False)
+    assert index.live_version(place.parent) == place.name
+    assert report.after.version in index.versions(place.parent)
+    assert read_manifest(report.version / "manifest.json") == report.after
+
+
+def test_a_photograph_of_the_bank_is_refused_and_nothing_is_left(
+    place: Path, others: Path, drawn: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(others / "drawn/train/good", mixed)
+    shutil.copy(drawn / "train/good/drawn_0003.jpg", mixed / "renamed.jpg")
+    with pytest.raises(SettingError, match=r"renamed\.jpg is in the index \(as r-00004\)"):
+        run(place, mixed)
+    assert index.versions(place.parent) == [place.name]
+    assert {path.name for path in place.parent.iterdir()} == {place.name, "CURRENT", ".lock"}
+
+
+def test_too_few_are_refused_and_unusable_ones_named(place: Path, others: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted((others / "drawn/train/good").iterdir())[:8]:
+        shutil.copy(path, few)
+    (few / "broken.jpg").write_bytes(b"no photograph")
+    with pytest.raises(SettingError, match=r"holds 8 usable photographs \(1 left aside\).* at least 9"):
+        run(place, few)
+    with pytest.raises(PhotoUnreadable, match=r"broken\.jpg"):
+        run(place, few, strict=True)
+    assert index.versions(place.parent) == [place.name]
+
+
+def test_a_version_outside_an_index_is_refused(place: Path, others: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone"
+    shutil.copytree(place, lone)
+    with pytest.raises(IndexInvalid, match="lies in no index"):
+        run(lone, others / "drawn")
