@@ -1,31 +1,35 @@
 """Threads whose torch and FAISS calls run on that thread alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 Part = TypeVar("Part")
-Each = Callable[[Callable[[Part], None], Sequence[Part]], None]
-"""Does something to every part and raises what was raised there."""
 
 
 @contextmanager
-def lone_threads(device: torch.device) -> Iterator[Each]:  # type: ignore[type-arg]
-    """As many threads as torch uses on a CPU; on another device the calling thread alone.
+def lone_threads(device: torch.device) -> Iterator[Executor | None]:
+    """As many threads as torch uses on a CPU; none on another device or where it uses one.
 
     How many threads OpenMP starts is kept by each thread for itself, so that the process' own setting stays.
     """
     count = torch.get_num_threads() if device.type == "cpu" else 1
     if count == 1:
-        yield lambda work, parts: [work(part) for part in parts] and None
+        yield None
         return
     with ThreadPoolExecutor(count, "search", initializer=_alone) as pool:
-        yield lambda work, parts: [None for _ in pool.map(work, parts)] and None
+        yield pool
+
+
+def for_each(pool: Executor | None, work: Callable[[Part], None], parts: Sequence[Part]) -> None:
+    """Do `work` on every part, on the pool's threads if there is one; raises what was raised there."""
+    for _ in map(work, parts) if pool is None else pool.map(work, parts):
+        pass
 
 
 def _alone() -> None:
@@ -35,6 +39,5 @@ def _alone() -> None:
 
 
 @cache
-def _libraries() -> tuple[object, ...]:
-    found = ThreadpoolController().select(user_api="openmp")
-    return tuple(found.lib_controllers)
+def _libraries() -> tuple[Any, ...]:
+    return tuple(ThreadpoolController().select(user_api="openmp").lib_controllers)

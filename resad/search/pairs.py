@@ -1,6 +1,6 @@
 """What the proved search does to single pairs of a patch and a memory: find them, measure them."""
 
-from typing import Final
+from typing import Any, Final
 
 import faiss
 import numpy as np
@@ -12,7 +12,7 @@ _PAIRS: Final = 2**16
 
 
 def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns, int64 and in reading order, where `products` (n, m) is at least its row's `enough` (n,)."""
+    """Rows and columns, int64, in reading order, where `products` (n, m) reaches its row's `enough` (n,)."""
     least = enough.to(products.dtype)[:, None]
     if products.device.type == "cpu":
         # On a single core NumPy compares, and finds the few that are true, several times faster than torch.
@@ -42,4 +42,5 @@ def _by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, 
     # Held by name, because FAISS is given addresses only.
     arrays = [part.contiguous().numpy() for part in (queries, query, memories, memory)]
     q, iq, m, im = (faiss.swig_ptr(array) for array in arrays)
-    faiss.pairwise_indexed_L2sqr(queries.shape[1], len(query), q, iq, m, im, faiss.swig_ptr(out.numpy()))
+    measure: Any = faiss.pairwise_indexed_L2sqr  # type: ignore[attr-defined]
+    measure(queries.shape[1], len(query), q, iq, m, im, faiss.swig_ptr(out.numpy()))

@@ -2,14 +2,15 @@
 
 An exhaustive pass over the shadows (`resad.search.shadows`) leaves, for each patch, the few memories whose lower
 bound is under an upper bound of its k-th distance; these are measured by direct difference.  The upper bound comes
-from a sample of the bank, from what the neighboring patches found, and falls with every block of memories.  Patches
-that a block leaves too many candidates for are searched in it in full.  What is returned is therefore what the flat
-search returns, however the leading directions lie.
+from a sample of the bank and from what neighboring patches found, and falls with every block of memories.  Patches
+with too many candidates in a block are searched in it in full.  What is returned is therefore what the flat search
+returns, wherever the leading directions lie.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from resad.search.integers import Multiply, multiply_float32, multiply_int8
+from resad.search.lone_threads import for_each, lone_threads
 from resad.search.pairs import hits_of, pair_squares
-from resad.search.lone_threads import lone_threads
 from resad.search.shadows import Light, Shadows, cast
 
 _SPARE: Final = 8
@@ -102,14 +103,14 @@ class ProvedSearch:
         blocks = self._blocks()
         # Each thread takes tiles of its own through all steps: threads that meet at every small product would wait
         # for each other most of the time.
-        with lone_threads(device) as each:
-            for first, last in pairwise([0, *(mark for mark in _EXCHANGES if mark < len(blocks)), len(blocks)]):
+        steps = [0, *(mark for mark in _EXCHANGES if mark < len(blocks)), len(blocks)]
+        with lone_threads(device) as pool:
+            for first, last in pairwise(steps):
                 if first:
                     self._exchange(queries, finds)
-                each(
-                    lambda some, now=blocks[first:last]: self._tiles(queries, shadows, some, now, finds),
-                    list(_slices(n, self._tiling.queries)),
-                )
+                some_blocks = blocks[first:last]
+                work = partial(self._tiles, queries, shadows, finds, some_blocks)
+                for_each(pool, work, list(_slices(n, self._tiling.queries)))
         return Proof(finds.rows, 1 - finds.full / (n * len(self._memories)))
 
     def _blocks(self) -> list[slice]:
@@ -158,7 +159,7 @@ class ProvedSearch:
         torch.minimum(finds.bound, best.values[:, -1], out=finds.bound)
 
     def _tiles(
-        self, queries: Tensor, shadows: Shadows, some: slice, blocks: Sequence[slice], finds: _Finds
+        self, queries: Tensor, shadows: Shadows, finds: _Finds, blocks: Sequence[slice], some: slice
     ) -> None:
         for block in blocks:
             self._tile(queries, shadows, some, block, finds)

@@ -6,7 +6,9 @@ With P an orthonormal basis of k directions and r(v) what P leaves of v, for eve
 
 and the right side is the squared distance of (P q, |r(q)|) to (P b, |r(b)|).  These k + 1 numbers are rounded to
 int8 in one common unit, so that integer arithmetic, exact and several times faster than float32, measures them;
-the length of each vector's rounding error is kept and subtracted: |q - b| >= unit * |q' - b'| - slack(q) - slack(b).
+the length of each vector's rounding error is kept and subtracted:
+
+    |q - b| >= unit * |q' - b'| - slack(q) - slack(b).
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ _EPSILON: Final = 2.0**-24
 """Largest relative error of one float32 operation."""
 _MOST: Final = 127
 _PER_CARRIER: Final = 40
-"""Numbers of a shadow whose squares one more column holds with room to spare; past it a bound is lower, no more."""
+"""Numbers of a shadow whose squares one more column holds, with room to spare."""
 _SAMPLE: Final = 16384
 """Memories that the leading directions are taken from; where they lie costs time, never exactness."""
 
@@ -57,11 +59,14 @@ class Light:
 
     @property
     def offset(self) -> int:
-        """What is subtracted from half the squared lengths, so that positive and negative digits share the work."""
+        """What is subtracted from half the squared lengths, so that digits of both signs share the work."""
         return (self.carriers - 1) * _MOST**2
 
     def of_memories(self, vectors: Tensor) -> Shadows:
-        """Shadows of memories, float32 (N, D); their product with a query's is at least q'b' - |b'|^2 / 2 + offset."""
+        """Shadows of memories, float32 (N, D).
+
+        Their product with a query's is at least q'b' - |b'|^2 / 2 + offset.
+        """
         integers, slack = self._integers(vectors)
         half = _half_squares(integers)
         left = half - self.offset
