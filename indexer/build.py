@@ -15,6 +15,7 @@ from indexer.leave_out import LeftOut, leave_out
 from indexer.photos import Duplicate, ReferencePhoto, Skipped, list_photos
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
+from indexer.search_choice import SearchChoice, choose_search
 from indexer.selection import memory_count, select
 from resad import index, runtime
 from resad.backbone import load_backbone
@@ -37,7 +38,7 @@ class BuildOrder:
     """What is to be built and where.
 
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
-    keep_names: write file names into the index.
+    keep_names: write file names into the index.  search: `auto` takes the faster exact one.
     """
 
     photos: Path
@@ -48,6 +49,7 @@ class BuildOrder:
     device: torch.device
     strict: bool = False
     keep_names: bool = False
+    search: SearchChoice = "auto"
     limits: PhotoLimits = PhotoLimits()
 
 
@@ -97,13 +99,15 @@ def build(order: BuildOrder, stages: Stages) -> BuildReport:
         with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
             selection = select(store, order.config.coreset, order.device, advance)
         bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(order.device))
+        first_masks = [_mask(reference, order.config) for reference in references[:2]]
+        bank, search = choose_search(bank, store, first_masks, order.config, order.search, stages)
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (_mask(reference, order.config) for reference in references)
             patients = [reference.source.patient for reference in references]
             left_out = leave_out(store, masks, patients, bank, order.config, advance)
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
-            built = Built(backbone, encoder, bank, selection, left_out, records, store.photo(0).grid)
+            built = Built(backbone, encoder, bank, selection, left_out, records, store.photo(0).grid, search)
             version, manifest = publish_version(
                 built, scratch / "version", order.root / order.name, order.weights, stages.done
             )

@@ -30,6 +30,7 @@ from resad.manifest import (
     write_records,
 )
 from resad.memory_bank import MemoryBank
+from resad.search.plan import SearchRecord
 
 _PROBE_SEED: Final = 0
 _PROBE_HEIGHT: Final = 512
@@ -47,6 +48,7 @@ class Built:
     left_out: LeftOut
     records: tuple[ReferenceRecord, ...]
     grid: tuple[int, int]
+    search: SearchRecord | None = None
 
 
 def publish_version(
@@ -104,6 +106,7 @@ def _manifest(
         counts=counts,
         calibration=built.left_out.calibration,
         quality=quality,
+        search=built.search,
         probe_score=probe_score,
         packages=runtime.packages(),
         files=files,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
+from indexer.progress import Advance, Stages
 from resad.config import MethodConfig
 from resad.detector import Detection, measure
 from resad.encoder import PatchFeatures
@@ -41,11 +42,12 @@ def choose_search(
     masks: Sequence[NDArray[np.bool_]],
     config: MethodConfig,
     choice: SearchChoice,
+    stages: Stages,
 ) -> tuple[MemoryBank, SearchRecord]:
     """`bank` with the search that was asked for, or the faster exact one, and what was measured.
 
-    `auto` takes flat or proved: both find the nearest memories, so that neither changes a number.  `hnsw` and `ivf`
-    change the map where it is not highest, and are taken only when named.
+    `auto` takes flat or proved: both find the nearest memories, so that neither changes a number.  `hnsw` and
+    `ivf` change the map where it is not highest, and are taken only when named.
 
     Args:
         masks: of the reference photos that the store begins with, at least two of them; bool (S, S).
@@ -53,12 +55,13 @@ def choose_search(
     if choice == "flat" or (choice == "auto" and len(bank) < _FEWEST):
         return bank, SearchRecord(_FLAT, 0, ())
     held_out = [_HeldOut(store.photo(number), mask, number) for number, mask in enumerate(masks[:_PHOTOS])]
-    plans = [_FLAT]
-    if choice in ("auto", "proved"):
-        plans.append(_proved_plan(bank, held_out[0], config.search.neighbors))
-    if choice in ("hnsw", "ivf"):
-        plans.append(replace(_FLAT, kind=choice))
-    trials = _tried(bank, held_out, plans, config)
+    with stages.stage("search", len(held_out), "photos") as advance:
+        plans = [_FLAT]
+        if choice in ("auto", "proved"):
+            plans.append(_proved_plan(bank, held_out[0], config.search.neighbors))
+        if choice in ("hnsw", "ivf"):
+            plans.append(replace(_FLAT, kind=choice))
+        trials = _tried(bank, held_out, plans, config, advance)
     chosen = min(trials, key=lambda trial: trial.milliseconds).plan if choice == "auto" else plans[-1]
     return bank if chosen == bank.plan else bank.searched(chosen), SearchRecord(chosen, len(held_out), trials)
 
@@ -83,7 +86,11 @@ def _proved_plan(bank: MemoryBank, held_out: _HeldOut, neighbors: int) -> Search
 
 
 def _tried(
-    bank: MemoryBank, held_out: Sequence[_HeldOut], plans: Sequence[SearchPlan], config: MethodConfig
+    bank: MemoryBank,
+    held_out: Sequence[_HeldOut],
+    plans: Sequence[SearchPlan],
+    config: MethodConfig,
+    advance: Advance,
 ) -> tuple[SearchTrial, ...]:
     """Each plan on each photo; the first plan is the flat one that the others are compared with."""
     found: dict[SearchPlan, list[tuple[Detection, float, float]]] = {plan: [] for plan in plans}
@@ -94,6 +101,7 @@ def _tried(
             began = time.perf_counter()
             detection = measure(one.patches, one.mask, searched, config)
             found[plan].append((detection, time.perf_counter() - began, searched.proved))
+        advance(1)
     flat = [detection for detection, _, _ in found[plans[0]]]
     return tuple(_trial(plan, found[plan], flat) for plan in plans)
 

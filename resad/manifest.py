@@ -10,6 +10,7 @@ from resad.calibration import Calibration
 from resad.config import MethodConfig, first_fault
 from resad.errors import IndexInvalid
 from resad.field_of_view import FieldOfView
+from resad.search.plan import SearchRecord
 
 FORMAT: Final = 1
 """Raised when an older reader would misread the files."""
@@ -96,6 +97,7 @@ class Manifest:
     probe_score: float
     packages: tuple[PackageVersion, ...]
     files: tuple[FileRecord, ...]
+    search: SearchRecord | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

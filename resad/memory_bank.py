@@ -154,7 +154,8 @@ class MemoryBank:
                 f"{k} neighbors of {features.shape[1]}-dimensional patches asked of a memory bank "
                 f"of {len(self)} memories with {self.dimension} dimensions"
             )
-        features = np.ascontiguousarray(features, dtype=np.float32)
+        # Writable, because torch warns of an array that is mapped for reading only.
+        features = np.require(features, dtype=np.float32, requirements=("C", "W"))
         rows = search.rows(features, k)
         distances = np.empty(rows.shape, dtype=np.float32)
         for start in range(0, len(features), _REFINED_ROWS):

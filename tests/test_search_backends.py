@@ -31,19 +31,29 @@ GRID = 24
 SIDE = 96
 
 
+def drawn_points(rng: np.random.Generator, count: int, asked: int) -> tuple[np.ndarray, np.ndarray]:
+    points = rng.normal(size=(count + asked, 24)).astype(np.float32)
+    return points[:count], points[count:]
+
+
 def searched(kind: SearchKind, memories: np.ndarray) -> MemoryBank:
     return bank_of(memories).searched(ROUGH[kind])
 
 
 @pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
 def test_exact_search_and_evidence_are_those_of_brute_force(kind: SearchKind, rng: np.random.Generator) -> None:
-    memories, queries = rng.normal(size=(2000, 24)).astype(np.float32), rng.normal(size=(60, 24)).astype(np.float32)
+    memories, queries = (
+        rng.normal(size=(2000, 24)).astype(np.float32),
+        rng.normal(size=(60, 24)).astype(np.float32),
+    )
     bank = searched(kind, memories)
     wanted = np.sort(brute_force(queries, memories), axis=1)[:, :4]
     flat = bank_of(memories).search(queries, 4)
     found = bank.search(queries, 4)
     np.testing.assert_allclose(found.distances, wanted, rtol=1e-5)
-    np.testing.assert_array_equal(found.distances[found.rows == flat.rows], flat.distances[found.rows == flat.rows])
+    np.testing.assert_array_equal(
+        found.distances[found.rows == flat.rows], flat.distances[found.rows == flat.rows]
+    )
     fast = bank.search_fast(queries, 4)
     assert (fast.distances >= wanted * (1 - 1e-5)).all()
     assert (fast.rows >= 0).all()
@@ -52,7 +62,10 @@ def test_exact_search_and_evidence_are_those_of_brute_force(kind: SearchKind, rn
 
 @pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
 def test_saved_and_loaded_searches_alike(kind: SearchKind, tmp_path: Path, rng: np.random.Generator) -> None:
-    memories, queries = rng.normal(size=(2000, 24)).astype(np.float32), rng.normal(size=(60, 24)).astype(np.float32)
+    memories, queries = (
+        rng.normal(size=(2000, 24)).astype(np.float32),
+        rng.normal(size=(60, 24)).astype(np.float32),
+    )
     bank = searched(kind, memories)
     bank.save(tmp_path)
     again = MemoryBank.load(tmp_path)
@@ -83,7 +96,7 @@ def test_a_plan_or_graph_that_does_not_fit_is_refused(tmp_path: Path, rng: np.ra
 
 @pytest.mark.parametrize("kind", ["proved", "hnsw", "ivf"])
 def test_without_photos_is_searched_exactly(kind: SearchKind, rng: np.random.Generator) -> None:
-    memories, queries = rng.normal(size=(900, 24)).astype(np.float32), rng.normal(size=(40, 24)).astype(np.float32)
+    memories, queries = drawn_points(rng, 900, 40)
     part = searched(kind, memories).without_photos(np.array([1], dtype=np.int32))
     kept = memories[np.arange(900) % 3 != 1]
     np.testing.assert_array_equal(part.memories, kept)
@@ -141,7 +154,10 @@ def test_without_the_exact_step_the_score_would_be_off(rng: np.random.Generator)
 
 
 def test_torch_finds_what_faiss_finds(rng: np.random.Generator) -> None:
-    memories, queries = rng.normal(size=(3000, 24)).astype(np.float32), rng.normal(size=(50, 24)).astype(np.float32)
+    memories, queries = (
+        rng.normal(size=(3000, 24)).astype(np.float32),
+        rng.normal(size=(50, 24)).astype(np.float32),
+    )
     rows = TorchSearch(torch.from_numpy(memories)).rows(queries, 3)
     np.testing.assert_array_equal(rows[:, :3], np.argsort(brute_force(queries, memories), axis=1)[:, :3])
     assert TorchSearch(torch.from_numpy(memories)).rows(queries[:0], 3).shape[0] == 0

@@ -11,6 +11,7 @@ from indexer.commands import console
 from indexer.commands.console import Device, Root
 from indexer.options import method
 from indexer.progress import Stages
+from indexer.search_choice import SearchChoice
 from resad import runtime
 from resad.backbone import default_weights
 from resad.config import Precision, Preset
@@ -50,6 +51,10 @@ def build_command(
         list[str] | None, typer.Option("--set", help="Any setting: SECTION.FIELD=VALUE, as in search.neighbors=1.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    search: Annotated[
+        SearchChoice,
+        typer.Option(help="flat or proved (exact; auto takes the faster), hnsw or ivf (exact image score only)."),
+    ] = "auto",
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
 ) -> None:
     """Build an index from healthy photographs and make it live."""
@@ -63,7 +68,9 @@ def build_command(
         console.ERR.print(
             f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]"
         )
-    order = BuildOrder(photos, root, name, config, weights, runtime.pick_device(device), strict, keep_names)
+    order = BuildOrder(
+        photos, root, name, config, weights, runtime.pick_device(device), strict, keep_names, search
+    )
     report = build(order, Stages(console.ERR))
     for skipped in report.skipped:
         console.warn(f"skipped {skipped.path}: {skipped.reason}")
