@@ -13,12 +13,15 @@ from torch import Tensor
 
 from resad import resc
 from resad.backbone import Backbone
-from resad.config import MethodConfig
+from resad.config import MethodConfig, ReSCConfig
 from resad.preparation import PreparedPhoto
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 """Of ImageNet's pixels, RGB in [0, 1]: what torchvision's weights were trained with."""
+
+_STEEPEST: Final = 20.0
+"""Attention scale up to which its products are taken in half precision; beyond it rounding decides who attends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +50,7 @@ class Encoder:
         self.device = device
         self.weights_sha256 = backbone.weights_sha256
         self._type = _trunk_type(config, device)
+        self._product = _product_type(config.resc, self._type)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
         self._trunk = copy.deepcopy(backbone).to(device, self._type).to(memory_format=torch.channels_last)
 
@@ -65,7 +69,7 @@ class Encoder:
         stages = self._trunk(self._normalize(pixels))
         grid = stages[0].shape[-2:]
         valid = nnf.adaptive_max_pool2d(masks[:, None].float(), grid)[:, 0] > 0  # (B, h, w)
-        combined = resc.combine(stages, valid, self.config.resc)  # (B, D, h, w)
+        combined = resc.combine(stages, valid, self.config.resc, self._product)  # (B, D, h, w)
         return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
 
     def _normalize(self, pixels: Tensor) -> Tensor:
@@ -79,6 +83,16 @@ def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:
     if config.precision == "exact":
         return torch.float32
     return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+
+def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
+    """float16 where the trunk has it and the attention's logits are small: unit vectors and a modest scale.
+
+    Never bfloat16: its logits are off by so much that image scores leave the bound stated for `half`.
+    """
+    bounded = config.normalize or config.spatial == "cosine"
+    small = bounded and config.spatial != "gate" and config.attention_scale <= _STEEPEST
+    return trunk if small and trunk == torch.float16 else torch.float32
 
 
 def _in_reading_order(features: Tensor, valid: Tensor) -> PatchFeatures:

@@ -139,18 +139,20 @@ class Pipeline:
     ) -> Scored:
         preparation = loaded.manifest.config.preparation
         began = time.perf_counter()
-        photo = await self._pooled("decode", lambda: prepare(data, preparation, self.limits))
-        decoded = time.perf_counter()
-        timings = Timings(1e3 * (decoded - began), 0.0)
+        with self.worker.expecting():
+            photo = await self._pooled("decode", lambda: prepare(data, preparation, self.limits))
+            decoded = time.perf_counter()
+            timings = Timings(1e3 * (decoded - began), 0.0)
 
-        def finish(detection: Detection) -> Scored:
-            # On the worker's thread, because evidence is searched for in the memory bank.
-            result = assemble(
-                photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings, request_id=request_id
-            )
-            return Scored(photo, detection, result)
+            def finish(detection: Detection) -> Scored:
+                # On the worker's thread, because evidence is searched for in the memory bank.
+                result = assemble(
+                    photo, detection, loaded, fpr=fpr, evidence=evidence, timings=timings, request_id=request_id
+                )
+                return Scored(photo, detection, result)
 
-        scored = await _ended(self.worker.detect(loaded.detector, photo, finish))
+            queued = self.worker.detect(loaded.detector, photo, finish)
+        scored = await _ended(queued)
         self.metrics.stage("score", time.perf_counter() - decoded)
         return scored
 
