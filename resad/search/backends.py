@@ -87,7 +87,6 @@ class ProvedRows:
         rows = torch.from_numpy(np.flatnonzero(keep)).to(self._device)
         return self._search.subset(torch.from_numpy(memories).to(self._device), rows)
 
-    @torch.inference_mode()
     def rows(self, features: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """The nearest rows."""
         proof = self._search.search(torch.from_numpy(features).to(self._device), k)

@@ -93,6 +93,7 @@ class ProvedSearch:
         shadows = (self._light, self._shadows[rows])
         return ProvedSearch(memories, self._width, self._limit, self._tiling, shadows)
 
+    @torch.inference_mode(False)  # the threads would not share the caller's mode, and may not write its tensors
     def search(self, queries: Tensor, k: int) -> Proof:
         """The k nearest memories of each query, float32 (N, D)."""
         n, device = len(queries), queries.device

@@ -1,0 +1,86 @@
+"""One process that scores prepared photographs, ours or anomalib's, and prints its seconds and its peak memory.
+
+Started by `benchmarks.search`: `python benchmarks/_against_anomalib.py SIDE FOLDER`, anomalib's side with a Python
+that has anomalib; it imports nothing of this project.  FOLDER holds `bank.npy` (M, D), `photos.npy` (n, S, S, 3).
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Score = Callable[[NDArray[np.uint8]], float]
+"""Prepared pixels (S, S, 3) -> image score."""
+
+
+def anomalib_scorer(bank: NDArray[np.float32]) -> Score:
+    """PatchCore as anomalib runs it: one neighbor, untrained ResNet-18, layers 2 and 3."""
+    import torch
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model = PatchcoreModel(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False, num_neighbors=1)
+    model.memory_bank = torch.from_numpy(bank)
+    model.eval()
+
+    def score(pixels: NDArray[np.uint8]) -> float:
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            return float(model(image).pred_score)
+
+    return score
+
+
+def our_scorer(bank: NDArray[np.float32], kind: str) -> Score:
+    """The preset `patchcore` on an untrained ResNet-18, with the search called `kind`."""
+    from dataclasses import replace
+
+    import torch
+
+    from benchmarks._color import no_provenance
+    from resad.backbone import load_backbone
+    from resad.config import BackboneConfig, preset
+    from resad.detector import Detector
+    from resad.encoder import Encoder
+    from resad.field_of_view import FieldOfView
+    from resad.memory_bank import MemoryBank
+    from resad.preparation import Frame, PreparedPhoto
+    from resad.search.plan import SearchPlan
+
+    config = replace(preset("patchcore"), backbone=BackboneConfig("resnet18"))
+    encoder = Encoder(load_backbone(config.backbone, "random:0"), config, torch.device("cpu"))
+    chosen: Any = kind
+    memories = MemoryBank(bank, no_provenance(len(bank)), plan=SearchPlan(kind=chosen))
+    detector = Detector(encoder, memories)
+
+    def score(pixels: NDArray[np.uint8]) -> float:
+        side = len(pixels)
+        frame = Frame(side, side, 0.0, 0.0, float(side), float(side), side)
+        field = FieldOfView(side / 2, side / 2, side, 0.0, 0.0, float(side), float(side), found=False)
+        photo = PreparedPhoto(pixels, np.ones((side, side), dtype=bool), frame, field, "0" * 64)
+        return detector.detect([photo])[0].image_score
+
+    return score
+
+
+def main(side: str, folder: Path) -> None:
+    """Score every photo once, after one that is not counted."""
+    bank, photos = np.load(folder / "bank.npy"), np.load(folder / "photos.npy")
+    score = anomalib_scorer(bank) if side == "anomalib" else our_scorer(bank, side)
+    score(photos[0])
+    seconds = []
+    for pixels in photos:
+        began = time.perf_counter()
+        score(pixels)
+        seconds.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": float(np.median(seconds)), "peak_bytes": peak}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
