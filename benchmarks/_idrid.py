@@ -105,16 +105,16 @@ def config_of(variant: Variant, size: int) -> MethodConfig:
     )
 
 
-def healthy(shared: Path, size: int) -> list[PreparedPhoto]:
-    """The healthy training photographs, prepared."""
-    preparation = config_of(Variant("resad"), size).preparation
-    paths = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))
+def healthy(shared: Path, size: int, preset: Preset = "resad", count: int | None = None) -> list[PreparedPhoto]:
+    """The first `count` healthy training photographs (or all), prepared."""
+    preparation = config_of(Variant(preset), size).preparation
+    paths = sorted((data_set(shared) / "train" / "good").glob("*.jpg"))[:count]
     return [prepare(path, preparation, PhotoLimits()) for path in paths]
 
 
-def encoder_for(photos: Sequence[PreparedPhoto], shared: Path, size: int) -> Encoder:
-    """ResNet-18 and the preset `resad`, its whitening fitted to `photos`, on the CPU."""
-    config = config_of(Variant("resad"), size)
+def encoder_for(photos: Sequence[PreparedPhoto], shared: Path, size: int, preset: Preset = "resad") -> Encoder:
+    """ResNet-18 and the settings of `preset`, its whitening (if any) fitted to `photos`, on the CPU."""
+    config = config_of(Variant(preset), size)
     weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
     trunk = Trunk(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
     return Encoder(trunk, whitening_of(trunk, photos))

@@ -24,6 +24,7 @@ from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.references import Reference
 from indexer.scoring import write_whole
+from indexer.search_choice import SearchChoice, choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
 from resad import index, runtime
@@ -53,6 +54,7 @@ class BuildOrder:
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
     keep_names: write file names into the index.  more_devices: they extract and select beside `device`, which
     alone searches.  resume: go on with what an interrupted build has left.  max_memory: bytes to hold at most.
+    search: `auto` takes the faster exact one.
     """
 
     photos: Path
@@ -63,6 +65,7 @@ class BuildOrder:
     device: torch.device
     strict: bool = False
     keep_names: bool = False
+    search: SearchChoice = "auto"
     limits: PhotoLimits = PhotoLimits()
     more_devices: tuple[torch.device, ...] = ()
     resume: bool = False
@@ -123,6 +126,8 @@ def build(
                 store, order.config.coreset, order.devices, advance, file=points, checkpoint=work.checkpoint()
             )
         bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(order.device))
+        first_masks = [_mask(reference, order.config) for reference in references[:2]]
+        bank, search = choose_search(bank, store, first_masks, order.config, order.search, stages)
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (_mask(reference, order.config) for reference in references)
             patients = [reference.source.patient for reference in references]
@@ -130,7 +135,7 @@ def build(
             left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
-            built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid)
+            built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid, search)
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport(

@@ -31,6 +31,7 @@ from resad.manifest import (
 )
 from resad.memory_bank import MemoryBank
 from resad.quality import quality_limits
+from resad.search.plan import SearchRecord
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -49,6 +50,7 @@ class Built:
     left_out: LeftOut
     records: tuple[ReferenceRecord, ...]
     grid: tuple[int, int]
+    search: SearchRecord | None = None
 
 
 def publish_version(
@@ -109,6 +111,7 @@ def _manifest(
         calibration=built.left_out.calibration,
         quality=quality,
         photo_quality=quality_limits([record.quality for record in built.records]),
+        search=built.search,
         probe_score=probe_score,
         packages=runtime.packages(),
         files=files,

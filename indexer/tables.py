@@ -31,6 +31,7 @@ def build_table(report: BuildReport) -> Table:
     table = _facts(f"{manifest.name} {manifest.version}")
     _add_counts(table, manifest)
     table.add_row("left aside", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
+    _add_search(table, manifest)
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
     table.add_row("peak memory", f"{manifest.quality.peak_memory_bytes / 1e9:.2f} GB")
     return table
@@ -60,6 +61,7 @@ def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
     table.add_row("fingerprint", manifest.fingerprint)
     table.add_row("prepared", f"{config.preparation.size} px, crop {config.preparation.crop}, {config.precision}")
     _add_counts(table, manifest)
+    _add_search(table, manifest)
     size = sum(record.bytes for record in manifest.files)
     table.add_row("on disk", f"{size / 1e6:.1f} MB in {version}")
     return table
@@ -119,6 +121,19 @@ def dataset_table(entry: Entry) -> Table:
                        ("source", entry.source)):  # fmt: skip
         table.add_row(name, text)
     return table
+
+
+def _add_search(table: Table, manifest: Manifest) -> None:
+    """What searches, where it was measured or is not the flat search."""
+    search = manifest.search
+    if search is None or not search.trials:
+        return
+    trials = "; ".join(
+        f"{trial.plan.kind} {trial.milliseconds:.0f} ms, image score x {trial.image_score_ratio:.6f}, "
+        f"map within {trial.map_error:.1e}"
+        for trial in search.trials
+    )
+    table.add_row("search", f"{search.chosen.kind} ({trials})")
 
 
 def _facts(title: str) -> Table:

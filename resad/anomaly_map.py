@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from resad.config import ScoreConfig
 from resad.errors import NotAFundusPhoto
 
+_TRUNCATED = 4.0
+"""Standard deviations at which SciPy cuts its Gaussian off."""
 _SMOOTHING_SIDE = 784
 """The prepared side that `ScoreConfig.smoothing` refers to, px."""
 
@@ -37,8 +39,10 @@ def anomaly_map(
     dense = nnf.interpolate(grid, mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
     if config.smoothing > 0:
         sigma = config.smoothing * mask.shape[0] / _SMOOTHING_SIDE
-        weight = ndi.gaussian_filter(mask.astype(np.float32), sigma)
-        dense = ndi.gaussian_filter(dense * mask, sigma) / np.maximum(weight, np.finfo(np.float32).tiny)
+        weight = ndi.gaussian_filter(mask.astype(np.float32), sigma, truncate=_TRUNCATED)
+        dense = ndi.gaussian_filter(dense * mask, sigma, truncate=_TRUNCATED) / np.maximum(
+            weight, np.finfo(np.float32).tiny
+        )
     return cast(NDArray[np.float32], np.where(mask, dense, 0).astype(np.float32))
 
 
@@ -61,3 +65,39 @@ def image_score(anomaly_map: NDArray[np.float32], scored: NDArray[np.bool_], con
         return float(values.max())
     count = max(1, round(config.share * values.size))
     return float(np.partition(values, values.size - count)[-count:].mean(dtype=np.float64))
+
+
+def top_pixels(
+    anomaly_map: NDArray[np.float32], scored: NDArray[np.bool_], config: ScoreConfig
+) -> NDArray[np.bool_]:
+    """bool (S, S): the pixels that the image score is taken from."""
+    values = anomaly_map[scored]
+    count = 1 if config.kind == "max" else max(1, round(config.share * values.size))
+    top = np.zeros(scored.shape, dtype=bool)
+    places = np.flatnonzero(scored)
+    top.flat[places[np.argpartition(values, values.size - count)[-count:]]] = True
+    return top
+
+
+def cells_under(pixels: NDArray[np.bool_], valid: NDArray[np.bool_], config: ScoreConfig) -> NDArray[np.bool_]:
+    """bool (h, w): the patches whose distances enter the map at `pixels`, bool (S, S); no others do."""
+    if config.smoothing > 0:
+        reach = int(_TRUNCATED * config.smoothing * pixels.shape[0] / _SMOOTHING_SIDE + 0.5)
+        pixels = ndi.maximum_filter(pixels, size=2 * reach + 1)
+    entering = np.zeros(valid.shape, dtype=bool)
+    y, x = np.nonzero(pixels)
+    low = [
+        np.floor((place + 0.5) * cells / side - 0.5).astype(int)
+        for place, cells, side in zip((y, x), valid.shape, pixels.shape, strict=True)
+    ]
+    for down in (0, 1):
+        for right in (0, 1):
+            row, column = (low[0] + down).clip(0, valid.shape[0] - 1), (low[1] + right).clip(0, valid.shape[1] - 1)
+            entering[row, column] = True
+    if valid.all():
+        return entering
+    # As the map does: a cell beyond the rim repeats its nearest valid one.
+    nearest = ndi.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    sources = np.zeros_like(entering)
+    sources[nearest[0][entering], nearest[1][entering]] = True
+    return sources

@@ -146,7 +146,8 @@ class MethodConfig:
     preparation: PreparationConfig = PreparationConfig()
     backbone: BackboneConfig = BackboneConfig()
     precision: Precision = "exact"
-    """`exact`: float32 throughout, TF32 off.  `half`: the trunk in float16 on a GPU (bfloat16 on a CPU)."""
+    """`exact`: float32 throughout, TF32 off.  `half`: the trunk in float16 on a GPU (bfloat16 on a CPU),
+    and on a GPU the attention's two products."""
     resc: ReSCConfig = ReSCConfig()
     coreset: CoresetConfig = CoresetConfig()
     search: SearchConfig = SearchConfig()

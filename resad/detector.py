@@ -60,22 +60,25 @@ class Detector:
 
 
 def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig) -> Detection:
-    """Patch features -> detection.  `mask` is the field of view on the prepared square, bool (S, S)."""
-    return measure_found(patches, mask, bank.search(patches.features, config.search.neighbors), config)
+    """Patch features -> detection.  `mask` is the field of view on the prepared square, bool (S, S).
+
+    The image score and the peak are those of the exact search whatever the bank's plan; with an approximate one
+    the rest of the map may be higher than the exact map, and is nowhere lower.
+    """
+    k = config.search.neighbors
+    found = bank.search_fast(patches.features, k)
+    if not bank.plan.exact:
+        _make_exact_where_it_counts(found, patches, mask, bank, config)
+    return measure_found(patches, mask, found, config)
 
 
 def measure_found(
     patches: PatchFeatures, mask: NDArray[np.bool_], found: Neighbors, config: MethodConfig
 ) -> Detection:
     """The same, from what was found for each patch, `config.search.neighbors` memories."""
-    distances = found.distances.mean(axis=1)  # (N,)
-    y, x = patches.cells.T
-    valid = np.zeros(patches.grid, dtype=bool)
-    valid[y, x] = True
-    grid = np.zeros(patches.grid, dtype=np.float32)
-    grid[y, x] = distances
-    dense = anomaly_map.anomaly_map(grid, valid, mask, config.score)
     scored = anomaly_map.scored_area(mask, config.score)
+    distances = found.distances.mean(axis=1)  # (N,)
+    dense, _ = _mapped(distances, patches, mask, config)
     return Detection(
         anomaly_map=dense,
         scored=scored,
@@ -85,3 +88,42 @@ def measure_found(
         patch_distances=distances,
         nearest=found.distances[:, 0],
     )
+
+
+def _make_exact_where_it_counts(
+    found: Neighbors, patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig
+) -> None:
+    """Search again, exactly, what the image score and the peak come from, until these patches are exact.
+
+    No distance is too small, so where all that enter the score are exact, nothing else can be above them.
+    """
+    scored = anomaly_map.scored_area(mask, config.score)
+    known = np.zeros(len(patches.features), dtype=bool)
+    while True:
+        dense, valid = _mapped(found.distances.mean(axis=1), patches, mask, config)
+        entering = _entering(dense, scored, valid, config)[tuple(patches.cells.T)] & ~known
+        if not entering.any():
+            return
+        exact = bank.search(patches.features[entering], config.search.neighbors)
+        found.distances[entering], found.rows[entering] = exact.distances, exact.rows
+        known |= entering
+
+
+def _mapped(
+    distances: NDArray[np.float32], patches: PatchFeatures, mask: NDArray[np.bool_], config: MethodConfig
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The map (S, S) and the patches that exist, bool (h, w)."""
+    y, x = patches.cells.T
+    valid = np.zeros(patches.grid, dtype=bool)
+    valid[y, x] = True
+    grid = np.zeros(patches.grid, dtype=np.float32)
+    grid[y, x] = distances
+    return anomaly_map.anomaly_map(grid, valid, mask, config.score), valid
+
+
+def _entering(
+    dense: NDArray[np.float32], scored: NDArray[np.bool_], valid: NDArray[np.bool_], config: MethodConfig
+) -> NDArray[np.bool_]:
+    """bool (h, w): the patches that the image score and the peak come from."""
+    top = anomaly_map.top_pixels(dense, scored, config.score)  # the maximum is always among them
+    return anomaly_map.cells_under(top, valid, config.score)

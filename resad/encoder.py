@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resad import resc
 from resad.backbone import Backbone
-from resad.config import MethodConfig
+from resad.config import MethodConfig, ReSCConfig
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
 from resad.whitening import Whitening, fit_whitening
@@ -21,6 +21,9 @@ from resad.whitening import Whitening, fit_whitening
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 """Of ImageNet's pixels, RGB in [0, 1]: what torchvision's weights were trained with."""
+
+_STEEPEST: Final = 20.0
+"""Attention scale up to which its products are taken in half precision; beyond it rounding decides who attends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +50,10 @@ class Trunk:
     def __init__(self, backbone: Backbone, config: MethodConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self._type = _trunk_type(config, device)
+        self.type = _trunk_type(config, device)
+        self._product = _producttype(config.resc, self._type)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
-        self._net = copy.deepcopy(backbone).to(device, self._type).to(memory_format=torch.channels_last)
+        self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
 
     def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view."""
@@ -63,7 +67,7 @@ class Trunk:
         """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
         mean = torch.tensor(_MEAN, device=self.device)
         std = torch.tensor(_STD, device=self.device)
-        return ((pixels.float() / 255 - mean) / std).to(self._type).permute(0, 3, 1, 2)
+        return ((pixels.float() / 255 - mean) / std).to(self.type).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -101,6 +105,7 @@ class Encoder:
         self.whitening = whitening
         self._trunk = trunk
         self._whitening = whitening and whitening.to(trunk.device)
+        self._product = _product_type(trunk.config.resc, trunk.type)
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""
@@ -113,7 +118,9 @@ class Encoder:
     @torch.inference_mode()
     def _encode_batch(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         stages, valid = self._trunk.stages(photos)
-        combined = resc.combine(stages, valid, self.config.resc, self._whitening)  # (B, D, h, w)
+        combined = resc.combine(
+            stages, valid, self.config.resc, whitening=self._whitening, product=self._product
+        )  # (B, D, h, w)
         return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
 
 
@@ -121,6 +128,16 @@ def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:
     if config.precision == "exact":
         return torch.float32
     return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+
+def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
+    """float16 where the trunk has it and the attention's logits are small: unit vectors and a modest scale.
+
+    Never bfloat16: its logits are off by so much that image scores leave the bound stated for `half`.
+    """
+    bounded = config.normalize or config.spatial == "cosine"
+    small = bounded and config.spatial != "gate" and config.attention_scale <= _STEEPEST
+    return trunk if small and trunk == torch.float16 else torch.float32
 
 
 def _in_reading_order(features: Tensor, valid: Tensor) -> PatchFeatures:

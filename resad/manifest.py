@@ -11,8 +11,9 @@ from resad.config import MethodConfig, first_fault
 from resad.errors import IndexInvalid
 from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
+from resad.search.plan import SearchRecord
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when an older reader would misread the files."""
 _CONFIG: Final = ConfigDict(extra="forbid")
 
@@ -98,6 +99,7 @@ class Manifest:
     probe_score: float
     packages: tuple[PackageVersion, ...]
     files: tuple[FileRecord, ...]
+    search: SearchRecord | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

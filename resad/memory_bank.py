@@ -1,4 +1,4 @@
-"""The memory bank B_c: the healthy patch features that were kept, searched exactly by FAISS (equation 7)."""
+"""The memory bank B_c: the healthy patch features that were kept, and what searches it (equation 7)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,16 +6,31 @@ from typing import Any, Final
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from resad.errors import IndexInvalid, SettingError
+from resad.errors import IndexInvalid
+from resad.search.backends import (
+    ApproximateSearch,
+    FlatSearch,
+    ProvedRows,
+    RowSearch,
+    build_approximate,
+    flat_index,
+    load_approximate,
+)
+from resad.search.gpu import faster_on_gpu, memories_on
+from resad.search.plan import SearchPlan
+from resad.search.proved import ProvedSearch
 
 FAISS_FILE: Final = "memory_bank.faiss"
 PROVENANCE_FILE: Final = "provenance.npz"
 _REFINED_ROWS: Final = 1024
 """Queries whose distances are computed directly at a time: bounds the (rows, k, D) difference."""
-_GPU_SCRATCH: Final = 512 * 2**20
-"""FAISS's scratch memory on a GPU, bytes; its default takes 18 % of the device."""
+PLAN_FILE: Final = "search.json"
+_FLAT: Final = SearchPlan()
+_PLAN: Final = TypeAdapter(SearchPlan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +58,7 @@ class Neighbors:
 
 
 class MemoryBank:
-    """Memories and the FAISS index over them.
+    """Memories and what searches them.
 
     A GPU index must not be used from two threads at a time, searches included.
 
@@ -51,21 +66,53 @@ class MemoryBank:
         memories: float32 (M, D).
         provenance: of the M memories.
         gpu: number of the GPU to search on; on the CPU without one.
+        plan: how to search.
     Raises:
-        SettingError: a GPU was asked for where FAISS sees none.
+        SettingError: a GPU was asked for where FAISS sees none, or its memory is too small.
     """
 
-    def __init__(self, memories: NDArray[np.float32], provenance: Provenance, *, gpu: int | None = None) -> None:
-        if len(memories) != len(provenance.photo):
-            raise IndexInvalid(f"{len(memories)} memories, but {len(provenance.photo)} rows of provenance")
+    def __init__(
+        self,
+        memories: NDArray[np.float32],
+        provenance: Provenance,
+        *,
+        gpu: int | None = None,
+        plan: SearchPlan = _FLAT,
+    ) -> None:
+        self._hold(flat_index(memories), provenance, gpu, plan)
+        self._searches(None, None)
+
+    def _hold(self, flat: Any, provenance: Provenance, gpu: int | None, plan: SearchPlan) -> None:
+        if flat.ntotal != len(provenance.photo):
+            raise IndexInvalid(f"{flat.ntotal} memories, but {len(provenance.photo)} rows of provenance")
         self.provenance = provenance
+        self.plan = plan
         self._gpu = gpu
-        flat = faiss.IndexFlatL2(memories.shape[1])
-        flat.add(np.ascontiguousarray(memories, dtype=np.float32))
         # The CPU index owns the only copy; on a GPU it stays behind for the direct distances.
         self._flat = flat
         self.memories = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
-        self._index = flat if gpu is None else self._to_gpu(flat, gpu)
+
+    def _searches(self, proved: ProvedSearch | None, folder: Path | None) -> None:
+        """Set up what searches exactly and what searches fast; the same where the plan is exact."""
+        self._exact: RowSearch = self._exact_search(proved)
+        self._fast: RowSearch = self._exact
+        if not self.plan.exact:
+            self._fast = (
+                build_approximate(self._flat, self.memories, self.plan)
+                if folder is None
+                else load_approximate(folder, self._flat, self.plan)
+            )
+
+    def _exact_search(self, proved: ProvedSearch | None) -> RowSearch:
+        if self.plan.kind == "flat":
+            if self._gpu is None:
+                return FlatSearch(self._flat, len(self))
+            return faster_on_gpu(self._flat, self.memories, self._gpu)
+        device = torch.device("cpu" if self._gpu is None else f"cuda:{self._gpu}")
+        if proved is None:
+            on_device = memories_on(self.memories, device)
+            proved = ProvedSearch(on_device, self.plan.width, self.plan.limit)
+        return ProvedRows(proved, device)
 
     def __len__(self) -> int:
         return len(self.memories)
@@ -80,11 +127,16 @@ class MemoryBank:
         """Number of the GPU that searches; None for the CPU."""
         return self._gpu
 
+    @property
+    def proved(self) -> float:
+        """`Proof.proved` of the last search where the plan is `proved`; else 1."""
+        return self._exact.proved if isinstance(self._exact, ProvedRows) else 1.0
+
     def search(self, features: NDArray[np.float32], k: int) -> Neighbors:
-        """The k nearest memories of each patch, exactly.
+        """The k nearest memories of each patch, exactly, whatever the plan.
 
         FAISS finds the rows through |q|^2 - 2 q b + |b|^2, which cancels for near neighbors; the distances that
-        are returned come from the differences themselves, and so agree between CPU and GPU.
+        are returned come from the differences themselves, and so agree between CPU and GPU and between plans.
 
         Args:
             features: float32 (N, D).
@@ -92,31 +144,74 @@ class MemoryBank:
         Raises:
             IndexInvalid: `features` have another dimension, or fewer than k memories are there.
         """
+        return self._measured(self._exact, features, k)
+
+    def search_fast(self, features: NDArray[np.float32], k: int) -> Neighbors:
+        """As the plan says: with `hnsw` and `ivf` near memories, so that no distance is smaller than the true one.
+
+        Arguments and errors as for `search`.
+        """
+        return self._measured(self._fast, features, k)
+
+    def _measured(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
         if features.shape[1] != self.dimension or k > len(self):
             raise IndexInvalid(
                 f"{k} neighbors of {features.shape[1]}-dimensional patches asked of a memory bank "
                 f"of {len(self)} memories with {self.dimension} dimensions"
             )
-        _, rows = self._index.search(np.ascontiguousarray(features, dtype=np.float32), k)
+        # Writable, because torch warns of an array that is mapped for reading only.
+        features = np.require(features, dtype=np.float32, requirements=("C", "W"))
+        rows = search.rows(features, k)
         distances = np.empty(rows.shape, dtype=np.float32)
         for start in range(0, len(features), _REFINED_ROWS):
             some = slice(start, start + _REFINED_ROWS)
-            difference = features[some, None, :] - self.memories[rows[some]]  # (rows, k, D)
+            difference = features[some, None, :] - self.memories[rows[some]]  # (rows, k or more, D)
             distances[some] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
-        order = np.argsort(distances, axis=1, kind="stable")
-        return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
+        distances[rows < 0] = np.inf  # too few were found in the lists that were looked into
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        found = Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
+        return self._completed(found, features, k)
+
+    def _completed(self, found: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
+        """`found`, with an exact search where an approximate one came back with fewer than k rows."""
+        short = np.isinf(found.distances[:, -1]) & (found.rows[:, -1] < 0)
+        if short.any():
+            exact = self.search(features[short], k)
+            found.distances[short], found.rows[short] = exact.distances, exact.rows
+        return found
 
     def without_photos(self, photos: NDArray[np.int32]) -> "MemoryBank":
-        """The bank as if these reference photos had never been in it (their memories gone, nothing refilled)."""
+        """The bank as if these reference photos had never been in it (their memories gone, nothing refilled).
+
+        Searched exactly: flat, or proved where this one is.
+        """
         keep = ~np.isin(self.provenance.photo, photos)
         kept = Provenance(self.provenance.photo[keep], self.provenance.cell[keep], self.provenance.pick[keep])
-        return MemoryBank(self.memories[keep], kept, gpu=self._gpu)
+        plan = self.plan if self.plan.exact and keep.any() else _FLAT
+        part = MemoryBank.__new__(MemoryBank)
+        part._hold(flat_index(self.memories[keep]), kept, self._gpu, plan)
+        proved = None
+        if plan.kind == "proved" and isinstance(self._exact, ProvedRows):
+            proved = self._exact.subset(part.memories, keep)
+        part._searches(proved, None)
+        return part
+
+    def searched(self, plan: SearchPlan) -> "MemoryBank":
+        """The same memories, not copied, searched in another way."""
+        other = MemoryBank.__new__(MemoryBank)
+        other._hold(self._flat, self.provenance, self._gpu, plan)
+        other._searches(None, None)
+        return other
 
     def save(self, folder: Path) -> None:
-        """Write the index (in CPU form) and the provenance into `folder`."""
+        """Write the index (in CPU form), the provenance and, where it is not flat, the plan into `folder`."""
         faiss.write_index(self._flat, str(folder / FAISS_FILE))
         origin = self.provenance
         np.savez_compressed(folder / PROVENANCE_FILE, photo=origin.photo, cell=origin.cell, pick=origin.pick)
+        if self.plan != _FLAT:
+            (folder / PLAN_FILE).write_bytes(_PLAN.dump_json(self.plan, indent=2) + b"\n")
+        if isinstance(self._fast, ApproximateSearch):
+            self._fast.save(folder)
 
     @classmethod
     def load(cls, folder: Path, *, gpu: int | None = None) -> "MemoryBank":
@@ -125,16 +220,13 @@ class MemoryBank:
             index = faiss.read_index(str(folder / FAISS_FILE))
             with np.load(folder / PROVENANCE_FILE, allow_pickle=False) as arrays:
                 provenance = Provenance(arrays["photo"], arrays["cell"], arrays["pick"])
+            plan_file = folder / PLAN_FILE
+            plan = _PLAN.validate_json(plan_file.read_bytes()) if plan_file.exists() else _FLAT
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise IndexInvalid(f"the memory bank in {folder} cannot be read") from error
         if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_L2:
             raise IndexInvalid(f"{folder / FAISS_FILE} is not a flat L2 index")
-        memories = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
-        return cls(memories, provenance, gpu=gpu)
-
-    def _to_gpu(self, flat: Any, gpu: int) -> Any:
-        if gpu >= faiss.get_num_gpus():
-            raise SettingError(f"FAISS sees {faiss.get_num_gpus()} GPUs here, not number {gpu}; use --device cpu")
-        self._resources = faiss.StandardGpuResources()
-        self._resources.setTempMemory(_GPU_SCRATCH)
-        return faiss.index_cpu_to_gpu(self._resources, gpu, flat)
+        bank = cls.__new__(cls)
+        bank._hold(index, provenance, gpu, plan)
+        bank._searches(None, folder)
+        return bank

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from resad.config import PAPER_GRID, ReSCConfig
 from resad.whitening import Whitening
@@ -25,7 +26,12 @@ _REGION_CHANNELS = 256
 
 
 def combine(
-    stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig, whitening: Whitening | None = None
+    stages: Sequence[Tensor],
+    valid: Tensor,
+    config: ReSCConfig,
+    *,
+    whitening: Whitening | None = None,
+    product: torch.dtype = torch.float32,
 ) -> Tensor:
     """C of equation 5.
 
@@ -33,6 +39,7 @@ def combine(
         stages: float (B, C_i, h_i, w_i), finest first.
         valid: bool (B, h, w) on the finest stage's grid, the positions that touch the field of view.
         whitening: of the same stages, where the settings ask for it.
+        product: as for `spatial_filter`.
     Returns:
         float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
     """
@@ -44,7 +51,7 @@ def combine(
     if config.region:
         parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
     if config.spatial != "none":
-        attended = [spatial_filter(f, v, config) for f, v in zip(features, valid, strict=True)]
+        attended = [spatial_filter(f, v, config, product) for f, v in zip(features, valid, strict=True)]
         parts.append(torch.stack(attended))
     return sum(parts[1:], start=parts[0]) if parts else features
 
@@ -117,25 +124,47 @@ def _fast_length(at_least: int) -> int:
     return length
 
 
-def spatial_filter(features: Tensor, valid: Tensor, config: ReSCConfig) -> Tensor:
-    """P of equation 4 for one photograph, `_ATTENTION_ROWS` rows at a time.
+def spatial_filter(
+    features: Tensor, valid: Tensor, config: ReSCConfig, product: torch.dtype = torch.float32
+) -> Tensor:
+    """P of equation 4 for one photograph; the hw x hw matrix never exists as a whole.
 
     Args:
         features: float32 (D, h, w), 0 where not valid.
         valid: bool (h, w).
+        product: type of the two matrix products' factors.  With float16, scale 20 and unit stages, P differs
+            by less than 1 % of a position's length.
     """
     x = features[:, valid].T.contiguous()  # (N, D)
-    keys = config.attention_scale * (nnf.normalize(x, dim=1) if config.spatial == "cosine" else x)
-    queries = keys / config.attention_scale
+    queries = nnf.normalize(x, dim=1) if config.spatial == "cosine" else x
+    out = torch.zeros_like(features)
+    if config.spatial != "gate" and x.device.type == "cpu" and product == torch.float32 and len(x):
+        out[:, valid] = _attended(queries, x, config.attention_scale).T
+        return out
+    out[:, valid] = _by_rows(queries, x, config, product).T
+    return out
+
+
+def _attended(queries: Tensor, x: Tensor, scale: float) -> Tensor:
+    """softmax(scale q q^T) x by torch's flash kernel for CPUs: a fifth faster, a little more exact, less memory.
+
+    On a GPU that kernel ends at head dimension 256, and what stands in for it may hold the whole matrix.
+    """
+    q, values = queries[None, None], x[None, None]
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return nnf.scaled_dot_product_attention(q, q, values, scale=scale)[0, 0]
+
+
+def _by_rows(queries: Tensor, x: Tensor, config: ReSCConfig, product: torch.dtype) -> Tensor:
+    """P, or x times the attention it receives: (N, D), `_ATTENTION_ROWS` rows of the matrix at a time."""
+    asked, values = queries.to(product), x.to(product)
     received = torch.zeros(len(x), device=x.device)
     attended = torch.empty_like(x)
     for start in range(0, len(x), _ATTENTION_ROWS):
         rows = slice(start, start + _ATTENTION_ROWS)
-        attention = torch.softmax(queries[rows] @ keys.T, dim=1)  # (rows, N)
+        attention = torch.softmax((asked[rows] @ asked.T).float().mul_(config.attention_scale), dim=1)  # (rows, N)
         if config.spatial == "gate":
             received += attention.sum(dim=0)
         else:
-            torch.matmul(attention, x, out=attended[rows])
-    out = torch.zeros_like(features)
-    out[:, valid] = (received[:, None] * x if config.spatial == "gate" else attended).T
-    return out
+            attended[rows] = (attention.to(product) @ values).float()
+    return received[:, None] * x if config.spatial == "gate" else attended

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from resad.config import Precision
 from resad.errors import SettingError
@@ -18,6 +19,19 @@ def configure(precision: Precision) -> None:
     """Make arithmetic what `precision` promises: without TF32 where it is exact."""
     torch.backends.cuda.matmul.allow_tf32 = precision != "exact"
     torch.backends.cudnn.allow_tf32 = precision != "exact"
+
+
+def use_threads(count: int | None = None) -> None:
+    """Let torch, and on the calling thread FAISS too, compute on so many cores; without a number on torch's.
+
+    OpenMP keeps the number of threads for each thread that calls it, and FAISS brings an OpenMP of its own: so
+    every thread that computes has to say it.
+    """
+    if count is not None:
+        torch.set_num_threads(count)
+    count = torch.get_num_threads()
+    for library in ThreadpoolController().select(user_api="openmp").lib_controllers:
+        library.set_num_threads(count)
 
 
 def pick_device(name: str) -> torch.device:

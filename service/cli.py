@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import torch
 import typer
 import uvicorn
 from rich.console import Console
@@ -77,8 +76,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def _configure_process(settings: Settings) -> None:
     runtime.configure("exact")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    runtime.use_threads(settings.threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # It repeats bytes of the uploads that it cannot parse.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)

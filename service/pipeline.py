@@ -150,22 +150,24 @@ class Pipeline:
     ) -> Scored:
         manifest = loaded.manifest
         began = time.perf_counter()
-        photo = await self._pooled("decode", lambda: prepare(data, manifest.config.preparation, self.limits))
-        quality = await self._pooled("judge", lambda: judge(photo, manifest.photo_quality))
-        if require_quality:
-            demand(quality)
-        decoded = time.perf_counter()
-        timings = Timings(1e3 * (decoded - began), 0.0)
+        with self.worker.expecting():
+            photo = await self._pooled("decode", lambda: prepare(data, manifest.config.preparation, self.limits))
+            quality = await self._pooled("judge", lambda: judge(photo, manifest.photo_quality))
+            if require_quality:
+                demand(quality)
+            decoded = time.perf_counter()
+            timings = Timings(1e3 * (decoded - began), 0.0)
 
-        def finish(detection: Detection) -> Scored:
-            # On the worker's thread, because evidence is searched for in the memory bank.
-            result = assemble(
-                photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
-                request_id=request_id,
-            )  # fmt: skip
-            return Scored(photo, detection, result)
+            def finish(detection: Detection) -> Scored:
+                # On the worker's thread, because evidence is searched for in the memory bank.
+                result = assemble(
+                    photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
+                    request_id=request_id,
+                )  # fmt: skip
+                return Scored(photo, detection, result)
 
-        scored = await _ended(self.worker.detect(loaded.detector, photo, finish))
+            queued = self.worker.detect(loaded.detector, photo, finish)
+        scored = await _ended(queued)
         self.metrics.stage("score", time.perf_counter() - decoded)
         return scored
 

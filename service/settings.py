@@ -47,8 +47,9 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(gt=0)] = 4
     """Photographs scored together, at most; 4 at 784 px with 1536 channels take a few GB."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 0.0
-    """How long a batch that is not full waits for more.  Photographs gather while the batch before is scored,
-    so that waiting pays only on a device that hardly notices a larger batch."""
+    """How long a batch that is not full waits for photographs that are being decoded; a lone one never waits.
+    Photographs gather while the batch before is scored, so that waiting pays only on a device that hardly notices
+    a larger batch."""
     upload_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a request's body may take to arrive."""
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
@@ -58,7 +59,7 @@ class Settings(BaseSettings):
     decode_workers: Annotated[int, Field(gt=0)] = 2
     """Threads that decode photographs and encode maps."""
     threads: Annotated[int, Field(gt=0)] | None = None
-    """Cores that torch computes on; all unless given."""
+    """Cores that torch and FAISS compute on; all unless given."""
     poll_s: Annotated[float, Field(gt=0)] = 1.0
     """How often CURRENT of every index is looked at."""
 

@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -54,7 +55,7 @@ class Worker:
 
     Args:
         batch_size: photographs scored together, at most.
-        batch_wait: seconds that a batch that is not full waits for more.
+        batch_wait: seconds that a batch that is not full waits for the photographs that are on their way.
         observe: told of every batch, on the worker's thread.
     """
 
@@ -66,6 +67,7 @@ class Worker:
         self._queue: deque[_Photo | _Task] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._coming = 0
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +90,18 @@ class Worker:
     def waiting(self) -> int:
         """Photographs and tasks that nobody has begun."""
         return len(self._queue)
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """A photograph is being decoded: a batch may wait for it.  Where none is, a lone one is scored at once."""
+        with self._changed:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._coming -= 1
+                self._changed.notify_all()
 
     def detect(
         self, detector: Detector, photo: PreparedPhoto, finish: Callable[[Detection], Answer]
@@ -114,6 +128,7 @@ class Worker:
             self._changed.notify_all()
 
     def _loop(self) -> None:
+        runtime.use_threads()
         try:
             while (some := self._next()) is not None:
                 self._work(some)
@@ -133,7 +148,8 @@ class Worker:
                 return [self._queue.popleft()]
             if self._batch_wait:
                 self._changed.wait_for(
-                    lambda: len(self._queue) >= self._batch_size or self._closing, self._batch_wait
+                    lambda: len(self._queue) >= self._batch_size or self._closing or not self._coming,
+                    self._batch_wait,
                 )
             alike = [one for one in self._queue if isinstance(one, _Photo) and one.detector is first.detector]
             batch = alike[: self._batch_size]

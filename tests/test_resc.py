@@ -71,6 +71,20 @@ def test_spatial_filter_is_the_literal_matrix_product(
     np.testing.assert_allclose(ours.numpy(), literal_spatial(features, valid, kind, scale), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "cosine"])
+def test_half_precision_products_stay_within_their_bound(
+    kind: Literal["softmax", "cosine"], rng: np.random.Generator
+) -> None:
+    stages = torch.from_numpy(rng.normal(size=(2, 24, 12, 12)).astype(np.float32))
+    unit = torch.cat([stage / stage.norm(dim=0) for stage in stages])  # two stages of length 1
+    valid = torch.ones(12, 12, dtype=torch.bool)
+    config = ReSCConfig(spatial=kind)
+    exact = resc.spatial_filter(unit, valid, config)
+    half = resc.spatial_filter(unit, valid, config, torch.float16)
+    deviation = ((half - exact).norm(dim=0) / exact.norm(dim=0)).max()
+    assert 0 < deviation < 0.01
+
+
 def test_combination_is_the_sum_of_its_parts(field: tuple[Grid, Grid]) -> None:
     features, valid = (torch.from_numpy(part)[None] for part in field)
     both = ReSCConfig(normalize=False, whitening=None, region_radius=98)

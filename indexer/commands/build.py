@@ -13,6 +13,7 @@ from indexer.forecast import Forecast
 from indexer.options import method, pick_devices
 from indexer.progress import Stages
 from indexer.room import parse_size
+from indexer.search_choice import SearchChoice
 from resad import index, runtime
 from resad.backbone import default_weights
 from resad.config import Precision, Preset
@@ -53,6 +54,10 @@ def build_command(
         list[str] | None, typer.Option("--set", help="Any setting: SECTION.FIELD=VALUE, as in search.neighbors=1.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    search: Annotated[
+        SearchChoice,
+        typer.Option(help="flat or proved (exact; auto takes the faster), hnsw or ivf (exact image score only)."),
+    ] = "auto",
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
     max_memory: Annotated[
@@ -76,7 +81,7 @@ def build_command(
     first, *more = pick_devices(device)
     order = BuildOrder(
         photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
-        max_memory=None if max_memory is None else parse_size(max_memory),
+        search=search, max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
     if only_forecast:
         for line in forecast_only(order).lines():

@@ -182,15 +182,33 @@ def test_a_dead_worker_says_so_and_leaves_nobody_waiting(caplog: pytest.LogCaptu
     assert "died" in caplog.text
 
 
-def test_a_batch_waits_for_more_if_told_to() -> None:
+def test_a_batch_waits_for_what_is_on_its_way() -> None:
     worker, detector = Worker(2, 5.0, lambda batch: None), FakeDetector()
     worker.start()
     bench = Bench(worker, [])
     began = time.monotonic()
-    futures = [bench.put(detector, value) for value in range(2)]
+    with worker.expecting():
+        futures = [bench.put(detector, 0)]
+        time.sleep(0.05)
+        assert detector.batches == []
+        futures.append(bench.put(detector, 1))
     assert [future.result(4) for future in futures] == [0, 1]
     assert detector.batches == [[0, 1]]
     assert time.monotonic() - began < 4
+    worker.stop(5)
+
+
+def test_a_lone_photograph_waits_for_nobody() -> None:
+    worker, detector = Worker(2, 5.0, lambda batch: None), FakeDetector()
+    worker.start()
+    bench = Bench(worker, [])
+    began = time.monotonic()
+    assert bench.put(detector, 0).result(4) == 0
+    with worker.expecting():  # one that never comes
+        waiting = bench.put(detector, 1)
+    assert waiting.result(4) == 1
+    assert time.monotonic() - began < 4
+    assert detector.batches == [[0], [1]]
     worker.stop(5)
 
 

@@ -1,0 +1,209 @@
+"""From JPEG bytes to the encoded map, stage by stage, each beside the time that its arithmetic alone would take.
+
+Run as `python -m benchmarks.latency`; takes RESAD_DATA.  The floor is a stage's operations over the rate that this
+machine multiplies float32 matrices at, measured in the same run; decoding and pictures have none.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log2, prod
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._bench import Json, Quick, median_time, print_header, print_table, shared_data, write_json
+from benchmarks._color import no_provenance
+from benchmarks._idrid import Variant, config_of, data_set
+from resad import anomaly_map, resc, runtime
+from resad.backbone import Backbone, load_backbone
+from resad.config import PhotoLimits
+from resad.detector import Detector
+from resad.encoder import Encoder, Trunk, whitening_of
+from resad.map_files import map_png16
+from resad.memory_bank import MemoryBank
+from resad.photo import read_bytes, read_photo
+from resad.preparation import PreparedPhoto, prepare
+from resad.search.plan import SearchPlan
+
+_LIMITS: Final = PhotoLimits()
+_MEMORIES: Final = 25_000
+_SIDE: Final = 2048
+"""Of the square matrices that the rate is measured with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """seconds: median.  operations: multiplications and additions; 0 where they do not say what it takes."""
+
+    name: str
+    seconds: float
+    operations: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The stages of one trunk.  rate: float32 operations a second, of a matrix product."""
+
+    trunk: str
+    stages: tuple[Stage, ...]
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """A photograph half-way: what each stage is given."""
+
+    images: Tensor
+    stages: list[Tensor]
+    valid: Tensor
+    whole: Tensor
+
+
+def main(
+    quick: Quick = False,
+    json: Json = None,
+    photo: Annotated[Path | None, typer.Option(help="A camera's JPEG; else one that is here.")] = None,
+    memories: Annotated[int, typer.Option(help="In the memory bank.")] = _MEMORIES,
+    repeats: Annotated[int, typer.Option(help="Runs of each stage.")] = 5,
+) -> None:
+    """Time every stage on one photograph, alone, after one run that is not counted."""
+    shared = shared_data()
+    runtime.configure("exact")
+    size, memories, repeats = (256, 500, 1) if quick else (784, memories, repeats)
+    source = photo or _camera_photo(shared)
+    print_header(
+        "Latency",
+        f"preset resad, {size} px, float32, one {source.suffix} of {source.stat().st_size / 1e6:.1f} MB, "
+        f"{memories:,} memories drawn from the photograph's own patches and a little noise; medians of {repeats}; "
+        "ResNet-18 and bundled with their weights, WideResNet-50-2 untrained.",
+    )
+    paths = [
+        _measured(name, source, size, memories, repeats, weights)
+        for name, weights in (
+            ("resnet18", str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")),
+            *(() if quick else (("wide_resnet50_2", "random:0"),)),
+            ("bundled", "bundled"),
+        )
+    ]
+    for path in paths:
+        _print(path)
+    write_json(json, paths)
+
+
+def _camera_photo(shared: Path) -> Path:
+    """The first camera-size photograph that lies here, or else a small one."""
+    large = sorted((shared / "data" / "idrid-fullres").rglob("*.jpg"))
+    return (large or sorted((data_set(shared) / "test" / "lesion").glob("*.jpg")))[0]
+
+
+def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, weights: str) -> Latency:
+    config = config_of(Variant("resad", backbone=trunk), size)
+    data = read_bytes(source, _LIMITS)
+    photo = prepare(data, config.preparation, _LIMITS)
+    backbone = load_backbone(config.backbone, weights)
+    network = Trunk(backbone, config, torch.device("cpu"))
+    encoder = Encoder(network, whitening_of(network, [photo]))
+    parts = _parts(backbone, photo, encoder)
+    patches = encoder.encode([photo])[0]
+    banks = _banks(patches.features, memories)
+    k, (n, d) = config.search.neighbors, patches.features.shape
+    found = Detector(encoder, banks["flat"]).detect([photo])[0]
+    valid = parts.valid[0].numpy()
+    grid = np.zeros(valid.shape, dtype=np.float32)
+    grid[valid] = found.patch_distances
+    height, width = photo.frame.height, photo.frame.width
+
+    def timed(name: str, call: Callable[[], object], operations: float = 0.0) -> Stage:
+        call()
+        return Stage(name, median_time(call, repeats).seconds, operations)
+
+    radius = resc.grid_radius(config.resc.region_radius, valid.shape[-1])
+    with torch.inference_mode():
+        stages = (
+            timed("decode (whole)", lambda: read_photo(data, _LIMITS)),
+            timed("decode and prepare", lambda: prepare(data, config.preparation, _LIMITS)),
+            timed("backbone", lambda: backbone(parts.images), _operations(backbone, parts.images)),
+            timed("combine stages", lambda: _combined(parts.stages, encoder)),
+            timed("region", lambda: resc.region_filter(parts.whole, parts.valid, radius),
+                  _region_operations(parts.whole, radius)),
+            timed("attention", lambda: resc.spatial_filter(parts.whole[0], parts.valid[0], config.resc),
+                  4.0 * n * n * d),
+            timed("search, flat", lambda: banks["flat"].search(patches.features, k), 2.0 * n * memories * d),
+            timed("search, proved", lambda: banks["proved"].search(patches.features, k), 2.0 * n * memories * d),
+            timed("map and score", lambda: anomaly_map.image_score(
+                anomaly_map.anomaly_map(grid, valid, photo.mask, config.score), found.scored, config.score)),
+            timed("encode PNG", lambda: map_png16(
+                photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
+            timed("whole, flat", lambda: Detector(encoder, banks["flat"]).detect([photo])),
+        )  # fmt: skip
+        rate = _rate(repeats)
+    return Latency(trunk, stages, rate)
+
+
+def _parts(backbone: Backbone, photo: PreparedPhoto, encoder: Encoder) -> _Parts:
+    images = torch.from_numpy(photo.pixels).permute(2, 0, 1)[None].float() / 255
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        stages = backbone.to(memory_format=torch.channels_last)(images)
+        mask = torch.from_numpy(photo.mask)[None, None].float()
+        valid = torch.nn.functional.adaptive_max_pool2d(mask, stages[0].shape[-2:])[:, 0] > 0
+        return _Parts(images, stages, valid, _combined(stages, encoder) * valid[:, None])
+
+
+def _combined(stages: Sequence[Tensor], encoder: Encoder) -> Tensor:
+    """F of equation 2, whitened: (1, D, h, w)."""
+    maps = resc.on_one_grid(stages, encoder.config.resc)
+    if encoder.whitening is not None:
+        maps = [encoder.whitening.of(number, units) for number, units in enumerate(maps)]
+    return torch.cat(maps, dim=1)
+
+
+def _banks(features: np.ndarray, memories: int) -> dict[str, MemoryBank]:
+    rng = np.random.default_rng(0)
+    rows = features[rng.integers(len(features), size=memories)]
+    noise = rng.normal(0, 0.02, size=rows.shape).astype(np.float32)
+    flat = MemoryBank(rows + noise, no_provenance(memories))
+    return {"flat": flat, "proved": flat.searched(SearchPlan("proved", width=160))}
+
+
+def _operations(backbone: Backbone, images: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        backbone(images)
+    return float(counter.get_total_flops())
+
+
+def _region_operations(features: Tensor, radius: int) -> float:
+    """Two real transforms of every channel, 2.5 n log2 n operations each, and the product between them."""
+    n = prod(side + radius for side in features.shape[-2:])
+    return features.shape[1] * (2 * 2.5 * n * log2(n) + 6 * n / 2)
+
+
+def _rate(repeats: int) -> float:
+    """The best of some: a floor is what the machine can do when nothing disturbs it."""
+    a = torch.rand(_SIDE, _SIDE)
+    return max(float(2 * _SIDE**3 / median_time(lambda: a @ a, 1).seconds) for _ in range(2 * repeats))
+
+
+def _print(path: Latency) -> None:
+    print_table(
+        f"{path.trunk}, milliseconds; matrix products at {path.rate / 1e9:.0f} GFLOP/s",
+        ("stage", "ms", "floor", "times the floor"),
+        [
+            (
+                stage.name,
+                f"{1e3 * stage.seconds:.0f}",
+                f"{1e3 * stage.operations / path.rate:.0f}" if stage.operations else "-",
+                f"{stage.seconds * path.rate / stage.operations:.1f}" if stage.operations else "-",
+            )
+            for stage in path.stages
+        ],
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,252 @@
+"""Ways to search a large memory bank of real photographs: time, and how far score and map are from brute force.
+
+Run as `python -m benchmarks.search`; takes RESAD_DATA.  `--cache FOLDER` keeps the bank, which takes minutes.
+`--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.
+"""
+
+import json as jsons
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Final
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
+from benchmarks._idrid import Variant, config_of, data_set, encoder_for, healthy
+from indexer.feature_store import FeatureStore
+from indexer.selection import select
+from resad import runtime
+from resad.config import CoresetConfig, MethodConfig, PhotoLimits
+from resad.detector import Detection, measure
+from resad.encoder import Encoder, PatchFeatures
+from resad.memory_bank import FAISS_FILE, MemoryBank
+from resad.preparation import PreparedPhoto, prepare
+from resad.search.plan import SearchPlan
+
+_FLAT: Final = SearchPlan()
+_PLANS: Final = (
+    _FLAT,
+    *(SearchPlan("proved", width=width) for width in (96, 128, 160, 192, 256)),
+    *(SearchPlan("ivf", probes=probes) for probes in (4, 8, 32)),
+    SearchPlan("hnsw", breadth=64),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A test photograph."""
+
+    name: str
+    photo: PreparedPhoto
+    patches: PatchFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to search.  Seconds: of setting it up; medians over the photographs, wall clock and processor.
+
+    faster: median over the photographs of flat's seconds over these, both measured in turn.
+    Deviations: the largest, relative to brute force; of a map, to its peak.
+    """
+
+    plan: SearchPlan
+    set_up_seconds: float
+    seconds: float
+    cpu_seconds: float
+    faster: float
+    proved: float
+    score_deviation: float
+    map_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One process that scores from prepared pixels."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+    scores: tuple[float, ...]
+
+
+def main(
+    quick: Quick = False,
+    json: Json = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep the memory bank here.")] = None,
+    photos: Annotated[int, typer.Option(help="Test photographs.")] = 6,
+    repeats: Annotated[int, typer.Option(help="Searches of each photograph.")] = 3,
+    anomalib: Annotated[Path | None, typer.Option(help="Python that has anomalib.")] = None,
+) -> None:
+    """Search with every plan, in turn on each photograph."""
+    shared = shared_data()
+    runtime.configure("exact")
+    side, count, asked_for, repeats = (256, 4, 2, 1) if quick else (784, None, photos, repeats)
+    config = config_of(Variant("resad"), side)
+    photos_known = healthy(shared, side, count=count)
+    encoder = encoder_for(photos_known, shared, side)
+    with tempfile.TemporaryDirectory() as scratch:
+        bank = _bank(encoder, photos_known, cache or Path(scratch) / "bank")
+    asked = list(_asked(encoder, shared, asked_for))
+    print_header(
+        "Search",
+        f"preset resad, ResNet-18, {side} px, coreset 0.5 of the healthy training photographs: "
+        f"{len(bank):,} memories x {bank.dimension}; {len(asked)} test photographs, {repeats} searches of each, "
+        "all plans in turn; flat is FAISS's IndexFlatL2.",
+    )
+    rows = _rows(bank, asked, config, repeats)
+    _print_rows(rows, config.search.neighbors)
+    wholes = _wholes(shared, side, count, asked_for, len(bank), anomalib) if anomalib else []
+    if wholes:
+        _print_wholes(wholes)
+    write_json(json, {"search": rows, "whole": wholes})
+
+
+def _bank(encoder: Encoder, photos: list[PreparedPhoto], place: Path) -> MemoryBank:
+    """Half of all patches, chosen by the greedy; from `place` where they lie there already."""
+    if (place / FAISS_FILE).exists():
+        return MemoryBank.load(place)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder))
+        for photo in photos:
+            store.append(encoder.encode([photo])[0])
+        selection = select(store, CoresetConfig(share=0.5), [torch.device("cpu")], lambda picks: None)
+    bank = MemoryBank(selection.memories, selection.provenance)
+    bank.save(place)
+    return bank
+
+
+def _asked(encoder: Encoder, shared: Path, count: int) -> Iterator[Asked]:
+    """Test photographs, healthy and diseased by turns."""
+    folders = [sorted((data_set(shared) / "test" / kind).glob("*.jpg")) for kind in ("good", "lesion")]
+    paths = [path for pair in zip(*folders, strict=False) for path in pair][:count]
+    for path in paths:
+        photo = prepare(path, encoder.config.preparation, PhotoLimits())
+        yield Asked(path.stem, photo, encoder.encode([photo])[0])
+
+
+def _rows(bank: MemoryBank, asked: list[Asked], config: MethodConfig, repeats: int) -> list[Row]:
+    banks, set_up = {}, {}
+    for plan in _PLANS:
+        began = time.perf_counter()
+        banks[plan] = bank.searched(plan)
+        set_up[plan] = time.perf_counter() - began
+    found: dict[SearchPlan, list[tuple[float, float, float]]] = {plan: [] for plan in _PLANS}
+    detections: dict[SearchPlan, list[Detection]] = {plan: [] for plan in _PLANS}
+    for one in asked:
+        for turn in range(repeats):
+            for plan, searched in banks.items():
+                began, cpu = time.perf_counter(), time.process_time()
+                detection = measure(one.patches, one.photo.mask, searched, config)
+                taken = time.perf_counter() - began, time.process_time() - cpu
+                found[plan].append((*taken, searched.proved))
+                if turn == 0:
+                    detections[plan].append(detection)
+    return [
+        _row(plan, set_up[plan], found[plan], found[_FLAT], detections[plan], detections[_FLAT]) for plan in _PLANS
+    ]
+
+
+def _row(
+    plan: SearchPlan,
+    set_up: float,
+    found: list[tuple[float, float, float]],
+    flat: list[tuple[float, float, float]],
+    detections: list[Detection],
+    brute: list[Detection],
+) -> Row:
+    pairs = list(zip(detections, brute, strict=True))
+    return Row(
+        plan=plan,
+        set_up_seconds=set_up,
+        seconds=median(seconds for seconds, _, _ in found),
+        cpu_seconds=median(cpu for _, cpu, _ in found),
+        faster=median(theirs[0] / ours[0] for ours, theirs in zip(found, flat, strict=True)),
+        proved=min(proved for _, _, proved in found),
+        score_deviation=max(abs(ours.image_score / theirs.image_score - 1) for ours, theirs in pairs),
+        map_deviation=max(
+            float(np.abs(ours.anomaly_map - theirs.anomaly_map).max()) / theirs.peak for ours, theirs in pairs
+        ),
+    )
+
+
+def _wholes(shared: Path, side: int, count: int | None, photos: int, memories: int, anomalib: Path) -> list[Whole]:
+    """Prepared pixels in, score out, each in a process of its own so that its peak is its own."""
+    weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    encoder = encoder_for([], shared, side, "patchcore")
+    known = healthy(shared, side, "patchcore", count)
+    parts = [encoder.encode([photo])[0].features for photo in known]
+    features = np.concatenate(parts)
+    rows = np.random.default_rng(0).choice(len(features), min(memories, len(features)), replace=False)
+    script = Path(__file__).with_name("_against_anomalib.py")
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "bank.npy", features[np.sort(rows)])
+        pixels: NDArray[np.uint8] = np.stack([one.photo.pixels for one in _asked(encoder, shared, photos)])
+        np.save(Path(folder) / "photos.npy", pixels)
+        shutil.copy(weights, Path(folder) / "trunk.safetensors")
+        sides = [("anomalib's PatchCore", [str(anomalib), str(script), "anomalib", folder])]
+        ours = ["-m", "benchmarks._against_anomalib"]
+        kinds = ("flat", "proved", "ivf")
+        sides += [(f"preset patchcore, {kind}", [sys.executable, *ours, kind, folder]) for kind in kinds]
+        return [_whole(name, line) for name, line in sides]
+
+
+def _whole(name: str, line: list[str]) -> Whole:
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
+    said = jsons.loads(done.stdout.splitlines()[-1])
+    return Whole(name, said["seconds"], said["peak_bytes"], tuple(said["scores"]))
+
+
+def _print_rows(rows: list[Row], neighbors: int) -> None:
+    print_table(
+        f"Search, map and score of one photograph, mean of {neighbors} neighbors; medians",
+        ("search", "set up, s", "ms", "CPU ms", "times faster", "proved", "score off by", "map off by"),
+        [
+            (
+                _name(row.plan), f"{row.set_up_seconds:.1f}", f"{1e3 * row.seconds:.0f}",
+                f"{1e3 * row.cpu_seconds:.0f}", f"{row.faster:.1f}",
+                f"{row.proved:.4f}" if row.plan.kind == "proved" else "-",
+                f"{row.score_deviation:.1e}", f"{row.map_deviation:.1e}",
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _print_wholes(wholes: list[Whole]) -> None:
+    first = np.array(wholes[0].scores)
+    print_table(
+        "PatchCore from prepared pixels to the score: one neighbor, the same trunk and memories (drawn at random)",
+        ("who", "ms", "peak memory, GB", "scores off the first by"),
+        [
+            (
+                one.name,
+                f"{1e3 * one.seconds:.0f}",
+                f"{one.peak_bytes / 1e9:.2f}",
+                f"{float(np.abs(np.array(one.scores) / first - 1).max()):.1e}",
+            )
+            for one in wholes
+        ],
+    )
+
+
+def _name(plan: SearchPlan) -> str:
+    details = {"proved": f", width {plan.width}", "ivf": f", {plan.probes} of {plan.lists} lists",
+               "hnsw": f", breadth {plan.breadth}"}  # fmt: skip
+    return plan.kind + details.get(plan.kind, "")
+
+
+if __name__ == "__main__":
+    typer.run(main)

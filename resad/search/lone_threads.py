@@ -1,0 +1,43 @@
+"""Threads whose torch and FAISS calls run on that thread alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+Part = TypeVar("Part")
+
+
+@contextmanager
+def lone_threads(device: torch.device) -> Iterator[Executor | None]:
+    """As many threads as torch uses on a CPU; none on another device or where it uses one.
+
+    How many threads OpenMP starts is kept by each thread for itself, so that the process' own setting stays.
+    """
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(count, "search", initializer=_alone) as pool:
+        yield pool
+
+
+def for_each(pool: Executor | None, work: Callable[[Part], None], parts: Sequence[Part]) -> None:
+    """Do `work` on every part, on the pool's threads if there is one; raises what was raised there."""
+    for _ in map(work, parts) if pool is None else pool.map(work, parts):
+        pass
+
+
+def _alone() -> None:
+    torch.get_num_threads()  # torch writes its own number over a thread's at the first call there
+    for library in _libraries():
+        library.set_num_threads(1)
+
+
+@cache
+def _libraries() -> tuple[Any, ...]:
+    return tuple(ThreadpoolController().select(user_api="openmp").lib_controllers)

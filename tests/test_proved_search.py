@@ -1,0 +1,141 @@
+"""The proved search against brute force in NumPy and against the flat search."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from resad.search.proved import ProvedSearch, Tiling
+from resad.search.shadows import cast
+from tests.test_memory_bank import brute_force
+
+SMALL = Tiling(queries=16, memories=24, seeds=8)
+
+
+def cloud(rng: np.random.Generator, kind: str, count: int, d: int) -> NDArray[np.float32]:
+    """Points that lie as real ones may: spread out, in clusters, doubled, on a plane, or at one place."""
+    points = rng.normal(size=(count, d))
+    match kind:
+        case "clusters":
+            points = 10 * rng.normal(size=(3, d))[rng.integers(3, size=count)] + 1e-3 * points
+        case "duplicates":
+            points = points[rng.integers(max(1, count // 4), size=count)]
+        case "plane":
+            points = points[:, :2] @ rng.normal(size=(2, d)) if d > 1 else points
+        case "far":
+            points = points + 300
+        case "zeros":
+            points = np.zeros_like(points)
+        case "outlier":
+            points[:1] *= 1e4
+    return points.astype(np.float32)
+
+
+KINDS = ("spread", "clusters", "duplicates", "plane", "far", "zeros", "outlier")
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 999),
+    kind=st.sampled_from(KINDS),
+    asked=st.sampled_from(KINDS),
+    queries=st.integers(0, 60),
+    count=st.integers(1, 200),
+    d=st.integers(1, 40),
+    width=st.sampled_from([16, 32, 64]),
+    limit=st.sampled_from([0.0, 0.1, 1.0]),
+    data=st.data(),
+)
+def test_distances_are_those_of_brute_force(
+    seed: int,
+    kind: str,
+    asked: str,
+    queries: int,
+    count: int,
+    d: int,
+    width: int,
+    limit: float,
+    data: st.DataObject,
+) -> None:
+    rng = np.random.default_rng(seed)
+    memories, features = cloud(rng, kind, count, d), cloud(rng, asked, queries, d)
+    if queries > 2 and data.draw(st.booleans()):
+        features[: queries // 2] = memories[rng.integers(count, size=queries // 2)]
+    k = data.draw(st.integers(1, min(50, count)))
+    search = ProvedSearch(torch.from_numpy(memories), width, limit, SMALL)
+    proof = search.search(torch.from_numpy(features), k)
+    rows = proof.rows.numpy()
+    assert rows.shape == (queries, k)
+    assert 0 <= proof.proved <= 1
+    everything = brute_force(features, memories)
+    wanted = np.sort(everything, axis=1)[:, :k]
+    found = np.take_along_axis(everything, rows, 1)
+    # Where a block is searched in full, it is by the expanded form, which rounds as the flat search does.
+    scale = max(
+        1e-6, float(np.abs(memories - memories.mean(0)).max(initial=0)), float(np.abs(features).max(initial=0))
+    )
+    np.testing.assert_allclose(
+        np.sort(found, axis=1), wanted, rtol=2e-6, atol=(2e-3 if limit < 1 else 1e-6) * scale
+    )
+    assert all(len(set(row)) == k for row in rows.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shadow_is_never_farther_than_its_vector(kind: str, rng: np.random.Generator) -> None:
+    memories, queries = cloud(rng, kind, 300, 24), cloud(rng, "spread", 50, 24)
+    light = cast(torch.from_numpy(memories), 16)
+    mine, theirs = light.of_queries(torch.from_numpy(queries)), light.of_memories(torch.from_numpy(memories))
+    products = mine.digits.double() @ theirs.digits.double().T
+    squares = 2 * (mine.half_squares[:, None] + light.offset - products).numpy()
+    shadow = light.unit * np.sqrt(np.maximum(squares, 0))
+    bound = shadow - mine.slack.numpy()[:, None] - theirs.slack.numpy()
+    assert (bound <= brute_force(queries, memories) * (1 + 1e-6)).all()
+    if kind == "spread":
+        assert (bound > 0.5 * brute_force(queries, memories)).mean() > 0.5  # and it says something
+
+
+def test_most_is_proved_where_few_directions_carry_most(rng: np.random.Generator) -> None:
+    basis = rng.normal(size=(12, 96))
+    memories = (rng.normal(size=(4000, 12)) @ basis + 0.3 * rng.normal(size=(4000, 96))).astype(np.float32)
+    queries = memories[::40] + rng.normal(size=(100, 96)).astype(np.float32) * 0.3
+    proof = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).search(torch.from_numpy(queries), 3)
+    assert proof.proved > 0.99
+    nearest = np.sort(brute_force(queries, memories), axis=1)[:, :3]
+    np.testing.assert_allclose(
+        np.take_along_axis(brute_force(queries, memories), proof.rows.numpy(), 1), nearest, rtol=1e-5
+    )
+
+
+def test_a_subset_is_a_search_over_fewer(rng: np.random.Generator) -> None:
+    memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 40, 20))
+    rows = torch.arange(0, 300, 3)
+    some = torch.from_numpy(memories)[rows]
+    part = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).subset(some, rows)
+    proof, anew = part.search(queries, 4), ProvedSearch(some, 32, 0.2, SMALL).search(queries, 4)
+    np.testing.assert_array_equal(proof.rows, anew.rows)
+
+
+def test_threads_change_nothing(rng: np.random.Generator) -> None:
+    memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
+    search, threads = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with torch.inference_mode(count == 3):
+                found.append(search.search(queries, 3).rows)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_prove_the_same(rng: np.random.Generator) -> None:
+    memories, queries = cloud(rng, "spread", 5000, 96), torch.from_numpy(cloud(rng, "spread", 300, 96))
+    on_cpu = ProvedSearch(torch.from_numpy(memories), 64, 0.2).search(queries, 3)
+    on_gpu = ProvedSearch(torch.from_numpy(memories).cuda(), 64, 0.2).search(queries.cuda(), 3)
+    assert torch.equal(on_cpu.rows, on_gpu.rows.cpu())

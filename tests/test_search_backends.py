@@ -1,0 +1,189 @@
+"""All ways to search a memory bank against brute force, and the exact image score over an approximate search."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resad.config import MethodConfig, ScoreConfig, SearchConfig
+from resad.detector import measure
+from resad.encoder import PatchFeatures
+from resad.errors import IndexInvalid, SettingError
+from resad.memory_bank import PLAN_FILE, MemoryBank
+from resad.search.backends import SEARCH_FILE, TorchSearch
+from resad.search.gpu import check_fits, fastest
+from resad.search.plan import SearchKind, SearchPlan
+from tests.test_memory_bank import bank_of, brute_force
+
+ROUGH = {
+    "flat": SearchPlan(),
+    "proved": SearchPlan("proved", width=32),
+    "hnsw": SearchPlan("hnsw", links=4, breadth=1),
+    "ivf": SearchPlan("ivf", lists=40, probes=1),
+}
+"""The approximate ones with settings so rough that they often miss."""
+GRID = 24
+SIDE = 96
+
+
+def drawn_points(rng: np.random.Generator, count: int, asked: int) -> tuple[np.ndarray, np.ndarray]:
+    points = rng.normal(size=(count + asked, 24)).astype(np.float32)
+    return points[:count], points[count:]
+
+
+def searched(kind: SearchKind, memories: np.ndarray) -> MemoryBank:
+    return bank_of(memories).searched(ROUGH[kind])
+
+
+@pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
+def test_exact_search_and_evidence_are_those_of_brute_force(kind: SearchKind, rng: np.random.Generator) -> None:
+    memories, queries = (
+        rng.normal(size=(2000, 24)).astype(np.float32),
+        rng.normal(size=(60, 24)).astype(np.float32),
+    )
+    bank = searched(kind, memories)
+    wanted = np.sort(brute_force(queries, memories), axis=1)[:, :4]
+    flat = bank_of(memories).search(queries, 4)
+    found = bank.search(queries, 4)
+    np.testing.assert_allclose(found.distances, wanted, rtol=1e-5)
+    np.testing.assert_array_equal(
+        found.distances[found.rows == flat.rows], flat.distances[found.rows == flat.rows]
+    )
+    fast = bank.search_fast(queries, 4)
+    assert (fast.distances >= wanted * (1 - 1e-5)).all()
+    assert (fast.rows >= 0).all()
+    assert bank.plan.exact == np.allclose(fast.distances, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
+def test_saved_and_loaded_searches_alike(kind: SearchKind, tmp_path: Path, rng: np.random.Generator) -> None:
+    memories, queries = (
+        rng.normal(size=(2000, 24)).astype(np.float32),
+        rng.normal(size=(60, 24)).astype(np.float32),
+    )
+    bank = searched(kind, memories)
+    bank.save(tmp_path)
+    again = MemoryBank.load(tmp_path)
+    assert again.plan == bank.plan
+    for a, b in (
+        (again.search_fast(queries, 3), bank.search_fast(queries, 3)),
+        (again.search(queries, 3), bank.search(queries, 3)),
+    ):
+        np.testing.assert_array_equal(a.rows, b.rows)
+        np.testing.assert_array_equal(a.distances, b.distances)
+    if kind == "hnsw":
+        assert (tmp_path / SEARCH_FILE).stat().st_size < memories.nbytes * 1.1 + 2000 * 4 * 4 * 10
+
+
+def test_a_plan_or_graph_that_does_not_fit_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    searched("hnsw", rng.normal(size=(200, 8)).astype(np.float32)).save(tmp_path)
+    graph = (tmp_path / SEARCH_FILE).read_bytes()
+    bank_of(rng.normal(size=(201, 8)).astype(np.float32)).save(tmp_path)
+    with pytest.raises(IndexInvalid, match="is not the hnsw search"):
+        MemoryBank.load(tmp_path)
+    (tmp_path / SEARCH_FILE).write_bytes(graph[:100])
+    with pytest.raises(IndexInvalid, match="cannot be read"):
+        MemoryBank.load(tmp_path)
+    (tmp_path / PLAN_FILE).write_text('{"kind": "guess"}')
+    with pytest.raises(IndexInvalid, match="cannot be read"):
+        MemoryBank.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["proved", "hnsw", "ivf"])
+def test_without_photos_is_searched_exactly(kind: SearchKind, rng: np.random.Generator) -> None:
+    memories, queries = drawn_points(rng, 900, 40)
+    part = searched(kind, memories).without_photos(np.array([1], dtype=np.int32))
+    kept = memories[np.arange(900) % 3 != 1]
+    np.testing.assert_array_equal(part.memories, kept)
+    wanted = np.sort(brute_force(queries, kept), axis=1)[:, :3]
+    np.testing.assert_allclose(part.search_fast(queries, 3).distances, wanted, rtol=1e-5)
+    assert part.plan.exact
+
+
+def field(rng: np.random.Generator, d: int) -> tuple[PatchFeatures, np.ndarray]:
+    """A disc of patches and its mask."""
+    y, x = np.mgrid[:GRID, :GRID]
+    valid = np.hypot(y - 11.5, x - 11.5) < 11
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    mask = np.hypot(rows - 47.5, columns - 47.5) < 42
+    cells = np.argwhere(valid).astype(np.int16)
+    return PatchFeatures(rng.normal(size=(len(cells), d)).astype(np.float32), cells, (GRID, GRID)), mask
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 999),
+    kind=st.sampled_from(["hnsw", "ivf"]),
+    score=st.sampled_from(["max", "top_mean"]),
+    share=st.sampled_from([0.001, 0.02, 0.3]),
+    smoothing=st.sampled_from([0.0, 8.0, 30.0]),
+    margin=st.sampled_from([0.0, 0.1]),
+    k=st.integers(1, 4),
+)
+def test_image_score_is_exact_whatever_the_search_missed(
+    seed: int,
+    kind: Literal["hnsw", "ivf"],
+    score: Literal["max", "top_mean"],
+    share: float,
+    smoothing: float,
+    margin: float,
+    k: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    patches, mask = field(rng, 16)
+    bank = searched(kind, rng.normal(size=(1600, 16)).astype(np.float32))
+    config = MethodConfig(
+        search=SearchConfig(neighbors=k), score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin)
+    )
+    ours, exact = measure(patches, mask, bank, config), measure(patches, mask, bank.searched(SearchPlan()), config)
+    assert ours.image_score == pytest.approx(exact.image_score, rel=1e-6)
+    assert ours.peak == pytest.approx(exact.peak, rel=1e-6)
+    assert (ours.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
+
+
+def test_without_the_exact_step_the_score_would_be_off(rng: np.random.Generator) -> None:
+    patches, _ = field(rng, 16)
+    bank = searched("ivf", rng.normal(size=(1600, 16)).astype(np.float32))
+    fast, exact = bank.search_fast(patches.features, 1), bank.search(patches.features, 1)
+    assert fast.distances.max() > exact.distances.max() * 1.01
+
+
+def test_torch_finds_what_faiss_finds(rng: np.random.Generator) -> None:
+    memories, queries = (
+        rng.normal(size=(3000, 24)).astype(np.float32),
+        rng.normal(size=(50, 24)).astype(np.float32),
+    )
+    rows = TorchSearch(torch.from_numpy(memories)).rows(queries, 3)
+    np.testing.assert_array_equal(rows[:, :3], np.argsort(brute_force(queries, memories), axis=1)[:, :3])
+    assert TorchSearch(torch.from_numpy(memories)).rows(queries[:0], 3).shape[0] == 0
+
+
+def test_the_faster_search_is_kept(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    class Slow(TorchSearch):
+        def rows(self, features: np.ndarray, k: int) -> np.ndarray:
+            clock[0] += 5.0
+            return super().rows(features, k)
+
+    clock = [0.0]
+    monkeypatch.setattr("resad.search.gpu.time.perf_counter", lambda: clock[0])
+    memories = rng.normal(size=(50, 4)).astype(np.float32)
+    slow, quick = Slow(torch.from_numpy(memories)), TorchSearch(torch.from_numpy(memories))
+    assert fastest([slow, quick], memories) is quick
+
+
+def test_a_bank_larger_than_the_memory_left_is_refused_with_numbers() -> None:
+    check_fits(2**30, 2**31, 2**32)
+    with pytest.raises(SettingError, match=r"takes 8.5 GiB .* 2.0 of 4.0 GiB are free"):
+        check_fits(2**33, 2**31, 2**32)
+
+
+def test_plans_are_recorded_as_json(tmp_path: Path, rng: np.random.Generator) -> None:
+    bank = searched("ivf", rng.normal(size=(200, 8)).astype(np.float32))
+    bank.save(tmp_path)
+    assert MemoryBank.load(tmp_path).plan == replace(ROUGH["ivf"])
+    assert '"ivf"' in (tmp_path / PLAN_FILE).read_text()

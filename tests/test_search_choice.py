@@ -1,0 +1,70 @@
+"""The choice of the search, on real builds of drawn photographs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from indexer import search_choice
+from indexer.build import BuildOrder, BuildReport, build
+from indexer.options import method
+from indexer.progress import Stages
+from indexer.search_choice import SearchChoice
+from resad.config import PhotoLimits
+from resad.loaded_index import check_probe, load_index
+from resad.preparation import prepare
+from resad.search.backends import SEARCH_FILE
+from resad.search.plan import SearchPlan
+
+CHOICES: tuple[SearchChoice, ...] = ("flat", "auto", "ivf")
+
+
+def built(drawn: Path, root: Path, choice: SearchChoice) -> BuildReport:
+    config = method("resad", backbone="resnet18", size=128, coreset="0.5")
+    order = BuildOrder(drawn / "train/good", root, choice, config, "random:0", torch.device("cpu"), search=choice)
+    return build(order, Stages(Console(quiet=True)))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_choice, "_FEWEST", 10)
+
+
+@pytest.mark.usefixtures("large")
+def test_every_search_gives_the_scores_of_flat(drawn: Path, tmp_path: Path) -> None:
+    photo = prepare(next((drawn / "test").rglob("*.jpg")), method("resad", size=128).preparation, PhotoLimits())
+    scores = {}
+    for choice in CHOICES:
+        report = built(drawn, tmp_path, choice)
+        search = report.manifest.search
+        assert search is not None
+        loaded = load_index(report.version, torch.device("cpu"))
+        assert loaded.detector.bank.plan == search.chosen
+        assert check_probe(loaded, report.version) < 1e-6
+        scores[choice] = loaded.detector.detect([photo])[0].image_score, report.manifest.calibration.scores
+        if choice == "flat":
+            assert search.trials == ()
+            continue
+        assert search.chosen.kind == choice or (choice == "auto" and search.chosen.exact)
+        assert search.photos == 2
+        assert search.trials[0].plan == SearchPlan()
+        for trial in search.trials:
+            assert trial.image_score_ratio == pytest.approx(1, abs=1e-5)
+            assert trial.map_error < (1e-5 if trial.plan.exact else 0.5)
+            assert trial.milliseconds > 0
+        assert (report.version / SEARCH_FILE).exists() == (choice in ("hnsw", "ivf"))
+        assert "search" in [stage.stage for stage in report.manifest.quality.stages]
+    for choice, (score, normals) in scores.items():
+        assert score == pytest.approx(scores["flat"][0], rel=1e-5), choice
+        np.testing.assert_allclose(normals, scores["flat"][1], rtol=1e-5)
+
+
+def test_auto_does_not_measure_what_is_fast_anyway(drawn: Path, tmp_path: Path) -> None:
+    report = built(drawn, tmp_path, "auto")
+    search = report.manifest.search
+    assert search is not None
+    assert search.chosen == SearchPlan()
+    assert search.photos == 0
+    assert "search" not in [stage.stage for stage in report.manifest.quality.stages]
