@@ -51,7 +51,6 @@ class Trunk:
         self.config = config
         self.device = device
         self.type = _trunk_type(config, device)
-        self._product = _producttype(config.resc, self._type)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
 
