@@ -109,7 +109,9 @@ def score_table(scored: list[Scored], *, title: str) -> Table:
         result = one.result
         verdict = "-" if result.abnormal is None else "abnormal" if result.abnormal else "normal"
         p_value = "-" if result.p_value is None else f"{result.p_value:.4f}"
-        table.add_row(one.stem, four_digits(result.image_score), p_value, verdict, str(len(result.findings)))
+        # Without a level there is nothing that a finding could lie above.
+        findings = "-" if result.normals.finding_level is None else str(len(result.findings))
+        table.add_row(one.stem, four_digits(result.image_score), p_value, verdict, findings)
     return table
 
 

@@ -10,7 +10,7 @@ from resad.anomaly_map import anomaly_map, image_score, scored_area
 from resad.config import ScoreConfig
 from resad.errors import NotAFundusPhoto
 
-MAX = ScoreConfig(kind="max")
+MAX = ScoreConfig(kind="max", smoothing=0.0)
 
 
 def disc(side: int, radius: float) -> NDArray[np.bool_]:

@@ -58,7 +58,8 @@ def test_build_writes_a_complete_version_and_makes_it_live(run: Run, drawn: Path
     assert "UNTRAINED" in outcome.err
     version = index.resolve(tmp_path / "eyes")
     assert {path.name for path in version.iterdir()} == {
-        "manifest.json", "memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors", "probe.png"
+        "manifest.json", "memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors", "probe.png",
+        "whitening.safetensors",
     }  # fmt: skip
     manifest = read_manifest(version / "manifest.json")
     assert manifest.counts.photos == 8

@@ -12,6 +12,7 @@ from indexer.commands.console import Device, Index
 from indexer.progress import Stages
 from resad import index as index_store
 from resad.config import PhotoLimits
+from resad.verdict import USUAL_RATE
 
 
 def calibrate_command(
@@ -38,4 +39,7 @@ def calibrate_command(
     for double in report.duplicates:
         console.warn(f"dropped {double.path}: same file as {double.same_as}")
     console.OUT.print(tables.calibration_table(report))
+    for threshold in report.after.calibration.thresholds:
+        if threshold.fpr == USUAL_RATE and threshold.reason:
+            console.warn(f"no verdicts at the usual rate: {threshold.reason}")
     console.say(f"{report.version} is {'live' if activate else 'written; activate it to use it'}")

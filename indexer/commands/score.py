@@ -51,6 +51,8 @@ def score_command(
                 console.warn(f"{outcome.path}: quality: {', '.join(outcome.result.quality.reasons)}")
     if scored and (reason := scored[0].result.normals.reason):
         console.warn(f"--camera {camera}: {reason}")
+    if scored and (reason := scored[0].result.reason):
+        console.warn(f"no verdict: {reason}")
     console.OUT.print(tables.score_table(scored, title=f"{len(scored)} photographs, files in {out}"))
     console.OUT.print(INTENDED_USE)
     if failed:
