@@ -112,7 +112,7 @@ def _order(photos: Path, root: Path, size: Size, weights: Path) -> list[str]:
 
 
 def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-c", "from indexer.cli import main; main()", *arguments]
+    line = [sys.executable, "-c", "from indexer.entry import main; main()", *arguments]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=log.open("wb"))
 
 

@@ -61,7 +61,7 @@ def main(quick: Quick = False, json: Json = None) -> None:
 
 def _run(arguments: list[str]) -> Ran:
     """Run `resad-indexer` with its output on stderr, and wait for what the kernel says of it."""
-    line = [sys.executable, "-c", "from indexer.cli import main; main()", *arguments]
+    line = [sys.executable, "-c", "from indexer.entry import main; main()", *arguments]
     began = time.perf_counter()
     process = subprocess.Popen(line, stdout=sys.stderr)
     # Not getrusage(RUSAGE_CHILDREN): that is the largest of all children so far.

@@ -28,6 +28,8 @@ FAISS_FILE: Final = "memory_bank.faiss"
 PROVENANCE_FILE: Final = "provenance.npz"
 _REFINED_ROWS: Final = 1024
 """Queries whose distances are computed directly at a time: bounds the (rows, k, D) difference."""
+_CHECKED_ROWS: Final = 4096
+"""Rows looked through for NaN at a time: bounds the (rows, D) truth values."""
 PLAN_FILE: Final = "search.json"
 _FLAT: Final = SearchPlan()
 _PLAN: Final = TypeAdapter(SearchPlan)
@@ -68,6 +70,7 @@ class MemoryBank:
         gpu: number of the GPU to search on; on the CPU without one.
         plan: how to search.
     Raises:
+        IndexInvalid: a memory is not finite.
         SettingError: a GPU was asked for where FAISS sees none, or its memory is too small.
     """
 
@@ -79,6 +82,7 @@ class MemoryBank:
         gpu: int | None = None,
         plan: SearchPlan = _FLAT,
     ) -> None:
+        _refuse_unfinite(memories, "memory")
         self._hold(flat_index(memories), provenance, gpu, plan)
         self._searches(None, None)
 
@@ -142,7 +146,8 @@ class MemoryBank:
             features: float32 (N, D).
             k: at most the number of memories.
         Raises:
-            IndexInvalid: `features` have another dimension, or fewer than k memories are there.
+            IndexInvalid: `features` have another dimension, are not finite or so large that squared distances
+                exceed float32, or fewer than k memories are there.
         """
         return self._measured(self._exact, features, k)
 
@@ -161,6 +166,17 @@ class MemoryBank:
             )
         # Writable, because torch warns of an array that is mapped for reading only.
         features = np.require(features, dtype=np.float32, requirements=("C", "W"))
+        _refuse_unfinite(features, "patch")
+        found = self._nearest(search, features, k)
+        if isinstance(search, ApproximateSearch):
+            found = self._completed(found, features, k)
+        if np.isinf(found.distances).any():
+            row = int(np.isinf(found.distances).any(axis=1).argmax())
+            raise IndexInvalid(f"patch {row} is too far from the memories: squared distances exceed float32")
+        return found
+
+    def _nearest(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
+        """What `search` finds, measured; row -1 and an infinite distance where it finds too little."""
         rows = search.rows(features, k)
         distances = np.empty(rows.shape, dtype=np.float32)
         for start in range(0, len(features), _REFINED_ROWS):
@@ -169,14 +185,13 @@ class MemoryBank:
             distances[some] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
         distances[rows < 0] = np.inf  # too few were found in the lists that were looked into
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        found = Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
-        return self._completed(found, features, k)
+        return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
 
     def _completed(self, found: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
-        """`found`, with an exact search where an approximate one came back with fewer than k rows."""
-        short = np.isinf(found.distances[:, -1]) & (found.rows[:, -1] < 0)
+        """`found`, by an approximate search, with an exact one where fewer than k rows came back."""
+        short = found.rows[:, -1] < 0
         if short.any():
-            exact = self.search(features[short], k)
+            exact = self._nearest(self._exact, features[short], k)
             found.distances[short], found.rows[short] = exact.distances, exact.rows
         return found
 
@@ -228,5 +243,14 @@ class MemoryBank:
             raise IndexInvalid(f"{folder / FAISS_FILE} is not a flat L2 index")
         bank = cls.__new__(cls)
         bank._hold(index, provenance, gpu, plan)
+        _refuse_unfinite(bank.memories, "memory")
         bank._searches(None, folder)
         return bank
+
+
+def _refuse_unfinite(vectors: NDArray[np.float32], name: str) -> None:
+    """Raise `IndexInvalid` for the first row that holds NaN or infinity; nothing is near to it, or to all else."""
+    for start in range(0, len(vectors), _CHECKED_ROWS):
+        finite = np.isfinite(vectors[start : start + _CHECKED_ROWS]).all(axis=1)
+        if not finite.all():
+            raise IndexInvalid(f"{name} {start + int(finite.argmin())} is not finite: its feature has NaN or inf")

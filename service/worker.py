@@ -128,8 +128,8 @@ class Worker:
             self._changed.notify_all()
 
     def _loop(self) -> None:
-        runtime.use_threads()
         try:
+            runtime.use_threads()
             while (some := self._next()) is not None:
                 self._work(some)
         except BaseException:

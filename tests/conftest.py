@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as resad.threads: read when torch loads
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray

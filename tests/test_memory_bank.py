@@ -96,6 +96,21 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, rng: np.random.Generator) 
         MemoryBank.load(tmp_path)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_memory_that_is_not_finite_is_refused(bad: float, tmp_path: Path, rng: np.random.Generator) -> None:
+    memories = rng.normal(size=(30, 5)).astype(np.float32)
+    bank = bank_of(memories)
+    memories[17, 2] = bad
+    with pytest.raises(IndexInvalid, match="memory 17 is not finite"):
+        bank_of(memories)
+    bank.save(tmp_path)
+    flat = faiss.IndexFlatL2(5)
+    flat.add(memories)
+    faiss.write_index(flat, str(tmp_path / FAISS_FILE))
+    with pytest.raises(IndexInvalid, match="memory 17 is not finite"):
+        MemoryBank.load(tmp_path)
+
+
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     origin = Provenance(np.zeros(1, np.int32), np.zeros((1, 2), np.int16), np.zeros(1, np.int32))

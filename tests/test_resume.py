@@ -93,7 +93,7 @@ def _listen_to_interrupts() -> None:
 
 
 def _run(photos: Path, root: Path, *more: str) -> subprocess.Popen[str]:
-    command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
+    command = (sys.executable, "-c", "from indexer.entry import main; main()", "build", str(photos),
                "--root", str(root), "--name", "eyes", *SMALL, *more)  # fmt: skip
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts

@@ -41,6 +41,22 @@ def searched(kind: SearchKind, memories: np.ndarray) -> MemoryBank:
 
 
 @pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [(np.nan, "patch 3 is not finite"), (np.inf, "patch 3 is not finite"), (1e25, "patch 3 is too far")],
+)
+def test_a_patch_without_distances_is_refused(
+    kind: SearchKind, bad: float, line: str, rng: np.random.Generator
+) -> None:
+    memories, queries = drawn_points(rng, 200, 6)
+    bank = searched(kind, memories)
+    queries[3, 1] = bad
+    for search in (bank.search, bank.search_fast):
+        with pytest.raises(IndexInvalid, match=line):
+            search(queries, 2)
+
+
+@pytest.mark.parametrize("kind", ["flat", "proved", "hnsw", "ivf"])
 def test_exact_search_and_evidence_are_those_of_brute_force(kind: SearchKind, rng: np.random.Generator) -> None:
     memories, queries = (
         rng.normal(size=(2000, 24)).astype(np.float32),

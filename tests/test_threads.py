@@ -42,6 +42,12 @@ def test_the_commands_threads_sleep_while_they_wait(module: str) -> None:
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in _run(code, OMP_DISPLAY_ENV="true", OMP_WAIT_POLICY="ACTIVE")
 
 
+def test_the_tests_threads_sleep_while_they_wait() -> None:
+    said = _run("import tests.conftest", OMP_DISPLAY_ENV="true")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" not in said
+
+
 @pytest.mark.parametrize("module", ["indexer", "service"])
 def test_nothing_that_computes_is_loaded_before(module: str) -> None:
     code = f"import sys, {module}.entry; print('torch' in sys.modules, 'faiss' in sys.modules)"

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from resad.errors import IndexInvalid
+from resad.search.full_float32 import full_float32
 from resad.search.plan import SearchPlan
 from resad.search.proved import ProvedSearch
 
@@ -62,6 +63,7 @@ class TorchSearch:
         self._half_squares = self._memories.square().sum(dim=1) / 2
 
     @torch.inference_mode()
+    @full_float32()
     def rows(self, features: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """The nearest rows."""
         asked = torch.from_numpy(features).to(self._memories.device) - self._center

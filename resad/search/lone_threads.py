@@ -10,6 +10,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -26,10 +27,9 @@ def lone_threads(device: torch.device) -> Iterator[Executor | None]:
         yield pool
 
 
-def for_each(pool: Executor | None, work: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Do `work` on every part, on the pool's threads if there is one; raises what was raised there."""
-    for _ in map(work, parts) if pool is None else pool.map(work, parts):
-        pass
+def for_each(pool: Executor | None, work: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+    """What `work` says of every part, on the pool's threads if there is one; raises what was raised there."""
+    return list(map(work, parts) if pool is None else pool.map(work, parts))
 
 
 def _alone() -> None:

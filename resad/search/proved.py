@@ -9,7 +9,7 @@ returns, wherever the leading directions lie.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from resad.search.full_float32 import full_float32
 from resad.search.integers import Multiply, multiply_float32, multiply_int8
 from resad.search.lone_threads import for_each, lone_threads
 from resad.search.pairs import hits_of, pair_squares
@@ -44,14 +45,13 @@ class Tiling:
 @dataclass(slots=True, eq=False)
 class _Finds:
     """The best so far.  squares: float32 (N, k).  rows: int64 (N, k), -1 for none.  bound: (N,), an upper bound of
-    the k-th squared distance.  full: pairs of patch and memory that were searched in full.
+    the k-th squared distance.
     """
 
     squares: Tensor
     rows: Tensor
     guesses: Tensor
     bound: Tensor
-    full: int = field(default=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +85,8 @@ class ProvedSearch:
         self._width = width
         self._limit = limit
         self._tiling = tiling or Tiling()
-        self._light, self._shadows = shadows or _shadows(memories, width)
+        with full_float32():
+            self._light, self._shadows = shadows or _shadows(memories, width)
         self._multiply = _fastest(self._shadows.digits)
 
     def subset(self, memories: Tensor, rows: Tensor) -> "ProvedSearch":
@@ -93,6 +94,7 @@ class ProvedSearch:
         shadows = (self._light, self._shadows[rows])
         return ProvedSearch(memories, self._width, self._limit, self._tiling, shadows)
 
+    @full_float32()
     @torch.inference_mode(False)  # the threads would not share the caller's mode, and may not write its tensors
     def search(self, queries: Tensor, k: int) -> Proof:
         """The k nearest memories of each query, float32 (N, D)."""
@@ -105,14 +107,15 @@ class ProvedSearch:
         # Each thread takes tiles of its own through all steps: threads that meet at every small product would wait
         # for each other most of the time.
         steps = [0, *(mark for mark in _EXCHANGES if mark < len(blocks)), len(blocks)]
+        full = 0
         with lone_threads(device) as pool:
             for first, last in pairwise(steps):
                 if first:
                     self._exchange(queries, finds)
                 some_blocks = blocks[first:last]
                 work = partial(self._tiles, queries, shadows, finds, some_blocks)
-                for_each(pool, work, list(_slices(n, self._tiling.queries)))
-        return Proof(finds.rows, 1 - finds.full / (n * len(self._memories)))
+                full += sum(for_each(pool, work, list(_slices(n, self._tiling.queries))))
+        return Proof(finds.rows, 1 - full / (n * len(self._memories)))
 
     def _blocks(self) -> list[slice]:
         """All memories, block by block, from all over the bank early: the bounds fall the faster."""
@@ -161,24 +164,27 @@ class ProvedSearch:
 
     def _tiles(
         self, queries: Tensor, shadows: Shadows, finds: _Finds, blocks: Sequence[slice], some: slice
-    ) -> None:
-        for block in blocks:
-            self._tile(queries, shadows, some, block, finds)
+    ) -> int:
+        return sum(self._tile(queries, shadows, some, block, finds) for block in blocks)
 
-    def _tile(self, queries: Tensor, shadows: Shadows, some: slice, block: slice, finds: _Finds) -> None:
-        """Whatever of the memories in `block` belongs to the finds of `some` queries."""
+    def _tile(self, queries: Tensor, shadows: Shadows, some: slice, block: slice, finds: _Finds) -> int:
+        """Whatever of the memories in `block` belongs to the finds of `some` queries; pairs searched in full."""
         mine, size = shadows[some], block.stop - block.start
         reach = finds.bound[some].double().sqrt() * (1 + 1e-5 + 2.0**-22 * queries.shape[1])
         reach += mine.slack + self._shadows.slack[block].max()
         enough = mine.half_squares + self._light.offset - (reach / self._light.unit).square() * (0.5 + 1e-9)
         products = self._multiply(mine.digits, self._shadows.digits[block])
         query, memory = hits_of(products, enough.floor().clamp(-(2.0**30), 2.0**30) - 1)
+        full = 0
         if len(query) > self._limit * size * mine.digits.shape[0]:
             many = torch.bincount(query, minlength=len(enough)) > self._limit * size
             keep = ~many[query]
             query, memory = query[keep], memory[keep]
-            self._in_full(queries, many.nonzero()[:, 0] + some.start, block, finds)
+            which = many.nonzero()[:, 0] + some.start
+            self._in_full(queries, which, block, finds)
+            full = len(which) * size
         self._measure(queries, query + some.start, memory + block.start, finds)
+        return full
 
     def _in_full(self, queries: Tensor, which: Tensor, block: slice, finds: _Finds) -> None:
         """The flat search, by one matrix product, of `which` queries in one block."""
@@ -187,13 +193,13 @@ class ProvedSearch:
         asked = queries[which] - self._light.center
         products = torch.addmm(memories.square().sum(dim=1), asked, memories.T, alpha=-2)
         nearest = products.topk(k, dim=1, largest=False).indices + block.start
-        finds.full += len(which) * (block.stop - block.start)
         self._measure(queries, which.repeat_interleave(k), nearest.flatten(), finds)
 
     def _measure(self, queries: Tensor, query: Tensor, memory: Tensor, finds: _Finds) -> None:
         """Take over the pairs that are near enough; `query` is in ascending order."""
         squares = pair_squares(queries, query, self._memories, memory)
-        near = squares <= finds.bound[query]
+        # The bound may come from the same pair, its squares summed in another order: up to D roundings apart.
+        near = squares <= finds.bound[query] * (1 + 1e-6 + 2.0**-22 * queries.shape[1])
         if not bool(near.any()):
             return
         query, memory, squares = query[near], memory[near], squares[near]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from resad import runtime
 from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
 from service.problems import OUT_OF_MEMORY, Refusal
@@ -179,6 +180,23 @@ def test_a_dead_worker_says_so_and_leaves_nobody_waiting(caplog: pytest.LogCaptu
     assert not worker.alive
     with pytest.raises(Refusal):
         bench.put(FakeDetector(), 2)
+    assert "died" in caplog.text
+
+
+def test_a_worker_that_cannot_begin_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError("no threads")
+
+    monkeypatch.setattr(runtime, "use_threads", fail)
+    worker = Worker(2, 0.0, lambda batch: None)
+    left = Bench(worker, []).put(FakeDetector(), 1)
+    worker.start()
+    with pytest.raises(Refusal):
+        left.result(5)
+    worker.stop(5)
+    assert not worker.alive
     assert "died" in caplog.text
 
 

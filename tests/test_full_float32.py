@@ -1,0 +1,84 @@
+"""TF32 stays out of every search, and is back afterwards."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from resad import runtime
+from resad.search import proved, shadows
+from resad.search.backends import TorchSearch
+from resad.search.full_float32 import full_float32
+from resad.search.proved import ProvedSearch, Tiling
+
+
+@pytest.fixture(autouse=True)
+def half() -> Iterator[None]:
+    """As the process of an index in half precision is set."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    runtime.configure("half")
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bool]]:
+    """What the products of the searches found TF32 to be."""
+    found: dict[str, set[bool]] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def product(*arguments: Any, **options: Any) -> Any:
+            found.setdefault(name, set()).add(torch.backends.cuda.matmul.allow_tf32)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, product)
+
+    watch(torch, "addmm")
+    watch(shadows, "_lit")
+    watch(proved, "pair_squares")
+    watch(ProvedSearch, "_in_full")
+    return found
+
+
+def test_no_search_uses_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+    memories, queries = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (100, 20))
+    search = ProvedSearch(memories, 16, 0.0, Tiling(16, 24, 8))
+    assert seen == {"_lit": {False}, "addmm": {False}}
+    search.search(queries, 3)
+    assert seen == {name: {False} for name in ("_lit", "addmm", "pair_squares", "_in_full")}
+    seen.clear()
+    TorchSearch(memories).rows(queries.numpy(), 3)
+    assert seen == {"addmm": {False}}
+    assert torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_setting_is_restored_whatever_happens(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    with pytest.raises(ZeroDivisionError), full_float32(), full_float32():
+        raise ZeroDivisionError
+    assert torch.backends.cuda.matmul.allow_tf32 == allowed
+
+
+def test_searches_that_overlap_on_two_threads_restore_it_once() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with full_float32():
+            inside.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=other)
+    with full_float32():
+        thread.start()
+        inside.wait(5)
+    assert not torch.backends.cuda.matmul.allow_tf32  # the other one still searches
+    leave.set()
+    thread.join(5)
+    assert torch.backends.cuda.matmul.allow_tf32
