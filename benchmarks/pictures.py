@@ -29,13 +29,12 @@ from resad.photo import read_photo
 from resad.preparation import prepare
 from resad.rendering import map_scale
 from resad.result import Result, Timings, assemble
-from resad.verdict import Rule
+from resad.verdict import USUAL_RATE, Rule
 
 _PHOTOS: Final = ("IDRiD_02", "IDRiD_07", "IDRiD_14", "IDRiD_31", "IDRiD_48")
 _IN_README: Final = 2
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 _CREDIT: Final = "Photographs: IDRiD (Porwal et al. 2018), CC BY 4.0"
-_RATE: Final = 0.05
 _WIDTH: Final = 1400
 _QUALITY: Final = 88
 _STRIP: Final = 44
@@ -91,7 +90,7 @@ def main(quick: Quick = False, json: Json = None, out: Out = None) -> None:
     size, names = (256, _PHOTOS[:1]) if quick else (512, _PHOTOS)
     print_header(
         "Maps of diseased photographs of IDRiD",
-        f"preset resad, ResNet-18 (ImageNet), size {size}, coreset {CORESET}, false-positive rate {_RATE:g}.",
+        f"preset resad, ResNet-18 (ImageNet), size {size}, coreset {CORESET}, false-positive rate {USUAL_RATE:g}.",
     )
     with tempfile.TemporaryDirectory() as root:
         loaded = build_index(Variant("resad"), size, shared, Path(root))
@@ -109,11 +108,11 @@ def _show(loaded: LoadedIndex, data: Path, name: str) -> Shown:
     path = data / "test" / "lesion" / f"{name}.jpg"
     photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([photo])[0]
-    result = assemble(photo, detection, loaded, rule=Rule(fpr=_RATE), evidence=0, timings=Timings(0.0, 0.0))
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=USUAL_RATE), evidence=0, timings=Timings(0.0, 0.0))
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     calibration = loaded.manifest.calibration
     bright = next(quantile.value for quantile in calibration.patches if quantile.at == _BRIGHT)
-    found = threshold(calibration.peaks, _RATE).value
+    found = threshold(calibration.peaks, USUAL_RATE).value
     levels = (bright, np.inf if found is None else found)
     masks = dict(_masks(data / "ground_truth", name, in_photo.shape))
     any_lesion = np.logical_or.reduce(list(masks.values()))

@@ -15,6 +15,7 @@ from indexer.photos import list_photos
 from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.detector import measure
+from resad.errors import naming
 from resad.loaded_index import LoadedIndex
 from resad.manifest import ReferenceRecord
 from resad.overlay import draw_panels
@@ -58,10 +59,11 @@ def audit_picture(loaded: LoadedIndex, row: int, place: Path, limits: PhotoLimit
         if number == row or (record.patient is not None and other.patient == record.patient)
     ]
     detector, config = loaded.detector, loaded.manifest.config
-    photo = prepare(place, config.preparation, limits)
+    with naming(place):
+        photo = prepare(place, config.preparation, limits)
+        pixels = _reduced(read_photo(place, limits).pixels)
     others = detector.bank.without_photos(np.array(own, dtype=np.int32))
     detection = measure(detector.encoder.encode([photo])[0], photo.mask, others, config)
-    pixels = _reduced(read_photo(place, limits).pixels)
     height, width = pixels.shape[:2]
     calibration = loaded.manifest.calibration
     level = threshold(calibration.peaks, USUAL_RATE).value

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.errors import SettingError
 from resad.field_of_view import field_of_view_mask
-from resad.manifest import Manifest, ReferenceRecord
+from resad.manifest import Manifest, PackageVersion, ReferenceRecord
 from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto
 from resad.whitening import FILE as WHITENING_FILE
@@ -43,6 +44,8 @@ _FITTED: Final = 64
 """Photographs: half a million patches on the paper's grid settle a covariance."""
 _FEW: Final = 4
 """The same for a forecast, whose numbers do not depend on it."""
+_MORE_PACKAGES: Final = ("resad", "scikit-learn")
+"""Beside those of `runtime.packages`, what decides a bank: the code that makes features, and the projection."""
 _FEWEST: Final = 2
 """Photographs: with one, nothing is left to calibrate against."""
 
@@ -184,10 +187,26 @@ def _encoders(order: BuildOrder, trunks: Sequence[Trunk], work: Work, fitted: in
 
 
 def _some(listed: Sequence[ReferencePhoto], order: BuildOrder, most: int) -> Iterator[PreparedPhoto]:
-    """At most so many of the usable photographs, evenly over the list."""
+    """At most so many of the usable photographs, evenly over the list.
+
+    Every step-th; for those that cannot be used their neighbors, then theirs, until there are as many.
+    Raises `SettingError` where none can be used.
+    """
     step = -(-len(listed) // most)
-    with closing(take_in(listed[::step], order.config.preparation, order.limits, strict=order.strict)) as some:
-        yield from (outcome.photo for outcome in some if isinstance(outcome, Taken))
+    wanted = len(listed[::step])
+    spread = [photo for offset in range(step) for photo in listed[offset::step]]
+    left_aside: list[Skipped | Duplicate] = []
+    with closing(take_in(spread, order.config.preparation, order.limits, strict=order.strict)) as outcomes:
+        for outcome in outcomes:
+            if not isinstance(outcome, Taken):
+                left_aside.append(outcome)
+                continue
+            yield outcome.photo
+            wanted -= 1
+            if not wanted:
+                return
+    if len(left_aside) == len(listed):
+        _check_enough([], left_aside, order)
 
 
 def _inputs(order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone) -> Inputs:
@@ -196,9 +215,13 @@ def _inputs(order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backb
         limits=order.limits,
         weights=backbone.weights_sha256,
         device=order.device.type,
-        packages=runtime.packages(),
+        packages=(*runtime.packages(), *map(_version, _MORE_PACKAGES)),
         photos=tuple(map(digest, listed)),
     )
+
+
+def _version(package: str) -> PackageVersion:
+    return PackageVersion(package, metadata.version(package))
 
 
 def _foreseen(

@@ -7,6 +7,7 @@ None of them may be in the bank: they are scored just as new photographs are, so
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +19,15 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as model
 
 from indexer.intake import Taken, take_in
-from indexer.look_alikes import perceptual_hash
-from indexer.photos import Duplicate, Skipped, list_photos
+from indexer.look_alikes import perceptual_hash, same_pictures
+from indexer.photos import Duplicate, Skipped, list_references
 from indexer.progress import Advance, Stages
 from resad import index, runtime
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex
-from resad.manifest import FileRecord, HistoryEntry, Manifest
+from resad.manifest import FileRecord, HistoryEntry, Manifest, ReferenceRecord
 from resad.quality import QualityMeasures, measure_quality, quality_limits
 
 CALIBRATION_FILE: Final = "calibration.jsonl"
@@ -81,23 +82,30 @@ def recalibrate(
 ) -> CalibrationReport:
     """Write a version with the bank of `loaded` and the calibration of `photos` (a folder or a CSV).
 
+    A CSV gives what `build` would take of it: of a column split the rows of `train`, and none labeled abnormal.
+    A copy of a photograph of the bank, re-encoded or resized, is left aside; the same file is an error, as it says
+    that the photographs are the wrong ones.
+
     Args:
         place: ROOT/NAME/VERSION of `loaded`.
         live: make the new version the live one.
         strict: refuse instead of skipping photographs that cannot be used.
     Raises:
-        SettingError: a photograph is in the bank, or there are too few for any rate that is stated.
+        SettingError: a photograph is in the bank, one is labeled abnormal, or there are too few for any rate that
+            is stated.
         PhotoError: with `strict`, for the first photograph that cannot be used.
     """
     root, name = place.parent.parent, place.parent.name
     if index.versions(place.parent).count(place.name) == 0:
         raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
-    listed = list_photos(photos)
+    listed = list_references(photos)
     left_aside: list[Skipped | Duplicate] = []
     with index.writing(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
-            outcomes = take_in(listed, loaded.manifest.config.preparation, limits, strict=strict)
-            scored = _score(loaded, _taken(outcomes, left_aside, advance))
+            preparation = loaded.manifest.config.preparation
+            with closing(take_in(listed, preparation, limits, strict=strict)) as outcomes:
+                new = _new(_taken(outcomes, left_aside, advance), loaded.photos, left_aside, strict=strict)
+                scored = _score(loaded, new)
         _check_enough(scored.records, photos, left_aside)
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
@@ -129,24 +137,49 @@ def _taken(
         advance(1)
 
 
-def _score(loaded: LoadedIndex, taken: Iterator[Taken]) -> _Scored:
+@dataclass(frozen=True, slots=True)
+class _Hashes:
+    content_sha256: str
+    perceptual_hash: str
+
+
+def _new(
+    taken: Iterator[Taken],
+    references: Sequence[ReferenceRecord],
+    left_aside: list[Skipped | Duplicate],
+    *,
+    strict: bool,
+) -> Iterator[tuple[Taken, _Hashes]]:
+    """Those that show none of `references`; a copy that is not the same file is left aside."""
+    for one in taken:
+        hashes = _Hashes(one.photo.content_hash, perceptual_hash(one.photo.pixels))
+        same = next(same_pictures([hashes], references), None)
+        if same is None:
+            yield one, hashes
+            continue
+        path, known = one.source.path, references[same.second].id
+        if same.bits is None:
+            raise SettingError(
+                f"{path} is in the index (as {known}): a calibration takes normal photographs that are not"
+            )
+        reason = f"it shows what {known} of the index shows ({same.bits} of 255 bits differ)"
+        if strict:
+            raise SettingError(f"{path}: {reason}")
+        left_aside.append(Skipped(path, reason))
+
+
+def _score(loaded: LoadedIndex, new: Iterator[tuple[Taken, _Hashes]]) -> _Scored:
     """Each photograph against the whole bank."""
-    in_the_bank = {record.content_sha256: record.id for record in loaded.photos}
     records, distances = [], []
     patients: dict[str, str] = {}
-    for number, one in enumerate(taken, start=1):
+    for number, (one, hashes) in enumerate(new, start=1):
         source, photo = one.source, one.photo
-        if photo.content_hash in in_the_bank:
-            raise SettingError(
-                f"{source.path} is in the index (as {in_the_bank[photo.content_hash]}): a calibration takes "
-                "normal photographs that are not"
-            )
         detection = loaded.detector.detect([photo])[0]
         patient = source.patient and patients.setdefault(source.patient, f"p-{len(patients) + 1:05d}")
         record = CalibrationRecord(
             id=f"c-{number:05d}",
-            content_sha256=photo.content_hash,
-            perceptual_hash=perceptual_hash(photo.pixels),
+            content_sha256=hashes.content_sha256,
+            perceptual_hash=hashes.perceptual_hash,
             score=detection.image_score,
             peak=detection.peak,
             quality=measure_quality(photo),

@@ -1,6 +1,8 @@
 """The greedy written down while it runs, so that an interrupted build goes on from the round it was in."""
 
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,9 @@ from indexer.coreset import Progress
 
 _SECONDS: Final = 20.0
 """Between two writings: a file of 4 bytes a patch, and at most so much to be done again."""
+
+_UNREADABLE: Final = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+"""What NumPy raises, by what is wrong with a file; zip files have two more."""
 
 
 class Checkpoint:
@@ -24,7 +29,14 @@ class Checkpoint:
         self._path = path
         self._last: Callable[[], Progress] | None = None
         self._written = time.monotonic()
-        self.begun = _read(path)
+
+    def begun(self, points: int, first: int) -> Progress | None:
+        """What was written last, if it can be read and is of a greedy over so many points that began at `first`.
+
+        It is read anew and not held: it has 4 bytes a patch.
+        """
+        progress = _read(self._path)
+        return progress if progress is not None and _fits(progress, points, first) else None
 
     def on_round(self, make: Callable[[], Progress]) -> None:
         """Note where the greedy is; written if it is time."""
@@ -44,7 +56,25 @@ class Checkpoint:
 
 
 def _read(path: Path) -> Progress | None:
-    if not path.is_file():
+    """None for whatever cannot be read: the greedy then begins again, which costs time alone."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Progress(arrays["rows"], arrays["squared"], int(arrays["candidates"]))
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error):
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Progress(arrays["rows"], arrays["squared"], int(arrays["candidates"]))
+
+
+def _fits(progress: Progress, points: int, first: int) -> bool:
+    rows, squared = progress.rows, progress.squared
+    return bool(
+        rows.ndim == 1
+        and np.issubdtype(rows.dtype, np.integer)
+        and 0 < len(rows) <= points
+        and rows[0] == first
+        and rows.min() >= 0
+        and rows.max() < points
+        and squared.shape == (points,)
+        and np.issubdtype(squared.dtype, np.floating)
+        and squared.min() >= 0  # false for NaN
+        and progress.candidates > 0
+    )

@@ -149,6 +149,7 @@ def greedy_k_center(
     begun = begun or _first_pick(shards, first, total)
     _restore(shards, begun.squared)
     picks, candidates = begun.rows.tolist(), begun.candidates
+    del begun  # as long as the points, and in the shards now
     on_picks(len(picks))
     while len(picks) < limit:
         field, tau = _candidates(shards, candidates)

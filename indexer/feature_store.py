@@ -5,6 +5,7 @@ that a limit could not be kept or even measured.  What is read once goes through
 Values stay float32: in float16 distances came out up to 7e-4 off and most picks of the greedy were others.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,15 @@ from resad.encoder import PatchFeatures
 
 _VALUE: Final = np.dtype(np.float32)
 _CELL: Final = np.dtype((np.int16, 2))
+
+
+def checksum(patches: PatchFeatures) -> int:
+    """CRC-32 of what is stored of a photograph: against a disk's faults and cut files, not against anyone."""
+    return _checksum(patches.cells, patches.features)
+
+
+def _checksum(cells: NDArray[np.int16], features: NDArray[np.float32]) -> int:
+    return zlib.crc32(np.ascontiguousarray(features).data, zlib.crc32(np.ascontiguousarray(cells).data))
 
 
 class FeatureStore:
@@ -45,11 +55,14 @@ class FeatureStore:
         patches.features.tofile(self._path(len(self), "features"))
         self._add(patches.cells, patches.grid, patches.features.shape[1])
 
-    def recall(self, grids: Sequence[tuple[int, int]], patches: Sequence[int]) -> int:
+    def recall(
+        self, grids: Sequence[tuple[int, int]], patches: Sequence[int], checksums: Sequence[int] | None = None
+    ) -> int:
         """Take up photographs that lie in the folder; stops at the first that is not whole.
 
         Args:
             grids, patches: of each photograph, in order.
+            checksums: `checksum` of each; without them a file that has its size is whole.
         Returns:
             how many are whole.
         """
@@ -60,6 +73,10 @@ class FeatureStore:
             if sizes[0] != count * _CELL.itemsize or rest or not dimension or dimension != expected:
                 return number
             cells = np.fromfile(self._path(number, "cells"), dtype=np.int16).reshape(-1, 2)
+            if checksums is not None:
+                features = np.fromfile(self._path(number, "features"), dtype=np.float32)
+                if _checksum(cells, features) != checksums[number]:
+                    return number
             self._add(cells, grid, dimension)
         return len(patches)
 

@@ -1,8 +1,8 @@
 """What a build will take, from counts and measured rates: pure arithmetic, so that it can be tested.
 
 Times are for the machine as it was while the rates were measured.  Memory is an upper bound of what the steps hold
-at one time; it grows with the patches by some 20 bytes each, with the greedy's points where they fit into memory
-(else they lie on disk), and with the memories, of which there are two copies while they move into FAISS.
+at one time; it grows with the patches by at most 32 bytes each, with the greedy's points where they fit into
+memory (else they lie on disk), and with the memories, of which there are two copies while they move into FAISS.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ _VALUE: Final = 4
 """Bytes of a float32."""
 _SLACK: Final = 320 * 10**6
 """Bytes of what does not grow: blocks of products, the candidates' distances, buffers of FAISS and the maps."""
-_PER_PATCH: Final = 20
-"""Bytes per patch: the greedy's distances, norms, masks and checkpoint; later all patch distances, twice."""
+_PER_PATCH: Final = 32
+"""Bytes per patch, at most: its cell, read twice while memories are gathered (8); the greedy's distances and norms
+(8), what looks for the farthest (6), the checkpoint (4); later all patch distances, twice."""
 _GPU_SCRATCH: Final = 2 * 10**9
 """Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
 _ROUNDS: Final = 18.0

@@ -27,7 +27,8 @@ _STRICT: Final = ConfigDict(extra="forbid")
 class Inputs:
     """Everything that decides which features come out; work goes on with the same inputs alone.
 
-    device: its kind.  photos: a digest of each listed photograph's path and what a CSV file said of it.
+    device: its kind.  packages: what computes, this package among it.  photos: a digest of each listed
+    photograph's path and what a CSV file said of it.
     """
 
     config: MethodConfig
@@ -40,7 +41,10 @@ class Inputs:
 
 @dataclass(frozen=True, config=_STRICT)
 class Stored:
-    """What is known of a photograph whose features are stored.  patches: their number.  grid: (h, w) cells."""
+    """What is known of a photograph whose features are stored.
+
+    patches: their number.  grid: (h, w) cells.  checksum: of both files, `indexer.feature_store.checksum`.
+    """
 
     perceptual_hash: str
     frame: Frame
@@ -48,6 +52,7 @@ class Stored:
     quality: QualityMeasures
     patches: int
     grid: tuple[int, int]
+    checksum: int
 
 
 @dataclass(frozen=True, config=_STRICT)

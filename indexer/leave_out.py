@@ -46,8 +46,7 @@ def leave_out(
     Raises:
         SettingError: nothing is left of the bank without some photo or patient.
     """
-    groups = [{i} if who is None else {j for j, other in enumerate(patients) if other == who}
-              for i, who in enumerate(patients)]  # fmt: skip
+    groups = _groups(patients)
     scores, peaks, radius = [], [], 0.0
     # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
     rows = store.first_rows
@@ -64,6 +63,15 @@ def leave_out(
         on_photo(1)
     calibration = calibrate(scores, peaks, distances, cameras=cameras)
     return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
+
+
+def _groups(patients: Sequence[str | None]) -> list[set[int]]:
+    """Per photo which ones are left out with it: its patient's, the photo among them."""
+    whose: dict[str, set[int]] = {}
+    for number, who in enumerate(patients):
+        if who is not None:
+            whose.setdefault(who, set()).add(number)
+    return [{number} if who is None else whose[who] for number, who in enumerate(patients)]
 
 
 def _check_enough(others: LeftOutBank, bank: MemoryBank, neighbors: int) -> None:

@@ -60,7 +60,7 @@ def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
 
 
 def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
-    """As `list_photos`, for an index: of a CSV file with a column split the rows of its split `train`.
+    """As `list_photos`, for an index or its calibration: of a CSV with a column split the rows of `train`.
 
     Raises `SettingError` also where a photograph to be learned from is labeled abnormal.
     """
@@ -69,10 +69,12 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
         rows = tuple(row for row in rows if row.split == "train")
         if not rows:
             raise SettingError(f"{source}: no row has the split train")
-    for row in rows:
-        if row.label == "abnormal":
-            raise SettingError(f"{source}: {row.path} is labeled abnormal; an index learns from normal ones alone "
-                               "(a column split with train and test keeps others out)")  # fmt: skip
+    abnormal = [row.path for row in rows if row.label == "abnormal"]
+    if abnormal:
+        first = abnormal[0]
+        which = f"{first} is" if len(abnormal) == 1 else f"{len(abnormal)} photographs, the first {first}, are"
+        raise SettingError(f"{source}: {which} labeled abnormal; an index learns from normal ones alone "
+                           "(a column split with train and test keeps others out)")  # fmt: skip
     return _listed(source, rows)
 
 

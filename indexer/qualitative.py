@@ -8,19 +8,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.masks import read_lesions
+from resad.calibration import threshold
 from resad.config import PhotoLimits
-from resad.errors import SettingError
+from resad.errors import SettingError, naming
 from resad.loaded_index import LoadedIndex
 from resad.map_colors import colorize, faded
 from resad.photo import read_photo
 from resad.preparation import prepare
 from resad.rendering import map_scale
 from resad.result import INTENDED_USE
+from resad.verdict import USUAL_RATE
 
 _CELL: Final = 320
 _GAP: Final = 8
 _HEAD: Final = 34
-_RATE: Final = 0.05
 _GROUND, _INK = (255, 255, 255), (29, 36, 48)
 _TITLES: Final = ("photograph", "marked by hand", "map without ReSC", "map with ReSC")
 
@@ -43,7 +44,8 @@ def qualitative(
 def _row(
     labeled: LabeledPhoto, without_resc: LoadedIndex, with_resc: LoadedIndex, limits: PhotoLimits
 ) -> list[Image.Image]:
-    pixels = read_photo(labeled.path, limits).pixels
+    with naming(labeled.path):
+        pixels = read_photo(labeled.path, limits).pixels
     height = round(_CELL * pixels.shape[0] / pixels.shape[1])
     photo = Image.fromarray(pixels).resize((_CELL, height), Image.Resampling.LANCZOS)
     lesions = read_lesions(labeled.masks, pixels.shape[0], pixels.shape[1])
@@ -54,10 +56,13 @@ def _row(
 
 
 def _under_map(labeled: LabeledPhoto, photo: Image.Image, loaded: LoadedIndex, limits: PhotoLimits) -> Image.Image:
-    prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
+    with naming(labeled.path):
+        prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
     dense = loaded.detector.detect([prepared])[0].anomaly_map
     values = prepared.frame.map_to_photo(dense, photo.width, photo.height)
-    colors = Image.fromarray(colorize(values, map_scale(loaded.manifest.calibration, _RATE)))
+    calibration = loaded.manifest.calibration
+    level = threshold(calibration.peaks, USUAL_RATE).value
+    colors = Image.fromarray(colorize(values, map_scale(calibration, level)))
     picture = photo.convert("L").convert("RGB")  # gray: the map's colors are then the only ones
     picture.paste(colors, (0, 0), faded(colors))
     return picture

@@ -11,7 +11,7 @@ from typing import Final
 from indexer.photos import list_photos
 from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.errors import PhotoError, SettingError
+from resad.errors import PhotoError, SettingError, naming
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.map_files import map_png16
@@ -96,7 +96,9 @@ def _write(
     limits: PhotoLimits,
 ) -> None:
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
-    picture = overlay_picture(read_photo(path, limits).pixels, in_photo, result, manifest.calibration)
+    with naming(path):
+        pixels = read_photo(path, limits).pixels
+    picture = overlay_picture(pixels, in_photo, result, manifest.calibration)
     png = io.BytesIO()
     picture.save(png, "PNG", compress_level=_QUICK)
     full_scale = manifest.calibration.full_scale

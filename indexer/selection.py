@@ -12,7 +12,7 @@ from sklearn.random_projection import SparseRandomProjection, johnson_lindenstra
 from torch import Tensor
 
 from indexer.checkpoint import Checkpoint
-from indexer.coreset import Shard, greedy_k_center
+from indexer.coreset import Progress, Shard, greedy_k_center
 from indexer.feature_store import FeatureStore
 from indexer.points import BLOCK_ROWS, Points, held, stored
 from resad.config import CoresetConfig
@@ -64,22 +64,30 @@ def select(
     """
     total = int(store.first_rows[-1])
     count = memory_count(config, total)
-    sample = _sample(config, total)
-    points = _points(store, config, sample, devices, file)
-    first = int(np.random.default_rng(config.seed).integers(len(sample)))
-    begun, on_round = (None, lambda _: None) if checkpoint is None else (checkpoint.begun, checkpoint.on_round)
+    sample, size = _sample(config, total), sample_size(config, total)
+    points = _points(store, config, sample, size, devices, file)
+    first = int(np.random.default_rng(config.seed).integers(size))
+    on_round: Callable[[Callable[[], Progress]], None] = (
+        (lambda _: None) if checkpoint is None else checkpoint.on_round
+    )
     shards = [Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)]
     coreset = greedy_k_center(
-        shards, first, count=count, radius=config.radius, on_picks=on_picks, begun=begun, on_round=on_round
+        shards,
+        first,
+        count=count,
+        radius=config.radius,
+        on_picks=on_picks,
+        begun=None if checkpoint is None else checkpoint.begun(size, first),  # held by nobody else
+        on_round=on_round,
     )
     if checkpoint is not None:
         checkpoint.flush()
-    picked = sample[coreset.rows]
+    picked = coreset.rows if sample is None else sample[coreset.rows]
     order = np.argsort(picked)
     rows = picked[order]
     photos, _ = store.locate(rows)
     provenance = Provenance(photos.astype(np.int32), store.cells(rows), order.astype(np.int32))
-    dimension = projected_dimension(config, len(sample), store.dimension)
+    dimension = projected_dimension(config, size, store.dimension)
     return Selection(store.gather(rows), provenance, coreset.radius, dimension)
 
 
@@ -91,43 +99,46 @@ def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> 
     return min(config.projection or dimension, dimension)
 
 
-def _sample(config: CoresetConfig, patches: int) -> NDArray[np.int64]:
-    """The rows that the greedy looks at, ascending."""
+def _sample(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
+    """The rows that the greedy looks at, ascending; None for all of them, which would be 8 bytes a patch."""
     size = sample_size(config, patches)
     if size == patches:
-        return np.arange(patches)
+        return None
     return np.sort(np.random.default_rng((config.seed, 1)).choice(patches, size, replace=False))
 
 
 def _points(
     store: FeatureStore,
     config: CoresetConfig,
-    sample: NDArray[np.int64],
+    sample: NDArray[np.int64] | None,
+    size: int,
     devices: Sequence[torch.device],
     file: Path | None,
 ) -> Sequence[Points]:
-    """The patches of `sample` where the greedy measures, centered, shard by shard."""
-    target = projected_dimension(config, len(sample), store.dimension)
+    """The `size` patches of `sample`, or all, where the greedy measures, centered, shard by shard."""
+    target = projected_dimension(config, size, store.dimension)
     matrix = _projection(store.dimension, target, config.seed)
     if matrix is not None:
         matrix = matrix.to(devices[0])
     chunks = _projected(store, sample, matrix, devices[0])
     if file is None:
-        return held(chunks, len(sample), target, devices, SHARD_ROWS)
-    return stored(chunks, len(sample), target, devices, SHARD_ROWS, file)
+        return held(chunks, size, target, devices, SHARD_ROWS)
+    return stored(chunks, size, target, devices, SHARD_ROWS, file)
 
 
 def _projected(
-    store: FeatureStore, sample: NDArray[np.int64], matrix: Tensor | None, device: torch.device
+    store: FeatureStore, sample: NDArray[np.int64] | None, matrix: Tensor | None, device: torch.device
 ) -> Iterator[Tensor]:
-    """Photo by photo the rows of `sample`: float32 (n, d)."""
-    borders = np.searchsorted(sample, store.first_rows)
+    """Photo by photo the rows of `sample`, or all: float32 (n, d)."""
+    first_rows = store.first_rows
+    borders = first_rows if sample is None else np.searchsorted(sample, first_rows)
     for number, (start, stop) in enumerate(pairwise(borders.tolist())):
         if start == stop:
             continue
         whole = torch.from_numpy(store.photo(number).features)
-        local = sample[start:stop] - store.first_rows[number]
-        some = (whole if len(local) == len(whole) else whole[torch.from_numpy(local)]).to(device)
+        if sample is not None and stop - start < len(whole):
+            whole = whole[torch.from_numpy(sample[start:stop] - first_rows[number])]
+        some = whole.to(device)
         yield some if matrix is None else some @ matrix
 
 

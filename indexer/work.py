@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 from indexer.checkpoint import Checkpoint
-from indexer.feature_store import FeatureStore
+from indexer.feature_store import FeatureStore, checksum
 from indexer.intake import Taken
 from indexer.journal import (
     Inputs,
@@ -65,6 +65,8 @@ class Work:
             write_whole(folder / _INPUTS, inputs_json(inputs))
         self.store = FeatureStore(folder / "features")
         self.references: list[Reference] = []
+        self.seen: dict[str, ReferencePhoto] = {}
+        """Content hash -> the photograph that was taken."""
         self.left_aside: list[Skipped | Duplicate] = []
         self._recall(lines, batch)
 
@@ -82,11 +84,6 @@ class Work:
     def done(self) -> int:
         """How many of the listed photographs have an outcome."""
         return len(self.references) + len(self.left_aside)
-
-    @property
-    def seen(self) -> dict[str, ReferencePhoto]:
-        """Content hash -> the photograph that was taken."""
-        return {reference.content_sha256: reference.source for reference in self.references}
 
     @property
     def points(self) -> Path:
@@ -117,8 +114,13 @@ class Work:
             quality=reference.quality,
             patches=len(patches.cells),
             grid=patches.grid,
+            checksum=checksum(patches),
         )
         self._write(Line(reference.content_sha256, stored=stored))
+        self._take(reference)
+
+    def _take(self, reference: Reference) -> None:
+        self.seen[reference.content_sha256] = reference.source
         self.references.append(reference)
 
     def _write(self, line: Line) -> None:
@@ -128,7 +130,9 @@ class Work:
     def _recall(self, lines: Sequence[Line], batch: int) -> None:
         """Take up the outcomes up to the last whole batch whose features are whole, and forget the rest."""
         stored = [line.stored for line in lines if line.stored is not None]
-        whole = self.store.recall([one.grid for one in stored], [one.patches for one in stored])
+        whole = self.store.recall(
+            [one.grid for one in stored], [one.patches for one in stored], [one.checksum for one in stored]
+        )
         ended = whole - (whole % batch if len(lines) < len(self.listed) or whole < len(stored) else 0)
         self.store.forget(ended)
         kept = []
@@ -142,7 +146,7 @@ class Work:
     def _remember(self, line: Line, source: ReferencePhoto) -> None:
         if line.stored is not None and line.sha256 is not None:
             one = line.stored
-            self.references.append(
+            self._take(
                 Reference(source, line.sha256, one.perceptual_hash, one.frame, one.field_of_view, one.quality)
             )
         elif line.skipped is not None:

@@ -124,15 +124,20 @@ def calibrate(
     """From the normals' scores, their maps' maxima, and all their patch distances (any shape).
 
     Args:
-        cameras: per normal, where known; none at all is the same as none known.
+        cameras: per normal, where known; none at all is the same as none known.  Two spellings that differ in the
+            case of letters alone are one camera, named as it is first.
     """
     everything = _normals(scores, peaks)
     values = np.quantile(distances, QUANTILES, method="linear")
     owners = list(cameras) or [None] * len(scores)
-    groups = []
-    for camera in sorted({camera for camera in owners if camera}):
-        rows = [row for row, owner in enumerate(owners) if owner == camera]
-        groups.append(CameraNormals(camera, _normals([scores[r] for r in rows], [peaks[r] for r in rows])))
+    rows_of: dict[str, list[int]] = {}
+    for row, owner in enumerate(owners):
+        if owner:
+            rows_of.setdefault(owner.casefold(), []).append(row)
+    groups = [
+        CameraNormals(owners[rows[0]] or "", _normals([scores[r] for r in rows], [peaks[r] for r in rows]))
+        for _, rows in sorted(rows_of.items())
+    ]
     return Calibration(
         scores=everything.scores,
         peaks=everything.peaks,

@@ -17,9 +17,22 @@ Anything else that escapes is a bug: exit 1, or 500 with an id.  Every message n
 and what to do; none names a patient's file beyond what the caller passed in.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class ResadError(Exception):
     """Base of all errors raised on purpose."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raise a `PhotoError` of the block as the same kind with the photograph's path before its text."""
+    try:
+        yield
+    except PhotoError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 class PhotoError(ResadError):

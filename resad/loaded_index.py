@@ -12,7 +12,7 @@ from resad.backbone import load_backbone
 from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
-from resad.errors import IndexInvalid
+from resad.errors import IndexInvalid, naming
 from resad.manifest import Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
@@ -65,7 +65,8 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
 def score_probe(detector: Detector, folder: Path) -> float:
     """The image score of the drawn photograph that travels with the index."""
     preparation = detector.encoder.config.preparation
-    probe = prepare(folder / PROBE_FILE, preparation, PhotoLimits())
+    with naming(folder / PROBE_FILE):
+        probe = prepare(folder / PROBE_FILE, preparation, PhotoLimits())
     return detector.detect([probe])[0].image_score
 
 

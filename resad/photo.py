@@ -69,7 +69,8 @@ class Photo:
 def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
     """The file's bytes; its size is asked for before it is read.
 
-    Raises `PhotoUnreadable` where there is no such file, `PhotoTooLarge` above `limits.max_bytes`.
+    Raises `PhotoUnreadable` where there is no such file, `PhotoTooLarge` above `limits.max_bytes`; no error names
+    the file, so that its name is written only where a caller wants it.
     """
     if isinstance(source, bytes):
         _keep_bytes(len(source), limits)
@@ -79,8 +80,7 @@ def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
         with source.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PhotoUnreadable(f"{source}: {reason}") from error
+        raise PhotoUnreadable(getattr(error, "strerror", None) or str(error)) from error
     _keep_bytes(len(data), limits)
     return data
 

@@ -72,8 +72,8 @@ def _compared(calibration: Calibration, rule: Rule) -> tuple[Normals, str | None
     found = next((one for one in calibration.cameras if one.camera.casefold() == wanted), None)
     everyone = f"compared with all {len(calibration.scores)} normal photographs"
     if found is None:
-        known = ", ".join(one.camera for one in calibration.cameras) or "none"
-        return calibration, None, f"no normal photographs of this camera (known: {known}); {everyone}"
+        # Which cameras a hospital has is not told to whoever asks.
+        return calibration, None, f"no normal photographs of this camera; {everyone}"
     # A threshold that was given names no rate: the usual one decides how many normals a camera must have.
     rate = rule.rate or USUAL_RATE
     if len(found.normals.scores) < normals_needed(rate):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from resad.errors import IndexInvalid
+from resad.errors import IndexInvalid, SettingError
 
 FILE: Final = "whitening.safetensors"
 _FLOOR: Final = 0.003
@@ -79,6 +79,8 @@ def fit_whitening(photos: Iterable[Sequence[Tensor]], power: float) -> Whitening
         photos: per photo and stage the unit vectors at its valid positions, float32 (N, C).
         power: each principal direction is divided by its standard deviation to this power: 0 only centers, 1 makes
             all directions vary alike.
+    Raises:
+        SettingError: there is nothing to fit to.
     """
     counts: list[int] = []
     sums: list[Tensor] = []
@@ -93,6 +95,8 @@ def fit_whitening(photos: Iterable[Sequence[Tensor]], power: float) -> Whitening
             counts[number] += len(x)
             sums[number] += x.sum(dim=0)
             products[number] += x.T @ x
+    if not counts or min(counts) == 0:
+        raise SettingError("a whitening is fitted to photographs, and there is none to fit it to")
     means = [total / count for total, count in zip(sums, counts, strict=True)]
     covariances = [
         product / count - mean[:, None] * mean

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from indexer.calibrate import CALIBRATION_FILE, CalibrationReport, recalibrate
@@ -134,3 +135,38 @@ def test_a_version_outside_an_index_is_refused(place: Path, others: Path, tmp_pa
     shutil.copytree(place, lone)
     with pytest.raises(IndexInvalid, match="lies in no index"):
         run(lone, others / "drawn")
+
+
+def labeled_csv(folder: Path, others: Path, said: list[str]) -> Path:
+    """A CSV of the first photographs of `others`, with a label or a split for each."""
+    photos = sorted((others / "drawn/train/good").iterdir())
+    lines = [f"{path},{word}\n" for path, word in zip(photos, said, strict=False)]
+    column = "label" if "abnormal" in said else "split"
+    (folder / "said.csv").write_text(f"path,{column}\n" + "".join(lines))
+    return folder / "said.csv"
+
+
+def test_photographs_labeled_abnormal_are_refused(place: Path, others: Path, tmp_path: Path) -> None:
+    photos = labeled_csv(tmp_path, others, ["normal"] * 8 + ["abnormal"] * 2)
+    with pytest.raises(SettingError, match=r"2 photographs, the first .*drawn_0008\.jpg, are labeled abnormal"):
+        run(place, photos)
+    assert index.versions(place.parent) == [place.name]
+
+
+def test_photographs_to_be_tested_on_are_not_taken(place: Path, others: Path, tmp_path: Path) -> None:
+    report = run(place, labeled_csv(tmp_path, others, ["train"] * 9 + ["test"]))
+    assert len(report.after.calibration.scores) == 9
+
+
+def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
+    place: Path, others: Path, drawn: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(others / "drawn/train/good", mixed)
+    Image.open(drawn / "train/good/drawn_0003.jpg").save(mixed / "again.jpg", quality=70)
+    report = run(place, mixed)
+    assert [one.path.name for one in report.skipped] == ["again.jpg"]
+    assert "shows what r-00004 of the index shows" in report.skipped[0].reason
+    assert report.after.calibration == run(place, others / "drawn").after.calibration
+    with pytest.raises(SettingError, match=r"again\.jpg: it shows what r-00004"):
+        run(place, mixed, strict=True)

@@ -124,3 +124,9 @@ def test_each_camera_is_calibrated_on_its_own() -> None:
     assert {one.camera: one.normals.scores for one in whole.cameras} == {"a": (1.0, 5.0), "b": (20.0, 40.0, 60.0)}
     alone = calibrate([20.0, 40.0, 60.0], [20.0, 40.0, 60.0], np.ones(1, np.float32))
     assert whole.cameras[1].normals.thresholds == alone.thresholds
+
+
+def test_a_camera_is_one_however_it_is_capitalized() -> None:
+    cameras = ["TopCon", "Canon", "topcon", None, "TOPCON"]
+    made = calibrate([1.0, 2.0, 3.0, 4.0, 5.0], [1.0] * 5, np.ones(4, np.float32), cameras=cameras)
+    assert {one.camera: one.normals.scores for one in made.cameras} == {"TopCon": (1.0, 3.0, 5.0), "Canon": (2.0,)}

@@ -18,8 +18,11 @@ from indexer.evaluate import Measured, figures, measure_dataset
 from indexer.evaluate.figures import Figures
 from indexer.report import report
 from indexer.report.svg import Axis, Chart, even_ticks
+from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex, load_index
+from resad.map_colors import MapScale
+from resad.verdict import USUAL_RATE
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +147,24 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert 3 <= len(ticks) <= 13
     assert all(low <= tick <= high for tick in ticks)
     assert all(len(f"{tick:g}") <= 7 for tick in ticks)
+
+
+def test_cases_are_drawn_with_the_level_of_findings_in_feature_units(
+    result: Figures, measured: Measured, loaded: LoadedIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[MapScale] = []
+
+    def listening(_measured: Measured, _loaded: LoadedIndex, scale: MapScale, _limits: PhotoLimits) -> tuple[()]:
+        scales.append(scale)
+        return ()
+
+    monkeypatch.setattr("indexer.report.page.cases.groups", listening)
+    peaks = tuple(np.linspace(3.0, 5.0, 40).tolist())  # the small index has too few for the rate
+    calibration = replace(loaded.manifest.calibration, peaks=peaks)
+    report(
+        result,
+        measured,
+        replace(loaded, manifest=replace(loaded.manifest, calibration=calibration)),
+        PhotoLimits(),
+    )
+    assert scales[0].threshold == threshold(peaks, USUAL_RATE).value

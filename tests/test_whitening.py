@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from resad import whitening
-from resad.errors import IndexInvalid
+from resad.errors import IndexInvalid, SettingError
 from resad.whitening import Whitening, fit_whitening
 
 
@@ -86,3 +86,9 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"no tensors")
     with pytest.raises(IndexInvalid, match=whitening.FILE):
         Whitening.load(file)
+
+
+@pytest.mark.parametrize("photos", [[], [[torch.empty(0, 4)]]])
+def test_nothing_to_fit_to_is_refused(photos: list[list[Tensor]]) -> None:
+    with pytest.raises(SettingError, match="none to fit it to"):
+        fit_whitening(photos, 0.5)

@@ -19,9 +19,7 @@ def calibrate_command(
     index: Index,
     photos: Annotated[
         Path,
-        typer.Argument(
-            help="Folder of normal photographs that are not in the index, or CSV (path,patient,camera)."
-        ),
+        typer.Argument(help="Folder of normal photographs that are not in the index, or CSV as for build."),
     ],
     activate: Annotated[bool, typer.Option(help="Make the new version the live one.")] = True,
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,

@@ -18,11 +18,10 @@ from resad.loaded_index import LoadedIndex
 from resad.manifest import PackageVersion
 from resad.result import INTENDED_USE, IndexReference, index_reference
 from resad.runtime import packages
+from resad.verdict import USUAL_RATE
 
 _SEED: Final = 0
 """Of the bootstrap."""
-RATE: Final = 0.05
-"""False-positive rate of the calibrated threshold that figures are also stated at."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figure
     marked = bool(labels.any()) and abnormal.fov.abnormal.any() and abnormal.fov.normal.any()
     missing = [] if both else ["image figures need normal and abnormal test photographs"]
     missing += [] if marked else ["pixel figures need masks with lesions inside the field of view"]
-    limit = threshold(loaded.manifest.calibration.scores, RATE).value
+    limit = threshold(loaded.manifest.calibration.scores, USUAL_RATE).value
     unmarked = sum(photo.abnormal and not photo.masks for photo in measured.photos)
     doubles = len(measured.in_the_index)
     return Figures(
@@ -192,7 +191,7 @@ def _calibrated(measured: Measured, limit: float) -> Calibrated:
     found = metrics.share_above(abnormal, limit) if len(abnormal) else None
     alarms = metrics.share_above(normal, limit) if len(normal) else None
     specificity = None if alarms is None else Figure(1 - alarms.value, 1 - alarms.high, 1 - alarms.low)
-    return Calibrated(RATE, limit, found, specificity)
+    return Calibrated(USUAL_RATE, limit, found, specificity)
 
 
 def _pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:

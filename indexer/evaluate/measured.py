@@ -14,7 +14,7 @@ from indexer.look_alikes import perceptual_hash, same_pictures
 from indexer.metrics import ScoreHistogram
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
-from resad.errors import SettingError
+from resad.errors import SettingError, naming
 from resad.field_of_view import field_of_view_mask, find_field_of_view
 from resad.loaded_index import LoadedIndex
 from resad.manifest import ReferenceRecord
@@ -126,7 +126,8 @@ def measure_with(
     edges = metrics.score_edges(full_scale) if masks else metrics.score_edges(full_scale, 2)
     scores, counts, doubles = [], [], []
     for number, labeled in enumerate(dataset.test):
-        photo = prepare(labeled.path, preparation, limits)
+        with naming(labeled.path):
+            photo = prepare(labeled.path, preparation, limits)
         doubles += (double := _look_up(number, labeled, photo, references))
         if double and strict:
             raise SettingError(
@@ -165,7 +166,8 @@ def _count(
     height, width = photo.frame.height, photo.frame.width
     # Found again on the whole photo: the one of the prepared photo may rest on a coarser decoding, and pixels that
     # are counted must not depend on the settings that are compared.
-    field = find_field_of_view(read_photo(labeled.path, limits).pixels)
+    with naming(labeled.path):
+        field = find_field_of_view(read_photo(labeled.path, limits).pixels)
     inside = field_of_view_mask(field, height, width)
     return count_photo(labeled, photo.frame.map_to_photo(detection.anomaly_map), inside, kinds, edges)
 

@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 
 from indexer import bootstrap
-from indexer.evaluate.figures import RATE
 from indexer.evaluate.measured import Measured
 from indexer.evaluate.names import names_of
 from resad.calibration import Calibration, threshold
+from resad.verdict import USUAL_RATE
 
 COLUMNS: Final = (
     "photo", "label", "kind", "image_score", "p_value", "abnormal_at_5_percent", "marked_share_fov",
@@ -36,7 +36,7 @@ def within_photo(measured: Measured, number: int) -> float | None:
 
 
 def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
-    limit = threshold(calibration.scores, RATE).value
+    limit = threshold(calibration.scores, USUAL_RATE).value
     known = {one.photo: one.reference for one in measured.in_the_index}
     rows: list[tuple[str, ...]] = []
     for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):

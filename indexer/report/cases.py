@@ -17,6 +17,7 @@ from indexer.evaluate.measured import Measured
 from indexer.evaluate.names import names_of
 from indexer.evaluate.photo_table import within_photo
 from resad.config import PhotoLimits
+from resad.errors import naming
 from resad.loaded_index import LoadedIndex
 from resad.map_colors import MapScale, colorize, faded
 from resad.photo import read_photo
@@ -73,9 +74,10 @@ def _case(
     number: int, name: str, measured: Measured, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
 ) -> Case:
     labeled, score = measured.photos[number], float(measured.scores[number])
-    prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
+    with naming(labeled.path):
+        prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
+        pixels = read_photo(labeled.path, limits).pixels
     detection = loaded.detector.detect([prepared])[0]
-    pixels = read_photo(labeled.path, limits).pixels
     height = round(WIDTH * pixels.shape[0] / pixels.shape[1])
     small = Image.fromarray(pixels).resize((WIDTH, height), Image.Resampling.LANCZOS)
     values = prepared.frame.map_to_photo(detection.anomaly_map, WIDTH, height)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
-from typing import Final
 
 from indexer.evaluate.figures import Figures
 from indexer.evaluate.guard import Guard
@@ -12,13 +11,13 @@ from indexer.report import cases
 from indexer.report.cases import Case, Group
 from indexer.report.charts import image_charts, score_chart
 from indexer.report.figure_tables import figure_tables, headline
+from resad.calibration import threshold
 from resad.config import PhotoLimits, to_json
 from resad.loaded_index import LoadedIndex
 from resad.map_colors import MapScale, color_stops
 from resad.rendering import map_scale
 from resad.result import INTENDED_USE
-
-_RATE: Final = 0.05
+from resad.verdict import USUAL_RATE
 
 
 def report(figures: Figures, measured: Measured, loaded: LoadedIndex, limits: PhotoLimits) -> str:
@@ -26,7 +25,8 @@ def report(figures: Figures, measured: Measured, loaded: LoadedIndex, limits: Ph
 
     Raises `PhotoError` where one of them cannot be read any more.
     """
-    scale = map_scale(loaded.manifest.calibration, _RATE)
+    calibration = loaded.manifest.calibration
+    scale = map_scale(calibration, threshold(calibration.peaks, USUAL_RATE).value)
     shown = cases.groups(measured, loaded, scale, limits)
     style = resources.files("indexer.report").joinpath("style.css").read_text()
     parts = (

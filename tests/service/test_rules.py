@@ -56,7 +56,7 @@ def test_a_camera_is_compared_with_its_own_normals(running: Served, calibrated: 
     assert answer["normals"]["rate"]["low"] <= 0.1 <= answer["normals"]["rate"]["high"]
 
 
-@pytest.mark.parametrize(("camera", "why"), [("Canon", "there are 5"), ("Kowa", "known: Canon, Topcon")])
+@pytest.mark.parametrize(("camera", "why"), [("Canon", "there are 5"), ("Kowa", "of this camera; compared")])
 def test_a_camera_without_enough_normals_gets_all_and_the_reason(
     running: Served, calibrated: LoadedIndex, photo: bytes, camera: str, why: str
 ) -> None:
