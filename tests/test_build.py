@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 from indexer import build as building
 from indexer.build import BuildOrder, build
 from indexer.options import method
-from indexer.photos import list_photos
+from indexer.photos import ReferencePhoto, list_photos, list_references
 from indexer.progress import Stages
 from resad import index, runtime
 from resad.errors import SettingError
@@ -73,8 +74,8 @@ def test_work_of_another_version_is_not_gone_on_with(
         patched.setattr(building, "leave_out", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build(ask, quiet())
-    version = building.metadata.version
-    monkeypatch.setattr(building.metadata, "version", lambda name: "0.0.7" if name == package else version(name))
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0.7" if name == package else version(name))
     with pytest.raises(SettingError, match=rf"packages was .*{package}.*0\.0\.7"):
         build(replace(ask, resume=True), quiet())
 
@@ -88,9 +89,9 @@ def test_a_file_gone_after_it_was_listed_leaves_no_name_in_the_work(
 ) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(drawn / "train/good", photos)
-    listing = building.list_references
+    listing = list_references
 
-    def losing(source: Path) -> object:
+    def losing(source: Path) -> tuple[ReferencePhoto, ...]:
         listed = listing(source)
         listed[2].path.unlink()
         return listed
