@@ -175,7 +175,7 @@ def test_a_sum_in_another_order_loses_no_neighbor(
 ) -> None:
     def jittered(*pairs: torch.Tensor) -> torch.Tensor:
         squares = pair_squares(*pairs)
-        toward = torch.from_numpy(rng.choice(np.float32([-np.inf, np.inf]), size=len(squares)))
+        toward = torch.from_numpy(rng.choice(np.array([-np.inf, np.inf], dtype=np.float32), size=len(squares)))
         return torch.nextafter(squares, toward).clamp(min=0)
 
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 60, 20))
