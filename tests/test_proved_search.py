@@ -154,6 +154,15 @@ def test_threads_change_nothing(rng: np.random.Generator) -> None:
     assert torch.equal(found[0], found[2])
 
 
+def test_a_full_search_that_rounds_loses_no_bound(rng: np.random.Generator) -> None:
+    """Patches that are memories, in clusters so narrow that the expanded form cannot tell their members apart."""
+    memories = cloud(rng, "clusters", 600, 38)
+    search = ProvedSearch(torch.from_numpy(memories), 16, 0.0, Tiling(16, 300, 600))
+    rows = search.search(torch.from_numpy(memories), 2).rows
+    assert (rows >= 0).all()
+    assert (brute_force(memories, memories)[np.arange(600)[:, None], rows] < 1).all()  # in their own cluster
+
+
 def test_threads_lose_no_count(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
     search, threads = ProvedSearch(torch.from_numpy(memories), 16, 0.0, SMALL), torch.get_num_threads()
@@ -175,7 +184,7 @@ def test_a_sum_in_another_order_loses_no_neighbor(
 ) -> None:
     def jittered(*pairs: torch.Tensor) -> torch.Tensor:
         squares = pair_squares(*pairs)
-        toward = torch.from_numpy(rng.choice(np.float32([-np.inf, np.inf]), size=len(squares)))
+        toward = torch.from_numpy(rng.choice(np.array([-np.inf, np.inf], dtype=np.float32), size=len(squares)))
         return torch.nextafter(squares, toward).clamp(min=0)
 
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 60, 20))
