@@ -1,6 +1,6 @@
 """The proved search against brute force in NumPy and against the flat search."""
 
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -154,18 +154,32 @@ def test_threads_change_nothing(rng: np.random.Generator) -> None:
     assert torch.equal(found[0], found[2])
 
 
-def test_threads_lose_no_count(rng: np.random.Generator) -> None:
+def test_a_full_search_that_rounds_loses_no_bound(rng: np.random.Generator) -> None:
+    """Patches that are memories, in clusters so narrow that the expanded form cannot tell their members apart."""
+    memories = cloud(rng, "clusters", 600, 38)
+    search = ProvedSearch(torch.from_numpy(memories), 16, 0.0, Tiling(16, 300, 600))
+    rows = search.search(torch.from_numpy(memories), 2).rows
+    assert (rows >= 0).all()
+    assert (brute_force(memories, memories)[np.arange(600)[:, None], rows] < 1).all()  # in their own cluster
+
+
+def test_threads_lose_no_count(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = torch.Tensor.__len__
+
+    def slow(tensor: torch.Tensor) -> int:
+        time.sleep(1e-5)  # another thread's turn
+        return length(tensor)
+
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
     search, threads = ProvedSearch(torch.from_numpy(memories), 16, 0.0, SMALL), torch.get_num_threads()
-    interval, shares = sys.getswitchinterval(), []
+    shares = []
+    monkeypatch.setattr(torch.Tensor, "__len__", slow)
     try:
-        sys.setswitchinterval(1e-6)
-        for count in (1, 4, 4, 4, 4):
+        for count in (1, 4):
             torch.set_num_threads(count)
             shares.append(search.search(queries, 3).proved)
     finally:
         torch.set_num_threads(threads)
-        sys.setswitchinterval(interval)
     assert shares[0] < 1
     assert len(set(shares)) == 1
 
@@ -179,7 +193,9 @@ def test_a_sum_in_another_order_loses_no_neighbor(
         return torch.nextafter(squares, toward).clamp(min=0)
 
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 60, 20))
-    search = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL)
+    search = ProvedSearch(
+        torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, seeds=300)
+    )  # the first bound is exact
     wanted = search.search(queries, 3).rows
     monkeypatch.setattr(proved, "pair_squares", jittered)
     assert torch.equal(search.search(queries, 3).rows, wanted)

@@ -115,7 +115,9 @@ class ProvedSearch:
                 some_blocks = blocks[first:last]
                 work = partial(self._tiles, queries, shadows, finds, some_blocks)
                 full += sum(for_each(pool, work, list(_slices(n, self._tiling.queries))))
-        return Proof(finds.rows, 1 - full / (n * len(self._memories)))
+        # A block searched in full may miss, by rounding, the memory that a bound came from; the guesses have it.
+        rows, _ = self._best(queries, torch.cat([finds.guesses, finds.rows], dim=1), k)
+        return Proof(rows, 1 - full / (n * len(self._memories)))
 
     def _blocks(self) -> list[slice]:
         """All memories, block by block, from all over the bank early: the bounds fall the faster."""
@@ -152,15 +154,20 @@ class ProvedSearch:
         k = finds.rows.shape[1]
         own = torch.cat([finds.guesses, finds.rows], dim=1)
         beside = [(finds.guesses + step).clamp(0, len(self._memories) - 1) for step in (-1, 1)]
-        others = torch.cat([own, own.roll(1, 0), own.roll(-1, 0), *beside], dim=1).sort(dim=1).values
+        others = torch.cat([own, own.roll(1, 0), own.roll(-1, 0), *beside], dim=1)
+        finds.guesses, squares = self._best(queries, others, k)
+        torch.minimum(finds.bound, squares[:, -1], out=finds.bound)
+
+    def _best(self, queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k nearest of each query's `rows`, int64 (N, any number), doubles and -1 passed over; squares."""
+        others = rows.sort(dim=1).values
         again = others < 0
         again[:, 1:] |= others[:, 1:] == others[:, :-1]
         squares = torch.full(others.shape, torch.inf, device=queries.device)
         query, column = (~again).nonzero(as_tuple=True)
         squares[query, column] = pair_squares(queries, query, self._memories, others[query, column])
-        best = squares.topk(k, dim=1, largest=False)
-        finds.guesses = others.gather(1, best.indices)
-        torch.minimum(finds.bound, best.values[:, -1], out=finds.bound)
+        nearest, places = squares.sort(dim=1, stable=True)
+        return others.gather(1, places[:, :k]), nearest[:, :k]
 
     def _tiles(
         self, queries: Tensor, shadows: Shadows, finds: _Finds, blocks: Sequence[slice], some: slice
