@@ -48,6 +48,15 @@ class CalibrationRecord:
     camera: str | None
 
 
+_RECORD: Final = TypeAdapter(CalibrationRecord)
+
+
+def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
+    """The photographs that a version was calibrated on anew; none where its own references are."""
+    file = version / CALIBRATION_FILE
+    return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
     """What came of it.  before, after: the manifests of the two versions."""
@@ -65,9 +74,6 @@ class _Scored:
 
     records: tuple[CalibrationRecord, ...]
     distances: NDArray[np.float32]
-
-
-_RECORD: Final = TypeAdapter(CalibrationRecord)
 
 
 def recalibrate(

@@ -91,6 +91,7 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
         return Backbone(config, _random_state(config, weights.removeprefix("random:")))
     if weights.endswith((".safetensors", ".pth", ".pt")):
         return Backbone(config, _fit(_read_file(Path(weights)), config, weights))
+    _check_known(config.name)
     if config.name == weights == bundled.NAME:
         return Backbone(config, _fit(_read_file(bundled.FILE), config, str(bundled.FILE)))
     return Backbone(config, _fit(_download(config.name, weights), config, weights))
@@ -111,11 +112,14 @@ def _skeleton(config: BackboneConfig) -> nn.Module:
     with torch.device("meta"):
         if config.name == bundled.NAME:
             return bundled.BundledTrunk(config.stages)
-        builder = _builders().get(config.name)
-        if builder is None:
-            known = ", ".join([bundled.NAME, *sorted(_builders())])
-            raise SettingError(f"backbone {config.name!r} is not known; these are: {known}")
-        return _CutResNet(builder(weights=None), config.stages)
+        _check_known(config.name)
+        return _CutResNet(_builders()[config.name](weights=None), config.stages)
+
+
+def _check_known(name: str) -> None:
+    if name != bundled.NAME and name not in _builders():
+        known = ", ".join([bundled.NAME, *sorted(_builders())])
+        raise SettingError(f"backbone {name!r} is not known; these are: {known}")
 
 
 def _builders() -> Mapping[str, Callable[..., ResNet]]:

@@ -126,3 +126,8 @@ def test_the_shared_weights_are_resnet18s(shared: Path) -> None:
         fine, coarse = trunk(torch.zeros(1, 3, 128, 128))
     assert fine.shape == (1, 128, 16, 16)
     assert coarse.shape == (1, 256, 8, 8)
+
+
+def test_an_unknown_trunk_is_named_before_its_weights_are() -> None:
+    with pytest.raises(SettingError, match=r"backbone 'vit_b_16' is not known; these are: bundled, resnet101"):
+        load_backbone(BackboneConfig("vit_b_16"), "imagenet1k_v1")

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from indexer.calibrate import CALIBRATION_FILE, CalibrationReport, recalibrate
+from indexer.commands.evaluate import evaluate_command
 from indexer.progress import Stages
 from indexer.synthetic import write_dataset
 from resad import index
@@ -170,3 +171,18 @@ def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
     assert report.after.calibration == run(place, others / "drawn").after.calibration
     with pytest.raises(SettingError, match=r"again\.jpg: it shows what r-00004"):
         run(place, mixed, strict=True)
+
+
+def test_what_was_calibrated_on_is_seen_among_test_photographs(
+    place: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = run(place, others / "drawn").version
+    data = tmp_path / "labeled"
+    write_dataset(data, 9, train=1, good=0, diseased=1, height=160)
+    (data / "test/good").mkdir(parents=True, exist_ok=True)
+    shutil.copy(sorted((others / "drawn/train/good").iterdir())[0], data / "test/good/known.png")
+    asked = {"data": data, "dataset": "mvtec", "altered_copy": True, "device": "cpu"}
+    evaluate_command(version, **asked)  # type: ignore[arg-type]
+    assert "good/known.png is c-00001 (the same file)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SettingError, match="c-00001"):
+        evaluate_command(version, strict=True, **asked)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from indexer.calibrate import calibration_records
 from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked
@@ -15,6 +16,7 @@ from indexer.figure_tables import figures_tables
 from indexer.progress import Stages
 from indexer.report import report
 from indexer.scoring import write_whole
+from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
 
@@ -39,9 +41,12 @@ def evaluate_command(
             raise SettingError(f"{option} {place}: {place.parent} is no folder")
     labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
     loaded = console.load(index, device)
+    calibrated_on = calibration_records(index_store.resolve(index))
     stages = Stages(console.ERR)
     with stages.stage("score", len(labeled.test), "photos") as advance:
-        measured = measure_dataset(loaded, labeled, PhotoLimits(), advance, strict=strict)
+        measured = measure_dataset(
+            loaded, labeled, PhotoLimits(), advance, calibrated_on=calibrated_on, strict=strict
+        )
     with stages.stage("bootstrap", 1, "data set") as advance:
         result = figures(measured, loaded, labeled)
         advance(1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +11,24 @@ from indexer import metrics
 from indexer.bootstrap import Floats, Labels
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.evaluate.counting import AreaCounts, Counts, PhotoCounts, count_photo
-from indexer.look_alikes import perceptual_hash, same_pictures
+from indexer.look_alikes import Hashed, perceptual_hash, same_pictures
 from indexer.metrics import ScoreHistogram
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.errors import SettingError, naming
 from resad.field_of_view import field_of_view_mask, find_field_of_view
 from resad.loaded_index import LoadedIndex
-from resad.manifest import ReferenceRecord
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
+
+
+class Known(Hashed, Protocol):
+    """A photograph that the index was built from or calibrated on."""
+
+    @property
+    def id(self) -> str:
+        """In the index: `r-00001`, or `c-00001` where it was calibrated on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +94,13 @@ def measure_dataset(
     limits: PhotoLimits,
     on_photo: Callable[[int], None],
     *,
+    calibrated_on: Sequence[Known] = (),
     strict: bool = False,
 ) -> Measured:
     """Score every test photograph and count its pixels against its mask, both in the photo's own pixels.
 
+    Args:
+        calibrated_on: photographs that the index's calibration rests on beside its own.
     Raises:
         PhotoError: a test photograph cannot be read.
         SettingError: a mask that does not belong to its photograph; with `strict`, a test photograph that is in
@@ -101,7 +113,7 @@ def measure_dataset(
         dataset,
         limits,
         on_photo,
-        references=loaded.photos,
+        references=(*loaded.photos, *calibrated_on),
         strict=strict,
     )
 
@@ -114,7 +126,7 @@ def measure_with(
     limits: PhotoLimits,
     on_photo: Callable[[int], None],
     *,
-    references: Sequence[ReferenceRecord] = (),
+    references: Sequence[Known] = (),
     strict: bool = False,
 ) -> Measured:
     """As `measure_dataset`, by anything that makes a map; `references` are what it learned from."""
@@ -148,7 +160,7 @@ class _Hashes:
 
 
 def _look_up(
-    number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[ReferenceRecord]
+    number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[Known]
 ) -> list[InTheIndex]:
     hashes = _Hashes(photo.content_hash, perceptual_hash(photo.pixels))
     found = same_pictures([hashes], references)
