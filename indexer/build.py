@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -112,9 +112,8 @@ def build(
         index.writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
-        with stages.stage("whiten", 1, "fit") as advance:
+        with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
             encoders = _encoders(order, trunks, work, _FITTED)
-            advance(1)
         with stages.stage("encode", len(listed), "photos") as advance:
             advance(work.done)
             with closing(extract(encoders, order.limits, work, advance, strict=order.strict)) as extraction:

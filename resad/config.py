@@ -70,7 +70,7 @@ class ReSCConfig:
 
     normalize: bool = True
     """Scale each stage's feature vector to length 1 at every position, before anything else."""
-    whitening: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    whitening: Annotated[float, Field(ge=0, le=1)] | None = None
     """Center those unit vectors on the healthy photographs' mean and divide each of their principal directions by
     its standard deviation to this power; null leaves them as they are."""
     pool: Literal[1, 3, 5] = 1
@@ -82,7 +82,7 @@ class ReSCConfig:
     spatial: Literal["none", "softmax", "cosine", "gate"] = "softmax"
     """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F; `cosine` uses unit vectors in
     the product; `gate` multiplies F by the attention each position receives (mean 1)."""
-    attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 3.0
+    attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class ScoreConfig:
     """Maximum of the map, or the mean of its highest values."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.001
     """For `top_mean`: how many values, as a share of the scored area."""
-    smoothing: Annotated[float, Field(ge=0)] = 8.0
+    smoothing: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Width of the rim of the field of view that is not scored, as a share of S."""
@@ -215,9 +215,9 @@ def preset(name: Preset) -> MethodConfig:
     """
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
-        resc=ReSCConfig(normalize=False, whitening=None, region_radius=12, attention_scale=1.0),
+        resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
-        score=ScoreConfig(kind="max", smoothing=0.0),
+        score=ScoreConfig(kind="max"),
     )
     match name:
         case "resad":
@@ -225,7 +225,7 @@ def preset(name: Preset) -> MethodConfig:
         case "paper":
             return literal
         case "patchcore":
-            plain = ReSCConfig(normalize=False, whitening=None, pool=3, region=False, spatial="none")
+            plain = ReSCConfig(normalize=False, pool=3, region=False, spatial="none")
             return replace(literal, resc=plain)
 
 

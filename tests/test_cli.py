@@ -59,13 +59,13 @@ def test_build_writes_a_complete_version_and_makes_it_live(run: Run, drawn: Path
     version = index.resolve(tmp_path / "eyes")
     assert {path.name for path in version.iterdir()} == {
         "manifest.json", "memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors",
-        "probe.png", "whitening.safetensors",
+        "probe.png",
     }  # fmt: skip
     manifest = read_manifest(version / "manifest.json")
     assert manifest.counts.photos == 8
     assert manifest.counts.memories == round(0.1 * manifest.counts.patches)
     assert manifest.quality.covering_radius > 0
-    assert [stage.stage for stage in manifest.quality.stages] == ["whiten", "encode", "coreset", "calibrate"]
+    assert [stage.stage for stage in manifest.quality.stages] == ["encode", "coreset", "calibrate"]
     for words in ("memories", "covering radius", "threshold 5%", "peak memory", "encode"):
         assert words in outcome.out
     assert "drawn_0" not in "".join(p.read_text() for p in version.glob("*.json*"))  # no file names unless asked

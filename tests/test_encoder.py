@@ -46,11 +46,11 @@ def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto],
 
 
 def test_an_encoder_has_the_whitening_it_is_asked_for_and_no_other(photos: list[PreparedPhoto]) -> None:
-    asked = trunk(method("resad", backbone="resnet18", size=SIDE))
+    asked = trunk(method("resad", backbone="resnet18", size=SIDE, settings=["resc.whitening=0.5"]))
     with pytest.raises(SettingError, match=r"resc\.whitening is 0\.5, but a whitening is missing"):
         Encoder(asked, None)
     with pytest.raises(SettingError, match=r"resc\.whitening is None, but a whitening is given"):
-        Encoder(trunk(method("paper", backbone="resnet18", size=SIDE)), whitening_of(asked, photos))
+        Encoder(trunk(method("resad", backbone="resnet18", size=SIDE)), whitening_of(asked, photos))
 
 
 def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPhoto]) -> None:

@@ -76,7 +76,7 @@ def edited(small_index: Path, tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_settings_that_are_not_the_fingerprints_are_refused(small_index: Path, tmp_path: Path) -> None:
-    version = edited(small_index, tmp_path, '"attention_scale": 3.0', '"attention_scale": 10.0')
+    version = edited(small_index, tmp_path, '"attention_scale": 20.0', '"attention_scale": 10.0')
     with pytest.raises(IndexInvalid, match="fingerprint"):
         load_index(version, CPU)
 
