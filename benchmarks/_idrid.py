@@ -54,7 +54,9 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """As typed on the command line."""
+        """As typed on the command line; `color` is no trunk."""
+        if self.backbone == "color":
+            return self.backbone
         trunk = [] if self.weights is None else [f"--backbone {self.backbone} --weights {self.weights}"]
         parts = [f"--without {part}" for part in self.leave_out] + [f"--set {one}" for one in self.settings]
         return " ".join([self.preset, *trunk, *parts])

@@ -5,7 +5,7 @@ Run as `python -m benchmarks.bundled`; takes RESAD_DATA.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ import typer
 from benchmarks._bench import (
     Json,
     Quick,
-    interval,
     median_time,
     print_header,
     print_table,
@@ -25,21 +24,15 @@ from benchmarks._bench import (
     write_json,
 )
 from benchmarks._color import measure_color, no_provenance
+from benchmarks._comparison import print_comparison
 from benchmarks._idrid import (
     CORESET,
-    Chosen,
-    Difference,
     Row,
-    Scores,
     Variant,
-    cells,
     config_of,
-    count_of,
     data_set,
-    difference,
     measure,
     reporting_half,
-    scores,
 )
 from indexer.datasets.mvtec import read_mvtec
 from indexer.photos import list_photos
@@ -57,16 +50,6 @@ _COLOR: Final = Variant("resad", backbone="color", weights="none")
 _SIZE: Final = 784
 _MEMORIES: Final = 5000
 """Of the bank that is searched where time is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A row on some of the photographs, in JSON."""
-
-    photos: str
-    row: str
-    scores: Scores
-    less_teacher: Difference | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +83,10 @@ def main(quick: Quick = False, json: Json = None) -> None:
     color = measure_color(data_set(shared), config_of(_TEACHER, size))
     rows.append(Row(_COLOR, color, 0, 0.0, time.perf_counter() - began))
     reporting = reporting_half(read_mvtec(data_set(shared)))
-    lines = _print_part("the reporting half", rows, reporting)
-    lines += _print_part("all test photographs", rows, np.ones_like(reporting))
+    lines = print_comparison("the reporting half", rows, reporting, "teacher")
+    lines += print_comparison("all test photographs", rows, np.ones_like(reporting), "teacher")
     _print_times(shared, timed, repeats=1 if quick else 7)
     write_json(json, lines)
-
-
-def _print_part(part: str, rows: Sequence[Row], chosen: Chosen) -> list[Line]:
-    photos = f"{part} ({count_of(rows[0].measured, chosen)})"
-    teacher = rows[0].measured
-    lines = [
-        Line(
-            photos,
-            "color" if row.variant == _COLOR else row.variant.name,
-            scores(row.measured, chosen),
-            difference(row.measured, teacher, chosen) if row is not rows[0] else None,
-        )
-        for row in rows
-    ]
-    print_table(
-        f"AUROC and paired differences with 95 % intervals, {photos}",
-        ("row", "image", "pixel, field of view", "image, less teacher", "pixel fov, less teacher"),
-        [
-            (line.row, interval(line.scores.image), interval(line.scores.fov), *cells(line.less_teacher))
-            for line in lines
-        ],
-    )
-    return lines
 
 
 def _print_times(shared: Path, size: int, repeats: int) -> None:

@@ -1,7 +1,10 @@
 """Fixtures that many tests share, and the rule that CI skips nothing that could be had there."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as resad.threads: read when torch loads
 
@@ -67,6 +70,32 @@ def shared() -> Path:
     if "RESAD_DATA" not in os.environ:
         pytest.skip(DATA_REASON)
     return Path(os.environ["RESAD_DATA"])
+
+
+class Outcome(NamedTuple):
+    """What a command came to: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`resad-indexer` with the arguments that are given, in this process."""
+    from indexer import cli
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(exit_.value.code or 0), out, err)
+
+    return call
 
 
 def prepared(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> PreparedPhoto:

@@ -4,17 +4,14 @@ import json
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from indexer import cli
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import measure_dataset
 from resad import index
@@ -22,29 +19,9 @@ from resad.config import PhotoLimits
 from resad.loaded_index import load_index
 from resad.manifest import read_manifest
 from resad.map_files import read_map_png16
+from tests.conftest import Run
 
 SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "128", "--coreset", "0.1", "--device", "cpu")
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Outcome(int(exit_.value.code or 0), out, err)
-
-    return call
 
 
 def scored(folder: Path, stem: str) -> dict[str, Any]:

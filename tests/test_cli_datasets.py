@@ -3,41 +3,28 @@
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from indexer import cli
 from resad import index
 from resad.manifest import read_records
+from tests.conftest import Outcome, Run
 
 SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--coreset", "0.5", "--device", "cpu")
 A, B = "A. Segmentation", "B. Disease Grading"
 TRAIN, TEST = "a. Training Set", "b. Testing Set"
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
+    """As everywhere, with the lines of what is said joined."""
+
     def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Outcome(int(exit_.value.code or 0), out, re.sub(r"\s+", " ", err))
+        outcome = run(*arguments)
+        return outcome._replace(err=re.sub(r"\s+", " ", outcome.err))
 
     return call
 

@@ -1,7 +1,5 @@
 """The arithmetic of the forecast, what it refuses, and how near it comes to a small build."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import cli
 from indexer.forecast import Forecast, Rates, Room, Task, duration, forecast
 from indexer.room import available_bytes, parse_size, resident_bytes
 from resad import runtime
 from resad.errors import SettingError
+from tests.conftest import Run
 
 TASK = Task(photos=134, to_encode=134, patches=1_286_936, sampled=1_286_936, dimension=1536, projected=347,
             memories=128_694, guessed=False, weights=100_000_000)  # fmt: skip
@@ -126,34 +124,20 @@ def test_what_is_resident_is_at_most_the_peak() -> None:
     assert 10**7 < resident_bytes() <= 1.01 * runtime.peak_memory_bytes()
 
 
-Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["resad-indexer", "build", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return int(exit_.value.code or 0), *capsys.readouterr()
-
-    return call
-
-
-def test_the_command_refuses_early_and_leaves_nothing(typed: Typed, drawn: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_early_and_leaves_nothing(run: Run, drawn: Path, tmp_path: Path) -> None:
     order = (drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--backbone", "bundled",
              "--size", "64", "--device", "cpu")  # fmt: skip
-    code, _, err = typed(*order, "--max-memory", "50M")
+    code, _, err = run("build", *order, "--max-memory", "50M")
     assert code == 2
     assert "forecast: encode" in err
     assert "there are 0.1 GB (--max-memory): a smaller --coreset" in err
     assert not (tmp_path / "root").exists()
 
 
-def test_only_the_forecast(typed: Typed, drawn: Path, tmp_path: Path) -> None:
+def test_only_the_forecast(run: Run, drawn: Path, tmp_path: Path) -> None:
     order = (drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--backbone", "bundled",
              "--size", "64", "--device", "cpu", "--forecast-only")  # fmt: skip
-    code, out, _ = typed(*order, "--coreset", "radius:0.5")
+    code, out, _ = run("build", *order, "--coreset", "radius:0.5")
     assert code == 0
     assert "forecast: 8 photographs, about 4" in out
     assert "a guess: the radius decides" in out
