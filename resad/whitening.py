@@ -3,9 +3,10 @@
 The unit vectors of a retina lie close together: most of their length is what all retinas share, and most of their
 variance lies in a few directions that say little about disease.  Taking the mean out and dividing each principal
 direction by a power of its standard deviation lets the rest be heard.  PaDiM (Defard et al. 2021) goes all the
-way, to the Mahalanobis distance, at each position; here it is one matrix a stage for all positions.  It is fitted to
-healthy photographs when an index is built, and is a part of the index.  A setting, and not the default: what it gains
-and costs is in benchmarks/RESULTS.md.
+way, to the Mahalanobis distance, at each position; here it is one matrix a stage for all positions.
+
+It is fitted to healthy photographs when an index is built, and is a part of the index.  A setting, and not the
+default: what it gains and costs is in benchmarks/RESULTS.md.
 """
 
 import hashlib
