@@ -30,7 +30,7 @@ def test_every_memory_lies_in_one_leaf_whatever_is_left_out(
     rows = rows if len(rows) else np.array([count - 1])
     kept = leaves.kept(torch.from_numpy(rows))
     left = [[row for row in part.tolist() if row in rows] for part in parts]
-    assert [rows[part].tolist() for part in kept.order.split(kept.starts.diff().tolist())] == [
+    assert [torch.from_numpy(rows)[part].tolist() for part in kept.order.split(kept.starts.diff().tolist())] == [
         part for part in left if part
     ]
 
