@@ -54,6 +54,11 @@ def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
     return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
 
 
+def write_calibration_records(records: Sequence[CalibrationRecord], path: Path) -> None:
+    """A line for each."""
+    path.write_bytes(b"".join(_RECORD.dump_json(record) + b"\n" for record in records))
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
     """What came of it.  before, after: the manifests of the two versions."""
@@ -114,8 +119,7 @@ def recalibrate(
             staging = scratch / "version"
             kept = {one.name: one for one in loaded.manifest.files if one.name != CALIBRATION_FILE}
             carry({name: place / name for name in kept}, staging)
-            lines = [_RECORD.dump_json(record) + b"\n" for record in scored.records]
-            (staging / CALIBRATION_FILE).write_bytes(b"".join(lines))
+            write_calibration_records(scored.records, staging / CALIBRATION_FILE)
             after = _manifest(loaded.manifest, scored)
             version, after = index.publish(
                 staging, place.parent, lambda files: replace(after, files=files), live=live, known=kept

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from indexer.references import Reference
+from indexer.references import Reference, photo_id
 from resad.manifest import ReferenceRecord
 
 _NUMBERED: Final = re.compile(r"p-(\d{5,})")
@@ -27,7 +27,7 @@ def new_records(
     """
     return tuple(
         ReferenceRecord(
-            id=f"r-{after + place + 1:05d}",
+            id=photo_id(after + place + 1),
             content_sha256=reference.content_sha256,
             perceptual_hash=reference.perceptual_hash,
             width=reference.frame.width,
