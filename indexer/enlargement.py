@@ -42,7 +42,7 @@ def enlarge(
     on_photo: Callable[[int], None],
     file: Path,
 ) -> MemoryBank:
-    """`bank` with patches of `store` entered until it covers all of them at `radius`; itself where it does already.
+    """`bank` with patches of `store` entered until it covers them all at `radius`; itself where it does already.
 
     Args:
         numbers: what the bank calls each of the store's photographs.

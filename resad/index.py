@@ -40,6 +40,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_version(version: str) -> str:
+    """`version` if `new_version` may have made it; raises `IndexInvalid` otherwise."""
+    if not _VERSION.fullmatch(version):
+        raise IndexInvalid(f"{version!r} cannot name a version (as in 20261122T101500Z-3f9c)")
+    return version
+
+
 def new_version() -> str:
     """A name for a version that sorts by time: UTC, and four random hex digits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

@@ -176,13 +176,20 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: Path) -> Manifest:
     """The inverse of `write_manifest`; raises `IndexInvalid`, naming what does not fit."""
     try:
-        manifest = _MANIFEST.validate_json(path.read_bytes())
+        told = path.read_bytes()
     except FileNotFoundError as error:
         raise IndexInvalid(f"{path} is missing") from error
+    return parse_manifest(told, str(path))
+
+
+def parse_manifest(told: bytes, where: str) -> Manifest:
+    """The same from its bytes; `where` they come from is for messages."""
+    try:
+        manifest = _MANIFEST.validate_json(told)
     except ValidationError as error:
-        raise IndexInvalid(f"{path}: {first_fault(error)}") from error
+        raise IndexInvalid(f"{where}: {first_fault(error)}") from error
     if manifest.format != FORMAT:
-        raise IndexInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}")
+        raise IndexInvalid(f"{where} is of format {manifest.format}; this version reads format {FORMAT}")
     return manifest
 
 

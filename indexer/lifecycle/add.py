@@ -17,7 +17,7 @@ from indexer.build import without_purged
 from indexer.extraction import batch_size, extract
 from indexer.intake import LookUp
 from indexer.journal import inputs_of
-from indexer.lifecycle.base import EVIDENCE, Base, open_base, store_of
+from indexer.lifecycle.base import Base, open_base, picture_name, store_of
 from indexer.lifecycle.succession import Draft, Succession, replayed, succeed
 from indexer.look_alikes import same_pictures
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
@@ -114,16 +114,16 @@ def _draft(base: Base, work: Work, scratch: Path) -> Draft:
         radius=base.manifest.quality.radius_to_keep,
         numbered=base.numbered,
         calibrated_on=base.calibrated_on,
-        carried={**base.files_of(range(old)), **_pictures(base, work)},
+        pictures=base.pictures({record.id: record.id for record in base.photos}) | _pictures(base, work),
     )
 
 
 def _pictures(base: Base, work: Work) -> dict[str, Path]:
     """Of the new photographs, where such are kept."""
     return {
-        f"{EVIDENCE}/{photo_id(base.numbered + number)}.jpg": picture
+        picture_name(photo_id(base.numbered + number)): picture
         for number in range(1, len(work.references) + 1)
-        if (picture := work.folder / EVIDENCE / f"{photo_id(number)}.jpg").is_file()
+        if (picture := work.folder / picture_name(photo_id(number))).is_file()
     }
 
 

@@ -1,9 +1,8 @@
 """A version that another one is made from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,8 +17,10 @@ from resad.manifest import FEATURES, Manifest, ReferenceRecord
 from resad.memory_bank import MemoryBank, Provenance
 from resad.whitening import FILE as WHITENING_FILE
 
-EVIDENCE: Final = "evidence"
-"""The folder of pictures of reference photos, where they are kept: ID.jpg."""
+
+def picture_name(photo: str) -> str:
+    """Where a version keeps the picture of the reference photo with this id, if it keeps any."""
+    return f"evidence/{photo}.jpg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +57,14 @@ class Base:
         names = (BACKBONE_FILE, WHITENING_FILE, PROBE_FILE)
         return {one.name: self.place / one.name for one in self.manifest.files if one.name in names}
 
-    def files_of(self, rows: Iterable[int]) -> dict[str, Path]:
-        """What belongs to some photographs alone, features and pictures: name -> where it lies."""
-        records = [self.photos[row] for row in rows]
-        wanted = {f"{EVIDENCE}/{record.id}.jpg" for record in records}
-        for record in records:
-            wanted |= {f"{FEATURES}/{record.id}.{kind}" for kind in ("cells", "features")}
-        return {one.name: self.place / one.name for one in self.manifest.files if one.name in wanted}
+    def pictures(self, ids: Mapping[str, str]) -> dict[str, Path]:
+        """The pictures of some photographs, where they are kept: name -> where it lies.
+
+        Args:
+            ids: of each photograph here, and in the version that the names are for.
+        """
+        here = {picture_name(own): picture_name(new) for own, new in ids.items()}
+        return {here[one.name]: self.place / one.name for one in self.manifest.files if one.name in here}
 
 
 def open_base(path: Path, device: torch.device) -> Base:

@@ -116,7 +116,7 @@ def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, s
         radius=base.manifest.quality.radius_to_keep,
         numbered=base.numbered,
         calibrated_on=normals if len(normals) >= normals_needed(max(RATES)) else (),
-        carried=base.files_of(stay),
+        pictures=base.pictures({base.photos[row].id: base.photos[row].id for row in stay}),
     )
 
 

@@ -3,9 +3,10 @@
 It is what `add`, `remove` and `merge` share; each says with a `Draft` what is kept and what is new.
 
 A left-out score can only be measured where the photograph's features are there.  What the kept score of another
-one is worth follows from what became of the bank.  A map is monotone in its patches' distances, and the image score
-and the peak in the map: memories that enter can only lower a score, so that the kept one bounds it ("bound") and
-p-values err upwards; memories that left may have raised it ("stale").  Where nothing entered or left, it holds.
+one is worth follows from what became of the bank.  A map is monotone in its patches' distances, and the image
+score and the peak in the map: memories that enter can only lower a score, so that the kept one bounds it
+("bound") and p-values err upwards; memories that left may have raised it ("stale").  Where nothing entered or left,
+it holds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ class Draft:
     distances: stands for these photographs' left-out patch distances, float32 (n,).
     radius: the covering radius to keep.  numbered: the highest number of an id so far.
     calibrated_on: the photographs outside the bank that it is calibrated on; none for the reference photos.
-    carried: other files that it shares: name -> where each lies.
+    pictures: of reference photos: name -> where each lies.
     """
 
     base: Base
@@ -79,7 +80,7 @@ class Draft:
     radius: float
     numbered: int
     calibrated_on: tuple[CalibrationRecord, ...]
-    carried: Mapping[str, Path]
+    pictures: Mapping[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ def _quality(draft: Draft, measured: LeftOutScores, photos: int, stages: Stages)
 
 def _files(draft: Draft, records: Sequence[ReferenceRecord]) -> dict[str, Path]:
     """What the version shares with others: name -> where it lies."""
-    files = {**draft.base.shared_files(), **draft.carried}
+    files = {**draft.base.shared_files(), **draft.pictures}
     if draft.keep_features:
         files |= feature_files(records, draft.store)
     return files
