@@ -2,8 +2,8 @@
 
 The file is a plain tar: NAME/VERSION/manifest.json, perhaps its signature, then the files that the manifest names.
 Reading one trusts nothing: it takes regular files alone, by the names and sizes of the manifest, never where a
-name in the archive leads; hashes are checked before the version moves to its place.  There is no pickle in it.  The
-same version gives the same bytes, whenever and by whomever it is exported.
+name in the archive leads; hashes are checked before the version moves to its place.  There is no pickle in it.
+The same version gives the same bytes, whenever and by whomever it is exported.
 """
 
 import io

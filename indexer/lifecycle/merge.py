@@ -1,8 +1,8 @@
 """`resad-indexer merge`: two indexes of the same fingerprint become one, with the memories of both.
 
-Nothing is encoded again.  All memories stay but those that both have of a photograph that is in both: a patch is as
-near to a memory as it was, and the covering radius is the larger of the two.  Every left-out score of before bounds
-the one in the merged bank, whoever the patients are; where both keep features, all are measured anew.
+Nothing is encoded again.  All memories stay but those that both have of a photograph that is in both: a patch is
+as near to a memory as it was, and the covering radius is the larger of the two.  Every left-out score of before
+bounds the one in the merged bank, whoever the patients are; where both keep features, all are measured anew.
 """
 
 from collections.abc import Sequence
@@ -113,9 +113,9 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
         numbers=tuple(range(len(records))) if whole else (),
         keep_features=whole,
         others="bound",
-        covering=max(one.covering_radius for one in quality),
+        covering=max(one.quality.covering_radius for one in manifests),
         distances=np.empty(0, np.float32) if whole else np.concatenate(values),
-        radius=max(one.radius_to_keep for one in quality),
+        radius=max(one.quality.radius_to_keep for one in manifests),
         numbered=first.numbered + len(fresh),
         calibrated_on=(),
         pictures=_pictures(first, second, fresh),

@@ -57,10 +57,11 @@ def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
     return PurgeReport(tuple(holding), work, _elsewhere(place))
 
 
-def known_hashes(place: Path) -> frozenset[str]:
-    """Content hashes in any version of ROOT/NAME."""
-    versions = index.versions(place)
-    return frozenset().union(*(content_hashes(place / version) for version in versions))
+def to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
+    """Those of the content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
+    held = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
+    graves = purged(place)
+    return (held & hashes) | {one for one in hashes if tombstone(one) in graves}
 
 
 def _elsewhere(place: Path) -> tuple[Path, ...]:

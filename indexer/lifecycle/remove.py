@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from indexer.audit_pictures import find_places
-from indexer.calibrate import CalibrationRecord
+from indexer.calibrate import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, renumbered, store_of
 from indexer.lifecycle.succession import Draft, Succession, replayed, succeed
@@ -23,7 +23,7 @@ from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
-from resad.manifest import ReferenceRecord
+from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 
 Chosen = Callable[[ReferenceRecord | CalibrationRecord], bool]
@@ -58,6 +58,11 @@ class RemoveReport:
     hashes: tuple[str, ...]
     lost: int
     fell_back: bool
+
+
+def holds(version: Path, chosen: Chosen) -> bool:
+    """Whether ROOT/NAME/VERSION has one of the chosen photographs."""
+    return any(map(chosen, (*read_records(version / PHOTOS_FILE), *calibration_records(version))))
 
 
 def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:

@@ -5,8 +5,7 @@ It is what `add`, `remove` and `merge` share; each says with a `Draft` what is k
 A left-out score can only be measured where the photograph's features are there.  What the kept score of another
 one is worth follows from what became of the bank.  A map is monotone in its patches' distances, and the image
 score and the peak in the map: memories that enter can only lower a score, so that the kept one bounds it
-("bound") and p-values err upwards; memories that left may have raised it ("stale").  Where nothing entered or left,
-it holds.
+("bound") and p-values err upwards; memories that left may have raised it ("stale").  Where none did, it holds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
