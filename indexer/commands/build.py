@@ -88,7 +88,8 @@ def build_command(
     first, *more = pick_devices(device)
     order = BuildOrder(
         photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
-        search=search, max_memory=None if max_memory is None else parse_size(max_memory), keep_features=keep_features,
+        search=search, keep_features=keep_features,
+        max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
     if only_forecast:
         for line in forecast_only(order).lines():

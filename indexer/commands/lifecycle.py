@@ -25,8 +25,9 @@ from resad import index as index_store
 from resad import runtime
 from resad.errors import SettingError
 
-_WHITENING = (
-    "resc.whitening was fitted to photographs that may be among them; it stays, as every feature depends on it"
+_WHITENING: Final = (
+    "resc.whitening, means and covariances over up to 64 photographs, may have seen them; it stays, since every "
+    "feature depends on it"
 )
 
 

@@ -98,10 +98,8 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
     store = FeatureStore(scratch / "whole")
     if first.features is not None and second.features is not None:
         store = store_of(scratch / "whole", [(first.features, range(count)), (second.features, fresh)])
-    values = [
-        replayed(base.manifest.calibration.patches, base.manifest.counts.patches) for base in (first, second)
-    ]
-    quality = first.manifest.quality, second.manifest.quality
+    manifests = first.manifest, second.manifest
+    values = [replayed(one.calibration.patches, one.counts.patches) for one in manifests]
     draft = Draft(
         base=first,
         operation="merge",
