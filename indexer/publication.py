@@ -106,11 +106,10 @@ def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> di
     }
 
 
-def made(operation: str, from_version: str | None) -> HistoryEntry:
+def made(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
     """What is being done, now."""
-    return HistoryEntry(
-        operation, from_version, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version()
-    )
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return HistoryEntry(operation, from_version, at, runtime.package_version(), also_from)
 
 
 def _manifest(

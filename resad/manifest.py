@@ -42,12 +42,17 @@ class FileRecord:
 
 @dataclass(frozen=True, config=_CONFIG)
 class HistoryEntry:
-    """What made a version.  at: ISO 8601, UTC.  package_version: of this project."""
+    """What made a version.
+
+    from_version: of the same index; `also_from`, NAME/VERSION, for the second one of a merge.  at: ISO 8601, UTC.
+    package_version: of this project.
+    """
 
     operation: str
     from_version: str | None
     at: str
     package_version: str
+    also_from: str | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

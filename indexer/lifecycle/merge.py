@@ -117,6 +117,7 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
         numbered=first.numbered + len(fresh),
         calibrated_on=(),
         pictures=_pictures(first, second, fresh),
+        also_from=f"{second.manifest.name}/{second.manifest.version}",
     )
     return draft, fresh, pairs
 

@@ -26,7 +26,8 @@ from resad.errors import IndexInvalid, SettingError, naming
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 
-Chosen = Callable[[ReferenceRecord | CalibrationRecord], bool]
+Photo = ReferenceRecord | CalibrationRecord
+Chosen = Callable[[Photo], bool]
 """Whether a photograph is to go."""
 
 
@@ -62,7 +63,8 @@ class RemoveReport:
 
 def holds(version: Path, chosen: Chosen) -> bool:
     """Whether ROOT/NAME/VERSION has one of the chosen photographs."""
-    return any(map(chosen, (*read_records(version / PHOTOS_FILE), *calibration_records(version))))
+    there: list[Photo] = [*read_records(version / PHOTOS_FILE), *calibration_records(version)]
+    return any(map(chosen, there))
 
 
 def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
@@ -75,7 +77,8 @@ def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
     place = index.resolve(order.index).resolve().parent
     with index.writing(place.parent, place.name) as scratch:
         base = open_base(order.index, order.device)
-        gone = [one for one in (*base.photos, *base.calibrated_on) if order.chosen(one)]
+        there: list[Photo] = [*base.photos, *base.calibrated_on]
+        gone = [one for one in there if order.chosen(one)]
         if not gone:
             raise SettingError(f"{base.place} holds no such photograph")
         stay = [row for row, record in enumerate(base.photos) if not order.chosen(record)]

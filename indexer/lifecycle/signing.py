@@ -4,6 +4,7 @@ Keys are PEM files as OpenSSL makes them: `openssl genpkey -algorithm ed25519 -o
 key.pem -pubout -out public.pem`.  The arithmetic is that of the package cryptography, an extra: `resad[sign]`.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 def sign(data: bytes, key_file: Path) -> bytes:
     """The signature, 64 bytes; raises `SettingError` where `key_file` holds no private key that can be used."""
-    serialization, ed25519 = _cryptography()
+    _check_installed()
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
     try:
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
@@ -45,7 +49,10 @@ def check_signature(data: bytes, signature: bytes | None, key_file: Path, what: 
 
 
 def _public_key(file: Path) -> "ed25519.Ed25519PublicKey":
-    serialization, ed25519 = _cryptography()
+    _check_installed()
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
     try:
         key = serialization.load_pem_public_key(file.read_bytes())
     except ValueError as error:
@@ -55,10 +62,6 @@ def _public_key(file: Path) -> "ed25519.Ed25519PublicKey":
     return key
 
 
-def _cryptography():  # type: ignore[no-untyped-def]
-    try:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise SettingError("signatures take the package cryptography: pip install 'resad[sign]'") from error
-    return serialization, ed25519
+def _check_installed() -> None:
+    if find_spec("cryptography") is None:
+        raise SettingError("signatures take the package cryptography: pip install 'resad[sign]'")

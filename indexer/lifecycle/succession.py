@@ -51,7 +51,7 @@ _WORST: Final[tuple[Standing, ...]] = get_args(Standing)
 class Draft:
     """What a new version is to be made of; photographs are counted `kept` first, then `new`.
 
-    base: whose settings, trunk, probe and history it has.
+    base: whose settings, trunk, probe and history it has.  also_from: the second of a merge, NAME/VERSION.
     bank: the memories there are before any enters.
     kept: records of earlier versions.  new, patients: photographs that have none yet, and whose they are.
     store, numbers: the features that are there, and whose they are, ascending.
@@ -80,6 +80,7 @@ class Draft:
     numbered: int
     calibrated_on: tuple[CalibrationRecord, ...]
     pictures: Mapping[str, Path]
+    also_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ def worst(standings: Iterable[Standing]) -> Standing:
 def replayed(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
     """So many values with these quantiles, as good as the quantiles tell: float32 (count,)."""
     at, values = zip(*((one.at, one.value) for one in patches), strict=True)
-    return np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
+    drawn: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
+    return drawn
 
 
 def check_people(patients: Sequence[str | None]) -> None:
@@ -147,7 +149,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
             base.manifest,
             name=place.name,
             version=index.new_version(),
-            history=(*base.manifest.history, made(draft.operation, base.manifest.version)),
+            history=(*base.manifest.history, made(draft.operation, base.manifest.version, draft.also_from)),
             counts=replace(
                 base.manifest.counts,
                 photos=len(records),
