@@ -94,6 +94,10 @@ class FeatureStore:
                 raise OSError(f"{file.name} was cut short while it was in use")
         return PatchFeatures(features, self._cells[number], self._grids[number])
 
+    def places(self, number: int) -> tuple[NDArray[np.int16], tuple[int, int]]:
+        """The cells of one photograph's patches, int16 (n, 2), and its grid, without its features."""
+        return self._cells[number], self._grids[number]
+
     @property
     def dimension(self) -> int:
         """D; 0 while there is no photograph."""

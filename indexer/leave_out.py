@@ -10,9 +10,10 @@ from indexer.feature_store import FeatureStore
 from indexer.left_out_bank import LeftOutBank, left_out_bank
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
-from resad.detector import measure_found
+from resad.detector import score_distances
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
+from resad.usual import Moments, Usual, moments, sum_of, usual_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class LeftOut:
     """Per reference photo its image score and peak; together the calibration.
 
     covering_radius: the largest distance from any patch to its nearest memory in the whole bank, feature units.
+    usual: what the left-out distances say is usual, where the settings ask for it.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     calibration: Calibration
     covering_radius: float
+    usual: Usual | None
 
 
 def leave_out(
@@ -47,22 +50,60 @@ def leave_out(
         SettingError: nothing is left of the bank without some photo or patient.
     """
     groups = _groups(patients)
-    scores, peaks, radius = [], [], 0.0
+    distances, radius = _left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
+    usuals = _Usuals(store, distances) if config.score.relative else None
+    scores, peaks, against = [], [], []
+    for number, (mask, group) in enumerate(zip(masks, groups, strict=True)):
+        # A photo must not say itself how unusual it is: it is left out there as well.
+        usual = None if usuals is None else usuals.without(group)
+        scored = score_distances(distances[number], *store.places(number), mask, config, usual)
+        scores.append(scored.image_score)
+        peaks.append(scored.peak)
+        against.append(scored.patch_distances)
     # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
-    rows = store.first_rows
-    distances = np.empty(rows[-1], dtype=np.float32)
-    for number, (patches, mask, group) in enumerate(zip(store, masks, groups, strict=True)):
+    calibration = calibrate(scores, peaks, np.concatenate(against), cameras=cameras)
+    return LeftOut(tuple(scores), tuple(peaks), calibration, radius, None if usuals is None else usuals.of_all())
+
+
+def _left_out_distances(
+    store: FeatureStore,
+    groups: Sequence[set[int]],
+    bank: MemoryBank,
+    neighbors: int,
+    on_photo: Callable[[int], None],
+) -> tuple[list[NDArray[np.float32]], float]:
+    """Per photo its patches' mean distances to the others' memories, float32 (n,); and the covering radius."""
+    distances, radius = [], 0.0
+    for patches, group in zip(store, groups, strict=True):
         others = left_out_bank(bank, group)
-        _check_enough(others, bank, config.search.neighbors)
-        found = others.others(patches.features, config.search.neighbors)
-        detection = measure_found(patches, mask, found, config)
-        scores.append(detection.image_score)
-        peaks.append(detection.peak)
-        distances[rows[number] : rows[number + 1]] = detection.patch_distances
-        radius = max(radius, _farthest(patches.features, detection.nearest, others))
+        _check_enough(others, bank, neighbors)
+        found = others.others(patches.features, neighbors)
+        distances.append(found.distances.mean(axis=1))
+        radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
         on_photo(1)
-    calibration = calibrate(scores, peaks, distances, cameras=cameras)
-    return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
+    return distances, radius
+
+
+class _Usuals:
+    """What is usual in all photographs of the store, and in all but some.
+
+    Args:
+        distances: float32 (n,) per photo.
+    """
+
+    def __init__(self, store: FeatureStore, distances: Sequence[NDArray[np.float32]]) -> None:
+        self._store = store
+        self._distances = distances
+        self._sum = self._moments(range(len(store)))
+
+    def of_all(self) -> Usual:
+        return usual_from(self._sum)
+
+    def without(self, group: set[int]) -> Usual:
+        return usual_from(self._sum - self._moments(sorted(group)))
+
+    def _moments(self, photos: Sequence[int]) -> Moments:
+        return sum_of(moments(self._distances[photo], *self._store.places(photo)) for photo in photos)
 
 
 def _groups(patients: Sequence[str | None]) -> list[set[int]]:

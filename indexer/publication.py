@@ -32,6 +32,7 @@ from resad.manifest import (
 from resad.memory_bank import MemoryBank
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
+from resad.usual import FILE as USUAL_FILE
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -61,11 +62,13 @@ def publish_version(
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
+    if built.left_out.usual is not None:
+        (staging / USUAL_FILE).write_bytes(built.left_out.usual.to_bytes())
     built.bank.save(staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
     Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
-    score = score_probe(Detector(built.encoder, built.bank), staging)
+    score = score_probe(Detector(built.encoder, built.bank, built.left_out.usual), staging)
 
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)

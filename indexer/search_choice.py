@@ -99,7 +99,7 @@ def _tried(
         for plan in plans:
             searched = others.searched(plan)
             began = time.perf_counter()
-            detection = measure(one.patches, one.mask, searched, config)
+            detection = measure(one.patches, one.mask, searched, config, None)
             found[plan].append((detection, time.perf_counter() - began, searched.proved))
         advance(1)
     flat = [detection for detection, _, _ in found[plans[0]]]

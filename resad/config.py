@@ -100,7 +100,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ScoreConfig:
-    """How a map becomes one number (paper, section 3.3)."""
+    """How distances become a map and one number (paper, section 3.3)."""
 
     kind: Literal["max", "top_mean"] = "top_mean"
     """Maximum of the map, or the mean of its highest values."""
@@ -110,6 +110,8 @@ class ScoreConfig:
     """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Width of the rim of the field of view that is not scored, as a share of S."""
+    relative: bool = True
+    """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -217,7 +219,7 @@ def preset(name: Preset) -> MethodConfig:
         preparation=PreparationConfig(crop="none"),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
-        score=ScoreConfig(kind="max"),
+        score=ScoreConfig(kind="max", relative=False),
     )
     match name:
         case "resad":

@@ -13,7 +13,7 @@ from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
 from resad.search.plan import SearchRecord
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised when an older reader would misread the files."""
 _CONFIG: Final = ConfigDict(extra="forbid")
 

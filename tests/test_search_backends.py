@@ -18,6 +18,7 @@ from resad.memory_bank import PLAN_FILE, MemoryBank
 from resad.search.backends import SEARCH_FILE, TorchSearch
 from resad.search.gpu import check_fits, fastest
 from resad.search.plan import SearchKind, SearchPlan
+from resad.usual import Usual
 from tests.test_memory_bank import bank_of, brute_force
 
 ROUGH = {
@@ -156,7 +157,9 @@ def test_image_score_is_exact_whatever_the_search_missed(
     config = MethodConfig(
         search=SearchConfig(neighbors=k), score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin)
     )
-    ours, exact = measure(patches, mask, bank, config), measure(patches, mask, bank.searched(SearchPlan()), config)
+    gain, offset = rng.uniform(0.3, 2.0, (2, GRID, GRID)).astype(np.float32)
+    usual = Usual(gain, -offset)
+    ours, exact = (measure(patches, mask, one, config, usual) for one in (bank, bank.searched(SearchPlan())))
     assert ours.image_score == pytest.approx(exact.image_score, rel=1e-6)
     assert ours.peak == pytest.approx(exact.peak, rel=1e-6)
     assert (ours.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
