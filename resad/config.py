@@ -112,6 +112,8 @@ class ScoreConfig:
     """Width of the rim of the field of view that is not scored, as a share of S."""
     relative: bool = True
     """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
+    surround: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the mean distance around a patch that is taken from its own (`resad.surround`)."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -219,7 +221,7 @@ def preset(name: Preset) -> MethodConfig:
         preparation=PreparationConfig(crop="none"),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
-        score=ScoreConfig(kind="max", relative=False),
+        score=ScoreConfig(kind="max", relative=False, surround=0.0),
     )
     match name:
         case "resad":

@@ -16,6 +16,7 @@ from resad.encoder import Encoder, PatchFeatures
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank, Neighbors
 from resad.preparation import PreparedPhoto
+from resad.surround import against_surroundings, lattice
 from resad.usual import Usual
 
 
@@ -27,7 +28,7 @@ class Scored:
     scored: bool (S, S), where the score was taken.
     image_score, peak: feature units; the peak is the map's maximum in the scored area.
     patch_distances: float32 (N,), of the patches in reading order the mean distance to the k nearest memories,
-        against what is usual at its place where the settings ask for that.
+        against what is usual at its place and against its surroundings where the settings ask for that.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -106,14 +107,14 @@ def score_distances(
 ) -> Scored:
     """The last steps alone: mean distances (N,) to the memories, of patches at `cells` (N, 2) of the `grid`."""
     scored = anomaly_map.scored_area(mask, config.score)
-    against = distances if usual is None else usual.of(distances, cells)
-    dense, _ = _mapped(against, cells, grid, mask, config)
+    standing = _standing(distances, cells, grid, config, usual)
+    dense, _ = _mapped(standing, cells, grid, mask, config)
     return Scored(
         anomaly_map=dense,
         scored=scored,
         image_score=anomaly_map.image_score(dense, scored, config.score),
         peak=float(dense[scored].max()),
-        patch_distances=against,
+        patch_distances=standing,
     )
 
 
@@ -127,21 +128,39 @@ def _make_exact_where_it_counts(
 ) -> None:
     """Search again, exactly, what the image score and the peak come from, until these patches are exact.
 
-    No distance is too small, against what is usual neither, so where all that enter the score are exact, nothing
-    else can be above them.
+    Where surroundings are exact, no distance is too small, neither against what is usual nor against them; so
+    where all that enter the score are exact, nothing else can be above them.
     """
+
+    def search_again(some: NDArray[np.bool_]) -> None:
+        exact = bank.search(patches.features[some], config.search.neighbors)
+        found.distances[some], found.rows[some] = exact.distances, exact.rows
+        known[some] = True
+
     scored = anomaly_map.scored_area(mask, config.score)
     known = np.zeros(len(patches.features), dtype=bool)
+    if config.score.surround > 0:
+        search_again(lattice(patches.cells, patches.grid))
     while True:
-        distances = found.distances.mean(axis=1)
-        against = distances if usual is None else usual.of(distances, patches.cells)
-        dense, valid = _mapped(against, patches.cells, patches.grid, mask, config)
+        standing = _standing(found.distances.mean(axis=1), patches.cells, patches.grid, config, usual)
+        dense, valid = _mapped(standing, patches.cells, patches.grid, mask, config)
         entering = _entering(dense, scored, valid, config)[tuple(patches.cells.T)] & ~known
         if not entering.any():
             return
-        exact = bank.search(patches.features[entering], config.search.neighbors)
-        found.distances[entering], found.rows[entering] = exact.distances, exact.rows
-        known |= entering
+        search_again(entering)
+
+
+def _standing(
+    distances: NDArray[np.float32],
+    cells: NDArray[np.int16],
+    grid: tuple[int, int],
+    config: MethodConfig,
+    usual: Usual | None,
+) -> NDArray[np.float32]:
+    """Distances (N,) against what is usual at their place and against their surroundings, as the settings ask."""
+    relative = distances if usual is None else usual.of(distances, cells)
+    share = config.score.surround
+    return relative if share == 0 else against_surroundings(relative, cells, grid, share)
 
 
 def _mapped(

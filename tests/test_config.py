@@ -46,7 +46,14 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "seed": 0,
         },
         "search": {"neighbors": 1},
-        "score": {"kind": "max", "share": 0.001, "smoothing": 0.0, "margin": 0.0, "relative": False},
+        "score": {
+            "kind": "max",
+            "share": 0.001,
+            "smoothing": 0.0,
+            "margin": 0.0,
+            "relative": False,
+            "surround": 0.0,
+        },
     }
 
 
@@ -79,7 +86,8 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
         "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
-        "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05", "relative": "false",
+        "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
+            "relative": "false", "surround": "0.1",
     }  # fmt: skip
     base = MethodConfig()
     prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}

@@ -21,7 +21,7 @@ from resad.memory_bank import MemoryBank, Provenance
 from resad.usual import Usual, moments, sum_of, usual_from
 
 CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
-ABSOLUTE = method("resad", settings=["search.neighbors=2", "score.relative=false"])
+ABSOLUTE = method("resad", settings=["search.neighbors=2", "score.relative=false", "score.surround=0"])
 PHOTOS, SIDE, D = 5, 32, 6
 
 

@@ -141,6 +141,7 @@ def field(rng: np.random.Generator, d: int) -> tuple[PatchFeatures, np.ndarray]:
     smoothing=st.sampled_from([0.0, 8.0, 30.0]),
     margin=st.sampled_from([0.0, 0.1]),
     k=st.integers(1, 4),
+    surround=st.sampled_from([0.0, 0.4, 1.0]),
 )
 def test_image_score_is_exact_whatever_the_search_missed(
     seed: int,
@@ -150,12 +151,14 @@ def test_image_score_is_exact_whatever_the_search_missed(
     smoothing: float,
     margin: float,
     k: int,
+    surround: float,
 ) -> None:
     rng = np.random.default_rng(seed)
     patches, mask = field(rng, 16)
     bank = searched(kind, rng.normal(size=(1600, 16)).astype(np.float32))
     config = MethodConfig(
-        search=SearchConfig(neighbors=k), score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin)
+        search=SearchConfig(neighbors=k),
+        score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin, surround=surround),
     )
     gain, offset = rng.uniform(0.3, 2.0, (2, GRID, GRID)).astype(np.float32)
     usual = Usual(gain, -offset)
