@@ -113,7 +113,8 @@ class ScoreConfig:
     relative: bool = True
     """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
     surround: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Share of the mean distance around a patch that is taken from its own (`resad.surround`)."""
+    """Share of the mean distance around a patch that is taken from its own (`resad.surround`); chosen by
+    cross-validation over healthy photographs (benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -214,7 +215,7 @@ def preset(name: Preset) -> MethodConfig:
     """The settings called `name`.
 
     resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
-    in the pixels (benchmarks/RESULTS.md).
+    in the pixels, its distances read against place and surroundings (benchmarks/RESULTS.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(

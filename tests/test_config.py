@@ -63,6 +63,28 @@ def test_patchcore_is_the_papers_baseline() -> None:
     assert dataclasses.replace(config, resc=preset("paper").resc) == preset("paper")
 
 
+def test_resad_is_what_was_measured() -> None:
+    sections = json.loads(to_json(preset("resad")))
+    assert sections["resc"] == {
+        "normalize": True,
+        "whitening": None,
+        "pool": 1,
+        "region": True,
+        "region_radius": 21,
+        "spatial": "softmax",
+        "attention_scale": 20.0,
+    }
+    assert sections["search"] == {"neighbors": 3}
+    assert sections["score"] == {
+        "kind": "top_mean",
+        "share": 0.001,
+        "smoothing": 0.0,
+        "margin": 0.0,
+        "relative": True,
+        "surround": 0.4,
+    }
+
+
 def test_ablations_leave_out_what_they_say() -> None:
     config = preset("paper")
     assert not without(config, "region").resc.region
@@ -130,6 +152,7 @@ def test_other_json_is_refused_by_name(document: object) -> None:
         ("nothing.size", "3", "nothing.size"),
         ("search.neighbors", "0", "greater than or equal to 1"),
         ("score.kind", "median", "top_mean"),
+        ("score.surround", "1.5", "less than or equal to 1"),
         ("backbone.stages", "[]", "stages"),
         ("coreset.count", "5", "exactly one"),
         ("backbone.stages", "[3, 2]", "ascending"),
