@@ -1,4 +1,4 @@
-"""`python -m benchmarks.lifecycle`: an index that photographs were added to or removed from, beside one built anew.
+"""`python -m benchmarks.lifecycle`: an index that photographs came to or left, beside one built anew.
 
 Every second healthy training photograph of IDRiD makes one half.  Coverage is measured over the patches of all
 photographs that are in, beside what the manifest states.
@@ -72,8 +72,8 @@ def main(quick: Quick = False, json: Json = None) -> None:
     photos = sorted((data_set(shared) / "train/good").glob("*.jpg"))[: 8 if quick else None]
     print_header(
         "Photographs added and removed",
-        f"ResNet-18 (ImageNet), size {size}, coreset {_idrid.CORESET}; {len(photos)} healthy training photographs of "
-        "IDRiD, every second one a half.",
+        f"ResNet-18 (ImageNet), size {size}, coreset {_idrid.CORESET}; {len(photos)} healthy photographs of IDRiD, "
+        "every second one a half.",
     )
     dataset = read_mvtec(data_set(shared))
     if quick:
@@ -170,7 +170,7 @@ def _threshold(one: LoadedIndex) -> float | None:
 def _print_rows(rows: Sequence[Row]) -> None:
     print_table(
         "What it takes and what it covers",
-        ("index", "seconds", "photographs", "memories", "covering radius", "stated", "calibration", "features, MB"),
+        ("index", "seconds", "photographs", "memories", "covering radius", "stated", "distances", "features, MB"),
         [
             (
                 row.name, f"{row.seconds:.1f}", str(row.photos), f"{row.memories:,}", f"{row.radius:.4f}",
@@ -193,7 +193,7 @@ def _print_accuracy(made: Sequence[_Made], measured: Sequence[Measured]) -> None
         shown = "-" if threshold is None else f"{threshold:.3f}"
         table.append((one.name, interval(scores.image), interval(scores.fov), *less, shown, above))
     print_table(
-        f"Accuracy on {_idrid.count_of(measured[0], everything)}; differences from all, built; threshold of {_RATE:.0%}",
+        f"{_idrid.count_of(measured[0], everything)}; differences from all, built; threshold of {_RATE:.0%}",
         (
             "index",
             "image AUROC",

@@ -13,6 +13,8 @@ from PIL import Image
 
 from indexer.feature_store import FeatureStore, stored_files
 from indexer.leave_out import LeftOut
+from indexer.placed import FILE as PLACED_FILE
+from indexer.placed import placed_bytes
 from indexer.selection import Selection
 from indexer.synthetic import draw_photo
 from resad import index, runtime
@@ -37,6 +39,7 @@ from resad.manifest import (
 from resad.memory_bank import MemoryBank
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
+from resad.usual import FILE as USUAL_FILE
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -67,18 +70,26 @@ def publish_version(
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
+    write_left_out([record.id for record in built.records], built.left_out, staging)
     built.bank.save(staging)
     if built.features is not None:
         carry(feature_files(built.records, built.features), staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
     Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
-    score = score_probe(Detector(built.encoder, built.bank), staging)
+    score = score_probe(Detector(built.encoder, built.bank, built.left_out.usual), staging)
 
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
 
     return index.publish(staging, place, describe)
+
+
+def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
+    """The left-out distances of photographs with these ids, and what is usual by them."""
+    (staging / PLACED_FILE).write_bytes(placed_bytes(ids, left_out.placed))
+    if left_out.usual is not None:
+        (staging / USUAL_FILE).write_bytes(left_out.usual.to_bytes())
 
 
 def carry(files: Mapping[str, Path], staging: Path) -> None:

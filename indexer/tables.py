@@ -19,8 +19,8 @@ from resad.quality import FEWEST, QualityLimit
 
 _STANDINGS: Final[dict[Standing, str]] = {
     "measured": "",
-    "bound": "; some scores are of a smaller bank: p-values err upwards",
-    "stale": "; STALE: memories have left since some were scored, p-values may be too low",
+    "bound": "; some are scored in a smaller bank: p-values err upwards",
+    "stale": "; STALE: some were scored before photographs left, p-values may be too low",
 }
 _WORDS: Final = ("photo", "quality", "file")
 

@@ -16,6 +16,8 @@ from resad.errors import IndexInvalid, naming
 from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
+from resad.usual import FILE as USUAL_FILE
+from resad.usual import Usual
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
@@ -60,7 +62,9 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
-    return LoadedIndex(manifest, photos, Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
+    usual = Usual.load(version / USUAL_FILE, manifest.counts.grid) if config.score.relative else None
+    encoder = Encoder(Trunk(backbone, config, device), whitening)
+    return LoadedIndex(manifest, photos, Detector(encoder, bank, usual))
 
 
 def score_probe(detector: Detector, folder: Path) -> float:

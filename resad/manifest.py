@@ -13,7 +13,7 @@ from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
 from resad.search.plan import SearchRecord
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised when an older reader would misread the files."""
 PHOTOS_FILE: Final = "photos.jsonl"
 CALIBRATION_FILE: Final = "calibration.jsonl"
@@ -23,11 +23,11 @@ FEATURES: Final = "features"
 _CONFIG: Final = ConfigDict(extra="forbid")
 
 Standing = Literal["measured", "bound", "stale"]
-"""What a normal's score is worth in the version that states it.
+"""What the patch distances that a normal's score comes from are worth in the version that states it.
 
-measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; the score
-here is that or lower, so that p errs upwards, on the safe side for false alarms.  stale: in an earlier one that
-has lost memories; the score here may be higher, and p too low.
+measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; here they
+are these or smaller, so that the score errs upwards and p with it, on the safe side for false alarms.  stale: in
+an earlier one that has lost memories; they may be larger here, and p too low.
 """
 
 
@@ -147,7 +147,7 @@ class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
-    score, peak: left out of its own memory bank, feature units.  standing: in which bank.
+    score, peak: left out of its own memory bank, feature units.  standing: of its distances.
     patient: a running number, or the id that was given where names are kept.
     name: of the file, only where names are kept.
     """

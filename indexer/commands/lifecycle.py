@@ -186,7 +186,7 @@ def _tell(made: Succession, *, live: bool) -> None:
     console.OUT.print(lifecycle_tables.succession_table(made))
     if made.after.calibrated == "stale":
         console.warn(
-            "STALE: memories have left since the normals were scored, so that they may score higher now, and "
+            "STALE: the normals were scored in another bank, so that they may score higher now, and "
             "p-values be too low. Give --photos, keep features, or run resad-indexer calibrate"
         )
     console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")

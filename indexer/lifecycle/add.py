@@ -2,7 +2,7 @@
 
 The greedy goes on from the memories there are: a new patch enters if it is farther from all of them than the
 covering radius that the index was built with.  The new photographs are scored left out of the new bank.  The old
-ones are, too, where their features are kept; otherwise their scores stay, and bound what they would be now.
+ones are, too, where their features are kept; otherwise their distances stay, and bound what they would be now.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from indexer.extraction import batch_size, extract
 from indexer.intake import LookUp
 from indexer.journal import inputs_of
 from indexer.lifecycle.base import Base, open_base, picture_name, store_of
-from indexer.lifecycle.succession import Draft, Succession, replayed, succeed
+from indexer.lifecycle.succession import Draft, Succession, succeed
 from indexer.look_alikes import same_pictures
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
@@ -97,7 +97,6 @@ def _draft(base: Base, work: Work, scratch: Path) -> Draft:
     kept = [] if base.features is None else [(base.features, range(old))]
     patients = [reference.source.patient for reference in work.references]
     known = [record.patient for record in base.photos]
-    patches = 0 if base.features is not None else base.manifest.counts.patches
     return Draft(
         base=base,
         operation="add",
@@ -108,9 +107,9 @@ def _draft(base: Base, work: Work, scratch: Path) -> Draft:
         store=store_of(scratch / "whole", [*kept, (work.store, range(new))]),
         numbers=tuple(range(0 if kept else old, old + new)),
         keep_features=base.features is not None,
+        placed={} if kept else dict(enumerate(base.placed)),
         others="measured",
         covering=base.manifest.quality.covering_radius,
-        distances=replayed(base.manifest.calibration.patches, patches),
         radius=base.manifest.quality.radius_to_keep,
         numbered=base.numbered,
         calibrated_on=base.calibrated_on,

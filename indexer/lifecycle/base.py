@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.calibrate import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
+from indexer.placed import Placed, read_placed
 from resad import index, runtime
 from resad.errors import IndexInvalid
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, LoadedIndex, load_index
@@ -25,10 +26,14 @@ def picture_name(photo: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """place: ROOT/NAME/VERSION.  features: of all its photographs, in their order, where they are kept."""
+    """place: ROOT/NAME/VERSION.  placed: left-out distances of its photographs, in their order.
+
+    features: of all of them, where they are kept.
+    """
 
     place: Path
     loaded: LoadedIndex
+    placed: tuple[Placed, ...]
     features: FeatureStore | None
     calibrated_on: tuple[CalibrationRecord, ...]
 
@@ -82,7 +87,8 @@ def open_base(path: Path, device: torch.device) -> Base:
     if loaded.manifest.keeps_features:
         index.check_files(place)
         features = _stored(place, loaded)
-    return Base(place, loaded, features, calibration_records(place))
+    placed = read_placed(place, [record.id for record in loaded.photos])
+    return Base(place, loaded, tuple(placed), features, calibration_records(place))
 
 
 def _stored(place: Path, loaded: LoadedIndex) -> FeatureStore:

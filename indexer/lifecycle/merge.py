@@ -1,7 +1,7 @@
 """`resad-indexer merge`: two indexes of the same fingerprint become one, with the memories of both.
 
 Nothing is encoded again.  All memories stay but those that both have of a photograph that is in both: a patch is
-as near to a memory as it was, and the covering radius is the larger of the two.  Every left-out score of before
+as near to a memory as it was, and the covering radius is the larger of the two.  Every left-out distance of before
 bounds the one in the merged bank, whoever the patients are; where both keep features, all are measured anew.
 """
 
@@ -14,8 +14,9 @@ import torch
 
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, store_of
-from indexer.lifecycle.succession import Draft, Succession, replayed, succeed, worst
+from indexer.lifecycle.succession import Draft, Succession, succeed, worst
 from indexer.look_alikes import Likeness, same_pictures
+from indexer.placed import Placed
 from indexer.progress import Stages
 from indexer.records import number_patients
 from indexer.references import photo_id
@@ -93,13 +94,13 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
     fresh = [row for row in range(len(second.photos)) if row not in same]
     count = len(first.photos)
     number_of = same | {row: count + place for place, row in enumerate(fresh)}
-    records = (*_with_lower_scores(first, second, same), *_renamed(first, second, fresh))
+    ours, placed = _with_smaller_distances(first, second, same)
+    records = (*ours, *_renamed(first, second, fresh))
     whole = first.features is not None and second.features is not None
     store = FeatureStore(scratch / "whole")
     if first.features is not None and second.features is not None:
         store = store_of(scratch / "whole", [(first.features, range(count)), (second.features, fresh)])
     manifests = first.manifest, second.manifest
-    values = [replayed(one.calibration.patches, one.counts.patches) for one in manifests]
     draft = Draft(
         base=first,
         operation="merge",
@@ -109,10 +110,10 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
         patients=(),
         store=store,
         numbers=tuple(range(len(records))) if whole else (),
+        placed=dict(enumerate([*placed, *(second.placed[row] for row in fresh)])),
         keep_features=whole,
         others="bound",
         covering=max(one.quality.covering_radius for one in manifests),
-        distances=np.empty(0, np.float32) if whole else np.concatenate(values),
         radius=max(one.quality.radius_to_keep for one in manifests),
         numbered=first.numbered + len(fresh),
         calibrated_on=(),
@@ -141,21 +142,21 @@ def _united(first: MemoryBank, second: MemoryBank, number_of: dict[int, int]) ->
     return MemoryBank(memories, provenance, gpu=first.gpu, plan=first.plan)
 
 
-def _with_lower_scores(first: Base, second: Base, same: dict[int, int]) -> list[ReferenceRecord]:
-    """The records of `first`; of a photograph that is in both, with the lower score, as either bounds it."""
-    records = list(first.photos)
+def _with_smaller_distances(
+    first: Base, second: Base, same: dict[int, int]
+) -> tuple[list[ReferenceRecord], list[Placed]]:
+    """Records and distances of `first`; of a photograph in both the smaller ones, as either bounds them."""
+    records, placed = list(first.photos), list(first.placed)
     for theirs, ours in same.items():
-        one, other = records[ours], second.photos[theirs]
-        standings = (one.standing, other.standing)
-        bounds = [kept for kept in (one, other) if kept.standing != "stale"]
+        standings = (records[ours].standing, second.photos[theirs].standing)
+        pair = (placed[ours], second.placed[theirs])
+        bounds = [one for one, standing in zip(pair, standings, strict=True) if standing != "stale"]
         if bounds:
-            records[ours] = replace(
-                one,
-                score=min(kept.score for kept in bounds),
-                peak=min(kept.peak for kept in bounds),
-                standing=worst(standing for standing in standings if standing != "stale"),
-            )
-    return records
+            smallest = np.minimum.reduce([one.distances for one in bounds])
+            placed[ours] = replace(placed[ours], distances=smallest)
+            standing = worst(standing for standing in standings if standing != "stale")
+            records[ours] = replace(records[ours], standing=standing)
+    return records, placed
 
 
 def _renamed(first: Base, second: Base, fresh: Sequence[int]) -> list[ReferenceRecord]:

@@ -3,7 +3,7 @@
 Patches that only their memories covered are covered again where features are there: those that the index keeps,
 or those of the photographs that are given, which are encoded again.  Then every score is measured anew.  Elsewhere
 the memories that are gone leave holes: the covering radius that is stated is then a bound, by the triangle
-inequality, and the scores that stay may be too low ("stale").
+inequality, and the left-out distances that stay may be too small ("stale").
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from indexer.audit_pictures import find_places
 from indexer.calibrate import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, renumbered, store_of
-from indexer.lifecycle.succession import Draft, Succession, replayed, succeed
+from indexer.lifecycle.succession import Draft, Succession, succeed
 from indexer.progress import Stages
 from resad import index
 from resad.calibration import RATES, normals_needed
@@ -102,8 +102,6 @@ def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, s
         )
     left = renumbered(bank, stay)
     features, numbers = _features(base, order, stay, scratch, stages)
-    others = [row for number, row in enumerate(stay) if number not in set(numbers)]
-    patches = sum(base.photos[row].patches for row in others)
     normals = tuple(one for one in base.calibrated_on if not order.chosen(one))
     covering = base.manifest.quality.covering_radius
     if lost.any():
@@ -118,9 +116,9 @@ def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, s
         store=features,
         numbers=numbers,
         keep_features=base.features is not None,
+        placed={number: base.placed[row] for number, row in enumerate(stay)},
         others="stale" if lost.any() else "measured",
         covering=covering,
-        distances=replayed(base.manifest.calibration.patches, patches),
         radius=base.manifest.quality.radius_to_keep,
         numbered=base.numbered,
         calibrated_on=normals if len(normals) >= normals_needed(max(RATES)) else (),

@@ -2,10 +2,10 @@
 
 It is what `add`, `remove` and `merge` share; each says with a `Draft` what is kept and what is new.
 
-A left-out score can only be measured where the photograph's features are there.  What the kept score of another
-one is worth follows from what became of the bank.  A map is monotone in its patches' distances, and the image
-score and the peak in the map: memories that enter can only lower a score, so that the kept one bounds it
-("bound") and p-values err upwards; memories that left may have raised it ("stale").  Where none did, it holds.
+Left-out distances can only be measured where the photograph's features are there; those of the other ones stay as
+the index keeps them, and what is usual, the scores and the calibration are made anew of all of them.  What kept
+distances are worth follows from what became of the bank: memories that enter can only make them smaller ("bound"),
+memories that left may have made them larger ("stale").  Where neither happened, they hold.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from indexer.calibrate import CalibrationRecord, write_calibration_records
 from indexer.enlargement import enlarge
 from indexer.feature_store import FeatureStore
-from indexer.leave_out import LeftOutScores, groups_of, score_left_out
+from indexer.leave_out import LeftOut, groups_of, left_out_distances, score_left_out
 from indexer.lifecycle.base import Base
+from indexer.placed import Placed
 from indexer.progress import Stages
-from indexer.publication import carry, feature_files, made
+from indexer.publication import carry, feature_files, made, write_left_out
 from indexer.records import new_records
 from indexer.references import FEWEST, Reference
 from resad import index, runtime
@@ -56,9 +57,8 @@ class Draft:
     kept: records of earlier versions.  new, patients: photographs that have none yet, and whose they are.
     store, numbers: the features that are there, and whose they are, ascending.
     keep_features: they are those of all photographs, and stay.
-    others: what the scores of photographs without features are worth in `bank`.
+    placed: the left-out distances of the other ones, by number.  others: what these are worth in `bank`.
     covering: bounds the distance of these photographs' patches to their nearest memory in `bank`.
-    distances: stands for these photographs' left-out patch distances, float32 (n,).
     radius: the covering radius to keep.  numbered: the highest number of an id so far.
     calibrated_on: the photographs outside the bank that it is calibrated on; none for the reference photos.
     pictures: of reference photos: name -> where each lies.
@@ -73,9 +73,9 @@ class Draft:
     store: FeatureStore
     numbers: tuple[int, ...]
     keep_features: bool
+    placed: Mapping[int, Placed]
     others: Standing
     covering: float
-    distances: NDArray[np.float32]
     radius: float
     numbered: int
     calibrated_on: tuple[CalibrationRecord, ...]
@@ -131,10 +131,10 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
     bank = _enlarged(draft, scratch, stages)
     entered = len(bank) - len(draft.bank)
     with stages.stage("calibrate", len(draft.numbers), "photos") as advance:
-        measured = _measured(draft, bank, patients, advance)
+        left_out = _left_out(draft, bank, patients, advance)
     others = worst([draft.others, "bound" if entered else "measured"])
-    records = _records(draft, measured, others)
-    calibration, calibrated = _calibration(draft, records, measured, others)
+    records = _records(draft, left_out, others)
+    calibration, calibrated = _calibration(draft, records, left_out, others)
     with stages.stage("publish", 1, "version") as advance:
         staging = scratch / "version"
         staging.mkdir()
@@ -142,6 +142,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
         carry(files, staging)
         bank.save(staging)
         write_records(records, staging / PHOTOS_FILE)
+        write_left_out([record.id for record in records], left_out, staging)
         if draft.calibrated_on:
             write_calibration_records(draft.calibrated_on, staging / CALIBRATION_FILE)
         judged = draft.calibrated_on or records
@@ -158,9 +159,9 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
             ),
             calibration=calibration,
             calibrated=calibrated,
-            quality=_quality(draft, measured, len(records), stages),
+            quality=_quality(draft, left_out.covering_radius, len(records), stages),
             photo_quality=quality_limits([one.quality for one in judged]),
-            probe_score=score_probe(Detector(base.loaded.detector.encoder, bank), staging),
+            probe_score=score_probe(Detector(base.loaded.detector.encoder, bank, left_out.usual), staging),
             device=str(base.loaded.detector.encoder.device),
             packages=runtime.packages(),
             search=SearchRecord(bank.plan, 0, ()),
@@ -182,16 +183,18 @@ def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
         return enlarge(draft.bank, draft.store, draft.numbers, draft.radius, device, advance, scratch / "points")
 
 
-def _measured(
+def _left_out(
     draft: Draft, bank: MemoryBank, patients: Sequence[str | None], advance: Callable[[int], None]
-) -> LeftOutScores:
-    """The left-out scores of the photographs whose features are there."""
-    if not len(draft.store):
-        return LeftOutScores((), (), np.empty(0, np.float32), 0.0)
+) -> LeftOut:
+    """Of all photographs, from distances that are measured where features are there; the radius is over these."""
     config, groups = draft.base.manifest.config, groups_of(patients)
-    masks = (_mask(draft, number) for number in draft.numbers)
     own = [groups[number] for number in draft.numbers]
-    return score_left_out(draft.store, masks, own, bank, config, advance)
+    measured, radius = left_out_distances(draft.store, own, bank, config.search.neighbors, advance)
+    placed = {**draft.placed, **dict(zip(draft.numbers, measured, strict=True))}
+    numbers = range(len(patients))
+    cameras = [*(one.camera for one in draft.kept), *(one.source.camera for one in draft.new)]
+    masks = (_mask(draft, number) for number in numbers)
+    return score_left_out([placed[number] for number in numbers], radius, masks, groups, config, cameras)
 
 
 def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
@@ -205,22 +208,23 @@ def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
     return mask_of(frame, record.field_of_view, preparation)
 
 
-def _records(draft: Draft, measured: LeftOutScores, others: Standing) -> tuple[ReferenceRecord, ...]:
-    """Those kept, with their scores measured anew or their standing lowered, then the new ones'."""
-    found = {number: place for place, number in enumerate(draft.numbers)}
+def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[ReferenceRecord, ...]:
+    """Those kept, scored anew, then the new ones'."""
+    measured, old = set(draft.numbers), len(draft.kept)
     records = [
-        replace(one, score=measured.scores[found[row]], peak=measured.peaks[found[row]], standing="measured")
-        if row in found
-        else replace(one, standing=worst([one.standing, others]))
+        replace(
+            one,
+            score=left_out.scores[row],
+            peak=left_out.peaks[row],
+            standing="measured" if row in measured else worst([one.standing, others]),
+        )
         for row, one in enumerate(draft.kept)
     ]
-    places = [found[len(draft.kept) + row] for row in range(len(draft.new))]
-    patches = np.diff(draft.store.first_rows)
     records += new_records(
         draft.new,
-        [int(patches[place]) for place in places],
-        [measured.scores[place] for place in places],
-        [measured.peaks[place] for place in places],
+        [len(one.cells) for one in left_out.placed[old:]],
+        left_out.scores[old:],
+        left_out.peaks[old:],
         draft.patients,
         after=draft.numbered,
         keep_names=draft.base.keeps_names,
@@ -229,11 +233,15 @@ def _records(draft: Draft, measured: LeftOutScores, others: Standing) -> tuple[R
 
 
 def _calibration(
-    draft: Draft, records: Sequence[ReferenceRecord], measured: LeftOutScores, others: Standing
+    draft: Draft, records: Sequence[ReferenceRecord], left_out: LeftOut, others: Standing
 ) -> tuple[Calibration, Standing]:
+    """On the photographs outside the bank with their scores of before, or on the reference photos."""
     before = draft.base.manifest
     if draft.calibrated_on:
         normals = draft.calibrated_on
+        score = before.config.score
+        # What is usual is another one now; and against surroundings smaller distances may be higher scores.
+        standing: Standing = others if not score.relative and score.surround == 0 else "stale"
         values = replayed(before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1])
         found = calibrate(
             [one.score for one in normals],
@@ -242,21 +250,15 @@ def _calibration(
             cameras=[one.camera for one in normals],
             source="separate",
         )
-        return found, worst([before.calibrated, others])
-    found = calibrate(
-        [one.score for one in records],
-        [one.peak for one in records],
-        np.concatenate([measured.distances, draft.distances]),
-        cameras=[one.camera for one in records],
-    )
-    return found, worst(one.standing for one in records)
+        return found, worst([before.calibrated, standing])
+    return left_out.calibration, worst(one.standing for one in records)
 
 
-def _quality(draft: Draft, measured: LeftOutScores, photos: int, stages: Stages) -> Quality:
+def _quality(draft: Draft, radius: float, photos: int, stages: Stages) -> Quality:
     whole = len(draft.numbers) == photos
     return replace(
         draft.base.manifest.quality,
-        covering_radius=measured.covering_radius if whole else max(measured.covering_radius, draft.covering),
+        covering_radius=radius if whole else max(radius, draft.covering),
         covering="measured" if whole else "bound",
         kept_radius=draft.radius,
         stages=tuple(stages.done),

@@ -20,7 +20,7 @@ Files = Callable[[str], Path]
 
 @pytest.fixture
 def gone(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, list[bytes]]:
-    """The second photograph was in two versions and in an interrupted build, and was purged: its hash, its traces."""
+    """The second photograph was in two versions and an interrupted build, and was purged: its hash, its traces."""
     now = loaded(added(place, more).made.version)
     content = now.photos[1].content_sha256
     export_version(place, tmp_path / "old.tar")
