@@ -72,8 +72,8 @@ def main(quick: Quick = False, json: Json = None) -> None:
     photos = sorted((data_set(shared) / "train/good").glob("*.jpg"))[: 8 if quick else None]
     print_header(
         "Photographs added and removed",
-        f"ResNet-18 (ImageNet), size {size}, coreset {_idrid.CORESET}; {len(photos)} healthy photographs of IDRiD, "
-        "every second one a half.",
+        f"ResNet-18 (ImageNet), size {size}, coreset {_idrid.CORESET}; {len(photos)} healthy photographs of "
+        "IDRiD, every second one a half.",
     )
     dataset = read_mvtec(data_set(shared))
     if quick:

@@ -206,7 +206,7 @@ def _tell_removed(report: RemoveReport, *, live: bool) -> None:
 def _purge(place: Path, hashes: list[str]) -> None:
     report = purge(place, hashes)
     console.say(
-        f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them deleted"
+        f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them are deleted"
     )
     if report.work:
         console.say("purged: what an interrupted build had left")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from indexer.lifecycle import purge as purging
 from indexer.lifecycle.archive import export_version, import_version
 from indexer.lifecycle.merge import MergeOrder, merge
 from indexer.lifecycle.purge import purge, to_purge
@@ -82,7 +81,7 @@ def test_stopped_half_way_it_is_gone_on_with(plain: Path, more: Path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(purging.index, "delete_version", interrupted)
+        patched.setattr(index, "delete_version", interrupted)
         with pytest.raises(KeyboardInterrupt):
             purge(plain, [content])
     assert len(index.versions(plain)) == 3
