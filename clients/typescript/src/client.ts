@@ -1,7 +1,7 @@
 /** The client. */
 
 import { NotReady, ProtocolError, type ServerProblem, SettingError, problemError } from "./errors.js";
-import { type Call, type Port, type Wait, answer, baseUrl, checkedKey, json, once } from "./exchange.js";
+import { type Call, type Port, type Refused, type Wait, answer, baseUrl, checkedKey, json, once } from "./exchange.js";
 import { type AnomalyMap, MAP_TYPES, type MapFile, type MapFormat, readNpy } from "./maps.js";
 import type {
   CallOptions, Evidence, IndexDetail, IndexSummary, MapOptions, Photo, Problem, Readiness, Result, ScoreOptions,
@@ -20,6 +20,8 @@ export interface ClientOptions {
   readonly retries?: number;
   /** Seconds of all waits of a call together; a longer Retry-After is not waited for. */
   readonly maxWaitS?: number;
+  /** Which of those are waited out at all; all of them unless given. */
+  readonly retryWhen?: (error: Refused) => boolean;
   /** Told before every wait, with the signal of the call that waits. */
   readonly onWait?: (wait: Wait, signal: AbortSignal | undefined) => void;
   /** In place of the platform's own. */
@@ -53,6 +55,7 @@ export class Client {
       timeoutS,
       policy: checkedPolicy({ retries, maxWaitS }),
       random: options.random ?? Math.random,
+      retryWhen: options.retryWhen ?? (() => true),
       onWait: options.onWait ?? (() => undefined),
     };
   }

@@ -16,10 +16,13 @@ export interface Call {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What may be waited out. */
+export type Refused = Busy | NotReady | ConnectionFailed;
+
 /** A wait that is about to begin. */
 export interface Wait {
   readonly seconds: number;
-  readonly error: Busy | NotReady | ConnectionFailed;
+  readonly error: Refused;
 }
 
 /** What calls need from outside. */
@@ -29,6 +32,7 @@ export interface Port {
   readonly timeoutS: number;
   readonly policy: RetryPolicy;
   readonly random: () => number;
+  readonly retryWhen: (error: Refused) => boolean;
   readonly onWait: (wait: Wait, signal: AbortSignal | undefined) => void;
 }
 
@@ -68,7 +72,8 @@ export async function answer<Body>(port: Port, call: Call, read: (response: Resp
       return await once(port, call, read);
     } catch (error) {
       if (!(error instanceof Busy || error instanceof NotReady || error instanceof ConnectionFailed)) throw error;
-      if (error instanceof TimedOut) throw error; // asking again would only double the load
+      // Asking again what took too long would only double the load.
+      if (error instanceof TimedOut || !port.retryWhen(error)) throw error;
       if (error instanceof ConnectionFailed) lost += 1;
       const asked = error instanceof ServerProblem ? error.retryAfter : null;
       const seconds = wait(port.policy, repeat, asked, waited, port.random);

@@ -28,6 +28,7 @@ export class Client {
             timeoutS,
             policy: checkedPolicy({ retries, maxWaitS }),
             random: options.random ?? Math.random,
+            retryWhen: options.retryWhen ?? (() => true),
             onWait: options.onWait ?? (() => undefined),
         };
     }

@@ -42,8 +42,9 @@ export async function answer(port, call, read) {
         catch (error) {
             if (!(error instanceof Busy || error instanceof NotReady || error instanceof ConnectionFailed))
                 throw error;
-            if (error instanceof TimedOut)
-                throw error; // asking again would only double the load
+            // Asking again what took too long would only double the load.
+            if (error instanceof TimedOut || !port.retryWhen(error))
+                throw error;
             if (error instanceof ConnectionFailed)
                 lost += 1;
             const asked = error instanceof ServerProblem ? error.retryAfter : null;
