@@ -30,6 +30,9 @@ export interface ClientOptions {
   readonly random?: () => number;
 }
 
+type AnsweredBy = Pick<Result["index"], "name"> & Partial<Result["index"]>;
+type Patch = Pick<Evidence, "photo" | "y" | "x">;
+
 const JSON_TYPE = "application/json";
 
 /** A ReSAD service.  Every call rejects with the errors of `errors.ts`, or with the reason of its signal. */
@@ -121,17 +124,19 @@ export class Client {
     return value as unknown as IndexDetail;
   }
 
-  /** Where the crop of a healthy patch lies; it needs the key as every call does. */
-  evidenceUrl(index: string, { photo, y, x }: Pick<Evidence, "photo" | "y" | "x">): string {
-    const place = [index, "evidence", photo, y, x].map(encodeURIComponent).join("/");
-    return this.#url(`v1/indexes/${place}`).href;
+  /**
+   * Where the crop of a healthy patch lies; it needs the key as every call does.
+   *
+   * @param index - the `index` of the result: an id means another photograph in another version.
+   */
+  evidenceUrl(index: AnsweredBy, { photo, y, x }: Patch): string {
+    const path = [index.name, "evidence", photo, y, x].map(encodeURIComponent).join("/");
+    return this.#url(`v1/indexes/${path}`, { version: index.version }).href;
   }
 
-  /** The crop of a healthy patch; rejects with `NotFound` where the index keeps none. */
-  evidenceCrop(
-    index: string, evidence: Pick<Evidence, "photo" | "y" | "x">, options: CallOptions = {},
-  ): Promise<Blob> {
-    const url = new URL(this.evidenceUrl(index, evidence));
+  /** The crop of a healthy patch, a JPEG; rejects with `NotFound` where the index keeps none. */
+  evidenceCrop(index: AnsweredBy, patch: Patch, options: CallOptions = {}): Promise<Blob> {
+    const url = new URL(this.evidenceUrl(index, patch));
     return this.#ask("GET", url, "image/*", options, undefined, (response) => response.blob());
   }
 

@@ -1,68 +1,72 @@
 // A finding beside the healthy patches nearest to it.
 
 import { NotAllowed, NotFound } from "../client/index.js";
+import { ownCrop } from "./crops.js";
 import { element } from "./dom.js";
 import { fault, four } from "./text.js";
 
-const CROP = 144;
-const CELLS = 9;
+const withoutCrops = new Set();
 
-/** The finding's own crop, then the nearest healthy patches' crops, or what is known of them without. */
-export function evidenceStrip(finding, result, service, stage) {
-  const own = element("figure", { class: "own" }, ownCrop(finding, result, stage.image), element("figcaption", {}, "This finding"));
-  const strip = element("div", { class: "strip-of-crops", role: "list", "aria-label": "Nearest healthy patches" });
-  const remark = element("p", { class: "quiet", role: "status" });
-  const near = finding.evidence.map((one) => patch(one));
-  strip.append(...near);
-  loadCrops(finding.evidence, near, result.index.name, service, remark);
-  return element("div", { class: "strip-box" }, own, element("div", { class: "nearest" }, strip, remark));
+/**
+ * The finding's own crop, then the nearest healthy patches' crops; where there are none to be had, what is known of
+ * the patches and why they cannot be seen.
+ */
+export function comparison(finding, result, service, stage) {
+  const own = element("figure", { class: "own" }, element("figcaption", {}, element("strong", {}, "This finding")));
+  const box = element("div", { class: "comparison" }, own);
+  service.detail(result.index.name).then(
+    ({ manifest }) => own.prepend(ownCrop(finding, result.photo, stage.image, manifest)),
+    () => own.prepend(ownCrop(finding, result.photo, stage.image, null)),
+  );
+  if (finding.evidence.length) fill(box, finding.evidence, result.index, service);
+  return box;
 }
 
-async function loadCrops(evidence, figures, index, service, remark) {
-  for (const [place, one] of evidence.entries()) {
-    try {
-      const crop = await service.client.evidenceCrop(index, one);
-      const address = URL.createObjectURL(crop);
-      const picture = element("img", { src: address, alt: `Healthy patch of ${one.photo}`, onload: () => URL.revokeObjectURL(address) });
-      figures[place].firstElementChild.replaceWith(picture);
-    } catch (error) {
-      remark.textContent = whyNone(error);
-      return;
-    }
+async function fill(box, evidence, index, service) {
+  const version = `${index.name}/${index.version}`;
+  if (withoutCrops.has(version)) return box.append(told(evidence, NO_CROPS));
+  const pending = element("p", { class: "quiet told", role: "status" }, "Fetching the nearest healthy patches");
+  box.append(pending);
+  try {
+    // The first alone: where it is missing, the others need not be asked for.
+    const crop = (one) => service.client.evidenceCrop(index, one);
+    const first = await crop(evidence[0]);
+    const crops = [first, ...(await Promise.all(evidence.slice(1).map(crop)))];
+    pending.replaceWith(...crops.map((crop, place) => pictured(crop, evidence[place])));
+  } catch (error) {
+    if (error instanceof NotFound && !/another version/.test(error.detail)) withoutCrops.add(version);
+    pending.replaceWith(told(evidence, whyNone(error)));
   }
 }
+
+const NO_CROPS = "Pictures of these patches are not kept by this index.";
 
 function whyNone(error) {
-  if (error instanceof NotFound) {
-    const detail = error.type.endsWith(":not-found") ? "" : ` ${fault(error)}.`;
-    return `No crops: this index keeps none of its healthy patches' pixels.${detail}`;
-  }
-  if (error instanceof NotAllowed) return `No crops: ${fault(error)}`;
-  return `Crops could not be fetched. ${fault(error)}`;
+  if (error instanceof NotFound) return error.type.endsWith(":not-found") ? NO_CROPS : `${NO_CROPS} (${error.detail})`;
+  if (error instanceof NotAllowed) return `Pictures of these patches are not shown: ${error.detail}`;
+  return `Pictures of these patches could not be fetched. ${fault(error)}`;
 }
 
-function patch({ photo, distance, y, x }) {
+function pictured(crop, { photo, distance, y, x }) {
+  const address = URL.createObjectURL(crop);
+  const alt = `Healthy patch of reference photo ${photo}`;
   return element(
     "figure",
-    { role: "listitem" },
-    element("span", { class: "no-crop", "aria-hidden": "true" }),
+    {},
+    element("img", { src: address, alt, onload: () => URL.revokeObjectURL(address) }),
     element("figcaption", {}, element("strong", {}, four(distance)), element("span", {}, photo), element("span", {}, `cell ${y}, ${x}`)),
   );
 }
 
-/** The photograph around the finding's peak, some cells of the patch grid wide. */
-function ownCrop({ x, y }, { photo }, image) {
-  const canvas = element("canvas", { width: CROP, height: CROP, role: "img", "aria-label": "The finding in this photograph" });
-  if (!image) return canvas;
-  // A finding's surroundings as large as its evidence's: a share of the field of view, which the grid spans.
-  const side = cropSide(photo);
-  const paper = canvas.getContext("2d");
-  paper.imageSmoothingQuality = "high";
-  paper.drawImage(image, x + 0.5 - side / 2, y + 0.5 - side / 2, side, side, 0, 0, CROP, CROP);
-  return canvas;
-}
-
-function cropSide({ width, height, field_of_view: disc }) {
-  const across = disc ? 2 * disc.radius : Math.max(width, height);
-  return (CELLS * across) / 64;
+/** The patches in words. */
+function told(evidence, why) {
+  const line = ({ photo, distance, y, x }) =>
+    element("tr", {}, element("td", {}, element("strong", {}, four(distance))), element("td", {}, photo), element("td", {}, `${y}, ${x}`));
+  const heads = ["Distance", "Healthy photo", "Cell"].map((text) => element("th", { scope: "col" }, text));
+  return element(
+    "div",
+    { class: "told" },
+    element("table", { class: "patches" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...evidence.map(line))),
+    element("p", { class: "quiet" }, why),
+  );
 }

@@ -15,8 +15,8 @@ export function verdictCard(result, service) {
     facts([
       ["Image score", element("strong", {}, four(result.image_score))],
       ["p-value", pValue(result.p_value)],
-      ["Threshold", result.threshold === null ? "none" : `${four(result.threshold)} at a rate of ${percent(result.fpr)}`],
-      ["True rate (95 %)", result.normals.rate && `${percent(result.normals.rate.low)} to ${percent(result.normals.rate.high)}`],
+      ["Threshold", result.threshold === null ? "none" : `${four(result.threshold)} (rate ${percent(result.fpr)})`],
+      ["Its 95 % interval", interval(result.normals.rate)],
       ["Compared with", compared(result.normals)],
     ]),
     (result.reason || result.normals.reason) &&
@@ -84,6 +84,9 @@ function facts(pairs) {
   const kept = pairs.filter(([, value]) => value != null);
   return element("dl", { class: "facts" }, ...kept.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
+
+/** Of the rate at which such healthy photographs come out above the threshold. */
+const interval = (rate) => rate && `${percent(rate.low)} to ${percent(rate.high)} of normals`;
 
 function compared({ camera, photos }) {
   return `${counted(photos, "healthy photograph")}${camera ? ` of camera ${camera}` : ""}`;

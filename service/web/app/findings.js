@@ -1,7 +1,7 @@
 // The findings of a photograph; the chosen one unfolds its evidence.
 
 import { element } from "./dom.js";
-import { evidenceStrip } from "./evidence.js";
+import { comparison } from "./evidence.js";
 import { group } from "./facts.js";
 import { counted, four, pValue, percent } from "./text.js";
 
@@ -20,7 +20,7 @@ export function findingsList(photo, store, service, stage) {
       button.setAttribute("aria-expanded", String(chosen));
       if (!chosen) place.replaceChildren();
       else if (!place.children.length) {
-        place.append(evidenceStrip(finding, result, service, stage));
+        place.append(comparison(finding, result, service, stage));
         row.scrollIntoView({ block: "nearest" });
       }
     }

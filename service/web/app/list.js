@@ -81,8 +81,11 @@ export function showList(store) {
   });
   box.addEventListener("keydown", (event) => {
     const place = shown.indexOf(store.opened);
-    const to = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: shown.length - 1 }[event.key];
-    if (to !== undefined) store.open(shown[Math.min(Math.max(to, 0), shown.length - 1)] ?? null);
+    const [next, before, end] = [place + 1, place - 1, shown.length - 1];
+    // On a narrow screen the list lies on its side.
+    const places = { ArrowDown: next, ArrowRight: next, ArrowUp: before, ArrowLeft: before, Home: 0, End: end };
+    const to = places[event.key];
+    if (to !== undefined) store.open(shown[Math.min(Math.max(to, 0), end)] ?? null);
     else if (event.key === "Enter") byId("stage").focus();
     else if (event.key === "Delete" && store.opened) store.remove([store.opened]);
     else return;

@@ -122,7 +122,7 @@ function contour(finding) {
 
 function mark({ rank, box }, width, height) {
   const made = element("span", { class: "mark", "data-rank": rank }, String(rank));
-  const [left, top] = [(100 * (box[2] + 1)) / width, (100 * box[1]) / height];
+  const [left, top] = [(100 * box[0]) / width, (100 * box[1]) / height];
   made.style.left = `${left}%`;
   made.style.top = `${top}%`;
   return made;

@@ -18,7 +18,7 @@ export const pValue = (value) => (value === null ? "–" : value.toFixed(4));
 
 /** A share as per cent, with two significant digits. */
 export function percent(share) {
-  return `${Number((100 * share).toPrecision(2))} %`;
+  return `${Number((100 * share).toPrecision(2))}\u00a0%`;
 }
 
 /** A count with its noun: "1 finding", "2 findings". */

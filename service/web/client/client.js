@@ -83,14 +83,18 @@ export class Client {
             throw new ProtocolError("the answer is no index");
         return value;
     }
-    /** Where the crop of a healthy patch lies; it needs the key as every call does. */
+    /**
+     * Where the crop of a healthy patch lies; it needs the key as every call does.
+     *
+     * @param index - the `index` of the result: an id means another photograph in another version.
+     */
     evidenceUrl(index, { photo, y, x }) {
-        const place = [index, "evidence", photo, y, x].map(encodeURIComponent).join("/");
-        return this.#url(`v1/indexes/${place}`).href;
+        const path = [index.name, "evidence", photo, y, x].map(encodeURIComponent).join("/");
+        return this.#url(`v1/indexes/${path}`, { version: index.version }).href;
     }
-    /** The crop of a healthy patch; rejects with `NotFound` where the index keeps none. */
-    evidenceCrop(index, evidence, options = {}) {
-        const url = new URL(this.evidenceUrl(index, evidence));
+    /** The crop of a healthy patch, a JPEG; rejects with `NotFound` where the index keeps none. */
+    evidenceCrop(index, patch, options = {}) {
+        const url = new URL(this.evidenceUrl(index, patch));
         return this.#ask("GET", url, "image/*", options, undefined, (response) => response.blob());
     }
     /** Whether the service works; asked once.  Rejects with `ConnectionFailed` if nobody answers. */

@@ -5,21 +5,21 @@ export const MAP_TYPES = {
     tiff: "image/tiff",
     npy: "application/x-npy",
 };
-const MAGIC = "\x93NUMPY";
+const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 /**
  * A float32 array of two dimensions from NumPy's file format (versions 1 to 3).
  *
  * @throws ProtocolError - for any other file.
  */
 export function readNpy(bytes) {
-    const text = new TextDecoder("latin1");
-    if (bytes.length < 12 || text.decode(bytes.subarray(0, 6)) !== MAGIC)
+    if (bytes.length < 12 || MAGIC.some((value, place) => bytes[place] !== value)) {
         throw new ProtocolError("not an NPY file");
+    }
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const long = (bytes[6] ?? 1) > 1;
     const start = long ? 12 : 10;
     const end = start + (long ? view.getUint32(8, true) : view.getUint16(8, true));
-    const header = text.decode(bytes.subarray(start, end));
+    const header = new TextDecoder().decode(bytes.subarray(start, end));
     const shape = /'shape': \((\d+), (\d+)\)/.exec(header);
     if (!shape || !header.includes("'descr': '<f4'") || !header.includes("'fortran_order': False")) {
         throw new ProtocolError(`not a float32 map: ${header.trim()}`);
