@@ -13,11 +13,13 @@ export const COLOR_TABLE = colorTable();
  * @param {{low: number, high: number}} scale - transparent from low down, strongest from high up.
  */
 export function colorize(values, scale, level, pixels = new Uint8ClampedArray(4 * values.length)) {
-  const steps = (COLORS - 1) / (scale.high - scale.low);
+  // Rounded to float32 after every step, as NumPy computes, so that the colors are the same to the bit.
+  const { fround } = Math;
+  const [low, range] = [fround(scale.low), fround(scale.high - scale.low)];
   for (let place = 0; place < values.length; place += 1) {
     const value = values[place];
-    const step = value > level ? Math.min(Math.max((value - scale.low) * steps, 0), COLORS - 1) : 0;
-    const color = 4 * evenlyRounded(step);
+    const position = value > level ? Math.min(Math.max(fround(fround(value - low) / range), 0), 1) : 0;
+    const color = 4 * evenlyRounded(fround(position * (COLORS - 1)));
     pixels[4 * place] = COLOR_TABLE[color];
     pixels[4 * place + 1] = COLOR_TABLE[color + 1];
     pixels[4 * place + 2] = COLOR_TABLE[color + 2];
