@@ -113,6 +113,6 @@ function strip({ image_score: score, threshold, normals }, calibration) {
       threshold !== null && line(threshold, "limit", 6, 32),
       drawing("path", { d: `M${at(score)} 25l-6 -10h12z`, class: "score" }),
     ),
-    element("figcaption", {}, `${text}. Dashed: threshold; triangle: this photograph.`),
+    element("figcaption", {}, `${text}. ${threshold === null ? "" : "Dashed: threshold. "}Triangle: this photograph.`),
   );
 }
