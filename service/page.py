@@ -1,4 +1,4 @@
-"""The page at `/` and its files under `/web/`: plain modules and styles, nothing from elsewhere, nothing inline."""
+"""The page at `/`, its files under `/web/`: plain modules and styles, nothing inline or from elsewhere."""
 
 from pathlib import Path
 from typing import Any, Final

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, Request, expect
 
 _DROP = """([files, target]) => {
     const transfer = new DataTransfer();
@@ -89,8 +89,12 @@ class OpenPage:
         return self.page.evaluate(script, given)
 
     def slide(self, selector: str, value: float) -> None:
-        """Moves a slider, as a pointer would: with an event for every step."""
-        self[selector].evaluate(
-            "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); }",
-            value,
-        )
+        """Moves a slider, and says so as it does under a pointer."""
+        script = "(one, value) => { one.value = value; one.dispatchEvent(new Event('input', {bubbles: true})); }"
+        self[selector].evaluate(script, value)
+
+    def box(self, selector: str) -> FloatRect:
+        """Where the first such element lies on the screen."""
+        found = self[selector].first.bounding_box()
+        assert found is not None
+        return found

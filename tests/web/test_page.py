@@ -88,20 +88,17 @@ def test_opacity_map_and_panes(shown: OpenPage) -> None:
     expect(shown[".pane.plain"]).to_be_hidden()
     shown["#side"].click()
     expect(shown[".pane.plain img"]).to_be_visible()
-    boxes = [shown[f".pane.{name} .sheet"].bounding_box() for name in ("plain", "mapped")]
-    assert boxes[0] and boxes[1]
+    boxes = [shown.box(f".pane.{name} .sheet") for name in ("plain", "mapped")]
     assert boxes[0]["width"] == pytest.approx(boxes[1]["width"])
     assert boxes[1]["x"] > boxes[0]["x"]
 
 
 def test_zoom_keeps_what_is_under_the_pointer_in_its_place(shown: OpenPage) -> None:
-    stage, sheet = shown["#stage"].bounding_box(), shown[".pane.mapped .sheet"]
-    assert stage
+    stage, sheet = shown.box("#stage"), ".pane.mapped .sheet"
     pointer = stage["x"] + 0.4 * stage["width"], stage["y"] + 0.6 * stage["height"]
 
     def under() -> tuple[float, float]:
-        box = sheet.bounding_box()
-        assert box
+        box = shown.box(sheet)
         return (pointer[0] - box["x"]) / box["width"], (pointer[1] - box["y"]) / box["height"]
 
     before = under()
@@ -112,9 +109,8 @@ def test_zoom_keeps_what_is_under_the_pointer_in_its_place(shown: OpenPage) -> N
     shown.page.mouse.down()
     shown.page.mouse.move(pointer[0] + 40, pointer[1] - 25)
     shown.page.mouse.up()
-    box = sheet.bounding_box()
-    assert box
-    assert under()[0] * box["width"] == pytest.approx(before[0] * box["width"] - 40, abs=1)
+    width = shown.box(sheet)["width"]
+    assert under()[0] * width == pytest.approx(before[0] * width - 40, abs=1)
     shown["#zoom-fit"].click()
     assert under() == pytest.approx(before, abs=1e-3)
 
@@ -128,8 +124,7 @@ def test_findings_and_photograph_point_at_each_other(shown: OpenPage) -> None:
     expect(shown['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near chosen")
     finding.click()
     expect(finding).to_have_attribute("aria-expanded", "false")
-    outline = shown['.pane.mapped .outlines path.touch[data-rank="1"]'].bounding_box()
-    assert outline
+    outline = shown.box('.pane.mapped .outlines path.touch[data-rank="1"]')
     shown.page.mouse.click(outline["x"] + outline["width"] / 2, outline["y"] + outline["height"] / 2)
     expect(shown['.finding[aria-expanded="true"]']).to_have_count(1)
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Route, expect
 
 from tests.service.running import Served, served
@@ -34,8 +35,6 @@ def test_bad_files_say_what_is_wrong_with_them(visit: Opener, web_service: Serve
 def test_a_format_that_browsers_cannot_show_is_scored_all_the_same(
     visit: Opener, web_service: Served, lesion: Path, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     with Image.open(lesion) as picture:
         picture.save(tmp_path / "camera.tiff")
     page = visit(web_service).ready()
