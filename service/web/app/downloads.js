@@ -16,7 +16,7 @@ export function downloads(photo, service) {
 
   const files = [
     ["Result (JSON)", ".json", () => json(result, "application/json")],
-    ["Findings (GeoJSON)", ".geojson", () => json(geojson(result, name), "application/geo+json")],
+    ["Findings (GeoJSON)", ".geojson", () => json(geojson(name, result), "application/geo+json")],
     ["Overlay (PNG)", "_overlay.png", async () => bytes(await service.client.overlay(file, { index, fpr: result.fpr }))],
     ["Map (TIFF)", "_map.tiff", async () => bytes(await service.client.anomalyMap(file, { index, format: "tiff" }))],
   ];

@@ -9,6 +9,7 @@ import { counted, four, percent } from "./text.js";
 export class LevelControl {
   #draw;
   #map = null;
+  #result = null;
   #mark = null;
   #share = null;
   #asked = 0;
@@ -22,7 +23,10 @@ export class LevelControl {
 
   /** A map and the answer it belongs to; null for none. */
   show(map, result) {
+    if (map && map === this.#map && result === this.#result) return;
+    const kept = map && map === this.#map ? Number(byId("level").value) : map?.scale.low;
     this.#map = map;
+    this.#result = result;
     this.#mark = result?.normals.finding_level ?? null;
     this.#share = map && scoredPixels(map, result);
     const slider = byId("level");
@@ -32,14 +36,16 @@ export class LevelControl {
     byId("regions").textContent = "";
     byId("level-text").textContent = "";
     if (!map) return;
-    const { low } = map.scale;
-    Object.assign(slider, { min: low, max: this.#end, step: (this.#end - low) / 1000, value: low });
+    const { low, high } = map.scale;
+    const end = map.values.reduce((most, value) => Math.max(most, value), high);
+    // Of any step, so that the level of findings itself can be reached.
+    Object.assign(slider, { min: low, max: end, step: "any", value: kept });
     if (this.#mark !== null) {
-      const at = Math.min(Math.max((this.#mark - low) / (this.#end - low), 0), 1);
+      const at = Math.min(Math.max((this.#mark - low) / (end - low), 0), 1);
       byId("tick").style.left = `${100 * at}%`;
       byId("tick").title = `level of findings: ${four(this.#mark)}`;
     }
-    paintBar(byId("bar"), (map.scale.high - low) / (this.#end - low));
+    paintBar(byId("bar"), (high - low) / (end - low));
     this.draw();
   }
 
@@ -61,10 +67,6 @@ export class LevelControl {
     const { count, pixels } = regionsAbove(this.#map, level);
     const area = percent(Math.min(1, pixels / this.#share));
     byId("regions").textContent = `${guessed}Above this level: ${counted(count, "region")}, ${area} of the field of view.`;
-  }
-
-  get #end() {
-    return Math.max(this.#map.scale.high, this.#map.values.reduce((most, value) => Math.max(most, value), 0));
   }
 
   #to(level) {

@@ -50,6 +50,8 @@ export function showList(store) {
     if (states.busy) parts.push("queue full, waiting");
     byId("count").textContent = all ? parts.join(" · ") : "";
     Object.assign(byId("progress"), { max: Math.max(1, all), value: ended, hidden: ended === all });
+    // Said aloud once, at the end.
+    byId("announcement").textContent = all && ended === all ? byId("count").textContent : "";
     byId("retry").hidden = !states.failed;
     byId("table").disabled = !ended;
   };
@@ -58,8 +60,7 @@ export function showList(store) {
     for (const [photo, row] of rows) row.setAttribute("aria-selected", String(photo === store.opened));
     const row = rows.get(store.opened);
     if (!row) return box.removeAttribute("aria-activedescendant");
-    box.setAttribute("aria-activedescendant", row.id);
-    return row.scrollIntoView({ block: "nearest" });
+    return box.setAttribute("aria-activedescendant", row.id);
   };
 
   const changed = (photo) => {
@@ -71,7 +72,10 @@ export function showList(store) {
   };
 
   store.addEventListener("list", arrange);
-  store.addEventListener("opened", mark);
+  store.addEventListener("opened", () => {
+    mark();
+    rows.get(store.opened)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
   store.addEventListener("photo", ({ detail }) => changed(detail));
   byId("order").addEventListener("change", arrange);
   byId("retry").addEventListener("click", () => store.again(store.photos.filter(({ state }) => state === "failed")));

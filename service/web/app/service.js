@@ -64,13 +64,17 @@ export class Service extends EventTarget {
       if (!this.met(error)) this.#become("gone", error.message);
     }
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => document.hidden || this.look(), this.state === "ready" ? POLL_MS : POLL_DOWN_MS);
+    this.#timer = setTimeout(() => {
+      // While all is well a tab that nobody sees need not ask; one with photographs that wait must.
+      if (this.state !== "ready" || !document.hidden) this.look();
+    }, this.state === "ready" ? POLL_MS : POLL_DOWN_MS);
   }
 
   /** Takes note of an error that says how the service is; false for any other. */
   met(error) {
     if (error instanceof NotAllowed && error.status === 401) this.#become("key", error.detail);
-    else if (error instanceof NotReady) this.#become("starting", error.detail);
+    // A photograph that memory has no room for does not mean that the service is not ready.
+    else if (error instanceof NotReady && !error.type.endsWith(":out-of-memory")) this.#become("starting", error.detail);
     else if (error instanceof ConnectionFailed && !(error instanceof TimedOut)) this.#become("gone", error.message);
     else return false;
     return true;

@@ -49,7 +49,10 @@ export function showOpened(store, service, maps) {
     if (!stage.image) stage.size(result.photo.width, result.photo.height);
     stage.findings(shown.outlines ? result.findings : []);
     stage.bringOut(store.finding, "chosen");
-    if (map?.of === result.index.version && map.photo === photo) return;
+    if (map?.of === result.index.version && map.photo === photo) {
+      level.show(map, result);
+      return;
+    }
     note("Fetching the map");
     try {
       const found = await maps.get(photo, {});
