@@ -133,7 +133,7 @@ def test_the_line_around_them_is_scikit_image_s(modules: OpenPage, rng: np.rando
         path = modules.module("regions.js", body, _given(values, 0.6))
         ends = np.array(re.findall(r"M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)", path), float)
         own = np.hypot(ends[:, 0] - ends[:, 2], ends[:, 1] - ends[:, 3])
-        contours = find_contours(values.astype(float), 0.6, fully_connected="high")
+        contours = find_contours(values.astype(float), 0.6, fully_connected="high")  # type: ignore[no-untyped-call]
         twin = np.concatenate([np.hypot(*np.diff(contour, axis=0).T) for contour in contours])
         twin = twin[twin > 0]
         assert len(own) == pytest.approx(len(twin), abs=2)

@@ -12,18 +12,17 @@ export const COLOR_TABLE = colorTable();
  *
  * @param {{low: number, high: number}} scale - transparent from low down, strongest from high up.
  */
-export function colorize(values, scale, level, pixels = new Uint8ClampedArray(4 * values.length)) {
+export function colorize(values, scale, level) {
+  const pixels = new Uint8ClampedArray(4 * values.length);
+  const [whole, table] = [new Uint32Array(pixels.buffer), new Uint32Array(COLOR_TABLE.buffer)];
   // Rounded to float32 after every step, as NumPy computes, so that the colors are the same to the bit.
   const { fround } = Math;
   const [low, range] = [fround(scale.low), fround(scale.high - scale.low)];
   for (let place = 0; place < values.length; place += 1) {
     const value = values[place];
-    const position = value > level ? Math.min(Math.max(fround(fround(value - low) / range), 0), 1) : 0;
-    const color = 4 * evenlyRounded(fround(position * (COLORS - 1)));
-    pixels[4 * place] = COLOR_TABLE[color];
-    pixels[4 * place + 1] = COLOR_TABLE[color + 1];
-    pixels[4 * place + 2] = COLOR_TABLE[color + 2];
-    pixels[4 * place + 3] = COLOR_TABLE[color + 3];
+    const position = value > level ? fround(fround(value - low) / range) : 0;
+    const color = position <= 0 ? 0 : position >= 1 ? COLORS - 1 : evenlyRounded(fround(position * (COLORS - 1)));
+    whole[place] = table[color];
   }
   return pixels;
 }
