@@ -143,3 +143,28 @@ def test_light_and_dark_can_be_chosen(visit: Opener, web_service: Served) -> Non
     assert ground() == light
     page["#theme"].click()
     assert ground() == dark
+
+
+def test_two_fingers_zoom_and_one_moves(visit: Opener, web_service: Served, lesion: Path) -> None:
+    page = visit(web_service, viewport={"width": 1024, "height": 768}, has_touch=True).ready()
+    page.choose(lesion)
+    page.wait_for_map()
+    stage, sheet = page.box("#stage"), ".pane.mapped .sheet"
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    touch = page.page.context.new_cdp_session(page.page)
+
+    def send(kind: str, *fingers: tuple[float, float]) -> None:
+        points = [{"x": x + right, "y": y + down, "id": number} for number, (right, down) in enumerate(fingers)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    width = page.box(sheet)["width"]
+    send("touchStart", (-50, 0), (50, 0))
+    for apart in (60, 80, 100):
+        send("touchMove", (-apart, 0), (apart, 0))
+    send("touchEnd")
+    zoomed = page.box(sheet)
+    assert zoomed["width"] == pytest.approx(2 * width, rel=0.02)
+    send("touchStart", (0, 0))
+    send("touchMove", (30, 10))
+    send("touchEnd")
+    assert page.box(sheet)["x"] == pytest.approx(zoomed["x"] + 30, abs=1)

@@ -9,7 +9,6 @@ export function askForKeys(service) {
 
   const ask = () => {
     if (dialog.open) return;
-    byId("key-why").textContent = service.reason;
     faultText.textContent = tried ? "That key was not taken." : "";
     key.value = "";
     dialog.showModal();

@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { comparison } from "./evidence.js";
 import { group } from "./facts.js";
-import { counted, four, pValue, percent } from "./text.js";
+import { capital, counted, four, pValue, percent } from "./text.js";
 
 /** The list, strongest first; choosing a finding brings it out on the photograph, and the other way round. */
 export function findingsList(photo, store, service, stage) {
@@ -51,7 +51,7 @@ function item(finding, store, stage) {
       onpointerleave: () => stage.bringOut(null, "near"),
     },
     element("span", { class: "rank" }, String(rank)),
-    element("span", { class: "where" }, where ?? `at ${finding.x}, ${finding.y} px`),
+    element("span", { class: "where" }, capital(where ?? `at ${finding.x}, ${finding.y} px`)),
     element("span", { class: "figures" }, `peak ${four(peak)}  p ${pValue(p)}  area ${percent(share)}`),
   );
   return { finding, button, place, row: element("li", {}, button, place) };

@@ -45,7 +45,7 @@ export function showList(store) {
     for (const { state } of store.photos) states[state] += 1;
     const abnormal = store.photos.filter(({ result }) => result?.abnormal).length;
     const [all, ended] = [store.photos.length, states.done + states.failed];
-    const parts = [`${ended} of ${counted(all, "photograph")} scored`, `${abnormal} abnormal`];
+    const parts = [`${states.done} of ${counted(all, "photograph")} scored`, `${abnormal} abnormal`];
     if (states.failed) parts.push(`${states.failed} failed`);
     if (states.busy) parts.push("queue full, waiting");
     byId("count").textContent = all ? parts.join(" · ") : "";

@@ -67,7 +67,7 @@ export class Service extends EventTarget {
     this.#timer = setTimeout(() => {
       // While all is well a tab that nobody sees need not ask; one with photographs that wait must.
       if (this.state !== "ready" || !document.hidden) this.look();
-    }, this.state === "ready" ? POLL_MS : POLL_DOWN_MS);
+    }, this.state === "ready" && !this.reason ? POLL_MS : POLL_DOWN_MS);
   }
 
   /** Takes note of an error that says how the service is; false for any other. */

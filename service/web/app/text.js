@@ -32,8 +32,12 @@ export function verdict(result) {
   return result.abnormal === null ? "no verdict" : result.abnormal ? "abnormal" : "normal";
 }
 
+/** With a capital at its beginning. */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** What went wrong, without the number of its status; a request id helps an operator. */
 export function fault(error) {
   const detail = error.detail || error.message || String(error);
-  return error.title && error.detail ? `${error.title}: ${error.detail}` : detail;
+  const text = error.title && error.detail ? `${error.title}: ${error.detail}` : detail;
+  return capital(text);
 }

@@ -3,7 +3,7 @@
 import { byId, press } from "./dom.js";
 import { LevelControl } from "./level.js";
 import { Stage } from "./stage.js";
-import { fault } from "./text.js";
+import { capital, fault } from "./text.js";
 
 /** Connects the viewer's elements; gives back its stage. */
 export function showOpened(store, service, maps) {
@@ -129,8 +129,8 @@ export function showOpened(store, service, maps) {
 }
 
 function waitingText(photo, service) {
-  if (photo.state === "failed") return fault(photo.error);
-  if (photo.state === "busy") return `The service's ${photo.note}.`;
+  if (photo.state === "failed") return "Not scored";
+  if (photo.state === "busy") return capital(photo.note);
   if (photo.state === "scoring") return "Scoring";
   return service.state === "ready" ? "Waiting for its turn" : "Waiting for the service";
 }
