@@ -24,7 +24,7 @@ def test_a_dropped_photo_is_scored_and_shown(visit: Opener, web_service: Served,
     page.drop([(lesion.name, JPEG, lesion.read_bytes())])
     page.wait_for_map()
 
-    said = web_service.score(lesion.read_bytes(), fpr=0.05, evidence=6).json()
+    said = web_service.score(lesion.read_bytes(), fpr=0.05, evidence=5).json()
     row = page[".row"]
     expect(row).to_have_count(1)
     word = "abnormal" if said["abnormal"] else "normal"
@@ -134,7 +134,7 @@ def test_evidence_without_crops_says_so_and_names_the_patches(
     shown: OpenPage, web_service: Served, lesion: Path
 ) -> None:
     shown[".finding"].first.click()
-    near = web_service.score(lesion.read_bytes(), evidence=6).json()["findings"][0]["evidence"]
+    near = web_service.score(lesion.read_bytes(), evidence=5).json()["findings"][0]["evidence"]
     expect(shown[".patches tbody tr"]).to_have_count(len(near))
     for row, patch in enumerate(near):
         line = shown[".patches tbody tr"].nth(row)
@@ -154,14 +154,14 @@ def test_evidence_with_crops_shows_them(shown: OpenPage, lesion: Path) -> None:
 
     with answered_by(shown.page, "**/evidence/**", crop):
         shown[".finding"].first.click()
-        expect(shown[".comparison img"]).to_have_count(6)
-        for place in range(6):
+        expect(shown[".comparison img"]).to_have_count(5)
+        for place in range(5):
             expect(shown[".comparison img"].nth(place)).to_have_js_property("complete", True)
     assert shown[".comparison img"].first.evaluate("(img) => img.naturalWidth") > 0
 
 
 def test_downloads_are_what_the_service_said(shown: OpenPage, web_service: Served, lesion: Path) -> None:
-    said = web_service.score(lesion.read_bytes(), evidence=6).json()
+    said = web_service.score(lesion.read_bytes(), evidence=5).json()
 
     def saved(text: str) -> tuple[str, bytes]:
         with shown.page.expect_download() as download:

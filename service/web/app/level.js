@@ -52,9 +52,11 @@ export class LevelControl {
   /** Draws the map at the level that the slider shows. */
   draw() {
     if (!this.#map) return;
-    const level = Number(byId("level").value);
+    const { value, min, max } = byId("level");
     const { low, stated } = this.#map.scale;
-    const everything = level <= low;
+    // The slider rounds what it is given.
+    const everything = Number(value) - Number(min) <= 1e-6 * (Number(max) - Number(min));
+    const level = everything ? low : Number(value);
     this.#draw(level, !everything);
     byId("level-text").textContent = everything ? `${four(low)} (whole scale)` : four(level);
     byId("level").setAttribute("aria-valuetext", byId("level-text").textContent);

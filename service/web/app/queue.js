@@ -1,7 +1,7 @@
 // Scores the photographs that wait, a few at a time, the open one first.
 
 const AT_ONCE = 4;
-const EVIDENCE = 6;
+const EVIDENCE = 5; // with the finding itself two rows of three
 
 /** Begins; needs nothing more than the store's and the service's events. */
 export function startQueue(store, service) {
