@@ -42,5 +42,6 @@ bench: setup
 	  $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	  clients/typescript/node_modules clients/typescript/dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
