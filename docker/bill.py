@@ -1,6 +1,6 @@
 """Adds the Debian packages of this file system to a CycloneDX bill of materials, and checks the whole.
 
-    python bill.py PYTHON.json OUT.json
+python bill.py PYTHON.json OUT.json
 """
 
 import json

@@ -28,7 +28,9 @@ def main() -> None:
     arguments.add_argument("--faiss", default="faiss-gpu", help="faiss-gpu or faiss-cpu")
     given = arguments.parse_args()
     wanted = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
-    pins = [line for line in Path("requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+    pins = [
+        line for line in Path("requirements.lock").read_text().splitlines() if line and not line.startswith("#")
+    ]
     gpu = [line for line in wanted if name_of(line) in GPU]
     if given.torch or given.torch_index:
         pins = [line for line in pins if not OF_TORCH.fullmatch(name_of(line))]
