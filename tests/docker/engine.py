@@ -56,7 +56,7 @@ def run_in(image: str, script: str, *options: str) -> str:
 
 
 def kill(container: str) -> None:
-    """As the kernel does when memory is short; after `docker kill` an engine restarts nothing, as that is an order."""
+    """As the kernel does when memory is short; `docker kill` is an order, after which nothing is restarted."""
     process = inspect(container)["State"]["Pid"]
     run_in(SERVICE, f"kill -9 {process}", "--pid", "host", "--user", "0")
 
