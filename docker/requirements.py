@@ -4,9 +4,10 @@
 
 OUT/gpu.txt: torch, torchvision and FAISS, which bring CUDA and are nearly all of an image.
 OUT/rest.txt: the other dependencies.
-OUT/constraints.txt: the lock's versions; of torch and of CUDA only where the lock's torch is what is asked for.
+OUT/gpu-constraints.txt, OUT/constraints.txt: the lock's versions of what the first list installs, and of all;
+those of torch and of CUDA only where the lock's torch is what is asked for.
 
-The lists change only when a dependency does, so that an engine keeps its layers when a tool's settings change.
+So the largest layer of an image is made anew only when something in it changes.
 """
 
 import argparse
@@ -17,6 +18,10 @@ from pathlib import Path
 GPU = ("torch", "torchvision", "faiss-gpu")
 OF_TORCH = re.compile(r"torch|torchvision|triton|cuda-.*|nvidia-.*")
 """Distributions whose versions torch prescribes."""
+UNDER_GPU = re.compile(
+    r"faiss-.*|filelock|fsspec|jinja2|markupsafe|mpmath|networkx|numpy|packaging|pillow|sympy|typing-extensions"
+)
+"""The others that `GPU` brings along."""
 
 
 def main() -> None:
@@ -41,6 +46,8 @@ def main() -> None:
     write(given.out / "gpu.txt", gpu)
     write(given.out / "rest.txt", [line for line in wanted if name_of(line) not in GPU])
     write(given.out / "constraints.txt", pins)
+    below = [line for line in pins if OF_TORCH.fullmatch(name_of(line)) or UNDER_GPU.fullmatch(name_of(line))]
+    write(given.out / "gpu-constraints.txt", below)
 
 
 def name_of(requirement: str) -> str:

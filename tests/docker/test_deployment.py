@@ -167,15 +167,18 @@ def ask(api: httpx.Client, query: str) -> list[str]:
 def test_the_volume_is_backed_up_and_brought_back(deployed: Stack, tmp_path: Path) -> None:
     """As in docs/deployment.md."""
     other = f"{deployed.name}-restored"
-    tmp_path.chmod(0o777)
-    saved = ("--volume", f"{deployed.name}-indexes:/indexes:ro", "--volume", f"{tmp_path}:/backup")
-    run_in(SERVICE, "tar --create --file /backup/indexes.tar --directory /indexes --exclude .work .", *saved)
-    brought = ("--volume", f"{other}:/indexes", "--volume", f"{tmp_path}:/backup:ro")
+    tar = ("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "tar")
+    saved, brought = f"{deployed.name}-indexes:/indexes:ro", f"{other}:/indexes"
+    file = ("--file", "/backup/indexes.tar", "--directory", "/indexes")
+    sums = "cd /indexes && find . -name .work -prune -o -type f -print | sort | xargs sha256sum"
     try:
-        run_in(SERVICE, "tar --extract --file /backup/indexes.tar --directory /indexes", *brought)
-        run_in(SERVICE, "resad-indexer verify /indexes/clinic --device cpu", *brought)
-        sums = "cd /indexes && find . -name .work -prune -o -type f -print | sort | xargs sha256sum"
-        assert run_in(SERVICE, sums, *brought) == run_in(SERVICE, sums, *saved)
+        docker(
+            *tar, "--volume", saved, "--volume", f"{tmp_path}:/backup", SERVICE, "--create", *file, "--exclude",
+            ".work", ".",
+        )  # fmt: skip
+        docker(*tar, "--volume", brought, "--volume", f"{tmp_path}:/backup:ro", SERVICE, "--extract", *file)
+        run_in(SERVICE, "resad-indexer verify /indexes/clinic --device cpu", "--volume", brought)
+        assert run_in(SERVICE, sums, "--volume", brought) == run_in(SERVICE, sums, "--volume", saved)
     finally:
         docker("volume", "rm", other)
 
