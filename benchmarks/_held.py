@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks._idrid import Variant, config_of
 from indexer.feature_store import FeatureStore
+from indexer.leave_out import LeftOut, leave_out
 from indexer.selection import select
 from resad.backbone import Backbone, load_backbone
 from resad.config import MethodConfig, PhotoLimits
@@ -81,21 +82,28 @@ def look_at(paths: Sequence[Path], variant: Variant, size: int, weights: str) ->
     return Seen(photos, RememberingTrunk(load_backbone(config.backbone, weights), config))
 
 
-def bank_of(encoded: Encoded, rows: Rows) -> MemoryBank:
-    """The memory bank of some photographs; its provenance counts them in the order of `rows`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldIndex:
+    """The memory bank of some photographs, its provenance in their order, and their left-out scores."""
+
+    bank: MemoryBank
+    left_out: LeftOut
+
+    def without(self, place: int) -> "HeldIndex":
+        """The bank without one photograph's memories; what is usual stays."""
+        return HeldIndex(self.bank.without_photos(np.array([place], dtype=np.int32)), self.left_out)
+
+
+def index_of(encoded: Encoded, rows: Rows) -> HeldIndex:
+    """As a build makes it of the photographs `rows`."""
     store = _Held([encoded.patches[row] for row in rows])
     chosen = select(store, encoded.config.coreset, [torch.device("cpu")], lambda _: None)
-    return MemoryBank(chosen.memories, chosen.provenance)
+    bank = MemoryBank(chosen.memories, chosen.provenance)
+    masks = [encoded.masks[row] for row in rows]
+    return HeldIndex(bank, leave_out(store, masks, [None] * len(rows), bank, encoded.config, lambda _: None))
 
 
-def score(encoded: Encoded, row: int, bank: MemoryBank) -> float:
+def score(encoded: Encoded, row: int, index: HeldIndex) -> float:
     """The image score of a photograph."""
-    return measure(encoded.patches[row], encoded.masks[row], bank, encoded.config).image_score
-
-
-def left_out_scores(encoded: Encoded, rows: Rows, bank: MemoryBank) -> list[float]:
-    """The score of each photograph of `rows`, of which `bank` was made, without its own memories."""
-    return [
-        score(encoded, int(row), bank.without_photos(np.array([place], dtype=np.int32)))
-        for place, row in enumerate(rows)
-    ]
+    patches, mask = encoded.patches[row], encoded.masks[row]
+    return measure(patches, mask, index.bank, encoded.config, index.left_out.usual).image_score

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
-from benchmarks._held import Rows, Seen, bank_of, left_out_scores, look_at
+from benchmarks._held import Rows, Seen, index_of, look_at
 from benchmarks._idrid import CORESET, Variant, data_set
 from resad import runtime
 
@@ -66,7 +66,7 @@ def _plant(seen: Seen, rows: Rows, normals: int, names: list[str]) -> list[Plant
     """The ranks of the photographs `rows` among the normals and themselves."""
     everyone = np.concatenate([np.arange(normals), rows])
     encoded = seen.fitted(everyone)
-    scores = np.array(left_out_scores(encoded, everyone, bank_of(encoded, everyone)))
+    scores = np.array(index_of(encoded, everyone).left_out.scores)
     found = []
     for place, row in enumerate(rows):
         # The others that were planted stand aside: what is asked is which normals come before.

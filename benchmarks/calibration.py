@@ -16,7 +16,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
-from benchmarks._held import Encoded, Rows, Seen, bank_of, left_out_scores, look_at, score
+from benchmarks._held import Encoded, Rows, Seen, index_of, look_at, score
 from benchmarks._idrid import CORESET, Variant, data_set
 from resad import runtime
 
@@ -106,19 +106,19 @@ def _parted(seen: Seen, splits: int) -> tuple[Floats, float]:
         order = rng.permutation(count)
         references, new = order[:_REFERENCES], order[_REFERENCES:]
         encoded = seen.fitted(references)
-        bank = bank_of(encoded, references)
-        left_out = np.array(left_out_scores(encoded, references, bank))
-        scores = np.array([score(encoded, int(row), bank) for row in new])
+        index = index_of(encoded, references)
+        left_out = np.array(index.left_out.scores)
+        scores = np.array([score(encoded, int(row), index) for row in new])
         shifts.append(np.median(left_out) / np.median(scores) - 1)
         p_values[0, number, new] = _p(left_out[None], scores[:, None])
         p_values[1, number, new] = _p(_folds(encoded, references)[None], scores[:, None])
-        reduced = [bank.without_photos(np.array([i], dtype=np.int32)) for i in range(_REFERENCES)]
+        reduced = [index.without(place) for place in range(_REFERENCES)]
         in_reduced = np.array([[score(encoded, int(row), one) for one in reduced] for row in new])
         p_values[2, number, new] = _p(left_out[None], in_reduced)
         half, other = references[: _REFERENCES // 2], references[_REFERENCES // 2 :]
-        half_bank = bank_of(encoded, half)
+        half_index = index_of(encoded, half)
         calibration, fresh = (
-            np.array([score(encoded, int(row), half_bank) for row in rows]) for rows in (other, new)
+            np.array([score(encoded, int(row), half_index) for row in rows]) for rows in (other, new)
         )
         p_values[3, number, new] = _p(calibration[None], fresh[:, None])
     return p_values, float(np.mean(shifts))
@@ -129,8 +129,8 @@ def _folds(encoded: Encoded, references: Rows) -> Floats:
     scores = np.empty(len(references))
     for fold in range(_FOLDS):
         out = np.arange(len(references)) % _FOLDS == fold
-        bank = bank_of(encoded, references[~out])
-        scores[out] = [score(encoded, int(row), bank) for row in references[out]]
+        others = index_of(encoded, references[~out])
+        scores[out] = [score(encoded, int(row), others) for row in references[out]]
     return scores
 
 

@@ -122,7 +122,7 @@ def _in_turns(a: Callable[[], object], b: Callable[[], object], repeats: int) ->
 
 
 def _scores(trunk: nn.Module, shared: Path) -> Scores:
-    config = config_of(Variant("resad"), _SIZE)
+    config = config_of(Variant("resad", settings=("score.relative=false", "score.surround=0")), _SIZE)
     detector = _detector(trunk, config, shared)
     dataset = read_mvtec(data_set(shared))
     choosing = ~reporting_half(dataset)
@@ -141,7 +141,7 @@ def _detector(trunk: nn.Module, config: MethodConfig, shared: Path) -> Detector:
     features = np.concatenate([encoder.encode([_prepared(p.path, config)])[0].features for p in listed])
     count = round(_SHARE * len(features))
     picks = greedy_k_center(shards_of(torch.from_numpy(features), 16 * 8192), 0, count=count).rows
-    return Detector(encoder, MemoryBank(features[np.sort(picks)], no_provenance(count)))
+    return Detector(encoder, MemoryBank(features[np.sort(picks)], no_provenance(count)), None)
 
 
 def _prepared(path: Path, config: MethodConfig) -> PreparedPhoto:

@@ -20,6 +20,7 @@ from indexer.commands import (
     distill,
     draw,
     evaluate,
+    lifecycle,
     score,
     versions,
 )  # fmt: skip
@@ -36,10 +37,18 @@ def about() -> None:
 app.command("build")(build.build_command)
 app.command("calibrate")(calibrate.calibrate_command)
 app.command("audit")(audit.audit_command)
+app.command("add")(lifecycle.add_command)
+app.command("remove")(lifecycle.remove_command)
+app.command("merge")(lifecycle.merge_command)
+app.command("diff")(lifecycle.diff_command)
 app.command("list")(versions.list_command)
 app.command("inspect")(versions.inspect_command)
 app.command("verify")(versions.verify_command)
 app.command("activate")(versions.activate_command)
+app.command("rollback")(lifecycle.rollback_command)
+app.command("gc")(lifecycle.gc_command)
+app.command("export")(lifecycle.export_command)
+app.command("import")(lifecycle.import_command)
 app.command("score")(score.score_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("ablation")(ablation.ablation_command)

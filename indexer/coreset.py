@@ -134,7 +134,8 @@ def greedy_k_center(
         shards: together all points, each with a fresh distance (no center yet).
         first: the global row of the first center.
         on_picks: told the number of new picks after every round.
-        begun: where an earlier call with the same points was; `first` is among its picks.
+        begun: where an earlier call with the same points was, `first` among its picks; or `beside`, which needs
+            no first one.
         on_round: given, after every round, what makes the `Progress` to write down.
     Raises:
         SettingError: neither or both limits, or more centers than points.
@@ -163,6 +164,11 @@ def greedy_k_center(
         on_picks(len(chosen))
     covering = max(float(shard.squared.max()) for shard in shards) ** 0.5
     return Coreset(np.asarray(picks, dtype=np.int64), covering)
+
+
+def beside(squared: NDArray[np.floating]) -> Progress:
+    """A greedy whose centers so far are no points of its own: their squared distance to every point, (N,)."""
+    return Progress(np.empty(0, dtype=np.int64), squared, _FEWEST)
 
 
 def _first_pick(shards: Sequence[Shard], first: int, total: int) -> Progress:

@@ -8,23 +8,29 @@ from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
 from indexer.left_out_bank import LeftOutBank, left_out_bank
+from indexer.placed import Placed
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
-from resad.detector import measure_found
+from resad.detector import score_distances
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
+from resad.usual import Moments, Usual, moments, sum_of, usual_from
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Per reference photo its image score and peak; together the calibration.
 
+    usual: what the left-out distances say is usual, where the settings ask for it.
+    placed: per photo the distances that all of this comes from.
     covering_radius: the largest distance from any patch to its nearest memory in the whole bank, feature units.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     calibration: Calibration
+    usual: Usual | None
+    placed: tuple[Placed, ...]
     covering_radius: float
 
 
@@ -46,26 +52,78 @@ def leave_out(
     Raises:
         SettingError: nothing is left of the bank without some photo or patient.
     """
-    groups = _groups(patients)
-    scores, peaks, radius = [], [], 0.0
-    # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
-    rows = store.first_rows
-    distances = np.empty(rows[-1], dtype=np.float32)
-    for number, (patches, mask, group) in enumerate(zip(store, masks, groups, strict=True)):
+    groups = groups_of(patients)
+    placed, radius = left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
+    return score_left_out(placed, radius, masks, groups, config, cameras)
+
+
+def left_out_distances(
+    store: FeatureStore,
+    groups: Sequence[set[int]],
+    bank: MemoryBank,
+    neighbors: int,
+    on_photo: Callable[[int], None],
+) -> tuple[tuple[Placed, ...], float]:
+    """Per photo of the store its patches' mean distances to the others' memories; and the covering radius.
+
+    Args:
+        groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
+    Raises `SettingError` as `leave_out`.
+    """
+    placed, radius = [], 0.0
+    for patches, group in zip(store, groups, strict=True):
         others = left_out_bank(bank, group)
-        _check_enough(others, bank, config.search.neighbors)
-        found = others.others(patches.features, config.search.neighbors)
-        detection = measure_found(patches, mask, found, config)
-        scores.append(detection.image_score)
-        peaks.append(detection.peak)
-        distances[rows[number] : rows[number + 1]] = detection.patch_distances
-        radius = max(radius, _farthest(patches.features, detection.nearest, others))
+        _check_enough(others, bank, neighbors)
+        found = others.others(patches.features, neighbors)
+        placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
+        radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
         on_photo(1)
-    calibration = calibrate(scores, peaks, distances, cameras=cameras)
-    return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
+    return tuple(placed), radius
 
 
-def _groups(patients: Sequence[str | None]) -> list[set[int]]:
+def score_left_out(
+    placed: Sequence[Placed],
+    covering_radius: float,
+    masks: Iterable[NDArray[np.bool_]],
+    groups: Sequence[set[int]],
+    config: MethodConfig,
+    cameras: Sequence[str | None] = (),
+) -> LeftOut:
+    """Left-out distances -> what is usual, scores and calibration; arguments per photo, as for `leave_out`."""
+    usuals = _Usuals(placed) if config.score.relative else None
+    scores, peaks, against = [], [], []
+    for one, mask, group in zip(placed, masks, groups, strict=True):
+        # A photo must not say itself how unusual it is: it is left out there as well.
+        usual = None if usuals is None else usuals.without(group)
+        scored = score_distances(one.distances, one.cells, one.grid, mask, config, usual)
+        scores.append(scored.image_score)
+        peaks.append(scored.peak)
+        against.append(scored.patch_distances)
+    # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
+    calibration = calibrate(scores, peaks, np.concatenate(against), cameras=cameras)
+    usual = None if usuals is None else usuals.of_all()
+    return LeftOut(tuple(scores), tuple(peaks), calibration, usual, tuple(placed), covering_radius)
+
+
+class _Usuals:
+    """What is usual in all photographs, and in all but some."""
+
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        self._placed = placed
+        self._sum = self._moments(range(len(placed)))
+
+    def of_all(self) -> Usual:
+        return usual_from(self._sum)
+
+    def without(self, group: set[int]) -> Usual:
+        return usual_from(self._sum - self._moments(sorted(group)))
+
+    def _moments(self, photos: Sequence[int]) -> Moments:
+        parts = (self._placed[photo] for photo in photos)
+        return sum_of(moments(one.distances, one.cells, one.grid) for one in parts)
+
+
+def groups_of(patients: Sequence[str | None]) -> list[set[int]]:
     """Per photo which ones are left out with it: its patient's, the photo among them."""
     whose: dict[str, set[int]] = {}
     for number, who in enumerate(patients):

@@ -1,6 +1,8 @@
 """A memory bank and what belongs to it -> the files of a version, published."""
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from indexer.feature_store import FeatureStore, stored_files
 from indexer.leave_out import LeftOut
+from indexer.placed import FILE as PLACED_FILE
+from indexer.placed import placed_bytes
 from indexer.selection import Selection
 from indexer.synthetic import draw_photo
 from resad import index, runtime
@@ -17,9 +22,11 @@ from resad.backbone import Backbone, save_backbone
 from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
-from resad.loaded_index import BACKBONE_FILE, PHOTOS_FILE, PROBE_FILE, score_probe
+from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
 from resad.manifest import (
+    FEATURES,
     FORMAT,
+    PHOTOS_FILE,
     Counts,
     FileRecord,
     HistoryEntry,
@@ -32,6 +39,7 @@ from resad.manifest import (
 from resad.memory_bank import MemoryBank
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
+from resad.usual import FILE as USUAL_FILE
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -41,7 +49,7 @@ _PROBE_HEIGHT: Final = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """Everything a version is made of.  grid: (h, w) cells."""
+    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept."""
 
     backbone: Backbone
     encoder: Encoder
@@ -51,6 +59,7 @@ class Built:
     records: tuple[ReferenceRecord, ...]
     grid: tuple[int, int]
     search: SearchRecord | None = None
+    features: FeatureStore | None = None
 
 
 def publish_version(
@@ -61,16 +70,57 @@ def publish_version(
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
+    write_left_out([record.id for record in built.records], built.left_out, staging)
     built.bank.save(staging)
+    if built.features is not None:
+        carry(feature_files(built.records, built.features), staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
     Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
-    score = score_probe(Detector(built.encoder, built.bank), staging)
+    score = score_probe(Detector(built.encoder, built.bank, built.left_out.usual), staging)
 
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
 
     return index.publish(staging, place, describe)
+
+
+def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
+    """The left-out distances of photographs with these ids, and what is usual by them."""
+    (staging / PLACED_FILE).write_bytes(placed_bytes(ids, left_out.placed))
+    if left_out.usual is not None:
+        (staging / USUAL_FILE).write_bytes(left_out.usual.to_bytes())
+
+
+def carry(files: Mapping[str, Path], staging: Path) -> None:
+    """Put `files` (name in the version -> where it lies) into `staging`, shared where the disk can.
+
+    A version never changes, so that two may share a file; either can be deleted.
+    """
+    for name, source in files.items():
+        target = staging / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> dict[str, Path]:
+    """Name in the version -> where it lies, of all files in `store`, which has the photographs of `records`."""
+    return {
+        name.as_posix(): source
+        for number, record in enumerate(records)
+        for name, source in zip(
+            stored_files(Path(FEATURES) / record.id), stored_files(store.place(number)), strict=True
+        )
+    }
+
+
+def made(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
+    """What is being done, now."""
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return HistoryEntry(operation, from_version, at, runtime.package_version(), also_from)
 
 
 def _manifest(
@@ -82,7 +132,6 @@ def _manifest(
     files: tuple[FileRecord, ...],
 ) -> Manifest:
     config, whitening, bank = built.encoder.config, built.encoder.whitening, built.bank
-    made = HistoryEntry("build", None, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version())
     counts = Counts(
         photos=len(built.records),
         patches=sum(record.patches for record in built.records),
@@ -101,7 +150,7 @@ def _manifest(
         format=FORMAT,
         name=name,
         version=index.new_version(),
-        history=(made,),
+        history=(made("build", None),),
         config=config,
         fingerprint=fingerprint(config, built.backbone.weights_sha256, whitening.sha256 if whitening else None),
         weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",

@@ -14,9 +14,14 @@ from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from indexer.scoring import Scored
 from resad.calibration import Calibration, Threshold
-from resad.manifest import Manifest
+from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
 
+_STANDINGS: Final[dict[Standing, str]] = {
+    "measured": "",
+    "bound": "; some are scored in a smaller bank: p-values err upwards",
+    "stale": "; STALE: some were scored before photographs left, p-values may be too low",
+}
 _WORDS: Final = ("photo", "quality", "file")
 
 
@@ -150,13 +155,9 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
     table.add_row("photos", f"{counts.photos}")
     table.add_row("patches", f"{counts.patches:,} on {counts.grid[0]} x {counts.grid[1]} grids")
     table.add_row("memories", f"{counts.memories:,} of {counts.dimension} dimensions")
-    table.add_row(
-        "covering radius",
-        f"{four_digits(quality.covering_radius)} (greedy: {four_digits(quality.projected_radius)} "
-        f"in {quality.projected_dimension} dimensions)",
-    )
+    table.add_row("covering radius", _radius(quality))
     calibration = manifest.calibration
-    table.add_row("calibrated on", _calibrated_on(calibration))
+    table.add_row("calibrated on", f"{_calibrated_on(calibration)}{_STANDINGS[manifest.calibrated]}")
     for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
     for one in calibration.cameras:
@@ -165,6 +166,14 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
     limits = manifest.photo_quality
     stated = "; ".join(f"{one.reason}: {one.measure} {_side(one)} {one.value:.3g}" for one in limits.limits)
     table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
+
+
+def _radius(quality: Quality) -> str:
+    if quality.kept_radius is None:
+        greedy = f"{four_digits(quality.projected_radius)} in {quality.projected_dimension} dimensions"
+        return f"{four_digits(quality.covering_radius)} (greedy: {greedy})"
+    at_most = "at most " if quality.covering == "bound" else ""
+    return f"{at_most}{four_digits(quality.covering_radius)} (kept at {four_digits(quality.kept_radius)})"
 
 
 def _calibrated_on(calibration: Calibration) -> str:

@@ -23,7 +23,7 @@ def anomaly_map(
     """The map A of the paper, on the prepared square and not yet on the photo's own pixels.
 
     Args:
-        distances: float32 (h, w), L2 in feature units; read only where valid.
+        distances: float32 (h, w), feature units; read only where valid.
         valid: bool (h, w), patches that touch the field of view.
         mask: bool (S, S), the field of view.
     Returns:

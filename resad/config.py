@@ -100,7 +100,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ScoreConfig:
-    """How a map becomes one number (paper, section 3.3)."""
+    """How distances become a map and one number (paper, section 3.3)."""
 
     kind: Literal["max", "top_mean"] = "top_mean"
     """Maximum of the map, or the mean of its highest values."""
@@ -110,6 +110,11 @@ class ScoreConfig:
     """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Width of the rim of the field of view that is not scored, as a share of S."""
+    relative: bool = True
+    """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
+    surround: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the mean distance around a patch that is taken from its own (`resad.surround`); chosen by
+    cross-validation over healthy photographs (benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -210,14 +215,14 @@ def preset(name: Preset) -> MethodConfig:
     """The settings called `name`.
 
     resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
-    in the pixels (benchmarks/RESULTS.md).
+    in the pixels, its distances read against place and surroundings (benchmarks/RESULTS.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
-        score=ScoreConfig(kind="max"),
+        score=ScoreConfig(kind="max", relative=False, surround=0.0),
     )
     match name:
         case "resad":

@@ -1,7 +1,7 @@
 """What an index says of itself: `manifest.json` and `photos.jsonl`."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -13,9 +13,22 @@ from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
 from resad.search.plan import SearchRecord
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised when an older reader would misread the files."""
+PHOTOS_FILE: Final = "photos.jsonl"
+CALIBRATION_FILE: Final = "calibration.jsonl"
+"""There where an index was calibrated anew: the photographs that it was calibrated on."""
+FEATURES: Final = "features"
+"""The folder of all patch features, where they are kept."""
 _CONFIG: Final = ConfigDict(extra="forbid")
+
+Standing = Literal["measured", "bound", "stale"]
+"""What the patch distances that a normal's score comes from are worth in the version that states it.
+
+measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; here they
+are these or smaller, so that the score errs upwards and p with it, on the safe side for false alarms.  stale: in
+an earlier one that has lost memories; they may be larger here, and p too low.
+"""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -29,12 +42,17 @@ class FileRecord:
 
 @dataclass(frozen=True, config=_CONFIG)
 class HistoryEntry:
-    """What made a version.  at: ISO 8601, UTC.  package_version: of this project."""
+    """What made a version.
+
+    from_version: of the same index; `also_from`, NAME/VERSION, for the second one of a merge.  at: ISO 8601, UTC.
+    package_version: of this project.
+    """
 
     operation: str
     from_version: str | None
     at: str
     package_version: str
+    also_from: str | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -69,7 +87,10 @@ class Quality:
     """How the build went, up to the writing of the version.
 
     covering_radius: the largest distance from any patch to its nearest memory, feature units.
-    projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`.
+    covering: whether that was measured over all patches, or bounds it where the features of some are not kept.
+    projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`,
+    when the index was built.
+    kept_radius: what adding and removing photographs keep the covering radius at; none before the first time.
     """
 
     covering_radius: float
@@ -77,11 +98,23 @@ class Quality:
     projected_dimension: int
     stages: tuple[StageTime, ...]
     peak_memory_bytes: int
+    covering: Literal["measured", "bound"] = "measured"
+    kept_radius: float | None = None
+
+    @property
+    def radius_to_keep(self) -> float:
+        """The covering radius that the index was built with, feature units."""
+        return self.covering_radius if self.kept_radius is None else self.kept_radius
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Manifest:
-    """Everything about one version of an index but the photographs; see DESIGN, section 3."""
+    """Everything about one version of an index but the photographs; see DESIGN, section 3.
+
+    calibrated: the worst standing among the scores that the calibration is made of.
+    numbered: the highest number that a reference photo's id ever had, so that no id is given twice; none where
+    that is the number of photos.
+    """
 
     format: int
     name: str
@@ -100,6 +133,13 @@ class Manifest:
     packages: tuple[PackageVersion, ...]
     files: tuple[FileRecord, ...]
     search: SearchRecord | None = None
+    calibrated: Standing = "measured"
+    numbered: int | None = None
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether all patch features lie in the version."""
+        return any(record.name.startswith(f"{FEATURES}/") for record in self.files)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -107,8 +147,9 @@ class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
-    score, peak: left out of its own memory bank, feature units.  patient: a running number, or the id that was
-    given where names are kept.  name: of the file, only where names are kept.
+    score, peak: left out of its own memory bank, feature units.  standing: of its distances.
+    patient: a running number, or the id that was given where names are kept.
+    name: of the file, only where names are kept.
     """
 
     id: str
@@ -125,6 +166,7 @@ class ReferenceRecord:
     eye: str | None = None
     camera: str | None = None
     name: str | None = None
+    standing: Standing = "measured"
 
 
 _MANIFEST: Final = TypeAdapter(Manifest)
@@ -139,13 +181,20 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: Path) -> Manifest:
     """The inverse of `write_manifest`; raises `IndexInvalid`, naming what does not fit."""
     try:
-        manifest = _MANIFEST.validate_json(path.read_bytes())
+        told = path.read_bytes()
     except FileNotFoundError as error:
         raise IndexInvalid(f"{path} is missing") from error
+    return parse_manifest(told, str(path))
+
+
+def parse_manifest(told: bytes, where: str) -> Manifest:
+    """The same from its bytes; `where` they come from is for messages."""
+    try:
+        manifest = _MANIFEST.validate_json(told)
     except ValidationError as error:
-        raise IndexInvalid(f"{path}: {first_fault(error)}") from error
+        raise IndexInvalid(f"{where}: {first_fault(error)}") from error
     if manifest.format != FORMAT:
-        raise IndexInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}")
+        raise IndexInvalid(f"{where} is of format {manifest.format}; this version reads format {FORMAT}")
     return manifest
 
 

@@ -46,7 +46,14 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "seed": 0,
         },
         "search": {"neighbors": 1},
-        "score": {"kind": "max", "share": 0.001, "smoothing": 0.0, "margin": 0.0},
+        "score": {
+            "kind": "max",
+            "share": 0.001,
+            "smoothing": 0.0,
+            "margin": 0.0,
+            "relative": False,
+            "surround": 0.0,
+        },
     }
 
 
@@ -54,6 +61,28 @@ def test_patchcore_is_the_papers_baseline() -> None:
     config = preset("patchcore")
     assert (config.resc.pool, config.resc.region, config.resc.spatial) == (3, False, "none")
     assert dataclasses.replace(config, resc=preset("paper").resc) == preset("paper")
+
+
+def test_resad_is_what_was_measured() -> None:
+    sections = json.loads(to_json(preset("resad")))
+    assert sections["resc"] == {
+        "normalize": True,
+        "whitening": None,
+        "pool": 1,
+        "region": True,
+        "region_radius": 21,
+        "spatial": "softmax",
+        "attention_scale": 20.0,
+    }
+    assert sections["search"] == {"neighbors": 3}
+    assert sections["score"] == {
+        "kind": "top_mean",
+        "share": 0.001,
+        "smoothing": 0.0,
+        "margin": 0.0,
+        "relative": True,
+        "surround": 0.4,
+    }
 
 
 def test_ablations_leave_out_what_they_say() -> None:
@@ -80,6 +109,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
         "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
+            "relative": "false", "surround": "0.1",
     }  # fmt: skip
     base = MethodConfig()
     prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}
@@ -122,6 +152,7 @@ def test_other_json_is_refused_by_name(document: object) -> None:
         ("nothing.size", "3", "nothing.size"),
         ("search.neighbors", "0", "greater than or equal to 1"),
         ("score.kind", "median", "top_mean"),
+        ("score.surround", "1.5", "less than or equal to 1"),
         ("backbone.stages", "[]", "stages"),
         ("coreset.count", "5", "exactly one"),
         ("backbone.stages", "[3, 2]", "ascending"),

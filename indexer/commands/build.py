@@ -59,6 +59,13 @@ def build_command(
         typer.Option(help="flat or proved (exact; auto takes the faster), hnsw or ivf (exact image score only)."),
     ] = "auto",
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
+    keep_features: Annotated[
+        bool,
+        typer.Option(
+            "--keep-features",
+            help="Store all patch features (4 bytes a value), so that add and remove lose nothing.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
     max_memory: Annotated[
         str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
@@ -81,19 +88,16 @@ def build_command(
     first, *more = pick_devices(device)
     order = BuildOrder(
         photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
-        search=search, max_memory=None if max_memory is None else parse_size(max_memory),
+        search=search, keep_features=keep_features,
+        max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
     if only_forecast:
         for line in forecast_only(order).lines():
             console.say(line)
         return
     report = _build(order)
-    for skipped in report.skipped:
-        console.warn(f"skipped {skipped.path}: {skipped.reason}")
-    for double in report.duplicates:
-        console.warn(f"dropped {double.path}: same file as {double.same_as}")
-    for pair in report.look_alikes:
-        console.warn(f"kept {pair.path}, though it shows the same as {pair.like} ({pair.bits} of 255 bits differ)")
+    console.tell_left_aside(report.skipped, report.duplicates)
+    console.tell_look_alikes(report.look_alikes)
     console.OUT.print(tables.build_table(report))
 
 

@@ -32,10 +32,7 @@ def calibrate_command(
     loaded = console.load(index, device)
     place = index_store.resolve(index).resolve()
     report = recalibrate(place, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict)
-    for skipped in report.skipped:
-        console.warn(f"skipped {skipped.path}: {skipped.reason}")
-    for double in report.duplicates:
-        console.warn(f"dropped {double.path}: same file as {double.same_as}")
+    console.tell_left_aside(report.skipped, report.duplicates)
     console.OUT.print(tables.calibration_table(report))
     for threshold in report.after.calibration.thresholds:
         if threshold.fpr == USUAL_RATE and threshold.reason:

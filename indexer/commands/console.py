@@ -1,11 +1,13 @@
 """What the commands share: the two streams, arguments that several take, and the loading of an index."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
+from indexer.photos import Duplicate, LookAlike, Skipped
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
 
@@ -14,7 +16,23 @@ ERR: Final = Console(stderr=True)
 
 Index = Annotated[Path, typer.Argument(help="ROOT/NAME (its live version) or ROOT/NAME/VERSION.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+OneIndex = Annotated[Path, typer.Argument(help="ROOT/NAME.")]
+Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
+
+
+def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate]) -> None:
+    """A line beside the answer for each photograph that was not taken."""
+    for one in skipped:
+        warn(f"skipped {one.path}: {one.reason}")
+    for double in duplicates:
+        warn(f"dropped {double.path}: same file as {double.same_as}")
+
+
+def tell_look_alikes(pairs: Iterable[LookAlike]) -> None:
+    """A line for each photograph that was taken, though it shows what another one shows."""
+    for pair in pairs:
+        warn(f"kept {pair.path}, though it shows the same as {pair.like} ({pair.bits} of 255 bits differ)")
 
 
 def load(index: Path, device: str) -> LoadedIndex:

@@ -36,6 +36,7 @@ def inspect_command(index: Index) -> None:
 def verify_command(index: Index, device: Device = "auto") -> None:
     """Check an index: hashes, fingerprint, and the probe photograph's score."""
     loaded = console.load(index, device)
+    index_store.check_files(index_store.resolve(index))
     deviation = check_probe(loaded, index)
     manifest = loaded.manifest
     checked = f"{len(manifest.files)} files as written, fingerprint fits, probe scores as built"

@@ -1,0 +1,211 @@
+"""`python -m benchmarks.lifecycle`: an index that photographs came to or left, beside one built anew.
+
+Every second healthy training photograph of IDRiD makes one half.  Coverage is measured over the patches of all
+photographs that are in, beside what the manifest states.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks import _idrid
+from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
+from benchmarks._idrid import Variant, config_of, data_set
+from indexer.build import BuildOrder, build
+from indexer.datasets import Dataset
+from indexer.datasets.mvtec import read_mvtec
+from indexer.evaluate import Measured, measure_dataset
+from indexer.lifecycle.add import AddOrder, add
+from indexer.lifecycle.choosing import choose
+from indexer.lifecycle.remove import RemoveOrder, remove
+from indexer.progress import Stages
+from resad import index
+from resad.config import PhotoLimits
+from resad.encoder import PatchFeatures
+from resad.loaded_index import LoadedIndex, load_index
+from resad.preparation import prepare
+
+_CPU: Final = torch.device("cpu")
+_STAGES: Final = Stages(Console(stderr=True))
+_RATE: Final = 0.10
+"""Of the threshold that is shown; half of the photographs support no lower usual one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One index.
+
+    seconds: of the operation that made it.  radius: measured over all its photographs' patches.  stated: in the
+    manifest, `bound` or `measured`.  calibrated: as in the manifest.  features_mb: on disk.
+    """
+
+    name: str
+    seconds: float
+    photos: int
+    memories: int
+    radius: float
+    stated: float
+    covering: str
+    calibrated: str
+    threshold: float | None
+    features_mb: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    name: str
+    seconds: float
+    index: LoadedIndex
+
+
+def main(quick: Quick = False, json: Json = None) -> None:
+    """Run everything and print the tables."""
+    shared, size = shared_data(), 128 if quick else 512
+    photos = sorted((data_set(shared) / "train/good").glob("*.jpg"))[: 8 if quick else None]
+    print_header(
+        "Photographs added and removed",
+        f"ResNet-18 (ImageNet), size {size}, coreset {_idrid.CORESET}; {len(photos)} healthy photographs of "
+        "IDRiD, every second one a half.",
+    )
+    dataset = read_mvtec(data_set(shared))
+    if quick:
+        dataset = Dataset(dataset.name, dataset.train, dataset.test[::6])
+    with TemporaryDirectory() as folder:
+        made = _all_ways(photos, shared, size, Path(folder))
+        features = _encoded(made[0].index, photos)
+        rows = [_row(one, features) for one in made]
+    _print_rows(rows)
+    measured = [measure_dataset(one.index, dataset, PhotoLimits(), lambda _: None) for one in made]
+    _print_accuracy(made, measured)
+    write_json(json, rows)
+
+
+def _all_ways(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> list[_Made]:
+    """The indexes, in the order in which one is made from another."""
+    half, rest, whole = (_links(some, folder / name) for name, some in
+                         (("half", photos[::2]), ("rest", photos[1::2]), ("whole", photos)))  # fmt: skip
+    config = config_of(Variant("resad"), size)
+    weights = str(shared / "weights/resnet18-imagenet1k_v1-trunk.safetensors")
+
+    def built(source: Path, name: str, keep: bool) -> Path:
+        order = BuildOrder(source, folder, name, config, weights, _CPU, keep_features=keep)
+        return build(order, _STAGES).version
+
+    def added(name: str) -> Path:
+        return add(AddOrder(folder / name, rest, _CPU), _STAGES).made.version
+
+    def removed(name: str, again: Path | None = None) -> Path:
+        order = RemoveOrder(folder / name, choose([str(rest)], []), _CPU, photos=again)
+        return remove(order, _STAGES).made.version
+
+    return [
+        _timed("all, built", lambda: built(whole, "plain-whole", False)),
+        _timed("half, built", lambda: built(half, "plain", False)),
+        _timed("half + half, added", lambda: added("plain")),
+        _timed("half, built, features kept", lambda: built(half, "keeping", True)),
+        _timed("half + half, added, features kept", lambda: added("keeping")),
+        _timed("all, built, features kept", lambda: built(whole, "keeping-whole", True)),
+        _timed("all - half, features kept", lambda: removed("keeping-whole")),
+        _timed("all - half, photographs given", lambda: removed("plain-whole", half)),
+        _timed("all - half, nothing given", lambda: _stale(folder / "plain-whole", removed)),
+    ]
+
+
+def _stale(place: Path, removed: Callable[[str], Path]) -> Path:
+    """From the version that was built; the one that was made of it since is live."""
+    index.activate(place, index.versions(place)[0])
+    return removed(place.name)
+
+
+def _timed(name: str, make: Callable[[], Path]) -> _Made:
+    began = time.perf_counter()
+    version = make()
+    return _Made(name, time.perf_counter() - began, load_index(version, _CPU))
+
+
+def _links(photos: Sequence[Path], folder: Path) -> Path:
+    folder.mkdir()
+    for photo in photos:
+        (folder / photo.name).symlink_to(photo)
+    return folder
+
+
+def _encoded(one: LoadedIndex, photos: Sequence[Path]) -> dict[str, PatchFeatures]:
+    """By content hash."""
+    preparation, encoder = one.manifest.config.preparation, one.detector.encoder
+    prepared = (prepare(photo, preparation, PhotoLimits()) for photo in photos)
+    return {photo.content_hash: encoder.encode([photo])[0] for photo in prepared}
+
+
+def _row(made: _Made, features: dict[str, PatchFeatures]) -> Row:
+    bank, manifest = made.index.detector.bank, made.index.manifest
+    own = (features[record.content_sha256].features for record in made.index.photos)
+    radius = max(float(bank.search(patches, 1).distances.max()) for patches in own)
+    return Row(
+        name=made.name,
+        seconds=made.seconds,
+        photos=manifest.counts.photos,
+        memories=len(bank),
+        radius=radius,
+        stated=manifest.quality.covering_radius,
+        covering=manifest.quality.covering,
+        calibrated=manifest.calibrated,
+        threshold=_threshold(made.index),
+        features_mb=sum(one.bytes for one in manifest.files if one.name.startswith("features/")) / 1e6,
+    )
+
+
+def _threshold(one: LoadedIndex) -> float | None:
+    return next(found.value for found in one.manifest.calibration.thresholds if found.fpr == _RATE)
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    print_table(
+        "What it takes and what it covers",
+        ("index", "seconds", "photographs", "memories", "covering radius", "stated", "distances", "features, MB"),
+        [
+            (
+                row.name, f"{row.seconds:.1f}", str(row.photos), f"{row.memories:,}", f"{row.radius:.4f}",
+                f"{'at most ' if row.covering == 'bound' else ''}{row.stated:.4f}", row.calibrated,
+                f"{row.features_mb:.0f}",
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _print_accuracy(made: Sequence[_Made], measured: Sequence[Measured]) -> None:
+    everything = np.ones(len(measured[0].photos), dtype=bool)
+    table = []
+    for one, found in zip(made, measured, strict=True):
+        scores = _idrid.scores(found, everything)
+        less = _idrid.cells(None if found is measured[0] else _idrid.difference(found, measured[0], everything))
+        threshold = _threshold(one.index)
+        above = "-" if threshold is None else str(int((found.scores[~found.labels] > threshold).sum()))
+        shown = "-" if threshold is None else f"{threshold:.3f}"
+        table.append((one.name, interval(scores.image), interval(scores.fov), *less, shown, above))
+    print_table(
+        f"{_idrid.count_of(measured[0], everything)}; differences from all, built; threshold of {_RATE:.0%}",
+        (
+            "index",
+            "image AUROC",
+            "pixel AUROC",
+            "image, less all",
+            "pixel, less all",
+            "threshold",
+            "normals above",
+        ),
+        table,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,216 @@
+"""`resad-indexer add`, `remove`, `merge`, `diff`, `rollback`, `gc`, `export` and `import`: an index that lives."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from indexer import lifecycle_tables
+from indexer.commands import console
+from indexer.commands.console import Device, Index, Live, OneIndex, Root
+from indexer.commands.versions import activate_command
+from indexer.lifecycle.add import AddOrder, add
+from indexer.lifecycle.archive import export_version, import_version
+from indexer.lifecycle.choosing import choose
+from indexer.lifecycle.diff import diff, diff_json
+from indexer.lifecycle.gc import collect
+from indexer.lifecycle.merge import MergeOrder, merge
+from indexer.lifecycle.purge import BEYOND_REACH, purge, to_purge
+from indexer.lifecycle.remove import RemoveOrder, RemoveReport, holds, remove
+from indexer.lifecycle.rollback import version_before
+from indexer.lifecycle.succession import Succession
+from indexer.progress import Stages
+from indexer.scoring import write_whole
+from resad import index as index_store
+from resad import runtime
+from resad.errors import SettingError
+
+_WHITENING: Final = (
+    "resc.whitening, means and covariances over up to 64 photographs, may have seen them; it stays, since every "
+    "feature depends on it"
+)
+
+
+def add_command(
+    index: Index,
+    photos: Annotated[Path, typer.Argument(help="Folder of healthy photographs, or CSV as for build.")],
+    activate: Live = True,
+    strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Add healthy photographs: a new version, for which no old photograph is encoded again."""
+    order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
+    report = add(order, Stages(console.ERR))
+    console.tell_left_aside(report.skipped, report.duplicates)
+    console.tell_look_alikes(report.look_alikes)
+    if report.strangers:
+        console.warn(
+            f"{report.strangers} patients are counted as new: the index knows earlier ones by number alone. "
+            "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
+        )
+    console.say(f"{report.added} photographs added")
+    _tell(report.made, live=activate)
+
+
+def remove_command(
+    index: Index,
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(help="Id (r-00041), content hash, or the file itself (a folder or CSV of them, too)."),
+    ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="patient=ID or camera=NAME.")] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="The photographs that stay, matched by content: encoded again to repair what was covered, and to "
+            "calibrate, where the index keeps no features."
+        ),
+    ] = None,
+    do_purge: Annotated[
+        bool, typer.Option("--purge", help="Destroy every other version that holds them, and bar them for good.")
+    ] = False,
+    activate: Live = True,
+    device: Device = "auto",
+) -> None:
+    """Remove photographs: a new version without any memory, picture or record of theirs."""
+    choice = choose(photo or (), group or ())
+    place = index_store.resolve(index).resolve().parent
+    if do_purge and not activate:
+        raise SettingError("--purge destroys the version that is live now: it cannot go with --no-activate")
+    # Photographs that only other versions hold, or that an interrupted purge has left, need no new version.
+    hashes = set(to_purge(place, choice.hashes)) if do_purge else set()
+    if not hashes or holds(index_store.resolve(index), choice):
+        order = RemoveOrder(index, choice, runtime.pick_device(device), photos=photos, live=activate)
+        report = remove(order, Stages(console.ERR))
+        _tell_removed(report, live=activate)
+        hashes |= set(report.hashes)
+    if do_purge:
+        _purge(place, sorted(hashes))
+
+
+def merge_command(
+    first: Index,
+    second: Index,
+    name: Annotated[str, typer.Option(help="Name of the merged index.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that holds it; that of the first unless given.")
+    ] = None,
+    activate: Live = True,
+    device: Device = "auto",
+) -> None:
+    """Make one index of two with the same settings and weights."""
+    root = index_store.resolve(first).resolve().parent.parent if root is None else root
+    order = MergeOrder(first, second, root, name, runtime.pick_device(device), live=activate)
+    report = merge(order, Stages(console.ERR))
+    for one, other, bits in report.look_alikes:
+        console.warn(f"kept {one}, though it shows the same as {other} ({bits} of 255 bits differ)")
+    if report.recalibrated:
+        console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
+                     "(resad-indexer calibrate brings that back)")  # fmt: skip
+    console.say(f"{report.doubles} photographs are in both")
+    _tell(report.made, live=activate)
+
+
+def diff_command(
+    before: Index,
+    after: Index,
+    json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
+) -> None:
+    """Compare two versions or two indexes: photographs, memories, coverage, scores of the references."""
+    found = diff(before, after)
+    if json is not None:
+        write_whole(json, diff_json(found).encode() + b"\n")
+    console.OUT.print(lifecycle_tables.diff_table(found))
+    for line in lifecycle_tables.diff_lines(found):
+        console.say(line)
+
+
+def rollback_command(
+    index: OneIndex,
+    to: Annotated[
+        str | None, typer.Option(help="Version; the one that the live version was made from unless given.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Verify an earlier version and make it the live one again; the later one stays."""
+    activate_command(index, version_before(index) if to is None else to, device)
+
+
+def gc_command(
+    index: OneIndex,
+    keep: Annotated[int, typer.Option(min=1, help="Versions to keep, the live one and the newest others.")],
+    work: Annotated[bool, typer.Option("--work", help="Also what an interrupted build has left.")] = False,
+    only_say: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and end.")] = False,
+) -> None:
+    """Delete old versions, never the live one, and what killed processes have left."""
+    report = collect(index, keep, with_work=work, only_say=only_say)
+    for version in report.deleted:
+        console.say(f"{'would delete' if only_say else 'deleted'} {version}")
+    console.say(f"{len(report.kept)} versions stay")
+    if report.work and not only_say:
+        console.warn(f"{index / index_store.WORK} stays: build --resume goes on with it, gc --work deletes it")
+
+
+def export_command(
+    index: Index,
+    file: Annotated[Path, typer.Argument(help="Archive to be made (.tar).")],
+    sign: Annotated[Path | None, typer.Option(help="Private Ed25519 key, PEM, to sign with.")] = None,
+) -> None:
+    """Write a version to one file, with the hashes of all it holds."""
+    manifest = export_version(index, file, key=sign)
+    kept = ", with all patch features" if manifest.keeps_features else ""
+    signed = "signed" if sign else "not signed"
+    console.say(
+        f"{manifest.name} {manifest.version} is in {file} ({signed}{kept}); a later purge does not reach it"
+    )
+
+
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Archive that export made.")],
+    root: Root,
+    verify: Annotated[
+        Path | None,
+        typer.Option(help="Public Ed25519 key, PEM; refuses what its private half has not signed."),
+    ] = None,
+    activate: Live = True,
+) -> None:
+    """Bring an exported version to its place below a root, its hashes checked."""
+    imported = import_version(file, root, live=activate, key=verify)
+    if verify is None:
+        told = "its signature was not checked (--verify KEY)" if imported.signed else "it is not signed"
+        console.warn(f"{file}: {told}; take indexes from people you trust alone")
+    console.say(f"{imported.version} is {'live' if activate else 'written; activate it to use it'}")
+
+
+def _tell(made: Succession, *, live: bool) -> None:
+    console.OUT.print(lifecycle_tables.succession_table(made))
+    if made.after.calibrated == "stale":
+        console.warn(
+            "STALE: the normals were scored in another bank, so that they may score higher now, and "
+            "p-values be too low. Give --photos, keep features, or run resad-indexer calibrate"
+        )
+    console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")
+
+
+def _tell_removed(report: RemoveReport, *, live: bool) -> None:
+    console.say(
+        f"{len(report.removed)} photographs removed, with {report.lost} memories: {', '.join(report.removed)}"
+    )
+    if report.fell_back:
+        console.warn("too few that it was calibrated on are left; the reference photos take over")
+    if report.made.after.config.resc.whitening is not None:
+        console.warn(_WHITENING)
+    _tell(report.made, live=live)
+
+
+def _purge(place: Path, hashes: list[str]) -> None:
+    report = purge(place, hashes)
+    console.say(
+        f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them are deleted"
+    )
+    if report.work:
+        console.say("purged: what an interrupted build had left")
+    for version in report.elsewhere:
+        console.warn(f"NOT PURGED: {version} of another index holds some of them; remove them there, too")
+    for one in BEYOND_REACH:
+        console.warn(f"out of reach: {one}")

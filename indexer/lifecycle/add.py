@@ -1,0 +1,157 @@
+"""`resad-indexer add`: more healthy photographs for an index; the old ones are not encoded again.
+
+The greedy goes on from the memories there are: a new patch enters if it is farther from all of them than the
+covering radius that the index was built with.  The new photographs are scored left out of the new bank.  The old
+ones are, too, where their features are kept; otherwise their distances stay, and bound what they would be now.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from indexer.build import without_purged
+from indexer.extraction import batch_size, extract
+from indexer.intake import LookUp
+from indexer.journal import inputs_of
+from indexer.lifecycle.base import Base, open_base, picture_name, store_of
+from indexer.lifecycle.succession import Draft, Succession, succeed
+from indexer.look_alikes import same_pictures
+from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
+from indexer.progress import Stages
+from indexer.records import number_patients
+from indexer.references import Reference, look_alikes, photo_id, told_aside
+from indexer.work import Work
+from resad import index
+from resad.config import PhotoLimits
+from resad.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class AddOrder:
+    """index: ROOT/NAME or ROOT/NAME/VERSION.  photos: a folder or a CSV.  strict: refuse instead of skipping
+    photographs.  live: make the new version the live one.
+    """
+
+    index: Path
+    photos: Path
+    device: torch.device
+    strict: bool = False
+    live: bool = True
+    limits: PhotoLimits = PhotoLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What came of it.  strangers: new patients who may be among those of before, who are known by number."""
+
+    made: Succession
+    added: int
+    skipped: tuple[Skipped, ...]
+    duplicates: tuple[Duplicate, ...]
+    look_alikes: tuple[LookAlike, ...]
+    strangers: int
+
+
+def add(order: AddOrder, stages: Stages) -> AddReport:
+    """Write a version with more photographs; on any error all is as it was.
+
+    Raises:
+        SettingError: nothing is to be added, or somebody else writes to the index.
+        PhotoError: with `strict`, for the first photograph that cannot be used.
+        IndexInvalid: the index cannot be used.
+    """
+    listed = list_references(order.photos)
+    place = index.resolve(order.index).resolve().parent
+    with index.writing(place.parent, place.name) as scratch:
+        base = open_base(order.index, order.device)
+        config = base.manifest.config
+        inputs = inputs_of(config, order.limits, base.manifest.weights_sha256, order.device.type, listed)
+        batch = batch_size([order.device])
+        with Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work:
+            with stages.stage("encode", len(listed), "photos") as advance:
+                extracting = extract(
+                    [base.loaded.detector.encoder], order.limits, work, advance, strict=order.strict,
+                    look_up=_look_up(base),
+                )  # fmt: skip
+                with closing(extracting) as extraction:
+                    deque(extraction, maxlen=0)
+            if not work.references:
+                raise SettingError(f"{order.photos} adds nothing: {told_aside(work.left_aside)}")
+            made = succeed(_draft(base, work, scratch), place, scratch, stages, live=order.live)
+    return AddReport(
+        made,
+        len(work.references),
+        tuple(one for one in work.left_aside if isinstance(one, Skipped)),
+        tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
+        (*_old_look_alikes(base, work.references), *look_alikes(work.references)),
+        _strangers(base, work.references),
+    )
+
+
+def _draft(base: Base, work: Work, scratch: Path) -> Draft:
+    old, new = len(base.photos), len(work.references)
+    kept = [] if base.features is None else [(base.features, range(old))]
+    patients = [reference.source.patient for reference in work.references]
+    known = [record.patient for record in base.photos]
+    return Draft(
+        base=base,
+        operation="add",
+        bank=base.loaded.detector.bank,
+        kept=base.photos,
+        new=tuple(work.references),
+        patients=tuple(patients if base.keeps_names else number_patients(patients, known)),
+        store=store_of(scratch / "whole", [*kept, (work.store, range(new))]),
+        numbers=tuple(range(0 if kept else old, old + new)),
+        keep_features=base.features is not None,
+        placed={} if kept else dict(enumerate(base.placed)),
+        others="measured",
+        covering=base.manifest.quality.covering_radius,
+        radius=base.manifest.quality.radius_to_keep,
+        numbered=base.numbered,
+        calibrated_on=base.calibrated_on,
+        pictures=base.pictures({record.id: record.id for record in base.photos}) | _pictures(base, work),
+    )
+
+
+def _pictures(base: Base, work: Work) -> dict[str, Path]:
+    """Of the new photographs, where such are kept."""
+    return {
+        picture_name(photo_id(base.numbered + number)): picture
+        for number in range(1, len(work.references) + 1)
+        if (picture := work.folder / picture_name(photo_id(number))).is_file()
+    }
+
+
+def _look_up(base: Base) -> LookUp:
+    """Leaves aside what is in the index, or was purged from it, or is what it was calibrated on."""
+    ids = {record.content_sha256: record.id for record in base.photos}
+    normals = {record.content_sha256: record.id for record in base.calibrated_on}
+    purged = without_purged(base.place.parent)
+
+    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | Duplicate | None:
+        if content_hash in ids:
+            return Duplicate(source.path, f"{ids[content_hash]} of the index")
+        if content_hash in normals:
+            return Skipped(source.path, f"the index is calibrated on it ({normals[content_hash]})")
+        return purged(source, content_hash)
+
+    return look_up
+
+
+def _old_look_alikes(base: Base, references: Sequence[Reference]) -> tuple[LookAlike, ...]:
+    ids = [f"{record.id} of the index" for record in base.photos]
+    return tuple(
+        LookAlike(references[pair.first].source.path, ids[pair.second], pair.bits or 0)
+        for pair in same_pictures(references, base.photos)
+    )
+
+
+def _strangers(base: Base, references: Sequence[Reference]) -> int:
+    known = {record.patient for record in base.photos} - {None}
+    if base.keeps_names or not known:
+        return 0
+    return len({reference.source.patient for reference in references} - known - {None})

@@ -1,0 +1,174 @@
+"""`resad-indexer export` and `import`: a version as one file, and back.
+
+The file is a plain tar: NAME/VERSION/manifest.json, perhaps its signature, then the files that the manifest names.
+Reading one trusts nothing: it takes regular files alone, by the names and sizes of the manifest, never where a
+name in the archive leads; hashes are checked before the version moves to its place.  There is no pickle in it.
+The same version gives the same bytes, whenever and by whomever it is exported.
+"""
+
+import io
+import secrets
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from indexer.lifecycle.signing import check_signature, sign
+from resad import index
+from resad.errors import IndexInvalid, SettingError
+from resad.manifest import Manifest, parse_manifest
+from resad.tombstones import check_purged
+
+SIGNATURE: Final = "manifest.sig"
+_MOST_MANIFEST: Final = 256 * 10**6
+"""Bytes; a manifest of a million files is smaller."""
+_SIGNATURE_BYTES: Final = 64
+_BLOCK: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """version: ROOT/NAME/VERSION.  signed: whether the archive bears a signature, checked or not."""
+
+    version: Path
+    manifest: Manifest
+    signed: bool
+
+
+def export_version(path: Path, file: Path, *, key: Path | None = None) -> Manifest:
+    """Write ROOT/NAME (its live version) or ROOT/NAME/VERSION to `file`, whole or not at all.
+
+    Args:
+        key: private key to sign with.
+    Raises:
+        IndexInvalid: the version is damaged.
+        SettingError: `file` is there already, or the key cannot be used.
+    """
+    version = index.resolve(path)
+    if file.exists():
+        raise SettingError(f"{file} is there already")
+    manifest = index.check_files(version)
+    told = (version / index.MANIFEST).read_bytes()
+    signature = None if key is None else sign(told, key)
+    folder = PurePosixPath(manifest.name) / manifest.version
+    fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with tarfile.open(fresh, "x", format=tarfile.PAX_FORMAT) as archive:
+            _put(archive, folder / index.MANIFEST, len(told), io.BytesIO(told))
+            if signature is not None:
+                _put(archive, folder / SIGNATURE, len(signature), io.BytesIO(signature))
+            for record in manifest.files:
+                with (version / record.name).open("rb") as content:
+                    _put(archive, folder / record.name, record.bytes, content)
+        fresh.rename(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return manifest
+
+
+def import_version(file: Path, root: Path, *, live: bool = True, key: Path | None = None) -> Imported:
+    """Put the version in `file` where it belongs below `root`; on any error nothing of it remains.
+
+    Args:
+        live: make it the live version.
+        key: public key; an archive that is not signed with its private half is refused.
+    Raises:
+        IndexInvalid: the archive is damaged, is not what it says, holds purged photographs, or is there already.
+        SettingError: the key cannot be used, or somebody else writes to the index.
+    """
+    if not file.is_file():
+        raise SettingError(f"{file}: no such file")
+    with _opened(file) as archive:
+        members = iter(archive)
+        told = _content(archive, next(members, None), _MOST_MANIFEST, file)
+        manifest = parse_manifest(told, str(file))
+        folder = _folder(manifest)
+        rest = list(members)
+        signature = None
+        if rest and rest[0].name == f"{folder}/{SIGNATURE}":
+            signature = _content(archive, rest.pop(0), _SIGNATURE_BYTES, file)
+        if key is not None:
+            check_signature(told, signature, key, str(file))
+        with index.writing(root, manifest.name) as scratch:
+            place, staging = root / manifest.name, scratch / "version"
+            if (place / manifest.version).exists():
+                raise IndexInvalid(f"{place} has a version {manifest.version} already")
+            staging.mkdir()
+            (staging / index.MANIFEST).write_bytes(told)
+            _unpack(archive, rest, folder, manifest, staging, file)
+            index.check_files(staging)
+            check_purged(place, staging)
+            version = index.settle(staging, place, manifest, live=live)
+    return Imported(version, manifest, signature is not None)
+
+
+def _folder(manifest: Manifest) -> str:
+    """NAME/VERSION; raises `IndexInvalid` or `SettingError` for names that could lead elsewhere."""
+    index.check_name(manifest.name)
+    index.check_version(manifest.version)
+    for record in manifest.files:
+        path = PurePosixPath(record.name)
+        if path.is_absolute() or ".." in path.parts or "\0" in record.name or path.as_posix() != record.name:
+            raise IndexInvalid(f"the manifest names a file {record.name!r}, which could lie elsewhere")
+    return f"{manifest.name}/{manifest.version}"
+
+
+def _unpack(
+    archive: tarfile.TarFile,
+    members: Sequence[tarfile.TarInfo],
+    folder: str,
+    manifest: Manifest,
+    staging: Path,
+    file: Path,
+) -> None:
+    """What the manifest names, each once, as regular files of the sizes that it states."""
+    wanted = {f"{folder}/{record.name}": record for record in manifest.files}
+    needed = sum(record.bytes for record in manifest.files)
+    if needed > (free := shutil.disk_usage(staging).free):
+        raise SettingError(f"{file} takes {needed:,} bytes, and {free:,} are free where the index goes")
+    for member in members:
+        record = wanted.pop(member.name, None)
+        if record is None or not member.isreg() or member.size != record.bytes:
+            raise IndexInvalid(
+                f"{file}: {member.name!r} is not the file that the manifest names, or none that it names"
+            )
+        target = staging / record.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _reading(archive, member, file) as content, target.open("xb") as out:
+            shutil.copyfileobj(content, out, _BLOCK)
+    if wanted:
+        raise IndexInvalid(f"{file} is not whole: {next(iter(wanted))} is missing")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(file, "r:") as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise IndexInvalid(f"{file} is no archive of an index, or a damaged one ({error})") from error
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, most: int, file: Path) -> bytes:
+    """The bytes of a small file in the archive."""
+    if member is None or not member.isreg() or member.size > most:
+        raise IndexInvalid(f"{file} is no archive of an index: it does not begin with a manifest")
+    with _reading(archive, member, file) as content:
+        return content.read()
+
+
+def _reading(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> IO[bytes]:
+    content = archive.extractfile(member)
+    if content is None:
+        raise IndexInvalid(f"{file}: {member.name!r} is no file")
+    return content
+
+
+def _put(archive: tarfile.TarFile, name: PurePosixPath, size: int, content: IO[bytes]) -> None:
+    """With nothing of who wrote it, or when."""
+    member = tarfile.TarInfo(name.as_posix())
+    member.size, member.mode = size, 0o644
+    archive.addfile(member, content)

@@ -1,0 +1,107 @@
+"""`resad-indexer diff`: what two versions, or two indexes, have and do not have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from resad import index
+from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_records
+from resad.memory_bank import PROVENANCE_FILE
+from resad.result import INTENDED_USE
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreChange:
+    """A reference photo's left-out score in both.  id: in the second, content hashes being equal."""
+
+    id: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """From `before` to `after`.
+
+    left, entered: ids of photographs that only one has.  same: how many both have.
+    memories_left, memories_entered, memories_same: by photograph and cell.
+    scores: of the photographs that both have, the largest change first.
+    """
+
+    before: Manifest
+    after: Manifest
+    left: tuple[str, ...]
+    entered: tuple[str, ...]
+    same: int
+    memories_left: int
+    memories_entered: int
+    memories_same: int
+    scores: tuple[ScoreChange, ...]
+    intended_use: str = INTENDED_USE
+
+    @property
+    def comparable(self) -> bool:
+        """Whether distances of the two mean the same."""
+        return self.before.fingerprint == self.after.fingerprint
+
+    @property
+    def median_change(self) -> float | None:
+        """Of the scores, feature units; None where no photograph is in both."""
+        return median(one.after - one.before for one in self.scores) if self.scores else None
+
+
+def diff(before: Path, after: Path) -> Diff:
+    """Compare ROOT/NAME (its live version) or ROOT/NAME/VERSION with another; no photograph is looked at.
+
+    Raises:
+        IndexInvalid: one of them cannot be read.
+    """
+    one, other = (_Read.of(index.resolve(path)) for path in (before, after))
+    ours, theirs = ({record.content_sha256: record for record in read.records} for read in (one, other))
+    both = [record for record in other.records if record.content_sha256 in ours]
+    scores = [ScoreChange(record.id, ours[record.content_sha256].score, record.score) for record in both]
+    return Diff(
+        before=one.manifest,
+        after=other.manifest,
+        left=tuple(record.id for record in one.records if record.content_sha256 not in theirs),
+        entered=tuple(record.id for record in other.records if record.content_sha256 not in ours),
+        same=len(both),
+        memories_left=len(one.memories - other.memories),
+        memories_entered=len(other.memories - one.memories),
+        memories_same=len(one.memories & other.memories),
+        scores=tuple(sorted(scores, key=lambda one: (-abs(one.after - one.before), one.id))),
+    )
+
+
+def diff_json(found: Diff) -> str:
+    """`found` as indented JSON."""
+    return TypeAdapter(Diff).dump_json(found, indent=2).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """memories: (content hash, y, x)."""
+
+    manifest: Manifest
+    records: tuple[ReferenceRecord, ...]
+    memories: frozenset[tuple[str, int, int]]
+
+    @classmethod
+    def of(cls, version: Path) -> "_Read":
+        manifest = index.check_files(version, unread=("features/", "evidence/"))
+        records = read_records(version / PHOTOS_FILE)
+        with np.load(version / PROVENANCE_FILE, allow_pickle=False) as arrays:
+            photo, cell = arrays["photo"], arrays["cell"]
+        return cls(manifest, records, _memories(records, photo, cell))
+
+
+def _memories(
+    records: Sequence[ReferenceRecord], photo: NDArray[np.int32], cell: NDArray[np.int16]
+) -> frozenset[tuple[str, int, int]]:
+    hashes = [records[row].content_sha256 for row in photo.tolist()]
+    return frozenset((content, y, x) for content, (y, x) in zip(hashes, cell.tolist(), strict=True))

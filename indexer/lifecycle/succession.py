@@ -1,0 +1,274 @@
+"""A version made out of others: patches enter, scores follow, and all of it is published.
+
+It is what `add`, `remove` and `merge` share; each says with a `Draft` what is kept and what is new.
+
+Left-out distances can only be measured where the photograph's features are there; those of the other ones stay as
+the index keeps them, and what is usual, the scores and the calibration are made anew of all of them.  What kept
+distances are worth follows from what became of the bank: memories that enter can only make them smaller ("bound"),
+memories that left may have made them larger ("stale").  Where neither happened, they hold.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.calibrate import CalibrationRecord, write_calibration_records
+from indexer.enlargement import enlarge
+from indexer.feature_store import FeatureStore
+from indexer.leave_out import LeftOut, groups_of, left_out_distances, score_left_out
+from indexer.lifecycle.base import Base
+from indexer.placed import Placed
+from indexer.progress import Stages
+from indexer.publication import carry, feature_files, made, write_left_out
+from indexer.records import new_records
+from indexer.references import FEWEST, Reference
+from resad import index, runtime
+from resad.calibration import Calibration, Quantile, calibrate
+from resad.detector import Detector
+from resad.errors import SettingError
+from resad.loaded_index import score_probe
+from resad.manifest import (
+    CALIBRATION_FILE,
+    PHOTOS_FILE,
+    Manifest,
+    Quality,
+    ReferenceRecord,
+    Standing,
+    write_records,
+)
+from resad.memory_bank import MemoryBank
+from resad.preparation import frame_of, mask_of
+from resad.quality import quality_limits
+from resad.search.plan import SearchRecord
+
+_WORST: Final[tuple[Standing, ...]] = get_args(Standing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """What a new version is to be made of; photographs are counted `kept` first, then `new`.
+
+    base: whose settings, trunk, probe and history it has.  also_from: the second of a merge, NAME/VERSION.
+    bank: the memories there are before any enters.
+    kept: records of earlier versions.  new, patients: photographs that have none yet, and whose they are.
+    store, numbers: the features that are there, and whose they are, ascending.
+    keep_features: they are those of all photographs, and stay.
+    placed: the left-out distances of the other ones, by number.  others: what these are worth in `bank`.
+    covering: bounds the distance of these photographs' patches to their nearest memory in `bank`.
+    radius: the covering radius to keep.  numbered: the highest number of an id so far.
+    calibrated_on: the photographs outside the bank that it is calibrated on; none for the reference photos.
+    pictures: of reference photos: name -> where each lies.
+    """
+
+    base: Base
+    operation: str
+    bank: MemoryBank
+    kept: tuple[ReferenceRecord, ...]
+    new: tuple[Reference, ...]
+    patients: tuple[str | None, ...]
+    store: FeatureStore
+    numbers: tuple[int, ...]
+    keep_features: bool
+    placed: Mapping[int, Placed]
+    others: Standing
+    covering: float
+    radius: float
+    numbered: int
+    calibrated_on: tuple[CalibrationRecord, ...]
+    pictures: Mapping[str, Path]
+    also_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The new version.  before: the manifest of its base.  entered, lost: memories.
+
+    measured: reference photos whose left-out scores were measured in the new bank.
+    """
+
+    version: Path
+    before: Manifest
+    after: Manifest
+    entered: int
+    measured: int
+
+
+def worst(standings: Iterable[Standing]) -> Standing:
+    """The one that promises least."""
+    return max(standings, key=_WORST.index, default="measured")
+
+
+def replayed(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
+    """So many values with these quantiles, as good as the quantiles tell: float32 (count,)."""
+    at, values = zip(*((one.at, one.value) for one in patches), strict=True)
+    drawn: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
+    return drawn
+
+
+def check_people(patients: Sequence[str | None]) -> None:
+    """Raise `SettingError` where too few photographs (of different patients) are left for an index."""
+    count = len({who for who in patients if who is not None}) + sum(who is None for who in patients)
+    if count < FEWEST:
+        raise SettingError(f"{count} photographs (of different patients) would be left, an index needs {FEWEST}")
+
+
+def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: bool) -> Succession:
+    """Make the new version of `place` (ROOT/NAME), whose lock the caller holds.
+
+    Args:
+        scratch: a folder on the same disk.
+        live: make it the live version.
+    Raises:
+        SettingError: too few photographs or memories are left for a calibration.
+    """
+    base = draft.base
+    patients = [*(record.patient for record in draft.kept), *draft.patients]
+    check_people(patients)
+    bank = _enlarged(draft, scratch, stages)
+    entered = len(bank) - len(draft.bank)
+    with stages.stage("calibrate", len(draft.numbers), "photos") as advance:
+        left_out = _left_out(draft, bank, patients, advance)
+    others = worst([draft.others, "bound" if entered else "measured"])
+    records = _records(draft, left_out, others)
+    calibration, calibrated = _calibration(draft, records, left_out, others)
+    with stages.stage("publish", 1, "version") as advance:
+        staging = scratch / "version"
+        staging.mkdir()
+        files = _files(draft, records)
+        carry(files, staging)
+        bank.save(staging)
+        write_records(records, staging / PHOTOS_FILE)
+        write_left_out([record.id for record in records], left_out, staging)
+        if draft.calibrated_on:
+            write_calibration_records(draft.calibrated_on, staging / CALIBRATION_FILE)
+        judged = draft.calibrated_on or records
+        after = replace(
+            base.manifest,
+            name=place.name,
+            version=index.new_version(),
+            history=(*base.manifest.history, made(draft.operation, base.manifest.version, draft.also_from)),
+            counts=replace(
+                base.manifest.counts,
+                photos=len(records),
+                patches=sum(record.patches for record in records),
+                memories=len(bank),
+            ),
+            calibration=calibration,
+            calibrated=calibrated,
+            quality=_quality(draft, left_out.covering_radius, len(records), stages),
+            photo_quality=quality_limits([one.quality for one in judged]),
+            probe_score=score_probe(Detector(base.loaded.detector.encoder, bank, left_out.usual), staging),
+            device=str(base.loaded.detector.encoder.device),
+            packages=runtime.packages(),
+            search=SearchRecord(bank.plan, 0, ()),
+            numbered=draft.numbered + len(draft.new),
+        )
+        known = {one.name: one for one in base.manifest.files if files.get(one.name) == base.place / one.name}
+        version, after = index.publish(
+            staging, place, lambda files: replace(after, files=files), live=live, known=known
+        )
+        advance(1)
+    return Succession(version, base.manifest, after, entered, len(draft.numbers))
+
+
+def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
+    with stages.stage("coreset", len(draft.store), "photos") as advance:
+        if not len(draft.store):
+            return draft.bank
+        device = draft.base.loaded.detector.encoder.device
+        return enlarge(draft.bank, draft.store, draft.numbers, draft.radius, device, advance, scratch / "points")
+
+
+def _left_out(
+    draft: Draft, bank: MemoryBank, patients: Sequence[str | None], advance: Callable[[int], None]
+) -> LeftOut:
+    """Of all photographs, from distances that are measured where features are there; the radius is over these."""
+    config, groups = draft.base.manifest.config, groups_of(patients)
+    own = [groups[number] for number in draft.numbers]
+    measured, radius = left_out_distances(draft.store, own, bank, config.search.neighbors, advance)
+    placed = {**draft.placed, **dict(zip(draft.numbers, measured, strict=True))}
+    numbers = range(len(patients))
+    cameras = [*(one.camera for one in draft.kept), *(one.source.camera for one in draft.new)]
+    masks = (_mask(draft, number) for number in numbers)
+    return score_left_out([placed[number] for number in numbers], radius, masks, groups, config, cameras)
+
+
+def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
+    """The field of view of a photograph on its prepared square, as when it was encoded: bool (S, S)."""
+    preparation = draft.base.manifest.config.preparation
+    if number >= len(draft.kept):
+        reference = draft.new[number - len(draft.kept)]
+        return mask_of(reference.frame, reference.field_of_view, preparation)
+    record = draft.kept[number]
+    frame = frame_of(record.width, record.height, record.field_of_view, preparation)
+    return mask_of(frame, record.field_of_view, preparation)
+
+
+def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[ReferenceRecord, ...]:
+    """Those kept, scored anew, then the new ones'."""
+    measured, old = set(draft.numbers), len(draft.kept)
+    records = [
+        replace(
+            one,
+            score=left_out.scores[row],
+            peak=left_out.peaks[row],
+            standing="measured" if row in measured else worst([one.standing, others]),
+        )
+        for row, one in enumerate(draft.kept)
+    ]
+    records += new_records(
+        draft.new,
+        [len(one.cells) for one in left_out.placed[old:]],
+        left_out.scores[old:],
+        left_out.peaks[old:],
+        draft.patients,
+        after=draft.numbered,
+        keep_names=draft.base.keeps_names,
+    )
+    return tuple(records)
+
+
+def _calibration(
+    draft: Draft, records: Sequence[ReferenceRecord], left_out: LeftOut, others: Standing
+) -> tuple[Calibration, Standing]:
+    """On the photographs outside the bank with their scores of before, or on the reference photos."""
+    before = draft.base.manifest
+    if draft.calibrated_on:
+        normals = draft.calibrated_on
+        score = before.config.score
+        # What is usual is another one now; and against surroundings smaller distances may be higher scores.
+        standing: Standing = others if not score.relative and score.surround == 0 else "stale"
+        values = replayed(before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1])
+        found = calibrate(
+            [one.score for one in normals],
+            [one.peak for one in normals],
+            values,
+            cameras=[one.camera for one in normals],
+            source="separate",
+        )
+        return found, worst([before.calibrated, standing])
+    return left_out.calibration, worst(one.standing for one in records)
+
+
+def _quality(draft: Draft, radius: float, photos: int, stages: Stages) -> Quality:
+    whole = len(draft.numbers) == photos
+    return replace(
+        draft.base.manifest.quality,
+        covering_radius=radius if whole else max(radius, draft.covering),
+        covering="measured" if whole else "bound",
+        kept_radius=draft.radius,
+        stages=tuple(stages.done),
+        peak_memory_bytes=runtime.peak_memory_bytes(),
+    )
+
+
+def _files(draft: Draft, records: Sequence[ReferenceRecord]) -> dict[str, Path]:
+    """What the version shares with others: name -> where it lies."""
+    files = {**draft.base.shared_files(), **draft.pictures}
+    if draft.keep_features:
+        files |= feature_files(records, draft.store)
+    return files

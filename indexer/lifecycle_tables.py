@@ -1,0 +1,72 @@
+"""What the commands of `indexer.lifecycle` print."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from rich.table import Table
+
+from indexer.lifecycle.diff import Diff
+from indexer.lifecycle.succession import Succession
+from indexer.tables import four_digits
+from resad.calibration import Threshold
+from resad.manifest import Manifest
+
+_SHOWN: Final = 5
+_NAMED: Final = 20
+
+
+def succession_table(made: Succession) -> Table:
+    """The version that was made beside the one that it was made from."""
+    table = _before_and_after(f"{made.after.name} {made.after.version}", made.before, made.after)
+    table.add_row("memories entered", "", str(made.entered))
+    table.add_row("scores measured anew", "", f"{made.measured} of {made.after.counts.photos} photographs")
+    return table
+
+
+def diff_table(found: Diff) -> Table:
+    """Both versions side by side."""
+    return _before_and_after(f"{found.before.name} and {found.after.name}", found.before, found.after)
+
+
+def diff_lines(found: Diff) -> Iterator[str]:
+    """What the two have and do not have in common."""
+    yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
+    for word, ids in (("left", found.left), ("entered", found.entered)):
+        if ids:
+            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+            yield f"  {word}: {', '.join(ids[:_NAMED])}{more}"
+    yield (
+        f"memories: {found.memories_same} in both, {found.memories_left} left, {found.memories_entered} entered"
+    )
+    if not found.comparable:
+        yield "fingerprints differ: distances and scores of the two are not to be compared"
+    elif found.median_change is not None:
+        yield f"scores of the photographs in both: median change {found.median_change:+.4g}"
+        for one in found.scores[:_SHOWN]:
+            yield f"  {one.id}: {four_digits(one.before)} -> {four_digits(one.after)}"
+    yield found.intended_use
+
+
+def _before_and_after(title: str, before: Manifest, after: Manifest) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "before", "after"):
+        table.add_column(heading, overflow="fold")
+    pair = (before, after)
+    table.add_row("version", *(one.version for one in pair))
+    table.add_row("made by", *(one.history[-1].operation for one in pair))
+    table.add_row("photos", *(str(one.counts.photos) for one in pair))
+    table.add_row("memories", *(f"{one.counts.memories:,}" for one in pair))
+    table.add_row("covering radius", *map(_radius, pair))
+    table.add_row("calibration", *(f"{one.calibration.source}, {one.calibrated}" for one in pair))
+    for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):
+        table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
+    return table
+
+
+def _radius(manifest: Manifest) -> str:
+    at_most = "at most " if manifest.quality.covering == "bound" else ""
+    return at_most + four_digits(manifest.quality.covering_radius)
+
+
+def _value(threshold: Threshold) -> str:
+    return "-" if threshold.value is None else four_digits(threshold.value)

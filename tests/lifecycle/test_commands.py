@@ -1,0 +1,89 @@
+"""The commands as they are typed, and what they say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from resad import index
+from tests.conftest import Run
+from tests.lifecycle.small import loaded, some
+
+
+def words(text: str) -> str:
+    return re.sub(r"[\s│┃]+", " ", text)
+
+
+def test_a_year_in_the_life_of_an_index(
+    run: Run, plain: Path, more: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    built = index.live_version(plain)
+    grown = run("add", plain, more)
+    assert grown.code == 0
+    assert "3 photographs added" in grown.out
+    assert "scores measured anew 3 of 8 photographs" in words(grown.out)
+    assert "calibration left-out, measured left-out, bound" in words(grown.out)
+    assert "some are scored in a smaller bank" in words(run("inspect", plain).out)
+    compared = run("diff", plain / str(built), plain, "--json", tmp_path / "diff.json")
+    assert "photographs: 5 in both, 0 left, 3 entered" in compared.out
+    assert json.loads((tmp_path / "diff.json").read_text())["entered"] == ["r-00006", "r-00007", "r-00008"]
+    assert run("rollback", plain).code == 0
+    assert index.live_version(plain) == built
+    assert "is the oldest version" in run("rollback", plain).err
+    newest = index.versions(plain)[-1]
+    assert run("rollback", plain, "--to", newest).code == 0
+    exported = run("export", plain, tmp_path / "eyes.tar")
+    assert "purge does not reach it" in exported.out + exported.err
+    assert "it is not signed" in run("import", tmp_path / "eyes.tar", "--root", tmp_path / "far").err
+    both = run("merge", plain, tmp_path / "far/eyes", "--name", "both")
+    assert "8 photographs are in both" in both.out
+    assert run("verify", plain.parent / "both").code == 0
+    would = run("gc", plain, "--keep", "1", "--dry-run")
+    assert f"would delete {built}" in would.out
+    assert f"deleted {built}" in run("gc", plain, "--keep", "1").out
+    assert index.versions(plain) == [newest]
+    gone = run("remove", plain, "--photo", photos[1], "--photo", "r-00007", "--purge")
+    assert gone.code == 0
+    assert "2 photographs removed" in gone.out
+    assert "STALE" in gone.err
+    assert "purged: 2 photographs are barred" in gone.out
+    assert gone.err.count("out of reach: ") == 4
+    assert "NOT PURGED" in gone.err
+    again = run("remove", plain, "--photo", photos[1], "--purge")
+    assert again.code == 0
+    assert "purged: 1 photographs are barred, 0 versions" in words(again.out)
+    assert "purged from this index" in run("add", plain, some([photos[1]], tmp_path / "one")).err
+
+
+def test_features_stay_where_they_are_asked_for(run: Run, photos: list[Path], tmp_path: Path) -> None:
+    built = run("build", some(photos[:3], tmp_path / "three"), "--root", tmp_path / "root", "--name", "eyes",
+                "--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--keep-features")  # fmt: skip
+    assert built.code == 0
+    assert loaded(tmp_path / "root/eyes").manifest.keeps_features
+    gone = run("remove", tmp_path / "root/eyes", "--photo", "r-00001")
+    assert "calibration left-out, measured left-out, measured" in words(gone.out)
+    version = index.resolve(tmp_path / "root/eyes")
+    names = sorted(path.name for path in (version / "features").iterdir())
+    assert names == ["r-00002.cells", "r-00002.features", "r-00003.cells", "r-00003.features"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--photo", "r-00099"), "holds no such photograph"), ((), "nothing is named"),
+        (("--photo", "nowhere.jpg"), "no id"), (("--group", "clinic=3"), "patient=ID"),
+        (("--photo", "r-00001", "--purge", "--no-activate"), "--no-activate"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_removed_is_said(run: Run, plain: Path, arguments: tuple[str, ...], told: str) -> None:
+    outcome = run("remove", plain, *arguments)
+    assert outcome.code == 2
+    assert told in words(outcome.err)
+    assert len(index.versions(plain)) == 1
+
+
+def test_a_version_that_is_left_to_lie(run: Run, plain: Path, more: Path) -> None:
+    before = index.live_version(plain)
+    assert "activate it to use it" in run("add", plain, more, "--no-activate").out
+    assert index.live_version(plain) == before
