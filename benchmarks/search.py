@@ -1,9 +1,9 @@
-"""Ways to search a large memory bank of real photographs: time, and how far score and distances are from brute force.
+"""Ways to search a large memory bank of real photographs: time, and how far they are from brute force.
 
 Run as `python -m benchmarks.search`; takes RESAD_DATA.  `--cache FOLDER` keeps the bank, which takes minutes.
-`--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.
-The floor is the time that a search's products alone would take at the rate of this machine's matrix products, measured
-in the same run: float32 for flat, int8 for proved, which multiplies every patch's shadow with every memory's.
+`--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.  The floor
+is the time that the products of a search alone would take at the rate of this machine, measured in the same run:
+float32 for flat; int8 for proved, which multiplies the shadow of every patch with that of every memory.
 """
 
 import json as jsons
@@ -256,7 +256,7 @@ def _whole(name: str, line: list[str]) -> Whole:
 
 def _print_rows(rows: list[Row], neighbors: int) -> None:
     print_table(
-        f"Search, map and score of one photograph, mean of {neighbors} neighbors; medians; of CPU: of its time",
+        f"Search, map and score of one photograph, mean of {neighbors} neighbors; medians",
         ("search", "set up, s", "ms", "CPU ms", "its floor", "times faster", "of CPU", "proved", "score off by",
          "distances off by"),
         [
