@@ -1,8 +1,8 @@
 """From JPEG bytes to the encoded map, stage by stage, each beside the time that its arithmetic alone would take.
 
 Run as `python -m benchmarks.latency`; takes RESAD_DATA.  The floor is a stage's operations over the rate at which
-one processor here multiplies float32 matrices, measured in the same run; decoding and pictures have none.  The time
-of all processors together is set against it: others who use the machine disturb that less.
+one processor multiplies float32 matrices, measured in the same run; decoding and pictures have none.  The time of
+all processors together is set against it: others who use the machine disturb that less.
 """
 
 import time
