@@ -20,8 +20,8 @@ def test_nothing_is_left_that_only_building_needs() -> None:
     found = run_in(
         SERVICE,
         "for program in gcc cc g++ make ld nvcc; do command -v $program; done;"
-        "find /opt /root /tmp /home /source /requirements 2>/dev/null"
-        "  \\( -name '*.a' -o -name .cache -o -name '*.whl' -o -path '*/site-packages/pip' -o -path '*/site-packages/triton' \\);"
+        "find /opt /root /tmp /home /source /requirements 2>/dev/null \\( -name '*.a' -o -name .cache"
+        "  -o -name '*.whl' -o -path '*/site-packages/pip' -o -path '*/site-packages/triton' \\);"
         "find /opt -type d \\( -path '*/nvidia/*/include' -o -path '*/torch/include' \\)",
         "--user",
         "0",
