@@ -33,7 +33,7 @@ sys.addaudithook(lambda event, args: _hooks[-1](event, args) if _hooks and event
 def _paths(event: str, args: tuple[object, ...]) -> list[str]:
     """Which files it is about; `shutil.rmtree` names them in folders that it has open."""
     if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] != -1:
-        return [f"{os.readlink(f'/proc/self/fd/{args[1]}')}/{args[0]}"]
+        return [f"{Path(f'/proc/self/fd/{args[1]}').readlink()}/{args[0]}"]
     return [str(one) for one in args[:2] if isinstance(one, str | os.PathLike)]
 
 
