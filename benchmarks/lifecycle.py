@@ -6,7 +6,7 @@ photographs that are in, beside what the manifest states.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -29,9 +29,10 @@ from indexer.lifecycle.remove import RemoveOrder, remove
 from indexer.progress import Stages
 from resad import index
 from resad.config import PhotoLimits
-from resad.encoder import PatchFeatures
+from resad.detector import Detector
+from resad.encoder import Encoder, PatchFeatures
 from resad.loaded_index import LoadedIndex, load_index
-from resad.preparation import prepare
+from resad.preparation import PreparedPhoto, prepare
 
 _CPU: Final = torch.device("cpu")
 _STAGES: Final = Stages(Console(stderr=True))
@@ -66,6 +67,25 @@ class _Made:
     index: LoadedIndex
 
 
+class _Remembering(Encoder):
+    """One that encodes a photograph once, by content; all indexes here encode alike."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.__dict__.update(encoder.__dict__)
+        self._seen: dict[str, PatchFeatures] = {}
+
+    def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
+        """As `Encoder`."""
+        for photo in photos:
+            if photo.content_hash not in self._seen:
+                (self._seen[photo.content_hash],) = super().encode([photo])
+        return [self._seen[photo.content_hash] for photo in photos]
+
+    def of(self, index: LoadedIndex) -> LoadedIndex:
+        """The same index, encoding here."""
+        return replace(index, detector=Detector(self, index.detector.bank, index.detector.usual))
+
+
 def main(quick: Quick = False, json: Json = None) -> None:
     """Run everything and print the tables."""
     shared, size = shared_data(), 128 if quick else 512
@@ -80,10 +100,10 @@ def main(quick: Quick = False, json: Json = None) -> None:
         dataset = Dataset(dataset.name, dataset.train, dataset.test[::6])
     with TemporaryDirectory() as folder:
         made = _all_ways(photos, shared, size, Path(folder))
-        features = _encoded(made[0].index, photos)
-        rows = [_row(one, features) for one in made]
+        encoder = _Remembering(made[0].index.detector.encoder)
+        rows = [_row(one, _encoded(encoder, photos)) for one in made]
     _print_rows(rows)
-    measured = [measure_dataset(one.index, dataset, PhotoLimits(), lambda _: None) for one in made]
+    measured = [measure_dataset(encoder.of(one.index), dataset, PhotoLimits(), lambda _: None) for one in made]
     _print_accuracy(made, measured)
     write_json(json, rows)
 
@@ -138,10 +158,9 @@ def _links(photos: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
-def _encoded(one: LoadedIndex, photos: Sequence[Path]) -> dict[str, PatchFeatures]:
+def _encoded(encoder: Encoder, photos: Sequence[Path]) -> dict[str, PatchFeatures]:
     """By content hash."""
-    preparation, encoder = one.manifest.config.preparation, one.detector.encoder
-    prepared = (prepare(photo, preparation, PhotoLimits()) for photo in photos)
+    prepared = (prepare(photo, encoder.config.preparation, PhotoLimits()) for photo in photos)
     return {photo.content_hash: encoder.encode([photo])[0] for photo in prepared}
 
 
