@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -60,6 +61,26 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Opener, web_service: 
     scores = sorted((float(row["image_score"]) for row in rows), reverse=True)
     for place, score in enumerate(scores):
         expect(page[".row"].nth(place)).to_contain_text(f"{score:#.4g}")
+
+
+def test_a_dropped_folder_is_searched_for_photographs(
+    visit: Opener, web_service: Served, healthy: Path, lesion: Path, tmp_path: Path
+) -> None:
+    eyes = tmp_path / "eyes"
+    for name, source in (
+        ("b.jpg", healthy),
+        ("inner/a.JPG", lesion),
+        (".hidden/c.jpg", lesion),
+        ("._b.jpg", lesion),
+    ):
+        (eyes / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, eyes / name)
+    (eyes / "notes.txt").write_text("no photograph")
+    page = visit(web_service).ready()
+    page.drop_paths(eyes)
+    expect(page['.row[data-state="done"]']).to_have_count(2)
+    expect(page[".row .name"]).to_have_text(["b.jpg", "a.JPG"])
+    expect(page[".row"].last).to_have_attribute("title", "eyes/inner/a.JPG")
 
 
 def test_the_threshold_slider_shows_what_is_above_it(shown: OpenPage) -> None:

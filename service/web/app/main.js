@@ -21,3 +21,8 @@ offerHelp();
 startQueue(store, service);
 takeFiles((files) => files.length && store.add(files));
 service.look();
+
+// A tab that is closed forgets what it has not scored yet.
+addEventListener("beforeunload", (event) => {
+  if (store.photos.some(({ state }) => state !== "done" && state !== "failed")) event.preventDefault();
+});
