@@ -1,8 +1,10 @@
 """Process-wide settings, called by entry points alone, and the choice of the device."""
 
 import platform
+import re
 import resource
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -71,5 +73,9 @@ def package_version() -> str:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident memory this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest resident memory this program has had so far.
+
+    Linux's `ru_maxrss` would not do: after fork and exec it begins at what the parent held.
+    """
+    told = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(told[1]) * 1024 if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.house = house
     for router in (routes.router, operator_routes.router, page.router):
         app.include_router(router)
+    app.mount("/web", page.files)
     for error in (Refusal, PhotoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _answered)
     app.add_middleware(Exchange, metrics=house.metrics)

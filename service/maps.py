@@ -1,7 +1,6 @@
 """Maps as files, and which file a caller is given."""
 
 import base64
-import io
 import re
 from dataclasses import replace
 from typing import Final, Literal
@@ -16,7 +15,7 @@ from resad.manifest import Manifest
 from resad.map_files import map_npy, map_png16, map_tiff
 from resad.photo import SHRINKS, read_photo
 from resad.preparation import Frame
-from resad.rendering import overlay_picture
+from resad.rendering import overlay_picture, picture_png
 from resad.result import Finding, Result
 from service.problems import NOT_ACCEPTABLE, Refusal
 
@@ -73,9 +72,7 @@ def encoded_overlay(
     values = frame.map_to_photo(detection.anomaly_map, width, height)
     seen = _reduced(result, width / frame.width, height / frame.height)
     picture = overlay_picture(_pixels(data, limits, frame, (width, height)), values, seen, manifest.calibration)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+    return picture_png(picture)
 
 
 def data_url(png: bytes) -> str:

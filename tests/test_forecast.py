@@ -1,5 +1,7 @@
 """The arithmetic of the forecast, what it refuses, and how near it comes to a small build."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +124,14 @@ def test_the_nearest_limit_counts(tmp_path: Path) -> None:
 
 def test_what_is_resident_is_at_most_the_peak() -> None:
     assert 10**7 < resident_bytes() <= 1.01 * runtime.peak_memory_bytes()
+
+
+def test_a_program_does_not_inherit_the_peak_of_what_started_it() -> None:
+    held = bytearray(500 * 10**6)
+    held[::4096] = b"1" * len(held[::4096])
+    code = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
+    alone = int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
+    assert alone < runtime.peak_memory_bytes() - len(held) // 2
 
 
 def test_the_command_refuses_early_and_leaves_nothing(run: Run, drawn: Path, tmp_path: Path) -> None:

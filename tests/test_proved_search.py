@@ -15,7 +15,7 @@ from resad.search.proved import ProvedSearch, Tiling
 from resad.search.shadows import cast
 from tests.test_memory_bank import brute_force
 
-SMALL = Tiling(queries=16, memories=24, seeds=8)
+SMALL = Tiling(queries=16, memories=24, leaf=10)
 
 
 def cloud(rng: np.random.Generator, kind: str, count: int, d: int) -> NDArray[np.float32]:
@@ -192,7 +192,7 @@ def test_a_sum_in_another_order_loses_no_neighbor(
 
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 60, 20))
     search = ProvedSearch(
-        torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, seeds=300)
+        torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, leaf=300)
     )  # the first bound is exact
     wanted = search.search(queries, 3).rows
     monkeypatch.setattr(proved, "pair_squares", jittered)

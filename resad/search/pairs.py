@@ -5,6 +5,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _GROUP: Final = 8
@@ -22,21 +23,23 @@ def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     least = enough.to(products.dtype)
     groups = _GROUP if m % _GROUP == 0 else 1
     members = products.view(n, groups, m // groups)
-    row, first = _places(members.amax(dim=1), least)
-    reached = members[row, :, first] >= least[row, None]  # (hits, groups)
-    hit, place = reached.nonzero(as_tuple=True)
+    largest = members.amax(dim=1)
+    if products.device.type == "cpu":
+        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
+        return torch.from_numpy(row), torch.from_numpy(column)
+    row, first = (largest >= least[:, None]).nonzero(as_tuple=True)
+    hit, place = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], first[hit] + place * (m // groups)
 
 
-def _places(largest: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns where `largest` reaches its row's `least`."""
-    if largest.device.type == "cpu":
-        # On a single core NumPy compares, and finds the few that are true, several times faster than torch.
-        found = torch.from_numpy(np.flatnonzero(largest.numpy() >= least.numpy()[:, None]))
-    else:
-        found = (largest >= least[:, None]).flatten().nonzero()[:, 0]
-    row = torch.div(found, largest.shape[1], rounding_mode="floor")
-    return row, found - row * largest.shape[1]
+def _hits_by_numpy(
+    members: NDArray[Any], largest: NDArray[Any], least: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same: on a single core NumPy compares, gathers and finds several times faster than torch."""
+    _, groups, width = members.shape
+    row, first = np.divmod(np.flatnonzero(largest >= least[:, None]), width)
+    hit, place = np.divmod(np.flatnonzero(members[row, :, first] >= least[row, None]), groups)
+    return row[hit], first[hit] + place * width
 
 
 def pair_squares(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ class SearchPlan:
     width: Annotated[int, Field(ge=16, le=1040, multiple_of=16)] = 128
     """`proved`: numbers in a shadow."""
     limit: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """`proved`: share of a block of memories; a patch with more candidates there is searched there in full."""
+    """`proved`: share of a block of memories, and of the patches at hand: where more patches have more candidates
+    there, they are searched there in full."""
     links: Annotated[int, Field(ge=4, le=128)] = 32
     """`hnsw`: links of a memory."""
     breadth: Annotated[int, Field(ge=1)] = 64

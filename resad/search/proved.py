@@ -2,13 +2,15 @@
 
 An exhaustive pass over the shadows (`resad.search.shadows`) leaves, for each patch, the few memories whose lower
 bound is under an upper bound of its k-th distance; these are measured by direct difference.  The upper bound comes
-from a sample of the bank and from what neighboring patches found, and falls with every block of memories.  Patches
-with too many candidates in a block are searched in it in full.  What is returned is therefore what the flat search
-returns, wherever the leading directions lie.
+from the groups of alike memories (`resad.search.leaves`) that the patch is nearest to, and falls as the pass goes
+from the nearest blocks to the farthest.  Where many patches have many candidates in a block, these patches are
+searched in it in full.
+What is returned is therefore what the flat search returns, wherever the leading directions lie.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,41 +19,36 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from resad.search.finds import Finds
 from resad.search.full_float32 import full_float32
 from resad.search.integers import Multiply, multiply_float32, multiply_int8
+from resad.search.leaves import Leaves, grow
 from resad.search.lone_threads import for_each, lone_threads
 from resad.search.pairs import hits_of, pair_squares
 from resad.search.shadows import Light, Shadows, cast
 
 _SPARE: Final = 8
 """Rows taken beyond k where a block is searched in full, for what the expanded form rounds away."""
-_ROUNDS: Final = 2
-_EXCHANGES: Final = (2, 4, 8, 16, 32, 64)
-"""Blocks after which patches look at their neighbors' finds."""
+_PROBES: Final = 3
+"""Leaves that the first upper bound of a patch comes from."""
+_DRAINS: Final = (2, 5, 10, 20, 40)
+"""Blocks after which what was found lowers the bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """How much is in hand at a time; changes time and memory, never a result.
 
-    queries, memories: a tile's rows and columns.  seeds: memories that the first upper bounds come from.
+    queries, memories: a tile's rows and columns.  leaf: memories in a group of alike ones, at most.
     """
 
-    queries: int = 1024
-    memories: int = 1024
-    seeds: int = 2048
+    queries: int = 512
+    memories: int = 2048
+    leaf: int = 1024
 
 
-@dataclass(slots=True, eq=False)
-class _Finds:
-    """The best so far.  squares: float32 (N, k).  rows: int64 (N, k), -1 for none.  bound: (N,), an upper bound of
-    the k-th squared distance.
-    """
-
-    squares: Tensor
-    rows: Tensor
-    guesses: Tensor
-    bound: Tensor
+_FOR_GPU: Final = Tiling(queries=4096, memories=8192)
+"""Fewer and larger products, so that starting them does not take longer than they do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +61,31 @@ class Proof:
     proved: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cast:
+    """What is kept of one bank: a light, the leaves, and the shadows in the leaves' order."""
+
+    light: Light
+    leaves: Leaves
+    shadows: Shadows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """Queries, float32 (N, D), in an order in which those near the same leaf lie together, and their shadows."""
+
+    vectors: Tensor
+    shadows: Shadows
+
+
 class ProvedSearch:
     """Shadows of one memory bank.
 
     Args:
         memories: float32 (M, D), on the device that searches.
         width: numbers in a shadow.
-        limit: share of a block's memories; a patch with more candidates in it is searched in it in full.
+        limit: share of a block's memories, and of the patches in a tile: where more patches have more candidates,
+            they are searched there in full.
     """
 
     def __init__(
@@ -79,20 +94,31 @@ class ProvedSearch:
         width: int,
         limit: float,
         tiling: Tiling | None = None,
-        shadows: tuple[Light, Shadows] | None = None,
+        known: _Cast | None = None,
     ) -> None:
         self._memories = memories
         self._width = width
         self._limit = limit
-        self._tiling = tiling or Tiling()
+        self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else _FOR_GPU)
         with full_float32():
-            self._light, self._shadows = shadows or _shadows(memories, width)
+            known = known or _cast_all(memories, width, self._tiling.leaf)
+            self._light, self._leaves, self._shadows = known.light, known.leaves, known.shadows
+            self._blocks = list(_slices(len(memories), self._tiling.memories))
+            self._block_digits = torch.stack(
+                [self._shadows.digits[block].float().mean(dim=0) for block in self._blocks]
+            )
+            self._block_slack = torch.stack([self._shadows.slack[block].max() for block in self._blocks])
+            self._leaf_digits = torch.stack(
+                [self._shadows.digits[leaf].float().mean(dim=0) for leaf in self._each_leaf()]
+            )
         self._multiply = _fastest(self._shadows.digits)
 
     def subset(self, memories: Tensor, rows: Tensor) -> "ProvedSearch":
-        """The search over `memories`, which are these `rows` of the present ones."""
-        shadows = (self._light, self._shadows[rows])
-        return ProvedSearch(memories, self._width, self._limit, self._tiling, shadows)
+        """The search over `memories`, which are these `rows` of the present ones, ascending."""
+        kept = torch.zeros(len(self._memories), dtype=torch.bool, device=rows.device)
+        kept[rows] = True
+        known = _Cast(self._light, self._leaves.kept(rows), self._shadows[kept[self._leaves.order]])
+        return ProvedSearch(memories, self._width, self._limit, self._tiling, known)
 
     @full_float32()
     @torch.inference_mode(False)  # the threads would not share the caller's mode, and may not write its tensors
@@ -102,61 +128,44 @@ class ProvedSearch:
         if not n:
             return Proof(torch.empty((0, k), dtype=torch.int64, device=device), 1.0)
         shadows = self._light.of_queries(queries)
-        finds = self._seeded(queries, shadows, k)
-        blocks = self._blocks()
+        near = (shadows.digits.float() @ self._leaf_digits.T).topk(min(_PROBES, len(self._leaves)), dim=1).indices
+        order = near[:, 0].argsort(stable=True)
+        asked, near = _Asked(queries[order], shadows[order]), near[order]
+        finds = Finds.nothing(n, k, device)
         # Each thread takes tiles of its own through all steps: threads that meet at every small product would wait
         # for each other most of the time.
-        steps = [0, *(mark for mark in _EXCHANGES if mark < len(blocks)), len(blocks)]
-        full = 0
         with lone_threads(device) as pool:
-            for first, last in pairwise(steps):
-                if first:
-                    self._exchange(queries, finds)
-                some_blocks = blocks[first:last]
-                work = partial(self._tiles, queries, shadows, finds, some_blocks)
-                full += sum(for_each(pool, work, list(_slices(n, self._tiling.queries))))
+            guesses = self._guesses(asked, near, finds, pool)
+            tiles = list(_slices(n, self._tiling.queries))
+            full = sum(for_each(pool, partial(self._tiles, asked, finds), tiles))
         # A block searched in full may miss, by rounding, the memory that a bound came from; the guesses have it.
-        rows, _ = self._best(queries, torch.cat([finds.guesses, finds.rows], dim=1), k)
+        rows = torch.empty_like(finds.rows)
+        rows[order], _ = self._best(asked.vectors, torch.cat([guesses, finds.rows], dim=1), k)
         return Proof(rows, 1 - full / (n * len(self._memories)))
 
-    def _blocks(self) -> list[slice]:
-        """All memories, block by block, from all over the bank early: the bounds fall the faster."""
-        size = self._tiling.memories
-        starts = range(0, len(self._memories), size)
-        order = sorted(range(len(starts)), key=lambda number: number * 0.6180339887 % 1)
-        return [slice(starts[number], min(starts[number] + size, len(self._memories))) for number in order]
+    def _each_leaf(self) -> Iterator[slice]:
+        return (slice(start, stop) for start, stop in pairwise(self._leaves.starts.tolist()))
 
-    def _seeded(self, queries: Tensor, shadows: Shadows, k: int) -> _Finds:
-        """Nothing found yet, but upper bounds: the k-th distance within a sample of the bank."""
-        n, count = len(queries), len(self._memories)
-        taken = min(count, max(self._tiling.seeds, k))
-        sample = torch.arange(taken, device=queries.device) * count // taken
-        finds = _Finds(
-            torch.full((n, k), torch.inf, device=queries.device),
-            torch.full((n, k), -1, dtype=torch.int64, device=queries.device),
-            torch.full((n, k), -1, dtype=torch.int64, device=queries.device),
-            torch.full((n,), torch.inf, device=queries.device),
-        )
-        digits = self._shadows.digits[sample]
-        for some in _slices(n, self._tiling.queries):
-            nearest = self._multiply(shadows.digits[some], digits).topk(k, dim=1).indices
-            finds.guesses[some] = sample[nearest]
-        for _ in range(_ROUNDS):
-            self._exchange(queries, finds)
-        return finds
+    def _guesses(self, asked: _Asked, near: Tensor, finds: Finds, pool: Executor | None) -> Tensor:
+        """Rows (N, k) that are near, -1 for none, out of the leaves `near` (N, probes); the bounds, from them."""
+        n, k = finds.rows.shape
+        guesses = torch.full((n, near.shape[1], 2 * k), -1, dtype=torch.int64, device=near.device)
 
-    def _exchange(self, queries: Tensor, finds: _Finds) -> None:
-        """Lower each query's bound by what lies beside its own guesses, and by what its neighbors guess.
+        def of_leaf(number: int, leaf: slice) -> None:
+            who, probe = (near == number).nonzero(as_tuple=True)
+            if len(who):
+                products = self._multiply(asked.shadows.digits[who], self._shadows.digits[leaf])
+                nearest = products.topk(min(2 * k, leaf.stop - leaf.start), dim=1).indices + leaf.start
+                guesses[who, probe, : nearest.shape[1]] = self._leaves.order[nearest]
 
-        Queries come in reading order and memories by photo and reading order, and what lies side by side in a
-        photograph is alike (PatchMatch; Barnes et al. 2009).
-        """
-        k = finds.rows.shape[1]
-        own = torch.cat([finds.guesses, finds.rows], dim=1)
-        beside = [(finds.guesses + step).clamp(0, len(self._memories) - 1) for step in (-1, 1)]
-        others = torch.cat([own, own.roll(1, 0), own.roll(-1, 0), *beside], dim=1)
-        finds.guesses, squares = self._best(queries, others, k)
-        torch.minimum(finds.bound, squares[:, -1], out=finds.bound)
+        for_each(pool, lambda some: of_leaf(*some), list(enumerate(self._each_leaf())))
+
+        def measured(some: slice) -> Tensor:
+            rows, squares = self._best(asked.vectors[some], guesses[some].flatten(1), k)
+            finds.bound[some] = squares[:, -1]
+            return rows
+
+        return torch.cat(for_each(pool, measured, list(_slices(n, self._tiling.queries))))
 
     def _best(self, queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k nearest of each query's `rows`, int64 (N, any number), doubles and -1 passed over; squares."""
@@ -169,72 +178,68 @@ class ProvedSearch:
         nearest, places = squares.sort(dim=1, stable=True)
         return others.gather(1, places[:, :k]), nearest[:, :k]
 
-    def _tiles(
-        self, queries: Tensor, shadows: Shadows, finds: _Finds, blocks: Sequence[slice], some: slice
-    ) -> int:
-        return sum(self._tile(queries, shadows, some, block, finds) for block in blocks)
+    def _tiles(self, asked: _Asked, finds: Finds, some: slice) -> int:
+        """Whatever belongs to the finds of `some` queries; pairs searched in full."""
+        mine = asked.shadows[some]
+        closeness = self._block_digits @ mine.digits.float().mean(dim=0)
+        order: list[int] = closeness.argsort(descending=True, stable=True).tolist()
+        marks = [0, *(mark for mark in _DRAINS if mark < len(order)), len(order)]
+        return sum(self._visit(asked, finds, some, mine, order[first:last]) for first, last in pairwise(marks))
 
-    def _tile(self, queries: Tensor, shadows: Shadows, some: slice, block: slice, finds: _Finds) -> int:
-        """Whatever of the memories in `block` belongs to the finds of `some` queries; pairs searched in full."""
-        mine, size = shadows[some], block.stop - block.start
-        reach = finds.bound[some].double().sqrt() * (1 + 1e-5 + 2.0**-22 * queries.shape[1])
-        reach += mine.slack + self._shadows.slack[block].max()
+    def _visit(self, asked: _Asked, finds: Finds, some: slice, mine: Shadows, numbers: list[int]) -> int:
+        """The same, of the blocks with these `numbers`."""
+        reach = finds.bound[some].double().sqrt() * (1 + 1e-5 + 2.0**-22 * asked.vectors.shape[1]) + mine.slack
+        reach = reach + self._block_slack[numbers, None]  # (blocks, queries)
         enough = mine.half_squares + self._light.offset - (reach / self._light.unit).square() * (0.5 + 1e-9)
-        products = self._multiply(mine.digits, self._shadows.digits[block])
-        query, memory = hits_of(products, enough.floor().clamp(-(2.0**30), 2.0**30) - 1)
-        full = 0
-        if len(query) > self._limit * size * mine.digits.shape[0]:
-            many = torch.bincount(query, minlength=len(enough)) > self._limit * size
-            keep = ~many[query]
-            query, memory = query[keep], memory[keep]
-            which = many.nonzero()[:, 0] + some.start
-            self._in_full(queries, which, block, finds)
-            full = len(which) * size
-        self._measure(queries, query + some.start, memory + block.start, finds)
+        enough = enough.floor().clamp(-(2.0**30), 2.0**30) - 1
+        hits, full = [], 0
+        for number, least in zip(numbers, enough, strict=True):
+            block = self._blocks[number]
+            query, place = hits_of(self._multiply(mine.digits, self._shadows.digits[block]), least)
+            size = block.stop - block.start
+            if len(query) > self._limit**2 * size * len(least):
+                many = torch.bincount(query, minlength=len(least)) > self._limit * size
+                which = many.nonzero()[:, 0] + some.start
+                # Few are better measured pair by pair than after the gathering of a whole block.
+                if len(which) > self._limit * len(least):
+                    keep = ~many[query]
+                    query, place = query[keep], place[keep]
+                    self._in_full(asked, which, block, finds)
+                    full += len(which) * size
+            hits.append((query + some.start, place + block.start))
+        queries, places = (torch.cat(parts) for parts in zip(*hits, strict=True))
+        self._measure(asked, queries, self._leaves.order[places], finds)
         return full
 
-    def _in_full(self, queries: Tensor, which: Tensor, block: slice, finds: _Finds) -> None:
+    def _in_full(self, asked: _Asked, which: Tensor, block: slice, finds: Finds) -> None:
         """The flat search, by one matrix product, of `which` queries in one block."""
-        k = min(finds.rows.shape[1] + _SPARE, block.stop - block.start)
-        memories = self._memories[block] - self._light.center
-        asked = queries[which] - self._light.center
-        products = torch.addmm(memories.square().sum(dim=1), asked, memories.T, alpha=-2)
-        nearest = products.topk(k, dim=1, largest=False).indices + block.start
-        self._measure(queries, which.repeat_interleave(k), nearest.flatten(), finds)
+        rows = self._leaves.order[block]
+        memories = self._memories[rows] - self._light.center
+        vectors = asked.vectors[which] - self._light.center
+        products = torch.addmm(memories.square().sum(dim=1), vectors, memories.T, alpha=-2)
+        k = min(finds.rows.shape[1] + _SPARE, len(rows))
+        nearest = rows[products.topk(k, dim=1, largest=False).indices]
+        self._measure(asked, which.repeat_interleave(k), nearest.flatten(), finds)
 
-    def _measure(self, queries: Tensor, query: Tensor, memory: Tensor, finds: _Finds) -> None:
-        """Take over the pairs that are near enough; `query` is in ascending order."""
-        squares = pair_squares(queries, query, self._memories, memory)
-        # The bound may come from the same pair, its squares summed in another order: up to D roundings apart.
-        near = squares <= finds.bound[query] * (1 + 1e-6 + 2.0**-22 * queries.shape[1])
-        if not bool(near.any()):
-            return
-        query, memory, squares = query[near], memory[near], squares[near]
-        order = squares.argsort(stable=True)
-        order = order[query[order].argsort(stable=True)]
-        query, memory, squares = query[order], memory[order], squares[order]
-        who, first = torch.unique_consecutive(query, return_inverse=True)
-        rank = torch.arange(len(query), device=query.device) - torch.searchsorted(query, query)
-        k = finds.rows.shape[1]
-        kept = rank < k
-        new_squares = torch.full((len(who), k), torch.inf, device=query.device)
-        new_rows = torch.full((len(who), k), -1, dtype=torch.int64, device=query.device)
-        new_squares[first[kept], rank[kept]] = squares[kept]
-        new_rows[first[kept], rank[kept]] = memory[kept]
-        both = torch.cat([finds.squares[who], new_squares], dim=1).sort(dim=1, stable=True)
-        finds.squares[who] = both.values[:, :k]
-        finds.rows[who] = torch.cat([finds.rows[who], new_rows], dim=1).gather(1, both.indices[:, :k])
-        finds.bound[who] = torch.minimum(finds.bound[who], finds.squares[who, -1])
+    def _measure(self, asked: _Asked, query: Tensor, rows: Tensor, finds: Finds) -> None:
+        squares = pair_squares(asked.vectors, query, self._memories, rows)
+        finds.take(query, rows, squares, asked.vectors.shape[1])
+
+
+def _cast_all(memories: Tensor, width: int, leaf: int) -> _Cast:
+    light = cast(memories, width)
+    shadows = _shadows(light, memories)
+    leaves = grow(shadows.digits[:, : light.basis.shape[1] + 1].float(), leaf)
+    return _Cast(light, leaves, shadows[leaves.order])
 
 
 def _slices(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
-def _shadows(memories: Tensor, width: int) -> tuple[Light, Shadows]:
-    light = cast(memories, width)
+def _shadows(light: Light, memories: Tensor) -> Shadows:
     parts = [light.of_memories(memories[some]) for some in _slices(len(memories), 16384)]
-    return light, Shadows(
+    return Shadows(
         torch.cat([part.digits for part in parts]),
         torch.cat([part.slack for part in parts]),
         torch.cat([part.half_squares for part in parts]),

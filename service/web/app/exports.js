@@ -1,0 +1,56 @@
+// Answers as files of other programs, in the forms of `resad-client`; pure functions.
+
+const COLUMNS = [
+  "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable", "quality",
+  "width", "height", "camera", "index", "version", "error",
+];
+const FRAME = "px of the photo, x to the right, y down";
+
+/**
+ * One photograph's findings as a GeoJSON FeatureCollection (RFC 7946 but for the frame, which is no map's).
+ *
+ * Pixel (0, 0) covers [0, 1) x [0, 1): a contour goes through its pixels' centers, and a box ends where its last
+ * pixel does.  Rings are counterclockwise in the numbers as they stand; with y down they look clockwise.
+ */
+export function geojson(photo, result) {
+  const features = result.findings.map((finding) => feature(photo, finding));
+  return { type: "FeatureCollection", frame: FRAME, intended_use: result.intended_use, features };
+}
+
+function feature(photo, finding) {
+  const ring = finding.contour.map(([x, y]) => [x + 0.5, y + 0.5]);
+  const doubled = ring.reduce((sum, [x, y], place) => {
+    const [u, v] = ring[(place + 1) % ring.length];
+    return sum + x * v - u * y;
+  }, 0);
+  if (doubled < 0) ring.reverse();
+  const { rank, peak, p_value, place, x, y, box, area_px, area_share } = finding;
+  return {
+    type: "Feature",
+    id: rank,
+    bbox: [box[0], box[1], box[2] + 1, box[3] + 1],
+    geometry: { type: "Polygon", coordinates: [[...ring, ring[0]]] },
+    properties: { photo, rank, peak, p_value, place, peak_at: [x + 0.5, y + 0.5], area_px, area_share },
+  };
+}
+
+/** A row for each photograph that is done or failed, as CSV (RFC 4180 but for a line's end, a line feed). */
+export function table(photos) {
+  const rows = photos.filter(({ state }) => state === "done" || state === "failed").map(row);
+  return [COLUMNS, ...rows].map((cells) => `${cells.map(cell).join(",")}\n`).join("");
+}
+
+function row({ name, result, error }) {
+  if (!result) return [name, ...COLUMNS.slice(2).map(() => null), error.message];
+  const { quality, photo, index } = result;
+  return [
+    name, result.image_score, result.p_value, result.fpr, result.threshold, result.abnormal, result.reason,
+    result.findings.length, quality.acceptable, quality.reasons.join(";"), photo.width, photo.height,
+    result.normals.camera, index.name, index.version, null,
+  ];
+}
+
+function cell(value) {
+  const text = value == null ? "" : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}

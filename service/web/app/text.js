@@ -1,0 +1,43 @@
+// Numbers and codes in words.
+
+const QUALITY = {
+  "too-dark": "too dark",
+  "too-bright": "too bright",
+  "low-contrast": "low contrast",
+  "blurred": "blurred",
+  "cut-off": "field of view cut off",
+  "no-field-of-view": "no field of view found",
+  "not-a-fundus-photograph": "does not look like a fundus photograph",
+};
+
+/** With four significant digits, as scores are printed everywhere. */
+export const four = (value) => (value === 0 ? "0.000" : value.toPrecision(4));
+
+/** A p-value. */
+export const pValue = (value) => (value === null ? "–" : value.toFixed(4));
+
+/** A share as per cent, with two significant digits. */
+export function percent(share) {
+  return `${Number((100 * share).toPrecision(2))}\u00a0%`;
+}
+
+/** A count with its noun: "1 finding", "2 findings". */
+export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+/** What is said of a photograph's quality. */
+export const qualityWords = (reason) => QUALITY[reason] ?? reason.replaceAll("-", " ");
+
+/** normal, abnormal, or no verdict where there are too few normals for one. */
+export function verdict(result) {
+  return result.abnormal === null ? "no verdict" : result.abnormal ? "abnormal" : "normal";
+}
+
+/** With a capital at its beginning. */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** What went wrong, without the number of its status; a request id helps an operator. */
+export function fault(error) {
+  const detail = error.detail || error.message || String(error);
+  const text = error.title && error.detail ? `${error.title}: ${error.detail}` : detail;
+  return capital(text);
+}

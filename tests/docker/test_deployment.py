@@ -1,0 +1,194 @@
+"""A deployment from photographs to answers, and through what happens to one; the tests follow each other."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docker.conftest import build_index
+from tests.docker.edge import Edge, edge, written_down
+from tests.docker.engine import SERVICE, START_S, Stack, docker, inspect, kill, run_in
+from tests.docker.files import ALERTS, monitoring, need, queries
+from tests.docker.load import JPEG, load
+from tests.ports import free_port
+from tests.service.running import until
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def photo(photos: Path) -> bytes:
+    return sorted(photos.iterdir())[0].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def both(deployed: Stack) -> Stack:
+    """With the second container of the service."""
+    deployed.up("service-b")
+    return deployed
+
+
+def test_a_photograph_is_answered(deployed: Stack, photo: bytes) -> None:
+    with deployed.client() as client:
+        answer = client.post("/v1/score", content=photo, headers=JPEG)
+        told = answer.json()
+        assert answer.status_code == 200, told
+        assert told["image_score"] > 0
+        assert told["intended_use"] == "Research use only. Not for diagnosis."
+        assert client.get("/v1/indexes").json()["indexes"][0]["state"] == "serving"
+
+
+def test_callers_without_a_key_are_turned_away(deployed: Stack, photo: bytes) -> None:
+    answer = httpx.post(f"http://127.0.0.1:{deployed.ports[0]}/v1/score", content=photo, headers=JPEG)
+    assert answer.status_code == 401
+
+
+def test_it_runs_as_nobody_special_on_a_root_that_cannot_be_written(deployed: Stack) -> None:
+    container = deployed.compose("ps", "-q", "service").strip()
+    known = inspect(container)
+    assert known["HostConfig"]["ReadonlyRootfs"]
+    assert known["HostConfig"]["CapDrop"] == ["ALL"]
+    assert known["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert known["HostConfig"]["Memory"] == 6 << 30
+    inside = docker("exec", container, "sh", "-c", "id -u; cat /proc/1/status; touch /x /opt/resad/x 2>&1 || true")
+    assert inside.startswith("10001\n")
+    assert "Uid:\t10001\t10001" in inside
+    assert "CapEff:\t0000000000000000" in inside
+    assert "NoNewPrivs:\t1" in inside
+    assert inside.count("Read-only file system") == 2
+
+
+def test_another_version_goes_live_without_a_failed_request(deployed: Stack, photo: bytes) -> None:
+    first = deployed.version()
+    with load(deployed.client, photo) as told:
+        until(lambda: told.answered >= 5, 60)
+        build_index(deployed, "0.02")
+        until(lambda: deployed.version() != first, 60)
+        second = deployed.version()
+        until(lambda: second in told.versions, 60)
+        # Back, as in docs/deployment.md.
+        deployed.indexer("activate", "/indexes/clinic", first, "--device", "cpu")
+        until(lambda: deployed.version() == first, 60)
+        with deployed.client() as client:
+            answer = client.put("/v1/indexes/clinic/current", json={"version": second})
+        assert answer.status_code == 200, answer.text
+        assert deployed.version() == second
+    assert told.failed == {}
+    assert told.versions == {first, second}
+
+
+def test_a_container_that_was_killed_comes_back(deployed: Stack, photo: bytes) -> None:
+    container = deployed.compose("ps", "-q", "service").strip()
+    kill(container)
+    until(lambda: inspect(container)["RestartCount"] == 1, START_S)
+    until(lambda: deployed.health(container) == "healthy", START_S)
+    with deployed.client() as client:
+        assert client.post("/v1/score", content=photo, headers=JPEG).status_code == 200
+
+
+def test_two_behind_the_edge_lose_nothing_when_one_is_killed(both: Stack, photo: bytes, tmp_path: Path) -> None:
+    container = both.compose("ps", "-q", "service-b").strip()
+    with edge(tmp_path, written_down(both.ports)) as proxy, load(lambda: with_key(proxy, both), photo) as told:
+        until(lambda: told.answered >= 5, 60)
+        answered = (tmp_path / "calls.log").read_text()
+        assert all(f"127.0.0.1:{port}: 200" in answered for port in both.ports)
+        before = told.answered
+        kill(container)
+        until(lambda: told.answered >= before + 10, 120)
+        until(lambda: inspect(container)["RestartCount"] == 1 and both.health(container) == "healthy", START_S)
+        back = len((tmp_path / "calls.log").read_text())
+        until(lambda: f"127.0.0.1:{both.ports[1]}: 200" in (tmp_path / "calls.log").read_text()[back:], 60)
+    assert told.failed == {}
+
+
+def test_two_converge_on_the_version_that_is_activated(both: Stack, photo: bytes, tmp_path: Path) -> None:
+    before = {both.version(0), both.version(1)}
+    assert len(before) == 1
+    versions = json.loads(run_in(SERVICE, LIST_VERSIONS, "--volume", f"{both.name}-indexes:/indexes:ro"))
+    [other] = set(versions) - before
+    with edge(tmp_path, written_down(both.ports)) as proxy, load(lambda: with_key(proxy, both), photo) as told:
+        both.indexer("activate", "/indexes/clinic", other, "--device", "cpu")
+        until(lambda: both.version(0) == both.version(1) == other, 60)
+    assert told.failed == {}
+
+
+LIST_VERSIONS = (
+    'python -c "import json, pathlib; print(json.dumps([p.parent.name for p in '
+    "pathlib.Path('/indexes/clinic').glob('[0-9]*/manifest.json')]))\""
+)
+
+
+def with_key(proxy: Edge, stack: Stack) -> httpx.Client:
+    client = proxy.client()
+    client.headers["Authorization"] = f"Bearer {stack.key}"
+    return client
+
+
+def test_prometheus_sees_both_and_every_question_of_the_board_has_an_answer(both: Stack, tmp_path: Path) -> None:
+    config = monitoring(
+        tmp_path, targets=tuple(f"127.0.0.1:{port}" for port in both.ports), key=both.key, every="1s"
+    )
+    port = free_port()
+    command = (
+        need("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )  # fmt: skip
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=20)
+            until(lambda: ask(api, 'sum(up{job="resad"})') == ["2"], 60)
+            until(lambda: ask(api, "sum(rate(resad_requests_total[30s]))") != [], 60)
+            rules = api.get("/rules").json()["data"]["groups"][0]["rules"]
+            assert [rule["name"] for rule in rules] == [rule["alert"] for rule in ALERTS]
+            until(lambda: all(rule["health"] == "ok" for rule in rules_of(api)), 60)
+            silent = [query for query in queries() if not ask(api, query)]
+        finally:
+            process.terminate()
+    # There is no GPU here.
+    assert [query for query in silent if "gpu" not in query] == []
+
+
+def rules_of(api: httpx.Client) -> list[dict[str, str]]:
+    return list(api.get("/rules").json()["data"]["groups"][0]["rules"])
+
+
+def ask(api: httpx.Client, query: str) -> list[str]:
+    """The values; none where nothing answers yet."""
+    try:
+        told = api.get("/query", params={"query": query}).json()
+    except httpx.TransportError:
+        return []
+    assert told["status"] == "success", f"{query}: {told}"
+    return [row["value"][1] for row in told["data"]["result"]]
+
+
+def test_the_volume_is_backed_up_and_brought_back(deployed: Stack, tmp_path: Path) -> None:
+    """As in docs/deployment.md."""
+    other = f"{deployed.name}-restored"
+    tar = ("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "tar")
+    saved, brought = f"{deployed.name}-indexes:/indexes:ro", f"{other}:/indexes"
+    file = ("--file", "/backup/indexes.tar", "--directory", "/indexes")
+    sums = "cd /indexes && find . -name .work -prune -o -type f -print | sort | xargs sha256sum"
+    try:
+        docker(
+            *tar, "--volume", saved, "--volume", f"{tmp_path}:/backup", SERVICE, "--create", *file, "--exclude",
+            ".work", ".",
+        )  # fmt: skip
+        docker(*tar, "--volume", brought, "--volume", f"{tmp_path}:/backup:ro", SERVICE, "--extract", *file)
+        run_in(SERVICE, "resad-indexer verify /indexes/clinic --device cpu", "--volume", brought)
+        assert run_in(SERVICE, sums, "--volume", brought) == run_in(SERVICE, sums, "--volume", saved)
+    finally:
+        docker("volume", "rm", other)
+
+
+def test_it_answers_what_it_has_accepted_before_it_stops(deployed: Stack, photo: bytes) -> None:
+    container = deployed.compose("ps", "-q", "service").strip()
+    with load(deployed.client, photo, callers=2) as told:
+        until(lambda: told.answered >= 3, 60)
+        docker("stop", "--time", "40", container)
+    # Those that came after it had closed its door were not accepted.
+    assert set(told.failed) <= {"ConnectError"}
+    state = inspect(container)["State"]
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)

@@ -1,0 +1,100 @@
+"""The web page as it is open in a browser, and what its user does."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, Request, expect
+
+_DROP = """([files, target]) => {
+    const transfer = new DataTransfer();
+    for (const [name, type, text] of files) {
+        const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        transfer.items.add(new File([bytes], name, { type }));
+    }
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+        const event = new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
+        document.querySelector(target).dispatchEvent(event);
+    }
+}"""
+_COLORED = """(canvas) => {
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    let colored = 0;
+    for (let place = 3; place < data.length; place += 4) colored += data[place] > 0;
+    return [width, height, colored];
+}"""
+
+
+@dataclass(eq=False)
+class OpenPage:
+    """asked: addresses of all requests.  faults: errors of its scripts, and what the policy kept it from."""
+
+    page: Page
+    url: str
+    asked: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("request", self._note)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._listen)
+
+    def _note(self, request: Request) -> None:
+        self.asked.append(request.url)
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        # An answer that is no success is not the page's fault.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.faults.append(message.text)
+
+    def check(self) -> None:
+        own = (f"{self.url}/", "blob:", "data:")
+        assert [address for address in self.asked if not address.startswith(own)] == []
+        assert self.faults == []
+
+    def go(self) -> "OpenPage":
+        self.page.goto(self.url)
+        return self
+
+    def ready(self) -> "OpenPage":
+        self.go()
+        expect(self["#service"]).to_have_text("Ready")
+        return self
+
+    def __getitem__(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def choose(self, *photos: Path) -> None:
+        self.page.set_input_files("#files", [str(photo) for photo in photos])
+
+    def drop(self, files: Sequence[tuple[str, str, bytes]]) -> None:
+        """Files as (name, type, bytes), let go over the page."""
+        sent = [[name, kind, base64.b64encode(data).decode()] for name, kind, data in files]
+        self.page.evaluate(_DROP, [sent, "#work"])
+
+    def wait_for_map(self) -> None:
+        expect(self["#level"]).to_be_enabled()
+
+    def map(self) -> tuple[int, int, int]:
+        """Width, height and the number of colored pixels of the map that is shown."""
+        width, height, colored = self["canvas.map"].evaluate(_COLORED)
+        return width, height, colored
+
+    def module(self, name: str, body: str, given: Any = None) -> Any:
+        """The value of `body`, in which `it` is the page's module `name` and `given` what was given."""
+        script = f"async (given) => {{ const it = await import('/web/app/{name}'); return {body}; }}"
+        return self.page.evaluate(script, given)
+
+    def slide(self, selector: str, value: float) -> None:
+        """Moves a slider, and says so as it does under a pointer."""
+        script = "(one, value) => { one.value = value; one.dispatchEvent(new Event('input', {bubbles: true})); }"
+        self[selector].evaluate(script, value)
+
+    def box(self, selector: str) -> FloatRect:
+        """Where the first such element lies on the screen."""
+        found = self[selector].first.bounding_box()
+        assert found is not None
+        return found

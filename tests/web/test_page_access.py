@@ -1,0 +1,170 @@
+"""For everybody: by keyboard alone, at every size, in light and dark, and without any fault that axe finds."""
+
+from pathlib import Path
+from typing import Literal
+
+import axe_playwright_python
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.service.running import Served
+from tests.web.conftest import Opener
+from tests.web.open_page import OpenPage
+
+Scheme = Literal["light", "dark"]
+SERIOUS = ("serious", "critical")
+
+
+def serious_faults(page: OpenPage) -> list[str]:
+    """What axe-core calls serious or critical, with the elements."""
+    found = Axe().run(page.page).response["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:120]}"
+        for fault in found
+        if fault["impact"] in SERIOUS
+        for node in fault["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(
+    visit: Opener, web_service: Served, lesion: Path, tmp_path: Path, scheme: Scheme
+) -> None:
+    assert Path(axe_playwright_python.__file__).with_name("axe.min.js").is_file()
+    page = visit(web_service, color_scheme=scheme).ready()
+    assert serious_faults(page) == []
+    (tmp_path / "notes.jpg").write_text("no photograph")
+    page.choose(lesion, tmp_path / "notes.jpg")
+    page.wait_for_map()
+    page[".finding"].first.click()
+    expect(page[".patches"]).to_be_visible()
+    expect(page['.row[data-state="failed"]']).to_have_count(1)
+    assert serious_faults(page) == []
+    page[".row"].nth(1).click()
+    expect(page[".failure"]).to_be_visible()
+    assert serious_faults(page) == []
+    page["#help-open"].click()
+    assert serious_faults(page) == []
+
+
+def test_axe_would_find_one(visit: Opener, web_service: Served) -> None:
+    page = visit(web_service).ready()
+    page["#help-open"].evaluate(
+        "(button) => { button.removeAttribute('aria-label'); button.title = ''; button.textContent = ''; }"
+    )
+    assert [fault.split(":")[0] for fault in serious_faults(page)] == ["button-name"]
+
+
+def test_the_keyboard_is_enough(visit: Opener, web_service: Served, lesion: Path, healthy: Path) -> None:
+    page = visit(web_service).ready()
+    press = page.page.keyboard.press
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            if page[selector].first.evaluate("(one) => one === document.activeElement"):
+                return
+            press("Tab")
+        raise AssertionError(f"the Tab key does not come to {selector}")
+
+    tab_to("#choose-files")
+    with page.page.expect_file_chooser() as chooser:
+        press("Enter")
+    chooser.value.set_files([healthy, lesion])
+    expect(page['.row[data-state="done"]']).to_have_count(2)
+    tab_to("#photos")
+    press("ArrowDown")
+    expect(page["#open-name"]).to_have_text(lesion.name)
+    press("Home")
+    expect(page["#open-name"]).to_have_text(healthy.name)
+    press("End")
+    page.wait_for_map()
+    press("Enter")
+    expect(page["#stage"]).to_be_focused()
+
+    fitted = page["#zoom-text"].inner_text()
+    press("+")
+    expect(page["#zoom-text"]).not_to_have_text(fitted)
+    before = page.box(".pane.mapped .sheet")["x"]
+    press("ArrowRight")
+    assert page.box(".pane.mapped .sheet")["x"] < before
+    press("0")
+    expect(page["#zoom-text"]).to_have_text(fitted)
+    press("m")
+    expect(page["canvas.map"]).to_be_hidden()
+    press("m")
+    press("n")
+    expect(page['.finding[aria-expanded="true"] .rank']).to_have_text("1")
+    press("s")
+    expect(page[".pane.plain"]).to_be_visible()
+    press("Escape")
+    expect(page["#photos"]).to_be_focused()
+
+    tab_to("#level")
+    colored = page.map()[2]
+    press("End")
+    expect(page["#regions"]).to_contain_text("Above this level")
+    assert page.map()[2] < colored
+    tab_to(".finding")
+    press("Enter")
+    expect(page['.finding[aria-expanded="true"]']).to_have_count(0)
+    press("Space")
+    expect(page['.finding[aria-expanded="true"]']).to_have_count(1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (768, 1024), (390, 844)])
+def test_everything_fits_the_screen(
+    visit: Opener, web_service: Served, lesion: Path, width: int, height: int
+) -> None:
+    page = visit(web_service, viewport={"width": width, "height": height}, has_touch=width < 1100).ready()
+    page.choose(lesion)
+    page.wait_for_map()
+    assert page.page.evaluate("document.documentElement.scrollWidth") == width
+    stage = page.box("#stage")
+    assert min(stage["width"], stage["height"]) >= 250
+    notice = page[".bottom strong"]
+    expect(notice).to_have_text("Research use only. Not for diagnosis.")
+    if width > 560:
+        expect(notice).to_be_in_viewport()
+        expect(page["#side"]).to_be_in_viewport(ratio=1)
+
+
+def test_light_and_dark_can_be_chosen(visit: Opener, web_service: Served) -> None:
+    page = visit(web_service, color_scheme="dark").ready()
+
+    def ground() -> str:
+        return str(page.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    dark = ground()
+    page["#theme"].click()
+    light = ground()
+    assert light != dark
+    page.ready()
+    assert ground() == light
+    page["#theme"].click()
+    assert ground() == dark
+
+
+def test_two_fingers_zoom_and_one_moves(visit: Opener, web_service: Served, lesion: Path) -> None:
+    page = visit(web_service, viewport={"width": 1024, "height": 768}, has_touch=True).ready()
+    page.choose(lesion)
+    page.wait_for_map()
+    stage, sheet = page.box("#stage"), ".pane.mapped .sheet"
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    touch = page.page.context.new_cdp_session(page.page)
+
+    def send(kind: str, *fingers: tuple[float, float]) -> None:
+        points = [{"x": x + right, "y": y + down, "id": number} for number, (right, down) in enumerate(fingers)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    width = page.box(sheet)["width"]
+    send("touchStart", (-50, 0), (50, 0))
+    for apart in (60, 80, 100):
+        send("touchMove", (-apart, 0), (apart, 0))
+    send("touchEnd")
+    zoomed = page.box(sheet)
+    assert zoomed["width"] == pytest.approx(2 * width, rel=0.02)
+    send("touchStart", (0, 0))
+    send("touchMove", (30, 10))
+    send("touchEnd")
+    assert page.box(sheet)["x"] == pytest.approx(zoomed["x"] + 30, abs=1)

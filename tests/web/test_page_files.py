@@ -1,0 +1,155 @@
+"""The page's files: whole, small, nothing inline or from elsewhere; its arithmetic beside slow twins."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import find_contours
+
+import service.page
+from resad.map_colors import MapScale, colorize
+from resad.result import INTENDED_USE
+from tests.service.running import Served
+from tests.web.conftest import Opener
+from tests.web.open_page import OpenPage
+
+WEB = Path(service.page.__file__).with_name("web")
+SOURCES = sorted(path for path in WEB.rglob("*") if path.suffix in (".js", ".css", ".html"))
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    page = (WEB / "index.html").read_text()
+    named = re.findall(r'(?:href|src)="(web/[^"]+)"', page)
+    assert len(named) > 5
+    assert all((WEB.parent / name).is_file() for name in named)
+    for script in WEB.rglob("*.js"):
+        for name in re.findall(r'^(?:import|export)\b[^;]*?from "([^"]+)";', script.read_text(), re.MULTILINE):
+            assert name.startswith("."), f"{script.name}: {name}"
+            assert (script.parent / name).is_file(), f"{script.name}: {name}"
+
+
+def test_nothing_is_inline_and_nothing_from_elsewhere() -> None:
+    page = (WEB / "index.html").read_text()
+    assert INTENDED_USE in page
+    assert re.findall(r"<style|<script(?![^>]*\bsrc=)|\sstyle=|\son[a-z]+=", page) == []
+    for path in SOURCES:
+        addresses = re.findall(
+            r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", re.sub(r"(?m)^\s*(//|\*|/\*).*$", "", path.read_text())
+        )
+        assert set(addresses) <= {"http://www.w3.org"}, path.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 200
+
+
+def test_the_page_s_headers(web_service: Served) -> None:
+    for address in ("/", "/web/app/main.js", "/web/styles/base.css", "/web/client/index.js"):
+        answer = web_service.client.get(address)
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if address != "/":
+            kept = {"If-None-Match": answer.headers["etag"]}
+            assert web_service.client.get(address, headers=kept).status_code == 304
+    assert web_service.client.get("/web/app/main.js").headers["content-type"].startswith("text/javascript")
+    for address in ("/web/", "/web/app", "/web/none.js", "/web/..%2Fapp.py", "/web/%2e%2e/app.py"):
+        refused = web_service.client.get(address)
+        assert (refused.status_code, refused.json()["type"]) == (404, "urn:resad:problem:not-found")
+
+
+def test_the_page_works_below_a_path(visit: Opener, web_service: Served, lesion: Path) -> None:
+    """As behind a proxy that serves several things: no address of the page begins at the root."""
+    page = visit(web_service)
+    below = f"{web_service.url}/below/"
+
+    def forward(route: Any) -> None:
+        request = route.request
+        answer = httpx.request(
+            request.method,
+            request.url.replace("/below/", "/"),
+            content=request.post_data_buffer,
+            headers={name: value for name, value in request.headers.items() if name != "host"},
+            timeout=30,
+        )
+        route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
+
+    page.page.route(f"{below}**", forward)
+    page.page.goto(below)
+    page.choose(lesion)
+    page.wait_for_map()
+    assert [address for address in page.asked if not address.startswith((below, "blob:"))] == []
+
+
+@pytest.fixture
+def modules(visit: Opener, web_service: Served) -> OpenPage:
+    return visit(web_service).go()
+
+
+def test_colors_are_those_of_the_service_s_pictures(modules: OpenPage, rng: np.random.Generator) -> None:
+    scale = MapScale(0.71, 1.2, 1.94)
+    values = np.concatenate(
+        [rng.uniform(0, 2.5, 20_000), np.linspace(scale.low, scale.high, 5_000), [0, scale.low, scale.high]]
+    ).astype(np.float32)
+    body = "[...it.colorize(new Float32Array(given), {low: 0.71, high: 1.94}, 0)]"
+    shown = np.array(modules.module("colors.js", body, values.tolist()), np.uint8).reshape(-1, 4)
+    np.testing.assert_array_equal(shown, colorize(values[None], scale)[0])
+    hidden = modules.module("colors.js", body.replace(", 0)", ", 1.2)"), values.tolist())
+    np.testing.assert_array_equal(np.array(hidden).reshape(-1, 4)[values <= np.float32(1.2), 3], 0)
+
+
+def test_regions_are_those_that_scipy_counts(modules: OpenPage) -> None:
+    body = "it.regionsAbove({...given, values: new Float32Array(given.values)}, given.level)"
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 17), width=st.integers(1, 17))
+    def probe(seed: int, height: int, width: int) -> None:
+        values = np.random.default_rng(seed).integers(0, 5, (height, width)).astype(np.float32)
+        found = modules.module("regions.js", body, _given(values, 2.0))
+        above = values > 2
+        assert found == {"count": int(ndimage.label(above, np.ones((3, 3)))[1]), "pixels": int(above.sum())}
+
+    probe()
+
+
+def test_the_line_around_them_is_scikit_image_s(modules: OpenPage, rng: np.random.Generator) -> None:
+    """As long, part by part: the same crossings, and saddles read the same way."""
+    body = "it.outline({...given, values: new Float32Array(given.values)}, given.level)"
+    for _ in range(5):
+        values = rng.uniform(0, 1, (23, 31)).astype(np.float32)
+        path = modules.module("regions.js", body, _given(values, 0.6))
+        ends = np.array(re.findall(r"M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)", path), float)
+        own = np.hypot(ends[:, 0] - ends[:, 2], ends[:, 1] - ends[:, 3])
+        contours = find_contours(values.astype(float), 0.6, fully_connected="high")  # type: ignore[no-untyped-call]
+        twin = np.concatenate([np.hypot(*np.diff(contour, axis=0).T) for contour in contours])
+        twin = twin[twin > 0]
+        assert len(own) == pytest.approx(len(twin), abs=2)
+        assert own.sum() == pytest.approx(twin.sum(), rel=2e-3)
+
+
+def test_tables_survive_every_name(modules: OpenPage) -> None:
+    names = ["plain.jpg", 'a,b "c".jpg', "two\nlines.jpg", "ärger 眼.jpg"]
+    photos = [{"name": name, "eye": "", "state": "failed", "error": {"message": "no"}} for name in names]
+    text = modules.module("exports.js", "it.table(given)", photos)
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert [row[0] for row in rows[1:]] == names
+    assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def _given(values: NDArray[np.float32], level: float) -> dict[str, Any]:
+    height, width = values.shape
+    given: dict[str, Any] = json.loads(json.dumps({"values": values.ravel().tolist(), "level": level}))
+    return given | {"width": width, "height": height}

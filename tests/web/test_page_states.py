@@ -1,0 +1,146 @@
+"""What the page says when something is not as it should be, and that it loses no photograph over it."""
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Route, expect
+
+from tests.service.running import Served, served
+from tests.web.conftest import Opener, answered_by
+
+PROBLEM = "application/problem+json"
+
+
+def test_bad_files_say_what_is_wrong_with_them(visit: Opener, web_service: Served, healthy: Path) -> None:
+    page = visit(web_service).ready()
+    damaged = healthy.read_bytes()[:600]
+    page.drop(
+        [("notes.txt", "text/plain", b"no photograph"), ("cut.jpg", "image/jpeg", damaged), ("none.png", "", b"")]
+    )
+    page.choose(healthy)
+    expect(page['.row[data-state="failed"]']).to_have_count(3)
+    expect(page['.row[data-state="done"]']).to_have_count(1)
+    expect(page[".row"].nth(0)).to_contain_text("Not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)")
+    expect(page[".row"].nth(1)).to_contain_text("Photograph unreadable")
+    expect(page[".row"].nth(2)).to_contain_text("The file is empty")
+    expect(page["#count"]).to_contain_text("3 failed")
+    page[".row"].nth(1).click()
+    expect(page[".failure"]).to_contain_text("Photograph unreadable")
+    expect(page[".failure"]).to_contain_text("request ")
+    page[".failure"].get_by_role("button", name="Remove").click()
+    expect(page[".row"]).to_have_count(3)
+
+
+def test_a_format_that_browsers_cannot_show_is_scored_all_the_same(
+    visit: Opener, web_service: Served, lesion: Path, tmp_path: Path
+) -> None:
+    with Image.open(lesion) as picture:
+        picture.save(tmp_path / "camera.tiff")
+    page = visit(web_service).ready()
+    page.choose(tmp_path / "camera.tiff")
+    page.wait_for_map()
+    expect(page["#stage-note"]).to_contain_text("cannot show the photograph's format")
+    assert page.map()[2] > 0
+
+
+def test_a_full_queue_is_waited_out(visit: Opener, web_root: Path, healthy: Path, lesion: Path) -> None:
+    with served(web_root, queue_size=1) as service:
+        page = visit(service).ready()
+        with service.busy():
+            page.choose(healthy, lesion)
+            expect(page['.row[data-state="busy"]']).to_have_count(1)
+            expect(page['.row[data-state="busy"]']).to_contain_text("queue full, asking again in")
+            expect(page["#count"]).to_contain_text("queue full, waiting")
+        expect(page['.row[data-state="done"]']).to_have_count(2)
+        expect(page["#count"]).not_to_contain_text("waiting")
+
+
+def test_a_service_that_is_not_ready_is_waited_for(
+    visit: Opener, web_root: Path, healthy: Path, tmp_path: Path
+) -> None:
+    with served(tmp_path, ready=False) as service:
+        page = visit(service).go()
+        expect(page["#service"]).to_have_text("Not ready")
+        expect(page["#banner"]).to_contain_text("there is no index under the root")
+        page.choose(healthy)
+        expect(page['.row[data-state="waiting"]']).to_have_count(1)
+        expect(page["#stage-note"]).to_have_text("Waiting for the service")
+        shutil.copytree(web_root / "drawn", tmp_path / "drawn", symlinks=True)
+        expect(page['.row[data-state="done"]']).to_have_count(1)
+        expect(page["#service"]).to_have_text("Ready")
+        expect(page["#banner"]).to_be_hidden()
+
+
+def test_a_service_that_is_gone_is_asked_again(
+    visit: Opener, web_service: Served, healthy: Path, lesion: Path
+) -> None:
+    page = visit(web_service).ready()
+    page.choose(healthy)
+    page.wait_for_map()
+
+    def nobody(route: Route) -> None:
+        route.abort("connectionrefused")
+
+    with answered_by(page.page, "**/*", nobody):
+        page.choose(lesion)
+        expect(page["#service"]).to_have_text("No answer")
+        expect(page["#banner"]).to_contain_text("does not answer")
+        expect(page['.row[data-state="waiting"]']).to_have_count(1)
+    expect(page['.row[data-state="done"]']).to_have_count(2)
+    expect(page["#banner"]).to_be_hidden()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Opener, web_service: Served, healthy: Path) -> None:
+    key = "a-key-of-the-ward"
+    page = visit(web_service)
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == f"Bearer {key}":
+            return route.continue_()
+        body = '{"type": "urn:resad:problem:key-needed", "title": "Key needed", "status": 401, "detail": "who?"}'
+        return route.fulfill(status=401, content_type=PROBLEM, body=body)
+
+    with answered_by(page.page, "**/v1/**", guard):
+        page.go()
+        dialog = page["#key-dialog"]
+        expect(dialog).to_be_visible()
+        expect(page["#key"]).to_be_focused()
+        page.choose(healthy)
+        page["#key"].fill("wrong key")
+        page.page.keyboard.press("Enter")
+        expect(page["#key-fault"]).to_contain_text("visible ASCII")
+        page["#key"].fill("wrong-key")
+        page.page.keyboard.press("Enter")
+        expect(page["#key-fault"]).to_contain_text("not taken")
+        page["#key"].fill(key)
+        page.page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(page['.row[data-state="done"]']).to_have_count(1)
+        kept = page.page.evaluate("[sessionStorage.getItem('resad-key'), localStorage.length, document.cookie]")
+        assert kept == [key, 0, ""]
+        page.go()
+        expect(page["#service"]).to_have_text("Ready")
+        expect(dialog).to_be_hidden()
+        page["#forget"].click()
+        expect(dialog).to_be_visible()
+        dialog.get_by_role("button", name="Not now").click()
+        expect(page["#banner"]).to_contain_text("asks for a key")
+        page["#banner"].get_by_role("button").click()
+        expect(dialog).to_be_visible()
+        assert page.page.evaluate("sessionStorage.getItem('resad-key')") is None
+
+
+def test_removed_while_it_is_scored(visit: Opener, web_root: Path, healthy: Path, lesion: Path) -> None:
+    with served(web_root) as service:
+        page = visit(service).ready()
+        with service.busy():
+            page.choose(healthy, lesion)
+            expect(page['.row[data-state="scoring"]']).to_have_count(2)
+            page["#photos"].focus()
+            page.page.keyboard.press("Delete")
+            expect(page[".row"]).to_have_count(1)
+        expect(page['.row[data-state="done"]']).to_have_count(1)
+        page["#clear"].click()
+        expect(page["#empty"]).to_be_visible()
+        expect(page["#details"]).to_be_hidden()

@@ -1,0 +1,103 @@
+"""The TypeScript client: built from what is checked in, against the real service, beside the Python client."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from resad_client import Client
+
+import service.page
+from tests.service.running import Served
+
+NODE_REASON = "there is no Node.js 18 or newer with npm (apt-get install nodejs npm)"
+PACKAGE = Path(__file__).parents[2] / "clients/typescript"
+SERVED = Path(service.page.__file__).parent / "web/client"
+
+
+def npm(*arguments: str, **variables: str) -> str:
+    done = subprocess.run(
+        ("npm", *arguments), cwd=PACKAGE, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package, built by what its lock file says."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip(NODE_REASON)
+    version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout
+    if int(version.strip().lstrip("v").split(".")[0]) < 18:
+        pytest.skip(NODE_REASON)
+    installed, lock = PACKAGE / "node_modules/.package-lock.json", PACKAGE / "package-lock.json"
+    if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
+        npm("ci", "--ignore-scripts", "--no-audit", "--no-fund")
+    npm("run", "prepack")
+    return PACKAGE
+
+
+def test_the_page_s_modules_are_what_the_sources_give(package: Path, tmp_path: Path) -> None:
+    npm("exec", "--", "tsc", "--project", "tsconfig.page.json", "--outDir", str(tmp_path))
+    built, checked_in = (
+        {path.name: path.read_text() for path in folder.iterdir()} for folder in (tmp_path, SERVED)
+    )
+    assert checked_in == built, "run: npm run build (in clients/typescript)"
+
+
+def test_types_are_those_of_the_contract(package: Path, tmp_path: Path) -> None:
+    out = tmp_path / "openapi.ts"
+    contract = Path(service.page.__file__).with_name("openapi.json")
+    npm("exec", "--", "openapi-typescript", str(contract), "--output", str(out), "--immutable")
+    assert out.read_text() == (package / "src/openapi.ts").read_text(), (
+        "run: npm run build (in clients/typescript)"
+    )
+
+
+def test_node_s_own_tests(package: Path, web_service: Served, lesion: Path) -> None:
+    npm("run", "check")
+    said = npm("exec", "--", "node", "--test", RESAD_URL=web_service.url, RESAD_PHOTO=str(lesion))
+    assert "fail 0" in said
+    assert "skipped 0" in said, said
+
+
+def test_the_two_clients_are_told_the_same(
+    package: Path, web_service: Served, lesion: Path, tmp_path: Path
+) -> None:
+    script = """
+        import { readFile, writeFile } from "node:fs/promises";
+        const [url, photo, client_module] = process.argv.slice(2);
+        const { Client } = await import(client_module);
+        const client = new Client(url);
+        const bytes = await readFile(photo);
+        const result = await client.score(bytes, { fpr: 0.2, evidence: 3 });
+        const { width, height, values } = await client.anomalyMap(bytes);
+        await writeFile("map.bin", new Uint8Array(values.buffer));
+        console.log(JSON.stringify({ result, shape: [height, width] }));
+    """
+    (tmp_path / "ask.mjs").write_text(script)
+    built = (package / "dist/index.js").as_uri()
+    done = subprocess.run(
+        ("node", "ask.mjs", web_service.url, str(lesion), built),
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    with Client(web_service.url) as client:
+        result = client.score(lesion, fpr=0.2, evidence=3)
+        values = client.anomaly_map(lesion).values
+    assert told["result"]["image_score"] == pytest.approx(result.image_score, rel=1e-4)
+    assert [one["box"] for one in told["result"]["findings"]] == [list(one.box) for one in result.findings]
+    own = np.frombuffer((tmp_path / "map.bin").read_bytes(), np.float32).reshape(told["shape"])
+    np.testing.assert_allclose(own, values, rtol=1e-4)
+
+
+def test_nothing_is_needed_at_run_time_and_nothing_runs_at_installation() -> None:
+    package = json.loads((PACKAGE / "package.json").read_text())
+    assert "dependencies" not in package
+    lock = json.loads((PACKAGE / "package-lock.json").read_text())
+    assert [name for name, one in lock["packages"].items() if one.get("hasInstallScript")] == []
+    assert all(one.get("integrity") for name, one in lock["packages"].items() if name)
