@@ -45,7 +45,8 @@ class Row:
     """One index.
 
     seconds, cpu_seconds: of the operation that made it, on the clock and of all threads.
-    radius: measured over all its photographs' patches.  stated: in the manifest, `bound` or `measured`.  calibrated: as in the manifest.  features_mb: on disk.
+    radius: measured over all its photographs' patches.
+    stated, covering, calibrated: as in the manifest.  features_mb: on disk.
     """
 
     name: str
