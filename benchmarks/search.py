@@ -1,9 +1,9 @@
 """Ways to search a large memory bank of real photographs: time, and how far they are from brute force.
 
 Run as `python -m benchmarks.search`; takes RESAD_DATA.  `--cache FOLDER` keeps the bank, which takes minutes.
-`--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.  The floor
-is the time that the products of a search alone would take at the rate of this machine, measured in the same run:
-float32 for flat; int8 for proved, which multiplies the shadow of every patch with that of every memory.
+`--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.
+The floor is the time that the products of a search alone would take at the rate of this machine, measured in the
+same run: float32 for flat; int8 for proved, which multiplies the shadow of every patch with that of every memory.
 """
 
 import json as jsons

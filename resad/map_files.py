@@ -8,6 +8,7 @@ A map that is not is a bug of the caller's, so it raises `ValueError`.
 import io
 import json
 import math
+import zlib
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,8 @@ UNIT: Final = "feature distance (L2)"
 """What a map's values are, as written into the files."""
 
 _PNG_MAX: Final = 65535
-_PNG_LEVEL: Final = 3
-"""zlib level: on a 4288 x 2848 map half the time of 6, and no larger file."""
+_ROWS_AT_ONCE: Final = 64
+"""Of a map that becomes integers, so that what lies between stays in the processor's cache."""
 _IMAGE_DESCRIPTION: Final = 270
 _PREFIX: Final = "resad:"
 
@@ -35,13 +36,13 @@ def map_png16(anomaly_map: Map, full_scale: float, fingerprint: str) -> bytes:
     Raises `ValueError` for a map that is none, or a full scale that is not positive and finite.
     """
     values, scale = _checked(anomaly_map), _checked_scale(full_scale)
-    # float64: in float32 the quotient alone is wrong by up to a quarter of a step near 65535.
-    levels = np.rint(np.minimum(values.astype(np.float64) / scale, 1.0) * _PNG_MAX)
     facts = PngInfo()
     for name, value in _facts(scale, fingerprint).items():
         facts.add_text(_PREFIX + name, str(value))
     file = io.BytesIO()
-    Image.fromarray(levels.astype(np.uint16)).save(file, "PNG", pnginfo=facts, compress_level=_PNG_LEVEL)
+    # By run lengths alone: of a 4288 x 2848 map half the time of zlib's level 3, and 4 % more bytes.
+    picture = Image.fromarray(_levels(values, scale))
+    picture.save(file, "PNG", pnginfo=facts, compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
@@ -89,6 +90,19 @@ def map_npy(anomaly_map: Map) -> bytes:
     file = io.BytesIO()
     np.save(file, _checked(anomaly_map), allow_pickle=False)
     return file.getvalue()
+
+
+def _levels(values: Map, scale: float) -> NDArray[np.uint16]:
+    levels = np.empty(values.shape, np.uint16)
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        # float64: in float32 the quotient alone is wrong by up to a quarter of a step near 65535.
+        part = values[some].astype(np.float64)
+        part /= scale
+        np.minimum(part, 1.0, out=part)
+        part *= _PNG_MAX
+        levels[some] = np.rint(part, out=part)
+    return levels
 
 
 def _facts(full_scale: float, fingerprint: str) -> dict[str, str | float]:

@@ -138,6 +138,17 @@ def test_a_subset_is_a_search_over_fewer(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(proof.rows, anew.rows)
 
 
+def test_tiles_change_nothing(rng: np.random.Generator) -> None:
+    """Those of a GPU are larger; ties may come in any order, so there are none."""
+    memories, queries = cloud(rng, "spread", 3000, 20), torch.from_numpy(cloud(rng, "spread", 700, 20))
+    found = [
+        ProvedSearch(torch.from_numpy(memories), 32, 0.2, tiling).search(queries, 3).rows
+        for tiling in (Tiling(), proved.FOR_GPU, SMALL)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_threads_change_nothing(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
     search, threads = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL), torch.get_num_threads()

@@ -47,7 +47,7 @@ class Tiling:
     leaf: int = 1024
 
 
-_FOR_GPU: Final = Tiling(queries=4096, memories=8192)
+FOR_GPU: Final = Tiling(queries=4096, memories=8192)
 """Fewer and larger products, so that starting them does not take longer than they do."""
 
 
@@ -99,7 +99,7 @@ class ProvedSearch:
         self._memories = memories
         self._width = width
         self._limit = limit
-        self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else _FOR_GPU)
+        self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else FOR_GPU)
         with full_float32():
             known = known or _cast_all(memories, width, self._tiling.leaf)
             self._light, self._leaves, self._shadows = known.light, known.leaves, known.shadows
