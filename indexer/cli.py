@@ -12,6 +12,7 @@ import typer
 
 from indexer.commands import (
     ablation,
+    archive,
     audit,
     build,
     calibrate,
@@ -47,8 +48,8 @@ app.command("verify")(versions.verify_command)
 app.command("activate")(versions.activate_command)
 app.command("rollback")(lifecycle.rollback_command)
 app.command("gc")(lifecycle.gc_command)
-app.command("export")(lifecycle.export_command)
-app.command("import")(lifecycle.import_command)
+app.command("export")(archive.export_command)
+app.command("import")(archive.import_command)
 app.command("score")(score.score_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("ablation")(ablation.ablation_command)

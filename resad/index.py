@@ -128,7 +128,7 @@ def clear_rubbish(index: Path) -> None:
         shutil.rmtree(left)
     for name in (CURRENT, PURGED):
         for left in index.glob(f".{name}-*"):
-            left.unlink()
+            left.unlink(missing_ok=True)
 
 
 def delete_version(index: Path, version: str) -> None:

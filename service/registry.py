@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from resad import index as index_store
-from resad.errors import ResadError
+from resad.errors import IndexInvalid, ResadError
 from resad.loaded_index import LoadedIndex
 from service import problems
 from service.loading import Pointer, load_verified, read_pointer
@@ -124,6 +124,8 @@ class Registry:
                 raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
             try:
                 index_store.activate(folder, version)
+            except IndexInvalid as error:
+                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
             except OSError as error:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise

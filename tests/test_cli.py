@@ -59,7 +59,7 @@ def test_the_same_order_gives_the_same_bank(run: Run, drawn: Path, tmp_path: Pat
 def test_inspect_list_verify(run: Run, small_index: Path) -> None:
     version = index.live_version(small_index)
     listed = run("list", "--root", small_index.parent)
-    assert re.fullmatch(rf"drawn {version} live 8 photos, \d+ memories\n", listed.out)
+    assert re.fullmatch(rf"drawn {version} live 8 photos, \d+ memories, by build\n", listed.out)
     inspected = run("inspect", small_index)
     assert "resnet18" in inspected.out
     assert "(live)" in inspected.out

@@ -168,3 +168,27 @@ def test_version_names_sort_by_time() -> None:
     names = [index.new_version() for _ in range(50)]
     assert len(set(names)) > 45
     assert all(later[:16] >= earlier[:16] for earlier, later in pairwise(names))
+
+
+def test_the_live_version_stays_and_others_go_whole(tmp_path: Path) -> None:
+    first, second = put(tmp_path), put(tmp_path, "20260102T000000Z-0000")
+    with pytest.raises(IndexInvalid, match="is live and stays"):
+        index.delete_version(tmp_path / "eyes", second.name)
+    index.delete_version(tmp_path / "eyes", first.name)
+    assert visible(tmp_path / "eyes") == {second.name, "CURRENT"}
+
+
+def test_a_version_is_written_once(tmp_path: Path) -> None:
+    version = put(tmp_path)
+    with pytest.raises(IndexInvalid, match="already"):
+        put(tmp_path, version.name, b"other")
+    assert (version / "bank").read_bytes() == b"memories"
+
+
+def test_what_is_not_to_be_read_is_looked_for(tmp_path: Path) -> None:
+    version = put(tmp_path)
+    (version / "bank").write_bytes(b"memorieS")
+    index.check_files(version, unread=("ba",))
+    (version / "bank").unlink()
+    with pytest.raises(IndexInvalid, match="bank is missing"):
+        index.check_files(version, unread=("ba",))

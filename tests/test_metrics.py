@@ -16,7 +16,7 @@ from indexer import bootstrap, metrics
 from indexer.bootstrap import Figure
 from indexer.datasets.masks import read_mask
 from indexer.datasets.mvtec import read_mvtec
-from indexer.metrics import ScoreHistogram
+from indexer.metrics import ScoreHistogram, pixels
 from resad.errors import SettingError
 
 Floats = NDArray[np.float64]
@@ -293,7 +293,7 @@ def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> Non
     histogram = histogram_of(maps, 4.0, 64)
     edges = metrics.score_edges(4.0, 64)
     places = [np.searchsorted(edges[1:-1], values.ravel(), side="right") for values, _ in maps]
-    pool = metrics._pixel_pool(histogram)
+    pool = pixels._pixel_pool(histogram)
     (weights,) = bootstrap.resampled(pool, rng(), 12)
     for row, weight in enumerate(weights.astype(int)):
         chosen = np.repeat(np.arange(len(maps)), weight)
@@ -543,7 +543,7 @@ def test_regions_outside_the_area_do_not_count() -> None:
 
 def test_intervals_from_merged_bins_are_those_of_all() -> None:
     histogram = histogram_of(drawn_maps(2, 24), 6.0)
-    pool = metrics._pixel_pool(histogram)
+    pool = pixels._pixel_pool(histogram)
     for figure, statistic in zip(
         PIXEL_FIGURES,
         (bootstrap.auroc, bootstrap.mixed_average_precision, bootstrap.balanced_accuracy),

@@ -58,7 +58,8 @@ def activate_command(
 
 def _contents(version: Path) -> str:
     try:
-        counts = read_manifest(version / index_store.MANIFEST).counts
+        manifest = read_manifest(version / index_store.MANIFEST)
     except IndexInvalid as error:
         return f"cannot be read: {error}"
-    return f"{counts.photos} photos, {counts.memories} memories"
+    counts = manifest.counts
+    return f"{counts.photos} photos, {counts.memories} memories, by {manifest.history[-1].operation}"

@@ -18,7 +18,8 @@ from indexer.extraction import batch_size, extract
 from indexer.intake import LookUp
 from indexer.journal import inputs_of
 from indexer.lifecycle.base import Base, open_base, picture_name, store_of
-from indexer.lifecycle.succession import Draft, Succession, succeed
+from indexer.lifecycle.draft import Draft
+from indexer.lifecycle.succession import Succession, succeed
 from indexer.look_alikes import same_pictures
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages

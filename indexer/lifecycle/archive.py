@@ -1,11 +1,12 @@
 """`resad-indexer export` and `import`: a version as one file, and back.
 
-The file is a plain tar: NAME/VERSION/manifest.json, perhaps its signature, then the files that the manifest names.
+The file is a plain tar: NAME/VERSION/manifest.json, its SHA-256, perhaps its signature, then the files it names.
 Reading one trusts nothing: it takes regular files alone, by the names and sizes of the manifest, never where a
 name in the archive leads; hashes are checked before the version moves to its place.  There is no pickle in it.
 The same version gives the same bytes, whenever and by whomever it is exported.
 """
 
+import hashlib
 import io
 import secrets
 import shutil
@@ -22,10 +23,12 @@ from resad.errors import IndexInvalid, SettingError
 from resad.manifest import Manifest, parse_manifest
 from resad.tombstones import check_purged
 
+CHECKSUM: Final = "manifest.sha256"
 SIGNATURE: Final = "manifest.sig"
 _MOST_MANIFEST: Final = 256 * 10**6
 """Bytes; a manifest of a million files is smaller."""
-_SIGNATURE_BYTES: Final = 64
+_SEAL_BYTES: Final = 64
+"""Of a checksum, in hexadecimal digits, and of a signature."""
 _BLOCK: Final = 2**20
 
 
@@ -58,6 +61,8 @@ def export_version(path: Path, file: Path, *, key: Path | None = None) -> Manife
     try:
         with tarfile.open(fresh, "x", format=tarfile.PAX_FORMAT) as archive:
             _put(archive, folder / index.MANIFEST, len(told), io.BytesIO(told))
+            checksum = hashlib.sha256(told).hexdigest().encode()
+            _put(archive, folder / CHECKSUM, len(checksum), io.BytesIO(checksum))
             if signature is not None:
                 _put(archive, folder / SIGNATURE, len(signature), io.BytesIO(signature))
             for record in manifest.files:
@@ -84,12 +89,15 @@ def import_version(file: Path, root: Path, *, live: bool = True, key: Path | Non
     with _opened(file) as archive:
         members = iter(archive)
         told = _content(archive, next(members, None), _MOST_MANIFEST, file)
+        checksum = _content(archive, next(members, None), _SEAL_BYTES, file)
+        if hashlib.sha256(told).hexdigest().encode() != checksum:
+            raise IndexInvalid(f"{file}: the manifest was changed after it was exported (SHA-256)")
         manifest = parse_manifest(told, str(file))
         folder = _folder(manifest)
         rest = list(members)
         signature = None
         if rest and rest[0].name == f"{folder}/{SIGNATURE}":
-            signature = _content(archive, rest.pop(0), _SIGNATURE_BYTES, file)
+            signature = _content(archive, rest.pop(0), _SEAL_BYTES, file)
         if key is not None:
             check_signature(told, signature, key, str(file))
         with index.writing(root, manifest.name) as scratch:
@@ -155,7 +163,7 @@ def _opened(file: Path) -> Iterator[tarfile.TarFile]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, most: int, file: Path) -> bytes:
     """The bytes of a small file in the archive."""
     if member is None or not member.isreg() or member.size > most:
-        raise IndexInvalid(f"{file} is no archive of an index: it does not begin with a manifest")
+        raise IndexInvalid(f"{file} is no archive of an index: it does not begin with a manifest and its hash")
     with _reading(archive, member, file) as content:
         return content.read()
 

@@ -19,8 +19,9 @@ _GROUPS: Final = ("patient", "camera")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """ids, hashes: of single photographs.  groups: (`patient` or `camera`, its value); case does not matter for a
-    camera.
+    """ids, hashes: of single photographs.  groups: (`patient` or `camera`, its value); a camera's without case.
+
+    A patient is one of the reference photos: those that an index was calibrated on have numbers of their own.
     """
 
     ids: frozenset[str]
@@ -33,7 +34,7 @@ class Choice:
         return (
             one.id in self.ids
             or one.content_sha256 in self.hashes
-            or ("patient", one.patient) in self.groups
+            or (isinstance(one, ReferenceRecord) and ("patient", one.patient) in self.groups)
             or ("camera", camera) in self.groups
         )
 

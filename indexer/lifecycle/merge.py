@@ -14,7 +14,8 @@ import torch
 
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, store_of
-from indexer.lifecycle.succession import Draft, Succession, succeed, worst
+from indexer.lifecycle.draft import Draft, worst
+from indexer.lifecycle.succession import Succession, succeed
 from indexer.look_alikes import Likeness, same_pictures
 from indexer.placed import Placed
 from indexer.progress import Stages

@@ -17,7 +17,8 @@ from indexer.audit_pictures import find_places
 from indexer.calibrate import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, renumbered, store_of
-from indexer.lifecycle.succession import Draft, Succession, succeed
+from indexer.lifecycle.draft import Draft
+from indexer.lifecycle.succession import Succession, succeed
 from indexer.progress import Stages
 from resad import index
 from resad.calibration import RATES, normals_needed

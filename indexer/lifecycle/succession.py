@@ -8,32 +8,29 @@ distances are worth follows from what became of the bank: memories that enter ca
 memories that left may have made them larger ("stale").  Where neither happened, they hold.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.calibrate import CalibrationRecord, write_calibration_records
+from indexer.calibrate import write_calibration_records
 from indexer.enlargement import enlarge
-from indexer.feature_store import FeatureStore
 from indexer.leave_out import LeftOut, groups_of, left_out_distances, score_left_out
-from indexer.lifecycle.base import Base
-from indexer.placed import Placed
+from indexer.lifecycle.draft import Draft, check_people, worst
 from indexer.progress import Stages
 from indexer.publication import carry, feature_files, made, write_left_out
 from indexer.records import new_records
-from indexer.references import FEWEST, Reference
 from resad import index, runtime
 from resad.calibration import Calibration, Quantile, calibrate
 from resad.detector import Detector
-from resad.errors import SettingError
 from resad.loaded_index import score_probe
 from resad.manifest import (
     CALIBRATION_FILE,
     PHOTOS_FILE,
+    Counts,
+    FileRecord,
     Manifest,
     Quality,
     ReferenceRecord,
@@ -45,47 +42,10 @@ from resad.preparation import frame_of, mask_of
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
 
-_WORST: Final[tuple[Standing, ...]] = get_args(Standing)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draft:
-    """What a new version is to be made of; photographs are counted `kept` first, then `new`.
-
-    base: whose settings, trunk, probe and history it has.  also_from: the second of a merge, NAME/VERSION.
-    bank: the memories there are before any enters.
-    kept: records of earlier versions.  new, patients: photographs that have none yet, and whose they are.
-    store, numbers: the features that are there, and whose they are, ascending.
-    keep_features: they are those of all photographs, and stay.
-    placed: the left-out distances of the other ones, by number.  others: what these are worth in `bank`.
-    covering: bounds the distance of these photographs' patches to their nearest memory in `bank`.
-    radius: the covering radius to keep.  numbered: the highest number of an id so far.
-    calibrated_on: the photographs outside the bank that it is calibrated on; none for the reference photos.
-    pictures: of reference photos: name -> where each lies.
-    """
-
-    base: Base
-    operation: str
-    bank: MemoryBank
-    kept: tuple[ReferenceRecord, ...]
-    new: tuple[Reference, ...]
-    patients: tuple[str | None, ...]
-    store: FeatureStore
-    numbers: tuple[int, ...]
-    keep_features: bool
-    placed: Mapping[int, Placed]
-    others: Standing
-    covering: float
-    radius: float
-    numbered: int
-    calibrated_on: tuple[CalibrationRecord, ...]
-    pictures: Mapping[str, Path]
-    also_from: str | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """The new version.  before: the manifest of its base.  entered, lost: memories.
+    """The new version.  before: the manifest of its base.  entered: memories.
 
     measured: reference photos whose left-out scores were measured in the new bank.
     """
@@ -97,23 +57,11 @@ class Succession:
     measured: int
 
 
-def worst(standings: Iterable[Standing]) -> Standing:
-    """The one that promises least."""
-    return max(standings, key=_WORST.index, default="measured")
-
-
 def replayed(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
     """So many values with these quantiles, as good as the quantiles tell: float32 (count,)."""
     at, values = zip(*((one.at, one.value) for one in patches), strict=True)
     drawn: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
     return drawn
-
-
-def check_people(patients: Sequence[str | None]) -> None:
-    """Raise `SettingError` where too few photographs (of different patients) are left for an index."""
-    count = len({who for who in patients if who is not None}) + sum(who is None for who in patients)
-    if count < FEWEST:
-        raise SettingError(f"{count} photographs (of different patients) would be left, an index needs {FEWEST}")
 
 
 def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: bool) -> Succession:
@@ -125,7 +73,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
     Raises:
         SettingError: too few photographs or memories are left for a calibration.
     """
-    base = draft.base
+    before = draft.base.manifest
     patients = [*(record.patient for record in draft.kept), *draft.patients]
     check_people(patients)
     bank = _enlarged(draft, scratch, stages)
@@ -138,41 +86,33 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
     with stages.stage("publish", 1, "version") as advance:
         staging = scratch / "version"
         staging.mkdir()
-        files = _files(draft, records)
-        carry(files, staging)
+        known = _share_files(draft, records, staging)
         bank.save(staging)
         write_records(records, staging / PHOTOS_FILE)
         write_left_out([record.id for record in records], left_out, staging)
         if draft.calibrated_on:
             write_calibration_records(draft.calibrated_on, staging / CALIBRATION_FILE)
-        judged = draft.calibrated_on or records
-        after = replace(
-            base.manifest,
+        told = replace(
+            before,
             name=place.name,
             version=index.new_version(),
-            history=(*base.manifest.history, made(draft.operation, base.manifest.version, draft.also_from)),
-            counts=replace(
-                base.manifest.counts,
-                photos=len(records),
-                patches=sum(record.patches for record in records),
-                memories=len(bank),
-            ),
+            history=(*before.history, made(draft.operation, before.version, draft.also_from)),
+            counts=_counts(before.counts, records, bank),
             calibration=calibration,
             calibrated=calibrated,
             quality=_quality(draft, left_out.covering_radius, len(records), stages),
-            photo_quality=quality_limits([one.quality for one in judged]),
-            probe_score=score_probe(Detector(base.loaded.detector.encoder, bank, left_out.usual), staging),
-            device=str(base.loaded.detector.encoder.device),
+            photo_quality=quality_limits([one.quality for one in draft.calibrated_on or records]),
+            probe_score=score_probe(Detector(draft.base.loaded.detector.encoder, bank, left_out.usual), staging),
+            device=str(draft.base.loaded.detector.encoder.device),
             packages=runtime.packages(),
             search=SearchRecord(bank.plan, 0, ()),
             numbered=draft.numbered + len(draft.new),
         )
-        known = {one.name: one for one in base.manifest.files if files.get(one.name) == base.place / one.name}
         version, after = index.publish(
-            staging, place, lambda files: replace(after, files=files), live=live, known=known
+            staging, place, lambda files: replace(told, files=files), live=live, known=known
         )
         advance(1)
-    return Succession(version, base.manifest, after, entered, len(draft.numbers))
+    return Succession(version, before, after, entered, len(draft.numbers))
 
 
 def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
@@ -266,9 +206,16 @@ def _quality(draft: Draft, radius: float, photos: int, stages: Stages) -> Qualit
     )
 
 
-def _files(draft: Draft, records: Sequence[ReferenceRecord]) -> dict[str, Path]:
-    """What the version shares with others: name -> where it lies."""
-    files = {**draft.base.shared_files(), **draft.pictures}
+def _counts(before: Counts, records: Sequence[ReferenceRecord], bank: MemoryBank) -> Counts:
+    patches = sum(record.patches for record in records)
+    return replace(before, photos=len(records), patches=patches, memories=len(bank))
+
+
+def _share_files(draft: Draft, records: Sequence[ReferenceRecord], staging: Path) -> dict[str, FileRecord]:
+    """Put what the version shares with others into `staging`; by name, what the base's manifest knows of it."""
+    base = draft.base
+    files = {**base.shared_files(), **draft.pictures}
     if draft.keep_features:
         files |= feature_files(records, draft.store)
-    return files
+    carry(files, staging)
+    return {one.name: one for one in base.manifest.files if files.get(one.name) == base.place / one.name}

@@ -26,9 +26,27 @@ class Edge:
         return httpx.Client(base_url=self.url, verify=self.tls, timeout=seconds)
 
 
+def written_down(ports: Sequence[int]) -> str:
+    """In place of services.conf: services on ports of this machine, which no name server can tell apart."""
+    servers = "".join(f"    server 127.0.0.1:{port};\n" for port in ports)
+    return f'upstream all {{\n{servers}}}\nmap "" $services {{ default all; }}\n'
+
+
+def looked_up(name_server: int, port: int) -> str:
+    """The real services.conf, which asks a name server on `name_server` for services that all listen on `port`."""
+    text = (DOCKER / "edge/services.conf").read_text()
+    for there, here in {"127.0.0.11": f"127.0.0.1:{name_server}", "service:8000": f"service:{port}"}.items():
+        assert there in text, there
+        text = text.replace(there, here)
+    return text
+
+
 @contextmanager
-def edge(folder: Path, services: Sequence[int]) -> Iterator[Edge]:
-    """nginx with docker/edge/nginx.conf, word for word but for the paths and ports that belong to a container."""
+def edge(folder: Path, services: str) -> Iterator[Edge]:
+    """nginx with docker/edge/nginx.conf, word for word but for the paths and ports that belong to a container.
+
+    services: what services.conf says.
+    """
     nginx = need("nginx")
     port, alive = free_port(), free_port()
     make_certificate(folder)
@@ -45,9 +63,7 @@ def edge(folder: Path, services: Sequence[int]) -> Iterator[Edge]:
         assert there in text, there
         text = text.replace(there, str(here))
     (folder / "nginx.conf").write_text(text)
-    # In a container the engine's name server finds the services; here their ports are written down.
-    servers = "".join(f"    server 127.0.0.1:{service};\n" for service in services)
-    (folder / "services.conf").write_text(f'upstream all {{\n{servers}}}\nmap "" $services {{ default all; }}\n')
+    (folder / "services.conf").write_text(services)
     # Started by root it would give its workers to another user, who may not enter the folder.
     said = "daemon off;" + (" user root;" if os.getuid() == 0 else "")
     with (folder / "edge.log").open("w") as log:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.docker.conftest import build_index
-from tests.docker.edge import Edge, edge
+from tests.docker.edge import Edge, edge, written_down
 from tests.docker.engine import SERVICE, START_S, Stack, docker, inspect, kill, run_in
 from tests.docker.files import ALERTS, monitoring, need, queries
 from tests.docker.load import JPEG, load
@@ -90,7 +90,7 @@ def test_a_container_that_was_killed_comes_back(deployed: Stack, photo: bytes) -
 
 def test_two_behind_the_edge_lose_nothing_when_one_is_killed(both: Stack, photo: bytes, tmp_path: Path) -> None:
     container = both.compose("ps", "-q", "service-b").strip()
-    with edge(tmp_path, both.ports) as proxy, load(lambda: with_key(proxy, both), photo) as told:
+    with edge(tmp_path, written_down(both.ports)) as proxy, load(lambda: with_key(proxy, both), photo) as told:
         until(lambda: told.answered >= 5, 60)
         answered = (tmp_path / "calls.log").read_text()
         assert all(f"127.0.0.1:{port}: 200" in answered for port in both.ports)
@@ -108,7 +108,7 @@ def test_two_converge_on_the_version_that_is_activated(both: Stack, photo: bytes
     assert len(before) == 1
     versions = json.loads(run_in(SERVICE, LIST_VERSIONS, "--volume", f"{both.name}-indexes:/indexes:ro"))
     [other] = set(versions) - before
-    with edge(tmp_path, both.ports) as proxy, load(lambda: with_key(proxy, both), photo) as told:
+    with edge(tmp_path, written_down(both.ports)) as proxy, load(lambda: with_key(proxy, both), photo) as told:
         both.indexer("activate", "/indexes/clinic", other, "--device", "cpu")
         until(lambda: both.version(0) == both.version(1) == other, 60)
     assert told.failed == {}

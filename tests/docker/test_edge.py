@@ -1,14 +1,18 @@
 """The edge as callers meet it: this machine's nginx, the real configuration, services that do as they are told."""
 
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import inet_aton
+from socketserver import BaseRequestHandler, ThreadingUDPServer
+from typing import TypeVar
 
 import pytest
 
-from tests.docker.edge import Edge, edge
+from tests.docker.edge import Edge, edge, looked_up, written_down
 from tests.service.running import until
 
 
@@ -21,12 +25,13 @@ class Service(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, name: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, name: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((host, port), _Handler)
         self.name = name
         self.lost = self.busy = False
         self.asked = 0
         self.ids: list[str] = []
+        self.paths: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,6 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         service.asked += 1
         service.ids.append(self.headers["X-Request-ID"])
+        service.paths.append(self.path)
         if service.lost:
             self.close_connection = True
             return
@@ -56,23 +62,51 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class NameServer(ThreadingUDPServer):
+    """Knows the addresses of one name, whichever is asked for, and nothing that is not an address."""
+
+    daemon_threads = True
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        super().__init__(("127.0.0.1", 0), _Question)
+        self.addresses = addresses
+
+
+class _Question(BaseRequestHandler):
+    def handle(self) -> None:
+        """RFC 1035: the header, the question as it came, and an A record for each address, good for a second."""
+        server = self.server
+        assert isinstance(server, NameServer)
+        asked, socket = self.request
+        question = asked[12 : asked.index(0, 12) + 5]
+        records = b"".join(
+            struct.pack("!HHHIH4s", 0xC00C, 1, 1, 1, 4, inet_aton(address)) for address in server.addresses
+        )
+        head = asked[:2] + struct.pack("!5H", 0x8180, 1, len(server.addresses), 0, 0)
+        socket.sendto(head + question + records, self.client_address)
+
+
+Server = TypeVar("Server", Service, NameServer)
+
+
 @contextmanager
-def running(name: str) -> Iterator[Service]:
-    with Service(name) as service:
-        thread = threading.Thread(target=service.serve_forever, args=(0.05,))
+def running(server: Server) -> Iterator[Server]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield service
+            yield server
         finally:
-            service.shutdown()
+            server.shutdown()
             thread.join()
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[tuple[Edge, Service, Service]]:
     with ExitStack() as stack:
-        first, second = (stack.enter_context(running(name)) for name in ("first", "second"))
-        yield stack.enter_context(edge(tmp_path, (first.server_port, second.server_port))), first, second
+        first, second = (stack.enter_context(running(Service(name))) for name in ("first", "second"))
+        services = written_down((first.server_port, second.server_port))
+        yield stack.enter_context(edge(tmp_path, services)), first, second
 
 
 def test_calls_are_spread_over_tls_with_an_id(house: tuple[Edge, Service, Service]) -> None:
@@ -99,6 +133,23 @@ def test_a_request_that_one_service_loses_is_answered_by_the_other(
     assert [answer.text for answer in told] == ["second 5000000"] * 4
     assert first.asked >= 1
     assert second.asked == 4
+
+
+def test_the_name_server_is_asked_again_for_containers_that_came_or_went(tmp_path: Path) -> None:
+    """With services.conf as it is deployed; an address that nobody listens on is passed over meanwhile."""
+    with ExitStack() as stack:
+        first = stack.enter_context(running(Service("first")))
+        names = stack.enter_context(running(NameServer(("127.0.0.1", "127.0.0.3"))))
+        services = looked_up(int(names.server_address[1]), first.server_port)
+        client = stack.enter_context(stack.enter_context(edge(tmp_path, services)).client())
+        assert {client.post("/v1/score?index=a", content=b"abc").text for _ in range(6)} == {"first 3"}
+        second = stack.enter_context(running(Service("second", "127.0.0.2", first.server_port)))
+        names.addresses = ("127.0.0.1", "127.0.0.2")
+        until(lambda: client.post("/v1/score", content=b"abc").text == "second 3", 30)
+        names.addresses = ("127.0.0.2",)
+        until(lambda: {client.post("/v1/score", content=b"abc").text for _ in range(9)} == {"second 3"}, 30)
+        assert second.paths[-1] == "/v1/score"
+        assert first.paths[0] == "/v1/score?index=a"
 
 
 def test_refusals_of_the_edge_are_problem_documents(house: tuple[Edge, Service, Service]) -> None:

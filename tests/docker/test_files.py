@@ -86,6 +86,13 @@ def test_nothing_but_the_edge_is_published_beyond_this_machine() -> None:
             assert local or name == "edge", name
 
 
+def test_every_variable_is_explained() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text() + (DOCKER / "compose.cpu.yml").read_text()
+    table = re.findall(r"^\| (`RESAD_.*?) \|", (ROOT / "docs/deployment.md").read_text(), re.MULTILINE)
+    explained = {name for row in table for name in re.findall(r"RESAD_\w+", row)}
+    assert explained == set(re.findall(r"\$\{(RESAD_\w+)", compose))
+
+
 def test_compose_files_fit_the_specification() -> None:
     output(
         str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec",

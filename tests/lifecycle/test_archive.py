@@ -1,5 +1,6 @@
 """A version as one file: the same bytes every time, and nothing in it is trusted."""
 
+import hashlib
 import io
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.lifecycle.archive import export_version, import_version
+from indexer.lifecycle.archive import CHECKSUM, export_version, import_version
 from resad import index
 from resad.errors import ArtifactError, IndexInvalid, ResadError, SettingError
 from resad.loaded_index import check_probe
@@ -27,14 +28,17 @@ def archive(place: Path, tmp_path: Path) -> Path:
 def rewritten(
     archive: Path, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]
 ) -> Path:
-    """The archive with its members changed, left out, or as they are."""
-    target = archive.with_name("changed.tar")
+    """The archive with its members changed, left out, or as they are, and a hash of the manifest that fits."""
+    target, checksum = archive.with_name("changed.tar"), b""
     with tarfile.open(archive) as old, tarfile.open(target, "w") as new:
         for member in old:
-            content = old.extractfile(member)
-            assert content is not None
-            changed = change(member, content.read())
+            file = old.extractfile(member)
+            assert file is not None
+            content = checksum if member.name.endswith(CHECKSUM) else file.read()
+            changed = change(member, content)
             if changed is not None:
+                if member.name.endswith(index.MANIFEST):
+                    checksum = hashlib.sha256(changed[1]).hexdigest().encode()
                 changed[0].size = len(changed[1])
                 new.addfile(changed[0], io.BytesIO(changed[1]))
     return target

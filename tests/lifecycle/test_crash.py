@@ -30,6 +30,13 @@ _hooks: list[Callable[[str, tuple[object, ...]], None]] = []
 sys.addaudithook(lambda event, args: _hooks[-1](event, args) if _hooks and event in _EVENTS else None)
 
 
+def _paths(event: str, args: tuple[object, ...]) -> list[str]:
+    """Which files it is about; `shutil.rmtree` names them in folders that it has open."""
+    if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] != -1:
+        return [f"{Path(f'/proc/self/fd/{args[1]}').readlink()}/{args[0]}"]
+    return [str(one) for one in args[:2] if isinstance(one, str | os.PathLike)]
+
+
 @contextmanager
 def before_every_file_operation(root: Path, look: Callable[[], None]) -> Iterator[list[str]]:
     """Call `look` before each operation that changes something below `root`; yields the list of what was seen."""
@@ -37,8 +44,7 @@ def before_every_file_operation(root: Path, look: Callable[[], None]) -> Iterato
 
     def on_event(event: str, args: tuple[object, ...]) -> None:
         reads = event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR))
-        inside = any(isinstance(one, str | os.PathLike) and str(one).startswith(str(root)) for one in args[:2])
-        if reads or not inside:
+        if reads or not any(path.startswith(str(root)) for path in _paths(event, args)):
             return
         _hooks.append(lambda event, args: None)  # what is done to look is not looked at
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resad import index
+from resad import index, tombstones
 from tests.indexes import build_small
 from tests.service.running import JPEG, Served, served, until
 from tests.service.test_errors import check
@@ -278,6 +278,8 @@ def test_what_an_admin_cannot_do(service: Served, own: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr("resad.index.activate", read_only)
         check(put(address, json={"version": second}, headers=BEARER), 409, "read-only")
+    tombstones.add_purged(own / "drawn", tombstones.content_hashes(own / "drawn" / second))
+    assert "purged" in check(put(address, json={"version": second}, headers=BEARER), 409, "index-invalid")
     damage(own / "drawn" / second)
     assert "changed" in check(put(address, json={"version": second}, headers=BEARER), 409, "index-invalid")
     assert index.live_version(own / "drawn") == first

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from rich.console import Console
 
 from indexer.build import BuildOrder, build
@@ -61,9 +61,11 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip(BROWSER_REASON)
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
-        # A container has no user namespaces for its sandbox; all that it is shown here is our own page.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # Containers have little shared memory and no user namespaces for the sandbox; it sees our own page alone.
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
 

@@ -75,6 +75,13 @@ class OpenPage:
         sent = [[name, kind, base64.b64encode(data).decode()] for name, kind, data in files]
         self.page.evaluate(_DROP, [sent, "#work"])
 
+    def drop_paths(self, *paths: Path) -> None:
+        """Files and folders let go over the page as a file manager does it."""
+        mouse = self.page.context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
+
     def wait_for_map(self) -> None:
         expect(self["#level"]).to_be_enabled()
 

@@ -3,16 +3,17 @@
 import csv
 import io
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from resad.map_files import read_map_tiff
 from tests.service.running import Served, served
-from tests.web.conftest import Opener, answered_by
+from tests.web.conftest import Opener
 from tests.web.open_page import OpenPage
 
 JPEG = "image/jpeg"
@@ -62,102 +63,24 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Opener, web_service: 
         expect(page[".row"].nth(place)).to_contain_text(f"{score:#.4g}")
 
 
-def test_the_threshold_slider_shows_what_is_above_it(shown: OpenPage) -> None:
-    everything = shown.map()[2]
-    expect(shown[".edges path"]).to_have_count(0)
-    shown["#level-reset"].click()
-    at_findings = shown.map()[2]
-    expect(shown["#regions"]).to_contain_text("Above this level")
-    expect(shown[".edges path"]).to_have_count(1)
-    shown.slide("#level", float(shown["#level"].get_attribute("max") or 0))
-    expect(shown["#regions"]).to_contain_text("0 regions, 0")
-    assert everything > at_findings > shown.map()[2] == 0
-    shown["#level-all"].click()
-    assert shown.map()[2] == everything
-
-
-def test_opacity_map_and_panes(shown: OpenPage) -> None:
-    canvas = shown["canvas.map"]
-    shown.slide("#opacity", 35)
-    expect(canvas).to_have_css("opacity", "0.35")
-    shown["#map-shown"].click()
-    expect(canvas).to_be_hidden()
-    shown["#map-shown"].click()
-    expect(canvas).to_be_visible()
-    shown["#outlines-shown"].click()
-    expect(shown[".outlines g"]).to_have_count(0)
-    expect(shown[".pane.plain"]).to_be_hidden()
-    shown["#side"].click()
-    expect(shown[".pane.plain img"]).to_be_visible()
-    boxes = [shown.box(f".pane.{name} .sheet") for name in ("plain", "mapped")]
-    assert boxes[0]["width"] == pytest.approx(boxes[1]["width"])
-    assert boxes[1]["x"] > boxes[0]["x"]
-
-
-def test_zoom_keeps_what_is_under_the_pointer_in_its_place(shown: OpenPage) -> None:
-    stage, sheet = shown.box("#stage"), ".pane.mapped .sheet"
-    pointer = stage["x"] + 0.4 * stage["width"], stage["y"] + 0.6 * stage["height"]
-
-    def under() -> tuple[float, float]:
-        box = shown.box(sheet)
-        return (pointer[0] - box["x"]) / box["width"], (pointer[1] - box["y"]) / box["height"]
-
-    before = under()
-    shown.page.mouse.move(*pointer)
-    shown.page.mouse.wheel(0, -400)
-    expect(shown["#zoom-text"]).not_to_have_text("100 %")
-    assert under() == pytest.approx(before, abs=1e-3)
-    shown.page.mouse.down()
-    shown.page.mouse.move(pointer[0] + 40, pointer[1] - 25)
-    shown.page.mouse.up()
-    width = shown.box(sheet)["width"]
-    assert under()[0] * width == pytest.approx(before[0] * width - 40, abs=1)
-    shown["#zoom-fit"].click()
-    assert under() == pytest.approx(before, abs=1e-3)
-
-
-def test_findings_and_photograph_point_at_each_other(shown: OpenPage) -> None:
-    finding = shown[".finding"].first
-    finding.hover()
-    expect(shown['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near")
-    finding.click()
-    expect(finding).to_have_attribute("aria-expanded", "true")
-    expect(shown['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near chosen")
-    finding.click()
-    expect(finding).to_have_attribute("aria-expanded", "false")
-    outline = shown.box('.pane.mapped .outlines path.touch[data-rank="1"]')
-    shown.page.mouse.click(outline["x"] + outline["width"] / 2, outline["y"] + outline["height"] / 2)
-    expect(shown['.finding[aria-expanded="true"]']).to_have_count(1)
-
-
-def test_evidence_without_crops_says_so_and_names_the_patches(
-    shown: OpenPage, web_service: Served, lesion: Path
+def test_a_dropped_folder_is_searched_for_photographs(
+    visit: Opener, web_service: Served, healthy: Path, lesion: Path, tmp_path: Path
 ) -> None:
-    shown[".finding"].first.click()
-    near = web_service.score(lesion.read_bytes(), evidence=5).json()["findings"][0]["evidence"]
-    expect(shown[".patches tbody tr"]).to_have_count(len(near))
-    for row, patch in enumerate(near):
-        line = shown[".patches tbody tr"].nth(row)
-        expect(line).to_contain_text(f"{patch['distance']:#.4g}")
-        expect(line).to_contain_text(patch["photo"])
-        expect(line).to_contain_text(f"{patch['y']}, {patch['x']}")
-    expect(shown[".told"]).to_contain_text("not kept by this index")
-    assert shown[".own canvas"].evaluate(
-        "(c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 < 3 && v > 40)"
-    )
-
-
-def test_evidence_with_crops_shows_them(shown: OpenPage, lesion: Path) -> None:
-    def crop(route: Route) -> None:
-        assert "version=" in route.request.url
-        route.fulfill(body=lesion.read_bytes(), content_type=JPEG)
-
-    with answered_by(shown.page, "**/evidence/**", crop):
-        shown[".finding"].first.click()
-        expect(shown[".comparison img"]).to_have_count(5)
-        for place in range(5):
-            expect(shown[".comparison img"].nth(place)).to_have_js_property("complete", True)
-    assert shown[".comparison img"].first.evaluate("(img) => img.naturalWidth") > 0
+    eyes = tmp_path / "eyes"
+    for name, source in (
+        ("b.jpg", healthy),
+        ("inner/a.JPG", lesion),
+        (".hidden/c.jpg", lesion),
+        ("._b.jpg", lesion),
+    ):
+        (eyes / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, eyes / name)
+    (eyes / "notes.txt").write_text("no photograph")
+    page = visit(web_service).ready()
+    page.drop_paths(eyes)
+    expect(page['.row[data-state="done"]']).to_have_count(2)
+    expect(page[".row .name"]).to_have_text(["b.jpg", "a.JPG"])
+    expect(page[".row"].last).to_have_attribute("title", "eyes/inner/a.JPG")
 
 
 def test_downloads_are_what_the_service_said(shown: OpenPage, web_service: Served, lesion: Path) -> None:

@@ -9,6 +9,7 @@ from playwright.sync_api import Route, expect
 from tests.service.running import Served, served
 from tests.web.conftest import Opener, answered_by
 
+LEAVE = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
 PROBLEM = "application/problem+json"
 
 
@@ -140,7 +141,12 @@ def test_removed_while_it_is_scored(visit: Opener, web_root: Path, healthy: Path
             page["#photos"].focus()
             page.page.keyboard.press("Delete")
             expect(page[".row"]).to_have_count(1)
+            assert not page.page.evaluate(LEAVE), "nobody is asked before what waits is lost"
         expect(page['.row[data-state="done"]']).to_have_count(1)
+        assert page.page.evaluate(LEAVE)
+        page["#clear"].click()  # a dialog that nobody answers is dismissed
+        expect(page[".row"]).to_have_count(1)
+        page.page.once("dialog", lambda dialog: dialog.accept())
         page["#clear"].click()
         expect(page["#empty"]).to_be_visible()
         expect(page["#details"]).to_be_hidden()

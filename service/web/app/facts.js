@@ -55,7 +55,7 @@ export function indexFacts(result, service) {
     ["Name", index.name],
     ["Version", index.version],
     ["Fingerprint", element("span", { title: index.fingerprint }, `${index.fingerprint.slice(0, 19)}…`)],
-    ["Trunk", index.backbone],
+    ["Backbone", index.backbone],
   ]);
   service.detail(index.name).then(
     ({ manifest }) => {

@@ -32,7 +32,7 @@ export function findingsList(photo, store, service, stage) {
 
   const level = result.normals.finding_level;
   const none = level === null ? "Too few normals for a level of findings at this rate." : "Nothing lies above the level of findings.";
-  const about = level !== null && element("p", { class: "quiet" }, `Above ${four(level)}, a level that ${percent(result.fpr)} of healthy photographs reach.`);
+  const about = level !== null && element("p", { class: "quiet" }, `Above ${four(level)}, which healthy photographs exceed at a rate of ${percent(result.fpr)}.`);
   return group(
     findings.length ? counted(findings.length, "finding") : "Findings",
     ...(findings.length ? [about, list] : [element("p", { class: "quiet" }, none)]),

@@ -79,7 +79,10 @@ export function showList(store) {
   store.addEventListener("photo", ({ detail }) => changed(detail));
   byId("order").addEventListener("change", arrange);
   byId("retry").addEventListener("click", () => store.again(store.photos.filter(({ state }) => state === "failed")));
-  byId("clear").addEventListener("click", () => store.remove(store.photos));
+  byId("clear").addEventListener("click", () => {
+    const all = counted(store.photos.length, "photograph");
+    if (confirm(`Remove ${all} and what was found in them from this page?`)) store.remove(store.photos);
+  });
   byId("table").addEventListener("click", () => {
     save(new Blob([table(shown)], { type: "text/csv" }), "resad-scores.csv");
   });

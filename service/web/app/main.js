@@ -1,5 +1,6 @@
 // The page, put together.
 
+import { connectControls } from "./controls.js";
 import { showDetails } from "./details.js";
 import { askForKeys, offerHelp } from "./dialogs.js";
 import { takeFiles } from "./files.js";
@@ -9,15 +10,21 @@ import { startQueue } from "./queue.js";
 import { Service } from "./service.js";
 import { showStatus } from "./status.js";
 import { Store } from "./store.js";
-import { showOpened } from "./viewer.js";
+import { Viewer } from "./viewer.js";
 
 const store = new Store();
 const service = new Service();
-const stage = showOpened(store, service, new Maps(service));
+const viewer = new Viewer(store, service, new Maps(service));
+connectControls(viewer, store);
 showList(store);
-showDetails(store, service, stage);
+showDetails(store, service, viewer.stage);
 showStatus(store, service, askForKeys(service));
 offerHelp();
 startQueue(store, service);
 takeFiles((files) => files.length && store.add(files));
 service.look();
+
+// A tab that is closed forgets what it has not scored yet.
+addEventListener("beforeunload", (event) => {
+  if (store.photos.some(({ state }) => state !== "done" && state !== "failed")) event.preventDefault();
+});

@@ -20,10 +20,10 @@ export class Maps {
    * `scale.stated` is false where the index does not tell its calibration.  The map is at most 1024 px wide or
    * high: a patch of the grid is larger than its pixels.
    */
-  get(photo, options) {
+  get(photo) {
     const { name, version } = photo.result.index;
     const place = `${photo.id} ${name} ${version}`;
-    const found = this.#kept.get(place) ?? this.#fetched(photo, name, options);
+    const found = this.#kept.get(place) ?? this.#fetched(photo, name);
     found.catch(() => this.#kept.delete(place));
     this.#kept.delete(place);
     this.#kept.set(place, found);
@@ -31,8 +31,8 @@ export class Maps {
     return found;
   }
 
-  async #fetched(photo, index, options) {
-    const map = await this.#service.client.anomalyMap(photo.file, { index, size: LONGEST, ...options });
+  async #fetched(photo, index) {
+    const map = await this.#service.client.anomalyMap(photo.file, { index, size: LONGEST });
     return { ...map, scale: await this.#scale(index, map.fullScale) };
   }
 

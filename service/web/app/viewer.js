@@ -1,131 +1,126 @@
-// The open photograph: its states, its map, and the controls below it.
+// The open photograph: its picture, its map, and what is said while there is none.
 
 import { byId, press } from "./dom.js";
 import { LevelControl } from "./level.js";
 import { Stage } from "./stage.js";
 import { capital, fault } from "./text.js";
 
-/** Connects the viewer's elements; gives back its stage. */
-export function showOpened(store, service, maps) {
-  const stageElement = byId("stage");
-  const stage = new Stage(
-    stageElement,
-    (zoom) => (byId("zoom-text").textContent = `${Math.round(100 * zoom)} %`),
-    (rank) => store.choose(rank),
-  );
-  const shown = { map: true, outlines: true };
-  let [token, map] = [0, null];
-  const level = new LevelControl((value, edge) => stage.map(shown.map ? map : null, value, edge));
+/** Keeps the stage as the store has it; `controls.js` is what its users touch. */
+export class Viewer {
+  #store;
+  #service;
+  #maps;
+  #level;
+  #map = null;
+  #turn = 0;
+  #shown = { map: true, outlines: true };
 
-  const note = (text) => (byId("stage-note").textContent = text);
+  constructor(store, service, maps) {
+    this.#store = store;
+    this.#service = service;
+    this.#maps = maps;
+    this.stage = new Stage(
+      byId("stage"),
+      (zoom) => (byId("zoom-text").textContent = `${Math.round(100 * zoom)} %`),
+      (rank) => store.choose(rank),
+    );
+    this.#level = new LevelControl((value, edge) => this.stage.map(this.#shown.map ? this.#map : null, value, edge));
+    store.addEventListener("opened", () => this.#open());
+    store.addEventListener("finding", () => this.#bringOut());
+    store.addEventListener("photo", ({ detail }) => detail === store.opened && this.#update());
+    service.addEventListener("state", () => !this.#map && this.#update());
+  }
 
-  const open = async () => {
-    const [photo, mine] = [store.opened, (token += 1)];
-    byId("empty").hidden = Boolean(photo);
-    byId("open").hidden = !photo;
-    map = null;
-    level.show(null, null);
-    stage.map(null);
-    stage.findings([]);
-    if (!photo) return;
-    byId("open-name").textContent = photo.name;
-    byId("open-name").title = photo.name;
-    const size = await stage.picture(photo.address);
-    if (mine !== token) return;
-    if (size) stage.size(size.width, size.height);
-    await update();
-  };
+  /** Shows or hides the `map` or the `outlines`. */
+  toggle(what) {
+    this.#shown[what] = !this.#shown[what];
+    press(byId(`${what}-shown`), this.#shown[what]);
+    this.#outline();
+    this.#level.draw();
+  }
 
-  const update = async () => {
-    const [photo, mine] = [store.opened, token];
-    if (!photo) return;
-    for (const button of byId("open-eye").children) press(button, button.dataset.eye === photo.eye);
-    const { result } = photo;
-    stage.findings(result && shown.outlines ? result.findings : []);
-    if (!result) {
-      note(waitingText(photo, service));
-      return;
-    }
-    if (!stage.image) stage.size(result.photo.width, result.photo.height);
-    stage.findings(shown.outlines ? result.findings : []);
-    stage.bringOut(store.finding, "chosen");
-    if (map?.of === result.index.version && map.photo === photo) {
-      level.show(map, result);
-      return;
-    }
-    note("Fetching the map");
-    try {
-      const found = await maps.get(photo, {});
-      if (mine !== token || photo.result !== result) return;
-      map = { ...found, of: result.index.version, photo };
-      note(stage.image ? "" : "This browser cannot show the photograph's format; its map is shown alone.");
-      level.show(map, result);
-    } catch (error) {
-      if (mine === token && !service.met(error)) note(`No map. ${fault(error)}`);
-    }
-  };
-
-  const redraw = () => {
-    press(byId("map-shown"), shown.map);
-    press(byId("outlines-shown"), shown.outlines);
-    stage.findings(shown.outlines ? (store.opened?.result?.findings ?? []) : []);
-    stage.bringOut(store.finding, "chosen");
-    level.draw();
-  };
-  const toggle = (name) => {
-    shown[name] = !shown[name];
-    redraw();
-  };
-  const sideBySide = () => {
+  /** The plain photograph beside the one with its map, or that one alone. */
+  toggleSides() {
     const both = byId("side").getAttribute("aria-pressed") !== "true";
     press(byId("side"), both);
-    stage.sideBySide(both);
-  };
-  const chosen = () => {
-    stage.bringOut(store.finding, "chosen");
-    const finding = store.opened?.result?.findings.find(({ rank }) => rank === store.finding);
-    if (finding) stage.motion.reveal(finding.box);
-  };
-  const step = (by) => {
-    const count = store.opened?.result?.findings.length ?? 0;
-    if (count) store.choose(((store.finding ?? (by > 0 ? 0 : 1)) - 1 + by + count) % count + 1);
-  };
-
-  store.addEventListener("opened", open);
-  store.addEventListener("finding", chosen);
-  store.addEventListener("photo", ({ detail }) => detail === store.opened && update());
-  service.addEventListener("state", () => store.opened && !store.opened.result && update());
-  service.addEventListener("state", () => service.state === "ready" && store.opened?.result && !map && update());
-  byId("map-shown").addEventListener("click", () => toggle("map"));
-  byId("outlines-shown").addEventListener("click", () => toggle("outlines"));
-  byId("side").addEventListener("click", sideBySide);
-  byId("opacity").addEventListener("input", ({ target }) => stage.opacity(target.value / 100));
-  byId("zoom-in").addEventListener("click", () => stage.motion.step(1));
-  byId("zoom-out").addEventListener("click", () => stage.motion.step(-1));
-  byId("zoom-fit").addEventListener("click", () => stage.motion.fit());
-  for (const button of byId("open-eye").children) {
-    button.addEventListener("click", () => {
-      const photo = store.opened;
-      photo.eye = photo.eye === button.dataset.eye ? "" : button.dataset.eye;
-      store.again([photo]);
-    });
+    this.stage.sideBySide(both);
   }
-  stage.opacity(byId("opacity").value / 100);
 
-  const keys = {
-    "+": () => stage.motion.step(1), "=": () => stage.motion.step(1), "-": () => stage.motion.step(-1),
-    "0": () => stage.motion.fit(), m: () => toggle("map"), o: () => toggle("outlines"), s: sideBySide,
-    n: () => step(1), p: () => step(-1), Escape: () => byId("photos").focus(),
-    ArrowLeft: () => stage.motion.pan(-1, 0), ArrowRight: () => stage.motion.pan(1, 0),
-    ArrowUp: () => stage.motion.pan(0, -1), ArrowDown: () => stage.motion.pan(0, 1),
-  };
-  stageElement.addEventListener("keydown", (event) => {
-    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    act();
-  });
-  return stage;
+  /** The next finding, or with -1 the one before, around the end. */
+  stepFinding(by) {
+    const count = this.#result?.findings.length ?? 0;
+    const from = this.#store.finding ?? (by > 0 ? 0 : 1);
+    if (count) this.#store.choose(((from - 1 + by + count) % count) + 1);
+  }
+
+  get #result() {
+    return this.#store.opened?.result ?? null;
+  }
+
+  async #open() {
+    const photo = this.#store.opened;
+    const turn = (this.#turn += 1);
+    byId("empty").hidden = Boolean(photo);
+    byId("open").hidden = !photo;
+    this.#map = null;
+    this.#level.show(null, null);
+    this.stage.map(null);
+    this.stage.findings([]);
+    if (!photo) return;
+    Object.assign(byId("open-name"), { textContent: photo.name, title: photo.name });
+    const size = await this.stage.picture(photo.address);
+    if (turn !== this.#turn) return;
+    if (size) this.stage.size(size.width, size.height);
+    await this.#update();
+  }
+
+  async #update() {
+    const [photo, turn, result] = [this.#store.opened, this.#turn, this.#result];
+    if (!photo) return;
+    for (const button of byId("open-eye").children) press(button, button.dataset.eye === photo.eye);
+    if (result && !this.stage.image) this.stage.size(result.photo.width, result.photo.height);
+    this.#outline();
+    if (!result) {
+      this.#note(waitingText(photo, this.#service));
+    } else if (this.#map?.photo === photo && this.#map.version === result.index.version) {
+      this.#note(this.#pictureNote);
+      this.#level.show(this.#map, result);
+    } else {
+      await this.#fetchMap(photo, turn, result);
+    }
+  }
+
+  async #fetchMap(photo, turn, result) {
+    this.#note("Fetching the map");
+    try {
+      const map = await this.#maps.get(photo);
+      if (turn !== this.#turn || photo.result !== result) return;
+      this.#map = { ...map, photo, version: result.index.version };
+      this.#note(this.#pictureNote);
+      this.#level.show(this.#map, result);
+    } catch (error) {
+      if (turn === this.#turn && !this.#service.met(error)) this.#note(`No map. ${fault(error)}`);
+    }
+  }
+
+  #outline() {
+    this.stage.findings(this.#shown.outlines ? (this.#result?.findings ?? []) : []);
+    this.stage.bringOut(this.#store.finding, "chosen");
+  }
+
+  #bringOut() {
+    this.stage.bringOut(this.#store.finding, "chosen");
+    const finding = this.#result?.findings.find(({ rank }) => rank === this.#store.finding);
+    if (finding) this.stage.motion.reveal(finding.box);
+  }
+
+  #note(text) {
+    byId("stage-note").textContent = text;
+  }
+
+  get #pictureNote() {
+    return this.stage.image ? "" : "This browser cannot show the photograph's format; its map is shown alone.";
+  }
 }
 
 function waitingText(photo, service) {
