@@ -1,13 +1,19 @@
 """Memories in the order of what is alike."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resad.search.leaves import grow
+from resad.search.leaves import Leaves, grow
 from tests.test_proved_search import KINDS, cloud
+
+
+def parts_of(leaves: Leaves) -> list[torch.Tensor]:
+    return [leaves.order[start:stop] for start, stop in pairwise(leaves.starts.tolist())]
 
 
 @settings(deadline=None, max_examples=60)
@@ -24,22 +30,20 @@ def test_every_memory_lies_in_one_leaf_whatever_is_left_out(
     rng = np.random.default_rng(seed)
     leaves = grow(torch.from_numpy(cloud(rng, kind, count, 6)), size)
     assert torch.equal(leaves.order.sort().values, torch.arange(count))
-    parts = leaves.order.split(leaves.starts.diff().tolist())
+    parts = parts_of(leaves)
     assert all(0 < len(part) <= size for part in parts)
     rows = np.flatnonzero(rng.random(count) < share)
     rows = rows if len(rows) else np.array([count - 1])
     kept = leaves.kept(torch.from_numpy(rows))
     left = [[row for row in part.tolist() if row in rows] for part in parts]
-    assert [torch.from_numpy(rows)[part].tolist() for part in kept.order.split(kept.starts.diff().tolist())] == [
-        part for part in left if part
-    ]
+    assert [torch.from_numpy(rows)[part].tolist() for part in parts_of(kept)] == [part for part in left if part]
 
 
 def test_a_leaf_holds_what_is_alike(rng: np.random.Generator) -> None:
     groups = 10 * rng.normal(size=(8, 12))
     points = groups[np.arange(400) % 8] + 0.1 * rng.normal(size=(400, 12))
     leaves = grow(torch.from_numpy(points.astype(np.float32)), 100)
-    for part in leaves.order.split(leaves.starts.diff().tolist()):
+    for part in parts_of(leaves):
         assert len(set((part % 8).tolist())) <= 3
 
 

@@ -25,8 +25,8 @@ def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     members = products.view(n, groups, m // groups)
     largest = members.amax(dim=1)
     if products.device.type == "cpu":
-        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
-        return torch.from_numpy(row), torch.from_numpy(column)
+        found = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
     row, first = (largest >= least[:, None]).nonzero(as_tuple=True)
     hit, place = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], first[hit] + place * (m // groups)
