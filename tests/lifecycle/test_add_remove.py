@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from indexer.build import BuildOrder, build
 from indexer.calibrate import recalibrate
 from indexer.enlargement import enlarge
 from indexer.feature_store import FeatureStore
@@ -299,3 +300,15 @@ def test_quantiles_stand_for_distances(rng: np.random.Generator) -> None:
 def test_what_is_meant_must_be_clear(photos_: list[str], groups: list[str], told: str) -> None:
     with pytest.raises(SettingError, match=told):
         choose(photos_, groups)
+
+
+def test_the_search_stays_the_one_that_was_chosen(photos: list[Path], more: Path, tmp_path: Path) -> None:
+    order = BuildOrder(
+        some(photos[:5], tmp_path / "five"), tmp_path, "eyes", CONFIG, "bundled", CPU, search="hnsw"
+    )
+    build(order, quiet())
+    version = added(tmp_path / "eyes", more).made.version
+    now = loaded(version)
+    assert now.detector.bank.plan.kind == "hnsw"
+    check_probe(now, version)
+    assert len(loaded(removed(tmp_path / "eyes", with_ids(["r-00001"])).made.version).photos) == 7
