@@ -29,7 +29,6 @@ from resad.memory_bank import MemoryBank
 from resad.photo import read_bytes, read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.search.plan import SearchPlan
-from resad.usual import Usual
 
 _LIMITS: Final = PhotoLimits()
 _MEMORIES: Final = 25_000
@@ -112,9 +111,8 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
     parts = _parts(backbone, photo, encoder)
     patches = encoder.encode([photo])[0]
     banks = _banks(patches.features, memories)
-    usual = Usual.alike(patches.grid)
     k, (n, d) = config.search.neighbors, patches.features.shape
-    found = Detector(encoder, banks["flat"], usual).detect([photo])[0]
+    found = Detector(encoder, banks["flat"], None).detect([photo])[0]
     valid = parts.valid[0].numpy()
     grid = np.zeros(valid.shape, dtype=np.float32)
     grid[valid] = found.patch_distances
@@ -141,7 +139,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
                 anomaly_map.anomaly_map(grid, valid, photo.mask, config.score), found.scored, config.score)),
             timed("encode PNG", lambda: map_png16(
                 photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
-            timed("whole, flat", lambda: Detector(encoder, banks["flat"], usual).detect([photo])),
+            timed("whole, flat", lambda: Detector(encoder, banks["flat"], None).detect([photo])),
         )  # fmt: skip
         rate = _rate(repeats)
     return Latency(trunk, stages, rate)
