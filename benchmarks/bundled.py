@@ -42,7 +42,6 @@ from resad.config import PhotoLimits
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto, prepare
-from resad.usual import Usual
 
 _TEACHER: Final = Variant("resad")
 _BUNDLED: Final = Variant("resad", backbone="bundled", weights="bundled")
@@ -112,8 +111,7 @@ def _steps(variant: Variant, photo: PreparedPhoto, shared: Path, repeats: int) -
     trunk = load_backbone(config.backbone, weights).to(memory_format=torch.channels_last)
     network = Trunk(trunk, config, torch.device("cpu"))
     encoder = Encoder(network, whitening_of(network, [photo]))
-    patches = encoder.encode([photo])[0]
-    features, usual = patches.features, Usual.alike(patches.grid)
+    features = encoder.encode([photo])[0].features
     rows = np.random.default_rng(0).integers(len(features), size=_MEMORIES)
     noise = np.random.default_rng(1).normal(0, 0.02, size=(_MEMORIES, features.shape[1])).astype(np.float32)
     bank = MemoryBank(features[rows] + noise, no_provenance(_MEMORIES))
@@ -135,7 +133,7 @@ def _steps(variant: Variant, photo: PreparedPhoto, shared: Path, repeats: int) -
             region=seconds(lambda: resc.region_filter(whole, valid, radius)),
             attention=seconds(lambda: resc.spatial_filter(whole[0], valid[0], config.resc)),
             search=seconds(lambda: bank.search(features, config.search.neighbors)),
-            whole=seconds(lambda: detector.Detector(encoder, bank, usual).detect([photo])),
+            whole=seconds(lambda: detector.Detector(encoder, bank, None).detect([photo])),
         )
 
 

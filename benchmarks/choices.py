@@ -22,11 +22,11 @@ from indexer.datasets.mvtec import read_mvtec
 from resad import runtime
 
 _WHITENED: Final = ("resc.whitening=0.5", "resc.attention_scale=3", "score.smoothing=8")
-_ABSOLUTE: Final = ("score.relative=false", "score.surround=0")
+_RELATIVE: Final = ("score.relative=true",)
 _TRIED: Final = (
-    _ABSOLUTE,
-    ("score.relative=false",),
-    ("score.surround=0",),
+    _RELATIVE,
+    ("score.surround=0.4",),
+    (*_RELATIVE, "score.surround=0.4"),
     _WHITENED,
     ("resc.whitening=0",),
     ("resc.whitening=0.5",),

@@ -122,7 +122,7 @@ def _in_turns(a: Callable[[], object], b: Callable[[], object], repeats: int) ->
 
 
 def _scores(trunk: nn.Module, shared: Path) -> Scores:
-    config = config_of(Variant("resad", settings=("score.relative=false", "score.surround=0")), _SIZE)
+    config = config_of(Variant("resad"), _SIZE)
     detector = _detector(trunk, config, shared)
     dataset = read_mvtec(data_set(shared))
     choosing = ~reporting_half(dataset)

@@ -37,7 +37,6 @@ from resad.photo import read_bytes, read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.rendering import picture_png
 from resad.search.plan import SearchPlan
-from resad.usual import Usual
 
 _LIMITS: Final = PhotoLimits()
 _MEMORIES: Final = 25_000
@@ -124,9 +123,8 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
     parts = _parts(backbone, photo, encoder)
     patches = encoder.encode([photo])[0]
     banks = _banks(patches.features, memories)
-    usual = Usual.alike(patches.grid)
     k, (n, d) = config.search.neighbors, patches.features.shape
-    found = Detector(encoder, banks["flat"], usual).detect([photo])[0]
+    found = Detector(encoder, banks["flat"], None).detect([photo])[0]
     valid = parts.valid[0].numpy()
     grid = np.zeros(valid.shape, dtype=np.float32)
     grid[valid] = found.patch_distances
@@ -158,7 +156,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
                 photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
             timed("overlay", lambda: _overlay(whole_photo, in_photo, found.peak)),
             timed("overlay as PNG", lambda: picture_png(picture)),
-            timed("whole, flat", lambda: Detector(encoder, banks["flat"], usual).detect([photo])),
+            timed("whole, flat", lambda: Detector(encoder, banks["flat"], None).detect([photo])),
         )  # fmt: skip
         rate = _rate(repeats)
     return Latency(trunk, stages, rate)

@@ -110,11 +110,10 @@ class ScoreConfig:
     """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Width of the rim of the field of view that is not scored, as a share of S."""
-    relative: bool = True
+    relative: bool = False
     """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
-    surround: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Share of the mean distance around a patch that is taken from its own (`resad.surround`); chosen by
-    cross-validation over healthy photographs (benchmarks/RESULTS.md)."""
+    surround: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the mean distance around a patch that is taken from its own (`resad.surround`); 0 takes none."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -215,14 +214,14 @@ def preset(name: Preset) -> MethodConfig:
     """The settings called `name`.
 
     resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
-    in the pixels, its distances read against place and surroundings (benchmarks/RESULTS.md).
+    in the pixels (benchmarks/RESULTS.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1),
-        score=ScoreConfig(kind="max", relative=False, surround=0.0),
+        score=ScoreConfig(kind="max"),
     )
     match name:
         case "resad":

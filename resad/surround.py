@@ -7,6 +7,8 @@ are small.  From each patch's distance a share of the mean distance around it is
 
 the mean weighted by a Gaussian.  It is taken over a coarse lattice of patches alone: a search that is exact there
 and where the score comes from gives the exact score.
+
+A setting, and not the default: what it gains and costs is in benchmarks/RESULTS.md.
 """
 
 from typing import Final

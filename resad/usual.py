@@ -11,7 +11,8 @@ retinas differ anyway.  PaDiM (Defard et al. 2021) describes features place by p
 alone, in two numbers a place, so that a few dozen photographs settle them.
 
 It is fitted to the left-out distances of an index's own photographs, each once as it is and once mirrored, since
-left and right eyes mirror each other, and is a part of the index.
+left and right eyes mirror each other, and is a part of the index.  A setting, and not the default: what it gains
+and costs is in benchmarks/RESULTS.md.
 """
 
 from collections.abc import Iterable

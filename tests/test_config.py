@@ -80,8 +80,8 @@ def test_resad_is_what_was_measured() -> None:
         "share": 0.001,
         "smoothing": 0.0,
         "margin": 0.0,
-        "relative": True,
-        "surround": 0.4,
+        "relative": False,
+        "surround": 0.0,
     }
 
 
@@ -109,7 +109,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
         "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
-            "relative": "false", "surround": "0.1",
+            "relative": "true", "surround": "0.1",
     }  # fmt: skip
     base = MethodConfig()
     prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}

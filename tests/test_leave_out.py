@@ -20,8 +20,10 @@ from resad.errors import SettingError
 from resad.memory_bank import MemoryBank, Provenance
 from resad.usual import Usual, moments, sum_of, usual_from
 
-CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
-ABSOLUTE = method("resad", settings=["search.neighbors=2", "score.relative=false", "score.surround=0"])
+CONFIG = method(
+    "resad", settings=["search.neighbors=2", "score.kind=max", "score.relative=true", "score.surround=0.4"]
+)
+ABSOLUTE = method("resad", settings=["search.neighbors=2"])
 PHOTOS, SIDE, D = 5, 32, 6
 
 
