@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
+from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
 from resad.result import Result, Timings, assemble
@@ -126,7 +127,13 @@ class Pipeline:
     async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, request_id: str) -> Result:
         began = time.perf_counter()
         scored = await self._scored(
-            data, loaded, asked.rule, asked.evidence, request_id, require_quality=asked.quality == "require"
+            data,
+            loaded,
+            asked.rule,
+            asked.evidence,
+            request_id,
+            eye=asked.eye,
+            require_quality=asked.quality == "require",
         )
         match asked.map:
             case "none":
@@ -146,6 +153,7 @@ class Pipeline:
         evidence: int,
         request_id: str | None,
         *,
+        eye: Eye | None = None,
         require_quality: bool = False,
     ) -> Scored:
         manifest = loaded.manifest
@@ -162,7 +170,7 @@ class Pipeline:
                 # On the worker's thread, because evidence is searched for in the memory bank.
                 result = assemble(
                     photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
-                    request_id=request_id,
+                    eye=eye, request_id=request_id,
                 )  # fmt: skip
                 return Scored(photo, detection, result)
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resad.manifest import Manifest
+from resad.place import Eye
 from resad.result import Result
 from resad.verdict import Rule
 from service.problems import Problem
@@ -66,8 +67,8 @@ class ScoreQuery(_Asked):
     ] = "none"
     evidence: Annotated[int, Field(ge=0, le=50, description="Healthy patches listed per finding.")] = 3
     eye: Annotated[
-        Literal["left", "right"] | None,
-        Field(description="Which eye, where it is known; for places in words, which come later."),
+        Eye | None,
+        Field(description="Which eye, where it is known: places are then nasal or temporal, not left or right."),
     ] = None
 
 

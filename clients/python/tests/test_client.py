@@ -373,6 +373,7 @@ _score = {
     "fpr": _rates,
     "evidence": st.none() | st.integers(0, 50),
     "map": st.sampled_from([None, "none", "png", "overlay"]),
+    "eye": st.sampled_from([None, "left", "right"]),
 }
 _map = {"index": _names, "size": st.none() | st.integers(1, 9999)}
 _calls: st.SearchStrategy[Any] = st.one_of(

@@ -14,7 +14,7 @@ from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
 from resad_client.models import IndexInfo, Result
-from resad_client.protocol import MapKind, Photo
+from resad_client.protocol import Eye, MapKind, Photo
 from resad_client.retries import RetryPolicy
 
 
@@ -53,9 +53,10 @@ class AsyncClient:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
     ) -> Result:
         """Score a photograph; see `Client.score`."""
-        return await protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map)
+        return await protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
 
     async def score_many(
         self,
@@ -65,9 +66,12 @@ class AsyncClient:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
-        return await protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map)
+        return await protocol.score_many(
+            self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye
+        )
 
     async def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32; see `Client.anomaly_map`."""

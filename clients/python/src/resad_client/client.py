@@ -14,7 +14,7 @@ from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
 from resad_client.models import IndexInfo, Result
-from resad_client.protocol import MapKind, Photo
+from resad_client.protocol import Eye, MapKind, Photo
 from resad_client.retries import RetryPolicy
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Client:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
     ) -> Result:
         """Score a photograph; what is None is the service's choice.
 
@@ -71,8 +72,11 @@ class Client:
             fpr: false-positive rate of the verdict and the findings, in (0, 1).
             evidence: healthy patches per finding, at least 0.
             map: which picture comes in `Result.map`.
+            eye: which one, if known: findings' places are then nasal or temporal.
         """
-        return _finish(protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map))
+        return _finish(
+            protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+        )
 
     def score_many(
         self,
@@ -82,12 +86,15 @@ class Client:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request: for each, in order, its result or what is wrong with it.
 
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
-        return _finish(protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map))
+        return _finish(
+            protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+        )
 
     def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32, at the photo's own size, or smaller: `size` px on the longer side."""

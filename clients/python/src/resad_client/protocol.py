@@ -16,16 +16,26 @@ Photo: TypeAlias = bytes | Path
 MapKind: TypeAlias = Literal["none", "png", "overlay"]
 """Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo."""
 
+Eye: TypeAlias = Literal["left", "right"]
+"""Which eye a photograph is of; findings' places are then nasal or temporal."""
+
 _JSON: Final = "application/json"
 _NPY: Final = "application/x-npy"
 _PNG: Final = "image/png"
 
 
 async def score(
-    port: Port, photo: Photo, *, index: str | None, fpr: float | None, evidence: int | None, map: MapKind | None
+    port: Port,
+    photo: Photo,
+    *,
+    index: str | None,
+    fpr: float | None,
+    evidence: int | None,
+    map: MapKind | None,
+    eye: Eye | None,
 ) -> Result:
     """One photograph -> its result."""
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
     call = Call("POST", "/v1/score", _JSON, query, await _attachment(port, photo, 1))
     return from_json(Result, (await answer(port, call)).content)
 
@@ -38,11 +48,12 @@ async def score_many(
     fpr: float | None,
     evidence: int | None,
     map: MapKind | None,
+    eye: Eye | None,
 ) -> list[Result | ServerProblem]:
     """Several photographs in one request -> a result or a problem for each, in order."""
     if not photos:
         return []
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
     body = tuple([await _attachment(port, photo, number) for number, photo in enumerate(photos, start=1)])
     response = await answer(port, Call("POST", "/v1/score", _JSON, query, body))
     answers = items(parsed(response.content), "results")
