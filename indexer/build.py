@@ -23,7 +23,7 @@ from indexer.look_alikes import same_among
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
-from indexer.references import Reference
+from indexer.references import Reference, photo_id
 from indexer.scoring import write_whole
 from indexer.search_choice import SearchChoice, choose_search
 from indexer.selection import memory_count, select
@@ -55,9 +55,9 @@ class BuildOrder:
     """What is to be built and where.
 
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
-    keep_names: write file names into the index.  more_devices: they extract and select beside `device`, which
-    alone searches.  resume: go on with what an interrupted build has left.  max_memory: bytes to hold at most.
-    search: `auto` takes the faster exact one.
+    keep_names: write file names into the index.  keep_crops: keep the photographs' squares, for evidence.
+    more_devices: they extract and select beside `device`, which alone searches.  resume: go on with what an
+    interrupted build has left.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact one.
     """
 
     photos: Path
@@ -68,6 +68,7 @@ class BuildOrder:
     device: torch.device
     strict: bool = False
     keep_names: bool = False
+    keep_crops: bool = False
     search: SearchChoice = "auto"
     limits: PhotoLimits = PhotoLimits()
     more_devices: tuple[torch.device, ...] = ()
@@ -137,7 +138,9 @@ def build(
             left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
         records = _records(references, store, left_out, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
-            built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid, search)
+            built = Built(
+                backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid, search, work.crops
+            )
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport(
@@ -216,6 +219,7 @@ def _inputs(order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backb
         device=order.device.type,
         packages=(*runtime.packages(), *map(_version, _MORE_PACKAGES)),
         photos=tuple(map(digest, listed)),
+        crops=order.keep_crops,
     )
 
 
@@ -272,7 +276,7 @@ def _records(
     patients = names if keep_names else _numbered(names)
     return tuple(
         ReferenceRecord(
-            id=f"r-{number:05d}",
+            id=photo_id(number),
             content_sha256=reference.content_sha256,
             perceptual_hash=reference.perceptual_hash,
             width=reference.frame.width,

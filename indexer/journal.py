@@ -28,7 +28,7 @@ class Inputs:
     """Everything that decides which features come out; work goes on with the same inputs alone.
 
     device: its kind.  packages: what computes, this package among it.  photos: a digest of each listed
-    photograph's path and what a CSV file said of it.
+    photograph's path and what a CSV file said of it.  crops: the photographs' squares are kept, too.
     """
 
     config: MethodConfig
@@ -37,6 +37,7 @@ class Inputs:
     device: str
     packages: tuple[PackageVersion, ...]
     photos: tuple[str, ...]
+    crops: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)

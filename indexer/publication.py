@@ -1,5 +1,6 @@
 """A memory bank and what belongs to it -> the files of a version, published."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from resad.backbone import Backbone, save_backbone
 from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
+from resad.evidence_crops import FOLDER, file_name
 from resad.loaded_index import BACKBONE_FILE, PHOTOS_FILE, PROBE_FILE, score_probe
 from resad.manifest import (
     FORMAT,
@@ -41,7 +43,7 @@ _PROBE_HEIGHT: Final = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """Everything a version is made of.  grid: (h, w) cells."""
+    """Everything a version is made of.  grid: (h, w) cells.  crops: the folder that holds `evidence/`, if kept."""
 
     backbone: Backbone
     encoder: Encoder
@@ -51,6 +53,7 @@ class Built:
     records: tuple[ReferenceRecord, ...]
     grid: tuple[int, int]
     search: SearchRecord | None = None
+    crops: Path | None = None
 
 
 def publish_version(
@@ -61,6 +64,10 @@ def publish_version(
     save_backbone(built.backbone, staging / BACKBONE_FILE)
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
+    if built.crops is not None:
+        (staging / FOLDER).mkdir()
+        for record in built.records:
+            shutil.copyfile(built.crops / file_name(record.id), staging / file_name(record.id))
     built.bank.save(staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))

@@ -22,6 +22,11 @@ class Reference:
     quality: QualityMeasures
 
 
+def photo_id(number: int) -> str:
+    """The opaque id of the `number`-th photograph of an index, from 1."""
+    return f"r-{number:05d}"
+
+
 def without_pixels(taken: Taken) -> Reference:
     """`taken`, less its pixels."""
     photo = taken.photo

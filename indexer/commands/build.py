@@ -59,6 +59,14 @@ def build_command(
         typer.Option(help="flat or proved (exact; auto takes the faster), hnsw or ivf (exact image score only)."),
     ] = "auto",
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
+    keep_crops: Annotated[
+        bool,
+        typer.Option(
+            "--keep-crops",
+            help="Store a picture of every reference photograph, for crops beside findings. PATIENT DATA: whoever "
+            "has the index can see them.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
     max_memory: Annotated[
         str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
@@ -80,8 +88,8 @@ def build_command(
         )
     first, *more = pick_devices(device)
     order = BuildOrder(
-        photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
-        search=search, max_memory=None if max_memory is None else parse_size(max_memory),
+        photos, root, name, config, weights, first, strict, keep_names, keep_crops, more_devices=tuple(more),
+        resume=resume, search=search, max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
     if only_forecast:
         for line in forecast_only(order).lines():

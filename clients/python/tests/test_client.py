@@ -21,6 +21,7 @@ from resad_client import (
     Client,
     ConnectionFailed,
     DeadlinePassed,
+    Evidence,
     IndexInfo,
     NotAllowed,
     NotFound,
@@ -382,6 +383,7 @@ _calls: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.just("anomaly_map"), st.tuples(_photos), st.fixed_dictionaries(_map)),
     st.tuples(st.just("overlay"), st.tuples(_photos), st.fixed_dictionaries(_map | {"fpr": _rates})),
     st.tuples(st.sampled_from(["indexes", "ready"]), st.just(()), st.just({})),
+    st.tuples(st.just("evidence_crop"), st.just((RESULT.index, Evidence("r-00041", 0.5, 3, 4))), st.just({})),
 )
 _answers = st.lists(
     st.sampled_from(

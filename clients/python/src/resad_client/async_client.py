@@ -13,7 +13,7 @@ from resad_client import exchange, protocol
 from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
-from resad_client.models import IndexInfo, Result
+from resad_client.models import Evidence, IndexInfo, IndexReference, Result
 from resad_client.protocol import Eye, MapKind, Photo
 from resad_client.retries import RetryPolicy
 
@@ -82,6 +82,10 @@ class AsyncClient:
     ) -> bytes:
         """A PNG of the photograph under its map; see `Client.overlay`."""
         return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size)
+
+    async def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
+        """A JPEG of what a healthy patch looks like; see `Client.evidence_crop`."""
+        return await protocol.evidence_crop(self._port, index, evidence)
 
     async def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

@@ -13,7 +13,7 @@ from resad_client import exchange, protocol
 from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
-from resad_client.models import IndexInfo, Result
+from resad_client.models import Evidence, IndexInfo, IndexReference, Result
 from resad_client.protocol import Eye, MapKind, Photo
 from resad_client.retries import RetryPolicy
 
@@ -105,6 +105,14 @@ class Client:
     ) -> bytes:
         """A PNG of the photograph under its map, with a color bar and the findings at `fpr` outlined."""
         return _finish(protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size))
+
+    def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
+        """A JPEG of what a healthy patch looks like, framed in its surroundings.
+
+        `index` and `evidence` are those of one result.  Raises `NotFound` where the index keeps no pictures, or
+        another version answers by now.
+        """
+        return _finish(protocol.evidence_crop(self._port, index, evidence))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

@@ -15,6 +15,7 @@ from resad_client.errors import ProtocolError
 from resad_client.models import Result
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 _NPY_SIGNATURE: Final = b"\x93NUMPY"
 _DATA_URL: Final = "data:image/png;base64,"
 _FULL_SCALE: Final = "resad:full_scale"
@@ -52,6 +53,13 @@ def checked_png(data: bytes) -> bytes:
     """`data` if it begins as a PNG does, else `ProtocolError`."""
     if not data.startswith(PNG_SIGNATURE):
         raise ProtocolError(f"the answer is no PNG ({len(data)} bytes)")
+    return data
+
+
+def checked_jpeg(data: bytes) -> bytes:
+    """`data` if it begins as a JPEG does, else `ProtocolError`."""
+    if not data.startswith(_JPEG_SIGNATURE):
+        raise ProtocolError(f"the answer is no JPEG ({len(data)} bytes)")
     return data
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
 
 from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, problem_error
 from resad_client.exchange import Attachment, Call, Port, answer, once
-from resad_client.maps import AnomalyMap, checked_png, read_map_npy
-from resad_client.models import IndexInfo, Problem, Result
+from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
+from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
 from resad_client.photos import media_type
 from resad_client.reading import from_json, from_value, items, parsed
 
@@ -21,6 +22,7 @@ Eye: TypeAlias = Literal["left", "right"]
 
 _JSON: Final = "application/json"
 _NPY: Final = "application/x-npy"
+_JPEG: Final = "image/jpeg"
 _PNG: Final = "image/png"
 
 
@@ -74,6 +76,13 @@ async def overlay(port: Port, photo: Photo, *, index: str | None, fpr: float | N
     query = _query(index=index, fpr=fpr, size=size, style="overlay")
     call = Call("POST", "/v1/anomaly-map", _PNG, query, await _attachment(port, photo, 1))
     return checked_png((await answer(port, call)).content)
+
+
+async def evidence_crop(port: Port, index: IndexReference, evidence: Evidence) -> bytes:
+    """The surroundings of a healthy patch -> a JPEG."""
+    name, photo = (quote(part, safe="") for part in (index.name, evidence.photo))
+    path = f"/v1/indexes/{name}/evidence/{photo}/{evidence.y}/{evidence.x}"
+    return checked_jpeg((await answer(port, Call("GET", path, _JPEG, _query(version=index.version)))).content)
 
 
 async def indexes(port: Port) -> tuple[IndexInfo, ...]:
