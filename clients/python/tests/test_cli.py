@@ -139,7 +139,6 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert rows(done.stdout) == [
         ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
         ["b/a.png", "2.314", "-", "-", "1"],
-        ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
     ]
     assert INTENDED_USE in done.stdout
     errors = done.stderr.splitlines()
@@ -148,14 +147,14 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
     assert "b/a.png: the score may not be trusted (no-field-of-view)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
-    assert errors[-1] == "resad-client: 3 of 6 photographs could not be scored"
+    assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
-    assert written == ["json/a-2.json", "json/a.json", "json/b/a.json"]
+    assert written == ["json/a.json", "json/b/a.json"]
     assert from_json(Result, (tmp_path / "json/a.json").read_bytes()) == from_json(Result, EXAMPLE)
     pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    assert pictures[:3] == ["overlays/a-2_overlay.png", "overlays/a_overlay.png", "overlays/b/a_overlay.png"]
+    assert pictures[:2] == ["overlays/a_overlay.png", "overlays/b/a_overlay.png"]
     assert (tmp_path / "overlays/b/a_overlay.png").read_bytes() == PNG
-    assert len(service.seen) == 5  # four that were sent, one of them twice
+    assert len(service.seen) == 4  # three that were sent, one of them twice; a.jpg was named twice
     for path, query, headers in service.seen:
         assert (path, query) == ("/v1/score", {"index": ["idrid"], "fpr": ["0.05"], "map": ["overlay"]})
         assert headers["Authorization"] == "Bearer secret-key"
@@ -216,7 +215,11 @@ def test_what_would_meet_every_photograph_ends_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     service.busy = 0
-    code = run(monkeypatch, "score", *[folder / "a.jpg"] * 9, "--url", service.url, *words, "--concurrency", 1)
+    many = folder / "many"
+    many.mkdir()
+    for number in range(9):
+        (many / f"{number}.jpg").write_bytes(JPEG)
+    code = run(monkeypatch, "score", many, "--url", service.url, *words, "--concurrency", 1)
     assert code == 2
     assert len(service.seen) == 1
     assert "resad-client: stopped after 0 of 9 photographs: 4" in capsys.readouterr().err

@@ -32,11 +32,12 @@ class AsyncClient:
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: int = 5,
         max_wait_s: float = 60.0,
+        lost_retries: int = 5,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        policy = RetryPolicy(retries, max_wait_s)
+        policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.AsyncClient(
             base_url=exchange.base_url(base_url),
             headers=exchange.standing_headers(key),

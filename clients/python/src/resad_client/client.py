@@ -27,7 +27,7 @@ class Client:
         base_url: http or https, with host and, behind a proxy, a path.
         key: API key, sent as a bearer token.
         timeout: seconds (per connect, read and write) or httpx's own.
-        retries, max_wait_s: see `RetryPolicy`; repeated are 429, 503 and, at most five times, lost connections.
+        retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections.
         rng: of the waits' random part.
         sleep, transport: for tests.
 
@@ -43,11 +43,12 @@ class Client:
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: int = 5,
         max_wait_s: float = 60.0,
+        lost_retries: int = 5,
         rng: random.Random | None = None,
         sleep: Callable[[float], None] = time.sleep,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        policy = RetryPolicy(retries, max_wait_s)
+        policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.Client(
             base_url=exchange.base_url(base_url),
             headers=exchange.standing_headers(key),

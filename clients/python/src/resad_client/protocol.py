@@ -8,8 +8,8 @@ from urllib.parse import quote
 from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, problem_error
 from resad_client.exchange import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
+from resad_client.media import media_type
 from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
-from resad_client.photos import media_type
 from resad_client.reading import from_json, from_value, items, parsed
 
 Photo: TypeAlias = bytes | Path

@@ -1,0 +1,155 @@
+"""`resad-client watch`: a camera's drop folder, whose photographs are scored as they come."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from resad_client import options, tables
+from resad_client.async_client import AsyncClient
+from resad_client.batch import Failed, Order, Report, score_photos
+from resad_client.errors import ConnectionFailed, NotReady, SettingError
+from resad_client.exchange import DEFAULT_URL
+from resad_client.models import INTENDED_USE
+from resad_client.options import OUT, warn
+from resad_client.photos import Source, walk
+from resad_client.run_tables import RunTables
+from resad_client.runs import Wanted, opened, plan
+from resad_client.score_command import PATIENCE_S, patient_client, reach
+from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
+
+_AT_ONCE: Final = 4
+"""Rounds of the concurrency that are scored before the folder is looked at, and something is printed, again."""
+_OVERLAY: Final = "_overlay"
+
+
+@dataclass(slots=True)
+class Settled:
+    """Tells files that are complete: those that have not changed for `seconds`."""
+
+    seconds: float
+    _since: dict[Path, tuple[Stamp, float]] = field(default_factory=dict)
+
+    def of(self, paths: Iterable[Path], now: float) -> list[Path]:
+        """The complete ones of the files that are there at the time `now`, seconds; empty ones are never."""
+        seen: dict[Path, tuple[Stamp, float]] = {}
+        for path in paths:
+            stamp = stamp_of(path)
+            if stamp is not None and stamp.size:
+                before = self._since.get(path)
+                seen[path] = before if before and before[0] == stamp else (stamp, now)
+        self._since = seen
+        return [path for path, (_, since) in seen.items() if now - since >= self.seconds]
+
+
+def watch_command(
+    folder: Annotated[Path, typer.Argument(help="Folder that a camera writes to; folders below it, too.")],
+    url: options.Url = DEFAULT_URL,
+    index: options.Index = None,
+    fpr: options.Fpr = None,
+    eye: options.EyeOption = None,
+    key: options.Key = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a NAME.json and NAME_overlay.png each, else beside each photograph."),
+    ] = None,
+    csv: options.Csv = None,
+    findings_csv: options.FindingsCsv = None,
+    concurrency: options.Concurrency = 4,
+    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the folder.")] = 2.0,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds without change that make a file complete.")] = 5.0,
+) -> None:
+    """Score photographs as they come, until Ctrl-C; when started again, go on where it ended."""
+    if fpr is not None and not 0 < fpr < 1:
+        raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
+    if not folder.is_dir():
+        raise SettingError(f"{folder}: no such folder")
+    place = out or folder
+    wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(index, fpr, concurrency, eye)
+    # As Ctrl-C: whoever supervises a watcher ends it so.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with opened(wanted, order, "resume") as journal:
+        assert journal is not None, "there is a folder, so there is a journal"
+        watcher = Watcher(folder, wanted, order, journal, Settled(settle))
+        OUT.print(f"watching {folder}, {len(journal.places())} photographs known; Ctrl-C ends it", highlight=False)
+        OUT.print(INTENDED_USE)
+        try:
+            asyncio.run(_watch(watcher, url, key, every))
+        except KeyboardInterrupt:
+            warn("stopped; the same command goes on")
+        finally:
+            wanted.tables.write(journal.outcomes)
+
+
+@dataclass(slots=True)
+class Watcher:
+    """A folder, what is known of it, and what is to be done with what comes."""
+
+    folder: Path
+    wanted: Wanted
+    order: Order
+    journal: ScoreJournal
+    settled: Settled
+    again: bool = True
+    """Try photographs that could not be scored once more: only after a start."""
+
+    def waiting(self) -> list[Source]:
+        """The photographs that are complete and have no outcome yet."""
+        known = self.journal.done if self.again else self.journal.tried
+        sources = [Source(path, path.relative_to(self.folder).as_posix()) for path in self._photos()]
+        fresh = {one.path: one for one in sources if not known(one.label, stamp_of(one.path))}
+        return [fresh[path] for path in self.settled.of(fresh, time.monotonic())]
+
+    async def look(self, client: AsyncClient) -> Report | None:
+        """Score what waits, some of it; None where nothing does."""
+        some = self.waiting()[: self.order.concurrency * _AT_ONCE]
+        if not some:
+            return None
+        jobs = plan(some, self.wanted, self.journal, "resume")
+        report = await score_photos(client, jobs, self.order, self.journal, lambda: None)
+        self.wanted.tables.write(self.journal.outcomes)
+        return report
+
+    def _photos(self) -> Sequence[Path]:
+        """Those of the folder, less the overlays that lie beside them."""
+        found = sorted(walk(self.folder))
+        stems = {path.with_suffix("") for path in found}
+        return [
+            path
+            for path in found
+            if not path.stem.endswith(_OVERLAY) or path.with_name(path.stem.removesuffix(_OVERLAY)) not in stems
+        ]
+
+
+async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> None:
+    async with patient_client(url, key, PATIENCE_S) as client:
+        await reach(client)
+        while True:
+            try:
+                report = await watcher.look(client)
+            except OSError as error:  # of the folder: a share that is gone comes back
+                warn(f"{error.filename}: {error.strerror}; waiting")
+                report = None
+            if report is not None:
+                _tell(report)
+            elif watcher.again and not watcher.waiting():
+                watcher.again = False
+            if report is None or report.stopped:
+                await asyncio.sleep(every)
+
+
+def _tell(report: Report) -> None:
+    for one in report.outcomes:
+        if isinstance(one, Failed):
+            warn(one.line)
+        else:
+            OUT.print(tables.score_line(one), highlight=False, soft_wrap=True, markup=False)
+    if report.stopped:
+        if not isinstance(report.stopped, ConnectionFailed | NotReady):
+            raise report.stopped
+        warn(f"{report.stopped}; waiting")
