@@ -14,7 +14,7 @@ from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
 from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, MapKind, Photo
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
 from resad_client.retries import RetryPolicy
 
 
@@ -55,9 +55,12 @@ class AsyncClient:
         evidence: int | None = None,
         map: MapKind | None = None,
         eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> Result:
         """Score a photograph; see `Client.score`."""
-        return await protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+        return await protocol.score(
+            self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+        )
 
     async def score_many(
         self,
@@ -68,10 +71,11 @@ class AsyncClient:
         evidence: int | None = None,
         map: MapKind | None = None,
         eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
         return await protocol.score_many(
-            self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye
+            self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
         )
 
     async def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
@@ -79,10 +83,17 @@ class AsyncClient:
         return await protocol.anomaly_map(self._port, photo, index=index, size=size)
 
     async def overlay(
-        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        size: int | None = None,
+        layout: Layout | None = None,
+        kind: PictureKind = "png",
     ) -> bytes:
-        """A PNG of the photograph under its map; see `Client.overlay`."""
-        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size)
+        """A photograph under its map; see `Client.overlay`."""
+        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
 
     async def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like; see `Client.evidence_crop`."""

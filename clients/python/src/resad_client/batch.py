@@ -23,7 +23,7 @@ from resad_client.exports import Outcome, geojson
 from resad_client.maps import map_bytes
 from resad_client.models import Result
 from resad_client.photos import Source
-from resad_client.protocol import Eye, MapKind
+from resad_client.protocol import Eye, Layout, MapKind
 from resad_client.reading import to_json
 from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
 
@@ -44,6 +44,7 @@ class Order:
     concurrency: int
     eye: Eye | None = None
     overlay: MapKind = "overlay"
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,8 @@ async def _score(
     source = job.source
     kind = order.overlay if job.overlay else None
     eye = source.eye or order.eye
-    result = await client.score(source.path, index=order.index, fpr=order.fpr, map=kind, eye=eye)
+    layout = order.layout if job.overlay else None
+    result = await client.score(source.path, index=order.index, fpr=order.fpr, map=kind, eye=eye, layout=layout)
     if job.overlay:
         if result.map is None:
             raise ProtocolError("the service sent no overlay")

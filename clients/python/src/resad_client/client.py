@@ -14,7 +14,7 @@ from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
 from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, MapKind, Photo
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
 from resad_client.retries import RetryPolicy
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class Client:
         evidence: int | None = None,
         map: MapKind | None = None,
         eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> Result:
         """Score a photograph; what is None is the service's choice.
 
@@ -74,9 +75,12 @@ class Client:
             evidence: healthy patches per finding, at least 0.
             map: which picture comes in `Result.map`.
             eye: which one, if known: findings' places are then nasal or temporal.
+            layout: of an overlay.
         """
         return _finish(
-            protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+            protocol.score(
+                self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+            )
         )
 
     def score_many(
@@ -88,13 +92,16 @@ class Client:
         evidence: int | None = None,
         map: MapKind | None = None,
         eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request: for each, in order, its result or what is wrong with it.
 
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
         return _finish(
-            protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+            protocol.score_many(
+                self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+            )
         )
 
     def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
@@ -102,10 +109,19 @@ class Client:
         return _finish(protocol.anomaly_map(self._port, photo, index=index, size=size))
 
     def overlay(
-        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        size: int | None = None,
+        layout: Layout | None = None,
+        kind: PictureKind = "png",
     ) -> bytes:
-        """A PNG of the photograph under its map, with a color bar and the findings at `fpr` outlined."""
-        return _finish(protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size))
+        """The photograph under its map, with a color bar and the findings at `fpr` outlined, as PNG or JPEG."""
+        return _finish(
+            protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
+        )
 
     def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like, framed in its surroundings.

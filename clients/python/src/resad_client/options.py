@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from resad_client.protocol import Eye
+from resad_client.protocol import Eye, Layout, PictureKind
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
@@ -32,7 +32,13 @@ FindingsCsv = Annotated[Path | None, typer.Option(help="Table with a row for eac
 Coco = Annotated[Path | None, typer.Option(help="All findings as one COCO document.")]
 GeoJson = Annotated[Path | None, typer.Option("--geojson", help="Folder for a NAME.geojson each.")]
 Json = Annotated[Path | None, typer.Option(help="Folder for a NAME.json each.")]
-Overlays = Annotated[Path | None, typer.Option(help="Folder for a NAME_overlay.png each.")]
+Overlays = Annotated[Path | None, typer.Option(help="Folder for a NAME_overlay.png (or .jpg) each.")]
+LayoutOption = Annotated[
+    Layout, typer.Option("--layout", help="Of overlays: the map over the photograph, or the two side by side.")
+]
+OverlayFormat = Annotated[
+    PictureKind, typer.Option(help="Of overlays: png, or jpeg, which is much faster and smaller.")
+]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Photographs sent at a time.")]
 Patience = Annotated[
     float,

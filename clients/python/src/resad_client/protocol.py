@@ -14,8 +14,12 @@ from resad_client.reading import from_json, from_value, items, parsed
 
 Photo: TypeAlias = bytes | Path
 """A photograph: the bytes of its file, or where that lies."""
-MapKind: TypeAlias = Literal["none", "png", "overlay"]
-"""Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo."""
+MapKind: TypeAlias = Literal["none", "png", "overlay", "overlay-jpeg"]
+"""Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo as PNG or JPEG."""
+PictureKind: TypeAlias = Literal["png", "jpeg"]
+"""Of an overlay: to the last pixel, or much faster and smaller."""
+Layout: TypeAlias = Literal["blend", "side"]
+"""Of an overlay: the map over the photo, or the photo by itself beside that."""
 
 Eye: TypeAlias = Literal["left", "right"]
 """Which eye a photograph is of; findings' places are then nasal or temporal."""
@@ -35,9 +39,10 @@ async def score(
     evidence: int | None,
     map: MapKind | None,
     eye: Eye | None,
+    layout: Layout | None,
 ) -> Result:
     """One photograph -> its result."""
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
     call = Call("POST", "/v1/score", _JSON, query, await _attachment(port, photo, 1))
     return from_json(Result, (await answer(port, call)).content)
 
@@ -51,11 +56,12 @@ async def score_many(
     evidence: int | None,
     map: MapKind | None,
     eye: Eye | None,
+    layout: Layout | None,
 ) -> list[Result | ServerProblem]:
     """Several photographs in one request -> a result or a problem for each, in order."""
     if not photos:
         return []
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
     body = tuple([await _attachment(port, photo, number) for number, photo in enumerate(photos, start=1)])
     response = await answer(port, Call("POST", "/v1/score", _JSON, query, body))
     answers = items(parsed(response.content), "results")
@@ -71,11 +77,21 @@ async def anomaly_map(port: Port, photo: Photo, *, index: str | None, size: int 
     return read_map_npy((await answer(port, call)).content)
 
 
-async def overlay(port: Port, photo: Photo, *, index: str | None, fpr: float | None, size: int | None) -> bytes:
-    """One photograph -> a PNG of it under its map."""
-    query = _query(index=index, fpr=fpr, size=size, style="overlay")
-    call = Call("POST", "/v1/anomaly-map", _PNG, query, await _attachment(port, photo, 1))
-    return checked_png((await answer(port, call)).content)
+async def overlay(
+    port: Port,
+    photo: Photo,
+    *,
+    index: str | None,
+    fpr: float | None,
+    size: int | None,
+    layout: Layout | None,
+    kind: PictureKind,
+) -> bytes:
+    """One photograph -> a picture of it under its map."""
+    query = _query(index=index, fpr=fpr, size=size, layout=layout, style="overlay")
+    accept = _JPEG if kind == "jpeg" else _PNG
+    call = Call("POST", "/v1/anomaly-map", accept, query, await _attachment(port, photo, 1))
+    return (checked_jpeg if kind == "jpeg" else checked_png)((await answer(port, call)).content)
 
 
 async def evidence_crop(port: Port, index: IndexReference, evidence: Evidence) -> bytes:

@@ -4,14 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from resad_client.batch import Job, Order
 from resad_client.errors import SettingError
 from resad_client.photos import Source
 from resad_client.places import unique_places
+from resad_client.protocol import MapKind, PictureKind
 from resad_client.run_tables import RunTables, journal_path, refuse_existing
 from resad_client.score_journal import ScoreJournal, stamp_of
+
+SUFFIXES: Final[dict[PictureKind, str]] = {"png": ".png", "jpeg": ".jpg"}
+OVERLAY_KINDS: Final[dict[PictureKind, MapKind]] = {"png": "overlay", "jpeg": "overlay-jpeg"}
 
 Existing: TypeAlias = Literal["refuse", "resume", "overwrite"]
 """What becomes of files that are there: an error, a run to go on with, or replaced."""
@@ -100,5 +104,6 @@ def _deciding(wanted: Wanted, order: Order) -> dict[str, object]:
         "fpr": order.fpr,
         "eye": order.eye,
         "overlay": order.overlay if wanted.overlays else None,
+        "layout": order.layout if wanted.overlays else None,
         "files": [kind for kind, folder in zip(kinds, wanted.folders, strict=True) if folder],
     }

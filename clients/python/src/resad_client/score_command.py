@@ -43,8 +43,10 @@ def score_command(
     geojson: options.GeoJson = None,
     overlays: options.Overlays = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Write the photograph under its map here, as PNG (one photograph).")
+        Path | None, typer.Option(help="Write the photograph under its map here (one photograph).")
     ] = None,
+    layout: options.LayoutOption = "blend",
+    overlay_format: options.OverlayFormat = "png",
     concurrency: options.Concurrency = 4,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
@@ -104,9 +106,7 @@ async def _score(
     async with patient_client(url, key, patience) as client:
         if jobs:
             await reach(client)
-        with Progress(
-            *columns, console=options.ERR, transient=True, disable=not options.ERR.is_terminal
-        ) as progress:
+        with Progress(*columns, console=options.ERR, transient=True, disable=hidden) as progress:
             task = progress.add_task("score", total=len(jobs))
             return await score_photos(client, jobs, order, journal, lambda: progress.advance(task))
 
