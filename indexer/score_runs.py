@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from indexer.photos import ReferencePhoto, list_photos
 from indexer.places import unique_labels, unique_places
@@ -14,6 +14,8 @@ from indexer.score_journal import ScoreJournal, stamp_of
 from indexer.scoring import Job, Order
 from resad.errors import SettingError
 from resad.manifest import Manifest
+
+_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What becomes of files that are there: an error, a run to go on with, or replaced."""
@@ -46,7 +48,7 @@ class Wanted:
         """Of all kinds."""
         return self.json, self.maps, self.overlays, self.geojson, self.strips
 
-    def job(self, one: Listed, place: str) -> Job:
+    def job(self, one: Listed, place: str, order: Order) -> Job:
         """What is to be done about a photograph."""
         return Job(
             one.photo.path,
@@ -54,8 +56,8 @@ class Wanted:
             place,
             one.photo.eye,
             json=self.json / f"{place}.json" if self.json else None,
-            map=self.maps / f"{place}_map.png" if self.maps else None,
-            overlay=self.overlays / f"{place}_overlay.png" if self.overlays else None,
+            map=self.maps / f"{place}_map{_SUFFIXES[order.map_kind]}" if self.maps else None,
+            overlay=self.overlays / f"{place}_overlay{_SUFFIXES[order.overlay_kind]}" if self.overlays else None,
             geojson=self.geojson / f"{place}.geojson" if self.geojson else None,
             strips=self.strips / f"{place}_evidence.jpg" if self.strips else None,
         )
@@ -92,13 +94,15 @@ def opened(wanted: Wanted, order: Order, manifest: Manifest, existing: Existing)
         yield journal
 
 
-def plan(found: Sequence[Listed], wanted: Wanted, journal: ScoreJournal, existing: Existing) -> tuple[Job, ...]:
+def plan(
+    found: Sequence[Listed], wanted: Wanted, order: Order, journal: ScoreJournal, existing: Existing
+) -> tuple[Job, ...]:
     """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there."""
-    known = journal.places()
+    known = journal.places
     fresh = [one.label for one in found if one.label not in known]
     places = known | dict(zip(fresh, unique_places(fresh, known.values()), strict=True))
     jobs = tuple(
-        wanted.job(one, places[one.label])
+        wanted.job(one, places[one.label], order)
         for one in found
         if not journal.done(one.label, stamp_of(one.photo.path))
     )
@@ -126,6 +130,7 @@ def _deciding(wanted: Wanted, order: Order, manifest: Manifest) -> dict[str, obj
         "evidence": order.evidence,
         "eye": order.eye,
         "require_quality": order.require_quality,
-        "layout": order.layout if wanted.overlays else None,
+        "overlays": [order.layout, order.overlay_kind] if wanted.overlays else None,
+        "maps": order.map_kind if wanted.maps else None,
         "files": [kind for kind, folder in zip(kinds, wanted.folders, strict=True) if folder],
     }

@@ -5,10 +5,10 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from indexer.pipeline import Behind, ahead
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
@@ -19,14 +19,17 @@ from resad.evidence_crops import jpeg
 from resad.evidence_strips import Squares, draw_strips
 from resad.exports import Outcome, geojson
 from resad.loaded_index import LoadedIndex
-from resad.map_files import map_png16
+from resad.map_files import map_png16, map_tiff
 from resad.photo import read_photo
 from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
-from resad.rendering import Layout, overlay_picture, picture_file
+from resad.rendering import Layout, PictureKind, overlay_picture, picture_file
 from resad.result import Result, Timings, assemble, result_json
 from resad.verdict import Rule
+
+MapKind = Literal["png", "tiff"]
+"""16 bits on the absolute scale, or float32 distances."""
 
 _THREADS: Final = 4
 """That prepare photographs, at most; half the cores, since the network wants them, too."""
@@ -46,6 +49,8 @@ class Order:
     eye: Eye | None = None
     require_quality: bool = False
     layout: Layout = "blend"
+    overlay_kind: PictureKind = "png"
+    map_kind: MapKind = "png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A photograph that was scored."""
+    """A photograph that was scored; `result` without its findings, of which there are `findings`."""
 
     label: str
     result: Result
+    findings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +138,9 @@ def score_photos(
                 ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
                 quality=ready.quality, eye=job.eye or order.eye,
             )  # fmt: skip
-            write = partial(_write, job, ready.photo, detection, result, loaded, limits, order.layout, squares)
+            write = partial(_write, job, ready.photo, detection, result, loaded, limits, order, squares)
             writer.do(partial(_finish, write, journal, job, ready.stamp, result))
-            yield Scored(job.label, result)
+            yield Scored(job.label, replace(result, findings=()), len(result.findings))
 
 
 def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -> _Ready | _Unfit:
@@ -171,19 +177,20 @@ def _write(
     result: Result,
     loaded: LoadedIndex,
     limits: PhotoLimits,
-    layout: Layout,
+    order: Order,
     squares: Squares,
 ) -> None:
     manifest = loaded.manifest
     if job.map or job.overlay:
         in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     if job.map:
-        write_whole(job.map, map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
+        encode = map_png16 if order.map_kind == "png" else map_tiff
+        write_whole(job.map, encode(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
     if job.overlay:
         with naming(job.path):
             pixels = read_photo(job.path, limits).pixels
-        picture = overlay_picture(pixels, in_photo, result, manifest.calibration, layout)
-        write_whole(job.overlay, picture_file(picture, "png"))
+        picture = overlay_picture(pixels, in_photo, result, manifest.calibration, order.layout)
+        write_whole(job.overlay, picture_file(picture, order.overlay_kind))
     if job.strips and result.findings and any(finding.evidence for finding in result.findings):
         strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
         write_whole(job.strips, jpeg(strips))

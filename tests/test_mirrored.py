@@ -9,6 +9,7 @@ import resad_client
 import indexer
 import resad
 
+SHARED = ("places", "run_tables", "score_journal", "score_tables")
 CLIENT = Path(resad_client.__file__).parent
 
 
@@ -16,7 +17,7 @@ CLIENT = Path(resad_client.__file__).parent
     "path",
     [
         Path(resad.__file__).parent / "exports.py",
-        *(Path(indexer.__file__).parent / f"{name}.py" for name in ("places", "run_tables", "score_journal")),
+        *(Path(indexer.__file__).parent / f"{name}.py" for name in SHARED),
     ],
     ids=lambda path: path.stem,
 )
@@ -26,5 +27,5 @@ def test_they_differ_in_where_their_records_come_from_alone(path: Path) -> None:
 
 
 def _less_origin(text: str) -> str:
-    text = re.sub(r"^from (resad|resad_client)[.\w]* import", "from HERE import", text, flags=re.MULTILINE)
+    text = re.sub(r"^from (resad|indexer|resad_client)[.\w]* import", "from HERE import", text, flags=re.MULTILINE)
     return re.sub(r"^The (service's client|offline command) has", "The OTHER has", text, flags=re.MULTILINE)

@@ -73,7 +73,7 @@ def plan(
     found: Sequence[Source], wanted: Wanted, journal: ScoreJournal | None, existing: Existing
 ) -> tuple[Job, ...]:
     """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there."""
-    known = journal.places() if journal else {}
+    known = journal.places if journal else {}
     fresh = [source.label for source in found if source.label not in known]
     places = known | dict(zip(fresh, unique_places(fresh, known.values()), strict=True))
     jobs = tuple(

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from resad_client import options, tables
+from resad_client import options
 from resad_client.async_client import AsyncClient
 from resad_client.batch import Failed, Job, Order, Report, Scored, score_photos
 from resad_client.errors import ConnectionFailed, SettingError
@@ -19,6 +19,7 @@ from resad_client.photos import gather
 from resad_client.run_tables import RunTables, refuse_existing
 from resad_client.runs import Existing, Wanted, opened, plan
 from resad_client.score_journal import ScoreJournal
+from resad_client.score_tables import print_scores
 
 PATIENCE_S: Final = 300.0
 """Of one photograph at a busy service: a batch had rather wait than leave photographs out."""
@@ -94,7 +95,7 @@ def _run(
         warn(f"stopped{hint}")
         raise typer.Exit(_INTERRUPTED) from None
     finally:
-        if journal:
+        if journal and journal.places:
             wanted.tables.write(journal.outcomes)
 
 
@@ -140,7 +141,7 @@ def _tell(report: Report, missed: Sequence[str], *, found: int, tried: int) -> N
     for reason in dict.fromkeys(one.result.reason for one in scored):
         if reason:
             warn(f"no verdict: {reason}")
-    tables.print_scores(options.OUT, scored, before=found - tried)
+    print_scores(options.OUT, scored, before=found - tried)
     options.OUT.print(INTENDED_USE)
     if report.stopped:
         raise SettingError(f"stopped after {len(scored)} of {tried} photographs: {report.stopped}")

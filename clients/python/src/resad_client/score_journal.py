@@ -94,7 +94,9 @@ class ScoreJournal:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; one that tells of no photograph goes."""
+        if not self._known:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def done(self, photo: str, stamp: Stamp | None) -> bool:
@@ -107,8 +109,9 @@ class ScoreJournal:
         known = self._known.get(photo)
         return known is not None and known.stamp == stamp
 
+    @property
     def places(self) -> dict[str, str]:
-        """Photograph -> the place of its files, for all that are known."""
+        """Photograph -> the place of its files, for all that there is an outcome of."""
         return {photo: known.place for photo, known in self._known.items()}
 
     def note(self, outcome: Outcome, place: str, stamp: Stamp | None) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from resad_client import options, tables
+from resad_client import options
 from resad_client.async_client import AsyncClient
 from resad_client.batch import Failed, Order, Report, score_photos
 from resad_client.errors import ConnectionFailed, NotReady, SettingError
@@ -22,6 +22,7 @@ from resad_client.run_tables import RunTables
 from resad_client.runs import Wanted, opened, plan
 from resad_client.score_command import PATIENCE_S, patient_client, reach
 from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
+from resad_client.score_tables import score_line
 
 _AT_ONCE: Final = 4
 """Rounds of the concurrency that are scored before the folder is looked at, and something is printed, again."""
@@ -76,14 +77,15 @@ def watch_command(
     with opened(wanted, order, "resume") as journal:
         assert journal is not None, "there is a folder, so there is a journal"
         watcher = Watcher(folder, wanted, order, journal, Settled(settle))
-        OUT.print(f"watching {folder}, {len(journal.places())} photographs known; Ctrl-C ends it", highlight=False)
+        OUT.print(f"watching {folder}, {len(journal.places)} photographs known; Ctrl-C ends it", highlight=False)
         OUT.print(INTENDED_USE)
         try:
             asyncio.run(_watch(watcher, url, key, every))
         except KeyboardInterrupt:
             warn("stopped; the same command goes on")
         finally:
-            wanted.tables.write(journal.outcomes)
+            if journal.places:
+                wanted.tables.write(journal.outcomes)
 
 
 @dataclass(slots=True)
@@ -148,7 +150,7 @@ def _tell(report: Report) -> None:
         if isinstance(one, Failed):
             warn(one.line)
         else:
-            OUT.print(tables.score_line(one), highlight=False, soft_wrap=True, markup=False)
+            OUT.print(score_line(one), highlight=False, soft_wrap=True, markup=False)
     if report.stopped:
         if not isinstance(report.stopped, ConnectionFailed | NotReady):
             raise report.stopped
