@@ -1,6 +1,6 @@
 """How many of the lesions that experts marked the findings touch, and how many of the findings touch a lesion.
 
-Run as `python -m benchmarks.findings`; takes RESAD_DATA, and `--index` for an index that is there already.  Findings
+Run as `python -m benchmarks.findings`; takes RESAD_DATA, and `--index` for an index that is there.  Findings
 are taken as a caller gets them: their polygons, filled, in the photograph's own px.
 """
 
@@ -114,7 +114,7 @@ def _look(loaded: LoadedIndex, shared: Path, path: Path) -> list[Seen]:
 
 def _mask(shared: Path, name: str, kind: str, shape: tuple[int, int]) -> Mask:
     file = data_set(shared) / "ground_truth" / kind / f"{name}_{kind}.png"
-    return read_mask(file, shape) if file.is_file() else np.zeros(shape, bool)
+    return read_mask(file, *shape) if file.is_file() else np.zeros(shape, bool)
 
 
 def _filled(finding: Finding, shape: tuple[int, int]) -> Mask:
@@ -136,7 +136,7 @@ def _counts(mask: Mask, found: Mask, least: int = 1) -> Counts:
 
 
 def _share(top: Sequence[int], bottom: Sequence[int]) -> Figure | None:
-    """sum(top) / sum(bottom) over photographs, 95 % by a bootstrap over photographs; None where there is nothing."""
+    """sum(top) / sum(bottom) over photographs, 95 % by a bootstrap over photographs; None for nothing."""
     above, below = np.array(top, float), np.array(bottom, float)
     if not below.sum():
         return None

@@ -46,6 +46,11 @@ Patience = Annotated[
 ]
 
 
+def say(line: str) -> None:
+    """A line of the answer, as it is."""
+    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 def warn(line: str) -> None:
     """A line beside the answer, as it is."""
     ERR.print(line, highlight=False, soft_wrap=True, markup=False)

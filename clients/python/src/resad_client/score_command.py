@@ -66,10 +66,8 @@ def score_command(
         raise SettingError(f"--overlay is for one photograph, there are {len(found)}: use --overlays FOLDER")
     if overlay and not overwrite:
         refuse_existing([overlay])
-    wanted, order = (
-        Wanted(RunTables(csv, findings_csv, coco), json, geojson, overlays),
-        Order(index, fpr, concurrency, eye),
-    )
+    wanted = Wanted(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
+    order = Order(index, fpr, concurrency, eye, OVERLAY_KINDS[overlay_format], layout)
     with opened(wanted, order, existing) as journal:
         jobs = plan(found, wanted, journal, existing)
         if overlay:

@@ -1,6 +1,7 @@
 """`resad-client watch`: a camera's drop folder, whose photographs are scored as they come."""
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from resad_client.batch import Failed, Order, Report, score_photos
 from resad_client.errors import ConnectionFailed, NotReady, SettingError
 from resad_client.exchange import DEFAULT_URL
 from resad_client.models import INTENDED_USE
-from resad_client.options import OUT, warn
+from resad_client.options import OUT, say, warn
 from resad_client.photos import Source, walk
 from resad_client.run_tables import RunTables
 from resad_client.runs import Wanted, opened, plan
@@ -27,6 +28,7 @@ from resad_client.score_tables import score_line
 _AT_ONCE: Final = 4
 """Rounds of the concurrency that are scored before the folder is looked at, and something is printed, again."""
 _OVERLAY: Final = "_overlay"
+_NUMBER: Final = re.compile(r"-\d+$")
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ def watch_command(
     with opened(wanted, order, "resume") as journal:
         assert journal is not None, "there is a folder, so there is a journal"
         watcher = Watcher(folder, wanted, order, journal, Settled(settle))
-        OUT.print(f"watching {folder}, {len(journal.places)} photographs known; Ctrl-C ends it", highlight=False)
+        say(f"watching {folder}, {len(journal.places)} photographs known; Ctrl-C ends it")
         OUT.print(INTENDED_USE)
         try:
             asyncio.run(_watch(watcher, url, key, every))
@@ -118,14 +120,23 @@ class Watcher:
         return report
 
     def _photos(self) -> Sequence[Path]:
-        """Those of the folder, less the overlays that lie beside them."""
+        """Those of the folder, less the overlays that this command writes among them."""
+        out = self.wanted.overlays
         found = sorted(walk(self.folder))
+        if out is None or not out.is_relative_to(self.folder):
+            return found
+        if out != self.folder:
+            return [path for path in found if not path.is_relative_to(out)]
         stems = {path.with_suffix("") for path in found}
-        return [
-            path
-            for path in found
-            if not path.stem.endswith(_OVERLAY) or path.with_name(path.stem.removesuffix(_OVERLAY)) not in stems
-        ]
+        return [path for path in found if not _is_overlay(path, stems)]
+
+
+def _is_overlay(path: Path, stems: set[Path]) -> bool:
+    """Whether a photograph lies beside whose overlay is called so, perhaps with a number for its place."""
+    if not path.stem.endswith(_OVERLAY):
+        return False
+    of = path.stem.removesuffix(_OVERLAY)
+    return path.with_name(of) in stems or path.with_name(_NUMBER.sub("", of)) in stems
 
 
 async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> None:
@@ -150,7 +161,7 @@ def _tell(report: Report) -> None:
         if isinstance(one, Failed):
             warn(one.line)
         else:
-            OUT.print(score_line(one), highlight=False, soft_wrap=True, markup=False)
+            say(score_line(one))
     if report.stopped:
         if not isinstance(report.stopped, ConnectionFailed | NotReady):
             raise report.stopped
