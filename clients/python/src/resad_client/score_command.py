@@ -17,7 +17,7 @@ from resad_client.models import INTENDED_USE
 from resad_client.options import warn
 from resad_client.photos import gather
 from resad_client.run_tables import RunTables, refuse_existing
-from resad_client.runs import Existing, Wanted, opened, plan
+from resad_client.runs import OVERLAY_KINDS, SUFFIXES, Existing, Wanted, opened, plan
 from resad_client.score_journal import ScoreJournal
 from resad_client.score_tables import print_scores
 
