@@ -135,7 +135,8 @@ async def _score(
     source = job.source
     kind = order.overlay if job.overlay else None
     eye = source.eye or order.eye
-    layout = order.layout if job.overlay else None
+    # Left out where it is the service's own choice, so that an older service understands.
+    layout = order.layout if job.overlay and order.layout != "blend" else None
     result = await client.score(source.path, index=order.index, fpr=order.fpr, map=kind, eye=eye, layout=layout)
     if job.overlay:
         if result.map is None:
