@@ -1,7 +1,7 @@
 """Photographs through `resad-client score` against a service, the client killed half way and resumed.
 
-Run as `python -m benchmarks.batch`; takes RESAD_DATA.  The photographs are IDRiD's test photographs at 512 px, written
-again at other qualities until there are enough.
+Run as `python -m benchmarks.batch`; takes RESAD_DATA.  The photographs are IDRiD's test photographs at 512 px,
+written again at other qualities until there are enough.
 """
 
 import csv

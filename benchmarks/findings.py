@@ -56,7 +56,8 @@ class Seen:
     """One photograph at one rate.
 
     lesions: by kind, and `large` (of any kind, `_LARGE` px or more).  findings, on_lesion: how many there are, and
-    touch a lesion of any kind.  by_kind: and of each kind.
+    touch a lesion of any kind.  by_kind: and of each kind.  by_chance: how many would if they lay mirrored upside
+    down, left to right, and both: the sum of the three.
     """
 
     photo: str
@@ -66,6 +67,7 @@ class Seen:
     findings: int
     on_lesion: int
     by_kind: dict[str, int]
+    by_chance: int
 
 
 def main(quick: Quick = False, json: Json = None, index: Index = None) -> None:
@@ -107,8 +109,10 @@ def _look(loaded: LoadedIndex, shared: Path, path: Path) -> list[Seen]:
         lesions = {kind: _counts(mask, union) for kind, mask in masks.items()}
         lesions["large"] = _counts(any_lesion, union, _LARGE)
         touching = sum(bool((area & any_lesion).any()) for area in areas)
+        elsewhere = (any_lesion[::-1], any_lesion[:, ::-1], any_lesion[::-1, ::-1])
+        chance = sum(bool((area & lesion).any()) for area in areas for lesion in elsewhere)
         diseased = bool(any_lesion.any())
-        seen.append(Seen(path.stem, diseased, rate, lesions, len(areas), touching, by_kind))
+        seen.append(Seen(path.stem, diseased, rate, lesions, len(areas), touching, by_kind, chance))
     return seen
 
 
@@ -185,7 +189,9 @@ def _print(rate: float, seen: Sequence[Seen]) -> None:
     )
     precision = _share([one.on_lesion for one in diseased], [one.findings for one in diseased])
     total = sum(one.findings for one in diseased)
+    chance = _share([one.by_chance for one in diseased], [3 * one.findings for one in diseased])
     print(f"Precision: {_cell(precision)} of {total} findings touch a lesion of some kind.\\")
+    print(f"The same findings mirrored: {_cell(chance)}.\\")
     with_any = sum(bool(one.findings) for one in healthy)
     false = sum(one.findings for one in healthy)
     print(
