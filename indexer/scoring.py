@@ -159,8 +159,12 @@ def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -
 def _finish(
     write: Callable[[], None], journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result
 ) -> None:
-    write()
-    _note(journal, job, stamp, result, None)
+    try:
+        write()
+    except PhotoError as error:  # a file that was changed or taken away after it was scored
+        _note(journal, job, stamp, None, str(error))
+    else:
+        _note(journal, job, stamp, result, None)
 
 
 def _note(

@@ -196,6 +196,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     def started() -> subprocess.Popen[str]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    (folder / "bad.jpg").write_bytes(BAD)
     watcher = started()
     until(lambda: len(list(folder.rglob("*.json"))) == 3)
     assert (folder / "b/eye_overlay.png").is_file()
@@ -215,11 +216,14 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     watcher.send_signal(signal.SIGTERM)
     printed, told = watcher.communicate(timeout=30)
     assert watcher.returncode == 0, told
-    assert "4 photographs known" in printed
+    assert "5 photographs known" in printed
     assert "late.jpg: score 2.314, p 0.0196, abnormal, findings 1" in printed
-    assert told.strip() == "stopped; the same command goes on"
-    assert len(service.seen) == 5
-    assert sorted(table(tmp_path / "out.csv")) == ["a/eye.jpg", "a/eye.png", "b/eye.jpg", "late.jpg", "slow.jpg"]
+    assert told.splitlines()[0].startswith("bad.jpg: 422")
+    assert told.splitlines()[1:] == ["stopped; the same command goes on"]
+    assert len(service.seen) == 5 + 2  # what cannot be scored is tried once after each start
+    rows = table(tmp_path / "out.csv")
+    assert sorted(rows) == ["a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "late.jpg", "slow.jpg"]
+    assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
 
 
 def test_a_file_is_complete_once_it_has_not_changed_for_a_while(tmp_path: Path) -> None:

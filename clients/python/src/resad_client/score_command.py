@@ -66,6 +66,8 @@ def score_command(
         raise SettingError(f"--overlay is for one photograph, there are {len(found)}: use --overlays FOLDER")
     if overlay and not overwrite:
         refuse_existing([overlay])
+    if overlay and overlay.suffix.lower() in (".jpg", ".jpeg"):
+        overlay_format = "jpeg"
     wanted = Wanted(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
     order = Order(index, fpr, concurrency, eye, OVERLAY_KINDS[overlay_format], layout)
     with opened(wanted, order, existing) as journal:
@@ -139,6 +141,8 @@ def _tell(report: Report, missed: Sequence[str], *, found: int, tried: int) -> N
     for reason in dict.fromkeys(one.result.reason for one in scored):
         if reason:
             warn(f"no verdict: {reason}")
+    if len(versions := sorted({one.result.index.version for one in scored})) > 1:
+        warn(f"the index changed while this ran: {', '.join(versions)}; their scores are not to be compared")
     print_scores(options.OUT, scored, before=found - tried)
     options.OUT.print(INTENDED_USE)
     if report.stopped:

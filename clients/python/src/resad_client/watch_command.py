@@ -99,14 +99,13 @@ class Watcher:
     order: Order
     journal: ScoreJournal
     settled: Settled
-    again: bool = True
-    """Try photographs that could not be scored once more: only after a start."""
+    attempted: set[str] = field(default_factory=set)
+    """Since the start: a photograph that cannot be scored is tried once, and again when it has changed."""
 
     def waiting(self) -> list[Source]:
         """The photographs that are complete and have no outcome yet."""
-        known = self.journal.done if self.again else self.journal.tried
         sources = [Source(path, path.relative_to(self.folder).as_posix()) for path in self._photos()]
-        fresh = {one.path: one for one in sources if not known(one.label, stamp_of(one.path))}
+        fresh = {one.path: one for one in sources if not self._known(one)}
         return [fresh[path] for path in self.settled.of(fresh, time.monotonic())]
 
     async def look(self, client: AsyncClient) -> Report | None:
@@ -116,8 +115,14 @@ class Watcher:
             return None
         jobs = plan(some, self.wanted, self.journal, "resume")
         report = await score_photos(client, jobs, self.order, self.journal, lambda: None)
+        self.attempted.update(one.label for one in some)
         self.wanted.tables.write(self.journal.outcomes)
         return report
+
+    def _known(self, one: Source) -> bool:
+        stamp = stamp_of(one.path)
+        known = self.journal.tried if one.label in self.attempted else self.journal.done
+        return known(one.label, stamp)
 
     def _photos(self) -> Sequence[Path]:
         """Those of the folder, less the overlays that this command writes among them."""
@@ -150,8 +155,6 @@ async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> N
                 report = None
             if report is not None:
                 _tell(report)
-            elif watcher.again and not watcher.waiting():
-                watcher.again = False
             if report is None or report.stopped:
                 await asyncio.sleep(every)
 
