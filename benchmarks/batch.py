@@ -109,7 +109,7 @@ def _killed_and_resumed(url: str, place: Path, count: int) -> tuple[list[Ran], O
 
 def _client(url: str, place: Path, *more: str) -> "subprocess.Popen[bytes]":
     command = Path(sys.executable).with_name("resad-client")
-    words = [
+    words: list[str | Path] = [
         command, "score", place / "photos", "--url", url, "--csv", place / "out.csv", "--json", place / "json",
         "--concurrency", str(_CONCURRENCY), *more,
     ]  # fmt: skip

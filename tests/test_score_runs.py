@@ -94,7 +94,16 @@ def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path)
     for number in range(24):
         shutil.copy(drawn / f"train/good/drawn_000{number % 8}.jpg", photos / f"{number:02}.jpg")
     command = Path(sys.executable).with_name("resad-indexer")
-    words = [command, "score", small_index, photos, "--json", tmp_path / "json", "--csv", tmp_path / "out.csv"]
+    words: list[str | Path] = [
+        command,
+        "score",
+        small_index,
+        photos,
+        "--json",
+        tmp_path / "json",
+        "--csv",
+        tmp_path / "out.csv",
+    ]
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until(lambda: len(list((tmp_path / "json").glob("*.json"))) >= 8, 90)
     first.send_signal(signal.SIGKILL)

@@ -32,7 +32,7 @@ def many(photos: tuple[bytes, ...], tmp_path_factory: pytest.TempPathFactory) ->
 
 def start(url: str, folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = Path(sys.executable).with_name("resad-client")
-    words = [
+    words: list[str | Path] = [
         command, "score", folder, "--url", url, "--csv", out / "out.csv", "--json", out / "json",
         "--findings-csv", out / "findings.csv", "--coco", out / "coco.json", "--fpr", "0.9", "--concurrency", "3",
     ]  # fmt: skip

@@ -156,7 +156,17 @@ def test_a_service_that_is_gone_for_a_while_is_waited_for(service: Service, fold
         port = first.server_address[1]
         thread = threading.Thread(target=first.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        words = [COMMAND, "score", folder, "--url", first.url, "--csv", tmp_path / "out.csv", "--concurrency", "1"]
+        words: list[str | Path] = [
+            COMMAND,
+            "score",
+            folder,
+            "--url",
+            first.url,
+            "--csv",
+            tmp_path / "out.csv",
+            "--concurrency",
+            "1",
+        ]
         client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until(lambda: len(first.seen) >= 3)
         first.shutdown()
@@ -174,7 +184,17 @@ def test_a_service_that_is_gone_for_a_while_is_waited_for(service: Service, fold
 
 def test_ctrl_c_leaves_a_table_and_says_how_to_go_on(service: Service, folder: Path, tmp_path: Path) -> None:
     service.busy, service.seconds = 0, 0.2
-    words = [COMMAND, "score", folder, "--url", service.url, "--csv", tmp_path / "out.csv", "--concurrency", "1"]
+    words: list[str | Path] = [
+        COMMAND,
+        "score",
+        folder,
+        "--url",
+        service.url,
+        "--csv",
+        tmp_path / "out.csv",
+        "--concurrency",
+        "1",
+    ]
     client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: len(service.seen) == 2)
     client.send_signal(signal.SIGINT)
@@ -188,7 +208,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     service: Service, folder: Path, tmp_path: Path
 ) -> None:
     service.busy = 0
-    words = [
+    words: list[str | Path] = [
         COMMAND, "watch", folder, "--url", service.url, "--every", "0.1", "--settle", "0.4",
         "--csv", tmp_path / "out.csv",
     ]  # fmt: skip
