@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def ringed(*contours: tuple[tuple[int, int], ...]) -> Result:
     return type(bare)(**{**vars(bare), "findings": tuple(findings)})
 
 
-def rows(parts: object) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO("".join(parts)), strict=True))  # type: ignore[call-overload]
+def rows(parts: Iterable[str]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO("".join(parts)), strict=True))
 
 
 def test_every_photograph_has_a_row_and_every_value_comes_back() -> None:

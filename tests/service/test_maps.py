@@ -111,7 +111,7 @@ def test_a_raster_keeps_the_shape_and_never_grows(width: int, height: int, longe
 
 
 def test_an_overlay_as_jpeg_and_beside_the_photograph(running: Served, photo: bytes) -> None:
-    query = {"style": "overlay", "fpr": 0.9}
+    query: dict[str, str] = {"style": "overlay", "fpr": "0.9"}
 
     def asked(accept: str, **more: str) -> Image.Image:
         headers = {"Content-Type": "image/jpeg", "Accept": accept}
