@@ -92,11 +92,11 @@ async def score_photos(
     jobs: Sequence[Job],
     order: Order,
     journal: ScoreJournal | None,
-    advance: Callable[[], None],
+    tell: Callable[[Scored | Failed], None],
 ) -> Report:
     """Score every photograph and write its files, `order.concurrency` at a time, each noted once they are there.
 
-    `advance` is called after each.  A photograph's own fault is collected; one that would meet all others too
+    `tell` is told of each.  A photograph's own fault is collected; one that would meet all others too
     ends the run.  Raises `OSError` if a file cannot be written.
     """
     gate = asyncio.Semaphore(order.concurrency)
@@ -110,14 +110,16 @@ async def score_photos(
                 return
             # Before the file is read: if it changes meanwhile, it will count as another one.
             stamp = stamp_of(job.source.path)
+            outcome: Scored | Failed
             try:
-                outcomes[place] = await _score(client, job, order, journal, stamp)
+                outcome = await _score(client, job, order, journal, stamp)
             except ResadClientError as error:
                 if _meets_all(error):
                     stopped.append(error)
                     return
-                outcomes[place] = _failed(job, error, journal, stamp)
-            advance()
+                outcome = _failed(job, error, journal, stamp)
+            outcomes[place] = outcome
+            tell(outcome)
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -109,7 +109,7 @@ async def _score(
             await reach(client)
         with Progress(*columns, console=options.ERR, transient=True, disable=hidden) as progress:
             task = progress.add_task("score", total=len(jobs))
-            return await score_photos(client, jobs, order, journal, lambda: progress.advance(task))
+            return await score_photos(client, jobs, order, journal, lambda _: progress.advance(task))
 
 
 def patient_client(url: str, key: str | None, patience: float) -> AsyncClient:

@@ -13,8 +13,8 @@ import typer
 
 from resad_client import options
 from resad_client.async_client import AsyncClient
-from resad_client.batch import Failed, Order, Report, score_photos
-from resad_client.errors import ConnectionFailed, NotReady, SettingError
+from resad_client.batch import Failed, Order, Report, Scored, score_photos
+from resad_client.errors import ConnectionFailed, NotReady, ResadClientError, SettingError
 from resad_client.exchange import DEFAULT_URL
 from resad_client.models import INTENDED_USE
 from resad_client.options import OUT, say, warn
@@ -114,7 +114,7 @@ class Watcher:
         if not some:
             return None
         jobs = plan(some, self.wanted, self.journal, "resume")
-        report = await score_photos(client, jobs, self.order, self.journal, lambda: None)
+        report = await score_photos(client, jobs, self.order, self.journal, _tell)
         self.attempted.update(one.label for one in some)
         self.wanted.tables.write(self.journal.outcomes)
         return report
@@ -153,19 +153,21 @@ async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> N
             except OSError as error:  # of the folder: a share that is gone comes back
                 warn(f"{error.filename}: {error.strerror}; waiting")
                 report = None
-            if report is not None:
-                _tell(report)
+            if report is not None and report.stopped:
+                _tell_of_stop(report.stopped)
             if report is None or report.stopped:
                 await asyncio.sleep(every)
 
 
-def _tell(report: Report) -> None:
-    for one in report.outcomes:
-        if isinstance(one, Failed):
-            warn(one.line)
-        else:
-            say(score_line(one))
-    if report.stopped:
-        if not isinstance(report.stopped, ConnectionFailed | NotReady):
-            raise report.stopped
-        warn(f"{report.stopped}; waiting")
+def _tell(one: Scored | Failed) -> None:
+    if isinstance(one, Failed):
+        warn(one.line)
+    else:
+        say(score_line(one))
+
+
+def _tell_of_stop(stopped: ResadClientError) -> None:
+    """Raises what waiting does not mend."""
+    if not isinstance(stopped, ConnectionFailed | NotReady):
+        raise stopped
+    warn(f"{stopped}; waiting")
