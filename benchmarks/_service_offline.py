@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from indexer.scoring import Job, Order, score_photos
+from indexer.score_jobs import Job, Order
+from indexer.scoring import score_photos
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16

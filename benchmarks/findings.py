@@ -187,15 +187,14 @@ def _print(rate: float, seen: Sequence[Seen]) -> None:
         ),
         rows,
     )
-    precision = _share([one.on_lesion for one in diseased], [one.findings for one in diseased])
-    total = sum(one.findings for one in diseased)
-    chance = _share([one.by_chance for one in diseased], [3 * one.findings for one in diseased])
-    print(f"Precision: {_cell(precision)} of {total} findings touch a lesion of some kind.\\")
+    findings = [one.findings for one in diseased]
+    precision = _share([one.on_lesion for one in diseased], findings)
+    chance = _share([one.by_chance for one in diseased], [3 * count for count in findings])
+    false = [one.findings for one in healthy if one.findings]
+    print(f"Precision: {_cell(precision)} of {sum(findings)} findings touch a lesion of some kind.\\")
     print(f"The same findings mirrored: {_cell(chance)}.\\")
-    with_any = sum(bool(one.findings) for one in healthy)
-    false = sum(one.findings for one in healthy)
     print(
-        f"Healthy photographs: {with_any} of {len(healthy)} have a finding, {false} findings in all.\n", flush=True
+        f"Healthy photographs: {len(false)} of {len(healthy)} have a finding, {sum(false)} in all.\n", flush=True
     )
 
 

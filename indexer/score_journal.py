@@ -62,7 +62,7 @@ class ScoreJournal:
 
     Args:
         order: what decides the answers; work goes on with the same order alone.
-        resume: go on with the journal that is there, if one is; otherwise it begins anew.
+        resume: go on with the journal that is there (then `resumed` is true); otherwise it begins anew.
     Raises:
         SettingError: the journal is of another order, is none, or another process writes to it.
     """
@@ -78,7 +78,6 @@ class ScoreJournal:
             self._file.truncate(end)
             self._file.seek(end)
             self.resumed = end > 0
-            """Whether there was a run to go on with."""
             if not end:
                 self._write(json.dumps({"journal": _FORMAT, "order": dict(order)}))
         except BaseException:
@@ -197,6 +196,5 @@ def _known(document: Mapping[str, Any], offset: int) -> _Known:
 
 def _outcome(document: Mapping[str, Any]) -> Outcome:
     result = document["result"]
-    return Outcome(
-        document["photo"], None if result is None else read_result(json.dumps(result)), document["fault"]
-    )
+    read = None if result is None else read_result(json.dumps(result))
+    return Outcome(document["photo"], read, document["fault"])

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from indexer.photos import ReferencePhoto, list_photos
 from indexer.places import unique_labels, unique_places
 from indexer.run_tables import RunTables, journal_path, refuse_existing
+from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, stamp_of
-from indexer.scoring import Job, Order
 from resad.errors import SettingError
 from resad.manifest import Manifest
 

@@ -8,9 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from indexer.pipeline import Behind, ahead
+from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
 from resad.config import PhotoLimits
 from resad.detector import Detection
@@ -21,57 +22,15 @@ from resad.exports import Outcome, geojson
 from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16, map_tiff
 from resad.photo import read_photo
-from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
-from resad.rendering import Layout, PictureKind, overlay_picture, picture_file
+from resad.rendering import overlay_picture, picture_file
 from resad.result import Result, Timings, assemble, result_json
-from resad.verdict import Rule
-
-MapKind = Literal["png", "tiff"]
-"""16 bits on the absolute scale, or float32 distances."""
 
 _THREADS: Final = 4
 """That prepare photographs, at most; half the cores, since the network wants them, too."""
 _AHEAD: Final = 2
 """Prepared photographs that wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How each photograph is judged and shown.
-
-    eye: of those whose source does not say.  require_quality: a photograph below the index's limits fails.
-    """
-
-    rule: Rule
-    evidence: int
-    eye: Eye | None = None
-    require_quality: bool = False
-    layout: Layout = "blend"
-    overlay_kind: PictureKind = "png"
-    map_kind: MapKind = "png"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A photograph, what it is called, the place of its files below any folder, and the files to write, if any."""
-
-    path: Path
-    label: str
-    place: str
-    eye: Eye | None = None
-    json: Path | None = None
-    map: Path | None = None
-    overlay: Path | None = None
-    geojson: Path | None = None
-    strips: Path | None = None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All of them."""
-        paths = (self.json, self.map, self.overlay, self.geojson, self.strips)
-        return tuple(path for path in paths if path is not None)
 
 
 @dataclass(frozen=True, slots=True)

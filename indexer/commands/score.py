@@ -10,10 +10,11 @@ from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.progress import Stages
 from indexer.run_tables import RunTables
+from indexer.score_jobs import Job, MapKind, Order
 from indexer.score_journal import ScoreJournal
 from indexer.score_runs import Existing, Wanted, list_labeled, opened, plan
 from indexer.score_tables import print_scores
-from indexer.scoring import Failed, Job, MapKind, Order, Scored, score_photos
+from indexer.scoring import Failed, Scored, score_photos
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
