@@ -35,7 +35,7 @@ from resad.memory_bank import MemoryBank
 from resad.overlay import draw_overlay
 from resad.photo import read_bytes, read_photo
 from resad.preparation import PreparedPhoto, prepare
-from resad.rendering import picture_png
+from resad.rendering import picture_file
 from resad.search.plan import SearchPlan
 
 _LIMITS: Final = PhotoLimits()
@@ -155,7 +155,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
             timed("map as PNG", lambda: map_png16(
                 photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
             timed("overlay", lambda: _overlay(whole_photo, in_photo, found.peak)),
-            timed("overlay as PNG", lambda: picture_png(picture)),
+            timed("overlay as PNG", lambda: picture_file(picture, "png")),
             timed("whole, flat", lambda: Detector(encoder, banks["flat"], None).detect([photo])),
         )  # fmt: skip
         rate = _rate(repeats)

@@ -45,10 +45,10 @@ class BuildOrder:
     """What is to be built and where.
 
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
-    keep_names: write file names into the index.  more_devices: they extract and select beside `device`, which
-    alone searches.  resume: go on with what an interrupted build has left.  max_memory: bytes to hold at most.
-    search: `auto` takes the faster exact one.  keep_features: all patch features stay in the index, so that adding
-    and removing photographs loses nothing.
+    keep_names: write file names into the index.  keep_crops: keep the photographs' squares, for evidence.
+    more_devices: they extract and select beside `device`, which alone searches.  resume: go on with what an
+    interrupted build has left.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact one.
+    keep_features: all patch features stay in the index, so that adding and removing photographs loses nothing.
     """
 
     photos: Path
@@ -59,6 +59,7 @@ class BuildOrder:
     device: torch.device
     strict: bool = False
     keep_names: bool = False
+    keep_crops: bool = False
     search: SearchChoice = "auto"
     limits: PhotoLimits = PhotoLimits()
     more_devices: tuple[torch.device, ...] = ()
@@ -142,7 +143,9 @@ def build(
         with stages.stage("publish", 1, "version") as advance:
             kept = store if order.keep_features else None
             grid = store.photo(0).grid
-            built = Built(backbone, encoders[0], bank, selection, left_out, records, grid, search, kept)
+            built = Built(
+                backbone, encoders[0], bank, selection, left_out, records, grid, search, kept, work.crops
+            )
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport(
@@ -198,7 +201,8 @@ def _fitted(order: BuildOrder, trunks: list[Trunk], work: Work, most: int) -> li
 
 
 def _inputs(order: BuildOrder, listed: tuple[ReferencePhoto, ...], backbone: Backbone) -> Inputs:
-    return inputs_of(order.config, order.limits, backbone.weights_sha256, order.device.type, listed)
+    weights, device = backbone.weights_sha256, order.device.type
+    return inputs_of(order.config, order.limits, weights, device, listed, crops=order.keep_crops)
 
 
 def _foreseen(

@@ -30,7 +30,7 @@ class Inputs:
     """Everything that decides which features come out; work goes on with the same inputs alone.
 
     device: its kind.  packages: what computes, this package among it.  photos: a digest of each listed
-    photograph's path and what a CSV file said of it.
+    photograph's path and what a CSV file said of it.  crops: the photographs' squares are kept, too.
     """
 
     config: MethodConfig
@@ -39,6 +39,7 @@ class Inputs:
     device: str
     packages: tuple[PackageVersion, ...]
     photos: tuple[str, ...]
+    crops: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -76,12 +77,18 @@ _LINE: Final = TypeAdapter(Line)
 
 
 def inputs_of(
-    config: MethodConfig, limits: PhotoLimits, weights_sha256: str, device: str, listed: Sequence[ReferencePhoto]
+    config: MethodConfig,
+    limits: PhotoLimits,
+    weights_sha256: str,
+    device: str,
+    listed: Sequence[ReferencePhoto],
+    *,
+    crops: bool,
 ) -> Inputs:
     """Those of a build now."""
     more = (PackageVersion(name, metadata.version(name)) for name in _MORE_PACKAGES)
     photos = tuple(map(digest, listed))
-    return Inputs(config, limits, weights_sha256, device, (*runtime.packages(), *more), photos)
+    return Inputs(config, limits, weights_sha256, device, (*runtime.packages(), *more), photos, crops)
 
 
 def digest(photo: ReferencePhoto) -> str:

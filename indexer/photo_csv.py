@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
 from resad.errors import SettingError
+from resad.place import Eye
 
 if TYPE_CHECKING:
     from _csv import Reader as _Reader
 
 COLUMNS: Final = ("path", "label", "kind", "mask", "marked", "split", "patient", "eye", "camera")
 
-Eye = Literal["left", "right"]
 Label = Literal["normal", "abnormal"]
 Split = Literal["train", "test"]
 Marked = Literal["color", "number", "black"]

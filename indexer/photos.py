@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from indexer.photo_csv import Eye, PhotoRow, read_rows
+from indexer.photo_csv import PhotoRow, read_rows
 from resad.errors import SettingError
+from resad.place import Eye
 
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Of the types that can be read, in lower case; any case is taken."""

@@ -22,6 +22,7 @@ from resad.backbone import Backbone, save_backbone
 from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
+from resad.evidence_crops import file_name
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
 from resad.manifest import (
     FEATURES,
@@ -49,7 +50,10 @@ _PROBE_HEIGHT: Final = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept."""
+    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept.
+
+    crops: the folder that holds `evidence/`, if that is to be kept.
+    """
 
     backbone: Backbone
     encoder: Encoder
@@ -60,6 +64,7 @@ class Built:
     grid: tuple[int, int]
     search: SearchRecord | None = None
     features: FeatureStore | None = None
+    crops: Path | None = None
 
 
 def publish_version(
@@ -71,6 +76,9 @@ def publish_version(
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
     write_left_out([record.id for record in built.records], built.left_out, staging)
+    if built.crops is not None:
+        names = [file_name(record.id) for record in built.records]
+        carry({name: built.crops / name for name in names}, staging)
     built.bank.save(staging)
     if built.features is not None:
         carry(feature_files(built.records, built.features), staging)

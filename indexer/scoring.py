@@ -1,140 +1,175 @@
-"""`resad-indexer score`: photographs -> one JSON, one 16-bit map and one overlay each."""
+"""`resad-indexer score`: photographs -> answers, maps, overlays and pictures of evidence, each in its file."""
 
+import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from indexer.photos import list_photos
+from indexer.pipeline import Behind, ahead
+from indexer.score_jobs import Job, Order
+from indexer.score_journal import ScoreJournal, Stamp, stamp_of
 from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.errors import PhotoError, SettingError, naming
+from resad.errors import PhotoError, naming
+from resad.evidence_crops import jpeg
+from resad.evidence_strips import Squares, draw_strips
+from resad.exports import Outcome, geojson
 from resad.loaded_index import LoadedIndex
-from resad.manifest import Manifest
-from resad.map_files import map_png16
+from resad.map_files import map_png16, map_tiff
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
-from resad.quality import demand, judge
-from resad.rendering import overlay_picture, picture_png
+from resad.quality import PhotoQuality, demand, judge
+from resad.rendering import overlay_picture, picture_file
 from resad.result import Result, Timings, assemble, result_json
-from resad.verdict import Rule
 
-_JSON: Final = ".json"
-_MAP: Final = "_map.png"
-_OVERLAY: Final = "_overlay.png"
+_THREADS: Final = 4
+"""That prepare photographs, at most; half the cores, since the network wants them, too."""
+_AHEAD: Final = 2
+"""Prepared photographs that wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A photograph that was scored; `stem` begins the names of its files."""
+    """A photograph that was scored; `result` without its findings, of which there are `findings`."""
 
-    path: Path
-    stem: str
+    label: str
     result: Result
+    findings: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A photograph that was not."""
 
-    path: Path
+    label: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ready:
+    """A photograph before it is scored.  began: of its preparation, on the clock of `time.perf_counter`."""
+
+    stamp: Stamp | None
+    photo: PreparedPhoto
+    quality: PhotoQuality
+    began: float
+    prepared: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    stamp: Stamp | None
+    error: PhotoError
 
 
 def score_photos(
     loaded: LoadedIndex,
-    sources: Sequence[Path],
-    out: Path,
+    jobs: Sequence[Job],
+    order: Order,
     limits: PhotoLimits,
-    *,
-    rule: Rule,
-    evidence: int,
-    require_quality: bool = False,
-) -> Iterator[Scored | Failed]:
-    """Score each photograph (folders and CSVs are listed) and write its files into `out`.
+    journal: ScoreJournal | None = None,
+    squares: Squares = lambda _: None,
+) -> Generator[Scored | Failed, None, None]:
+    """Score each photograph and write its files; each is noted in the journal once they are there.
 
-    Files are named after the photographs; where two have one name, later ones get a number.  With
-    `require_quality`, a photograph below the index's limits of quality fails.
+    Threads prepare the next photographs and write the last ones' files meanwhile.  Run the iterator to its end or
+    close it: then nothing is written any more.
 
-    Raises:
-        SettingError: nothing to score, or a file to be written is a photograph to be scored.
+    Args:
+        squares: the reference photos' prepared squares, where the index keeps them.
     """
-    paths = [photo.path for source in sources for photo in list_photos(source)]
-    stems = _stems(paths)
-    _keep_photos(paths, [_beside(out / stem, ending) for stem in stems for ending in (_JSON, _MAP, _OVERLAY)])
-    out.mkdir(parents=True, exist_ok=True)
-    for path, stem in zip(paths, stems, strict=True):
-        began = time.perf_counter()
-        try:
-            photo = prepare(path, loaded.manifest.config.preparation, limits)
-            quality = judge(photo, loaded.manifest.photo_quality)
-            if require_quality:
-                demand(quality)
-            decoded = time.perf_counter()
-            detection = loaded.detector.detect([photo])[0]
-        except PhotoError as error:
-            yield Failed(path, str(error))
-            continue
-        timings = Timings(1e3 * (decoded - began), 1e3 * (time.perf_counter() - began))
-        result = assemble(photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality)
-        _write(path, out / stem, photo, detection, result, loaded.manifest, limits)
-        yield Scored(path, stem, result)
+    threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
+    look = partial(_look, loaded=loaded, order=order, limits=limits)
+    with Behind() as writer, closing(ahead(jobs, look, threads=threads, most=threads + _AHEAD)) as looked:
+        for job, ready in zip(jobs, looked, strict=True):
+            if isinstance(ready, _Unfit):
+                writer.do(partial(_note, journal, job, ready.stamp, None, str(ready.error)))
+                yield Failed(job.label, str(ready.error))
+                continue
+            detection = loaded.detector.detect([ready.photo])[0]
+            timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
+            result = assemble(
+                ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
+                quality=ready.quality, eye=job.eye or order.eye,
+            )  # fmt: skip
+            write = partial(_write, job, ready.photo, detection, result, loaded, limits, order, squares)
+            writer.do(partial(_finish, write, journal, job, ready.stamp, result))
+            yield Scored(job.label, replace(result, findings=()), len(result.findings))
+
+
+def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -> _Ready | _Unfit:
+    # Before the file is read: if it changes meanwhile, it will count as another one.
+    stamp, began = stamp_of(job.path), time.perf_counter()
+    try:
+        photo = prepare(job.path, loaded.manifest.config.preparation, limits)
+        quality = judge(photo, loaded.manifest.photo_quality)
+        if order.require_quality:
+            demand(quality)
+    except PhotoError as error:
+        return _Unfit(stamp, error)
+    return _Ready(stamp, photo, quality, began, time.perf_counter())
+
+
+def _finish(
+    write: Callable[[], None], journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result
+) -> None:
+    try:
+        write()
+    except PhotoError as error:  # a file that was changed or taken away after it was scored
+        _note(journal, job, stamp, None, str(error))
+    else:
+        _note(journal, job, stamp, result, None)
+
+
+def _note(
+    journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result | None, fault: str | None
+) -> None:
+    if journal is not None:
+        journal.note(Outcome(job.label, result, fault), job.place, stamp)
 
 
 def _write(
-    path: Path,
-    place: Path,
+    job: Job,
     photo: PreparedPhoto,
     detection: Detection,
     result: Result,
-    manifest: Manifest,
+    loaded: LoadedIndex,
     limits: PhotoLimits,
+    order: Order,
+    squares: Squares,
 ) -> None:
-    in_photo = photo.frame.map_to_photo(detection.anomaly_map)
-    with naming(path):
-        pixels = read_photo(path, limits).pixels
-    picture = overlay_picture(pixels, in_photo, result, manifest.calibration)
-    full_scale = manifest.calibration.full_scale
-    write_whole(_beside(place, _MAP), map_png16(in_photo, full_scale, manifest.fingerprint))
-    write_whole(_beside(place, _OVERLAY), picture_png(picture))
-    # Last, so that a photograph with an answer has its pictures, too.
-    write_whole(_beside(place, _JSON), result_json(result).encode() + b"\n")
+    manifest = loaded.manifest
+    if job.map or job.overlay:
+        in_photo = photo.frame.map_to_photo(detection.anomaly_map)
+    if job.map:
+        encode = map_png16 if order.map_kind == "png" else map_tiff
+        write_whole(job.map, encode(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
+    if job.overlay:
+        with naming(job.path):
+            pixels = read_photo(job.path, limits).pixels
+        picture = overlay_picture(pixels, in_photo, result, manifest.calibration, order.layout)
+        write_whole(job.overlay, picture_file(picture, order.overlay_kind))
+    if job.strips and result.findings and any(finding.evidence for finding in result.findings):
+        strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
+        write_whole(job.strips, jpeg(strips))
+    if job.geojson:
+        write_whole(job.geojson, geojson(job.label, result).encode())
+    if job.json:
+        # Last, so that a photograph with an answer has its pictures, too.
+        write_whole(job.json, result_json(result).encode() + b"\n")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written, whatever happens."""
+    """Write a file so that it is never seen half-written, whatever happens; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         fresh.write_bytes(content)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _keep_photos(photos: Sequence[Path], outputs: Sequence[Path]) -> None:
-    inputs = {photo.resolve() for photo in photos}
-    for output in outputs:
-        if output.resolve() in inputs:
-            raise SettingError(
-                f"{output} is a photograph to be scored and would be overwritten; give another --out"
-            )
-
-
-def _beside(place: Path, ending: str) -> Path:
-    return place.with_name(place.name + ending)
-
-
-def _stems(paths: Sequence[Path]) -> list[str]:
-    """Each file's name without its ending, made unique in order: a, b, a-2."""
-    taken: set[str] = set()
-    stems = []
-    for path in paths:
-        stem, number = path.stem, 1
-        while stem in taken:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem)
-        stems.append(stem)
-    return stems

@@ -12,7 +12,6 @@ from indexer.build import BuildReport
 from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
-from indexer.scoring import Scored
 from resad.calibration import Calibration, Threshold
 from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
@@ -102,21 +101,6 @@ def audit_table(found: Audit, count: int) -> Table:
         numbers = (four_digits(one.score), f"{one.p:.4f}", f"{one.spreads:+.1f}")
         name = Path(one.place).name if one.place else "-"
         table.add_row(str(one.rank), one.id, *numbers, ", ".join(one.reasons) or "-", escape(name))
-    return table
-
-
-def score_table(scored: list[Scored], *, title: str) -> Table:
-    """One line per photograph."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("photo", "score", "p", "verdict", "findings"):
-        table.add_column(heading, justify="left" if heading in ("photo", "verdict") else "right")
-    for one in scored:
-        result = one.result
-        verdict = "-" if result.abnormal is None else "abnormal" if result.abnormal else "normal"
-        p_value = "-" if result.p_value is None else f"{result.p_value:.4f}"
-        # Without a level there is nothing that a finding could lie above.
-        findings = "-" if result.normals.finding_level is None else str(len(result.findings))
-        table.add_row(one.stem, four_digits(result.image_score), p_value, verdict, findings)
     return table
 
 

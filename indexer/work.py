@@ -24,10 +24,11 @@ from indexer.journal import (
     read_lines,
 )
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
-from indexer.references import Reference, without_pixels
+from indexer.references import Reference, photo_id, without_pixels
 from indexer.scoring import write_whole
 from resad.encoder import PatchFeatures
 from resad.errors import ResadError
+from resad.evidence_crops import file_name, square_jpeg
 
 _INPUTS: Final = "inputs.json"
 _JOURNAL: Final = "photos.jsonl"
@@ -53,6 +54,7 @@ class Work:
         self, folder: Path, inputs: Inputs, listed: Sequence[ReferencePhoto], *, resume: bool, batch: int
     ) -> None:
         self.folder, self.listed = folder, listed
+        self._keeps_crops = inputs.crops
         self.resumed = resume and folder.is_dir()
         lines: list[Line] = []
         if self.resumed:
@@ -94,16 +96,28 @@ class Work:
         """Of the greedy."""
         return Checkpoint(self.folder / "coreset.npz")
 
+    @property
+    def crops(self) -> Path | None:
+        """The folder in which `evidence/` holds the photographs' squares, if they are kept."""
+        return self.folder if self._keeps_crops else None
+
     def note(self, outcomes: Sequence[Taken | Skipped | Duplicate], features: Sequence[PatchFeatures]) -> None:
         """Write down the next outcomes; `features` are those of the photographs taken among them."""
         patches = iter(features)
         for outcome in outcomes:
             if isinstance(outcome, Taken):
+                self._keep_square(outcome)
                 self._keep(without_pixels(outcome), next(patches))
             else:
                 reason = outcome.reason if isinstance(outcome, Skipped) else None
                 self._write(Line(file_sha256(outcome.path), skipped=reason))
                 self.left_aside.append(outcome)
+
+    def _keep_square(self, taken: Taken) -> None:
+        if self.crops is not None:
+            square = self.crops / file_name(photo_id(len(self.references) + 1))
+            square.parent.mkdir(exist_ok=True)
+            write_whole(square, square_jpeg(taken.photo.pixels))
 
     def _keep(self, reference: Reference, patches: PatchFeatures) -> None:
         self.store.append(patches)

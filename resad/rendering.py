@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,15 @@ from PIL import Image
 
 from resad.calibration import Calibration
 from resad.map_colors import MapScale
-from resad.overlay import draw_overlay
+from resad.overlay import draw_overlay, draw_panels
 from resad.result import Result
+
+Layout = Literal["blend", "side"]
+"""The map over the photo; or the photo by itself beside that."""
+PictureKind = Literal["png", "jpeg"]
+
+_JPEG_QUALITY: Final = 90
+"""A sixth of the PNG's bytes in a twentieth of its time."""
 
 
 def map_scale(calibration: Calibration, level: float | None) -> MapScale:
@@ -20,7 +28,11 @@ def map_scale(calibration: Calibration, level: float | None) -> MapScale:
 
 
 def overlay_picture(
-    pixels: NDArray[np.uint8], anomaly_map: NDArray[np.float32], result: Result, calibration: Calibration
+    pixels: NDArray[np.uint8],
+    anomaly_map: NDArray[np.float32],
+    result: Result,
+    calibration: Calibration,
+    layout: Layout = "blend",
 ) -> Image.Image:
     """The photo with its map and findings, and the color bar beside it.
 
@@ -28,20 +40,23 @@ def overlay_picture(
         pixels: uint8 (H, W, 3), the photo at its own size.
         anomaly_map: float32 (H, W), the map in the photo's frame.
     """
-    return draw_overlay(
-        pixels,
-        anomaly_map,
-        map_scale(calibration, result.normals.finding_level),
-        [finding.contour for finding in result.findings],
-        title=f"image score {result.image_score:#.4g}",
-    )
+    scale = map_scale(calibration, result.normals.finding_level)
+    outlines = [finding.contour for finding in result.findings]
+    title = f"image score {result.image_score:#.4g}"
+    if layout == "side":
+        return draw_panels(pixels, anomaly_map, scale, outlines, None, title)
+    return draw_overlay(pixels, anomaly_map, scale, outlines, title=title)
 
 
-def picture_png(picture: Image.Image) -> bytes:
-    """`picture` as a PNG, compressed by run lengths alone.
+def picture_file(picture: Image.Image, kind: PictureKind) -> bytes:
+    """A picture as a file: PNG to the last pixel, or JPEG in little time and space.
 
-    A photograph comes out a little smaller than at Pillow's usual level, in a sixth of the time.
+    PNG is compressed by run lengths alone: a photograph comes out a little smaller than at Pillow's usual level, in
+    a sixth of the time.
     """
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    if kind == "png":
+        picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    else:
+        picture.save(file, "JPEG", quality=_JPEG_QUALITY)
     return file.getvalue()

@@ -11,6 +11,7 @@ from resad.detector import Detection
 from resad.findings import Region, find_regions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
+from resad.place import Eye, place_in_words
 from resad.preparation import PreparedPhoto
 from resad.quality import PhotoQuality, judge
 from resad.verdict import Rule, Standard, standard
@@ -77,8 +78,8 @@ class Evidence:
 class Finding:
     """A region of the map above the level that healthy photos exceed at the rate `fpr`.
 
-    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: in words; null
-    where it is not known.
+    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
+    words, relative to the field of view (`resad.place`).
     """
 
     rank: int
@@ -135,6 +136,16 @@ def result_json(result: Result) -> str:
     return _RESULT.dump_json(result, indent=2).decode()
 
 
+def compact_json(result: Result) -> str:
+    """`result` as JSON on one line."""
+    return _RESULT.dump_json(result).decode()
+
+
+def read_result(text: str | bytes) -> Result:
+    """The inverse of `result_json` and `compact_json`; raises `ValueError` for anything else."""
+    return _RESULT.validate_json(text)
+
+
 def assemble(
     photo: PreparedPhoto,
     detection: Detection,
@@ -144,6 +155,7 @@ def assemble(
     evidence: int,
     timings: Timings,
     quality: PhotoQuality | None = None,
+    eye: Eye | None = None,
     request_id: str | None = None,
     map_url: str | None = None,
 ) -> Result:
@@ -152,6 +164,7 @@ def assemble(
     Args:
         evidence: neighbors listed per finding, at least 0.
         quality: where the photo was judged before.
+        eye: which one, where it is known, for the findings' places.
     """
     by = standard(loaded.manifest.calibration, rule)
     limit = by.limit.value
@@ -169,7 +182,7 @@ def assemble(
         index=index_reference(loaded.manifest),
         photo=_photo_reference(photo),
         quality=quality or judge(photo, loaded.manifest.photo_quality),
-        findings=_findings(regions, detection, loaded, by, evidence),
+        findings=_findings(regions, photo, detection, loaded, by, evidence=evidence, eye=eye),
         map=map_url,
         timings_ms=timings,
     )
@@ -200,9 +213,16 @@ def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
 
 
 def _findings(
-    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, by: Standard, evidence: int
+    regions: tuple[Region, ...],
+    photo: PreparedPhoto,
+    detection: Detection,
+    loaded: LoadedIndex,
+    by: Standard,
+    *,
+    evidence: int,
+    eye: Eye | None,
 ) -> tuple[Finding, ...]:
-    """Regions with their p-values and the healthy patches nearest to their peaks."""
+    """Regions with their p-values, places, and the healthy patches nearest to their peaks."""
     near = _evidence(regions, detection, loaded, evidence)
     return tuple(
         Finding(
@@ -214,7 +234,7 @@ def _findings(
             box=region.box,
             area_px=region.area_px,
             area_share=region.area_share,
-            place=None,
+            place=place_in_words(region.x + 0.5, region.y + 0.5, photo.field_of_view, eye),
             contour=region.contour,
             evidence=healthy,
         )

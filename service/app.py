@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from resad.errors import PhotoError
 from resad.result import INTENDED_USE
 from resad.runtime import package_version
-from service import operator_routes, page, problems, routes
+from service import evidence_routes, operator_routes, page, problems, routes
 from service.examples import with_examples
 from service.exchange import Exchange, request_id
 from service.house import House, build_house
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation,
     )
     app.state.house = house
-    for router in (routes.router, operator_routes.router, page.router):
+    for router in (routes.router, evidence_routes.router, operator_routes.router, page.router):
         app.include_router(router)
     app.mount("/web", page.files)
     for error in (Refusal, PhotoError, HTTPException, RequestValidationError):

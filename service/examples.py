@@ -54,7 +54,7 @@ def result() -> Result:
                 box=(2960, 1330, 3071, 1422),
                 area_px=6120,
                 area_share=0.0007,
-                place=None,
+                place="superior temporal",
                 contour=((2960, 1377), (3012, 1330), (3071, 1380), (3010, 1422)),
                 evidence=(Evidence("r-00041", 0.5987, 31, 64),),
             ),

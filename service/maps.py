@@ -15,21 +15,22 @@ from resad.manifest import Manifest
 from resad.map_files import map_npy, map_png16, map_tiff
 from resad.photo import SHRINKS, read_photo
 from resad.preparation import Frame
-from resad.rendering import overlay_picture, picture_png
+from resad.rendering import Layout, PictureKind, overlay_picture, picture_file
 from resad.result import Finding, Result
 from service.problems import NOT_ACCEPTABLE, Refusal
 
-MapType = Literal["image/png", "image/tiff", "application/x-npy"]
+MapType = Literal["image/png", "image/tiff", "application/x-npy", "image/jpeg"]
 MAP_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/tiff", "application/x-npy")
+OVERLAY_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/jpeg")
 _WEIGHT: Final = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
 def negotiate(accept: str, *, overlay: bool) -> MapType:
-    """The best of what is offered for an `Accept` header (RFC 9110, section 12.5.1); an overlay is a PNG.
+    """The best of what is offered for an `Accept` header (RFC 9110, section 12.5.1).
 
     Raises `Refusal` (406) where nothing of it is wanted.
     """
-    offers = MAP_TYPES[:1] if overlay else MAP_TYPES
+    offers = OVERLAY_TYPES if overlay else MAP_TYPES
     wanted = {offer: _quality(offer, accept or "*/*") for offer in offers}
     best = max(offers, key=lambda offer: wanted[offer])
     if not wanted[best]:
@@ -50,12 +51,12 @@ def encoded_map(
     values = frame.map_to_photo(detection.anomaly_map, *raster(frame.width, frame.height, longest))
     full_scale = manifest.calibration.full_scale
     match kind:
-        case "image/png":
-            return map_png16(values, full_scale, manifest.fingerprint)
         case "image/tiff":
             return map_tiff(values, full_scale, manifest.fingerprint)
         case "application/x-npy":
             return map_npy(values)
+        case _:
+            return map_png16(values, full_scale, manifest.fingerprint)
 
 
 def encoded_overlay(
@@ -66,18 +67,21 @@ def encoded_overlay(
     result: Result,
     manifest: Manifest,
     longest: int | None,
+    *,
+    layout: Layout,
+    kind: PictureKind,
 ) -> bytes:
-    """The photo with its map, findings and color bar, as a PNG; `data` is the photo's file."""
+    """The photo with its map, findings and color bar; `data` is the photo's file."""
     width, height = raster(frame.width, frame.height, longest)
     values = frame.map_to_photo(detection.anomaly_map, width, height)
     seen = _reduced(result, width / frame.width, height / frame.height)
-    picture = overlay_picture(_pixels(data, limits, frame, (width, height)), values, seen, manifest.calibration)
-    return picture_png(picture)
+    pixels = _pixels(data, limits, frame, (width, height))
+    return picture_file(overlay_picture(pixels, values, seen, manifest.calibration, layout), kind)
 
 
-def data_url(png: bytes) -> str:
-    """A PNG as a `data:` URL (RFC 2397)."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def data_url(picture: bytes, kind: PictureKind = "png") -> str:
+    """A picture as a `data:` URL (RFC 2397)."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _pixels(data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:

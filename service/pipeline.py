@@ -13,8 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
+from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
+from resad.rendering import PictureKind
 from resad.result import Result, Timings, assemble
 from resad.verdict import Rule
 from service.admission import Admission
@@ -87,7 +89,8 @@ class Pipeline:
         async def drawn() -> bytes:
             scored = await self._scored(data, loaded, asked.rule, 0, None)
             if asked.style == "overlay":
-                return await self._overlay(data, scored, loaded, asked.size)
+                picture: PictureKind = "jpeg" if kind == "image/jpeg" else "png"
+                return await self._overlay(data, scored, loaded, asked, picture)
             return await self._map(kind, scored, loaded, asked.size)
 
         return await self._in_time(request, places, drawn)
@@ -126,7 +129,13 @@ class Pipeline:
     async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, request_id: str) -> Result:
         began = time.perf_counter()
         scored = await self._scored(
-            data, loaded, asked.rule, asked.evidence, request_id, require_quality=asked.quality == "require"
+            data,
+            loaded,
+            asked.rule,
+            asked.evidence,
+            request_id,
+            eye=asked.eye,
+            require_quality=asked.quality == "require",
         )
         match asked.map:
             case "none":
@@ -134,7 +143,9 @@ class Pipeline:
             case "png":
                 url = data_url(await self._map("image/png", scored, loaded, asked.size))
             case "overlay":
-                url = data_url(await self._overlay(data, scored, loaded, asked.size))
+                url = data_url(await self._overlay(data, scored, loaded, asked, "png"))
+            case "overlay-jpeg":
+                url = data_url(await self._overlay(data, scored, loaded, asked, "jpeg"), "jpeg")
         timings = Timings(scored.result.timings_ms.decode, 1e3 * (time.perf_counter() - began))
         return replace(scored.result, map=url, timings_ms=timings)
 
@@ -146,6 +157,7 @@ class Pipeline:
         evidence: int,
         request_id: str | None,
         *,
+        eye: Eye | None = None,
         require_quality: bool = False,
     ) -> Scored:
         manifest = loaded.manifest
@@ -162,7 +174,7 @@ class Pipeline:
                 # On the worker's thread, because evidence is searched for in the memory bank.
                 result = assemble(
                     photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
-                    request_id=request_id,
+                    eye=eye, request_id=request_id,
                 )  # fmt: skip
                 return Scored(photo, detection, result)
 
@@ -175,11 +187,23 @@ class Pipeline:
         frame, manifest = scored.photo.frame, loaded.manifest
         return await self._pooled("render", lambda: encoded_map(kind, scored.detection, frame, manifest, size))
 
-    async def _overlay(self, data: bytes, scored: Scored, loaded: LoadedIndex, size: int | None) -> bytes:
+    async def _overlay(
+        self, data: bytes, scored: Scored, loaded: LoadedIndex, asked: ScoreQuery | MapQuery, kind: PictureKind
+    ) -> bytes:
         detection, frame, result = scored.detection, scored.photo.frame, scored.result
         return await self._pooled(
             "render",
-            lambda: encoded_overlay(data, self.limits, detection, frame, result, loaded.manifest, size),
+            lambda: encoded_overlay(
+                data,
+                self.limits,
+                detection,
+                frame,
+                result,
+                loaded.manifest,
+                asked.size,
+                layout=asked.layout,
+                kind=kind,
+            ),
         )
 
     async def _pooled(self, stage: str, work: Callable[[], Answer]) -> Answer:

@@ -43,6 +43,9 @@ CALL_OFF: Final = Kind("call-off", "Call switched off", 403, "set RESAD_ADMIN_KE
 NOT_FOUND: Final = Kind("not-found", "Not found", 404, "there is no such address")
 UNKNOWN_INDEX: Final = Kind("unknown-index", "Unknown index", 404, "no index 'eyes'; there is: idrid")
 UNKNOWN_VERSION: Final = Kind("unknown-version", "Unknown version", 404, "idrid has no such version")
+NO_EVIDENCE: Final = Kind(
+    "no-evidence", "No picture of evidence", 404, "the index keeps no pictures of its reference photos"
+)
 WRONG_METHOD: Final = Kind("method-not-allowed", "Method not allowed", 405, "allowed here: GET")
 NOT_ACCEPTABLE: Final = Kind(
     "not-acceptable", "Not acceptable", 406, "maps come as image/png, image/tiff, application/x-npy"

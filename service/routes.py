@@ -11,7 +11,7 @@ from resad.result import Result
 from service import problems
 from service.exchange import request_id
 from service.house import House
-from service.maps import MAP_TYPES, negotiate
+from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
 from service.problems import documented
 from service.schemas import Health, MapQuery, Results, ScoreQuery
 from service.uploads import MULTIPART, PART, PHOTO_TYPES, read_upload
@@ -87,9 +87,9 @@ async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQ
     response_class=Response,
     responses={
         200: {
-            "description": "By `Accept`: 16 bits on the index's absolute scale (or `style=overlay`), or float32 "
-            "feature distances. PNG and TIFF state their scale, unit and fingerprint inside.",
-            "content": dict.fromkeys(MAP_TYPES, _BINARY),
+            "description": "By `Accept`: 16 bits on the index's absolute scale, or float32 feature distances, or "
+            "with `style=overlay` a picture. PNG and TIFF of maps state their scale, unit and fingerprint inside.",
+            "content": dict.fromkeys((*MAP_TYPES, *OVERLAY_TYPES[1:]), _BINARY),
             "headers": {
                 "Resad-Index": {"description": "NAME/VERSION", "schema": {"type": "string"}},
                 "Resad-Full-Scale": {

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resad.manifest import Manifest
+from resad.place import Eye
+from resad.rendering import Layout
 from resad.result import Result
 from resad.verdict import Rule
 from service.problems import Problem
@@ -38,6 +40,10 @@ class _Asked(BaseModel):
         Field(ge=16, le=65_536, description="Longer side of a map, px, if shorter than the photo's."),
     ] = None
 
+    layout: Annotated[
+        Layout, Field(description="Of an overlay: the map over the photo, or the photo by itself beside that.")
+    ] = "blend"
+
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if self.fpr is not None and self.threshold is not None:
@@ -61,13 +67,13 @@ class ScoreQuery(_Asked):
     ] = "report"
 
     map: Annotated[
-        Literal["none", "png", "overlay"],
-        Field(description="Put into the answer as a data URL: the 16-bit map, or a picture of it."),
+        Literal["none", "png", "overlay", "overlay-jpeg"],
+        Field(description="Put into the answer as a data URL: the 16-bit map, or a picture of it (PNG or JPEG)."),
     ] = "none"
     evidence: Annotated[int, Field(ge=0, le=50, description="Healthy patches listed per finding.")] = 3
     eye: Annotated[
-        Literal["left", "right"] | None,
-        Field(description="Which eye, where it is known; for places in words, which come later."),
+        Eye | None,
+        Field(description="Which eye, where it is known: places are then nasal or temporal, not left or right."),
     ] = None
 
 

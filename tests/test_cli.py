@@ -96,9 +96,9 @@ def test_one_photo_scores_the_same_alone_and_in_a_folder(
 ) -> None:
     run("score", small_index, drawn / "test/good", drawn / "test/lesion", "--out", tmp_path / "all")
     run("score", small_index, drawn / "test/lesion/drawn_0001.jpg", "--out", tmp_path / "one")
-    together, alone = scored(tmp_path / "all", "drawn_0001-2"), scored(tmp_path / "one", "drawn_0001")
+    together, alone = scored(tmp_path / "all", "lesion/drawn_0001"), scored(tmp_path / "one", "drawn_0001")
     assert together["image_score"] == pytest.approx(alone["image_score"], rel=1e-6)
-    assert len(list((tmp_path / "all").glob("*.json"))) == 5
+    assert len(list((tmp_path / "all").rglob("*.json"))) == 5
 
 
 def test_a_bad_photo_is_named_and_the_others_are_scored(
@@ -112,6 +112,7 @@ def test_a_bad_photo_is_named_and_the_others_are_scored(
     assert "broken.jpg" in outcome.err
     assert "1 of 2 photographs could not be scored" in outcome.err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        ".resad-journal",
         "fine.json",
         "fine_map.png",
         "fine_overlay.png",

@@ -295,3 +295,18 @@ def test_two_devices_give_the_bank_of_one(photos: Path, whole: Path, tmp_path: P
     _same(report.version, whole)
     assert load_index(tmp_path / "eyes", CPU).manifest.counts.photos == 14
     assert [len(report.skipped), len(report.duplicates)] == [1, 1]
+
+
+def test_pictures_that_are_kept_are_all_there_after_an_interruption(photos: Path, tmp_path: Path) -> None:
+    order = replace(_order(photos, tmp_path / "stopped"), keep_crops=True)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("encode", 6))
+    with pytest.raises(SettingError, match="crops was true, now it is false"):
+        build(replace(order, keep_crops=False, resume=True), _quiet())
+    resumed = build(replace(order, resume=True), _quiet()).version
+    at_once = build(replace(order, root=tmp_path / "at once"), _quiet()).version
+    kept, expected = (sorted((version / "evidence").iterdir()) for version in (resumed, at_once))
+    assert [file.name for file in kept] == [file.name for file in expected]
+    assert [file.read_bytes() for file in kept] == [file.read_bytes() for file in expected]
+    assert len(kept) == 14
+    assert not (tmp_path / "stopped/eyes" / index.WORK).exists()

@@ -66,6 +66,14 @@ def build_command(
             help="Store all patch features (4 bytes a value), so that add and remove lose nothing.",
         ),
     ] = False,
+    keep_crops: Annotated[
+        bool,
+        typer.Option(
+            "--keep-crops",
+            help="Store a picture of every reference photograph, for crops beside findings. PATIENT DATA: whoever "
+            "has the index can see them.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
     max_memory: Annotated[
         str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
@@ -87,8 +95,8 @@ def build_command(
         )
     first, *more = pick_devices(device)
     order = BuildOrder(
-        photos, root, name, config, weights, first, strict, keep_names, more_devices=tuple(more), resume=resume,
-        search=search, keep_features=keep_features,
+        photos, root, name, config, weights, first, strict, keep_names, keep_crops, more_devices=tuple(more),
+        resume=resume, search=search, keep_features=keep_features,
         max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
     if only_forecast:

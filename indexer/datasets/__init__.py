@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.photo_csv import Eye, LesionMask, Marked
+from indexer.photo_csv import LesionMask, Marked
 from indexer.photos import ReferencePhoto
+from resad.place import Eye
 
 __all__ = ["Dataset", "Eye", "LabeledPhoto", "LesionMask", "Marked"]
 

@@ -17,7 +17,7 @@ from indexer.build import without_purged
 from indexer.extraction import batch_size, extract
 from indexer.intake import LookUp
 from indexer.journal import inputs_of
-from indexer.lifecycle.base import Base, open_base, picture_name, store_of
+from indexer.lifecycle.base import Base, open_base, store_of
 from indexer.lifecycle.draft import Draft
 from indexer.lifecycle.succession import Succession, succeed
 from indexer.look_alikes import same_pictures
@@ -29,6 +29,7 @@ from indexer.work import Work
 from resad import index
 from resad.config import PhotoLimits
 from resad.errors import SettingError
+from resad.evidence_crops import file_name, keeps_crops
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
     with index.writing(place.parent, place.name) as scratch:
         base = open_base(order.index, order.device)
         config = base.manifest.config
-        inputs = inputs_of(config, order.limits, base.manifest.weights_sha256, order.device.type, listed)
+        inputs = inputs_of(
+            config, order.limits, base.manifest.weights_sha256, order.device.type, listed,
+            crops=keeps_crops(base.manifest),
+        )  # fmt: skip
         batch = batch_size([order.device])
         with Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work:
             with stages.stage("encode", len(listed), "photos") as advance:
@@ -121,9 +125,9 @@ def _draft(base: Base, work: Work, scratch: Path) -> Draft:
 def _pictures(base: Base, work: Work) -> dict[str, Path]:
     """Of the new photographs, where such are kept."""
     return {
-        picture_name(photo_id(base.numbered + number)): picture
+        file_name(photo_id(base.numbered + number)): picture
         for number in range(1, len(work.references) + 1)
-        if (picture := work.folder / picture_name(photo_id(number))).is_file()
+        if (picture := work.folder / file_name(photo_id(number))).is_file()
     }
 
 

@@ -13,15 +13,11 @@ from indexer.feature_store import FeatureStore
 from indexer.placed import Placed, read_placed
 from resad import index, runtime
 from resad.errors import IndexInvalid
+from resad.evidence_crops import file_name
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, LoadedIndex, load_index
 from resad.manifest import FEATURES, Manifest, ReferenceRecord
 from resad.memory_bank import MemoryBank, Provenance
 from resad.whitening import FILE as WHITENING_FILE
-
-
-def picture_name(photo: str) -> str:
-    """Where a version keeps the picture of the reference photo with this id, if it keeps any."""
-    return f"evidence/{photo}.jpg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +64,7 @@ class Base:
         Args:
             ids: of each photograph here, and in the version that the names are for.
         """
-        here = {picture_name(own): picture_name(new) for own, new in ids.items()}
+        here = {file_name(own): file_name(new) for own, new in ids.items()}
         return {here[one.name]: self.place / one.name for one in self.manifest.files if one.name in here}
 
 

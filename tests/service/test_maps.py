@@ -108,3 +108,23 @@ def test_a_raster_keeps_the_shape_and_never_grows(width: int, height: int, longe
     small = raster(width, height, longest)
     assert max(small) == min(longest, max(width, height))
     assert abs(small[0] * height - small[1] * width) <= max(width, height)
+
+
+def test_an_overlay_as_jpeg_and_beside_the_photograph(running: Served, photo: bytes) -> None:
+    query: dict[str, str] = {"style": "overlay", "fpr": "0.9"}
+
+    def asked(accept: str, **more: str) -> Image.Image:
+        headers = {"Content-Type": "image/jpeg", "Accept": accept}
+        answer = running.client.post("/v1/anomaly-map", content=photo, headers=headers, params=query | more)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, accept)
+        return Image.open(io.BytesIO(answer.content))
+
+    exact, quick, beside = asked("image/png"), asked("image/jpeg"), asked("image/png", layout="side")
+    assert (exact.format, quick.format, quick.size) == ("PNG", "JPEG", exact.size)
+    assert np.abs(np.asarray(exact, float) - np.asarray(quick, float)).mean() < 4
+    with Image.open(io.BytesIO(photo)) as image:
+        plain = np.asarray(image.convert("RGB"))
+    top = beside.height - plain.shape[0]
+    assert np.array_equal(np.asarray(beside)[top:, : plain.shape[1]], plain)
+    inside = running.score(photo, map="overlay-jpeg", fpr=0.9).json()["map"]
+    assert inside.startswith("data:image/jpeg;base64,")

@@ -1,107 +1,16 @@
 """The command against a real HTTP server, and what it prints and returns."""
 
-import base64
-import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from resad_client import INTENDED_USE, Result, cli, from_json
-from samples import EXAMPLE, JPEG, PNG, picture, problem
+from playing import BAD, Service, rows, run, service
+from resad_client import INTENDED_USE, Result, from_json
+from samples import EXAMPLE, JPEG, PNG
 
-BAD = picture("JPEG", shade=1)
-"""A photograph that the service below refuses."""
-
-
-class Service(ThreadingHTTPServer):
-    """Plays the service; the first score of all is refused as busy."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.seen: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
-        self.busy = 1
-        self.active = self.most = 0
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers as the contract says."""
-
-    protocol_version = "HTTP/1.1"
-    server: Service
-
-    def do_GET(self) -> None:
-        idrid = {
-            "name": "idrid[1]",
-            "version": "v2",
-            "state": "serving",
-            "backbone": "resnet18",
-            "memories": 16384,
-        }
-        indexes = [idrid, {"name": "other", "state": "failed", "fault": "manifest.json is missing"}]
-        self._answer(200, json.dumps({"indexes": indexes}).encode())
-
-    def do_POST(self) -> None:
-        service = self.server
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
-        with service.lock:
-            service.seen.append((url.path, query, dict(self.headers)))
-            busy, service.busy = service.busy, 0
-        if busy:
-            self._answer(429, problem(429).content, retry_after="0")
-        elif self.headers.get("Authorization") == "Bearer wrong":
-            self._answer(401, problem(401, "key-needed").content)
-        elif query.get("index") == ["two"]:
-            self._answer(422, problem(422, "index-not-named").content)
-        elif body == BAD:
-            self._answer(422, problem(422, "photo-unreadable").content)
-        else:
-            answer = json.loads(EXAMPLE)
-            if query.get("map") == ["overlay"]:
-                answer["map"] = "data:image/png;base64," + base64.b64encode(PNG).decode()
-            if body == PNG:
-                few = "a rate of 0.05 needs 19 normal photographs"
-                answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": few}
-                answer["quality"] |= {"acceptable": False, "reasons": ["no-field-of-view"]}
-            self._answer(200, json.dumps(answer).encode())
-
-    def _answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("RESAD_KEY", raising=False)
-    with Service() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+__all__ = ["service"]
 
 
 @pytest.fixture
@@ -113,18 +22,6 @@ def folder(tmp_path: Path) -> Path:
     (photos / "b" / "bad.jpg").write_bytes(BAD)
     (photos / "broken.jpg").write_bytes(b"no photograph")
     return photos
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """The exit code of the command in this process."""
-    monkeypatch.setattr(sys, "argv", ["resad-client", *map(str, words)])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return caught.value.code if isinstance(caught.value.code, int) else 0
-
-
-def rows(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("│┃").split("│")] for line in table.splitlines() if "│" in line]
 
 
 def test_the_installed_command_from_end_to_end(service: Service, folder: Path, tmp_path: Path) -> None:
@@ -139,7 +36,6 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert rows(done.stdout) == [
         ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
         ["b/a.png", "2.314", "-", "-", "1"],
-        ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
     ]
     assert INTENDED_USE in done.stdout
     errors = done.stderr.splitlines()
@@ -148,14 +44,14 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
     assert "b/a.png: the score may not be trusted (no-field-of-view)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
-    assert errors[-1] == "resad-client: 3 of 6 photographs could not be scored"
+    assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
-    assert written == ["json/a-2.json", "json/a.json", "json/b/a.json"]
+    assert written == ["json/a.json", "json/b/a.json"]
     assert from_json(Result, (tmp_path / "json/a.json").read_bytes()) == from_json(Result, EXAMPLE)
     pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    assert pictures[:3] == ["overlays/a-2_overlay.png", "overlays/a_overlay.png", "overlays/b/a_overlay.png"]
+    assert pictures[:2] == ["overlays/a_overlay.png", "overlays/b/a_overlay.png"]
     assert (tmp_path / "overlays/b/a_overlay.png").read_bytes() == PNG
-    assert len(service.seen) == 5  # four that were sent, one of them twice
+    assert len(service.seen) == 4  # three that were sent, one of them twice; a.jpg was named twice
     for path, query, headers in service.seen:
         assert (path, query) == ("/v1/score", {"index": ["idrid"], "fpr": ["0.05"], "map": ["overlay"]})
         assert headers["Authorization"] == "Bearer secret-key"
@@ -216,7 +112,11 @@ def test_what_would_meet_every_photograph_ends_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     service.busy = 0
-    code = run(monkeypatch, "score", *[folder / "a.jpg"] * 9, "--url", service.url, *words, "--concurrency", 1)
+    many = folder / "many"
+    many.mkdir()
+    for number in range(9):
+        (many / f"{number}.jpg").write_bytes(JPEG)
+    code = run(monkeypatch, "score", many, "--url", service.url, *words, "--concurrency", 1)
     assert code == 2
     assert len(service.seen) == 1
     assert "resad-client: stopped after 0 of 9 photographs: 4" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from resad_client import (
     Client,
     ConnectionFailed,
     DeadlinePassed,
+    Evidence,
     IndexInfo,
     NotAllowed,
     NotFound,
@@ -372,15 +373,23 @@ _score = {
     "index": _names,
     "fpr": _rates,
     "evidence": st.none() | st.integers(0, 50),
-    "map": st.sampled_from([None, "none", "png", "overlay"]),
+    "map": st.sampled_from([None, "none", "png", "overlay", "overlay-jpeg"]),
+    "layout": st.sampled_from([None, "blend", "side"]),
+    "eye": st.sampled_from([None, "left", "right"]),
 }
 _map = {"index": _names, "size": st.none() | st.integers(1, 9999)}
+_overlay = _map | {
+    "fpr": _rates,
+    "layout": st.sampled_from([None, "blend", "side"]),
+    "kind": st.sampled_from(["png", "jpeg"]),
+}
 _calls: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.just("score"), st.tuples(_photos), st.fixed_dictionaries(_score)),
     st.tuples(st.just("score_many"), st.tuples(st.lists(_photos, max_size=3)), st.fixed_dictionaries(_score)),
     st.tuples(st.just("anomaly_map"), st.tuples(_photos), st.fixed_dictionaries(_map)),
-    st.tuples(st.just("overlay"), st.tuples(_photos), st.fixed_dictionaries(_map | {"fpr": _rates})),
+    st.tuples(st.just("overlay"), st.tuples(_photos), st.fixed_dictionaries(_overlay)),
     st.tuples(st.sampled_from(["indexes", "ready"]), st.just(()), st.just({})),
+    st.tuples(st.just("evidence_crop"), st.just((RESULT.index, Evidence("r-00041", 0.5, 3, 4))), st.just({})),
 )
 _answers = st.lists(
     st.sampled_from(

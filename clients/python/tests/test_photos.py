@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resad_client import PhotoUnusable
-from resad_client.photos import media_type, sources, unique_places
+from resad_client.media import media_type
+from resad_client.photos import sources
+from resad_client.places import unique_places
 from samples import JPEG, picture
 
 

@@ -13,8 +13,8 @@ from resad_client import exchange, protocol
 from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
-from resad_client.models import IndexInfo, Result
-from resad_client.protocol import MapKind, Photo
+from resad_client.models import Evidence, IndexInfo, IndexReference, Result
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
 from resad_client.retries import RetryPolicy
 
 
@@ -32,11 +32,12 @@ class AsyncClient:
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: int = 5,
         max_wait_s: float = 60.0,
+        lost_retries: int = 5,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        policy = RetryPolicy(retries, max_wait_s)
+        policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.AsyncClient(
             base_url=exchange.base_url(base_url),
             headers=exchange.standing_headers(key),
@@ -53,9 +54,13 @@ class AsyncClient:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> Result:
         """Score a photograph; see `Client.score`."""
-        return await protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map)
+        return await protocol.score(
+            self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+        )
 
     async def score_many(
         self,
@@ -65,19 +70,34 @@ class AsyncClient:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
-        return await protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map)
+        return await protocol.score_many(
+            self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+        )
 
     async def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32; see `Client.anomaly_map`."""
         return await protocol.anomaly_map(self._port, photo, index=index, size=size)
 
     async def overlay(
-        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        size: int | None = None,
+        layout: Layout | None = None,
+        kind: PictureKind = "png",
     ) -> bytes:
-        """A PNG of the photograph under its map; see `Client.overlay`."""
-        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size)
+        """A photograph under its map; see `Client.overlay`."""
+        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
+
+    async def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
+        """A JPEG of what a healthy patch looks like; see `Client.evidence_crop`."""
+        return await protocol.evidence_crop(self._port, index, evidence)
 
     async def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

@@ -1,6 +1,7 @@
-"""`resad-client score`: many photographs, some at a time, each with its files."""
+"""Many photographs, some at a time, each with its files, and a line in the journal of the run."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,46 +12,64 @@ from resad_client.errors import (
     ConnectionFailed,
     NotAllowed,
     NotFound,
+    NotReady,
     PhotoRefused,
     PhotoUnusable,
     ProtocolError,
     ResadClientError,
     TimedOut,
 )
+from resad_client.exports import Outcome, geojson
 from resad_client.maps import map_bytes
 from resad_client.models import Result
 from resad_client.photos import Source
-from resad_client.protocol import MapKind
+from resad_client.protocol import Eye, Layout, MapKind
 from resad_client.reading import to_json
+from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
 
 _OF_ALL: Final = ("urn:resad:problem:invalid-request", "urn:resad:problem:index-not-named")
 """Types of `PhotoRefused` that are not about the photograph."""
 
 
+_OUT_OF_MEMORY: Final = "urn:resad:problem:out-of-memory"
+"""The 503 that another photograph may not meet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to do with each photograph."""
+    """What to do with each photograph.  eye: of those whose source does not say."""
 
     index: str | None
     fpr: float | None
     concurrency: int
+    eye: Eye | None = None
+    overlay: MapKind = "overlay"
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A photograph, and the files to write about it, if any."""
+    """A photograph, the place of its files below any folder, and the files to write about it, if any."""
 
     source: Source
-    json: Path | None
-    overlay: Path | None
+    place: str
+    json: Path | None = None
+    overlay: Path | None = None
+    geojson: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return tuple(path for path in (self.json, self.overlay, self.geojson) if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A photograph that was scored; `result` without its map."""
+    """A photograph that was scored; `result` without its map and its findings, of which there are `findings`."""
 
     label: str
     result: Result
+    findings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +88,15 @@ class Report:
 
 
 async def score_photos(
-    client: AsyncClient, jobs: Sequence[Job], order: Order, advance: Callable[[], None]
+    client: AsyncClient,
+    jobs: Sequence[Job],
+    order: Order,
+    journal: ScoreJournal | None,
+    tell: Callable[[Scored | Failed], None],
 ) -> Report:
-    """Score every photograph and write its files, `order.concurrency` at a time.
+    """Score every photograph and write its files, `order.concurrency` at a time, each noted once they are there.
 
-    `advance` is called after each.  A photograph's own fault is collected; one that would meet all others too
+    `tell` is told of each.  A photograph's own fault is collected; one that would meet all others too
     ends the run.  Raises `OSError` if a file cannot be written.
     """
     gate = asyncio.Semaphore(order.concurrency)
@@ -81,17 +104,22 @@ async def score_photos(
     stopped: list[ResadClientError] = []
 
     async def run(place: int) -> None:
+        job = jobs[place]
         async with gate:
             if stopped:
                 return
+            # Before the file is read: if it changes meanwhile, it will count as another one.
+            stamp = stamp_of(job.source.path)
+            outcome: Scored | Failed
             try:
-                outcomes[place] = await _score(client, jobs[place], order)
+                outcome = await _score(client, job, order, journal, stamp)
             except ResadClientError as error:
                 if _meets_all(error):
                     stopped.append(error)
-                else:
-                    outcomes[place] = _failed(jobs[place], error)
-            advance()
+                    return
+                outcome = _failed(job, error, journal, stamp)
+            outcomes[place] = outcome
+            tell(outcome)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -103,20 +131,32 @@ async def score_photos(
     return Report(done, stopped[0] if stopped else None)
 
 
-async def _score(client: AsyncClient, job: Job, order: Order) -> Scored:
-    kind: MapKind | None = "overlay" if job.overlay else None
-    result = await client.score(job.source.path, index=order.index, fpr=order.fpr, map=kind)
+async def _score(
+    client: AsyncClient, job: Job, order: Order, journal: ScoreJournal | None, stamp: Stamp | None
+) -> Scored:
+    source = job.source
+    kind = order.overlay if job.overlay else None
+    eye = source.eye or order.eye
+    # Left out where it is the service's own choice, so that an older service understands.
+    layout = order.layout if job.overlay and order.layout != "blend" else None
+    result = await client.score(source.path, index=order.index, fpr=order.fpr, map=kind, eye=eye, layout=layout)
     if job.overlay:
         if result.map is None:
             raise ProtocolError("the service sent no overlay")
         _write(job.overlay, map_bytes(result))
     result = replace(result, map=None)
+    if job.geojson:
+        _write(job.geojson, geojson(source.label, result).encode())
     if job.json:
         _write(job.json, (to_json(result) + "\n").encode())
-    return Scored(job.source.label, result)
+    if journal:
+        journal.note(Outcome(source.label, result), job.place, stamp)
+    return Scored(source.label, replace(result, findings=()), len(result.findings))
 
 
-def _failed(job: Job, error: ResadClientError) -> Failed:
+def _failed(job: Job, error: ResadClientError, journal: ScoreJournal | None, stamp: Stamp | None) -> Failed:
+    if journal:
+        journal.note(Outcome(job.source.label, None, str(error)), job.place, stamp)
     # An error from before the sending names the file itself.
     return Failed(str(error) if isinstance(error, PhotoUnusable) else f"{job.source.label}: {error}")
 
@@ -125,12 +165,20 @@ def _meets_all(error: ResadClientError) -> bool:
     """Whether every other photograph would meet it too."""
     if isinstance(error, PhotoRefused):
         return error.type in _OF_ALL
-    return isinstance(error, ConnectionFailed | NotAllowed | NotFound) and not isinstance(error, TimedOut)
+    if isinstance(error, TimedOut) or (isinstance(error, NotReady) and error.type == _OUT_OF_MEMORY):
+        return False
+    return isinstance(error, ConnectionFailed | NotAllowed | NotFound | NotReady)
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Never seen half-written: whoever waits for the file may take it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(data)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _first(group: BaseExceptionGroup[OSError]) -> OSError:

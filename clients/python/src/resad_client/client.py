@@ -13,8 +13,8 @@ from resad_client import exchange, protocol
 from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
-from resad_client.models import IndexInfo, Result
-from resad_client.protocol import MapKind, Photo
+from resad_client.models import Evidence, IndexInfo, IndexReference, Result
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
 from resad_client.retries import RetryPolicy
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Client:
         base_url: http or https, with host and, behind a proxy, a path.
         key: API key, sent as a bearer token.
         timeout: seconds (per connect, read and write) or httpx's own.
-        retries, max_wait_s: see `RetryPolicy`; repeated are 429, 503 and, at most five times, lost connections.
+        retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections.
         rng: of the waits' random part.
         sleep, transport: for tests.
 
@@ -43,11 +43,12 @@ class Client:
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: int = 5,
         max_wait_s: float = 60.0,
+        lost_retries: int = 5,
         rng: random.Random | None = None,
         sleep: Callable[[float], None] = time.sleep,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        policy = RetryPolicy(retries, max_wait_s)
+        policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.Client(
             base_url=exchange.base_url(base_url),
             headers=exchange.standing_headers(key),
@@ -64,6 +65,8 @@ class Client:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> Result:
         """Score a photograph; what is None is the service's choice.
 
@@ -71,8 +74,14 @@ class Client:
             fpr: false-positive rate of the verdict and the findings, in (0, 1).
             evidence: healthy patches per finding, at least 0.
             map: which picture comes in `Result.map`.
+            eye: which one, if known: findings' places are then nasal or temporal.
+            layout: of an overlay.
         """
-        return _finish(protocol.score(self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map))
+        return _finish(
+            protocol.score(
+                self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+            )
+        )
 
     def score_many(
         self,
@@ -82,22 +91,45 @@ class Client:
         fpr: float | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
+        eye: Eye | None = None,
+        layout: Layout | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request: for each, in order, its result or what is wrong with it.
 
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
-        return _finish(protocol.score_many(self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map))
+        return _finish(
+            protocol.score_many(
+                self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
+            )
+        )
 
     def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32, at the photo's own size, or smaller: `size` px on the longer side."""
         return _finish(protocol.anomaly_map(self._port, photo, index=index, size=size))
 
     def overlay(
-        self, photo: Photo, *, index: str | None = None, fpr: float | None = None, size: int | None = None
+        self,
+        photo: Photo,
+        *,
+        index: str | None = None,
+        fpr: float | None = None,
+        size: int | None = None,
+        layout: Layout | None = None,
+        kind: PictureKind = "png",
     ) -> bytes:
-        """A PNG of the photograph under its map, with a color bar and the findings at `fpr` outlined."""
-        return _finish(protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size))
+        """The photograph under its map, with a color bar and the findings at `fpr` outlined, as PNG or JPEG."""
+        return _finish(
+            protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
+        )
+
+    def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
+        """A JPEG of what a healthy patch looks like, framed in its surroundings.
+
+        `index` and `evidence` are those of one result.  Raises `NotFound` where the index keeps no pictures, or
+        another version answers by now.
+        """
+        return _finish(protocol.evidence_crop(self._port, index, evidence))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

@@ -31,9 +31,6 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 """Seconds.  Longer than the service's own deadline, so that its word for it arrives first."""
 
-_LOST_RETRIES: Final = 5
-"""However many refusals are waited out, after so many lost connections nobody is there."""
-
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -127,7 +124,7 @@ async def answer(port: Port, call: Call) -> httpx.Response:
             asked = error.retry_after if isinstance(error, ServerProblem) else None
             wait = port.policy.wait(repeat, asked, waited, port.rng)
             lost += isinstance(error, ConnectionFailed)
-            if wait is None or lost > _LOST_RETRIES:
+            if wait is None or lost > port.policy.lost:
                 raise
         await port.pause(wait)
         repeat, waited = repeat + 1, waited + wait

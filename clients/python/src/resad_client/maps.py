@@ -4,6 +4,7 @@ import base64
 import binascii
 import io
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +16,9 @@ from resad_client.errors import ProtocolError
 from resad_client.models import Result
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 _NPY_SIGNATURE: Final = b"\x93NUMPY"
-_DATA_URL: Final = "data:image/png;base64,"
+_DATA_URL: Final = re.compile(r"data:image/(png|jpeg);base64,")
 _FULL_SCALE: Final = "resad:full_scale"
 _PNG_MAX: Final = 65535
 
@@ -34,24 +36,33 @@ class AnomalyMap:
 
 
 def map_bytes(result: Result) -> bytes:
-    """The PNG that `result.map` holds.
+    """The picture that `result.map` holds, a PNG or, with map='overlay-jpeg', a JPEG.
 
-    Raises `ValueError` if none was asked for, `ProtocolError` if it is no PNG.
+    Raises `ValueError` if none was asked for, `ProtocolError` if it is neither.
     """
     if result.map is None:
         raise ValueError("the result has no map: ask for one with map='png' or map='overlay'")
     try:
-        if not result.map.startswith(_DATA_URL):
+        kind = _DATA_URL.match(result.map)
+        if kind is None:
             raise ValueError("another kind of URL")
-        return checked_png(base64.b64decode(result.map.removeprefix(_DATA_URL), validate=True))
+        data = base64.b64decode(result.map[kind.end() :], validate=True)
+        return checked_jpeg(data) if kind[1] == "jpeg" else checked_png(data)
     except (ValueError, binascii.Error) as error:
-        raise ProtocolError("the answer's map is not a data URL of a PNG") from error
+        raise ProtocolError("the answer's map is not a data URL of a PNG or JPEG") from error
 
 
 def checked_png(data: bytes) -> bytes:
     """`data` if it begins as a PNG does, else `ProtocolError`."""
     if not data.startswith(PNG_SIGNATURE):
         raise ProtocolError(f"the answer is no PNG ({len(data)} bytes)")
+    return data
+
+
+def checked_jpeg(data: bytes) -> bytes:
+    """`data` if it begins as a JPEG does, else `ProtocolError`."""
+    if not data.startswith(_JPEG_SIGNATURE):
+        raise ProtocolError(f"the answer is no JPEG ({len(data)} bytes)")
     return data
 
 

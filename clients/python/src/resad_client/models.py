@@ -108,7 +108,7 @@ class Finding:
 
     rank: 1 for the strongest.  peak: feature units.  p_value: in (0, 1].  x, y (of the peak), box (left, top,
     right, bottom), contour ((x, y), ...): px of the photo.  area_share: of the scored area, in [0, 1].
-    place: in words; None where it is not known.
+    place: of the peak, in words, relative to the field of view; None from a service that does not say.
     """
 
     rank: int

@@ -3,29 +3,46 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
 
 from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, problem_error
 from resad_client.exchange import Attachment, Call, Port, answer, once
-from resad_client.maps import AnomalyMap, checked_png, read_map_npy
-from resad_client.models import IndexInfo, Problem, Result
-from resad_client.photos import media_type
+from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
+from resad_client.media import media_type
+from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
 from resad_client.reading import from_json, from_value, items, parsed
 
 Photo: TypeAlias = bytes | Path
 """A photograph: the bytes of its file, or where that lies."""
-MapKind: TypeAlias = Literal["none", "png", "overlay"]
-"""Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo."""
+MapKind: TypeAlias = Literal["none", "png", "overlay", "overlay-jpeg"]
+"""Which picture comes with a result: none, the map in 16 bit, or the map drawn over the photo as PNG or JPEG."""
+PictureKind: TypeAlias = Literal["png", "jpeg"]
+"""Of an overlay: to the last pixel, or much faster and smaller."""
+Layout: TypeAlias = Literal["blend", "side"]
+"""Of an overlay: the map over the photo, or the photo by itself beside that."""
+
+Eye: TypeAlias = Literal["left", "right"]
+"""Which eye a photograph is of; findings' places are then nasal or temporal."""
 
 _JSON: Final = "application/json"
 _NPY: Final = "application/x-npy"
+_JPEG: Final = "image/jpeg"
 _PNG: Final = "image/png"
 
 
 async def score(
-    port: Port, photo: Photo, *, index: str | None, fpr: float | None, evidence: int | None, map: MapKind | None
+    port: Port,
+    photo: Photo,
+    *,
+    index: str | None,
+    fpr: float | None,
+    evidence: int | None,
+    map: MapKind | None,
+    eye: Eye | None,
+    layout: Layout | None,
 ) -> Result:
     """One photograph -> its result."""
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
     call = Call("POST", "/v1/score", _JSON, query, await _attachment(port, photo, 1))
     return from_json(Result, (await answer(port, call)).content)
 
@@ -38,11 +55,13 @@ async def score_many(
     fpr: float | None,
     evidence: int | None,
     map: MapKind | None,
+    eye: Eye | None,
+    layout: Layout | None,
 ) -> list[Result | ServerProblem]:
     """Several photographs in one request -> a result or a problem for each, in order."""
     if not photos:
         return []
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map)
+    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
     body = tuple([await _attachment(port, photo, number) for number, photo in enumerate(photos, start=1)])
     response = await answer(port, Call("POST", "/v1/score", _JSON, query, body))
     answers = items(parsed(response.content), "results")
@@ -58,11 +77,28 @@ async def anomaly_map(port: Port, photo: Photo, *, index: str | None, size: int 
     return read_map_npy((await answer(port, call)).content)
 
 
-async def overlay(port: Port, photo: Photo, *, index: str | None, fpr: float | None, size: int | None) -> bytes:
-    """One photograph -> a PNG of it under its map."""
-    query = _query(index=index, fpr=fpr, size=size, style="overlay")
-    call = Call("POST", "/v1/anomaly-map", _PNG, query, await _attachment(port, photo, 1))
-    return checked_png((await answer(port, call)).content)
+async def overlay(
+    port: Port,
+    photo: Photo,
+    *,
+    index: str | None,
+    fpr: float | None,
+    size: int | None,
+    layout: Layout | None,
+    kind: PictureKind,
+) -> bytes:
+    """One photograph -> a picture of it under its map."""
+    query = _query(index=index, fpr=fpr, size=size, layout=layout, style="overlay")
+    accept = _JPEG if kind == "jpeg" else _PNG
+    call = Call("POST", "/v1/anomaly-map", accept, query, await _attachment(port, photo, 1))
+    return (checked_jpeg if kind == "jpeg" else checked_png)((await answer(port, call)).content)
+
+
+async def evidence_crop(port: Port, index: IndexReference, evidence: Evidence) -> bytes:
+    """The surroundings of a healthy patch -> a JPEG."""
+    name, photo = (quote(part, safe="") for part in (index.name, evidence.photo))
+    path = f"/v1/indexes/{name}/evidence/{photo}/{evidence.y}/{evidence.x}"
+    return checked_jpeg((await answer(port, Call("GET", path, _JPEG, _query(version=index.version)))).content)
 
 
 async def indexes(port: Port) -> tuple[IndexInfo, ...]:

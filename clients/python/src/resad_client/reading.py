@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, NoReturn, TypeVar, cast, get_args, get_origin
 
 from resad_client.errors import ProtocolError
+from resad_client.models import Result
 
 Record = TypeVar("Record")
 
@@ -38,6 +39,16 @@ def from_value(kind: type[Record], value: object, where: str = "") -> Record:
 def to_json(record: object) -> str:
     """A record as indented JSON, in the order of its fields; `from_json` gives back an equal one."""
     return json.dumps(dataclasses.asdict(cast(Any, record)), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def compact_json(record: object) -> str:
+    """A record as JSON on one line."""
+    return json.dumps(dataclasses.asdict(cast(Any, record)), ensure_ascii=False, allow_nan=False)
+
+
+def read_result(text: str | bytes) -> Result:
+    """A result; raises as `from_json`."""
+    return from_json(Result, text)
 
 
 def parsed(text: str | bytes) -> object:

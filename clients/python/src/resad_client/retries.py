@@ -20,15 +20,19 @@ class RetryPolicy:
     """How long to keep asking.
 
     retries: repeats after the first attempt, at least 0.  max_wait_s: of all waits together, seconds, at least 0.
+    lost: how many of the repeats may follow a lost connection, at least 0: after so many nobody is there.
     Raises `SettingError` for values below that.
     """
 
     retries: int = 5
     max_wait_s: float = 60.0
+    lost: int = 5
 
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise SettingError(f"retries {self.retries}: must be at least 0")
+        if self.lost < 0:
+            raise SettingError(f"lost {self.lost}: must be at least 0")
         if not self.max_wait_s >= 0:
             raise SettingError(f"max_wait_s {self.max_wait_s}: must be at least 0")
 

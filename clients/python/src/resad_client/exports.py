@@ -1,0 +1,163 @@
+"""Results as tables and as annotations: CSV, GeoJSON, COCO.
+
+Coordinates are the photo's own px, x to the right and y DOWN.  In CSV they are pixel indexes, boxes include both
+of their ends.  In GeoJSON and COCO they are points of the plane in which pixel (0, 0) covers [0, 1) x [0, 1): a
+contour goes through its pixels' centers, and a box ends where its last pixel does.
+
+The offline command has the same file over its own records; a test keeps the two alike.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from resad_client.models import INTENDED_USE, Finding, Result
+
+PHOTO_COLUMNS: Final = (
+    "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable",
+    "quality", "width", "height", "camera", "index", "version", "error",
+)  # fmt: skip
+FINDING_COLUMNS: Final = (
+    "photo", "rank", "peak", "p_value", "place", "x", "y", "left", "top", "right", "bottom", "area_px",
+    "area_share", "nearest", "nearest_distance", "index", "version",
+)  # fmt: skip
+_FRAME: Final = "px of the photo, x to the right, y down"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one photograph: a result, or why there is none.  photo: what it is called in exports."""
+
+    photo: str
+    result: Result | None
+    fault: str | None = None
+
+
+def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """A row for each photograph, scored or not, after a line with `PHOTO_COLUMNS`."""
+    yield _row(PHOTO_COLUMNS)
+    for outcome in outcomes:
+        r = outcome.result
+        if r is None:
+            yield _row([outcome.photo, *[None] * (len(PHOTO_COLUMNS) - 2), outcome.fault])
+            continue
+        quality, size = r.quality, r.photo
+        yield _row([
+            outcome.photo, r.image_score, r.p_value, r.fpr, r.threshold, r.abnormal, r.reason, len(r.findings),
+            quality.acceptable, ";".join(quality.reasons), size.width, size.height, r.normals.camera,
+            r.index.name, r.index.version, None,
+        ])  # fmt: skip
+
+
+def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """A row for each finding, after a line with `FINDING_COLUMNS`; `nearest` is the id of a healthy photo."""
+    yield _row(FINDING_COLUMNS)
+    for outcome in outcomes:
+        r = outcome.result
+        for f in r.findings if r is not None else ():
+            nearest = f.evidence[0] if f.evidence else None
+            yield _row([
+                outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
+                nearest.photo if nearest else None, nearest.distance if nearest else None,
+                r.index.name if r else None, r.index.version if r else None,
+            ])  # fmt: skip
+
+
+def geojson(photo: str, result: Result) -> str:
+    """One photograph's findings as a GeoJSON FeatureCollection (RFC 7946 but for the frame, which is no map's).
+
+    Rings are counterclockwise in the numbers as they stand (section 3.1.6); with y down they look clockwise.
+    """
+    features = [_feature(photo, finding) for finding in result.findings]
+    whole = {"type": "FeatureCollection", "frame": _FRAME, "intended_use": INTENDED_USE, "features": features}
+    return _json(whole) + "\n"
+
+
+def coco(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Findings of all photographs as one COCO document, in parts; photographs without a result are left out.
+
+    `score` is the peak.  `area` counts pixels and so leaves out holes, which the polygon does not show.
+    """
+    info = {"description": "ReSAD findings", "frame": _FRAME, "intended_use": INTENDED_USE}
+    categories = [{"id": 1, "name": "finding", "supercategory": "anomaly"}]
+    yield f'{{"info": {_json(info)},\n"categories": {_json(categories)},\n"annotations": ['
+    images: list[str] = []
+    number = 0
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        size, image = outcome.result.photo, len(images) + 1
+        named = {"id": image, "file_name": outcome.photo, "width": size.width, "height": size.height}
+        images.append(_json(named))
+        for finding in outcome.result.findings:
+            number += 1
+            yield ("" if number == 1 else ",") + "\n" + _json(_annotation(number, image, finding))
+    yield '],\n"images": [\n' + ",\n".join(images) + "]}\n"
+
+
+def _feature(photo: str, finding: Finding) -> dict[str, Any]:
+    ring = _ring(finding)
+    doubled = sum(x * v - u * y for (x, y), (u, v) in zip(ring, [*ring[1:], ring[0]], strict=True))
+    if doubled < 0:
+        ring.reverse()
+    properties = {
+        "photo": photo,
+        "rank": finding.rank,
+        "peak": finding.peak,
+        "p_value": finding.p_value,
+        "place": finding.place,
+        "peak_at": [finding.x + 0.5, finding.y + 0.5],
+        "area_px": finding.area_px,
+        "area_share": finding.area_share,
+    }
+    return {
+        "type": "Feature",
+        "id": finding.rank,
+        "bbox": _bounds(finding),
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+        "properties": properties,
+    }
+
+
+def _annotation(number: int, image: int, finding: Finding) -> dict[str, Any]:
+    left, top, right, bottom = _bounds(finding)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [left, top, right - left, bottom - top],
+        "segmentation": [[number for point in _ring(finding) for number in point]],
+        "area": finding.area_px,
+        "score": finding.peak,
+        "rank": finding.rank,
+        "p_value": finding.p_value,
+        "place": finding.place,
+    }
+
+
+def _ring(finding: Finding) -> list[list[float]]:
+    return [[x + 0.5, y + 0.5] for x, y in finding.contour]
+
+
+def _bounds(finding: Finding) -> list[int]:
+    left, top, right, bottom = finding.box
+    return [left, top, right + 1, bottom + 1]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _row(cells: Sequence[object]) -> str:
+    """A line of CSV (RFC 4180 but for its end, a line feed): numbers as Python writes them, empty for None."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([_cell(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value

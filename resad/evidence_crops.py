@@ -1,0 +1,112 @@
+"""Pictures of evidence: what a reference photo shows around a cell of its patch grid.
+
+An index keeps them only where it was built so (`--keep-crops`): they are pictures of patients.  It keeps each
+reference photo's prepared square once, in a file named after its id, so that deleting that file erases them all.
+"""
+
+import io
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from resad.errors import IndexInvalid
+from resad.manifest import Manifest
+
+FOLDER: Final = "evidence"
+CONTEXT: Final = 96
+"""Side of a crop, px of the prepared square: about what a unit of a ResNet's third stage sees."""
+ENLARGED: Final = 2
+"""Crop px per prepared px."""
+_QUALITY: Final = 90
+"""Of JPEG; a square of 512 px takes about 50 kB."""
+_MARGIN: Final = 4
+"""Between the cell and the frame that marks it, px of the prepared square."""
+_DARK: Final = (0, 0, 0)
+_BRIGHT: Final = (255, 255, 255)
+
+Pixels = NDArray[np.uint8]
+Cell = tuple[int, int]
+"""(y, x) on the patch grid."""
+
+
+def file_name(photo: str) -> str:
+    """Where a version keeps the square of the reference photo with the id `photo`, below its folder."""
+    return f"{FOLDER}/{photo}.jpg"
+
+
+def keeps_crops(manifest: Manifest) -> bool:
+    """Whether a version has squares to cut crops from."""
+    return any(record.name.startswith(f"{FOLDER}/") for record in manifest.files)
+
+
+def square_jpeg(square: Pixels) -> bytes:
+    """A prepared square, uint8 (S, S, 3), as the file that is kept of it."""
+    return jpeg(Image.fromarray(square))
+
+
+def read_square(version: Path, manifest: Manifest, photo: str) -> Pixels | None:
+    """The square that `version` keeps of the reference photo `photo`, uint8 (S, S, 3); None where it keeps none.
+
+    Only files that the manifest names are opened.  Raises `IndexInvalid` for one that is gone or damaged.
+    """
+    name = file_name(photo)
+    if all(record.name != name for record in manifest.files):
+        return None
+    try:
+        with Image.open(version / name, formats=["JPEG"]) as image:
+            square = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise IndexInvalid(f"{version}: {name} cannot be read") from error
+    side = manifest.config.preparation.size
+    if square.shape != (side, side, 3):
+        raise IndexInvalid(f"{version}: {name} has {square.shape[1]} x {square.shape[0]} px, not {side} x {side}")
+    return square
+
+
+def cell_under(x: float, y: float, side: int, grid: Cell) -> Cell:
+    """The cell of the grid (h, w) under the point (x, y) of a square of `side` px, the nearest one beyond it."""
+    rows, columns = grid
+    return min(max(int(y * rows / side), 0), rows - 1), min(max(int(x * columns / side), 0), columns - 1)
+
+
+def crop_around(square: Pixels, cell: Cell, grid: Cell) -> Image.Image:
+    """What `square`, uint8 (S, S, 3), shows around a cell of the grid (h, w), the cell framed in the middle.
+
+    RGB, `CONTEXT` prepared px a side, enlarged `ENLARGED` times; black beyond the square.  Raises `ValueError`
+    for a cell that the grid does not have.
+    """
+    (rows, columns), (y, x) = grid, cell
+    if not (0 <= y < rows and 0 <= x < columns):
+        raise ValueError(f"cell {cell}: the grid has {grid}")
+    height, width = square.shape[:2]
+    top, left = (y + 0.5) * height / rows, (x + 0.5) * width / columns
+    corner = round(left - CONTEXT / 2), round(top - CONTEXT / 2)
+    # Pillow's crop fills with black what lies beyond the picture.
+    part = Image.fromarray(square).crop((*corner, corner[0] + CONTEXT, corner[1] + CONTEXT))
+    picture = part.resize((CONTEXT * ENLARGED, CONTEXT * ENLARGED), Image.Resampling.BICUBIC)
+    box = (
+        x * width / columns - corner[0] - _MARGIN,
+        y * height / rows - corner[1] - _MARGIN,
+        (x + 1) * width / columns - corner[0] + _MARGIN,
+        (y + 1) * height / rows - corner[1] + _MARGIN,
+    )
+    _frame(picture, box)
+    return picture
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture as JPEG."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+def _frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
+    """A bright line around `box` (px of the crop before it was enlarged), with a dark one on either side."""
+    left, top, right, bottom = (round(ENLARGED * edge) for edge in box)
+    draw = ImageDraw.Draw(picture)
+    for out, color in ((-1, _DARK), (1, _DARK), (0, _BRIGHT)):
+        draw.rectangle((left - out, top - out, right + out, bottom + out), outline=color)

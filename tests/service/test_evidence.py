@@ -1,0 +1,71 @@
+"""Crops of evidence over HTTP: those of the index, byte for byte, and nothing else from the disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from resad_client import Client, NotFound
+
+from resad.evidence_crops import crop_around, jpeg, read_square
+from resad.manifest import Manifest, read_manifest
+from tests.indexes import build_small
+from tests.service.running import Served, served
+
+
+@pytest.fixture(scope="module")
+def version(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_small(drawn / "train/good", tmp_path_factory.mktemp("kept"), keep_crops=True).version
+
+
+@pytest.fixture(scope="module")
+def manifest(version: Path) -> Manifest:
+    return read_manifest(version / "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def keeping(version: Path) -> Iterator[Served]:
+    with served(version.parent.parent) as service:
+        yield service
+
+
+def test_a_results_evidence_can_be_looked_at(
+    keeping: Served, photo: bytes, version: Path, manifest: Manifest
+) -> None:
+    with Client(keeping.url) as client:
+        result = client.score(photo, fpr=0.9, evidence=2, eye="left")
+        assert result.findings[0].place is not None
+        assert "photo" not in result.findings[0].place
+        near = result.findings[0].evidence[1]
+        picture = client.evidence_crop(result.index, near)
+    square = read_square(version, manifest, near.photo)
+    assert square is not None
+    assert picture == jpeg(crop_around(square, (near.y, near.x), manifest.counts.grid))
+    answer = keeping.client.get(f"/v1/indexes/drawn/evidence/{near.photo}/{near.y}/{near.x}")
+    assert (answer.headers["content-type"], answer.content) == ("image/jpeg", picture)
+    assert answer.headers["cache-control"] == "private, no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "slug"),
+    [
+        ("eyes/evidence/r-00001/0/0", 404, "unknown-index"),
+        ("drawn/evidence/r-00009/0/0", 404, "no-evidence"),
+        ("drawn/evidence/r-00001/16/0", 404, "no-evidence"),
+        ("drawn/evidence/r-00001/0/16", 404, "no-evidence"),
+        ("drawn/evidence/r-00001/0/0?version=20200101T000000Z-0000", 404, "no-evidence"),
+        ("drawn/evidence/..%2Fmanifest.json/0/0", 404, "not-found"),
+        ("drawn/evidence/..%5Cprobe/0/0", 404, "no-evidence"),
+        ("drawn/evidence/r-00001/-1/0", 422, "invalid-request"),
+        ("drawn/evidence/r-00001/one/0", 422, "invalid-request"),
+    ],
+)
+def test_everything_else_is_a_problem(keeping: Served, path: str, status: int, slug: str) -> None:
+    answer = keeping.client.get(f"/v1/indexes/{path}")
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:resad:problem:{slug}")
+
+
+def test_an_index_without_pictures_says_so(running: Served, photo: bytes) -> None:
+    with Client(running.url, retries=0) as client:
+        result = client.score(photo, fpr=0.9)
+        with pytest.raises(NotFound, match="keeps no pictures"):
+            client.evidence_crop(result.index, result.findings[0].evidence[0])

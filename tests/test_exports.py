@@ -1,0 +1,121 @@
+"""Exports read by others' tools: csv, pycocotools, and the rules of RFC 7946."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import resad_client
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
+from resad_client.exports import Outcome as ClientOutcome
+from resad_client.exports import coco as client_coco
+from resad_client.exports import photos_csv as client_photos_csv
+
+from resad.exports import FINDING_COLUMNS, PHOTO_COLUMNS, Outcome, coco, findings_csv, geojson, photos_csv
+from resad.result import Finding, Result, compact_json, read_result
+from service.examples import result
+
+RESULT = result()
+FAILED = Outcome("b/no, really.jpg", None, 'not an image,\n or "damaged"')
+OUTCOMES = [Outcome("a/é 1.jpg", RESULT), FAILED]
+
+
+def ringed(*contours: tuple[tuple[int, int], ...]) -> Result:
+    """A result with these findings."""
+    findings = []
+    for rank, contour in enumerate(contours, start=1):
+        xs, ys = zip(*contour, strict=True)
+        box = (min(xs), min(ys), max(xs), max(ys))
+        findings.append(
+            Finding(rank, 2.0, 0.05, xs[0], ys[0], box, 9, 0.001, "central", contour, RESULT.findings[0].evidence)
+        )
+    document = json.loads(compact_json(RESULT)) | {"findings": []}
+    bare = read_result(json.dumps(document))
+    return type(bare)(**{**vars(bare), "findings": tuple(findings)})
+
+
+def rows(parts: Iterable[str]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO("".join(parts)), strict=True))
+
+
+def test_every_photograph_has_a_row_and_every_value_comes_back() -> None:
+    scored, failed = rows(photos_csv(OUTCOMES))
+    assert tuple(scored) == PHOTO_COLUMNS
+    assert scored["photo"] == "a/é 1.jpg"
+    assert float(scored["image_score"]) == RESULT.image_score
+    assert (scored["abnormal"], scored["findings"], scored["error"]) == ("true", "1", "")
+    assert (failed["photo"], failed["error"]) == (FAILED.photo, FAILED.fault)
+    assert set(failed.values()) == {FAILED.photo, FAILED.fault, ""}
+
+
+def test_every_finding_has_a_row() -> None:
+    (row,) = rows(findings_csv(OUTCOMES))
+    finding = RESULT.findings[0]
+    assert tuple(row) == FINDING_COLUMNS
+    assert tuple(int(row[side]) for side in ("left", "top", "right", "bottom")) == finding.box
+    assert (row["place"], row["nearest"]) == (finding.place, finding.evidence[0].photo)
+    assert (float(row["peak"]), float(row["area_share"])) == (finding.peak, finding.area_share)
+
+
+points = st.tuples(st.integers(0, 199), st.integers(0, 99))
+
+
+@given(st.lists(points, min_size=3, max_size=3, unique=True))
+def test_geojson_rings_are_closed_and_counterclockwise(contour: list[tuple[int, int]]) -> None:
+    document = json.loads(geojson("a.jpg", ringed(tuple(contour))))
+    (feature,) = document["features"]
+    (ring,) = feature["geometry"]["coordinates"]
+    assert ring[0] == ring[-1]
+    assert sorted(map(tuple, ring[:-1])) == sorted((x + 0.5, y + 0.5) for x, y in contour)
+    doubled = sum(x * v - u * y for (x, y), (u, v) in pairwise(ring))
+    assert doubled >= 0
+    left, top, right, bottom = feature["bbox"]
+    assert all(left < x < right and top < y < bottom for x, y in ring)
+    assert "y down" in document["frame"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_coco_is_read_by_its_own_tool_and_covers_the_findings_pixels(tmp_path: Path) -> None:
+    """The mask that pycocotools makes of a polygon, against the polygon filled by Pillow."""
+    outline = ((40, 20), (120, 30), (140, 80), (60, 70))
+    results = ringed(outline, ((3, 3), (10, 3), (10, 10), (3, 10)))
+    file = tmp_path / "coco.json"
+    file.write_text("".join(coco([OUTCOMES[0], FAILED, Outcome("b.jpg", results)])))
+    read = COCO(str(file))
+    assert [image["file_name"] for image in read.loadImgs(read.getImgIds())] == ["a/é 1.jpg", "b.jpg"]
+    big, small = read.loadAnns(read.getAnnIds(imgIds=2))
+    assert (big["score"], big["area"], big["place"]) == (2.0, 9, "central")
+    assert small["bbox"] == [3, 3, 8, 8]
+    filled = Image.new("1", (RESULT.photo.width, RESULT.photo.height))
+    ImageDraw.Draw(filled).polygon(outline, fill=1, outline=1)
+    ours, theirs = np.asarray(filled), read.annToMask(big).astype(bool)
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.95
+
+
+def test_nothing_found_is_a_document_all_the_same(tmp_path: Path) -> None:
+    assert json.loads("".join(coco([]))) | {"info": None} == {
+        "info": None, "categories": [{"id": 1, "name": "finding", "supercategory": "anomaly"}],
+        "annotations": [], "images": [],
+    }  # fmt: skip
+    assert rows(photos_csv([])) == rows(findings_csv([FAILED])) == []
+    assert json.loads(geojson("a.jpg", ringed()))["features"] == []
+
+
+def test_the_clients_exports_are_the_same() -> None:
+    theirs = resad_client.from_json(resad_client.Result, compact_json(RESULT))
+    told = [ClientOutcome("a/é 1.jpg", theirs), ClientOutcome(FAILED.photo, None, FAILED.fault)]
+    for ours, way in ((photos_csv, client_photos_csv), (coco, client_coco)):
+        assert "".join(way(told)) == "".join(ours(OUTCOMES))
+
+
+def test_a_result_comes_back_from_its_json() -> None:
+    assert read_result(compact_json(RESULT)) == RESULT
+    with pytest.raises(ValueError, match="image_score"):
+        read_result("{}")

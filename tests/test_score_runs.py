@@ -1,0 +1,156 @@
+"""`resad-indexer score` over many photographs: nothing lost, nothing scored twice, nothing replaced unasked."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resad.map_files import read_map_tiff
+from tests.conftest import Run
+from tests.indexes import build_small
+from tests.service.running import until
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    """Two folders with files of one name, and one that differs in its ending alone."""
+    for ward in ("a", "b"):
+        (tmp_path / "in" / ward).mkdir(parents=True)
+        shutil.copy(drawn / "test/lesion/drawn_0000.jpg", tmp_path / "in" / ward / "eye.jpg")
+    with Image.open(drawn / "test/good/drawn_0000.jpg") as image:
+        image.save(tmp_path / "in/a/eye.png")
+    return tmp_path / "in"
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["photo"] for row in rows}) == len(rows)
+    return {row["photo"]: row for row in rows}
+
+
+def names(folder: Path) -> list[str]:
+    """Of all files but the journal."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
+
+
+def test_folders_are_kept_and_tables_written(run: Run, small_index: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(
+        "score", small_index, folder, "--overlays", out, "--geojson", out, "--csv", tmp_path / "out.csv",
+        "--findings-csv", tmp_path / "findings.csv", "--coco", tmp_path / "coco.json", "--fpr", "0.9",
+        "--layout", "side", "--overlay-format", "jpeg",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    stems = ("a/eye-2", "a/eye", "b/eye")
+    assert names(out) == sorted(f"{stem}{end}" for stem in stems for end in (".geojson", "_overlay.jpg"))
+    with Image.open(out / "a/eye_overlay.jpg") as image:
+        assert image.format == "JPEG"
+        assert image.width > 2 * 240  # the photograph twice, and the color bar
+    rows = table(tmp_path / "out.csv")
+    assert list(rows) == ["a/eye.jpg", "a/eye.png", "b/eye.jpg"]
+    assert rows["a/eye.jpg"]["image_score"] == rows["b/eye.jpg"]["image_score"]
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    with (tmp_path / "findings.csv").open(newline="") as file:
+        findings = list(csv.DictReader(file))
+    assert len(findings) == len(coco["annotations"]) == sum(int(row["findings"]) for row in rows.values()) > 0
+
+
+def test_a_run_goes_on_and_replaces_nothing_unasked(
+    run: Run, small_index: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    words = ("score", small_index, folder, "--csv", tmp_path / "out.csv", "--json", tmp_path / "json")
+    assert run(*words).code == 2
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").rglob("*.json")}
+    refused = run(*words)
+    assert refused.code == 2
+    assert "out.csv exists: --resume goes on with the run that wrote it" in refused.err
+    shutil.copy(folder / "a/eye.jpg", folder / "broken.jpg")
+    shutil.copy(folder / "a/eye.jpg", folder / "a/eye.jpeg")
+    resumed = run(*words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "2 photographs, 3 more by an earlier run" in resumed.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    # The new file sorts first, but the name without a number is given away.
+    assert names(tmp_path / "json") == ["a/eye-2.json", "a/eye-3.json", "a/eye.json", "b/eye.json", "broken.json"]
+    assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
+    other = run(*words, "--resume", "--fpr", "0.5")
+    assert other.code == 2
+    assert "fpr was None, now it is 0.5" in other.err
+    assert run(*words, "--overwrite").code == 0
+    assert "nothing would be written" in run(*words[:3]).err
+
+
+def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    for number in range(24):
+        shutil.copy(drawn / f"train/good/drawn_000{number % 8}.jpg", photos / f"{number:02}.jpg")
+    command = Path(sys.executable).with_name("resad-indexer")
+    words: list[str | Path] = [
+        command,
+        "score",
+        small_index,
+        photos,
+        "--json",
+        tmp_path / "json",
+        "--csv",
+        tmp_path / "out.csv",
+    ]
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: len(list((tmp_path / "json").glob("*.json"))) >= 8, 90)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").glob("*.json")}
+    assert len(before) < 24
+    done = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=90, check=True)
+    assert "more by an earlier run" in done.stdout
+    assert sum(path.stat().st_mtime_ns != changed for path, changed in before.items()) <= 1
+    assert list(table(tmp_path / "out.csv")) == [f"{number:02}.jpg" for number in range(24)]
+
+
+def test_the_eye_comes_from_the_csv_or_the_option(
+    run: Run, small_index: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "list.csv").write_text("path,eye\na/eye.jpg,OD\nb/eye.jpg,\n")
+    done = run(
+        "score", small_index, folder / "list.csv", "--eye", "left", "--out", tmp_path / "out", "--fpr", "0.9",
+        "--map-format", "tiff",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    places = []
+    for ward in ("a", "b"):
+        result = json.loads((tmp_path / f"out/{ward}/eye.json").read_text())
+        places.append([finding["place"] for finding in result["findings"]])
+        dense, _ = read_map_tiff((tmp_path / f"out/{ward}/eye_map.tif").read_bytes())
+        assert dense.max() >= result["image_score"]
+    swapped = {"nasal": "temporal", "temporal": "nasal"}
+    mirrored = [" ".join(swapped.get(word, word) for word in place.split()) for place in places[0]]
+    assert mirrored == places[1]
+    assert any(place != "central" for place in places[0])
+
+
+def test_strips_where_the_index_keeps_crops(run: Run, drawn: Path, folder: Path, tmp_path: Path) -> None:
+    build_small(drawn / "train/good", tmp_path / "root", keep_crops=True)
+    done = run(
+        "score",
+        tmp_path / "root/drawn",
+        folder / "b",
+        "--out",
+        tmp_path / "out",
+        "--fpr",
+        "0.9",
+        "--evidence",
+        "2",
+    )
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "out/eye_evidence.jpg") as image:
+        assert image.width == 8 + 3 * 200
+    assert names(tmp_path / "out") == ["eye.json", "eye_evidence.jpg", "eye_map.png", "eye_overlay.png"]
