@@ -1,9 +1,10 @@
 """An index in memory, ready to score: its version's files checked, its trunk and memory bank on the device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -19,6 +20,7 @@ from resad.preparation import prepare
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
+Run = Callable[[Callable[[], Any]], Any]
 PROBE_FILE: Final = "probe.png"
 PHOTOS_FILE: Final = "photos.jsonl"
 BACKBONE_FILE: Final = "backbone.safetensors"
@@ -35,9 +37,11 @@ class LoadedIndex:
     detector: Detector
 
 
-def load_index(path: Path, device: torch.device) -> LoadedIndex:
+def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
 
+    Args:
+        run: calls what touches the device, in two steps, where one thread alone may do that.
     Raises:
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
@@ -52,14 +56,15 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:
         raise IndexInvalid(f"{version}: {BACKBONE_FILE} holds other weights than the manifest states")
-    bank = MemoryBank.load(version, gpu=runtime.gpu_number(device))
+    bank: MemoryBank = run(lambda: MemoryBank.load(version, gpu=runtime.gpu_number(device)))
     photos = read_records(version / PHOTOS_FILE)
     if len(bank) != manifest.counts.memories or len(photos) != manifest.counts.photos:
         raise IndexInvalid(
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
-    return LoadedIndex(manifest, photos, Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
+    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
+    return LoadedIndex(manifest, photos, detector)
 
 
 def score_probe(detector: Detector, folder: Path) -> float:
