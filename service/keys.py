@@ -15,7 +15,6 @@ from resad.errors import ResadError, SettingError
 from service.key_file import SCOPES, KeyRecord, Scope, new_key, read_keys, sha256_of, write_keys
 
 cli: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_out: Final = Console(highlight=False, markup=False, soft_wrap=True)
 _err: Final = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 File = Annotated[Path, typer.Argument(help="The keys file, which resad-service reads as --keys-file.")]
@@ -39,14 +38,14 @@ def add(
         raise SettingError(f"{file} has a key {name!r} already; remove it first, or take another name")
     key = new_key()
     write_keys(file, (*keys, _record(name, key, scope)))
-    _out.print(key)
+    typer.echo(key)
 
 
 @cli.command("list")
 def list_keys(file: File) -> None:
     """Names and scopes."""
     for record in read_keys(file):
-        _out.print(f"{record.name}\t{' '.join(record.scopes)}")
+        typer.echo(f"{record.name}\t{' '.join(record.scopes)}")
 
 
 @cli.command()

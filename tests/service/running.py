@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from service.app import create_app
 from service.house import House
+from service.key_file import KeyRecord, Scope, new_key, sha256_of, write_keys
+from service.serving import server_of
 from service.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -54,15 +55,18 @@ class Served:
 
 
 @contextmanager
-def served(root: Path, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
-    app = create_app(Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings}))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+def served(
+    root: Path, *, ready: bool = True, headers: dict[str, str] | None = None, **settings: Any
+) -> Iterator[Served]:
+    told = Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings})
+    app = create_app(told)
+    server = server_of(app, told, lambda: None)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            with httpx.Client(base_url=url, timeout=30) as client:
+            with httpx.Client(base_url=url, timeout=30, headers=headers) as client:
                 until(lambda: server.started)
                 if ready:
                     until(lambda: client.get("/readyz").status_code == 200)
@@ -71,6 +75,17 @@ def served(root: Path, *, ready: bool = True, **settings: Any) -> Iterator[Serve
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()
+
+
+def key_for(file: Path, *scopes: Scope, name: str = "ward") -> dict[str, str]:
+    """The header of a fresh key, which is the only one in `file`."""
+    key = new_key()
+    write_keys(file, [KeyRecord(name, sha256_of(key), scopes)])
+    return bearer(key)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -1,6 +1,7 @@
 """`resad-service` as a process of its own: many callers, overload, and an orderly end."""
 
 import itertools
+import json
 import re
 import signal
 import subprocess
@@ -96,3 +97,13 @@ def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
     assert {answer.status_code for answer in answers} == {200}
     assert "POST /v1/score 200" in log
     assert "Doe" not in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    asked = [line for line in lines if line.get("route") == "/v1/score"]
+    assert len(asked) == 25
+    assert all(line["event"] == "POST /v1/score 200" and line["request_id"] for line in asked)
+    for whole in asked[1:]:
+        (one,) = whole["photos"]
+        assert re.fullmatch("[0-9a-f]{32}", one["content"])
+        assert one["decode_ms"] > 0
+        assert one["queue_ms"] + one["detect_ms"] <= whole["ms"]
+    assert len({line["photos"][0]["content"] for line in asked}) == 1  # the same photograph is known again
