@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a bug; 2 the user's or the service's to mend, with one lin
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +32,9 @@ _out = Console()
 _err = Console(stderr=True)
 
 Url = Annotated[str, typer.Option(help="Address of the service.")]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        envvar="RESAD_KEY", help="API key; the variable keeps it out of the process list.", show_default=False
-    ),
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File that holds the API key; without it the variable RESAD_KEY is taken, if it is set."),
 ]
 
 
@@ -53,7 +52,7 @@ def score_command(
         float | None,
         typer.Option(help="False-positive rate of the verdict, between 0 and 1 (else the service's choice)."),
     ] = None,
-    key: Key = None,
+    key_file: KeyFile = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Write the photograph under its map here, as PNG (one photograph).")
     ] = None,
@@ -66,7 +65,7 @@ def score_command(
         raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
     found, missed = _list(photos)
     jobs = _jobs(found, overlay=overlay, overlays=overlays, json=json)
-    report = asyncio.run(_score(url, key, jobs, Order(index, fpr, concurrency)))
+    report = asyncio.run(_score(url, _key(key_file), jobs, Order(index, fpr, concurrency)))
     failed = [*missed, *(one for one in report.outcomes if isinstance(one, Failed))]
     scored = [one for one in report.outcomes if isinstance(one, Scored)]
     _warn_of(scored, failed)
@@ -80,15 +79,25 @@ def score_command(
 
 
 @app.command("indexes")
-def indexes_command(url: Url = DEFAULT_URL, key: Key = None) -> None:
+def indexes_command(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
     """List the indexes that a service has."""
-    with Client(url, key=key, retries=2) as client:
+    with Client(url, key=_key(key_file), retries=2) as client:
         served = client.indexes()
     for index in served:
         if index.fault:
             _warn(f"{index.name}: {index.fault}")
     _out.print(tables.index_table(served, title=f"{len(served)} indexes"))
     _out.print(INTENDED_USE)
+
+
+def _key(file: Path | None) -> str | None:
+    """Never an argument itself: every user of the machine sees those."""
+    if file is None:
+        return os.environ.get("RESAD_KEY")
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--key-file {file} cannot be read") from error
 
 
 def _list(places: Sequence[Path]) -> tuple[list[Source], list[Failed]]:
