@@ -33,7 +33,7 @@ def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], score
         recent.add(score)
     drift = recent.drift()
     assert drift is not None
-    p = [p_value(score, normals) for score in scores]
+    p = [p_value(score, tuple(normals)) for score in scores]
     assert drift.photos == len(scores)
     with warnings.catch_warnings(action="ignore"):  # of the p-value, which is not asked for
         expected = ks_2samp(scores, normals).statistic
