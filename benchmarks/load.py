@@ -198,7 +198,7 @@ async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: f
     code = await asyncio.to_thread(running.process.wait)
     seconds = time.perf_counter() - began
     logged = log.read_text().count("POST /v1/score 200")
-    return Stop(int(in_flight), tuple(asked), logged, seconds, code)
+    return Stop(int(float(taken[1])), tuple(asked), logged, seconds, code)
 
 
 def _wrong(asked: Sequence[Asked], both: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:

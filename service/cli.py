@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from prometheus_client import disable_created_metrics
 from rich.console import Console
 
 from resad import runtime
@@ -88,6 +89,7 @@ def _configure_process(settings: Settings) -> None:
     runtime.configure("exact")
     runtime.use_threads(settings.threads)
     logs.configure(plain=sys.stderr.isatty())
+    disable_created_metrics()  # a line more for each of theirs, which says when the process began
 
 
 def _listen(host: str, port: int) -> socket.socket:

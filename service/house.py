@@ -14,6 +14,7 @@ from service.pipeline import Pipeline
 from service.registry import Registry
 from service.security import Guard, KeyRing
 from service.settings import Settings
+from service.steps import Steps
 from service.watching import Watcher
 from service.worker import Batch, Worker
 
@@ -91,7 +92,7 @@ def build_house(settings: Settings) -> House:
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
     secret = settings.log_secret.get_secret_value() if settings.log_secret else None
     pipeline = Pipeline(
-        worker, pool, admission, metrics, pace, ContentHash(secret), settings.photo_limits,
+        worker, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
         settings.max_overlay_side,
     )  # fmt: skip
     metrics.watch(admission, registry, worker, pace)

@@ -2,11 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -17,18 +14,16 @@ from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
 from resad.result import Result, Timings, assemble
 from resad.verdict import Rule
-from service.account import Account, ContentHash, PhotoAccount, Stage
+from service.account import Account, ContentHash, PhotoAccount
 from service.admission import Admission
 from service.maps import MapType, data_url, encoded_map, encoded_overlay
-from service.metrics import Metrics
 from service.pace import Pace
 from service.problems import Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
+from service.steps import Steps
 from service.uploads import Upload
 from service.waiting import ended, in_time
 from service.worker import Worker
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +40,8 @@ class Pipeline:
     """Scores on the worker, decodes and encodes on a bounded pool, keeps the deadline and the queue's limit."""
 
     worker: Worker
-    pool: Executor
+    steps: Steps
     admission: Admission
-    metrics: Metrics
     pace: Pace
     content: ContentHash
     limits: PhotoLimits
@@ -149,8 +143,8 @@ class Pipeline:
             return prepare(data, manifest.config.preparation, self.limits)
 
         with self.worker.expecting():
-            photo = await self._pooled("decode", decode, own)
-            quality = await self._pooled("judge", lambda: judge(photo, manifest.photo_quality), own)
+            photo = await self.steps.pooled("decode", decode, own)
+            quality = await self.steps.pooled("judge", lambda: judge(photo, manifest.photo_quality), own)
             if require_quality:
                 demand(quality)
             decoded = time.perf_counter()
@@ -172,17 +166,17 @@ class Pipeline:
             queued = self.worker.detect(loaded.detector, photo, finish, begin)
         scored = await ended(queued)
         found = time.perf_counter()
-        self._over("queue", turn - decoded, own)
-        self._over("detect", found - turn, own)
-        self._over("score", found - decoded, own)
-        self.metrics.scored(scored.result)
+        self.steps.over("queue", turn - decoded, own)
+        self.steps.over("detect", found - turn, own)
+        self.steps.over("score", found - decoded, own)
+        self.steps.metrics.scored(scored.result)
         return scored
 
     async def _map(
         self, kind: MapType, scored: Scored, loaded: LoadedIndex, size: int | None, own: PhotoAccount
     ) -> bytes:
         frame, manifest = scored.photo.frame, loaded.manifest
-        return await self._pooled(
+        return await self.steps.pooled(
             "render", lambda: encoded_map(kind, scored.detection, frame, manifest, size), own
         )
 
@@ -191,25 +185,8 @@ class Pipeline:
     ) -> bytes:
         detection, frame, result = scored.detection, scored.photo.frame, scored.result
         longest = min(size or self.max_overlay_side, self.max_overlay_side)
-        return await self._pooled(
+        return await self.steps.pooled(
             "render",
             lambda: encoded_overlay(data, self.limits, detection, frame, result, loaded.manifest, longest),
             own,
         )
-
-    async def _pooled(self, stage: Stage, work: Callable[[], Answer], own: PhotoAccount) -> Answer:
-        """`work` on a thread of the pool; how long it waited for one, and how long it took there."""
-        asked = time.perf_counter()
-
-        def timed() -> tuple[float, Answer]:
-            began = time.perf_counter()
-            return began, work()
-
-        began, answer = await ended(self.pool.submit(timed))
-        self._over("wait", began - asked, own)
-        self._over(stage, time.perf_counter() - began, own)
-        return answer
-
-    def _over(self, stage: Stage, seconds: float, own: PhotoAccount) -> None:
-        self.metrics.stage(stage, seconds)
-        own.over(stage, seconds)
