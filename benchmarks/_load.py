@@ -46,6 +46,43 @@ class Resident:
     mb: float
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """So many clients at once, and how long all of it took."""
+
+    clients: int
+    seconds: float
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """rate: requests a second that were offered."""
+
+    rate: float
+    asked: tuple[Asked, ...]
+    resident: tuple[Resident, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """followed: seconds from each activation until both replicas served it."""
+
+    followed: tuple[float, ...]
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """in_flight: accepted when the signal came.  logged: answers with 200 that the service wrote down."""
+
+    in_flight: int
+    asked: tuple[Asked, ...]
+    logged: int
+    seconds: float
+    code: int
+
+
 async def closed_loop(
     urls: Sequence[str], photos: Sequence[bytes], clients: int, requests: int, stop: asyncio.Event | None = None
 ) -> list[Asked]:

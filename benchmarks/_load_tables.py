@@ -3,14 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks._bench import print_table
 from benchmarks._chart import Series, chart
-from benchmarks._load import LOST, NEVER_ACCEPTED, Asked, percentile
-
-if TYPE_CHECKING:
-    from benchmarks.load import Level, Overload, Stop, Swaps
+from benchmarks._load import LOST, NEVER_ACCEPTED, Asked, Level, Overload, Stop, Swaps, percentile
 
 _OK: Final = 200
 _BUSY: Final = 429
@@ -18,7 +15,7 @@ _PARTS: Final = 12
 """Stretches of the overload that are looked at one by one."""
 
 
-def print_levels(levels: Sequence["Level"]) -> None:
+def print_levels(levels: Sequence[Level]) -> None:
     """Clients at once."""
     rows = [
         (
@@ -34,7 +31,7 @@ def print_levels(levels: Sequence["Level"]) -> None:
     print_table("Clients at once, each asking again once it is answered; scores with map=none", headings, rows)
 
 
-def print_overload(overload: "Overload") -> None:
+def print_overload(overload: Overload) -> None:
     """The whole, then stretch by stretch."""
     asked, resident = overload.asked, [one.mb for one in overload.resident]
     seconds = max(one.began for one in asked)
@@ -70,7 +67,7 @@ def print_overload(overload: "Overload") -> None:
           f"{resident[0]:,.0f}, {max(resident):,.0f} and {resident[-1]:,.0f} MB.\n")  # fmt: skip
 
 
-def print_swaps(swaps: "Swaps") -> None:
+def print_swaps(swaps: Swaps) -> None:
     """Twenty versions."""
     versions = Counter(one.version for one in swaps.asked if one.version)
     print_table(
@@ -89,7 +86,7 @@ def print_swaps(swaps: "Swaps") -> None:
     )
 
 
-def print_stop(stop: "Stop") -> None:
+def print_stop(stop: Stop) -> None:
     """SIGTERM."""
     count = Counter(one.status for one in stop.asked)
     print_table(
@@ -105,7 +102,7 @@ def print_stop(stop: "Stop") -> None:
     )  # fmt: skip
 
 
-def chart_of(levels: Sequence["Level"], overload: "Overload") -> str:
+def chart_of(levels: Sequence[Level], overload: Overload) -> str:
     """Throughput, latency over clients; and over time under overload."""
     return chart(
         "clients (left, middle); seconds under 4x overload (right)",
@@ -117,20 +114,20 @@ def chart_of(levels: Sequence["Level"], overload: "Overload") -> str:
     )
 
 
-def _over(levels: Sequence["Level"], at: float | None) -> tuple[list[float], list[float]]:
+def _over(levels: Sequence[Level], at: float | None) -> tuple[list[float], list[float]]:
     clients = [float(level.clients) for level in levels]
     if at is None:
         return clients, [len(_answered(level.asked)) / level.seconds for level in levels]
     return clients, [1e3 * percentile(_answered(level.asked), at) for level in levels]
 
 
-def _in_time(name: str, overload: "Overload", at: float) -> Series:
+def _in_time(name: str, overload: Overload, at: float) -> Series:
     parts = [(end, _answered(part)) for _, end, part in _parts(overload)]
     known = [(end, 1e3 * percentile(answered, at)) for end, answered in parts if answered]
     return Series(name, [end for end, _ in known], [value for _, value in known])
 
 
-def _parts(overload: "Overload") -> list[tuple[float, float, list[Asked]]]:
+def _parts(overload: Overload) -> list[tuple[float, float, list[Asked]]]:
     length = max(one.began for one in overload.asked) / _PARTS + 1e-9
     return [
         (

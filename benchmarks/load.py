@@ -6,6 +6,7 @@ loopback, its clients share the cores with it, and every score is held against t
 
 import asyncio
 import os
+import re
 import signal
 import tempfile
 import time
@@ -20,7 +21,16 @@ import typer
 
 from benchmarks._bench import Json, Quick, print_header, shared_data, write_json
 from benchmarks._idrid import Variant, build_index, data_set
-from benchmarks._load import Asked, Resident, closed_loop, open_loop, watch_memory
+from benchmarks._load import (
+    Asked,
+    Level,
+    Overload,
+    Stop,
+    Swaps,
+    closed_loop,
+    open_loop,
+    watch_memory,
+)
 from benchmarks._load_tables import chart_of, print_levels, print_overload, print_stop, print_swaps
 from benchmarks._service_offline import score_offline
 from benchmarks._service_process import Running, running_service
@@ -47,43 +57,6 @@ class Plan:
 
 _FULL: Final = Plan(256, ((1, 40), (4, 120), (16, 240), (64, 480)), 120.0, 20, 3.0)
 _QUICK: Final = Plan(128, ((1, 4), (4, 12)), 3.0, 2, 0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """So many clients at once, and how long all of it took."""
-
-    clients: int
-    seconds: float
-    asked: tuple[Asked, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Overload:
-    """rate: requests a second that were offered."""
-
-    rate: float
-    asked: tuple[Asked, ...]
-    resident: tuple[Resident, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Swaps:
-    """followed: seconds from each activation until both replicas served it."""
-
-    followed: tuple[float, ...]
-    asked: tuple[Asked, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """in_flight: accepted when the signal came.  logged: answers with 200 that the service wrote down."""
-
-    in_flight: int
-    asked: tuple[Asked, ...]
-    logged: int
-    seconds: float
-    code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +98,8 @@ def _measure(plan: Plan, photos: Sequence[bytes], shared: Path) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         root, log = Path(folder) / "root", Path(folder) / "log"
         # Two versions that score differently, so that an answer tells which of them it came from.
-        both = [
-            build_index(
-                Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled"), plan.size, shared, root
-            )
-            for count in (1, 3)
-        ]
+        variants = [Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled") for count in (1, 3)]
+        both = [build_index(variant, plan.size, shared, root) for variant in variants]
         with running_service(root, log) as running:
             levels = tuple(_level(running, photos, *each) for each in plan.levels)
             overload = asyncio.run(_overload(running, photos, _capacity(levels), plan.overload_s))
@@ -191,9 +160,8 @@ async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: f
         metrics = (await http.get("/metrics")).text
         os.kill(running.pid, signal.SIGTERM)
         began = time.perf_counter()
-    in_flight = next(
-        float(line.split()[1]) for line in metrics.splitlines() if line.startswith("resad_queue_photos ")
-    )
+    taken = re.search(r"^resad_queue_photos (\S+)$", metrics, re.MULTILINE)
+    assert taken
     asked = await load
     code = await asyncio.to_thread(running.process.wait)
     seconds = time.perf_counter() - began

@@ -36,8 +36,8 @@ class KeyRing:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._stamp = self._look()  # first: what changes meanwhile is seen later
         self._records = read_keys(path)
-        self._stamp = self._look()
         self._looked = time.monotonic()
 
     def holder(self, key: str) -> KeyRecord | None:

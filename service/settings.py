@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """Bytes a second below which a body is given up, after its first 5 s."""
     head_s: Annotated[float, Field(gt=0)] = 10.0
     """How long a connection may take to send a request's headers."""
+    unread_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a caller may take nothing of an answer that is there."""
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
     """From the body's arrival to the answer."""
     drain_s: Annotated[int, Field(ge=0)] = 30

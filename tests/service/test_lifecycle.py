@@ -14,6 +14,7 @@ from PIL import Image
 
 from resad import index
 from resad.loaded_index import LoadedIndex, load_index, score_probe
+from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, key_for, served, until
 from tests.service.test_errors import check
 
@@ -62,6 +63,34 @@ def test_a_long_answer_is_not_cut_by_the_limit_for_heads(root: Path, photo: byte
         assert line.recv(12) == b"HTTP/1.1 200"
 
 
+def test_an_answer_that_nobody_reads_is_given_up(root: Path) -> None:
+    large = encoded((1600, 1600))  # whose map has 10 MB
+    head = HEAD.replace(b"score", b"anomaly-map") + b"Accept: application/x-npy\r\n"
+    with served(root, unread_s=1.0) as service:
+        with line_to(service) as line:
+            line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
+            until(lambda: service.house.admission.taken == 1)
+            until(lambda: service.house.admission.taken == 0)
+            time.sleep(1.5)
+            assert _read(line) < 10_000_000
+        with line_to(service) as line:  # one that reads slowly gets all of it
+            line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
+            assert _read(line, pause=0.004) > 10_000_000
+
+
+def _read(line: socket.socket, *, pause: float = 0) -> int:
+    """Bytes, until there come no more."""
+    line.settimeout(2)
+    count = 0
+    try:
+        while data := line.recv(30_000):
+            count += len(data)
+            time.sleep(pause)
+    except (ConnectionError, TimeoutError):
+        pass
+    return count
+
+
 def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bodies._GRACE_S", 0.3)
     with served(root, min_upload_rate=1000) as service, line_to(service) as line:
@@ -70,7 +99,9 @@ def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.M
         for _ in range(4):  # 400 bytes: 0.3 s and 0.4 s more
             line.sendall(b"x" * 100)
             time.sleep(0.05)
-        answer = line.recv(2000)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += line.recv(2000)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"less than 1000 bytes a second" in answer
         assert 0.5 < time.monotonic() - began < 5
