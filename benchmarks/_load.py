@@ -74,7 +74,7 @@ class Swaps:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """in_flight: accepted when the signal came.  logged: answers with 200 that the service wrote down."""
+    """in_flight: accepted when the signal came.  logged: requests that the service wrote down as done with."""
 
     in_flight: int
     asked: tuple[Asked, ...]

@@ -36,6 +36,7 @@ def print_overload(overload: Overload) -> None:
     asked, resident = overload.asked, [one.mb for one in overload.resident]
     seconds = max(one.began for one in asked)
     answered, sent_away = _answered(asked), [one for one in asked if one.status == _BUSY]
+    span = max((one.began + one.seconds for one in asked if one.status == _OK), default=seconds)
     waits = [one.retry_after for one in sent_away if one.retry_after is not None]
     print_table(
         f"{overload.rate:.0f} requests a second for {seconds:.0f} s, four times what it can do",
@@ -43,7 +44,7 @@ def print_overload(overload: Overload) -> None:
          "Retry-After, s"),
         [
             (
-                f"{len(asked):,}", f"{len(answered):,}", f"{len(answered) / seconds:.2f}", f"{len(sent_away):,}",
+                f"{len(asked):,}", f"{len(answered):,}", f"{len(answered) / span:.2f}", f"{len(sent_away):,}",
                 _others(asked), *(_ms(percentile(answered, at)) for at in (50, 95, 100)),
                 _ms(percentile([one.seconds for one in sent_away], 95)),
                 f"{min(waits)} to {max(waits)}" if waits else "-",
@@ -88,14 +89,14 @@ def print_swaps(swaps: Swaps) -> None:
 
 def print_stop(stop: Stop) -> None:
     """SIGTERM."""
-    count = Counter(one.status for one in stop.asked)
+    received = sum(one.status > 0 for one in stop.asked)
     print_table(
         "SIGTERM while 16 clients ask without a pause",
-        ("accepted at the signal", "scored by the service", "received by the clients", "lost", "others",
+        ("accepted at the signal", "done with, by the service's log", "answers received", "lost", "others",
          "exit code", "seconds to the end"),
         [
             (
-                str(stop.in_flight), str(stop.logged), str(count[_OK]), str(stop.logged - count[_OK]),
+                str(stop.in_flight), str(stop.logged), str(received), str(stop.logged - received),
                 _others(stop.asked), str(stop.code), f"{stop.seconds:.1f}",
             )
         ],

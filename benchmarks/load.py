@@ -55,7 +55,7 @@ class Plan:
     stop_after_s: float
 
 
-_FULL: Final = Plan(256, ((1, 40), (4, 120), (16, 240), (64, 480)), 120.0, 20, 3.0)
+_FULL: Final = Plan(256, ((1, 30), (4, 80), (16, 160), (64, 320)), 120.0, 20, 3.0)
 _QUICK: Final = Plan(128, ((1, 4), (4, 12)), 3.0, 2, 0.5)
 
 
@@ -165,7 +165,7 @@ async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: f
     asked = await load
     code = await asyncio.to_thread(running.process.wait)
     seconds = time.perf_counter() - began
-    logged = log.read_text().count("POST /v1/score 200")
+    logged = log.read_text().count('"POST /v1/score ')
     return Stop(int(float(taken[1])), tuple(asked), logged, seconds, code)
 
 
