@@ -23,11 +23,12 @@ def print_levels(levels: Sequence[Level]) -> None:
             str(len(level.asked)),
             f"{len(_answered(level.asked)) / level.seconds:.2f}",
             *(_ms(percentile(_answered(level.asked), at)) for at in (50, 95, 99)),
+            str(sum(one.status == _BUSY for one in level.asked)),
             _others(level.asked),
         )
         for level in levels
     ]
-    headings = ("clients", "requests", "answers/s", "p50, ms", "p95, ms", "p99, ms", "others")
+    headings = ("clients", "requests", "answers/s", "p50, ms", "p95, ms", "p99, ms", "429", "others")
     print_table("Clients at once, each asking again once it is answered; scores with map=none", headings, rows)
 
 

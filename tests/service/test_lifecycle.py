@@ -110,7 +110,7 @@ def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.M
 
 
 def test_uploads_together_hold_no_more_than_they_may(root: Path, photo: bytes) -> None:
-    limits = {"max_bytes": 60_000, "max_request_bytes": 60_000, "max_held_bytes": 60_000}
+    limits: dict[str, Any] = {"max_bytes": 60_000, "max_request_bytes": 60_000, "max_held_bytes": 60_000}
     with served(root, **limits) as service, line_to(service) as line:
         line.sendall(HEAD + b"Content-Length: 59000\r\n\r\nabc")
         until(lambda: service.metric("resad_held_bytes") == 59_000)  # as announced, before it is here
