@@ -110,8 +110,8 @@ def chart_of(levels: Sequence[Level], overload: Overload) -> str:
         "clients (left, middle); seconds under 4x overload (right)",
         (
             ("answers/s", (Series("answers/s", *_over(levels, None)),)),
-            ("latency, ms", (Series("p50", *_over(levels, 50)), Series("p95", *_over(levels, 95)))),
-            ("overload: latency, ms", (_in_time("p50", overload, 50), _in_time("p95", overload, 95))),
+            ("latency, s", (Series("p50", *_over(levels, 50)), Series("p95", *_over(levels, 95)))),
+            ("overload: latency, s", (_in_time("p50", overload, 50), _in_time("p95", overload, 95))),
         ),
     )
 
@@ -120,12 +120,12 @@ def _over(levels: Sequence[Level], at: float | None) -> tuple[list[float], list[
     clients = [float(level.clients) for level in levels]
     if at is None:
         return clients, [len(_answered(level.asked)) / level.seconds for level in levels]
-    return clients, [1e3 * percentile(_answered(level.asked), at) for level in levels]
+    return clients, [percentile(_answered(level.asked), at) for level in levels]
 
 
 def _in_time(name: str, overload: Overload, at: float) -> Series:
     parts = [(end, _answered(part)) for _, end, part in _parts(overload)]
-    known = [(end, 1e3 * percentile(answered, at)) for end, answered in parts if answered]
+    known = [(end, percentile(answered, at)) for end, answered in parts if answered]
     return Series(name, [end for end, _ in known], [value for _, value in known])
 
 
