@@ -23,6 +23,8 @@ _HEADER: Final = "X-Request-ID"
 _LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _GONE: Final = 499
 """As proxies count a caller who hung up; it is never sent."""
+_PROBES: Final = ("/livez", "/readyz", "/metrics")
+"""Asked every few seconds for as long as the service lives: their good answers are not worth a line each."""
 
 
 def new_id() -> str:
@@ -81,7 +83,9 @@ class Exchange:
                 route = getattr(scope.get("route"), "path", None) or "other"
                 seconds = time.perf_counter() - began
                 self._metrics.request(method, route, status, seconds)
-                _log.info("%s %s %d", method, route, status, extra=_line(own, method, route, status, seconds))
+                level = logging.DEBUG if status == 200 and route in _PROBES else logging.INFO
+                line = _line(own, method, route, status, seconds)
+                _log.log(level, "%s %s %d", method, route, status, extra=line)
                 self._trace(own, headers.get("traceparent"), method, route, status, seconds)
 
 

@@ -80,6 +80,7 @@ def test_every_line_is_an_object_with_its_request(
         parts = [("photo", ("Doe^Jane.jpg", data, "image/jpeg")) for data in (photo, b"junk")]
         running.client.post("/v1/score", files=parts, headers={"X-Request-ID": "mine-2"})
         running.client.get("/v1/indexes/../../etc/passwd")
+        running.client.get("/readyz")
     render = logs.formatter(plain=False)
     lines = [json.loads(render.format(record)) for record in caplog.records if record.name.startswith("service")]
     one = next(line for line in lines if line.get("request_id") == "mine-1")
@@ -95,6 +96,7 @@ def test_every_line_is_an_object_with_its_request(
     assert contents[0] == one["photos"][0]["content"] != contents[1]
     assert set(several["photos"][1]) == {"content"}
     text = "\n".join(json.dumps(line) for line in lines)
+    assert "readyz" not in text
     assert "Doe" not in text
     assert "passwd" not in text
 
