@@ -1,5 +1,6 @@
 """What surrounds every request: its id, its line in the log, its count, and an answer whatever happens."""
 
+import asyncio
 import logging
 import re
 import secrets
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.account import Account, Step
 from service.headers import protect
 from service.metrics import Metrics
-from service.problems import problem_response, refusal
+from service.problems import NOT_READY, Refusal, problem_response, refusal
 from service.tracing import Trace
 
 _log: Final = logging.getLogger(__name__)
@@ -73,6 +74,11 @@ class Exchange:
                 await self._app(scope, receive, send_marked)
             except ClientDisconnect:
                 status = _GONE
+            except asyncio.CancelledError:
+                # The time for the end is over: the server cancels what is left, and then the process goes.
+                if not status:
+                    stopping = Refusal(NOT_READY, "the service is stopping", {"Retry-After": "5"})
+                    await problem_response(stopping, own.request_id)(scope, receive, send_marked)
             except Exception as error:
                 refused = refusal(error, own.request_id)
                 if status:  # too late to say so

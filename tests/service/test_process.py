@@ -4,6 +4,8 @@ import itertools
 import json
 import re
 import signal
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,3 +86,20 @@ def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
         assert one["decode_ms"] > 0
         assert one["queue_ms"] + one["detect_ms"] <= whole["ms"]
     assert len({line["photos"][0]["content"] for line in asked}) == 1  # the same photograph is known again
+
+
+def test_the_end_does_not_wait_for_what_never_comes(command: Path, root: Path, photo: bytes) -> None:
+    """An upload that has begun and goes on for ever: the limit of the end is one for all of it."""
+    with process(command, root, "--drain-s", 1) as service:
+        port = int(str(service.client.base_url).rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(
+                b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
+            )
+            until(lambda: service.metric("resad_queue_photos") == 1)
+            began = time.monotonic()
+            service.popen.send_signal(signal.SIGTERM)
+            assert service.popen.wait(20) == 0
+            assert 0.8 < time.monotonic() - began < 10
+            assert line.recv(12) == b"HTTP/1.1 503"
+        assert "Traceback" not in service.log
