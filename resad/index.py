@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
 
 def check_version(version: str) -> str:
     """`version` if `new_version` may have made it; raises `IndexInvalid` otherwise."""
-    if not _VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version):
         raise IndexInvalid(f"{version!r} cannot name a version (as in 20261122T101500Z-3f9c)")
     return version
 
