@@ -135,14 +135,16 @@ def test_prometheus_sees_both_and_every_question_of_the_board_has_an_answer(both
         need("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data",
         f"--web.listen-address=127.0.0.1:{port}",
     )  # fmt: skip
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (tmp_path / "log").open("w") as log,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=20) as api,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         try:
-            api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=20)
             until(lambda: ask(api, 'sum(up{job="resad"})') == ["2"], 60)
             until(lambda: ask(api, "sum(rate(resad_requests_total[30s]))") != [], 60)
-            rules = api.get("/rules").json()["data"]["groups"][0]["rules"]
-            assert [rule["name"] for rule in rules] == [rule["alert"] for rule in ALERTS]
             until(lambda: all(rule["health"] == "ok" for rule in rules_of(api)), 60)
+            assert [rule["name"] for rule in rules_of(api)] == [rule["alert"] for rule in ALERTS]
             silent = [query for query in queries() if not ask(api, query)]
         finally:
             process.terminate()
