@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.coreset import Shard
 from indexer.forecast import Forecast, Rates, Task, forecast
 from indexer.left_out_bank import left_out_bank
 from indexer.points import BLOCK_ROWS, HeldPoints
 from indexer.room import room
 from indexer.selection import memory_count, projected_dimension, sample_size
+from indexer.shards import Shard
 from resad import runtime
 from resad.backbone import Backbone
 from resad.config import MethodConfig
