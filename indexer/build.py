@@ -1,53 +1,43 @@
 """photos -> encoder.encode -> coreset -> MemoryBank -> calibrate -> publish: the twin of `resad.detector`."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from indexer.extraction import batch_size, extract
-from indexer.feature_store import FeatureStore
+from indexer.fitting import fitted_encoders
 from indexer.forecast import Forecast
 from indexer.foresight import Progressed, Sample, first_few, foresee
-from indexer.intake import Taken, take_in
-from indexer.journal import Inputs, digest
-from indexer.leave_out import LeftOut, leave_out
-from indexer.look_alikes import same_among
+from indexer.intake import LookUp
+from indexer.journal import Inputs, inputs_of
+from indexer.leave_out import leave_out
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
-from indexer.references import Reference
-from indexer.scoring import write_whole
+from indexer.records import new_records, number_patients
+from indexer.references import check_enough, look_alikes
 from indexer.search_choice import SearchChoice, choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
 from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import MethodConfig, PhotoLimits
-from resad.encoder import Encoder, Trunk, whitening_of
-from resad.errors import SettingError
-from resad.field_of_view import field_of_view_mask
-from resad.manifest import Manifest, PackageVersion, ReferenceRecord
+from resad.encoder import Encoder, Trunk
+from resad.manifest import Manifest
 from resad.memory_bank import MemoryBank
-from resad.preparation import PreparedPhoto
-from resad.whitening import FILE as WHITENING_FILE
-from resad.whitening import Whitening
+from resad.preparation import mask_of
+from resad.tombstones import purged, tombstone
 
 _FITTED: Final = 64
 """Photographs: half a million patches on the paper's grid settle a covariance."""
 _FEW: Final = 4
 """The same for a forecast, whose numbers do not depend on it."""
-_MORE_PACKAGES: Final = ("resad", "scikit-learn")
-"""Beside those of `runtime.packages`, what decides a bank: the code that makes features, and the projection."""
-_FEWEST: Final = 2
-"""Photographs: with one, nothing is left to calibrate against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,8 @@ class BuildOrder:
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
     keep_names: write file names into the index.  more_devices: they extract and select beside `device`, which
     alone searches.  resume: go on with what an interrupted build has left.  max_memory: bytes to hold at most.
-    search: `auto` takes the faster exact one.
+    search: `auto` takes the faster exact one.  keep_features: all patch features stay in the index, so that adding
+    and removing photographs loses nothing.
     """
 
     photos: Path
@@ -73,6 +64,7 @@ class BuildOrder:
     more_devices: tuple[torch.device, ...] = ()
     resume: bool = False
     max_memory: int | None = None
+    keep_features: bool = False
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -113,14 +105,17 @@ def build(
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
-            encoders = _encoders(order, trunks, work, _FITTED)
+            encoders = _fitted(order, trunks, work, _FITTED)
         with stages.stage("encode", len(listed), "photos") as advance:
             advance(work.done)
-            with closing(extract(encoders, order.limits, work, advance, strict=order.strict)) as extraction:
+            extracting = extract(
+                encoders, order.limits, work, advance, strict=order.strict, look_up=without_purged(place)
+            )
+            with closing(extracting) as extraction:
                 points = _foreseen(order, backbone, work, first_few(extraction, len(encoders)), on_forecast)
                 deque(extraction, maxlen=0)
         references, store = work.references, work.store
-        _check_enough(references, work.left_aside, order)
+        check_enough(order.photos, references, work.left_aside)
         patches_in_all = int(store.first_rows[-1])
         wanted = memory_count(order.config.coreset, patches_in_all)
         with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
@@ -128,16 +123,26 @@ def build(
                 store, order.config.coreset, order.devices, advance, file=points, checkpoint=work.checkpoint()
             )
         bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(order.device))
-        first_masks = [_mask(reference, order.config) for reference in references[:2]]
+        preparation = order.config.preparation
+        first_masks = [mask_of(one.frame, one.field_of_view, preparation) for one in references[:2]]
         bank, search = choose_search(bank, store, first_masks, order.config, order.search, stages)
+        patients = [reference.source.patient for reference in references]
         with stages.stage("calibrate", len(store), "photos") as advance:
-            masks = (_mask(reference, order.config) for reference in references)
-            patients = [reference.source.patient for reference in references]
-            cameras = [reference.source.camera for reference in references]
+            masks = (mask_of(one.frame, one.field_of_view, preparation) for one in references)
+            cameras = [one.source.camera for one in references]
             left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
-        records = _records(references, store, left_out, keep_names=order.keep_names)
+        records = new_records(
+            references,
+            np.diff(store.first_rows).tolist(),
+            left_out.scores,
+            left_out.peaks,
+            patients if order.keep_names else number_patients(patients),
+            keep_names=order.keep_names,
+        )
         with stages.stage("publish", 1, "version") as advance:
-            built = Built(backbone, encoders[0], bank, selection, left_out, records, store.photo(0).grid, search)
+            kept = store if order.keep_features else None
+            grid = store.photo(0).grid
+            built = Built(backbone, encoders[0], bank, selection, left_out, records, grid, search, kept)
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport(
@@ -145,7 +150,7 @@ def build(
         manifest,
         tuple(one for one in work.left_aside if isinstance(one, Skipped)),
         tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
-        _look_alikes(references),
+        look_alikes(references),
     )
 
 
@@ -158,13 +163,28 @@ def forecast_only(order: BuildOrder) -> Forecast:
         index.writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
-        encoders = _encoders(order, trunks, work, _FEW)
-        extracting = extract(encoders, order.limits, work, lambda _: None, strict=order.strict)
+        encoders = _fitted(order, trunks, work, _FEW)
+        extracting = extract(
+            encoders, order.limits, work, lambda _: None, strict=order.strict,
+            look_up=without_purged(order.root / order.name),
+        )  # fmt: skip
         with closing(extracting) as extraction:
             _foreseen(order, backbone, work, first_few(extraction, len(encoders)), told.append)
         if not told:
-            _check_enough(work.references, work.left_aside, order)
+            check_enough(order.photos, work.references, work.left_aside)
     return told[0]
+
+
+def without_purged(place: Path) -> LookUp:
+    """Skips what was purged from ROOT/NAME."""
+    graves = purged(place)
+
+    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | None:
+        if graves and tombstone(content_hash) in graves:
+            return Skipped(source.path, "it was purged from this index")
+        return None
+
+    return look_up
 
 
 def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:
@@ -173,54 +193,12 @@ def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, lis
     return listed, backbone, [Trunk(backbone, order.config, device) for device in order.devices]
 
 
-def _encoders(order: BuildOrder, trunks: Sequence[Trunk], work: Work, fitted: int) -> list[Encoder]:
-    """The trunks with a whitening fitted to at most so many photographs, or with the one that `work` has."""
-    file = work.folder / WHITENING_FILE
-    if order.config.resc.whitening is None or not file.is_file():
-        whitening = whitening_of(trunks[0], _some(work.listed, order, fitted))
-        if whitening is not None:
-            write_whole(file, whitening.to_bytes())
-    else:
-        whitening = Whitening.load(file)
-    return [Encoder(trunk, whitening) for trunk in trunks]
+def _fitted(order: BuildOrder, trunks: list[Trunk], work: Work, most: int) -> list[Encoder]:
+    return fitted_encoders(trunks, order.photos, work.listed, order.limits, work.folder, most, strict=order.strict)
 
 
-def _some(listed: Sequence[ReferencePhoto], order: BuildOrder, most: int) -> Iterator[PreparedPhoto]:
-    """At most so many of the usable photographs, evenly over the list.
-
-    Every step-th; for those that cannot be used their neighbors, then theirs, until there are as many.
-    Raises `SettingError` where none can be used.
-    """
-    step = -(-len(listed) // most)
-    wanted = len(listed[::step])
-    spread = [photo for offset in range(step) for photo in listed[offset::step]]
-    left_aside: list[Skipped | Duplicate] = []
-    with closing(take_in(spread, order.config.preparation, order.limits, strict=order.strict)) as outcomes:
-        for outcome in outcomes:
-            if not isinstance(outcome, Taken):
-                left_aside.append(outcome)
-                continue
-            yield outcome.photo
-            wanted -= 1
-            if not wanted:
-                return
-    if len(left_aside) == len(listed):
-        _check_enough([], left_aside, order)
-
-
-def _inputs(order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone) -> Inputs:
-    return Inputs(
-        config=order.config,
-        limits=order.limits,
-        weights=backbone.weights_sha256,
-        device=order.device.type,
-        packages=(*runtime.packages(), *map(_version, _MORE_PACKAGES)),
-        photos=tuple(map(digest, listed)),
-    )
-
-
-def _version(package: str) -> PackageVersion:
-    return PackageVersion(package, metadata.version(package))
+def _inputs(order: BuildOrder, listed: tuple[ReferencePhoto, ...], backbone: Backbone) -> Inputs:
+    return inputs_of(order.config, order.limits, backbone.weights_sha256, order.device.type, listed)
 
 
 def _foreseen(
@@ -236,62 +214,3 @@ def _foreseen(
     on_forecast(told)
     told.check()
     return work.points if told.points_on_disk else None
-
-
-def _mask(reference: Reference, config: MethodConfig) -> NDArray[np.bool_]:
-    """The field of view on the prepared square again, as `prepare` makes it: bool (S, S)."""
-    side = config.preparation.size
-    if config.preparation.crop == "none":
-        return np.ones((side, side), dtype=bool)
-    return field_of_view_mask(reference.field_of_view, side, side, reference.frame.extent)
-
-
-def _check_enough(references: list[Reference], left_aside: list[Skipped | Duplicate], order: BuildOrder) -> None:
-    people = {reference.source.patient or reference.content_sha256 for reference in references}
-    if len(people) < _FEWEST:
-        reasons = [f"; first reason: {one.reason}" for one in left_aside if isinstance(one, Skipped)]
-        raise SettingError(
-            f"{order.photos} holds {len(people)} usable photographs (of different patients), an index needs "
-            f"at least {_FEWEST}; {len(left_aside)} were left aside{reasons[0] if reasons else ''}"
-        )
-
-
-def _look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
-    """Photographs that are taken, but show what an earlier one shows."""
-    return tuple(
-        LookAlike(references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0)
-        for pair in same_among(references)
-    )
-
-
-def _records(
-    references: Sequence[Reference], store: FeatureStore, left_out: LeftOut, *, keep_names: bool
-) -> tuple[ReferenceRecord, ...]:
-    patches = np.diff(store.first_rows).tolist()
-    names = [reference.source.patient for reference in references]
-    patients = names if keep_names else _numbered(names)
-    return tuple(
-        ReferenceRecord(
-            id=f"r-{number:05d}",
-            content_sha256=reference.content_sha256,
-            perceptual_hash=reference.perceptual_hash,
-            width=reference.frame.width,
-            height=reference.frame.height,
-            field_of_view=reference.field_of_view,
-            patches=patches[number - 1],
-            score=left_out.scores[number - 1],
-            peak=left_out.peaks[number - 1],
-            quality=reference.quality,
-            patient=patients[number - 1],
-            eye=reference.source.eye,
-            camera=reference.source.camera,
-            name=reference.source.path.name if keep_names else None,
-        )
-        for number, reference in enumerate(references, start=1)
-    )
-
-
-def _numbered(names: Sequence[str | None]) -> list[str | None]:
-    """Who belongs together, without saying who it is: p-00001 for the first patient met."""
-    numbers: dict[str, str] = {}
-    return [name and numbers.setdefault(name, f"p-{len(numbers) + 1:05d}") for name in names]

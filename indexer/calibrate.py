@@ -4,12 +4,9 @@ None of them may be in the bank: they are scored just as new photographs are, so
 (see `resad.calibration`), and for the camera and the patients they come from.
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +19,15 @@ from indexer.intake import Taken, take_in
 from indexer.look_alikes import perceptual_hash, same_pictures
 from indexer.photos import Duplicate, Skipped, list_references
 from indexer.progress import Advance, Stages
-from resad import index, runtime
+from indexer.publication import carry, made
+from resad import index
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex
-from resad.manifest import FileRecord, HistoryEntry, Manifest, ReferenceRecord
+from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
 from resad.quality import QualityMeasures, measure_quality, quality_limits
 
-CALIBRATION_FILE: Final = "calibration.jsonl"
 _FEWEST: Final = normals_needed(max(RATES))
 
 
@@ -115,12 +112,13 @@ def recalibrate(
         _check_enough(scored.records, photos, left_aside)
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
-            _copy_files(place, staging, loaded.manifest.files)
+            kept = {one.name: one for one in loaded.manifest.files if one.name != CALIBRATION_FILE}
+            carry({name: place / name for name in kept}, staging)
             lines = [_RECORD.dump_json(record) + b"\n" for record in scored.records]
             (staging / CALIBRATION_FILE).write_bytes(b"".join(lines))
             after = _manifest(loaded.manifest, scored)
             version, after = index.publish(
-                staging, place.parent, lambda files: replace(after, files=files), live=live
+                staging, place.parent, lambda files: replace(after, files=files), live=live, known=kept
             )
             advance(1)
     return CalibrationReport(
@@ -207,32 +205,14 @@ def _check_enough(
         )
 
 
-def _copy_files(place: Path, staging: Path, files: Sequence[FileRecord]) -> None:
-    """The version's files but an older calibration's: the same ones under a second name where the disk can.
-
-    A version never changes, so that two may share a file; either can be deleted.
-    """
-    for record in files:
-        if record.name == CALIBRATION_FILE:
-            continue
-        target = staging / record.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(place / record.name, target)
-        except OSError:
-            shutil.copyfile(place / record.name, target)
-
-
 def _manifest(before: Manifest, scored: _Scored) -> Manifest:
     """The new version's manifest, less its files."""
-    made = HistoryEntry(
-        "calibrate", before.version, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version()
-    )
     return replace(
         before,
         version=index.new_version(),
-        history=(*before.history, made),
+        history=(*before.history, made("calibrate", before.version)),
         calibration=_calibration(scored),
+        calibrated="measured",
         photo_quality=quality_limits([record.quality for record in scored.records]),
     )
 

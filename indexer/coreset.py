@@ -67,7 +67,8 @@ def greedy_k_center(
         shards: all points, with fresh distances (no center yet).
         first: the global row of the first center.
         on_picks: told the number of new picks after every round.
-        begun: where an earlier call with the same points was; `first` is among its picks.
+        begun: where an earlier call with the same points was, `first` among its picks; or `beside`, which needs
+            no first one.
         on_round: given, after every round, what makes the `Progress` to write down.
     Raises:
         SettingError: neither or both limits, or more centers than points.
@@ -95,6 +96,11 @@ def greedy_k_center(
         on_round(partial(_progress, shards, picks, candidates, rounds))
         on_picks(len(chosen))
     return Coreset(np.asarray(picks, dtype=np.int64), float(shards.farthest(1).squared) ** 0.5)
+
+
+def beside(squared: NDArray[np.floating]) -> Progress:
+    """A greedy whose centers so far are no points of its own: their squared distance to every point, (N,)."""
+    return Progress(np.empty(0, dtype=np.int64), squared, _FEWEST)
 
 
 def _begin(shards: Shards, first: int) -> Progress:

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from indexer.intake import Taken, take_in
+from indexer.intake import LookUp, Taken, take_in
 from indexer.photos import Duplicate, Skipped
 from indexer.pipeline import Behind, in_turn
 from indexer.work import Work
@@ -32,17 +32,19 @@ def extract(
     advance: Callable[[int], None],
     *,
     strict: bool,
+    look_up: LookUp,
 ) -> Generator[list[PatchFeatures], None, None]:
     """Encode and store what `work` does not have yet; yields the features of each batch.
 
     Threads prepare, the caller's thread encodes (with several encoders a thread each, batches dealt in turn), and
     a thread writes.  Whatever fails in any of them is raised here.  Run the iterator to its end or close it.
 
-    Raises:
-        PhotoError: with `strict`, for the first photograph that cannot be used.
+    Raises as `take_in`, which see for `look_up`.
     """
     preparation = encoders[0].config.preparation
-    outcomes = take_in(work.listed[work.done :], preparation, limits, strict=strict, seen=work.seen)
+    outcomes = take_in(
+        work.listed[work.done :], preparation, limits, strict=strict, seen=work.seen, look_up=look_up
+    )
     with Behind() as writer, closing(outcomes):
         batches = _batches(outcomes, batch_size([encoder.device for encoder in encoders]))
         with closing(in_turn(batches, [partial(_encode, encoder) for encoder in encoders])) as encoded:

@@ -1,4 +1,6 @@
-"""Patch features on disk while an index is built: two plain files per photograph, written once, read in order.
+"""Patch features on disk: two plain files per photograph, written once, read in order.
+
+They lie so while an index is built, and in a version that keeps them.
 
 They are read, not mapped: pages of a map count as this process's memory for as long as nobody else wants them, so
 that a limit could not be kept or even measured.  What is read once goes through the system's cache all the same.
@@ -20,6 +22,11 @@ _VALUE: Final = np.dtype(np.float32)
 _CELL: Final = np.dtype((np.int16, 2))
 
 
+def stored_files(place: Path) -> tuple[Path, Path]:
+    """The two files of a photograph at `place`: cells, int16 (N, 2), and features, float32 (N, D); raw values."""
+    return place.with_name(f"{place.name}.cells"), place.with_name(f"{place.name}.features")
+
+
 def checksum(patches: PatchFeatures) -> int:
     """CRC-32 of what is stored of a photograph: against a disk's faults and cut files, not against anyone."""
     return _checksum(patches.cells, patches.features)
@@ -39,6 +46,7 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
+        self._places: list[Path] = []
         self._cells: list[NDArray[np.int16]] = []
         self._grids: list[tuple[int, int]] = []
         self._dimension = 0
@@ -51,9 +59,29 @@ class FeatureStore:
 
     def append(self, patches: PatchFeatures) -> None:
         """Add the next photograph."""
-        patches.cells.tofile(self._path(len(self), "cells"))
-        patches.features.tofile(self._path(len(self), "features"))
-        self._add(patches.cells, patches.grid, patches.features.shape[1])
+        place = self._place(len(self))
+        cells, features = stored_files(place)
+        patches.cells.tofile(cells)
+        patches.features.tofile(features)
+        self._add(place, patches.cells, patches.grid, patches.features.shape[1])
+
+    def take_up(self, place: Path, grid: tuple[int, int], patches: int, expected: int | None = None) -> bool:
+        """Add a photograph that lies at `place`, wherever that is; False where it is not whole.
+
+        Args:
+            expected: its `checksum`; without it files that have their size are whole.
+        """
+        sizes = [path.stat().st_size if path.is_file() else 0 for path in stored_files(place)]
+        dimension, rest = divmod(sizes[1], patches * _VALUE.itemsize)
+        fitting = dimension == (self._dimension or dimension)
+        if sizes[0] != patches * _CELL.itemsize or rest or not dimension or not fitting:
+            return False
+        cells_file, features_file = stored_files(place)
+        cells = np.fromfile(cells_file, dtype=np.int16).reshape(-1, 2)
+        if expected is not None and _checksum(cells, np.fromfile(features_file, dtype=np.float32)) != expected:
+            return False
+        self._add(place, cells, grid, dimension)
+        return True
 
     def recall(
         self, grids: Sequence[tuple[int, int]], patches: Sequence[int], checksums: Sequence[int] | None = None
@@ -67,32 +95,27 @@ class FeatureStore:
             how many are whole.
         """
         for number, (grid, count) in enumerate(zip(grids, patches, strict=True)):
-            sizes = [self._size(number, kind) for kind in ("cells", "features")]
-            dimension, rest = divmod(sizes[1], count * _VALUE.itemsize)
-            expected = self._dimension or dimension
-            if sizes[0] != count * _CELL.itemsize or rest or not dimension or dimension != expected:
+            if not self.take_up(self._place(number), grid, count, checksums and checksums[number]):
                 return number
-            cells = np.fromfile(self._path(number, "cells"), dtype=np.int16).reshape(-1, 2)
-            if checksums is not None:
-                features = np.fromfile(self._path(number, "features"), dtype=np.float32)
-                if _checksum(cells, features) != checksums[number]:
-                    return number
-            self._add(cells, grid, dimension)
         return len(patches)
 
     def forget(self, count: int) -> None:
         """Keep the first `count` photographs alone; the files of the others are written over."""
-        del self._cells[count:], self._grids[count:]
+        del self._cells[count:], self._grids[count:], self._places[count:]
 
     def photo(self, number: int) -> PatchFeatures:
         """The features of one photograph, read from its file."""
         shape = (len(self._cells[number]), self._dimension)
         # torch's memory begins at a multiple of 64 bytes, NumPy's of 16, which can change how a product rounds.
         features: NDArray[np.float32] = torch.empty(shape).numpy()
-        with self._path(number, "features").open("rb", buffering=0) as file:
+        with stored_files(self._places[number])[1].open("rb", buffering=0) as file:
             if file.readinto(features.data.cast("B")) != features.nbytes:
                 raise OSError(f"{file.name} was cut short while it was in use")
         return PatchFeatures(features, self._cells[number], self._grids[number])
+
+    def place(self, number: int) -> Path:
+        """Where a photograph lies, for `stored_files`."""
+        return self._places[number]
 
     @property
     def dimension(self) -> int:
@@ -122,14 +145,11 @@ class FeatureStore:
         """(y, x) on the patch grid of some rows: int16 (M, 2)."""
         return np.concatenate(self._cells)[rows]
 
-    def _add(self, cells: NDArray[np.int16], grid: tuple[int, int], dimension: int) -> None:
+    def _add(self, place: Path, cells: NDArray[np.int16], grid: tuple[int, int], dimension: int) -> None:
         self._dimension = dimension
+        self._places.append(place)
         self._grids.append(grid)
         self._cells.append(cells)  # last: it is what counts
 
-    def _size(self, number: int, kind: str) -> int:
-        path = self._path(number, kind)
-        return path.stat().st_size if path.is_file() else 0
-
-    def _path(self, number: int, kind: str) -> Path:
-        return self._folder / f"{number:06d}.{kind}"
+    def _place(self, number: int) -> Path:
+        return self._folder / f"{number:06d}"

@@ -1,7 +1,7 @@
 """Listed reference photographs -> prepared ones; what cannot be used is named, not fatal."""
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Final
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
 from indexer.pipeline import ahead
 from resad.config import PhotoLimits, PreparationConfig
-from resad.errors import NotAFundusPhoto, PhotoError
+from resad.errors import NotAFundusPhoto, PhotoError, SettingError
 from resad.field_of_view import looks_like_fundus
 from resad.preparation import PreparedPhoto, prepare
 
@@ -28,6 +28,14 @@ class Taken:
     photo: PreparedPhoto
 
 
+LookUp = Callable[[ReferencePhoto, str], Skipped | Duplicate | None]
+"""What becomes of a photograph with this content hash, by what is known of it beforehand; None for nothing."""
+
+
+def _unknown(source: ReferencePhoto, content_hash: str) -> None:
+    return None
+
+
 def take_in(
     listed: Sequence[ReferencePhoto],
     preparation: PreparationConfig,
@@ -35,6 +43,7 @@ def take_in(
     *,
     strict: bool,
     seen: Mapping[str, ReferencePhoto] | None = None,
+    look_up: LookUp = _unknown,
 ) -> Generator[Taken | Skipped | Duplicate, None, None]:
     """Each listed photograph's outcome, in order; threads prepare the next ones meanwhile.
 
@@ -44,6 +53,7 @@ def take_in(
         seen: content hash -> photograph, of those that were taken before.
     Raises:
         PhotoError: with `strict`, for the first photograph that cannot be used.
+        SettingError: with `strict`, for the first one that `look_up` says is to be skipped.
     """
     taken = dict(seen or {})
     threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
@@ -54,6 +64,12 @@ def take_in(
                 if strict:
                     raise type(photo)(f"{source.path}: {photo}") from photo
                 yield Skipped(source.path, str(photo))
+                continue
+            known = look_up(source, photo.content_hash)
+            if known is not None:
+                if strict and isinstance(known, Skipped):
+                    raise SettingError(f"{source.path}: {known.reason}")
+                yield known
                 continue
             first = taken.setdefault(photo.content_hash, source)
             yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)

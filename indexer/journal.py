@@ -6,6 +6,7 @@ No name of a file is written: a photograph is known by its place in the list and
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from indexer.photos import ReferencePhoto
+from resad import runtime
 from resad.config import MethodConfig, PhotoLimits
 from resad.errors import SettingError
 from resad.field_of_view import FieldOfView
@@ -67,8 +69,19 @@ class Line:
     skipped: str | None = None
 
 
+_MORE_PACKAGES: Final = ("resad", "scikit-learn")
+"""Beside those of `runtime.packages`, what decides a bank: the code that makes features, and the projection."""
 _INPUTS: Final = TypeAdapter(Inputs)
 _LINE: Final = TypeAdapter(Line)
+
+
+def inputs_of(
+    config: MethodConfig, limits: PhotoLimits, weights_sha256: str, device: str, listed: Sequence[ReferencePhoto]
+) -> Inputs:
+    """Those of a build now."""
+    more = (PackageVersion(name, metadata.version(name)) for name in _MORE_PACKAGES)
+    photos = tuple(map(digest, listed))
+    return Inputs(config, limits, weights_sha256, device, (*runtime.packages(), *more), photos)
 
 
 def digest(photo: ReferencePhoto) -> str:

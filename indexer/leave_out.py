@@ -28,6 +28,19 @@ class LeftOut:
     covering_radius: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOutScores:
+    """Per photo its image score and peak.  distances: float32, of all their patches, photo by photo.
+
+    covering_radius: as in `LeftOut`, over their patches.
+    """
+
+    scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+    distances: NDArray[np.float32]
+    covering_radius: float
+
+
 def leave_out(
     store: FeatureStore,
     masks: Iterable[NDArray[np.bool_]],
@@ -46,7 +59,25 @@ def leave_out(
     Raises:
         SettingError: nothing is left of the bank without some photo or patient.
     """
-    groups = _groups(patients)
+    measured = score_left_out(store, masks, groups_of(patients), bank, config, on_photo)
+    calibration = calibrate(measured.scores, measured.peaks, measured.distances, cameras=cameras)
+    return LeftOut(measured.scores, measured.peaks, calibration, measured.covering_radius)
+
+
+def score_left_out(
+    store: FeatureStore,
+    masks: Iterable[NDArray[np.bool_]],
+    groups: Sequence[set[int]],
+    bank: MemoryBank,
+    config: MethodConfig,
+    on_photo: Callable[[int], None],
+) -> LeftOutScores:
+    """Score each of the store's photographs against the bank without its group.
+
+    Args:
+        groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
+    Raises `SettingError` as `leave_out`.
+    """
     scores, peaks, radius = [], [], 0.0
     # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
     rows = store.first_rows
@@ -61,11 +92,10 @@ def leave_out(
         distances[rows[number] : rows[number + 1]] = detection.patch_distances
         radius = max(radius, _farthest(patches.features, detection.nearest, others))
         on_photo(1)
-    calibration = calibrate(scores, peaks, distances, cameras=cameras)
-    return LeftOut(tuple(scores), tuple(peaks), calibration, radius)
+    return LeftOutScores(tuple(scores), tuple(peaks), distances, radius)
 
 
-def _groups(patients: Sequence[str | None]) -> list[set[int]]:
+def groups_of(patients: Sequence[str | None]) -> list[set[int]]:
     """Per photo which ones are left out with it: its patient's, the photo among them."""
     whose: dict[str, set[int]] = {}
     for number, who in enumerate(patients):

@@ -32,18 +32,20 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A photograph that was left out because its bytes are those of `same_as`."""
+    """A photograph that was left out because its bytes are those of `same_as`: a file, or an id of the index."""
 
     path: Path
-    same_as: Path
+    same_as: Path | str
 
 
 @dataclass(frozen=True, slots=True)
 class LookAlike:
-    """A photograph that was taken, though it shows what `like` shows; so many of 255 `bits` differ."""
+    """A photograph that was taken, though it shows what `like` shows (a file, or an id of the index); so many of
+    255 `bits` differ.
+    """
 
     path: Path
-    like: Path
+    like: Path | str
     bits: int
 
 

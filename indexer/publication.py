@@ -1,6 +1,8 @@
 """A memory bank and what belongs to it -> the files of a version, published."""
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from indexer.feature_store import FeatureStore, stored_files
 from indexer.leave_out import LeftOut
 from indexer.selection import Selection
 from indexer.synthetic import draw_photo
@@ -17,9 +20,11 @@ from resad.backbone import Backbone, save_backbone
 from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
-from resad.loaded_index import BACKBONE_FILE, PHOTOS_FILE, PROBE_FILE, score_probe
+from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
 from resad.manifest import (
+    FEATURES,
     FORMAT,
+    PHOTOS_FILE,
     Counts,
     FileRecord,
     HistoryEntry,
@@ -41,7 +46,7 @@ _PROBE_HEIGHT: Final = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """Everything a version is made of.  grid: (h, w) cells."""
+    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept."""
 
     backbone: Backbone
     encoder: Encoder
@@ -51,6 +56,7 @@ class Built:
     records: tuple[ReferenceRecord, ...]
     grid: tuple[int, int]
     search: SearchRecord | None = None
+    features: FeatureStore | None = None
 
 
 def publish_version(
@@ -62,6 +68,8 @@ def publish_version(
     if built.encoder.whitening is not None:
         (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
     built.bank.save(staging)
+    if built.features is not None:
+        carry(feature_files(built.records, built.features), staging)
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
     Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
@@ -73,6 +81,38 @@ def publish_version(
     return index.publish(staging, place, describe)
 
 
+def carry(files: Mapping[str, Path], staging: Path) -> None:
+    """Put `files` (name in the version -> where it lies) into `staging`, shared where the disk can.
+
+    A version never changes, so that two may share a file; either can be deleted.
+    """
+    for name, source in files.items():
+        target = staging / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> dict[str, Path]:
+    """Name in the version -> where it lies, of all files in `store`, which has the photographs of `records`."""
+    return {
+        name.as_posix(): source
+        for number, record in enumerate(records)
+        for name, source in zip(
+            stored_files(Path(FEATURES) / record.id), stored_files(store.place(number)), strict=True
+        )
+    }
+
+
+def made(operation: str, from_version: str | None) -> HistoryEntry:
+    """What is being done, now."""
+    return HistoryEntry(
+        operation, from_version, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version()
+    )
+
+
 def _manifest(
     built: Built,
     name: str,
@@ -82,7 +122,6 @@ def _manifest(
     files: tuple[FileRecord, ...],
 ) -> Manifest:
     config, whitening, bank = built.encoder.config, built.encoder.whitening, built.bank
-    made = HistoryEntry("build", None, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", runtime.package_version())
     counts = Counts(
         photos=len(built.records),
         patches=sum(record.patches for record in built.records),
@@ -101,7 +140,7 @@ def _manifest(
         format=FORMAT,
         name=name,
         version=index.new_version(),
-        history=(made,),
+        history=(made("build", None),),
         config=config,
         fingerprint=fingerprint(config, built.backbone.weights_sha256, whitening.sha256 if whitening else None),
         weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",

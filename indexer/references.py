@@ -1,13 +1,20 @@
 """A reference photograph less its pixels: what is kept of it while an index is built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from indexer.intake import Taken
-from indexer.look_alikes import perceptual_hash
-from indexer.photos import ReferencePhoto
+from indexer.look_alikes import perceptual_hash, same_among
+from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped
+from resad.errors import SettingError
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
 from resad.quality import QualityMeasures, measure_quality
+
+FEWEST: Final = 2
+"""Photographs of an index: with one, nothing is left to calibrate against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +40,27 @@ def without_pixels(taken: Taken) -> Reference:
         field_of_view=photo.field_of_view,
         quality=measure_quality(photo),
     )
+
+
+def look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
+    """Photographs that are taken, but show what an earlier one shows."""
+    return tuple(
+        LookAlike(references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0)
+        for pair in same_among(references)
+    )
+
+
+def check_enough(source: Path, references: Sequence[Reference], left_aside: Sequence[Skipped | Duplicate]) -> None:
+    """Raise `SettingError` where `source` gave too few photographs (of different patients) for an index."""
+    people = {reference.source.patient or reference.content_sha256 for reference in references}
+    if len(people) < FEWEST:
+        raise SettingError(
+            f"{source} holds {len(people)} usable photographs (of different patients), an index needs "
+            f"at least {FEWEST}; {told_aside(left_aside)}"
+        )
+
+
+def told_aside(left_aside: Sequence[Skipped | Duplicate]) -> str:
+    """`3 were left aside; first reason: ...`."""
+    reasons = [f"; first reason: {one.reason}" for one in left_aside if isinstance(one, Skipped)]
+    return f"{len(left_aside)} were left aside{reasons[0] if reasons else ''}"

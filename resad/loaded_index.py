@@ -13,14 +13,13 @@ from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
-from resad.manifest import Manifest, ReferenceRecord, read_records
+from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
 PROBE_FILE: Final = "probe.png"
-PHOTOS_FILE: Final = "photos.jsonl"
 BACKBONE_FILE: Final = "backbone.safetensors"
 _PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
 """How far the probe's score may lie from the manifest's, relative: another device kind rounds differently."""
@@ -38,11 +37,13 @@ class LoadedIndex:
 def load_index(path: Path, device: torch.device) -> LoadedIndex:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
 
+    Kept features, which scoring does not read, are only looked for; `index.check_files` reads them, too.
+
     Raises:
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
     version = index.resolve(path)
-    manifest = index.check_files(version)
+    manifest = index.check_files(version, unread=(f"{FEATURES}/",))
     config = manifest.config
     whitening = None if config.resc.whitening is None else Whitening.load(version / WHITENING_FILE)
     if manifest.fingerprint != fingerprint(

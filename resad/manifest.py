@@ -1,7 +1,7 @@
 """What an index says of itself: `manifest.json` and `photos.jsonl`."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -15,7 +15,20 @@ from resad.search.plan import SearchRecord
 
 FORMAT: Final = 2
 """Raised when an older reader would misread the files."""
+PHOTOS_FILE: Final = "photos.jsonl"
+CALIBRATION_FILE: Final = "calibration.jsonl"
+"""There where an index was calibrated anew: the photographs that it was calibrated on."""
+FEATURES: Final = "features"
+"""The folder of all patch features, where they are kept."""
 _CONFIG: Final = ConfigDict(extra="forbid")
+
+Standing = Literal["measured", "bound", "stale"]
+"""What a normal's score is worth in the version that states it.
+
+measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; the score
+here is that or lower, so that p errs upwards, on the safe side for false alarms.  stale: in an earlier one that has
+lost memories; the score here may be higher, and p too low.
+"""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -69,7 +82,10 @@ class Quality:
     """How the build went, up to the writing of the version.
 
     covering_radius: the largest distance from any patch to its nearest memory, feature units.
-    projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`.
+    covering: whether that was measured over all patches, or bounds it where the features of some are not kept.
+    projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`,
+    when the index was built.
+    kept_radius: what adding and removing photographs keep the covering radius at; none before the first time.
     """
 
     covering_radius: float
@@ -77,11 +93,23 @@ class Quality:
     projected_dimension: int
     stages: tuple[StageTime, ...]
     peak_memory_bytes: int
+    covering: Literal["measured", "bound"] = "measured"
+    kept_radius: float | None = None
+
+    @property
+    def radius_to_keep(self) -> float:
+        """The covering radius that the index was built with, feature units."""
+        return self.covering_radius if self.kept_radius is None else self.kept_radius
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Manifest:
-    """Everything about one version of an index but the photographs; see DESIGN, section 3."""
+    """Everything about one version of an index but the photographs; see DESIGN, section 3.
+
+    calibrated: the worst standing among the scores that the calibration is made of.
+    numbered: the highest number that a reference photo's id ever had, so that no id is given twice; none where
+    that is the number of photos.
+    """
 
     format: int
     name: str
@@ -100,6 +128,13 @@ class Manifest:
     packages: tuple[PackageVersion, ...]
     files: tuple[FileRecord, ...]
     search: SearchRecord | None = None
+    calibrated: Standing = "measured"
+    numbered: int | None = None
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether all patch features lie in the version."""
+        return any(record.name.startswith(f"{FEATURES}/") for record in self.files)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -107,7 +142,7 @@ class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
-    score, peak: left out of its own memory bank, feature units.  patient: a running number, or the id that was
+    score, peak: left out of its own memory bank, feature units; standing: in which one.  patient: a running number, or the id that was
     given where names are kept.  name: of the file, only where names are kept.
     """
 
@@ -125,6 +160,7 @@ class ReferenceRecord:
     eye: str | None = None
     camera: str | None = None
     name: str | None = None
+    standing: Standing = "measured"
 
 
 _MANIFEST: Final = TypeAdapter(Manifest)

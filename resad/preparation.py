@@ -105,12 +105,25 @@ def prepare(source: bytes | Path, config: PreparationConfig, limits: PhotoLimits
     """
     data = read_bytes(source, limits)
     photo, field = _decode(data, config, limits)
-    frame = _frame(photo, field, config)
-    if config.crop == "none":
-        mask = np.ones((frame.side, frame.side), np.bool_)
-    else:
-        mask = field_of_view_mask(field, frame.side, frame.side, frame.extent)
+    frame = frame_of(photo.width, photo.height, field, config)
+    mask = mask_of(frame, field, config)
     return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash)
+
+
+def frame_of(width: int, height: int, field: FieldOfView, config: PreparationConfig) -> Frame:
+    """What the prepared square of a photograph of `width` x `height` px covers."""
+    if config.crop == "none":
+        return Frame(width, height, 0.0, 0.0, width, height, config.size)
+    half = field.radius if field.found else max(width, height) / 2
+    left, right, top, bottom = field.cx - half, field.cx + half, field.cy - half, field.cy + half
+    return Frame(width, height, left, top, right, bottom, config.size)
+
+
+def mask_of(frame: Frame, field: FieldOfView, config: PreparationConfig) -> NDArray[np.bool_]:
+    """The field of view on the prepared square: bool (S, S)."""
+    if config.crop == "none":
+        return np.ones((frame.side, frame.side), np.bool_)
+    return field_of_view_mask(field, frame.side, frame.side, frame.extent)
 
 
 def _decode(data: bytes, config: PreparationConfig, limits: PhotoLimits) -> tuple[Photo, FieldOfView]:
@@ -135,14 +148,6 @@ def _field_of_view(photo: Photo) -> FieldOfView:
 def _largest_shrink(length: float, size: int) -> int:
     """The largest shrink that leaves `length` px at `size` or more; 1 where none does."""
     return max((shrink for shrink in SHRINKS if length / shrink >= size), default=1)
-
-
-def _frame(photo: Photo, field: FieldOfView, config: PreparationConfig) -> Frame:
-    if config.crop == "none":
-        return Frame(photo.width, photo.height, 0.0, 0.0, photo.width, photo.height, config.size)
-    half = field.radius if field.found else max(photo.width, photo.height) / 2
-    left, right, top, bottom = field.cx - half, field.cx + half, field.cy - half, field.cy + half
-    return Frame(photo.width, photo.height, left, top, right, bottom, config.size)
 
 
 def _resized(photo: Photo, frame: Frame) -> NDArray[np.uint8]:

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from indexer import build as building
 from indexer.build import BuildOrder, build
+from indexer.fitting import evenly
 from indexer.options import method
 from indexer.photos import ReferencePhoto, list_photos, list_references
 from indexer.progress import Stages
 from resad import index, runtime
+from resad.config import PhotoLimits
 from resad.errors import SettingError
 
 CONFIG = method("resad", backbone="bundled", size=64, coreset="0.3")
@@ -41,7 +43,8 @@ def mixed(folder: Path, drawn: Path, usable: set[int], count: int) -> Path:
 
 
 def fitted(photos: Path, most: int) -> int:
-    return len(list(building._some(list_photos(photos), order(photos, photos), most)))
+    some = evenly(photos, list_photos(photos), CONFIG.preparation, PhotoLimits(), most, strict=False)
+    return len(list(some))
 
 
 def test_neighbors_stand_in_for_those_that_cannot_be_used(drawn: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from indexer.calibrate import CALIBRATION_FILE, CalibrationReport, recalibrate
+from indexer.calibrate import CalibrationReport, recalibrate
 from indexer.commands.evaluate import evaluate_command
 from indexer.progress import Stages
 from indexer.synthetic import write_dataset
@@ -19,7 +19,7 @@ from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, PhotoUnreadable, SettingError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
-from resad.manifest import read_manifest
+from resad.manifest import CALIBRATION_FILE, read_manifest
 from resad.preparation import prepare
 
 CPU: Final = torch.device("cpu")

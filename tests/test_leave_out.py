@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
-from indexer.leave_out import LeftOut, _groups, leave_out
+from indexer.leave_out import LeftOut, groups_of, leave_out
 from indexer.left_out_bank import left_out_bank
 from indexer.options import method
 from resad.detector import measure
@@ -139,7 +139,7 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
 
 
 @given(st.lists(st.none() | st.sampled_from(["a", "b", "c"]), max_size=12))
-def test_groups_are_those_of_every_pair(patients: list[str | None]) -> None:
+def testgroups_of_are_those_of_every_pair(patients: list[str | None]) -> None:
     slow = [{j for j, other in enumerate(patients) if j == i or (who is not None and other == who)}
             for i, who in enumerate(patients)]  # fmt: skip
-    assert _groups(patients) == slow
+    assert groups_of(patients) == slow
