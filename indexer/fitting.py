@@ -1,4 +1,4 @@
-"""The trunk on its devices -> encoders, with a whitening fitted to some of the photographs where one is asked for."""
+"""Trunks -> encoders, with a whitening fitted to some of the photographs where one is asked for."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing

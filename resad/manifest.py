@@ -26,8 +26,8 @@ Standing = Literal["measured", "bound", "stale"]
 """What a normal's score is worth in the version that states it.
 
 measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; the score
-here is that or lower, so that p errs upwards, on the safe side for false alarms.  stale: in an earlier one that has
-lost memories; the score here may be higher, and p too low.
+here is that or lower, so that p errs upwards, on the safe side for false alarms.  stale: in an earlier one that
+has lost memories; the score here may be higher, and p too low.
 """
 
 
@@ -142,8 +142,8 @@ class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
-    score, peak: left out of its own memory bank, feature units; standing: in which one.  patient: a running number, or the id that was
-    given where names are kept.  name: of the file, only where names are kept.
+    score, peak: left out of its own memory bank, feature units.  standing: in which bank.
+    patient: a running number, or the id that was given where names are kept.  name: of the file, only where names are kept.
     """
 
     id: str
