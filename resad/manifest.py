@@ -143,7 +143,8 @@ class ReferenceRecord:
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
     score, peak: left out of its own memory bank, feature units.  standing: in which bank.
-    patient: a running number, or the id that was given where names are kept.  name: of the file, only where names are kept.
+    patient: a running number, or the id that was given where names are kept.
+    name: of the file, only where names are kept.
     """
 
     id: str
