@@ -83,6 +83,10 @@ class FeatureStore:
         self._add(place, cells, grid, dimension)
         return True
 
+    def take_from(self, other: "FeatureStore", number: int) -> None:
+        """Add a photograph of another store, where it lies."""
+        self._add(other._places[number], other._cells[number], other._grids[number], other._dimension)
+
     def recall(
         self, grids: Sequence[tuple[int, int]], patches: Sequence[int], checksums: Sequence[int] | None = None
     ) -> int:
