@@ -51,14 +51,11 @@ class Checkpoint:
             return
         progress, part = self._last(), self._path.with_suffix(".part")
         with part.open("wb") as file:
-            squared = {} if progress.squared is None else {"squared": progress.squared}
-            np.savez(
-                file,
-                rows=progress.rows,
-                candidates=progress.candidates,
-                rounds=np.array(progress.rounds),
-                **squared,
-            )
+            arrays = {"rows": progress.rows, "rounds": np.array(progress.rounds, dtype=np.int64)}
+            if progress.squared is None:
+                np.savez(file, candidates=progress.candidates, **arrays)
+            else:
+                np.savez(file, candidates=progress.candidates, squared=progress.squared, **arrays)
         part.replace(self._path)
         self._last, self._written = None, time.monotonic()
 

@@ -159,7 +159,7 @@ class HeldShards:
 
 def replay(shards: Shards, progress: Progress) -> None:
     """Do the rounds of `progress` again, each with the product it was done with: the same distances to the bit."""
-    for picks in torch.from_numpy(progress.rows).split(list(progress.rounds)):
+    for picks in torch.split(torch.from_numpy(progress.rows), list(progress.rounds)):
         shards.update(picks, shards.take(picks))
 
 

@@ -49,6 +49,7 @@ def test_a_file_cut_anywhere_or_changed_is_as_none(tmp_path: Path, progress: Pro
         path.write_bytes(whole[:kept])
         assert checkpoint.begun(POINTS, FIRST) is None, kept
     changed = bytearray(whole)
+    assert progress.squared is not None
     changed[whole.index(progress.squared.tobytes()) + 5] ^= 1
     path.write_bytes(changed)
     assert checkpoint.begun(POINTS, FIRST) is None

@@ -41,7 +41,11 @@ class Cluster:
         self._ray = ray
 
     def worker_size(self, cpus: int, *, gpu: bool | None) -> WorkerSize:
-        """gpu: whether to compute on GPUs; None where there are any.  Raises `SettingError` where there are none."""
+        """Of each worker; raises `SettingError` where GPUs are asked of a cluster without.
+
+        Args:
+            gpu: whether to compute on GPUs; None where there are any.
+        """
         gpus = int(self._ray.cluster_resources().get("GPU", 0))
         if gpu and not gpus:
             raise SettingError("--device cuda: the cluster has no GPU")
@@ -110,8 +114,8 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     ray = _ray()
     if address.startswith("ray://"):
         raise SettingError(
-            f"--cluster {address}: run this command on a node of the cluster, with --cluster auto (Ray Client is not "
-            "supported)"
+            f"--cluster {address}: Ray Client is not supported; run this command on a node of the cluster, with "
+            "--cluster auto"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -128,8 +132,8 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
             )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SettingError(
-            f"--cluster {address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); start one with "
-            f"`ray start --head`, or take --cluster {LOCAL}"
+            f"--cluster {address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); start one "
+            f"with `ray start --head`, or take --cluster {LOCAL}"
         ) from error
     try:
         yield Cluster(ray)

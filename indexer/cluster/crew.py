@@ -139,8 +139,8 @@ class Crew:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise SettingError(
-                    f"no worker of the cluster has begun within {_BEGIN_S:.0f} s: each wants {self._size.cpus} CPU "
-                    f"cores and {self._size.gpus} GPUs; `ray status` says what is free"
+                    f"no worker of the cluster has begun within {_BEGIN_S:.0f} s: each wants {self._size.cpus} "
+                    f"CPU cores and {self._size.gpus} GPUs; `ray status` says what is free"
                 )
             self._join(self._cluster.wait(list(self._joining), left))
 
@@ -155,8 +155,8 @@ class Crew:
         self.lost += 1
         if self.lost > _LOSSES * self.count:
             raise SettingError(
-                f"{self.lost} workers were lost, of {self.count} that work together; the cluster's own log says why "
-                "(often: no memory left)"
+                f"{self.lost} workers were lost, of {self.count} that work together; the cluster's own log says "
+                "why (often: no memory left)"
             )
 
 
@@ -165,8 +165,8 @@ def _check_alike(hello: Hello, task: Task) -> None:
     for theirs, ours in zip(hello.inputs.packages, task.inputs.packages, strict=True):
         if theirs != ours:
             raise SettingError(
-                f"{ours.name} is {ours.version} here and {theirs.version} on the worker {hello.node}; all machines of a "
-                "cluster take the same image"
+                f"{ours.name} is {ours.version} here and {theirs.version} on the worker {hello.node}; all "
+                "machines of a cluster take the same image"
             )
     for name in ("weights", "device"):
         here, there = getattr(task.inputs, name), getattr(hello.inputs, name)

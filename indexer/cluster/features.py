@@ -199,8 +199,8 @@ class ClusterFeatures:
     def _keep(self, number: int, made: Made, member: Member) -> None:
         if made.unseen is not None and made.unseen.exists():
             raise SettingError(
-                f"{made.unseen} is here, but not for the worker on {member.hello.node}: photographs must lie where every "
-                "node of the cluster sees them under the same path"
+                f"{made.unseen} is here, but not for the worker on {member.hello.node}: photographs must lie "
+                "where every node of the cluster sees them under the same path"
             )
         skipped = [one for one in made.left_aside if isinstance(one, Skipped)]
         if self._strict and skipped:
@@ -209,8 +209,8 @@ class ClusterFeatures:
         if before.stored != made.stored:
             raise SettingError(
                 f"the photographs from {self.pieces[number].photos[0].path} on came out differently on "
-                f"{member.hello.node}: the machines of the cluster do not compute alike (processors of one kind are "
-                "needed), or a photograph has changed"
+                f"{member.hello.node}: the machines of the cluster do not compute alike (processors of one kind "
+                "are needed), or a photograph has changed"
             )
         self.homes[number] = member
 
@@ -225,9 +225,9 @@ class ClusterFeatures:
 
     def _in_order(self, asides: Sequence[Skipped | Duplicate]) -> list[Skipped | Duplicate]:
         """In the order of the list; a duplicate names the photograph that is taken."""
-        same = {one.path: one.same_as for one in asides if isinstance(one, Duplicate)}
-        named = [
-            replace(one, same_as=same.get(one.same_as, one.same_as)) if isinstance(one, Duplicate) else one
+        firsts = {one.path: one.same_as for one in asides if isinstance(one, Duplicate)}
+        named: list[Skipped | Duplicate] = [
+            Duplicate(one.path, firsts.get(one.same_as, one.same_as)) if isinstance(one, Duplicate) else one
             for one in asides
         ]
         listed = (photo.path for piece in self.pieces for photo in piece.photos)

@@ -9,7 +9,7 @@ from typing import Final
 from indexer.photos import ReferencePhoto
 
 _A_WORKER: Final = 16
-"""Pieces for each worker: the last one to end keeps the others waiting for one piece, and no more is lost with it."""
+"""Pieces for each worker: the last one to end keeps the others waiting for one piece at most."""
 _MOST: Final = 64
 """Photographs of a piece."""
 
@@ -34,7 +34,7 @@ def cut(listed: Sequence[ReferencePhoto], workers: int, batch: int) -> list[Piec
 
 
 class Dealer:
-    """Deals pieces so that each worker gets neighbors: a stretch of its own, then from the end of the longest left.
+    """Deals pieces so that each worker gets neighbors: its own stretch, then from the end of the longest left.
 
     Args:
         pieces: their numbers, ascending.

@@ -4,8 +4,8 @@
     take      in   the points of the T winners, each from the worker that has it
     update    out  the round's picks, rows and points
 
-A worker that is lost takes its shards along.  Its pieces are made again elsewhere, the rounds so far are done again
-on them, each with the product it was done with, and the round goes on: the picks are the same.
+A worker that is lost takes its shards along.  Its pieces are made again elsewhere, the rounds so far are done
+again on them, each with the product it was done with, and the round goes on: the picks are the same.
 """
 
 from collections.abc import Iterable
@@ -86,7 +86,7 @@ class RemoteShards:
 
         def here(held: _Held) -> NDArray[np.bool_]:
             inside = [(asked >= run.first) & (asked < run.stop) for run in held.runs]
-            return np.logical_or.reduce(inside)
+            return np.asarray(np.any(inside, axis=0))
 
         for held, values in self._everywhere("take", lambda held: (asked[here(held)],), here):
             taken.numpy()[here(held)] = values

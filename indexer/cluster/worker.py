@@ -52,8 +52,8 @@ _PREFIX: Final = "resad-"
 class Task:
     """What all workers are told.
 
-    inputs: of the build, without photographs.  backbone, whitening: the bytes of their files.  index, run: what the
-    folder is called after.  scratch: where it is made; the system's folder for such things unless given.
+    inputs: of the build.  backbone, whitening: the bytes of their files.  index, run: what the folder is called
+    after.  scratch: where it is made; the system's temporary folder unless given.
     threads: cores of each worker.  block_rows: points in one matrix product.
     """
 
@@ -300,7 +300,7 @@ class Worker:
         for chunk in chunks:
             whole.numpy()[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
-        for some in whole.to(self._device).split(rows):
+        for some in torch.split(whole.to(self._device), rows):
             some -= mean
             yield HeldPoints(some, self._task.block_rows)
 
