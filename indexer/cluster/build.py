@@ -21,7 +21,7 @@ from indexer.cluster.features import ClusterFeatures
 from indexer.cluster.foresight import AFTER, foresee_on
 from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
-from indexer.cluster.worker import Made, Task
+from indexer.cluster.worker import Made, Task, Worker
 from indexer.extraction import batch_size
 from indexer.feature_store import FeatureStore
 from indexer.fitting import fitted_encoders
@@ -102,7 +102,7 @@ def build_on(
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
             encoder = _encoder(order, backbone, work)
-        with Crew(workers.cluster, _task(workers, order, work, inputs, backbone, encoder), workers.size,
+        with Crew(workers.cluster, Worker, _task(workers, order, work, inputs, backbone, encoder), workers.size,
                   min(workers.count, len(pieces))) as crew:  # fmt: skip
             features = ClusterFeatures(crew, pieces, strict=order.strict, look_up=without_purged(place))
             with stages.stage("encode", len(listed), "photos") as advance:
@@ -165,7 +165,7 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> Forecast:
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         task = _task(workers, order, work, inputs, backbone, _encoder(order, backbone, work))
-        with Crew(workers.cluster, task, workers.size, min(workers.count, len(few))) as crew:
+        with Crew(workers.cluster, Worker, task, workers.size, min(workers.count, len(few))) as crew:
             look_up = without_purged(order.root / order.name)
             features = ClusterFeatures(crew, few, strict=order.strict, look_up=look_up)
             features.extract(lambda _: None)

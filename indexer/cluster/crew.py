@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from indexer.cluster.connection import Cluster, Gone, WorkerSize
-from indexer.cluster.worker import Hello, Task, Worker
 from resad.errors import ResadError, SettingError
 
 _BEGIN_S: Final = 180.0
@@ -15,9 +15,18 @@ _BEGIN_S: Final = 180.0
 _LEAVE_S: Final = 30.0
 """Seconds for the workers to delete what they have."""
 _LOSSES: Final = 3
-"""Workers lost, for each that there was, until it is no accident any more."""
+"""Of each worker."""
 
 _Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who a worker is.  node: its machine's name.  folder: where it writes, if it does."""
+
+    node: str
+    process: int
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,15 +60,26 @@ class Crew:
     """Workers on a cluster, all with the same task.
 
     Args:
+        kind: of the workers; it is begun with `begin(task)`, which says `Hello`, and told to `leave()` at the end.
         count: how many there shall be.
+        losses: workers that may be lost, until it is no accident any more; some for each unless given.
     """
 
-    def __init__(self, cluster: Cluster, task: Task, size: WorkerSize, count: int) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        kind: type[Any],
+        task: object,
+        size: WorkerSize,
+        count: int,
+        losses: int | None = None,
+    ) -> None:
         self.members: list[Member] = []
         self.count = count
         self.lost = 0
         self._cluster = cluster
-        self._task = task
+        self._kind = kind
+        self._losses = _LOSSES * count if losses is None else losses
         self._shared_task = cluster.share(task)
         self._size = size
         self._joining: dict[Any, Any] = {}
@@ -117,7 +137,7 @@ class Crew:
                 yield self.answer(begun.pop(call), call)
 
     def _hire(self) -> None:
-        actor = self._cluster.begin(Worker, self._size)
+        actor = self._cluster.begin(self._kind, self._size)
         self._joining[actor.begin.remote(self._shared_task)] = actor
 
     def _join(self, calls: Iterable[Any]) -> None:
@@ -129,7 +149,6 @@ class Crew:
                 self._count_loss()
                 self._hire()
                 continue
-            _check_alike(hello, self._task)
             self.members.append(Member(self._begun, actor, hello))
             self._begun += 1
 
@@ -153,22 +172,8 @@ class Crew:
 
     def _count_loss(self) -> None:
         self.lost += 1
-        if self.lost > _LOSSES * self.count:
+        if self.lost > self._losses:
             raise SettingError(
                 f"{self.lost} workers were lost, of {self.count} that work together; the cluster's own log says "
                 "why (often: no memory left)"
             )
-
-
-def _check_alike(hello: Hello, task: Task) -> None:
-    """Raise `SettingError` where a worker would compute other numbers."""
-    for theirs, ours in zip(hello.inputs.packages, task.inputs.packages, strict=True):
-        if theirs != ours:
-            raise SettingError(
-                f"{ours.name} is {ours.version} here and {theirs.version} on the worker {hello.node}; all "
-                "machines of a cluster take the same image"
-            )
-    for name in ("weights", "device"):
-        here, there = getattr(task.inputs, name), getattr(hello.inputs, name)
-        if here != there:
-            raise SettingError(f"{name} on the worker {hello.node}: {there}, where {here} was sent")

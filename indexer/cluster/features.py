@@ -1,24 +1,21 @@
 """Listed photographs -> features on the workers, and what can be asked of them: the remote twin of the store."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.cluster.crew import Ask, Crew, Member
-from indexer.cluster.pieces import Dealer, Piece
+from indexer.cluster.dealing import deal
+from indexer.cluster.pieces import Piece
 from indexer.cluster.worker import Chosen, Made
 from indexer.intake import LookUp
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
 from indexer.references import Reference
 from resad.encoder import PatchFeatures
 from resad.errors import PhotoUnreadable, SettingError
-
-_AT_ONCE: Final = 2
-"""Pieces that a worker has been given and not yet made: one that it works on, one that waits."""
 
 
 class ClusterFeatures:
@@ -56,22 +53,17 @@ class ClusterFeatures:
             PhotoError: with `strict`, for a photograph that cannot be used.
             SettingError: a photograph cannot be seen from a worker, or comes out differently on another one.
         """
-        dealer = Dealer(self._missing(), self.crew.count)
-        begun: dict[Any, Ask[int]] = {}
-        while len(self.homes) < len(self.pieces):
-            self._deal(dealer, begun)
-            for call in self.crew.ended(begun):
-                ask = begun.pop(call)
-                answer = self.crew.answer(ask, call)
-                if answer.lost:
-                    gone = self._forget(answer.member)
-                    advance(-sum(len(self.pieces[number].photos) for number in gone))
-                    dealer.give_back([*gone, ask.key], answer.member.number)
-                    continue
-                if ask.key not in self._made:
-                    on_made(answer.value)
-                self._keep(ask.key, answer.value, answer.member)
-                advance(len(self.pieces[ask.key].photos))
+
+        def on_lost(member: Member, given: Sequence[int]) -> Collection[int]:
+            gone = self._forget(member)
+            advance(-sum(len(self.pieces[number].photos) for number in gone))
+            return [*gone, *given]
+
+        for answer in deal(self.crew, self._missing(), "extract", lambda one: (self.pieces[one],), on_lost):
+            if answer.key not in self._made:
+                on_made(answer.value)
+            self._keep(answer.key, answer.value, answer.member)
+            advance(len(self.pieces[answer.key].photos))
 
     def settle(self) -> None:
         """Number the photographs that are taken, in the order of the list, once everything is made."""
@@ -115,16 +107,11 @@ class ClusterFeatures:
 
     def again(self) -> None:
         """Have made again what was lost."""
-        self.forget_lost()
-        if self._missing():
+        while True:
+            self.homes = {one: member for one, member in self.homes.items() if member in self.crew.members}
+            if not self._missing():
+                return
             self.extract(lambda _: None)
-
-    def forget_lost(self) -> list[int]:
-        """The pieces whose workers are no more; nobody has them now."""
-        lost = [number for number, member in self.homes.items() if member not in self.crew.members]
-        for number in lost:
-            del self.homes[number]
-        return lost
 
     def chosen(self, piece: int) -> Chosen:
         """The photographs that are taken of a piece."""
@@ -182,19 +169,6 @@ class ClusterFeatures:
             here = where == piece
             features[here], cells[here] = some_features, some_cells
         return features, cells
-
-    def _deal(self, dealer: Dealer, begun: dict[Any, Ask[int]]) -> None:
-        load: dict[int, int] = defaultdict(int)
-        for ask in begun.values():
-            load[ask.member.number] += 1
-        for member in self.crew.members:
-            while load[member.number] < _AT_ONCE:
-                number = dealer.next(member.number)
-                if number is None:
-                    break
-                ask = Ask(member, number, "extract", (self.pieces[number],))
-                begun[self.crew.start(ask)] = ask
-                load[member.number] += 1
 
     def _keep(self, number: int, made: Made, member: Member) -> None:
         if made.unseen is not None and made.unseen.exists():

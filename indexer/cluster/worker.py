@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.cluster.crew import Hello
 from indexer.cluster.pieces import Piece
 from indexer.extraction import batch_size, extract
 from indexer.feature_store import FeatureStore
@@ -65,16 +66,6 @@ class Task:
     scratch: Path | None
     threads: int
     block_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Who a worker is.  node: its machine's name.  folder: where it writes.  inputs: as it would have them."""
-
-    node: str
-    process: int
-    folder: Path
-    inputs: Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +127,8 @@ class Worker:
             whitening = _whitening(task, Path(place))
         self._encoder = Encoder(Trunk(backbone, config, self._device), whitening)
         mine = inputs_of(config, task.inputs.limits, backbone.weights_sha256, self._device.type, ())
-        return Hello(socket.gethostname(), os.getpid(), self._folder, mine)
+        _check_alike(mine, task.inputs)
+        return Hello(socket.gethostname(), os.getpid(), self._folder)
 
     def extract(self, piece: Piece) -> Made:
         """The features of a piece, made or found in the folder."""
@@ -313,6 +305,21 @@ class Worker:
                 chunk.tofile(file)
         for start in range(0, total, rows):
             yield StoredPoints(path, start, min(rows, total - start), mean, self._task.block_rows)
+
+
+def _check_alike(mine: Inputs, theirs: Inputs) -> None:
+    """Raise `SettingError` where this worker would compute other numbers than were asked for."""
+    here = {one.name: one.version for one in mine.packages} | {"device": mine.device, "weights": mine.weights}
+    asked = {one.name: one.version for one in theirs.packages} | {
+        "device": theirs.device,
+        "weights": theirs.weights,
+    }
+    for name in asked:
+        if here.get(name) != asked[name]:
+            raise SettingError(
+                f"the worker on {socket.gethostname()} has {name} {here.get(name)}, where the build has "
+                f"{asked[name]}: all machines of a cluster take the same image"
+            )
 
 
 def _quietly(steps: int) -> None:

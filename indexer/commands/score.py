@@ -6,8 +6,13 @@ from typing import Annotated
 import typer
 
 from indexer import tables
+from indexer.cluster.build import Workers
+from indexer.cluster.scoring import TABLE, check_scorable, score_on
 from indexer.commands import console
+from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
 from indexer.commands.console import Device, Index
+from indexer.photos import list_photos
+from indexer.progress import Stages
 from indexer.scoring import Failed, score_photos
 from resad.config import PhotoLimits
 from resad.errors import SettingError
@@ -33,9 +38,16 @@ def score_command(
     ] = False,
     evidence: Annotated[int, typer.Option(min=0, max=50, help="Healthy patches listed per finding.")] = 3,
     device: Device = "auto",
+    cluster: ClusterAddress = None,
+    worker_cpus: WorkerCpus = 4,
+    most_workers: MostWorkers = None,
 ) -> None:
-    """Score photographs against an index."""
+    """Score photographs against an index; over a cluster into one table, OUT/scores.csv, which is gone on with."""
     rule = Rule(fpr, threshold, camera)
+    if cluster is not None:
+        with workers_at(cluster, device, cpus=worker_cpus, most=most_workers) as workers:
+            _on_cluster(workers, index, photos, out, rule, require_quality=require_quality)
+        return
     loaded = console.load(index, device)
     scored, failed = [], []
     outcomes = score_photos(
@@ -57,3 +69,21 @@ def score_command(
     console.OUT.print(INTENDED_USE)
     if failed:
         raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
+
+
+def _on_cluster(
+    workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
+) -> None:
+    listed = sum(len(list_photos(source)) for source in photos)
+    with Stages(console.ERR).stage("score", listed, "photos") as advance:
+        rows = score_on(
+            workers, index, photos, out, device=workers.kind, rule=rule, require_quality=require_quality,
+            on_rows=lambda new: advance(len(new)),
+        )  # fmt: skip
+    abnormal = sum(row.abnormal == "true" for row in rows.values())
+    for row in rows.values():
+        if row.fault:
+            console.warn(f"{row.photo}: {row.fault}")
+    console.say(f"{len(rows)} photographs, {abnormal} abnormal, scores in {out / TABLE}")
+    console.say(INTENDED_USE)
+    check_scorable(rows)
