@@ -14,6 +14,8 @@ LOCAL: Final = "local"
 """The address that starts a cluster on this machine, for as long as the command runs."""
 AUTO: Final = "auto"
 """The address of the cluster that this machine belongs to."""
+_LOOPBACK_ONLY: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's name for whether nodes take part in clusters beyond the machine; on 0 they listen on 127.0.0.1 alone."""
 _OBJECT_STORE: Final = 128 * 2**20
 """Bytes of a local cluster's object store: what passes by is small."""
 
@@ -111,6 +113,9 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
     Raises:
         SettingError: Ray is not installed, or there is no such cluster.
     """
+    if address == LOCAL:
+        # Read when Ray is loaded: without it every port of a cluster on one machine can be reached from others.
+        os.environ[_LOOPBACK_ONLY] = "0"
     ray = _ray()
     if address.startswith("ray://"):
         raise SettingError(
@@ -123,7 +128,7 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
         if address == LOCAL:
             ray.init(
                 address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE,
-                _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR,
+                log_to_driver=False, logging_level=logging.ERROR,
             )  # fmt: skip
         else:
             ray.init(

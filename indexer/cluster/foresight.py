@@ -12,10 +12,11 @@ AFTER: Final = 2
 
 def foresee_on(crew: Crew, listed: int, max_memory: int | None) -> Forecast | None:
     """The forecast of a worker's share; None where no photograph could be used so far."""
-    workers = max(len(crew.members), 1)
     for member in tuple(crew.members):
-        neighbors = sum(other.hello.node == member.hello.node for other in crew.members)
-        ask = Ask(member, 0, "foresee", (ceil(listed / workers), neighbors, max_memory))
+        # Not all of them may have begun: those that have tell how they are spread.
+        here = sum(other.hello.node == member.hello.node for other in crew.members)
+        neighbors = ceil(crew.count * here / len(crew.members))
+        ask = Ask(member, 0, "foresee", (ceil(listed / crew.count), neighbors, max_memory))
         for answer in crew.ask([ask]):
             if answer.value is not None:
                 told: Forecast = answer.value
