@@ -1,9 +1,9 @@
-"""The service as a Ray Serve deployment (extra `cluster`): `serve run docker/ray/serve.yaml`, or `service.cluster:app`.
+"""The service as a Ray Serve deployment (extra `cluster`): `serve run docker/ray/serve.yaml`.
 
 Each replica is the service as one process runs it: its own queue, its own index in memory, CURRENT watched.  Ray
-Serve adds the door in front (a proxy on each node), the number of replicas, and their places.  What is refused with
-429 is refused by a replica, so that `Retry-After` is as measured there; for that Ray Serve must hand on more requests
-than the queue has places (`max_ongoing_requests`).
+Serve adds the door in front (a proxy on each node), the number of replicas, and their places.  What is refused
+with 429 is refused by a replica, so that `Retry-After` is as measured there; for that Ray Serve must hand on more
+requests than the queue has places (`max_ongoing_requests`).
 """
 
 import asyncio

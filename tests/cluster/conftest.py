@@ -1,6 +1,6 @@
 """One Ray cluster on this machine for all tests of a cluster, and the photographs that they build from."""
 
-import os
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +9,21 @@ import pytest
 import torch
 
 from indexer.cluster.connection import Cluster, connected
+from tests.conftest import CLUSTER_REASONS
 
-RAY_REASON = "Ray is not installed"
+RAY_REASON, NAMESPACE_REASON = CLUSTER_REASONS
+
+
+def need_ray() -> None:
+    """Skip without Ray, which is not loaded: a cluster on this machine alone has to be asked for before that."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip(RAY_REASON)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two worker processes' worth of cores, loopback only."""
-    pytest.importorskip("ray", reason=RAY_REASON)
-    os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
+    need_ray()
     with connected("local", cpus=2) as connection:
         yield connection
 

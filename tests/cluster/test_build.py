@@ -122,6 +122,25 @@ def kill_a_machine(features: ClusterFeatures) -> None:
         shutil.rmtree(member.hello.folder / f"piece-{number:06d}")
 
 
+def test_a_local_cluster_listens_on_this_machine_alone(cluster: Cluster) -> None:
+    parents = {int(path.name): int(path.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+               for path in Path("/proc").glob("[0-9]*") if path.joinpath("stat").is_file()}  # fmt: skip
+    mine, before = {os.getpid()}, 0
+    while len(mine) > before:
+        before = len(mine)
+        mine |= {process for process, parent in parents.items() if parent in mine}
+    links = [link for one in mine for link in Path(f"/proc/{one}/fd").glob("*") if link.is_symlink()]
+    sockets = {str(link.readlink()) for link in links}
+    addresses = []
+    tables = "".join(Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6"))
+    for line in tables.splitlines():
+        cells = line.split()
+        if cells[3] == "0A" and f"socket:[{cells[9]}]" in sockets:  # it listens
+            addresses.append(cells[1].partition(":")[0])
+    assert len(addresses) > 3
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv6 too
+
+
 def test_workers_that_are_killed_cost_time_alone(
     cluster: Cluster, many: Path, whole: BuildReport, tmp_path: Path, seen: list[ClusterFeatures]
 ) -> None:

@@ -13,6 +13,7 @@ from indexer.cluster.pieces import Dealer, cut
 from indexer.cluster.runs import runs_of
 from indexer.photos import ReferencePhoto
 from resad.errors import SettingError
+from tests.cluster.conftest import need_ray
 
 
 @given(photos=st.integers(1, 3000), workers=st.integers(1, 40), batch=st.sampled_from([1, 4]))
@@ -103,6 +104,6 @@ indexer.cli.main()
 
 
 def test_an_address_that_no_command_can_work_from_is_refused() -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
+    need_ray()
     with pytest.raises(SettingError, match="on a node of the cluster"), connected("ray://10.0.0.1:10001"):
         pass
