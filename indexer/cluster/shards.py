@@ -73,6 +73,11 @@ class RemoteShards:
         """As `Shards.total`."""
         return int(self._first_points[-1])
 
+    @property
+    def runs(self) -> int:
+        """How many runs of pieces are held, by all workers."""
+        return sum(len(held.runs) for held in self._held.values())
+
     def farthest(self, count: int) -> Farthest:
         """As `Shards.farthest`."""
         found = [value for _, value in self._everywhere("farthest", lambda _: (count,))]
