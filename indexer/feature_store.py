@@ -99,7 +99,8 @@ class FeatureStore:
             how many are whole.
         """
         for number, (grid, count) in enumerate(zip(grids, patches, strict=True)):
-            if not self.take_up(self._place(number), grid, count, checksums and checksums[number]):
+            expected = None if checksums is None else checksums[number]
+            if not self.take_up(self._place(number), grid, count, expected):
                 return number
         return len(patches)
 

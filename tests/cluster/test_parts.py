@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,3 +108,22 @@ def test_an_address_that_no_command_can_work_from_is_refused() -> None:
     need_ray()
     with pytest.raises(SettingError, match="on a node of the cluster"), connected("ray://10.0.0.1:10001"):
         pass
+
+
+def test_the_manifests_serve_what_the_configuration_file_serves() -> None:
+    docker = Path(__file__).parents[2] / "docker"
+    service = yaml.safe_load((docker / "kubernetes/ray/service.yaml").read_text())
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    beside = yaml.safe_load((docker / "ray/serve.yaml").read_text())
+    assert beside["http_options"].pop("host") == "127.0.0.1"
+    assert inside["http_options"].pop("host") == "0.0.0.0"  # of a pod, which network.yaml closes
+    for config in (inside, beside):
+        (deployment,) = config["applications"][0]["deployments"]
+        deployment["autoscaling_config"].pop("min_replicas")
+        deployment["ray_actor_options"].pop("num_gpus", None)
+    assert inside == beside
+    for name in ("service.yaml", "index-job.yaml"):
+        spec = yaml.safe_load((docker / "kubernetes/ray" / name).read_text())["spec"]
+        cluster = spec.get("rayClusterConfig") or spec["rayClusterSpec"]
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
