@@ -3,6 +3,8 @@
 import importlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,27 +125,35 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
             "--cluster auto"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        if address == LOCAL:
-            ray.init(
-                address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE,
-                log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
-        else:
-            ray.init(
-                address=address, log_to_driver=False, logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}},
-            )  # fmt: skip
+        _join(ray, address, cpus)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SettingError(
             f"--cluster {address}: no Ray cluster can be reached there ({str(error).splitlines()[0]}); start one "
             f"with `ray start --head`, or take --cluster {LOCAL}"
         ) from error
+    finally:
+        # Ray ends the process on SIGTERM in a way of its own; a stopped command ends as it does on one machine.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     try:
         yield Cluster(ray)
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str, cpus: int | None) -> None:
+    if address == LOCAL:
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE,
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+    else:
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}},
+        )  # fmt: skip
 
 
 def _ray() -> Any:

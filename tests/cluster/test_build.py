@@ -25,6 +25,7 @@ from indexer.options import method
 from indexer.progress import Advance, Stages
 from resad import index
 from resad.config import MethodConfig, updated
+from tests.conftest import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -139,6 +140,28 @@ def test_a_local_cluster_listens_on_this_machine_alone(cluster: Cluster) -> None
             addresses.append(cells[1].partition(":")[0])
     assert len(addresses) > 3
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv6 too
+
+
+def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
+    cluster: Cluster, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    @contextmanager
+    def here(address: str) -> Iterator[Cluster]:
+        yield cluster
+
+    monkeypatch.setattr("indexer.commands.clustering.connected", here)
+    root, scratch = tmp_path / "root", tmp_path / "scratch"
+    scratch.mkdir()
+    ended = run("build", many, "--root", root, "--name", "eyes", "--backbone", "bundled", "--cluster",
+                "auto", "--worker-cpus", 1, "--workers", 1, "--scratch", scratch, "--forecast-only")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "1 workers of 1 CPU cores" in ended.err
+    assert "forecast: 26 photographs" in ended.out
+    assert not root.exists()
+    assert list(scratch.iterdir()) == []
+    ended = run("build", many, "--root", root, "--name", "eyes", "--cluster", "auto", "--worker-cpus", 99)
+    assert ended.code == 2
+    assert "no node of the cluster has room for a worker of 99 CPU cores" in " ".join(ended.err.split())
 
 
 def test_workers_that_are_killed_cost_time_alone(
