@@ -19,9 +19,10 @@ from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.crew import Crew
 from indexer.cluster.features import ClusterFeatures
 from indexer.cluster.foresight import AFTER, foresee_on
+from indexer.cluster.messages import Made, Task
 from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
-from indexer.cluster.worker import Made, Task, Worker
+from indexer.cluster.worker import Worker
 from indexer.extraction import batch_size
 from indexer.feature_store import FeatureStore
 from indexer.fitting import fitted_encoders

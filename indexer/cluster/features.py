@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from indexer.cluster.crew import Ask, Crew, Member
 from indexer.cluster.dealing import deal
+from indexer.cluster.messages import Chosen, Made
 from indexer.cluster.pieces import Piece
-from indexer.cluster.worker import Chosen, Made
 from indexer.intake import LookUp
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
 from indexer.references import Reference

@@ -8,7 +8,7 @@ A worker that is lost takes its shards along.  Its pieces are made again elsewhe
 again on them, each with the product it was done with, and the round goes on: the picks are the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor
 from indexer import points
 from indexer.cluster.crew import Answer, Ask, Member
 from indexer.cluster.features import ClusterFeatures
+from indexer.cluster.messages import Projecting
 from indexer.cluster.runs import Part, Run, runs_of
-from indexer.cluster.worker import Projecting, in_torch
+from indexer.cluster.worker import in_torch
 from indexer.selection import SHARD_ROWS, projected_dimension
 from indexer.shards import Farthest, Progress, farthest_of, replay
 from resad.config import CoresetConfig
@@ -124,8 +125,8 @@ class RemoteShards:
     def _everywhere(
         self,
         method: str,
-        arguments: Any,
-        wanted: Any = lambda _: np.ones(1, dtype=bool),
+        arguments: Callable[[_Held], tuple[Any, ...]],
+        wanted: Callable[[_Held], NDArray[np.bool_]] = lambda _: np.ones(1, dtype=bool),
     ) -> list[tuple[_Held, Any]]:
         """Ask every worker that holds points (and is `wanted`); asked anew from the start where one was lost.
 

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -21,23 +21,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indexer.cluster.crew import Hello
+from indexer.cluster.messages import Chosen, Made, Projecting, Task
 from indexer.cluster.pieces import Piece
 from indexer.extraction import batch_size, extract
 from indexer.feature_store import FeatureStore
 from indexer.forecast import Forecast, forecast
 from indexer.foresight import Progressed, Sample, measured
-from indexer.journal import Inputs, Stored, digest, inputs_of
+from indexer.journal import Inputs, digest, inputs_of
 from indexer.leave_out import LeftOutScores, score_left_out
-from indexer.photos import Duplicate, Skipped
+from indexer.photos import Skipped
 from indexer.points import HeldPoints, Points, StoredPoints
-from indexer.references import Reference
 from indexer.room import room
 from indexer.selection import projected, projection
 from indexer.shards import HeldShards, Shard
 from indexer.work import Work
 from resad import runtime
 from resad.backbone import load_backbone
-from resad.config import CoresetConfig
 from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.errors import SettingError
 from resad.loaded_index import BACKBONE_FILE
@@ -47,60 +46,6 @@ from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
 _PREFIX: Final = "resad-"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """What all workers are told.
-
-    inputs: of the build.  backbone, whitening: the bytes of their files.  index, run: what the folder is called
-    after.  scratch: where it is made; the system's temporary folder unless given.
-    threads: cores of each worker.  block_rows: points in one matrix product.
-    """
-
-    inputs: Inputs
-    backbone: bytes
-    whitening: bytes | None
-    index: str
-    run: str
-    scratch: Path | None
-    threads: int
-    block_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A piece whose features lie with a worker.  stored: what was written down of each of the references.
-
-    dimension: of the features; 0 where there are none.  unseen: a photograph that is not there for the worker.
-    """
-
-    references: tuple[Reference, ...]
-    left_aside: tuple[Skipped | Duplicate, ...]
-    stored: tuple[Stored, ...]
-    dimension: int
-    unseen: Path | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chosen:
-    """Of a piece: the numbers of the photographs that are taken."""
-
-    piece: int
-    photos: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Projecting:
-    """How a piece's features become points.  sample: int64, the rows that are looked at; None for all.
-
-    target: the points' dimension.
-    """
-
-    chosen: Chosen
-    config: CoresetConfig
-    target: int
-    sample: NDArray[np.int64] | None
 
 
 class Worker:
