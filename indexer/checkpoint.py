@@ -51,11 +51,15 @@ class Checkpoint:
             return
         progress, part = self._last(), self._path.with_suffix(".part")
         with part.open("wb") as file:
-            arrays = {"rows": progress.rows, "rounds": np.array(progress.rounds, dtype=np.int64)}
+            rows, rounds, candidates = (
+                progress.rows,
+                np.array(progress.rounds, dtype=np.int64),
+                progress.candidates,
+            )
             if progress.squared is None:
-                np.savez(file, candidates=progress.candidates, **arrays)
+                np.savez(file, rows=rows, rounds=rounds, candidates=candidates)
             else:
-                np.savez(file, candidates=progress.candidates, squared=progress.squared, **arrays)
+                np.savez(file, rows=rows, rounds=rounds, candidates=candidates, squared=progress.squared)
         part.replace(self._path)
         self._last, self._written = None, time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,9 @@ class ClusterFeatures:
 
     def _in_order(self, asides: Sequence[Skipped | Duplicate]) -> list[Skipped | Duplicate]:
         """In the order of the list; a duplicate names the photograph that is taken."""
-        firsts = {one.path: one.same_as for one in asides if isinstance(one, Duplicate)}
+        firsts: dict[Path | str, Path | str] = {
+            one.path: one.same_as for one in asides if isinstance(one, Duplicate)
+        }
         named: list[Skipped | Duplicate] = [
             Duplicate(one.path, firsts.get(one.same_as, one.same_as)) if isinstance(one, Duplicate) else one
             for one in asides

@@ -118,6 +118,7 @@ def kill_a_machine(features: ClusterFeatures) -> None:
     member = next(iter(features.homes.values()))
     theirs = [number for number, home in features.homes.items() if home is member]
     assert theirs
+    assert member.hello.folder is not None
     os.kill(member.hello.process, signal.SIGKILL)
     for number in theirs:
         shutil.rmtree(member.hello.folder / f"piece-{number:06d}")
