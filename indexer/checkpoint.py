@@ -57,9 +57,9 @@ class Checkpoint:
                 progress.candidates,
             )
             if progress.squared is None:
-                np.savez(file, rows=rows, rounds=rounds, candidates=candidates)
+                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates)
             else:
-                np.savez(file, rows=rows, rounds=rounds, candidates=candidates, squared=progress.squared)
+                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates, squared=progress.squared)
         part.replace(self._path)
         self._last, self._written = None, time.monotonic()
 
