@@ -51,11 +51,7 @@ class Checkpoint:
             return
         progress, part = self._last(), self._path.with_suffix(".part")
         with part.open("wb") as file:
-            rows, rounds, candidates = (
-                progress.rows,
-                np.array(progress.rounds, dtype=np.int64),
-                progress.candidates,
-            )
+            rows, rounds = progress.rows, np.array(progress.rounds, dtype=np.int64)
             if progress.squared is None:
                 np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates)
             else:
