@@ -143,28 +143,6 @@ def test_a_local_cluster_listens_on_this_machine_alone(cluster: Cluster) -> None
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv6 too
 
 
-def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
-    cluster: Cluster, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    @contextmanager
-    def here(address: str) -> Iterator[Cluster]:
-        yield cluster
-
-    monkeypatch.setattr("indexer.commands.clustering.connected", here)
-    root, scratch = tmp_path / "root", tmp_path / "scratch"
-    scratch.mkdir()
-    ended = run("build", many, "--root", root, "--name", "eyes", "--backbone", "bundled", "--cluster",
-                "auto", "--worker-cpus", 1, "--workers", 1, "--scratch", scratch, "--forecast-only")  # fmt: skip
-    assert ended.code == 0, ended.err
-    assert "1 workers of 1 CPU cores" in ended.err
-    assert "forecast: 26 photographs" in ended.out
-    assert not root.exists()
-    assert list(scratch.iterdir()) == []
-    ended = run("build", many, "--root", root, "--name", "eyes", "--cluster", "auto", "--worker-cpus", 99)
-    assert ended.code == 2
-    assert "no node of the cluster has room for a worker of 99 CPU cores" in " ".join(ended.err.split())
-
-
 def test_workers_that_are_killed_cost_time_alone(
     cluster: Cluster, many: Path, whole: BuildReport, tmp_path: Path, seen: list[ClusterFeatures]
 ) -> None:
@@ -226,3 +204,27 @@ def test_an_interrupted_build_goes_on_with_features_and_picks_where_they_are(
     assert again == features  # none was made anew
     assert stages.told["coreset"][0] == picks
     assert list(scratch.iterdir()) == []
+
+
+def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
+    cluster: Cluster, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    @contextmanager
+    def here(address: str) -> Iterator[Cluster]:
+        yield cluster
+
+    monkeypatch.setattr("indexer.commands.clustering.connected", here)
+    root, scratch = tmp_path / "root", tmp_path / "scratch"
+    scratch.mkdir()
+    asked = ("build", many, "--root", root, "--name", "eyes", "--backbone", "bundled", "--size", 64)
+    ended = run(
+        *asked, "--cluster", "auto", "--worker-cpus", 1, "--workers", 1, "--scratch", scratch, "--forecast-only"
+    )
+    assert ended.code == 0, ended.err
+    assert "1 workers of 1 CPU cores" in ended.err
+    assert "forecast: 26 photographs" in ended.out
+    assert not root.exists()
+    assert list(scratch.iterdir()) == []
+    ended = run(*asked, "--cluster", "auto", "--worker-cpus", 99)
+    assert ended.code == 2
+    assert "no node of the cluster has room for a worker of 99 CPU cores" in " ".join(ended.err.split())
