@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from benchmarks._bench import Json, Quick, print_header, print_table, write_json
+from indexer import points
 from indexer.build import BuildOrder, build
 from indexer.cluster.build import Workers, build_on
 from indexer.cluster.connection import Cluster, WorkerSize, connected
@@ -28,7 +29,9 @@ from indexer.progress import Advance, Stages
 from indexer.synthetic import write_dataset
 
 _WORKERS: Final = (1, 2, 4)
-_PHOTOS: Final = 120
+_PHOTOS: Final = 48
+_BLOCK: Final = 512
+"""Points: with blocks of 8,192 so few photographs would make two."""
 _SHARE: Final = "0.1"
 
 
@@ -57,9 +60,10 @@ def main(quick: Quick = False, json: Json = None) -> None:
     photos, side, workers = (16, 64, (2,)) if quick else (_PHOTOS, 128, _WORKERS)
     print_header(
         "A build over a cluster",
-        f"{photos} drawn photographs at {side} px, trunk bundled, share {_SHARE}; Ray on this machine alone, one "
-        "thread a worker; T is at least 128.",
+        f"{photos} drawn photographs at {side} px, trunk bundled, share {_SHARE}, blocks of {_BLOCK} points; Ray on "
+        "this machine alone, one thread a worker; T is at least 128.",
     )
+    points.BLOCK_ROWS = _BLOCK  # type: ignore[misc]
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as name, connected("local", cpus=max(workers)) as cluster:
