@@ -60,8 +60,8 @@ def main(quick: Quick = False, json: Json = None) -> None:
     photos, side, workers = (16, 64, (2,)) if quick else (_PHOTOS, 128, _WORKERS)
     print_header(
         "A build over a cluster",
-        f"{photos} drawn photographs at {side} px, trunk bundled, share {_SHARE}, blocks of {_BLOCK} points; Ray on "
-        "this machine alone, one thread a worker; T is at least 128.",
+        f"{photos} drawn photographs at {side} px, trunk bundled, share {_SHARE}, blocks of {_BLOCK} points; Ray "
+        "on this machine alone, one thread a worker; T is at least 128.",
     )
     points.BLOCK_ROWS = _BLOCK  # type: ignore[misc]
     torch.set_num_threads(1)
