@@ -10,9 +10,10 @@ import time
 import numpy as np
 import torch
 
-from indexer.coreset import greedy_k_center, shards_of
+from indexer.coreset import greedy_k_center
 from indexer.points import BLOCK_ROWS
 from indexer.room import resident_bytes
+from indexer.shards import shards_of
 from resad import runtime
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from benchmarks._bench import Json, Quick, median_time, print_header, print_table, write_json
 from benchmarks._idrid import encoder_for, healthy
-from indexer.coreset import Coreset, greedy_k_center, shards_of
+from indexer.coreset import Coreset, greedy_k_center
 from indexer.points import BLOCK_ROWS
+from indexer.shards import shards_of
 from resad import runtime
 
 _RANK: Final = 32

@@ -28,13 +28,14 @@ from benchmarks._bench import (
 from benchmarks._color import no_provenance
 from benchmarks._designs import DESIGNS, Design, Learned, learn, student_of
 from benchmarks._idrid import Scores, Variant, config_of, data_set, reporting_half, scores
-from indexer.coreset import greedy_k_center, shards_of
+from indexer.coreset import greedy_k_center
 from indexer.datasets.mvtec import read_mvtec
 from indexer.distillation.pool import draw_squares, read_pool
 from indexer.distillation.student import folded
 from indexer.evaluate import measure_with
 from indexer.photos import list_photos
 from indexer.progress import Stages
+from indexer.shards import shards_of
 from resad import runtime
 from resad.backbone import Backbone, load_backbone
 from resad.bundled import STAGES

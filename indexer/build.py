@@ -34,7 +34,7 @@ from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
 from resad.tombstones import purged, tombstone
 
-_FITTED: Final = 64
+FITTED: Final = 64
 """Photographs: half a million patches on the paper's grid settle a covariance."""
 _FEW: Final = 4
 """The same for a forecast, whose numbers do not depend on it."""
@@ -106,7 +106,7 @@ def build(
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
-            encoders = _fitted(order, trunks, work, _FITTED)
+            encoders = _fitted(order, trunks, work, FITTED)
         with stages.stage("encode", len(listed), "photos") as advance:
             advance(work.done)
             extracting = extract(

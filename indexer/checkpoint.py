@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexer.coreset import Progress
+from indexer.shards import Progress
 
 _SECONDS: Final = 20.0
 """Between two writings: a file of 4 bytes a patch, and at most so much to be done again."""
@@ -50,7 +51,11 @@ class Checkpoint:
             return
         progress, part = self._last(), self._path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, rows=progress.rows, squared=progress.squared, candidates=progress.candidates)
+            rows, rounds = progress.rows, np.array(progress.rounds, dtype=np.int64)
+            if progress.squared is None:
+                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates)
+            else:
+                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates, squared=progress.squared)
         part.replace(self._path)
         self._last, self._written = None, time.monotonic()
 
@@ -59,13 +64,20 @@ def _read(path: Path) -> Progress | None:
     """None for whatever cannot be read: the greedy then begins again, which costs time alone."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Progress(arrays["rows"], arrays["squared"], int(arrays["candidates"]))
+            squared = arrays.get("squared")
+            return Progress(arrays["rows"], squared, int(arrays["candidates"]), tuple(arrays["rounds"].tolist()))
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error):
         return None
 
 
 def _fits(progress: Progress, points: int, first: int) -> bool:
     rows, squared = progress.rows, progress.squared
+    if squared is None or progress.rounds:
+        told = sum(progress.rounds) == len(rows) and min(progress.rounds, default=0) > 0
+        if not told:
+            return False
+    if squared is not None and not _are_distances(squared, points):
+        return False
     return bool(
         rows.ndim == 1
         and np.issubdtype(rows.dtype, np.integer)
@@ -73,8 +85,10 @@ def _fits(progress: Progress, points: int, first: int) -> bool:
         and rows[0] == first
         and rows.min() >= 0
         and rows.max() < points
-        and squared.shape == (points,)
-        and np.issubdtype(squared.dtype, np.floating)
-        and squared.min() >= 0  # false for NaN
         and progress.candidates > 0
     )
+
+
+def _are_distances(squared: NDArray[np.floating], points: int) -> bool:
+    """Of so many points; false for NaN."""
+    return bool(squared.shape == (points,) and np.issubdtype(squared.dtype, np.floating) and squared.min() >= 0)

@@ -5,7 +5,7 @@ takes the T points with the largest D as candidates and tau, the largest D of al
 the candidates while the farthest of them is beyond tau, since each such pick is the farthest point of all; then it
 updates every point against the round's picks with one matrix product.  The picks are those of the textbook loop.
 
-Points lie in shards.  A shard does two things, `farthest` and `update`, so that shards can live elsewhere.
+Points lie in shards (`indexer.shards`), which can live elsewhere.
 Ties go to the lowest row.  In float64 the order of the picks is the textbook's.  In float32 a near-tie may fall
 the other way, and once every distinct point is a center its doubles may follow; but the same way every time:
 products are made in blocks of fixed shape, so that shards cut at multiples of `BLOCK_ROWS` give the same picks
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.points import HeldPoints, Points
+from indexer.shards import Progress, Shards
 from resad.errors import SettingError
 
 _FEWEST: Final = 128
@@ -43,83 +43,16 @@ class Coreset(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Progress:
-    """The greedy between two rounds: all that is needed to go on as if it had never stopped.
-
-    rows: int64 (m,), the picks so far.  squared: (N,), every point's squared distance to the nearest of them.
-    candidates: T of the next round.
-    """
-
-    rows: NDArray[np.int64]
-    squared: NDArray[np.floating]
-    candidates: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Points of one shard: their rows (int64, global, (t,)), squared distances (t,) and vectors (t, d)."""
+    """What a round picks from: global rows, int64 (t,) ascending; squared distances (t,); points (t, d)."""
 
     rows: Tensor
     squared: Tensor
     points: Tensor
 
 
-class Shard:
-    """Points with the squared distance to their nearest center so far.
-
-    Args:
-        points: (n, d), centered by the caller so that little cancels.
-        first_row: the global row of the first.
-    """
-
-    def __init__(self, points: Points, first_row: int) -> None:
-        self._points = points
-        self._norms = torch.cat([torch.einsum("nd,nd->n", block, block) for _, block in points.blocks()])
-        self._first_row = first_row
-        self.squared = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
-
-    def farthest(self, count: int) -> Candidates:
-        """The `count` points (or all) with the largest distance; ties by row."""
-        count = min(count, len(self._points))
-        floor = torch.topk(self.squared, count, sorted=False).values.min()
-        # topk may take any of several equal values; ties at the floor must go to the lowest rows.
-        above = torch.nonzero(self.squared > floor)[:, 0]
-        level = torch.nonzero(self.squared == floor)[: count - len(above), 0]
-        local = torch.cat([above, level]).sort().values
-        return Candidates(local + self._first_row, self.squared[local], self._points.take(local))
-
-    def update(self, rows: Tensor, centers: Tensor) -> None:
-        """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
-        center_norms = torch.einsum("bd,bd->b", centers, centers)
-        for some, block in self._points.blocks():
-            apart = torch.addmm(center_norms, block, centers.T, alpha=-2)  # (rows, b), less the rows' norms
-            nearest = apart.amin(dim=1) + self._norms[some]
-            self.squared[some] = torch.minimum(self.squared[some], nearest.clamp_(min=0))
-        # The product leaves a center a rounding error away from itself; nothing may be picked twice.  Rows of
-        # other shards change nothing, which needs no look at where they are and so no wait for the device.
-        local = rows - self._first_row
-        here = (local >= 0) & (local < len(self._points))
-        zero = torch.zeros(len(rows), dtype=self.squared.dtype, device=self.squared.device)
-        self.squared.scatter_reduce_(
-            0, local.clamp(0, len(self._points) - 1), zero.masked_fill_(~here, torch.inf), "amin"
-        )
-
-    def point(self, row: int) -> Tensor | None:
-        """The point (1, d) at a global row, if it is in this shard."""
-        local = row - self._first_row
-        if not 0 <= local < len(self._points):
-            return None
-        return self._points.take(torch.tensor([local], device=self._points.device))
-
-
-def shards_of(points: Tensor, size: int) -> list[Shard]:
-    """`points` (n, d), centered, as shards of `size` rows."""
-    centered = points - points.mean(dim=0)
-    return [Shard(HeldPoints(centered[start : start + size]), start) for start in range(0, len(points), size)]
-
-
 def greedy_k_center(
-    shards: Sequence[Shard],
+    shards: Shards,
     first: int,
     *,
     count: int | None = None,
@@ -131,7 +64,7 @@ def greedy_k_center(
     """Pick centers until there are `count`, or until none is farther than `radius` from its nearest.
 
     Args:
-        shards: together all points, each with a fresh distance (no center yet).
+        shards: all points, with fresh distances (no center yet).
         first: the global row of the first center.
         on_picks: told the number of new picks after every round.
         begun: where an earlier call with the same points was, `first` among its picks; or `beside`, which needs
@@ -140,16 +73,15 @@ def greedy_k_center(
     Raises:
         SettingError: neither or both limits, or more centers than points.
     """
-    total = sum(len(shard.squared) for shard in shards)
+    total = shards.total
     if (count is None) == (radius is None):
         raise SettingError("the greedy stops at a count or at a radius, one of the two")
     if count is not None and not 1 <= count <= total:
         raise SettingError(f"a coreset of {count} of {total} patches: the count lies between 1 and {total}")
     limit = total if count is None else count
     floor = 0.0 if radius is None else radius**2
-    begun = begun or _first_pick(shards, first, total)
-    _restore(shards, begun.squared)
-    picks, candidates = begun.rows.tolist(), begun.candidates
+    begun = _begin(shards, first) if begun is None else _go_on(shards, begun)
+    picks, candidates, rounds = begun.rows.tolist(), begun.candidates, list(begun.rounds)
     del begun  # as long as the points, and in the shards now
     on_picks(len(picks))
     while len(picks) < limit:
@@ -158,12 +90,12 @@ def greedy_k_center(
             break
         chosen = _greedy_among(field, max(tau, floor), limit - len(picks))
         picks += field.rows[chosen].tolist()
-        _update_all(shards, field.rows[chosen], field.points[chosen])
+        rounds.append(len(chosen))
+        shards.update(field.rows[chosen], field.points[chosen])
         candidates = _adapt(candidates, len(chosen))
-        on_round(partial(_progress, shards, picks, candidates))
+        on_round(partial(_progress, shards, picks, candidates, rounds))
         on_picks(len(chosen))
-    covering = max(float(shard.squared.max()) for shard in shards) ** 0.5
-    return Coreset(np.asarray(picks, dtype=np.int64), covering)
+    return Coreset(np.asarray(picks, dtype=np.int64), float(shards.farthest(1).squared) ** 0.5)
 
 
 def beside(squared: NDArray[np.floating]) -> Progress:
@@ -171,24 +103,21 @@ def beside(squared: NDArray[np.floating]) -> Progress:
     return Progress(np.empty(0, dtype=np.int64), squared, _FEWEST)
 
 
-def _first_pick(shards: Sequence[Shard], first: int, total: int) -> Progress:
-    start = next((point for shard in shards if (point := shard.point(first)) is not None), None)
-    if start is None:
-        raise SettingError(f"the first pick {first} is not one of the {total} patches")
-    _update_all(shards, torch.tensor([first], device=start.device), start)
-    return _progress(shards, [first], _FEWEST)
+def _begin(shards: Shards, first: int) -> Progress:
+    if not 0 <= first < shards.total:
+        raise SettingError(f"the first pick {first} is not one of the {shards.total} patches")
+    row = torch.tensor([first])
+    shards.update(row, shards.take(row))
+    return Progress(row.numpy(), None, _FEWEST, (1,))
 
 
-def _progress(shards: Sequence[Shard], picks: Sequence[int], candidates: int) -> Progress:
-    squared = np.concatenate([shard.squared.cpu().numpy() for shard in shards])
-    return Progress(np.asarray(picks, dtype=np.int64), squared, candidates)
+def _go_on(shards: Shards, begun: Progress) -> Progress:
+    shards.take_up(begun)
+    return begun
 
 
-def _restore(shards: Sequence[Shard], squared: NDArray[np.floating]) -> None:
-    start = 0
-    for shard in shards:
-        shard.squared.copy_(torch.from_numpy(squared[start : start + len(shard.squared)]))
-        start += len(shard.squared)
+def _progress(shards: Shards, picks: Sequence[int], candidates: int, rounds: Sequence[int]) -> Progress:
+    return Progress(np.asarray(picks, dtype=np.int64), shards.distances(), candidates, tuple(rounds))
 
 
 def _adapt(candidates: int, accepted: int) -> int:
@@ -200,24 +129,16 @@ def _adapt(candidates: int, accepted: int) -> int:
     return candidates
 
 
-def _update_all(shards: Sequence[Shard], rows: Tensor, centers: Tensor) -> None:
-    for shard in shards:
-        device = shard.squared.device
-        shard.update(rows.to(device), centers.to(device))
-
-
-def _candidates(shards: Sequence[Shard], count: int) -> tuple[Candidates, float]:
-    """The `count` farthest points of all shards, by row, and the largest squared distance among the others."""
-    found = [shard.farthest(count + 1) for shard in shards]
-    device = found[0].squared.device
-    rows = torch.cat([part.rows.to(device) for part in found])
-    squared = torch.cat([part.squared.to(device) for part in found])
-    points = torch.cat([part.points.to(device) for part in found])
-    # Rows ascend within and across shards, so a stable sort breaks ties by row.
-    order = torch.sort(squared, descending=True, stable=True).indices
-    tau = float(squared[order[count]]) if len(order) > count else -torch.inf
-    best = order[:count].sort().values
-    return Candidates(rows[best], squared[best], points[best]), tau
+def _candidates(shards: Shards, count: int) -> tuple[Candidates, float]:
+    """The `count` farthest points, by row, and the largest squared distance among the others."""
+    rows, squared = shards.farthest(count + 1)
+    tau = -torch.inf
+    if len(rows) > count:
+        order = torch.sort(squared, descending=True, stable=True).indices  # ties by row
+        tau = float(squared[order[count]])
+        best = order[:count].sort().values
+        rows, squared = rows[best], squared[best]
+    return Candidates(rows, squared, shards.take(rows)), tau
 
 
 def _greedy_among(field: Candidates, tau: float, most: int) -> Tensor:

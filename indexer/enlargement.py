@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.coreset import Shard, beside, greedy_k_center
+from indexer.coreset import beside, greedy_k_center
 from indexer.feature_store import FeatureStore
 from indexer.points import held, stored
 from indexer.selection import SHARD_ROWS
+from indexer.shards import HeldShards, Shard
 from resad.memory_bank import MemoryBank, Provenance
 
 _HAIR: Final = 1 + 1e-6
@@ -59,7 +60,7 @@ def enlarge(
         points = held(chunks, total, store.dimension, [device], SHARD_ROWS)
     else:
         points = stored(chunks, total, store.dimension, [device], SHARD_ROWS, file)  # type: ignore[assignment]
-    shards = [Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)]
+    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
     picks = greedy_k_center(shards, 0, radius=radius * _HAIR, begun=beside(uncovered.squared)).rows
     first_rows = store.first_rows
     of_all = np.concatenate([first_rows[place] + rows for place, rows in enumerate(uncovered.rows)])[picks]

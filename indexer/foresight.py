@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.coreset import Shard
 from indexer.forecast import Forecast, Rates, Task, forecast
 from indexer.left_out_bank import left_out_bank
 from indexer.points import BLOCK_ROWS, HeldPoints
 from indexer.room import room
 from indexer.selection import memory_count, projected_dimension, sample_size
+from indexer.shards import Shard
 from resad import runtime
 from resad.backbone import Backbone
 from resad.config import MethodConfig
@@ -80,11 +80,19 @@ def foresee(
         max_memory: bytes, where it was said.
         sample: at least one photograph.
     """
+    task, rates = measured(config, backbone, devices[0], sample, progressed)
+    return forecast(task, rates, room(place, devices[0], max_memory))
+
+
+def measured(
+    config: MethodConfig, backbone: Backbone, device: torch.device, sample: Sample, progressed: Progressed
+) -> tuple[Task, Rates]:
+    """What is to be done, and how fast this process does it.  sample: at least one photograph."""
     task = _task(config, backbone, sample, progressed)
     features = np.concatenate([one.features for one in sample.features])
-    update, look = _greedy_rates(task.projected, devices[0])
-    search = _search_rate(features, config.search.neighbors, devices[0])
-    return forecast(task, Rates(sample.seconds, update, look, search), room(place, devices[0], max_memory))
+    update, look = _greedy_rates(task.projected, device)
+    search = _search_rate(features, config.search.neighbors, device)
+    return task, Rates(sample.seconds, update, look, search)
 
 
 def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: Progressed) -> Task:

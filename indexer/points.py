@@ -31,17 +31,18 @@ class Points(Protocol):
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All of them in order, `BLOCK_ROWS` at a time."""
+        """All of them in order, `BLOCK_ROWS` at a time (or what was said when they were made)."""
 
     def take(self, local: Tensor) -> Tensor:
         """Some of them (t, d); local: int64 (t,)."""
 
 
 class HeldPoints:
-    """Points in the memory of a device."""
+    """Points in the memory of a device, in blocks of `BLOCK_ROWS` unless told otherwise."""
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, block: int | None = None) -> None:
         self._values = values
+        self._block = block or BLOCK_ROWS
         self.device, self.dtype = values.device, values.dtype
 
     def __len__(self) -> int:
@@ -49,8 +50,8 @@ class HeldPoints:
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """As `Points.blocks`."""
-        for start in range(0, len(self), BLOCK_ROWS):
-            some = slice(start, start + BLOCK_ROWS)
+        for start in range(0, len(self), self._block):
+            some = slice(start, start + self._block)
             yield some, self._values[some]
 
     def take(self, local: Tensor) -> Tensor:
@@ -64,12 +65,14 @@ class StoredPoints:
     Args:
         first, count: the rows that are meant.
         mean: (d,) on the device; it is subtracted from every row that is read.
+        block: rows in a block; `BLOCK_ROWS` unless given.
     """
 
     dtype = torch.float32
 
-    def __init__(self, path: Path, first: int, count: int, mean: Tensor) -> None:
+    def __init__(self, path: Path, first: int, count: int, mean: Tensor, block: int | None = None) -> None:
         self.device = mean.device
+        self._block = block or BLOCK_ROWS
         self._path, self._first, self._count, self._mean = path, first, count, mean
         self._row_bytes = mean.numel() * mean.element_size()
 
@@ -78,7 +81,7 @@ class StoredPoints:
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """As `Points.blocks`."""
-        slices = [slice(start, start + BLOCK_ROWS) for start in range(0, self._count, BLOCK_ROWS)]
+        slices = [slice(start, start + self._block) for start in range(0, self._count, self._block)]
         read = ahead(slices, self._read, threads=1, most=2)
         yield from zip(slices, (block.to(self.device) - self._mean for block in read), strict=True)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,15 +12,37 @@ from sklearn.random_projection import SparseRandomProjection, johnson_lindenstra
 from torch import Tensor
 
 from indexer.checkpoint import Checkpoint
-from indexer.coreset import Progress, Shard, greedy_k_center
+from indexer.coreset import Coreset, greedy_k_center
 from indexer.feature_store import FeatureStore
 from indexer.points import BLOCK_ROWS, Points, held, stored
+from indexer.shards import HeldShards, Progress, Shard, Shards
 from resad.config import CoresetConfig
 from resad.errors import SettingError
 from resad.memory_bank import Provenance
 
 SHARD_ROWS: Final = 16 * BLOCK_ROWS
 """Points of one shard, dealt to the devices in turn."""
+
+
+class Features(Protocol):
+    """What `selection_of` asks of a feature store, wherever the features are."""
+
+    @property
+    def dimension(self) -> int:
+        """As `FeatureStore.dimension`."""
+
+    @property
+    def first_rows(self) -> NDArray[np.int64]:
+        """As `FeatureStore.first_rows`."""
+
+    def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `FeatureStore.locate`."""
+
+    def cells(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """As `FeatureStore.cells`."""
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `FeatureStore.gather`."""
 
 
 class Selection(NamedTuple):
@@ -63,30 +85,52 @@ def select(
         checkpoint: where an interrupted greedy goes on from.
     """
     total = int(store.first_rows[-1])
-    count = memory_count(config, total)
-    sample, size = _sample(config, total), sample_size(config, total)
+    sample, size = sample_of(config, total), sample_size(config, total)
     points = _points(store, config, sample, size, devices, file)
-    first = int(np.random.default_rng(config.seed).integers(size))
+    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    return selection_of(run_greedy(shards, config, total, on_picks, checkpoint), sample, store, config)
+
+
+def run_greedy(
+    shards: Shards,
+    config: CoresetConfig,
+    patches: int,
+    on_picks: Callable[[int], None],
+    checkpoint: Checkpoint | None = None,
+) -> Coreset:
+    """The greedy over the points of so many patches, from where `checkpoint` was, if anywhere."""
+    first = int(np.random.default_rng(config.seed).integers(shards.total))
     on_round: Callable[[Callable[[], Progress]], None] = (
         (lambda _: None) if checkpoint is None else checkpoint.on_round
     )
-    shards = [Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)]
     coreset = greedy_k_center(
         shards,
         first,
-        count=count,
+        count=memory_count(config, patches),
         radius=config.radius,
         on_picks=on_picks,
-        begun=None if checkpoint is None else checkpoint.begun(size, first),  # held by nobody else
+        begun=None if checkpoint is None else checkpoint.begun(shards.total, first),  # held by nobody else
         on_round=on_round,
     )
     if checkpoint is not None:
         checkpoint.flush()
+    return coreset
+
+
+def selection_of(
+    coreset: Coreset, sample: NDArray[np.int64] | None, store: Features, config: CoresetConfig
+) -> Selection:
+    """What was picked, out of the store.
+
+    Args:
+        sample: the rows that the greedy looked at; None for all.
+    """
     picked = coreset.rows if sample is None else sample[coreset.rows]
     order = np.argsort(picked)
     rows = picked[order]
     photos, _ = store.locate(rows)
     provenance = Provenance(photos.astype(np.int32), store.cells(rows), order.astype(np.int32))
+    size = sample_size(config, int(store.first_rows[-1]))
     dimension = projected_dimension(config, size, store.dimension)
     return Selection(store.gather(rows), provenance, coreset.radius, dimension)
 
@@ -99,7 +143,7 @@ def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> 
     return min(config.projection or dimension, dimension)
 
 
-def _sample(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
+def sample_of(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
     """The rows that the greedy looks at, ascending; None for all of them, which would be 8 bytes a patch."""
     size = sample_size(config, patches)
     if size == patches:
@@ -117,16 +161,16 @@ def _points(
 ) -> Sequence[Points]:
     """The `size` patches of `sample`, or all, where the greedy measures, centered, shard by shard."""
     target = projected_dimension(config, size, store.dimension)
-    matrix = _projection(store.dimension, target, config.seed)
+    matrix = projection(store.dimension, target, config.seed)
     if matrix is not None:
         matrix = matrix.to(devices[0])
-    chunks = _projected(store, sample, matrix, devices[0])
+    chunks = projected(store, sample, matrix, devices[0])
     if file is None:
         return held(chunks, size, target, devices, SHARD_ROWS)
     return stored(chunks, size, target, devices, SHARD_ROWS, file)
 
 
-def _projected(
+def projected(
     store: FeatureStore, sample: NDArray[np.int64] | None, matrix: Tensor | None, device: torch.device
 ) -> Iterator[Tensor]:
     """Photo by photo the rows of `sample`, or all: float32 (n, d)."""
@@ -142,7 +186,7 @@ def _projected(
         yield some if matrix is None else some @ matrix
 
 
-def _projection(dimension: int, target: int, seed: int) -> Tensor | None:
+def projection(dimension: int, target: int, seed: int) -> Tensor | None:
     """The sparse random projection (D, d) of Li, Hastie & Church (2006), if there is anything to project."""
     if target >= dimension:
         return None

@@ -92,6 +92,10 @@ class Work:
         """Where the greedy's points may lie."""
         return self.folder / "points"
 
+    def stored(self) -> list[Stored]:
+        """What is written down of each photograph in the store."""
+        return [line.stored for line in read_lines(self.folder / _JOURNAL) if line.stored is not None]
+
     def checkpoint(self) -> Checkpoint:
         """Of the greedy."""
         return Checkpoint(self.folder / "coreset.npz")

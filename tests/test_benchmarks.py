@@ -22,11 +22,12 @@ from benchmarks._idrid import Variant
 from benchmarks._service_process import memory_of, stages
 from benchmarks.coreset import textbook
 from indexer.bootstrap import Figure
-from indexer.coreset import greedy_k_center, shards_of
+from indexer.coreset import greedy_k_center
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import ScoreHistogram
+from indexer.shards import shards_of
 from resad.config import preset, without
 from service.account import Stage
 from service.metrics import Metrics

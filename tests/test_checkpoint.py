@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.checkpoint import Checkpoint
-from indexer.coreset import Progress
+from indexer.shards import Progress
 
 POINTS, FIRST = 50, 7
 
@@ -31,6 +31,16 @@ def test_what_was_written_comes_back(tmp_path: Path, progress: Progress) -> None
     assert back.candidates == progress.candidates
 
 
+def test_rounds_do_where_distances_are_not_written_down(tmp_path: Path) -> None:
+    without = Progress(np.array([FIRST, 3, 9]), None, 128, (1, 2))
+    back = written(tmp_path / "coreset.npz", without).begun(POINTS, FIRST)
+    assert back is not None
+    assert (back.squared, back.rounds, back.rows.tolist()) == (None, (1, 2), [FIRST, 3, 9])
+    for rounds in ((1, 1), (1, 3, -1), ()):
+        other = written(tmp_path / "other.npz", Progress(without.rows, None, 128, rounds))
+        assert other.begun(POINTS, FIRST) is None, rounds
+
+
 def test_a_file_cut_anywhere_or_changed_is_as_none(tmp_path: Path, progress: Progress) -> None:
     path = tmp_path / "coreset.npz"
     checkpoint = written(path, progress)
@@ -39,6 +49,7 @@ def test_a_file_cut_anywhere_or_changed_is_as_none(tmp_path: Path, progress: Pro
         path.write_bytes(whole[:kept])
         assert checkpoint.begun(POINTS, FIRST) is None, kept
     changed = bytearray(whole)
+    assert progress.squared is not None
     changed[whole.index(progress.squared.tobytes()) + 5] ^= 1
     path.write_bytes(changed)
     assert checkpoint.begun(POINTS, FIRST) is None

@@ -1,6 +1,7 @@
 """The block-lazy greedy against the textbook loop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexer.coreset import Progress, Shard, _among_in_numpy, _among_on_device, greedy_k_center, shards_of
+from indexer.coreset import _among_in_numpy, _among_on_device, greedy_k_center
 from indexer.points import HeldPoints, Points, held, stored
+from indexer.shards import HeldShards, Progress, Shard, shards_of
 from resad.errors import SettingError
 
 
@@ -122,7 +124,7 @@ def test_points_in_a_file_and_on_several_devices_give_the_same_picks(
     for kept in cut:
         starts = np.cumsum([0, *map(len, kept)])
         shards = [Shard(some, int(start)) for some, start in zip(kept, starts, strict=False)]
-        picked.append(greedy_k_center(shards, 4, count=900))
+        picked.append(greedy_k_center(HeldShards(shards), 4, count=900))
     for other in picked[1:]:
         np.testing.assert_array_equal(other.rows, picked[0].rows)
         assert other.radius == picked[0].radius
@@ -141,6 +143,9 @@ def test_taken_up_after_any_round_it_goes_on_as_if_never_stopped() -> None:
         np.testing.assert_array_equal(resumed.rows, whole.rows)
         assert resumed.radius == whole.radius
         assert told[0] == len(progress.rows)
+        again = greedy_k_center(shards_of(points, 1500), 11, count=600, begun=replace(progress, squared=None))
+        np.testing.assert_array_equal(again.rows, whole.rows)
+        assert again.radius == whole.radius
 
 
 @settings(deadline=None, max_examples=60)

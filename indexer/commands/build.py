@@ -1,13 +1,17 @@
 """`resad-indexer build`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
 from indexer import tables
 from indexer.build import BuildOrder, BuildReport, build, forecast_only
+from indexer.cluster.build import build_on, forecast_only_on
 from indexer.commands import console
+from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, workers_at
 from indexer.commands.console import Device, Root
 from indexer.forecast import Forecast
 from indexer.options import method, pick_devices
@@ -81,6 +85,10 @@ def build_command(
     only_forecast: Annotated[
         bool, typer.Option("--forecast-only", help="Say what the build would take, and end.")
     ] = False,
+    cluster: ClusterAddress = None,
+    worker_cpus: WorkerCpus = 4,
+    most_workers: MostWorkers = None,
+    scratch: Scratch = None,
 ) -> None:
     """Build an index from healthy photographs and make it live."""
     config = method(
@@ -93,23 +101,42 @@ def build_command(
         console.ERR.print(
             f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]"
         )
-    first, *more = pick_devices(device)
+    first, *more = pick_devices(device if cluster is None or device == "cpu" else "auto")
     order = BuildOrder(
         photos, root, name, config, weights, first, strict, keep_names, keep_crops, more_devices=tuple(more),
         resume=resume, search=search, keep_features=keep_features,
         max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
-    if only_forecast:
-        for line in forecast_only(order).lines():
-            console.say(line)
+    if cluster is None:
+        report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
+    else:
+        with workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
+            console.warn(f"{workers.count} workers of {worker_cpus} CPU cores; forecasts are for each of them")
+            foresee = partial(forecast_only_on, workers, order) if only_forecast else None
+            report = _run(order, foresee, partial(build_on, workers))
+    if report is None:
         return
-    report = _build(order)
     console.tell_left_aside(report.skipped, report.duplicates)
     console.tell_look_alikes(report.look_alikes)
     console.OUT.print(tables.build_table(report))
 
 
-def _build(order: BuildOrder) -> BuildReport:
+class _Builds(Protocol):
+    def __call__(
+        self, order: BuildOrder, stages: Stages, on_forecast: Callable[[Forecast], None]
+    ) -> BuildReport: ...
+
+
+def _run(order: BuildOrder, foresee: Callable[[], Forecast] | None, build: _Builds) -> BuildReport | None:
+    """The report; None where only the forecast was asked for, which is said."""
+    if foresee is None:
+        return _build(order, build)
+    for line in foresee().lines():
+        console.say(line)
+    return None
+
+
+def _build(order: BuildOrder, build: _Builds) -> BuildReport:
     """Build, and say what becomes of work that is left, from before or by this build."""
     left = order.root / order.name / index.WORK
     before = left.is_dir()

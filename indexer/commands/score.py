@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
+from indexer.cluster.build import Workers
+from indexer.cluster.scoring import TABLE, check_scorable, score_on
 from indexer.commands import console
+from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
 from indexer.commands.console import Device, Index
+from indexer.photos import list_photos
 from indexer.progress import Stages
 from indexer.run_tables import RunTables
 from indexer.score_jobs import Job, MapKind, Order
@@ -73,8 +77,21 @@ def score_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
     device: Device = "auto",
+    cluster: ClusterAddress = None,
+    worker_cpus: WorkerCpus = 4,
+    most_workers: MostWorkers = None,
 ) -> None:
-    """Score photographs against an index."""
+    """Score photographs against an index; over a cluster into one table, OUT/scores.csv, which is gone on with."""
+    if cluster is not None:
+        one_by_one = (csv, findings_csv, coco, json, geojson, overlays, eye)
+        if out is None or any(option is not None for option in one_by_one) or overwrite:
+            raise SettingError(
+                f"--cluster writes OUT/{TABLE} alone, and goes on with it: give --out, and no other file"
+            )
+        rule = Rule(fpr, threshold, camera)
+        with workers_at(cluster, device, cpus=worker_cpus, most=most_workers) as workers:
+            _on_cluster(workers, index, photos, out, rule, require_quality=require_quality)
+        return
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
@@ -138,3 +155,21 @@ def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, bef
     console.OUT.print(INTENDED_USE)
     if failed:
         raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
+
+
+def _on_cluster(
+    workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
+) -> None:
+    listed = sum(len(list_photos(source)) for source in photos)
+    with Stages(console.ERR).stage("score", listed, "photos") as advance:
+        rows = score_on(
+            workers, index, photos, out, device=workers.kind, rule=rule, require_quality=require_quality,
+            on_rows=lambda new: advance(len(new)),
+        )  # fmt: skip
+    abnormal = sum(row.abnormal == "true" for row in rows.values())
+    for row in rows.values():
+        if row.fault:
+            console.warn(f"{row.photo}: {row.fault}")
+    console.say(f"{len(rows)} photographs, {abnormal} abnormal, scores in {out / TABLE}")
+    console.say(INTENDED_USE)
+    check_scorable(rows)

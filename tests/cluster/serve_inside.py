@@ -1,0 +1,190 @@
+"""The service on Ray Serve, run by `test_serve`: two replicas under load, one killed, a version that changes."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from indexer.cluster.connection import Cluster
+from resad import index
+from resad.config import PhotoLimits
+from resad.loaded_index import load_index
+from resad.preparation import prepare
+from resad.runtime import pick_device
+from tests.indexes import build_small
+from tests.ports import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+
+KEY = "sixteen-or-more-letters"
+JPEG = {"Content-Type": "image/jpeg"}
+QUEUE = 4
+"""Places of each replica."""
+
+
+@pytest.fixture(scope="module")
+def root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with two versions, the first of them live."""
+    folder = tmp_path_factory.mktemp("served")
+    first = build_small(drawn / "train/good", folder).version
+    build_small(drawn / "train/good", folder, settings=("search.neighbors=1",))
+    index.activate(folder / "drawn", first.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Cluster, root: Path) -> Iterator[str]:
+    from ray import serve
+
+    from service.cluster import deployment
+
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    variables = {
+        "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
+        "RESAD_POLL_S": "0.1", "RESAD_ADMIN_KEY": KEY, "OMP_WAIT_POLICY": "PASSIVE",
+    }  # fmt: skip
+    options = {"num_cpus": 0.5, "runtime_env": {"env_vars": variables}}
+    serve.run(deployment.options(num_replicas=2, ray_actor_options=options).bind(), name="resad")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photo(drawn: Path) -> bytes:
+    return next((drawn / "test/lesion").glob("*.jpg")).read_bytes()
+
+
+def offline(version: Path, photo: bytes) -> float:
+    loaded = load_index(version, pick_device("cpu"))
+    prepared = prepare(photo, loaded.manifest.config.preparation, PhotoLimits())
+    return loaded.detector.detect([prepared])[0].image_score
+
+
+class Load:
+    """Threads that score the same photograph again and again, and what each attempt came to.
+
+    A refusal is waited out as it says; what is lost is sent again.
+    """
+
+    def __init__(self, url: str, photo: bytes) -> None:
+        self.answers: list[dict[str, Any]] = []
+        self.attempts: Counter[int] = Counter()
+        self._url, self._photo = url, photo
+        self._stop = threading.Event()
+
+    @contextmanager
+    def running(self, threads: int) -> Iterator[None]:
+        with ThreadPoolExecutor(threads) as pool:
+            begun = [pool.submit(self._run) for _ in range(threads)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+            for one in begun:
+                one.result(60)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._stop.is_set():
+                self.answers.append(self._until_answered(client))
+
+    def _until_answered(self, client: httpx.Client) -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            answer = client.post("/v1/score", content=self._photo, headers=JPEG)
+            self.attempts[answer.status_code] += 1
+            if answer.status_code == 200:
+                found: dict[str, Any] = answer.json()
+                return found
+            time.sleep(float(answer.headers.get("Retry-After", 0.2)))
+        raise AssertionError(f"never answered: {self.attempts}")
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not become true in time"
+        time.sleep(0.05)
+
+
+def replicas() -> list[str]:
+    import ray
+
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(one["name"] for one in actors if one["name"].startswith("SERVE_REPLICA::resad#"))
+
+
+def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> None:
+    def once(_: int) -> httpx.Response:
+        return httpx.post(f"{url}/v1/score", content=photo, headers=JPEG, timeout=60)
+
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(once, range(40)))
+    counted = Counter(answer.status_code for answer in answers)
+    assert set(counted) == {200, 429}, counted
+    assert counted[200] >= QUEUE
+    for answer in answers:
+        assert len(answer.headers["X-Request-ID"].split(",")) == 1
+        if answer.status_code == 429:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_replica_that_is_killed_loses_its_own_requests_alone(url: str, root: Path, photo: bytes) -> None:
+    import ray
+
+    expected = offline(index.resolve(root / "drawn"), photo)
+    before = replicas()
+    assert len(before) == 2
+    load = Load(url, photo)
+    with load.running(threads=4):
+        until(lambda: len(load.answers) >= 8)
+        ray.kill(ray.get_actor(before[0], namespace="serve"), no_restart=True)
+        seen = len(load.answers)
+        until(lambda: len(load.answers) >= seen + 8)
+        until(lambda: len(replicas()) == 2 and before[0] not in replicas())
+        seen = len(load.answers)
+        until(lambda: len(load.answers) >= seen + 8)
+    lost = sum(count for status, count in load.attempts.items() if status not in (200, 429))
+    assert lost <= 4, load.attempts  # as many as were under way
+    assert load.attempts[200] == len(load.answers)
+    for answer in load.answers:
+        assert answer["image_score"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> None:
+    live = index.resolve(root / "drawn").name
+    other = next(one for one in index.versions(root / "drawn") if one != live)
+    expected = {name: offline(root / "drawn" / name, photo) for name in (live, other)}
+    assert abs(expected[live] / expected[other] - 1) > 1e-2
+    load = Load(url, photo)
+    with load.running(threads=3):
+        until(lambda: len(load.answers) >= 6)
+        changed = httpx.put(
+            f"{url}/v1/indexes/drawn/current", json={"version": other},
+            headers={"Authorization": f"Bearer {KEY}"}, timeout=60,
+        )  # fmt: skip
+        assert changed.status_code == 200, changed.text
+        until(lambda: all(answer["index"]["version"] == other for answer in load.answers[-16:]))
+    assert set(load.attempts) <= {200, 429}, load.attempts
+    assert {answer["index"]["version"] for answer in load.answers} == {live, other}
+    for answer in load.answers:
+        assert answer["image_score"] == pytest.approx(expected[answer["index"]["version"]], rel=1e-4)
+
+
+def test_the_configuration_file_is_one_that_ray_serve_takes() -> None:
+    schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
+    import yaml
+
+    text = (Path(__file__).parents[2] / "docker/ray/serve.yaml").read_text()
+    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(text))
+    assert config.http_options.host == "127.0.0.1"
+    assert config.applications[0].import_path == "service.cluster:app"

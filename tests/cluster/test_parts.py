@@ -1,0 +1,129 @@
+"""What needs no cluster: pieces, who makes them, whose points are whose, and a machine without Ray."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer.cluster.connection import connected
+from indexer.cluster.pieces import Dealer, cut
+from indexer.cluster.runs import runs_of
+from indexer.photos import ReferencePhoto
+from resad.errors import SettingError
+from tests.cluster.conftest import need_ray
+
+
+@given(photos=st.integers(1, 3000), workers=st.integers(1, 40), batch=st.sampled_from([1, 4]))
+def test_pieces_are_the_list_in_whole_batches(photos: int, workers: int, batch: int) -> None:
+    listed = [ReferencePhoto(Path(f"{number}.jpg")) for number in range(photos)]
+    pieces = cut(listed, workers, batch)
+    assert [photo for piece in pieces for photo in piece.photos] == listed
+    assert [piece.number for piece in pieces] == list(range(len(pieces)))
+    assert all(len(piece.photos) % batch == 0 for piece in pieces[:-1])
+    assert max(len(piece.photos) for piece in pieces) <= 64
+
+
+@given(pieces=st.integers(0, 60), workers=st.integers(1, 6), data=st.data())
+def test_every_piece_is_dealt_once_and_again_when_it_is_lost(
+    pieces: int, workers: int, data: st.DataObject
+) -> None:
+    dealer = Dealer(range(pieces), workers)
+    has: dict[int, list[int]] = {worker: [] for worker in range(workers)}
+    newest = workers
+    while True:
+        worker = data.draw(st.sampled_from(sorted(has)))
+        if has[worker] and newest < workers + 3 and data.draw(st.booleans()):
+            dealer.give_back(has.pop(worker), worker)
+            has[newest] = []
+            newest += 1
+            continue
+        piece = dealer.next(worker)
+        if piece is None:
+            break
+        has[worker].append(piece)
+    assert sorted(piece for mine in has.values() for piece in mine) == list(range(pieces))
+
+
+def test_workers_of_one_pace_get_neighbors() -> None:
+    dealer = Dealer(range(12), 3)
+    order = [dealer.next(worker) for _ in range(4) for worker in (2, 0, 1)]
+    assert order == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+
+
+@settings(max_examples=200)
+@given(
+    sizes=st.lists(st.integers(0, 25), min_size=1, max_size=30),
+    block=st.integers(1, 12),
+    data=st.data(),
+)
+def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: int, data: st.DataObject) -> None:
+    firsts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+    homes = {piece: data.draw(st.integers(0, 3)) for piece in range(len(sizes))}
+    runs = runs_of(range(len(sizes)), homes, firsts, block)
+    covered: list[int] = []
+    for run in runs:
+        assert run.first % block == 0
+        assert run.stop % block == 0 or run.stop == firsts[-1]
+        assert len({homes[part.piece] for part in run.own}) == 1
+        assert sum(part.stop - part.start for part in run.tail) < block
+        rows = [firsts[p.piece] + row for p in (*run.own, *run.tail) for row in range(p.start, p.stop)]
+        assert rows == list(range(run.first, run.stop))
+        covered += rows
+    assert sorted(covered) == list(range(firsts[-1]))
+    # Pieces that are lost take exactly their own blocks along.
+    lost = {piece for piece in homes if data.draw(st.booleans())}
+    again = runs_of(sorted(lost), homes, firsts, block)
+    theirs = {row for run in again for row in range(run.first, run.stop)}
+    kept = {
+        row
+        for run in runs_of(sorted(set(homes) - lost), homes, firsts, block)
+        for row in range(run.first, run.stop)
+    }
+    assert theirs | kept == set(range(firsts[-1]))
+    assert not theirs & kept
+
+
+def test_without_ray_everything_else_works_and_a_cluster_names_the_extra(drawn: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["ray"] = None  # as if it were not installed
+import indexer.cli, service.cli, service.app
+sys.argv = ["resad-indexer", *sys.argv[1:]]
+indexer.cli.main()
+"""
+    asked = ("build", drawn / "train/good", "--root", tmp_path, "--name", "eyes", "--cluster", "auto")
+    command = [sys.executable, "-c", program, *map(str, asked)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "pip install 'resad[cluster]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_that_no_command_can_work_from_is_refused() -> None:
+    need_ray()
+    with pytest.raises(SettingError, match="on a node of the cluster"), connected("ray://10.0.0.1:10001"):
+        pass
+
+
+def test_the_manifests_serve_what_the_configuration_file_serves() -> None:
+    docker = Path(__file__).parents[2] / "docker"
+    service = yaml.safe_load((docker / "kubernetes/ray/service.yaml").read_text())
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    beside = yaml.safe_load((docker / "ray/serve.yaml").read_text())
+    assert beside["http_options"].pop("host") == "127.0.0.1"
+    assert inside["http_options"].pop("host") == "0.0.0.0"  # of a pod, which network.yaml closes
+    for config in (inside, beside):
+        (deployment,) = config["applications"][0]["deployments"]
+        deployment["autoscaling_config"].pop("min_replicas")
+        deployment["ray_actor_options"].pop("num_gpus", None)
+    assert inside == beside
+    for name in ("service.yaml", "index-job.yaml"):
+        spec = yaml.safe_load((docker / "kubernetes/ray" / name).read_text())["spec"]
+        cluster = spec.get("rayClusterConfig") or spec["rayClusterSpec"]
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"

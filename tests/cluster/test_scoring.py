@@ -1,0 +1,126 @@
+"""Scoring over a cluster: the scores of one process, and no photograph that ends the run."""
+
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from indexer.cluster import scoring
+from indexer.cluster.build import Workers
+from indexer.cluster.connection import Cluster, WorkerSize
+from indexer.cluster.score_rows import Row, Rows
+from indexer.cluster.scorer import Scorer
+from indexer.cluster.scoring import TABLE, score_on
+from resad import index
+from resad.config import PhotoLimits
+from resad.detector import Detector
+from resad.errors import SettingError
+from resad.loaded_index import load_index
+from resad.preparation import prepare
+from resad.runtime import pick_device
+from resad.verdict import Rule
+from tests.conftest import Run
+
+RULE = Rule(None, None, None)
+
+
+class Fragile(Scorer):
+    """Its process dies of one of the photographs, as of a fault in a decoder."""
+
+    def score(self, photos: Sequence[Path]) -> list[Row]:
+        if any(photo.name == "deadly.jpg" for photo in photos):
+            os._exit(139)
+        return super().score(photos)
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
+    cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((drawn / "test").rglob("*.jpg")):
+        (photos / f"{path.parent.name}_{path.name}").write_bytes(path.read_bytes())
+    good = sorted(photos.iterdir())
+    (photos / "deadly.jpg").write_bytes(good[0].read_bytes())
+    (photos / "letter.jpg").write_text("call the clinic")
+    (photos / "two\nlines.jpg").write_bytes(good[1].read_bytes())
+    monkeypatch.setattr(scoring, "Scorer", Fragile)
+    monkeypatch.setattr(scoring, "_A_PIECE", 3)
+    monkeypatch.setattr(scoring, "_TRIES", 1)
+
+    @contextmanager
+    def here(address: str):  # type: ignore[no-untyped-def]
+        yield cluster
+
+    monkeypatch.setattr("indexer.commands.clustering.connected", here)
+    out = tmp_path / "out"
+    ended = run(
+        "score", small_index, photos, "--out", out, "--cluster", "auto", "--worker-cpus", 1, "--device", "cpu"
+    )
+    assert ended.code == 2
+    assert f"2 of {len(good) + 3} photographs could not be scored" in " ".join(ended.err.split())
+    assert "deadly.jpg: the worker that scored it was lost, each time" in " ".join(ended.err.split())
+    loaded = load_index(small_index, pick_device("cpu"))
+    detector: Detector = loaded.detector
+    version = index.resolve(small_index).name
+    with Rows(out / TABLE, (version, "", "")) as rows:
+        known = dict(rows.known)
+    assert len(known) == len(good) + 3
+    assert "two\\nlines.jpg" in " ".join(known)
+    for path in good:
+        prepared = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
+        score = detector.detect([prepared])[0].image_score
+        assert float(known[str(path)].image_score) == pytest.approx(score, rel=1e-4)
+    # Again: what failed is tried again and nothing else.
+    (photos / "deadly.jpg").unlink()
+    Image.open(good[0]).save(photos / "letter.jpg")
+    told: list[Row] = []
+    workers = Workers(cluster, WorkerSize(1, 0))
+    again = score_on(
+        workers, small_index, [photos], out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
+    )
+    assert [Path(row.photo).name for row in told] == ["letter.jpg"]
+    assert not any(row.fault for row in again.values())
+    assert len(again) == len(good) + 2
+    with pytest.raises(SettingError, match=r"was made with fpr none, now it is 0\.1"):
+        score_on(workers, small_index, [photos], out, device="cpu", rule=Rule(0.1, None, None))
+
+
+def _row(photo: str, score: str = "1.5") -> Row:
+    return Row(photo, 0, 0, "v", "", "", image_score=score)
+
+
+def test_a_table_cut_anywhere_keeps_its_whole_rows(tmp_path: Path) -> None:
+    path, asked = tmp_path / "scores.csv", ("v", "", "")
+    with Rows(path, asked) as rows:
+        rows.add([_row("/a,b.jpg"), _row('/"c".jpg')])
+    whole = path.read_bytes()
+    first, second = (len(b"".join(whole.splitlines(keepends=True)[:lines])) for lines in (2, 3))
+    for kept in range(len(whole) + 1):
+        path.write_bytes(whole[:kept])
+        header = kept >= whole.index(b"\n") + 1
+        if not header and kept >= whole.index(b"\n"):
+            continue  # the header is whole, only its end is missing
+        if not header and kept:
+            with pytest.raises(SettingError, match="no table of scores"):
+                Rows(path, asked)
+            continue
+        with Rows(path, asked) as rows:
+            assert len(rows.known) == (kept >= first) + (kept >= second)
+            rows.add([_row("/d.jpg")])
+        with Rows(path, asked) as rows:
+            assert "/d.jpg" in rows.known
+
+
+def test_a_table_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Rows(path, ("v", "", "")) as rows:
+        rows.add([_row("/a.jpg")])
+    before = path.read_bytes()
+    with pytest.raises(SettingError, match="was made with version v, now it is w"):
+        Rows(path, ("w", "", ""))
+    assert path.read_bytes() == before

@@ -1,0 +1,41 @@
+"""Runs `serve_inside` in a network namespace of its own: a port of Ray Serve's replicas listens to everyone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import NAMESPACE_REASON, need_ray
+
+_LOOPBACK_UP = """
+import fcntl, socket, struct
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x49))
+"""
+"""SIOCSIFFLAGS with IFF_UP | IFF_LOOPBACK | IFF_RUNNING, for hosts without iproute2."""
+
+
+def _isolating() -> list[str] | None:
+    """What starts a command without any network but its own loopback; None where that is not allowed."""
+    for unshare in (["unshare", "--net"], ["unshare", "--user", "--map-root-user", "--net"]):
+        try:
+            if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0:
+                return unshare
+        except FileNotFoundError:
+            return None
+    return None
+
+
+@pytest.mark.slow
+def test_two_replicas_under_load_one_killed_and_a_version_changed() -> None:
+    need_ray()
+    unshare = _isolating()
+    if unshare is None:
+        pytest.skip(NAMESPACE_REASON)
+    tests = f"{sys.executable} -m pytest -q -p no:cacheprovider {Path(__file__).with_name('serve_inside.py')}"
+    command = [*unshare, "sh", "-c", f'{sys.executable} -c "{_LOOPBACK_UP}" && {tests}']
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_CURRENT_TEST")}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-2000:]
+    assert ended.stdout.startswith("...."), ended.stdout
