@@ -41,8 +41,8 @@ bench: setup
 	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \
 	  $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
-# Builds both images and runs them; a Linux engine with access to a package registry and 25 GB of disk.  Not in CI:
-# what it downloads and unpacks alone takes longer than CI may.  RESAD_BASE_IMAGE names another base image.
+# Builds both images and runs them, in about 15 minutes; takes a Linux engine, a package registry and 25 GB of disk.  Not
+# in CI, whose 25 minutes the other tests need.  RESAD_BASE_IMAGE names another base image.
 docker-test: setup
 	$(BIN)/pytest -ra -m docker tests/docker
 

@@ -28,9 +28,14 @@ class Running:
     """
 
     url: str
-    pid: int
+    process: "subprocess.Popen[str]"
     listening_seconds: float
     ready_seconds: float
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.process.pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def running_service(root: Path, log: Path) -> Iterator[Running]:
             if said is None:
                 raise SettingError(f"resad-service did not start: {log.read_text().strip()}")
             _wait_until_ready(said.group(), process, log)
-            yield Running(said.group(), process.pid, listening, time.perf_counter() - began)
+            yield Running(said.group(), process, listening, time.perf_counter() - began)
         finally:
             process.terminate()
             process.wait()

@@ -1,11 +1,8 @@
 """Requests to a running service, timed, each answer checked against the same photograph scored in this process."""
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -13,7 +10,7 @@ from typing import Final
 
 import httpx
 import numpy as np
-from resad_client import Client, DeadlinePassed, Result
+from resad_client import Client, Result
 
 from benchmarks._service_offline import Offline, Photos, command_seconds, score_offline
 from benchmarks._service_process import Spent, stages
@@ -43,25 +40,6 @@ class Lone:
     score: float
     render: float
     rest: float
-    deviation: float
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Requests of so many clients at once.
-
-    seconds: from the first request to the last answer.  median, p95, deviation: of those that were scored; late:
-    refused because the service's deadline had passed.
-    """
-
-    size: int
-    photos: str
-    clients: int
-    requests: int
-    late: int
-    seconds: float
-    median: float
-    p95: float
     deviation: float
 
 
@@ -102,49 +80,6 @@ def lone_requests(url: str, loaded: LoadedIndex, photos: Photos, requests: int, 
                 rest=fmean(seconds) - sum(spent.values()),
                 deviation=max(deviations),
             )
-
-
-def load_of(url: str, loaded: LoadedIndex, photos: Photos, clients: int, requests: int) -> Load:
-    """`requests` shared out among so many clients that start together, each with a connection of its own.
-
-    Anything but an answer or a passed deadline ends the benchmark.
-    """
-    data = [path.read_bytes() for path in photos.paths]
-    expected = [score_offline(loaded, one) for one in data]
-    together = threading.Barrier(clients + 1)
-
-    def ask(client: Client, number: int) -> list[tuple[float, float]]:
-        together.wait()
-        asked = []
-        for request in range(number, requests, clients):
-            which = request % len(data)
-            began = time.perf_counter()
-            with suppress(DeadlinePassed):
-                result = client.score(data[which])
-                asked.append((time.perf_counter() - began, _deviation(result, expected[which])))
-        return asked
-
-    with ExitStack() as stack:
-        # Retries would hide that somebody was sent away.
-        opened = [stack.enter_context(Client(url, retries=0)) for _ in range(clients)]
-        threads = stack.enter_context(ThreadPoolExecutor(clients))
-        running = [threads.submit(ask, client, number) for number, client in enumerate(opened)]
-        together.wait()
-        began = time.perf_counter()
-        asked = [one for each in running for one in each.result()]
-        seconds = time.perf_counter() - began
-    latencies, deviations = zip(*asked, strict=True)
-    return Load(
-        size=_size(loaded),
-        photos=photos.name,
-        clients=clients,
-        requests=requests,
-        late=requests - len(asked),
-        seconds=seconds,
-        median=median(latencies),
-        p95=_p95(latencies),
-        deviation=max(deviations),
-    )
 
 
 def _per_request(before: dict[str, Spent], after: dict[str, Spent], requests: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The service beside the same work offline: start, memory, a lone request, and 1, 4 and 16 clients at once.
+"""The service beside the same work offline: start, memory, and a lone request; `load` has many at once.
 
 Run as `python -m benchmarks.service`; takes RESAD_DATA.  The service is a process of its own with its own
 settings; its clients, and the offline scoring that every answer is checked against, share the machine with it.
@@ -19,7 +19,7 @@ from benchmarks._bench import Json, Quick, print_header, print_table, shared_dat
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
 from benchmarks._service_offline import Photos
 from benchmarks._service_process import Memory, memory_of, running_service
-from benchmarks._service_requests import Load, Lone, load_of, lone_requests
+from benchmarks._service_requests import Lone, lone_requests
 from resad import runtime
 
 _BOUND: Final = 1e-4
@@ -28,16 +28,15 @@ _BOUND: Final = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is done.  load: numbers of clients, and of their requests altogether."""
+    """How much is done."""
 
     sizes: tuple[int, ...]
     starts: int
     lone: int
-    load: tuple[tuple[int, int], ...]
 
 
-_FULL: Final = Plan((512, 784), 3, 30, ((1, 24), (4, 48), (16, 64)))
-_QUICK: Final = Plan((128,), 1, 2, ((1, 2), (4, 8)))
+_FULL: Final = Plan((512, 784), 3, 30)
+_QUICK: Final = Plan((128,), 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,6 @@ class Process:
     ready_seconds: float
     started: Memory
     after_lone: Memory
-    after_load: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,6 @@ class Served:
 
     process: Process
     lone: tuple[Lone, ...]
-    load: tuple[Load, ...]
 
 
 def main(quick: Quick = False, json: Json = None) -> None:
@@ -77,12 +74,10 @@ def main(quick: Quick = False, json: Json = None) -> None:
     )
     served = [_measure(size, plan, kinds, shared) for size in plan.sizes]
     lone = [one for each in served for one in each.lone]
-    load = [one for each in served for one in each.load]
     _print_processes([each.process for each in served], plan)
     _print_lone(lone, plan)
-    _print_load(load)
     write_json(json, served)
-    largest = max([one.deviation for one in lone] + [one.deviation for one in load])
+    largest = max(one.deviation for one in lone)
     if not largest <= _BOUND:
         print(f"an answer is {largest:.1e} from the offline one, the bound is {_BOUND:g}", file=sys.stderr)
         raise typer.Exit(1)
@@ -108,8 +103,6 @@ def _measure(size: int, plan: Plan, kinds: Sequence[Photos], shared: Path) -> Se
             memory = [memory_of(running.pid)]
             lone = [one for kind in kinds for one in lone_requests(running.url, loaded, kind, plan.lone, out)]
             memory.append(memory_of(running.pid))
-            load = [load_of(running.url, loaded, kinds[0], *each) for each in plan.load]
-            memory.append(memory_of(running.pid))
     process = Process(
         size,
         loaded.manifest.counts.memories,
@@ -117,20 +110,20 @@ def _measure(size: int, plan: Plan, kinds: Sequence[Photos], shared: Path) -> Se
         median(one.ready_seconds for one in starts),
         *memory,
     )
-    return Served(process, tuple(lone), tuple(load))
+    return Served(process, tuple(lone))
 
 
 def _print_processes(processes: Sequence[Process], plan: Plan) -> None:
     print_table(
         f"Seconds from the process's start (medians of {plan.starts}); its resident memory, now and at most, MB",
-        ("size", "memories", "it listens", "it is ready", "when ready", "after lone requests", "after the load"),
+        ("size", "memories", "it listens", "it is ready", "when ready", "after lone requests"),
         [
             (
                 str(one.size),
                 f"{one.memories:,}",
                 f"{one.listening_seconds:.2f}",
                 f"{one.ready_seconds:.2f}",
-                *(f"{at.now_mb:,.0f}, {at.peak_mb:,.0f}" for at in (one.started, one.after_lone, one.after_load)),
+                *(f"{at.now_mb:,.0f}, {at.peak_mb:,.0f}" for at in (one.started, one.after_lone)),
             )
             for one in processes
         ],
@@ -156,34 +149,6 @@ def _print_lone(lone: Sequence[Lone], plan: Plan) -> None:
         [
             (f"{one.size}: {one.request}", *map(_ms, (one.decode, one.score, one.render)), f"{1e3 * one.rest:.1f}")
             for one in lone
-        ],
-    )
-
-
-def _print_load(load: Sequence[Load]) -> None:
-    print_table(
-        "Clients at once, scores with map=none",
-        (
-            "size: photographs",
-            "clients",
-            "requests",
-            "late",
-            "answers/s",
-            "p50, ms",
-            "p95, ms",
-            "largest deviation",
-        ),
-        [
-            (
-                f"{one.size}: {one.photos}",
-                str(one.clients),
-                str(one.requests),
-                str(one.late),
-                f"{(one.requests - one.late) / one.seconds:.2f}",
-                *map(_ms, (one.median, one.p95)),
-                f"{one.deviation:.0e}",
-            )
-            for one in load
         ],
     )
 

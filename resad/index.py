@@ -27,13 +27,13 @@ MANIFEST: Final = "manifest.json"
 WORK: Final = ".work"
 """Below ROOT/NAME: what a build that was interrupted has left to go on with."""
 _STAGING: Final = ".staging-"
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_VERSION: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 
 
 def check_name(name: str) -> str:
     """`name` if an index may be called so; raises `SettingError` otherwise."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise SettingError(
             f"{name!r} cannot name an index: 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit"
         )
@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
 
 def check_version(version: str) -> str:
     """`version` if `new_version` may have made it; raises `IndexInvalid` otherwise."""
-    if not _VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version):
         raise IndexInvalid(f"{version!r} cannot name a version (as in 20261122T101500Z-3f9c)")
     return version
 
@@ -60,7 +60,7 @@ def resolve(index: Path) -> Path:
     if not pointer.is_file():
         raise IndexInvalid(f"{index} is no index: it holds neither {MANIFEST} nor {CURRENT}")
     version = pointer.read_text().strip()
-    if not _VERSION.fullmatch(version) or not (index / version / MANIFEST).is_file():
+    if not VERSION.fullmatch(version) or not (index / version / MANIFEST).is_file():
         raise IndexInvalid(f"{pointer} names {version!r}, which is no version of this index")
     return index / version
 
@@ -70,7 +70,7 @@ def versions(index: Path) -> list[str]:
     if not index.is_dir():
         return []
     return sorted(
-        entry.name for entry in index.iterdir() if _VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+        entry.name for entry in index.iterdir() if VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()
     )
 
 

@@ -1,9 +1,10 @@
 """An index in memory, ready to score: its version's files checked, its trunk and memory bank on the device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -21,6 +22,7 @@ from resad.usual import Usual
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
+Run = Callable[[Callable[[], Any]], Any]
 PROBE_FILE: Final = "probe.png"
 BACKBONE_FILE: Final = "backbone.safetensors"
 _PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
@@ -36,11 +38,13 @@ class LoadedIndex:
     detector: Detector
 
 
-def load_index(path: Path, device: torch.device) -> LoadedIndex:
+def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
 
     Kept features, which scoring does not read, are only looked for; `index.check_files` reads them, too.
 
+    Args:
+        run: calls what touches the device, in two steps, where one thread alone may do that.
     Raises:
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
@@ -55,7 +59,7 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:
         raise IndexInvalid(f"{version}: {BACKBONE_FILE} holds other weights than the manifest states")
-    bank = MemoryBank.load(version, gpu=runtime.gpu_number(device))
+    bank: MemoryBank = run(lambda: MemoryBank.load(version, gpu=runtime.gpu_number(device)))
     photos = read_records(version / PHOTOS_FILE)
     if len(bank) != manifest.counts.memories or len(photos) != manifest.counts.photos:
         raise IndexInvalid(
@@ -63,8 +67,8 @@ def load_index(path: Path, device: torch.device) -> LoadedIndex:
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
     usual = Usual.load(version / USUAL_FILE, manifest.counts.grid) if config.score.relative else None
-    encoder = Encoder(Trunk(backbone, config, device), whitening)
-    return LoadedIndex(manifest, photos, Detector(encoder, bank, usual))
+    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device), whitening), bank, usual))
+    return LoadedIndex(manifest, photos, detector)
 
 
 def score_probe(detector: Detector, folder: Path) -> float:

@@ -51,8 +51,8 @@ def overlay_picture(
 def picture_file(picture: Image.Image, kind: PictureKind) -> bytes:
     """A picture as a file: PNG to the last pixel, or JPEG in little time and space.
 
-    PNG is compressed by run lengths alone: a photograph comes out a little smaller than at Pillow's usual level, in
-    a sixth of the time.
+    PNG is compressed by run lengths alone: a photograph comes out a little smaller than at Pillow's usual level,
+    in a sixth of the time.
     """
     file = io.BytesIO()
     if kind == "png":

@@ -46,4 +46,5 @@ def against_surroundings(
     sigma = _REACH * grid[1]
     weight, total = (ndimage.gaussian_filter(one, sigma, mode="constant", truncate=_FAR) for one in raster)
     mean = (total / weight)[y, x].astype(np.float32)
-    return np.maximum(distances - np.float32(share) * mean, np.float32(0))
+    against: NDArray[np.float32] = np.maximum(distances - np.float32(share) * mean, np.float32(0))
+    return against

@@ -52,7 +52,8 @@ class Usual:
     def of(self, distances: NDArray[np.float32], cells: NDArray[np.int16]) -> NDArray[np.float32]:
         """Distances (N,) of patches at `cells` (N, 2), (y, x) -> the same against what is usual there."""
         y, x = cells.T
-        return np.maximum(self.gain[y, x] * distances + self.offset[y, x], np.float32(0))
+        against: NDArray[np.float32] = np.maximum(self.gain[y, x] * distances + self.offset[y, x], np.float32(0))
+        return against
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""

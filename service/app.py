@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -9,26 +10,30 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from resad.errors import PhotoError
 from resad.result import INTENDED_USE
 from resad.runtime import package_version
 from service import evidence_routes, operator_routes, page, problems, routes
 from service.examples import with_examples
-from service.exchange import Exchange, request_id
+from service.exchange import Exchange, account_of
 from service.house import House, build_house
 from service.problems import Refusal, problem_response, refusal
 from service.settings import Settings
+from service.tracing import tracing
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; it begins to load indexes when it is started.
 
-    Raises `SettingError` for a device that is not there.
+    Raises `SettingError` for a device, a keys file or a tracer that is not there.
     """
     house = build_house(settings)
+    trace, flush = tracing()
     # FastAPI's own /docs loads its scripts from elsewhere; a hospital's network has no elsewhere.
-    app = FastAPIOffline(
+    kind = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None, openapi_url=None)
+    app = kind(
         title="ReSAD",
         summary="Anomaly maps for fundus photographs, from healthy photographs alone.",
         description=INTENDED_USE,
@@ -38,12 +43,21 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation,
     )
     app.state.house = house
+    app.state.flush = flush
     for router in (routes.router, evidence_routes.router, operator_routes.router, page.router):
         app.include_router(router)
     app.mount("/web", page.files)
     for error in (Refusal, PhotoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _answered)
-    app.add_middleware(Exchange, metrics=house.metrics)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "PUT"),
+            allow_headers=("Authorization", "Content-Type", "X-Request-ID"),
+            expose_headers=("X-Request-ID", "Retry-After", "Resad-Index", "Resad-Full-Scale"),
+        )
+    app.add_middleware(Exchange, metrics=house.metrics, trace=trace)
     app.openapi_schema = with_examples(app.openapi())
     return app
 
@@ -55,11 +69,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        house.draining.begin()
         await run_in_threadpool(house.close)
+        await run_in_threadpool(app.state.flush)
 
 
 async def _answered(request: Request, error: Exception) -> Response:
-    number = request_id(request)
+    number = account_of(request).request_id
     if isinstance(error, HTTPException):
         error = _of_the_framework(error)
     elif isinstance(error, RequestValidationError):

@@ -3,7 +3,6 @@
 Exit codes: 0 stopped when told to; 1 a bug; 2 the operator's to mend, with one line that says what.
 """
 
-import logging
 import signal
 import socket
 import sys
@@ -12,12 +11,15 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-import uvicorn
+from prometheus_client import disable_created_metrics
 from rich.console import Console
 
 from resad import runtime
 from resad.errors import ResadError, SettingError
+from service import logs
 from service.app import create_app
+from service.house import House
+from service.serving import server_of
 from service.settings import Settings, read_settings
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,17 +44,28 @@ def serve(
     max_bytes: Annotated[int | None, typer.Option(help="Of one photograph; 25000000 unless given.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of one photograph; 80000000 unless given.")] = None,
     max_photos: Annotated[int | None, typer.Option(help="In one request; 32 unless given.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
+    max_held_bytes: Annotated[
+        int | None, typer.Option(help="Of all uploads at once; 500000000 unless given.")
+    ] = None,
+    keys_file: Annotated[Path | None, typer.Option(help="Who may call, made by resad-keys.")] = None,
+    allowed_origins: Annotated[
+        str | None, typer.Option(help="Web pages of other addresses that may call, with commas between.")
+    ] = None,
+    docs: Annotated[bool, typer.Option("--docs/--no-docs", help="Serve /docs and /openapi.json.")] = True,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach without keys.")
+    ] = False,
 ) -> None:
     """Serve the indexes under ROOT. Research use only, not for diagnosis.
 
-    Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. RESAD_ADMIN_KEY has no option.
+    Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. More are in docs/operations.md.
     """
     settings = read_settings(
         root=root, host=host, port=port, device=device, index=index, queue_size=queue_size,
         batch_size=batch_size, batch_wait_ms=batch_wait_ms, deadline_s=deadline_s, drain_s=drain_s,
         decode_workers=decode_workers, threads=threads, max_bytes=max_bytes, max_pixels=max_pixels,
-        max_photos=max_photos, insecure=insecure or None,
+        max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
+        allowed_origins=allowed_origins, docs=None if docs else False, insecure=insecure or None,
     )  # fmt: skip
     if not settings.root.is_dir():
         raise SettingError(f"{settings.root} is no folder; --root names the one that holds the indexes")
@@ -62,12 +75,10 @@ def serve(
         # uvicorn stops gracefully, then raises the signal again for whoever listened before.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
-        started = f"resad-service: {_address(listening)} (docs at /docs)"
-        _out.print(started, highlight=False, soft_wrap=True, markup=False)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=settings.drain_s
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        docs_at = " (docs at /docs)" if settings.docs else ""
+        _out.print(f"resad-service: {_address(listening)}{docs_at}", highlight=False, soft_wrap=True, markup=False)
+        house: House = app.state.house
+        server_of(app, settings, house.draining.begin).run(sockets=[listening])
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -77,9 +88,9 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 def _configure_process(settings: Settings) -> None:
     runtime.configure("exact")
     runtime.use_threads(settings.threads)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # It repeats bytes of the uploads that it cannot parse.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    logs.configure(plain=sys.stderr.isatty())
+    # They would add a series to each counter, which says when the process began.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from resad.evidence_crops import Pixels, crop_around, jpeg, keeps_crops, read_square
 from resad.loaded_index import LoadedIndex
@@ -11,6 +11,7 @@ from service import problems
 from service.house import House
 from service.problems import NO_EVIDENCE, Refusal, documented
 from service.routes import In
+from service.security import REFUSED, needs
 
 router: Final = APIRouter()
 _JPEG: Final = "image/jpeg"
@@ -23,9 +24,12 @@ _PRIVATE: Final = {"Cache-Control": "private, no-store"}
     "/v1/indexes/{name}/evidence/{photo}/{y}/{x}",
     summary="What a healthy patch looks like",
     response_class=Response,
+    dependencies=[Depends(needs("evidence"))],
     responses={
         200: {"description": "The surroundings of the cell, which is framed.", "content": _PICTURE},
-        **documented((problems.UNKNOWN_INDEX, NO_EVIDENCE, problems.INVALID_REQUEST, problems.NOT_READY)),
+        **documented(
+            (*REFUSED, problems.UNKNOWN_INDEX, NO_EVIDENCE, problems.INVALID_REQUEST, problems.NOT_READY)
+        ),
     },
 )
 async def evidence(

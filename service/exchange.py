@@ -1,17 +1,22 @@
 """What surrounds every request: its id, its line in the log, its count, and an answer whatever happens."""
 
+import asyncio
 import logging
 import re
 import secrets
 import time
-from typing import Final
+from typing import Any, Final
 
+import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.account import Account, Step
+from service.headers import protect
 from service.metrics import Metrics
-from service.problems import problem_response, refusal
+from service.problems import NOT_READY, Refusal, problem_response, refusal
+from service.tracing import Trace
 
 _log: Final = logging.getLogger(__name__)
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -19,6 +24,8 @@ _HEADER: Final = "X-Request-ID"
 _LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _GONE: Final = 499
 """As proxies count a caller who hung up; it is never sent."""
+_PROBES: Final = ("/livez", "/readyz", "/metrics")
+"""Asked every few seconds for as long as the service lives: their good answers are not worth a line each."""
 
 
 def new_id() -> str:
@@ -27,17 +34,19 @@ def new_id() -> str:
     return "".join(_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-def request_id(request: Request) -> str:
-    """The id of the request that is being answered."""
-    return str(request.scope["state"]["request_id"])
+def account_of(request: Request) -> Account:
+    """Of the request that is being answered."""
+    account: Account = request.scope["state"]["account"]
+    return account
 
 
 class Exchange:
     """The outermost layer, an ASGI application; logs the route, and nothing that a caller sent but a sound id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace) -> None:
         self._app = app
         self._metrics = metrics
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -45,35 +54,75 @@ class Exchange:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        given = Request(scope).headers.get(_HEADER, "")
-        number = given if _ID.fullmatch(given) else new_id()
-        scope.setdefault("state", {})["request_id"] = number
+        headers = Request(scope).headers
+        given = headers.get(_HEADER, "")
+        own = Account(given if _ID.fullmatch(given) else new_id())
+        scope.setdefault("state", {})["account"] = own
         status = 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[_HEADER] = number
-                headers.setdefault("Cache-Control", "no-store")
-                headers.setdefault("X-Content-Type-Options", "nosniff")
+                answer = MutableHeaders(scope=message)
+                answer[_HEADER] = own.request_id
+                protect(answer, scope["path"])
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_marked)
-        except ClientDisconnect:
-            status = _GONE
-        except Exception as error:
-            refused = refusal(error, number)
-            if status:  # too late to say so
-                raise
-            await problem_response(refused, number)(scope, receive, send_marked)
-        finally:
-            route = getattr(scope.get("route"), "path", None) or "other"
-            seconds = time.perf_counter() - began
-            self._metrics.request(_known(scope["method"]), route, status, seconds)
-            _log.info("%s %s %s %d %.0f ms", number, _known(scope["method"]), route, status, 1e3 * seconds)
+        with structlog.contextvars.bound_contextvars(request_id=own.request_id):
+            try:
+                await self._app(scope, receive, send_marked)
+            except ClientDisconnect:
+                status = _GONE
+            except asyncio.CancelledError:
+                # The time for the end is over: the server cancels what is left, and then the process goes.
+                if not status:
+                    stopping = Refusal(NOT_READY, "the service is stopping", {"Retry-After": "5"})
+                    await problem_response(stopping, own.request_id)(scope, receive, send_marked)
+            except Exception as error:
+                refused = refusal(error, own.request_id)
+                if status:  # too late to say so
+                    raise
+                await problem_response(refused, own.request_id)(scope, receive, send_marked)
+            finally:
+                method = _known(scope["method"])
+                route = getattr(scope.get("route"), "path", None) or "other"
+                seconds = time.perf_counter() - began
+                self._metrics.request(method, route, status, seconds)
+                level = logging.DEBUG if status == 200 and route in _PROBES else logging.INFO
+                line = _line(own, method, route, status, seconds)
+                _log.log(level, "%s %s %d", method, route, status, extra=line)
+                self._trace(own, headers.get("traceparent"), method, route, status, seconds)
+
+
+def _line(own: Account, method: str, route: str, status: int, seconds: float) -> dict[str, Any]:
+    """What the log's line has beside its text."""
+    line: dict[str, Any] = {
+        "request_id": own.request_id,
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": _ms(seconds),
+    }
+    if own.key:
+        line["key"] = own.key
+    if own.received:
+        line["receive_ms"] = _ms(own.received.seconds)
+    if own.photos:
+        line["photos"] = [
+            {"content": photo.content, **{f"{step.stage}_ms": _ms(step.seconds) for step in _busy(photo.steps)}}
+            for photo in own.photos
+        ]
+    return line
+
+
+def _busy(steps: list[Step]) -> list[Step]:
+    """Without the waits for a thread, of which a photograph has several."""
+    return [step for step in steps if step.stage != "wait"]
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 1)
 
 
 def _known(method: str) -> str:

@@ -1,15 +1,39 @@
 """The parts of the service, put together once and passed along."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resad.runtime import pick_device
-from service.admission import Admission
+from service.account import ContentHash
+from service.admission import Admission, Bounds
+from service.loading import load_verified
 from service.metrics import Metrics
+from service.pace import Pace
 from service.pipeline import Pipeline
 from service.registry import Registry
+from service.security import Guard, KeyRing
 from service.settings import Settings
-from service.worker import Worker
+from service.steps import Steps
+from service.watching import Watcher
+from service.worker import Batch, Worker
+
+
+@dataclass(slots=True)
+class Draining:
+    """Whether the service was told to stop, and when it must be done (`time.monotonic`)."""
+
+    limit_s: float
+    end: float | None = None
+
+    def begin(self) -> None:
+        """The time begins to run; told again, it goes on."""
+        self.end = self.end or time.monotonic() + self.limit_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the end."""
+        return self.limit_s if self.end is None else max(0.0, self.end - time.monotonic())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,33 +42,62 @@ class House:
 
     settings: Settings
     metrics: Metrics
+    guard: Guard
     worker: Worker
     registry: Registry
+    watcher: Watcher
     admission: Admission
     pool: ThreadPoolExecutor
     pipeline: Pipeline
+    draining: Draining = field(default_factory=lambda: Draining(0.0))
 
     def open(self) -> None:
         """Start the threads."""
         self.worker.start()
-        self.registry.start()
+        self.watcher.start()
 
     def close(self) -> None:
-        """Finish what was accepted, within the time for it, and stop."""
-        self.registry.stop()
-        self.worker.stop(self.settings.drain_s)
+        """Finish what was accepted, within what is left of the time for it, and stop."""
+        self.watcher.stop()
+        self.worker.stop(self.draining.left_s)
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def not_ready(self) -> str | None:
+        """Why nobody should be sent here; None where all is well."""
+        if self.draining.end is not None:
+            return "the service is stopping"
+        return self.registry.not_ready()
 
 
 def build_house(settings: Settings) -> House:
-    """The parts, none of them started; raises `SettingError` for a device that is not there."""
-    metrics = Metrics()
-    worker = Worker(settings.batch_size, settings.batch_wait_ms / 1e3, metrics.batch)
-    registry = Registry(
-        settings.root, pick_device(settings.device), worker, default=settings.index, poll_s=settings.poll_s
+    """The parts, none of them started; raises `SettingError` for a device or keys file that is not there."""
+    metrics, pace = Metrics(), Pace(settings.decode_workers)
+    device = pick_device(settings.device)
+
+    def observe(batch: Batch) -> None:
+        metrics.batch(batch)
+        if batch.scored:
+            pace.scored(batch.scored, batch.seconds)
+
+    worker = Worker(settings.batch_size, settings.batch_wait_ms / 1e3, observe)
+    registry = Registry(settings.root, default=settings.index)
+    watcher = Watcher(
+        registry,
+        lambda version: load_verified(version, device, worker, pace),
+        settings.poll_s,
+        metrics.indexes.loaded,
     )
-    admission = Admission(settings.queue_size, lambda: worker.seconds_per_photo)
+    bounds = Bounds(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
+    admission = Admission(bounds, pace, metrics.shed)
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
-    pipeline = Pipeline(worker, pool, admission, metrics, settings.photo_limits, settings.deadline_s)
-    metrics.watch(admission, registry)
-    return House(settings, metrics, worker, registry, admission, pool, pipeline)
+    secret = settings.log_secret.get_secret_value() if settings.log_secret else None
+    pipeline = Pipeline(
+        worker, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
+        settings.max_overlay_side,
+    )  # fmt: skip
+    metrics.watch(admission, registry, worker, pace)
+    ring = KeyRing(settings.keys_file) if settings.keys_file else None
+    guard = Guard(ring, settings.local)
+    return House(
+        settings, metrics, guard, worker, registry, watcher, admission, pool, pipeline, Draining(settings.drain_s)
+    )

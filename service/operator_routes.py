@@ -1,31 +1,37 @@
 """The calls of those who run the service: indexes, metrics."""
 
 import asyncio
-import secrets
 from dataclasses import asdict
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from service import problems
+from service.bodies import gathered, read_limited
 from service.house import House
 from service.metrics import MEDIA_TYPE
 from service.problems import INVALID_REQUEST, Refusal, documented, faults
 from service.registry import Served
 from service.routes import In
-from service.schemas import Activation, IndexDetail, IndexList, IndexSummary
-from service.uploads import read_body
+from service.schemas import NAME_PATTERN, Activation, IndexDetail, IndexList, IndexSummary
+from service.security import REFUSED, needs
 
 router: Final = APIRouter()
 _BODY_LIMIT: Final = 4096
 _LIST: Final = TypeAdapter(IndexList)
 _DETAIL: Final = TypeAdapter(IndexDetail)
 
-Name = Annotated[str, Path(description="As in `GET /v1/indexes`.")]
+Name = Annotated[str, Path(pattern=NAME_PATTERN, description="As in `GET /v1/indexes`.")]
 
 
-@router.get("/v1/indexes", summary="What is served", response_model=IndexList, responses=documented(()))
+@router.get(
+    "/v1/indexes",
+    summary="What is served",
+    dependencies=[Depends(needs("score", "admin"))],
+    response_model=IndexList,
+    responses=documented(REFUSED),
+)
 async def indexes(house: In) -> Response:
     """Every index under the root, with the version that answers."""
     found = tuple(_summary(house, entry) for entry in house.registry.served.values())
@@ -35,8 +41,9 @@ async def indexes(house: In) -> Response:
 @router.get(
     "/v1/indexes/{name}",
     summary="One index",
+    dependencies=[Depends(needs("score", "admin"))],
     response_model=IndexDetail,
-    responses=documented((problems.UNKNOWN_INDEX, INVALID_REQUEST, problems.NOT_READY)),
+    responses=documented((*REFUSED, problems.UNKNOWN_INDEX, INVALID_REQUEST, problems.NOT_READY)),
 )
 async def index(house: In, name: Name) -> Response:
     """With its manifest, its calibration, its versions, and why one of them is not live."""
@@ -46,16 +53,17 @@ async def index(house: In, name: Name) -> Response:
 @router.put(
     "/v1/indexes/{name}/current",
     summary="Make a version live",
+    dependencies=[Depends(needs("admin"))],
     response_model=IndexDetail,
     responses=documented(
         (
-            problems.MALFORMED_UPLOAD,
-            problems.KEY_NEEDED,
+            *REFUSED,
             problems.CALL_OFF,
             problems.UNKNOWN_INDEX,
             problems.UNKNOWN_VERSION,
             problems.READ_ONLY,
             problems.INDEX_INVALID,
+            problems.UPLOAD_SLOW,
             problems.UPLOAD_TOO_LARGE,
             problems.UNSUPPORTED,
             INVALID_REQUEST,
@@ -73,37 +81,28 @@ async def index(house: In, name: Name) -> Response:
 async def activate(request: Request, house: In, name: Name) -> Response:
     """Verifies the version, then writes CURRENT; every service that watches the same volume follows.
 
-    Needs the key that the service was started with as `Authorization: Bearer KEY`.
+    Off unless the service was started with a keys file; needs a key with the scope `admin`.
     """
-    _only_admins(request, house)
-    body = await read_body(request, _BODY_LIMIT, problems.UPLOAD_TOO_LARGE)
+    chunks = read_limited(request, _BODY_LIMIT, problems.UPLOAD_TOO_LARGE, house.settings)
+    body = await gathered(chunks)
     try:
         wanted = Activation.model_validate_json(body)
     except ValidationError as error:
         raise Refusal(INVALID_REQUEST, faults(error.errors(include_url=False))) from error
-    entry = await asyncio.to_thread(house.registry.activate, name, wanted.version)
+    entry = await asyncio.to_thread(house.watcher.activate, name, wanted.version)
     return await _detail(house, entry)
 
 
 @router.get(
     "/metrics",
     summary="For Prometheus",
+    dependencies=[Depends(needs("metrics", "admin"))],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(())},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(REFUSED)},
 )
 async def metrics(house: In) -> Response:
-    """Requests, queue, batches, seconds per stage, versions."""
+    """Requests, queue, batches, seconds per stage, versions, scores and their drift, memory."""
     return Response(house.metrics.text(), media_type=MEDIA_TYPE)
-
-
-def _only_admins(request: Request, house: House) -> None:
-    key = house.settings.admin_key
-    if key is None:
-        raise Refusal(problems.CALL_OFF, problems.CALL_OFF.example)
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    expected = key.get_secret_value().encode()
-    if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), expected):
-        raise Refusal(problems.KEY_NEEDED, problems.KEY_NEEDED.example, {"WWW-Authenticate": "Bearer"})
 
 
 async def _detail(house: House, entry: Served) -> Response:

@@ -10,14 +10,8 @@ from starlette.staticfiles import StaticFiles
 router: Final = APIRouter()
 _FOLDER: Final = Path(__file__).with_name("web")
 
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    # Asked for again each time, and answered with 304: a new version's modules never meet an old one's.
-    "Cache-Control": "no-cache",
-}
-"""Photographs are shown from `blob:` addresses, which is the browser's own memory."""
+HEADERS: Final = {"Cache-Control": "no-cache"}
+"""Asked for again each time, and answered with 304: a new version's modules never meet an old one's."""
 
 
 class _Files(StaticFiles):

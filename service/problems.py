@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass as model
 from starlette.responses import Response
 
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoPoor, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
+from service.memory import is_out_of_memory
 
 _log: Final = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Kind:
 
 MALFORMED_UPLOAD: Final = Kind("malformed-upload", "Malformed upload", 400, "the body is empty")
 KEY_NEEDED: Final = Kind("key-needed", "Key needed", 401, "this call takes Authorization: Bearer KEY")
-CALL_OFF: Final = Kind("call-off", "Call switched off", 403, "set RESAD_ADMIN_KEY for the service to allow it")
+KEY_SCOPE: Final = Kind("key-scope", "Key does not suffice", 403, "the key lacks the scope admin")
+CALL_OFF: Final = Kind("call-off", "Call switched off", 403, "start the service with --keys-file to allow it")
 NOT_FOUND: Final = Kind("not-found", "Not found", 404, "there is no such address")
 UNKNOWN_INDEX: Final = Kind("unknown-index", "Unknown index", 404, "no index 'eyes'; there is: idrid")
 UNKNOWN_VERSION: Final = Kind("unknown-version", "Unknown version", 404, "idrid has no such version")
@@ -68,7 +70,7 @@ BUSY: Final = Kind("busy", "Too many photographs waiting", 429, "64 are waiting,
 INTERNAL: Final = Kind("internal", "Internal error", 500, "the log has more under this request_id")
 NOT_LIVE: Final = Kind("not-live", "Not alive", 503, "the thread that scores has died; restart the service")
 NOT_READY: Final = Kind("not-ready", "Not ready", 503, "idrid: loading")
-OUT_OF_MEMORY: Final = Kind("out-of-memory", "Out of memory", 503, "the device's memory is full; retry later")
+OUT_OF_MEMORY: Final = Kind("out-of-memory", "Out of memory", 503, "memory is full; retry later")
 DEADLINE: Final = Kind("deadline", "Deadline passed", 504, "no answer within 30 s")
 INDEX_TOO_LARGE: Final = Kind(
     "index-too-large", "Index too large", 507, "the version does not fit in memory beside what is served"
@@ -111,6 +113,9 @@ def refusal(error: Exception, request_id: str) -> Refusal:
     for error_type, kind in _OF_ERRORS:
         if isinstance(error, error_type):
             return Refusal(kind, str(error))
+    if is_out_of_memory(error):
+        _log.error("request %s: memory is full", request_id)
+        return Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example, {"Retry-After": "5"})
     _log.error("request %s failed", request_id, exc_info=error)
     return Refusal(INTERNAL, INTERNAL.example)
 
@@ -141,6 +146,9 @@ def documented(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
     if BUSY.status in answers:
         seconds = {"description": "Seconds, from the measured rate.", "schema": {"type": "integer", "minimum": 1}}
         answers[BUSY.status]["headers"] = {"Retry-After": seconds}
+    if KEY_NEEDED.status in answers:
+        scheme = {"description": "Bearer", "schema": {"type": "string"}}
+        answers[KEY_NEEDED.status]["headers"] = {"WWW-Authenticate": scheme}
     return answers
 
 

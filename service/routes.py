@@ -1,5 +1,6 @@
 """The calls: HTTP on the one side, the pipeline and the registry on the other."""
 
+import time
 from contextlib import ExitStack
 from typing import Annotated, Any, Final
 
@@ -9,17 +10,20 @@ from pydantic import TypeAdapter
 from resad.loaded_index import LoadedIndex
 from resad.result import Result
 from service import problems
-from service.exchange import request_id
+from service.account import Account, Step
+from service.exchange import account_of
 from service.house import House
 from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
 from service.problems import documented
 from service.schemas import Health, MapQuery, Results, ScoreQuery
-from service.uploads import MULTIPART, PART, PHOTO_TYPES, read_upload
+from service.security import REFUSED, needs
+from service.uploads import MULTIPART, PART, PHOTO_TYPES, Upload, read_upload
 
 router: Final = APIRouter()
 _ANSWER: Final[TypeAdapter[Result | Results]] = TypeAdapter(Result | Results)
 
 _UPLOAD: Final = (
+    *REFUSED,
     problems.MALFORMED_UPLOAD,
     problems.UNKNOWN_INDEX,
     problems.UPLOAD_SLOW,
@@ -54,12 +58,13 @@ def _house(request: Request) -> House:
 
 
 In = Annotated[House, Depends(_house)]
-Id = Annotated[str, Depends(request_id)]
+Own = Annotated[Account, Depends(account_of)]
 
 
 @router.post(
     "/v1/score",
     summary="Score one photograph, or several",
+    dependencies=[Depends(needs("score"))],
     response_model=Result | Results,
     responses={
         200: {
@@ -69,21 +74,22 @@ Id = Annotated[str, Depends(request_id)]
     },
     openapi_extra={"requestBody": {"required": True, "content": {**_ONE_PHOTO, MULTIPART: _SEVERAL}}},
 )
-async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQuery, Query()]) -> Response:
+async def score(request: Request, house: In, own: Own, asked: Annotated[ScoreQuery, Query()]) -> Response:
     """The photograph is the body; or a multipart's parts named `photo` are, and each has its own answer.
 
     Nothing that is uploaded is kept. Research use only, not for diagnosis.
     """
     with ExitStack() as places:
         loaded = _welcome(house, asked.index, places)
-        upload = await read_upload(request, house.settings, several=True)
-        answer = await house.pipeline.score(request, upload, places, loaded, asked, number)
+        upload = await _received(request, house, own, places, several=True)
+        answer = await house.pipeline.score(request, upload, places, loaded, asked, own)
     return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
 
 @router.post(
     "/v1/anomaly-map",
     summary="The anomaly map of one photograph",
+    dependencies=[Depends(needs("score"))],
     response_class=Response,
     responses={
         200: {
@@ -102,13 +108,13 @@ async def score(request: Request, house: In, number: Id, asked: Annotated[ScoreQ
     },
     openapi_extra={"requestBody": {"required": True, "content": _ONE_PHOTO}},
 )
-async def anomaly_map(request: Request, house: In, asked: Annotated[MapQuery, Query()]) -> Response:
-    """The map in the photograph's own frame, at its size or smaller."""
+async def anomaly_map(request: Request, house: In, own: Own, asked: Annotated[MapQuery, Query()]) -> Response:
+    """The map in the photograph's own frame, at its size or smaller; overlays are bounded in size."""
     kind = negotiate(",".join(request.headers.getlist("accept")), overlay=asked.style == "overlay")
     with ExitStack() as places:
         loaded = _welcome(house, asked.index, places)
-        upload = await read_upload(request, house.settings, several=False)
-        body = await house.pipeline.anomaly_map(request, upload.only(), places, loaded, asked, kind)
+        upload = await _received(request, house, own, places, several=False)
+        body = await house.pipeline.anomaly_map(request, upload.only(), places, loaded, asked, kind, own)
     manifest = loaded.manifest
     scale = {
         "Resad-Index": f"{manifest.name}/{manifest.version}",
@@ -128,8 +134,8 @@ async def livez(house: In) -> Health:
 
 @router.get("/readyz", summary="Whether every index answers", responses=documented((problems.NOT_READY,)))
 async def readyz(house: In) -> Health:
-    """200 once every live index is loaded and its probe photograph scores as when it was built."""
-    missing = house.registry.not_ready()
+    """200 once every live index has scored its probe photograph as when it was built; 503 while stopping."""
+    missing = house.not_ready()
     if missing is not None:
         raise problems.Refusal(problems.NOT_READY, missing)
     return Health("ready")
@@ -140,3 +146,14 @@ def _welcome(house: House, index: str | None, places: ExitStack) -> LoadedIndex:
     loaded = house.registry.find(index)
     places.enter_context(house.admission.places(1))
     return loaded
+
+
+async def _received(request: Request, house: House, own: Account, places: ExitStack, *, several: bool) -> Upload:
+    """The upload, its bytes counted as long as the places are held."""
+    held = places.enter_context(house.admission.holding())
+    began = time.perf_counter()
+    upload = await read_upload(request, house.settings, held, several=several)
+    seconds = time.perf_counter() - began
+    house.metrics.stage("receive", seconds)
+    own.received = Step("receive", time.time(), seconds)
+    return upload

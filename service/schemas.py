@@ -1,10 +1,11 @@
 """What calls take and give, beside `resad.result.Result`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from resad.index import NAME, VERSION
 from resad.manifest import Manifest
 from resad.place import Eye
 from resad.rendering import Layout
@@ -12,13 +13,16 @@ from resad.result import Result
 from resad.verdict import Rule
 from service.problems import Problem
 
+NAME_PATTERN: Final = f"^{NAME.pattern}$"
+_VERSION_PATTERN: Final = f"^{VERSION.pattern}$"
+
 
 class _Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: Annotated[
         str | None,
-        Field(max_length=64, description="Name of the index; not needed where there is one, or a default."),
+        Field(pattern=NAME_PATTERN, description="Name of the index; not needed where there is one, or a default."),
     ] = None
     # From 1e-6: no index has the million photographs that a smaller rate needs.
     fpr: Annotated[
@@ -131,7 +135,7 @@ class Activation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Annotated[str, Field(min_length=1, max_length=64)]
+    version: Annotated[str, Field(pattern=_VERSION_PATTERN)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Everything stays in memory and nothing is written anywhere; names of files are not even read.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -12,14 +11,14 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from service.admission import Held
+from service.bodies import gathered, read_limited, too_large
 from service.problems import (
     INVALID_REQUEST,
     MALFORMED_UPLOAD,
     PHOTO_TOO_LARGE,
     UNSUPPORTED,
-    UPLOAD_SLOW,
     UPLOAD_TOO_LARGE,
-    Kind,
     Refusal,
 )
 from service.settings import Settings
@@ -46,41 +45,27 @@ class Upload:
         return photo
 
 
-async def read_upload(request: Request, settings: Settings, *, several: bool) -> Upload:
-    """The request's photographs; `several` says whether it may be a multipart.
+async def read_upload(request: Request, settings: Settings, held: Held, *, several: bool) -> Upload:
+    """The request's photographs; `several` says whether it may be a multipart, `held` counts its bytes.
 
     Raises `Refusal`: 400 for a body that is empty or no multipart, 408 for one that does not arrive, 413 for
-    too many bytes or photographs, 415 for a type that is not taken, 422 for a part not called `photo`.
+    too many bytes or photographs, 415 for a type that is not taken, 422 for a part not called `photo`, 429 where
+    all uploads together are too many bytes.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
-    try:
-        async with asyncio.timeout(settings.upload_s):
-            if several and media_type == MULTIPART.encode():
-                return await _read_parts(request, options.get(b"boundary", b""), settings)
-            if media_type.decode("latin-1") in PHOTO_TYPES:
-                return Upload((await _read_photo(request, settings),), several=False)
-    except TimeoutError as error:
-        raise Refusal(UPLOAD_SLOW, f"the body did not arrive within {settings.upload_s:g} s") from error
+    if several and media_type == MULTIPART.encode():
+        body = read_limited(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, settings, held)
+        return await _read_parts(body, options.get(b"boundary", b""), settings)
+    if media_type.decode("latin-1") in PHOTO_TYPES:
+        photo = await gathered(read_limited(request, settings.max_bytes, PHOTO_TOO_LARGE, settings, held))
+        if not photo:
+            raise Refusal(MALFORMED_UPLOAD, "the body is empty")
+        return Upload((photo,), several=False)
     taken = (*PHOTO_TYPES, MULTIPART) if several else PHOTO_TYPES
     raise Refusal(UNSUPPORTED, _not_taken("Content-Type", media_type.decode("latin-1"), taken))
 
 
-async def read_body(request: Request, limit: int, kind: Kind) -> bytes:
-    """The whole body, at most `limit` bytes; raises `Refusal` (413 of this kind, 415 where it is compressed)."""
-    body = bytearray()
-    async for chunk in _limited(request, limit, kind):
-        body += chunk
-    return bytes(body)
-
-
-async def _read_photo(request: Request, settings: Settings) -> bytes:
-    photo = await read_body(request, settings.max_bytes, PHOTO_TOO_LARGE)
-    if not photo:
-        raise Refusal(MALFORMED_UPLOAD, "the body is empty")
-    return photo
-
-
-async def _read_parts(request: Request, boundary: bytes, settings: Settings) -> Upload:
+async def _read_parts(body: AsyncIterator[bytes], boundary: bytes, settings: Settings) -> Upload:
     parts = _Parts(settings)
     try:
         parser = MultipartParser(
@@ -96,7 +81,7 @@ async def _read_parts(request: Request, boundary: bytes, settings: Settings) -> 
                 "on_end": parts.finish,
             },
         )
-        async for chunk in _limited(request, settings.max_request_bytes, UPLOAD_TOO_LARGE):
+        async for chunk in body:
             parser.write(chunk)
     except FormParserError as error:
         raise Refusal(MALFORMED_UPLOAD, "the body is no multipart/form-data, or has another boundary") from error
@@ -105,21 +90,6 @@ async def _read_parts(request: Request, boundary: bytes, settings: Settings) -> 
     if not parts.photos:
         raise Refusal(MALFORMED_UPLOAD, f"there is no part named {PART}")
     return Upload(tuple(parts.photos), several=True)
-
-
-async def _limited(request: Request, limit: int, kind: Kind) -> AsyncIterator[bytes]:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise Refusal(UNSUPPORTED, f"Content-Encoding {encoding[:32]!r}: bodies are taken as they are")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > limit:
-        raise Refusal(kind, _too_large(int(stated), limit))
-    arrived = 0
-    async for chunk in request.stream():
-        arrived += len(chunk)
-        if arrived > limit:
-            raise Refusal(kind, _too_large(arrived, limit, "or more"))
-        yield chunk
 
 
 class _Parts:
@@ -164,7 +134,7 @@ class _Parts:
             return
         self._body += data[start:end]
         if len(self._body) > self._limit:
-            self._refused = Refusal(PHOTO_TOO_LARGE, _too_large(len(self._body), self._limit, "or more"))
+            self._refused = Refusal(PHOTO_TOO_LARGE, too_large(len(self._body), self._limit, "or more"))
             self._body = bytearray()
 
     def end(self) -> None:
@@ -177,8 +147,3 @@ class _Parts:
 
 def _not_taken(what: str, media_type: str, taken: tuple[str, ...]) -> str:
     return f"{what} {media_type[:64]!r} is not taken; {', '.join(taken)} are"
-
-
-def _too_large(count: int, limit: int, more: str = "") -> str:
-    unit, name = (1e6, "MB") if limit >= 1e6 else (1e3, "kB")
-    return " ".join(filter(None, (f"{count / unit:.1f} {name}", more))) + f", the limit is {limit / unit:g} {name}"

@@ -13,35 +13,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import torch
-
 from resad import runtime
 from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
-from service.problems import NOT_LIVE, OUT_OF_MEMORY, Refusal
+from service.problems import NOT_LIVE, Refusal
+from service.scoring import WaitingPhoto, score, settle
 
 Answer = TypeVar("Answer")
 
 _log: Final = logging.getLogger(__name__)
-_RECENT: Final = 0.2
-"""Weight of the newest batch in the measured rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was taken from the queue at once.  dropped: photographs nobody waited for any more."""
+    """What was taken from the queue at once.
+
+    dropped: photographs nobody waited for any more.  without_memory: of the scored, those that did not fit.
+    """
 
     scored: int
     dropped: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Photo:
-    detector: Detector
-    photo: PreparedPhoto
-    finish: Callable[[Detection], Any]
-    future: Future[Any]
+    without_memory: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +53,10 @@ class Worker:
     """
 
     def __init__(self, batch_size: int, batch_wait: float, observe: Callable[[Batch], None]) -> None:
-        self.seconds_per_photo = 1.0
         self._batch_size = batch_size
         self._batch_wait = batch_wait
         self._observe = observe
-        self._queue: deque[_Photo | _Task] = deque()
+        self._queue: deque[WaitingPhoto | _Task] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._coming = 0
@@ -104,14 +96,19 @@ class Worker:
                 self._changed.notify_all()
 
     def detect(
-        self, detector: Detector, photo: PreparedPhoto, finish: Callable[[Detection], Answer]
+        self,
+        detector: Detector,
+        photo: PreparedPhoto,
+        finish: Callable[[Detection], Answer],
+        begin: Callable[[], None] = lambda: None,
     ) -> Future[Answer]:
         """`finish` of the photograph's detection, both on the worker's thread; cancel it to have it dropped.
 
-        Fails with `Refusal` where the device's memory is too small, or the worker is gone.
+        `begin` is called when its turn has come.  Fails with `Refusal` where memory is too small, or the worker
+        is gone.
         """
         future: Future[Answer] = Future()
-        self._put(_Photo(detector, photo, finish, future))
+        self._put(WaitingPhoto(detector, photo, begin, finish, future))
         return future
 
     def run(self, task: Callable[[], Answer]) -> Future[Answer]:
@@ -120,7 +117,7 @@ class Worker:
         self._put(_Task(task, future))
         return future
 
-    def _put(self, work: _Photo | _Task) -> None:
+    def _put(self, work: WaitingPhoto | _Task) -> None:
         with self._changed:
             if self._closing:
                 raise Refusal(NOT_LIVE, "the service is stopping" if self.alive else NOT_LIVE.example)
@@ -137,7 +134,7 @@ class Worker:
         finally:
             self._give_up()
 
-    def _next(self) -> list[_Photo | _Task] | None:
+    def _next(self) -> list[WaitingPhoto | _Task] | None:
         """The oldest work and, if it is a photograph, others for the same index; None when all is done."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
@@ -151,27 +148,30 @@ class Worker:
                     lambda: len(self._queue) >= self._batch_size or self._closing or not self._coming,
                     self._batch_wait,
                 )
-            alike = [one for one in self._queue if isinstance(one, _Photo) and one.detector is first.detector]
+            alike = [
+                one for one in self._queue if isinstance(one, WaitingPhoto) and one.detector is first.detector
+            ]
             batch = alike[: self._batch_size]
             taken = set(map(id, batch))
             self._queue = deque(one for one in self._queue if id(one) not in taken)
             return list(batch)
 
-    def _work(self, some: Sequence[_Photo | _Task]) -> None:
+    def _work(self, some: Sequence[WaitingPhoto | _Task]) -> None:
         began = time.perf_counter()
         wanted = [one for one in some if one.future.set_running_or_notify_cancel()]
-        photos = [one for one in wanted if isinstance(one, _Photo)]
+        photos = [one for one in wanted if isinstance(one, WaitingPhoto)]
         for task in wanted:
             if isinstance(task, _Task):
-                _settle(task.future, task.run)
+                settle(task.future, task.run)
+        without_memory = 0
         if photos:
             runtime.configure(photos[0].detector.encoder.config.precision)
-            _score(photos)
+            for one in photos:
+                one.begin()
+            without_memory = score(photos)
         seconds = time.perf_counter() - began
-        if photos:
-            self.seconds_per_photo += _RECENT * (seconds / len(photos) - self.seconds_per_photo)
-        if isinstance(some[0], _Photo):
-            self._observe(Batch(len(photos), len(some) - len(photos), seconds))
+        if isinstance(some[0], WaitingPhoto):
+            self._observe(Batch(len(photos), len(some) - len(photos), seconds, without_memory))
 
     def _give_up(self) -> None:
         """Nobody waits for what will never come."""
@@ -181,41 +181,3 @@ class Worker:
         for work in left:
             if work.future.set_running_or_notify_cancel():
                 work.future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
-
-
-def _score(photos: Sequence[_Photo]) -> None:
-    """A batch that fails is halved: what one photograph does wrong, or asks of memory, is its own affair."""
-    found, full = None, False
-    try:
-        found = photos[0].detector.detect([one.photo for one in photos])
-    except torch.OutOfMemoryError:
-        full = True
-    except Exception as error:
-        if len(photos) == 1:
-            photos[0].future.set_exception(error)
-            return
-    # Out here, where the error is gone and with it what its frames held in memory.
-    if full:
-        torch.cuda.empty_cache()
-    if found is None and len(photos) == 1:
-        photos[0].future.set_exception(Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example))
-        return
-    if found is None:
-        half = len(photos) // 2
-        _score(photos[:half])
-        _score(photos[half:])
-        return
-    for one, detection in zip(photos, found, strict=True):
-        _settle(one.future, lambda one=one, detection=detection: one.finish(detection))  # type: ignore[misc]
-
-
-def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        answer = work()
-    except Exception as error:
-        future.set_exception(error)
-    except BaseException:
-        future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
-        raise
-    else:
-        future.set_result(answer)

@@ -28,6 +28,7 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import ScoreHistogram
 from resad.config import preset, without
+from service.account import Stage
 from service.metrics import Metrics
 from tests.conftest import prepared
 
@@ -129,7 +130,8 @@ def test_both_halves_of_idrid_hold_both_kinds(shared: Path) -> None:
 
 def test_stages_are_read_as_the_service_writes_them() -> None:
     metrics = Metrics()
-    for stage, seconds in (("decode", 0.25), ("decode", 0.5), ("score", 2.0)):
+    times: tuple[tuple[Stage, float], ...] = (("decode", 0.25), ("decode", 0.5), ("score", 2.0))
+    for stage, seconds in times:
         metrics.stage(stage, seconds)
     metrics.request("GET", "/readyz", 200, 0.125)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=metrics.text()))

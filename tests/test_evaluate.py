@@ -70,7 +70,7 @@ def detect(photo: PreparedPhoto) -> Detection:
     nothing = cast("PatchFeatures", None)
     none = np.zeros(0, dtype=np.float32)
     score = float(values[photo.mask].mean())
-    return Detection(values, photo.mask, score, score, nothing, none, none)
+    return Detection(values, photo.mask, score, score, none, nothing)
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ def literal(photos: list[Photo], y: int, x: int) -> tuple[float, float]:
     sigma = usual._NEAR * GRID[1]
     reach = int(4 * sigma + 0.5)
     steps = np.arange(-reach, reach + 1)
-    kernel = np.exp(-(steps**2) / (2 * sigma**2))
-    kernel = dict(zip(steps.tolist(), kernel / kernel.sum(), strict=True))
+    bell = np.exp(-(steps**2) / (2 * sigma**2))
+    kernel = dict(zip(steps.tolist(), (bell / bell.sum()).tolist(), strict=True))
     values, weights = [], []
     for distances, cells in photos:
         for d, (row, column) in zip(distances.tolist(), cells.tolist(), strict=True):

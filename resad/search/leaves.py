@@ -31,7 +31,7 @@ class Leaves:
         order = number[self.order]
         here = order >= 0
         before = torch.cat([here.new_zeros(1, dtype=torch.int64), here.cumsum(0)])
-        return Leaves(order[here], before[self.starts].unique())
+        return Leaves(order[here], torch.unique_consecutive(before[self.starts]))
 
 
 def grow(points: Tensor, size: int) -> Leaves:

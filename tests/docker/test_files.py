@@ -93,6 +93,15 @@ def test_every_variable_is_explained() -> None:
     assert explained == set(re.findall(r"\$\{(RESAD_\w+)", compose))
 
 
+def test_compose_builds_the_targets_and_arguments_that_there_are() -> None:
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    for name in ("service", "indexer"):
+        build = resolved(COMPOSE)["services"][name]["build"]
+        assert (build["target"], build["context"]) == (name, str(ROOT))
+        assert f"AS {name}\n" in dockerfile
+        assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+
+
 def test_compose_files_fit_the_specification() -> None:
     output(
         str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec",

@@ -4,19 +4,21 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
-import uvicorn
 
 from service.app import create_app
 from service.house import House
+from service.key_file import KeyRecord, Scope, new_key, sha256_of, write_keys
+from service.serving import server_of
 from service.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -54,15 +56,18 @@ class Served:
 
 
 @contextmanager
-def served(root: Path, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
-    app = create_app(Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings}))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+def served(
+    root: Path, *, ready: bool = True, headers: dict[str, str] | None = None, **settings: Any
+) -> Iterator[Served]:
+    told = Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings})
+    app = create_app(told)
+    server = server_of(app, told, lambda: None)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            with httpx.Client(base_url=url, timeout=30) as client:
+            with httpx.Client(base_url=url, timeout=30, headers=headers) as client:
                 until(lambda: server.started)
                 if ready:
                     until(lambda: client.get("/readyz").status_code == 200)
@@ -73,6 +78,17 @@ def served(root: Path, *, ready: bool = True, **settings: Any) -> Iterator[Serve
             assert not thread.is_alive()
 
 
+def key_for(file: Path, *scopes: Scope, name: str = "ward") -> dict[str, str]:
+    """The header of a fresh key, which is the only one in `file`."""
+    key = new_key()
+    write_keys(file, [KeyRecord(name, sha256_of(key), scopes)])
+    return bearer(key)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -80,13 +96,41 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def start(command: Path, *arguments: object, **variables: str) -> subprocess.Popen[str]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Process:
     """`resad-service` as a user starts it."""
+
+    popen: subprocess.Popen[str]
+    client: httpx.Client
+    stderr: IO[str]
+
+    @property
+    def log(self) -> str:
+        self.stderr.seek(0)
+        return self.stderr.read()
+
+    def metric(self, name: str) -> float:
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+
+@contextmanager
+def process(command: Path, root: Path, *arguments: object, **variables: str) -> Iterator[Process]:
+    """A service in a process of its own, once it is ready."""
+    words = [str(command), "--port", "0", "--device", "cpu", *map(str, arguments)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
-    return subprocess.Popen(
-        [str(command), *map(str, arguments)],
-        env=kept | {"OMP_NUM_THREADS": "1"} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    own = kept | {"OMP_NUM_THREADS": "1", "RESAD_ROOT": str(root)} | variables
+    with (
+        tempfile.TemporaryFile("w+") as stderr,  # a pipe that nobody reads would stop it
+        subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=stderr, text=True) as service,
+    ):
+        try:
+            assert service.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+", service.stdout.readline())
+            assert found
+            limits = httpx.Limits(max_connections=64)
+            with httpx.Client(base_url=found.group(), timeout=60, limits=limits) as client:
+                until(lambda: client.get("/readyz").status_code == 200, 60)
+                yield Process(service, client, stderr)
+        finally:
+            service.kill()

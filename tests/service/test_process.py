@@ -1,12 +1,12 @@
 """`resad-service` as a process of its own: many callers, overload, and an orderly end."""
 
 import itertools
+import json
 import re
 import signal
-import subprocess
-from collections.abc import Iterator
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,22 +15,7 @@ import resad_client
 
 from resad.loaded_index import LoadedIndex
 from tests.service.conftest import score_offline
-from tests.service.running import JPEG, start, until
-
-
-@contextmanager
-def process(command: Path, root: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    with start(command, "--port", 0, "--device", "cpu", *arguments, RESAD_ROOT=str(root)) as service:
-        try:
-            assert service.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:\d+", service.stdout.readline())
-            assert found, service.stderr and service.stderr.read()
-            limits = httpx.Limits(max_connections=64)
-            with httpx.Client(base_url=found.group(), timeout=60, limits=limits) as client:
-                until(lambda: client.get("/readyz").status_code == 200, 60)
-                yield service, client
-        finally:
-            service.kill()
+from tests.service.running import JPEG, process, until
 
 
 def ask(client: httpx.Client, photo: bytes) -> httpx.Response:
@@ -42,8 +27,8 @@ def test_two_hundred_photographs_from_sixteen_callers(
 ) -> None:
     expected = [score_offline(loaded, photo).result for photo in photos]
     asked = list(itertools.islice(itertools.cycle(range(len(photos))), 200))
-    with process(command, root) as (_, client), ThreadPoolExecutor(16) as callers:
-        answers = list(callers.map(lambda number: ask(client, photos[number]), asked))
+    with process(command, root) as service, ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda number: ask(service.client, photos[number]), asked))
     assert {answer.status_code for answer in answers} == {200}
     for number, answer in zip(asked, answers, strict=True):
         document = answer.json()
@@ -60,10 +45,10 @@ def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
 ) -> None:
     expected = [score_offline(loaded, photo).result.image_score for photo in photos]
     arguments = ("--queue-size", 4, "--batch-size", 2)
-    with process(command, root, *arguments) as (_, client), ThreadPoolExecutor(16) as callers:
-        answers = list(callers.map(lambda _: ask(client, photos[0]), range(48)))
+    with process(command, root, *arguments) as service, ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: ask(service.client, photos[0]), range(48)))
         asked = list(itertools.islice(itertools.cycle(range(len(photos))), 32))
-        with resad_client.Client(str(client.base_url), retries=20, max_wait_s=300) as patient:
+        with resad_client.Client(str(service.client.base_url), retries=20, max_wait_s=300) as patient:
             results = list(callers.map(lambda number: patient.score(photos[number]), asked))
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -75,24 +60,46 @@ def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
 def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
     command: Path, root: Path, photo: bytes
 ) -> None:
-    with process(command, root, "--batch-size", 1) as (service, client), ThreadPoolExecutor(24) as callers:
+    with process(command, root, "--batch-size", 1) as service, ThreadPoolExecutor(24) as callers:
+        client = service.client
         named = [("photo", ("Doe^Jane_1961.jpg", data, "image/jpeg")) for data in (photo, photo[:500], b"junk")]
         assert client.post("/v1/score?eye=left", files=named).status_code == 200
         client.get("/photos/Doe^Jane_1961.jpg")
         waiting = [callers.submit(ask, client, photo) for _ in range(24)]
-
-        def accepted() -> float:
-            found = re.search(r"^resad_queue_photos (\S+)", client.get("/metrics").text, re.MULTILINE)
-            return float(found.group(1)) if found else 0.0
-
-        until(lambda: accepted() + sum(one.done() for one in waiting) == 24)
+        until(lambda: service.metric("resad_queue_photos") + sum(one.done() for one in waiting) == 24)
         left = sum(not one.done() for one in waiting)
-        service.send_signal(signal.SIGTERM)
+        service.popen.send_signal(signal.SIGTERM)
         answers = [one.result(30) for one in waiting]
-        assert service.wait(30) == 0
-        assert service.stderr is not None
-        log = service.stderr.read()
+        assert service.popen.wait(30) == 0
+        log = service.log
     assert left > 1
     assert {answer.status_code for answer in answers} == {200}
     assert "POST /v1/score 200" in log
     assert "Doe" not in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    asked = [line for line in lines if line.get("route") == "/v1/score"]
+    assert len(asked) == 25
+    assert all(line["event"] == "POST /v1/score 200" and line["request_id"] for line in asked)
+    for whole in asked[1:]:
+        (one,) = whole["photos"]
+        assert re.fullmatch("[0-9a-f]{32}", one["content"])
+        assert one["decode_ms"] > 0
+        assert one["queue_ms"] + one["detect_ms"] <= whole["ms"]
+    assert len({line["photos"][0]["content"] for line in asked}) == 1  # the same photograph is known again
+
+
+def test_the_end_does_not_wait_for_what_never_comes(command: Path, root: Path, photo: bytes) -> None:
+    """An upload that has begun and goes on for ever: the limit of the end is one for all of it."""
+    with process(command, root, "--drain-s", 1) as service:
+        port = int(str(service.client.base_url).rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(
+                b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
+            )
+            until(lambda: service.metric("resad_queue_photos") == 1)
+            began = time.monotonic()
+            service.popen.send_signal(signal.SIGTERM)
+            assert service.popen.wait(20) == 0
+            assert 0.8 < time.monotonic() - began < 10
+            assert line.recv(12) == b"HTTP/1.1 503"
+        assert "Traceback" not in service.log

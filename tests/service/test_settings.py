@@ -1,15 +1,10 @@
 """The command line before the variables, one line for what cannot be, and no public address by accident."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from resad.errors import SettingError
-from service.admission import Admission
-from service.problems import Refusal
 from service.settings import is_loopback, read_settings
 
 
@@ -38,9 +33,9 @@ def test_what_cannot_be_is_named(given_settings: dict[str, object], words: str) 
     assert "\n" not in str(refused.value)
 
 
-def test_a_key_that_is_too_short_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESAD_ADMIN_KEY", "hunter2")
-    with pytest.raises(SettingError, match="admin_key") as refused:
+def test_a_secret_that_is_too_short_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESAD_LOG_SECRET", "hunter2")
+    with pytest.raises(SettingError, match="log_secret") as refused:
         read_settings(root="x")
     assert "hunter2" not in str(refused.value)
 
@@ -56,27 +51,17 @@ def test_elsewhere_only_if_told(host: str) -> None:
     with pytest.raises(SettingError, match="--insecure"):
         read_settings(root="x", host=host)
     assert read_settings(root="x", host=host, insecure=True).host == host
+    assert read_settings(root="x", host=host, keys_file=Path("keys")).host == host
 
 
-@given(st.integers(1, 20), st.lists(st.integers(1, 8), max_size=20), st.floats(0, 100))
-def test_places_are_never_more_than_there_are(size: int, wanted: list[int], rate: float) -> None:
-    admission, held = Admission(size, lambda: rate), 0
-    with ExitStack() as places:
-        for count in wanted:
-            if held + count <= size:
-                places.enter_context(admission.places(count))
-                held += count
-            else:
-                with pytest.raises(Refusal) as refused:
-                    places.enter_context(admission.places(count))
-                assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-            assert admission.taken == held
-    assert admission.taken == 0
+def test_origins_are_addresses_of_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESAD_ALLOWED_ORIGINS", "https://clinic.example, http://[::1]:8080")
+    assert read_settings(root="x").allowed_origins == ("https://clinic.example", "http://[::1]:8080")
+    for origin in ("*", "clinic.example", "https://clinic.example/", "https://x y"):
+        with pytest.raises(SettingError, match=r"allowed_origins: .* is no origin"):
+            read_settings(root="x", allowed_origins=origin)
 
 
-@pytest.mark.parametrize(("rate", "seconds"), [(0.0, 1), (0.3, 2), (2.0, 8), (50.0, 60)])
-def test_retry_after_is_what_the_queue_takes(rate: float, seconds: int) -> None:
-    admission = Admission(4, lambda: rate)
-    with admission.places(4), pytest.raises(Refusal) as refused, admission.places(1):
-        pass
-    assert refused.value.headers["Retry-After"] == str(seconds)
+def test_one_request_fits_into_what_all_may_hold() -> None:
+    with pytest.raises(SettingError, match="max_held_bytes 1000 is less than one request may bring"):
+        read_settings(root="x", max_held_bytes=1000)

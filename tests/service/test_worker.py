@@ -15,6 +15,7 @@ import torch
 from resad import runtime
 from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
+from service.pace import Pace
 from service.problems import OUT_OF_MEMORY, Refusal
 from service.worker import Batch, Worker
 from tests.conftest import prepared
@@ -230,13 +231,20 @@ def test_a_lone_photograph_waits_for_nobody() -> None:
     worker.stop(5)
 
 
-def test_the_rate_follows_what_is_measured(bench: Bench) -> None:
+def test_the_rate_follows_what_is_measured() -> None:
     class Slow(FakeDetector):
         def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
             time.sleep(0.01 * len(photos))
             return super().detect(photos)
 
-    detector = Slow()
+    pace = Pace(2)
+    worker, detector = Worker(4, 0.0, lambda batch: pace.scored(batch.scored, batch.seconds)), Slow()
+    assert (pace.measured, pace.seconds_per_photo) == (False, 1.0)
+    worker.start()
     for value in range(40):
-        bench.put(detector, value).result(5)
-    assert 0.01 <= bench.worker.seconds_per_photo < 0.1
+        Bench(worker, []).put(detector, value).result(5)
+    worker.stop(5)
+    assert 0.01 <= pace.seconds_per_photo < 0.1
+    for _ in range(40):
+        pace.pooled(3.0)  # on one of two threads
+    assert 1.4 < pace.seconds_per_photo <= 1.5

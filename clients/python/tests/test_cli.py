@@ -26,10 +26,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_installed_command_from_end_to_end(service: Service, folder: Path, tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("resad-client")
+    key_file = tmp_path / "key"
+    key_file.write_text("secret-key\n")
     words: list[str | Path] = [
         command, "score", folder, folder / "a.jpg", tmp_path / "absent.jpg",
         "--url", service.url, "--index", "idrid", "--fpr", "0.05",
-        "--key", "secret-key", "--json", tmp_path / "json", "--overlays", tmp_path / "overlays",
+        "--key-file", key_file, "--json", tmp_path / "json", "--overlays", tmp_path / "overlays",
     ]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
@@ -103,7 +105,7 @@ def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert printed.err == "other: manifest.json is missing\n"
 
 
-@pytest.mark.parametrize("words", [("--key", "wrong"), ("--index", "two")])
+@pytest.mark.parametrize("words", [("--key-file", "wrong"), ("--index", "two")])
 def test_what_would_meet_every_photograph_ends_the_run(
     service: Service,
     folder: Path,
@@ -112,6 +114,8 @@ def test_what_would_meet_every_photograph_ends_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     service.busy = 0
+    (folder / "wrong").write_text("wrong")
+    monkeypatch.chdir(folder)
     many = folder / "many"
     many.mkdir()
     for number in range(9):
@@ -137,7 +141,8 @@ def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         (["--overlay", "out.png"], "--overlay is for one photograph, there are 4: use --overlays FOLDER"),
         (["--overlay", "out.png", "--overlays", "out"], "--overlay and --overlays: one of them"),
         (["--url", "localhost"], "'localhost' is no address of a service"),
-        (["--key", "two words"], "the key is empty or holds"),
+        (["--key-file", "two-words"], "the key is empty or holds"),
+        (["--key-file", "nowhere"], "--key-file nowhere cannot be read"),
         (["--concurrency", "0"], "--concurrency"),
     ],
 )
@@ -148,6 +153,8 @@ def test_impossible_values_are_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "two-words").write_text("two words")
     assert run(monkeypatch, "score", folder, *words) == 2
     assert message in capsys.readouterr().err
 

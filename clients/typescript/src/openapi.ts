@@ -37,7 +37,7 @@ export interface paths {
         readonly put?: never;
         /**
          * The anomaly map of one photograph
-         * @description The map in the photograph's own frame, at its size or smaller.
+         * @description The map in the photograph's own frame, at its size or smaller; overlays are bounded in size.
          */
         readonly post: operations["anomaly_map"];
         readonly delete?: never;
@@ -75,9 +75,31 @@ export interface paths {
         };
         /**
          * Whether every index answers
-         * @description 200 once every live index is loaded and its probe photograph scores as when it was built.
+         * @description 200 once every live index has scored its probe photograph as when it was built; 503 while stopping.
          */
         readonly get: operations["readyz"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/indexes/{name}/evidence/{photo}/{y}/{x}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * What a healthy patch looks like
+         * @description A JPEG, where the index was built with `--keep-crops`.
+         *
+         *     An id means another photograph in another version: name the version that the result states.
+         */
+        readonly get: operations["evidence"];
         readonly put?: never;
         readonly post?: never;
         readonly delete?: never;
@@ -138,7 +160,7 @@ export interface paths {
          * Make a version live
          * @description Verifies the version, then writes CURRENT; every service that watches the same volume follows.
          *
-         *     Needs the key that the service was started with as `Authorization: Bearer KEY`.
+         *     Off unless the service was started with a keys file; needs a key with the scope `admin`.
          */
         readonly put: operations["activate"];
         readonly post?: never;
@@ -157,7 +179,7 @@ export interface paths {
         };
         /**
          * For Prometheus
-         * @description Requests, queue, batches, seconds per stage, versions.
+         * @description Requests, queue, batches, seconds per stage, versions, scores and their drift, memory.
          */
         readonly get: operations["metrics"];
         readonly put?: never;
@@ -323,8 +345,8 @@ export interface components {
          * Finding
          * @description A region of the map above the level that healthy photos exceed at the rate `fpr`.
          *
-         *     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: in words; null
-         *     where it is not known.
+         *     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
+         *     words, relative to the field of view (`resad.place`).
          */
         readonly Finding: {
             /** Rank */
@@ -371,7 +393,10 @@ export interface components {
         };
         /**
          * HistoryEntry
-         * @description What made a version.  at: ISO 8601, UTC.  package_version: of this project.
+         * @description What made a version.
+         *
+         *     from_version: of the same index; `also_from`, NAME/VERSION, for the second one of a merge.  at: ISO 8601, UTC.
+         *     package_version: of this project.
          */
         readonly HistoryEntry: {
             /** Operation */
@@ -382,6 +407,8 @@ export interface components {
             readonly at: string;
             /** Package Version */
             readonly package_version: string;
+            /** Also From */
+            readonly also_from?: string | null;
         };
         /**
          * IndexDetail
@@ -479,6 +506,10 @@ export interface components {
         /**
          * Manifest
          * @description Everything about one version of an index but the photographs; see DESIGN, section 3.
+         *
+         *     calibrated: the worst standing among the scores that the calibration is made of.
+         *     numbered: the highest number that a reference photo's id ever had, so that no id is given twice; none where
+         *     that is the number of photos.
          */
         readonly Manifest: {
             /** Format */
@@ -509,6 +540,14 @@ export interface components {
             /** Files */
             readonly files: readonly components["schemas"]["FileRecord"][];
             readonly search?: components["schemas"]["SearchRecord"] | null;
+            /**
+             * Calibrated
+             * @default measured
+             * @enum {string}
+             */
+            readonly calibrated: "measured" | "bound" | "stale";
+            /** Numbered */
+            readonly numbered?: number | null;
         };
         /**
          * MethodConfig
@@ -570,7 +609,9 @@ export interface components {
              *       "kind": "top_mean",
              *       "share": 0.001,
              *       "smoothing": 0,
-             *       "margin": 0
+             *       "margin": 0,
+             *       "relative": true,
+             *       "surround": 0.4
              *     }
              */
             readonly score: components["schemas"]["ScoreConfig"];
@@ -676,7 +717,10 @@ export interface components {
          * @description How the build went, up to the writing of the version.
          *
          *     covering_radius: the largest distance from any patch to its nearest memory, feature units.
-         *     projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`.
+         *     covering: whether that was measured over all patches, or bounds it where the features of some are not kept.
+         *     projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`,
+         *     when the index was built.
+         *     kept_radius: what adding and removing photographs keep the covering radius at; none before the first time.
          */
         readonly Quality: {
             /** Covering Radius */
@@ -689,6 +733,14 @@ export interface components {
             readonly stages: readonly components["schemas"]["StageTime"][];
             /** Peak Memory Bytes */
             readonly peak_memory_bytes: number;
+            /**
+             * Covering
+             * @default measured
+             * @enum {string}
+             */
+            readonly covering: "measured" | "bound";
+            /** Kept Radius */
+            readonly kept_radius?: number | null;
         };
         /**
          * QualityLimit
@@ -838,7 +890,7 @@ export interface components {
         };
         /**
          * ScoreConfig
-         * @description How a map becomes one number (paper, section 3.3).
+         * @description How distances become a map and one number (paper, section 3.3).
          */
         readonly ScoreConfig: {
             /**
@@ -862,6 +914,16 @@ export interface components {
              * @default 0
              */
             readonly margin: number;
+            /**
+             * Relative
+             * @default true
+             */
+            readonly relative: boolean;
+            /**
+             * Surround
+             * @default 0.4
+             */
+            readonly surround: number;
         };
         /**
          * SearchConfig
@@ -1014,13 +1076,15 @@ export interface operations {
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
                 readonly size?: number | null;
+                /** @description Of an overlay: the map over the photo, or the photo by itself beside that. */
+                readonly layout?: "blend" | "side";
                 /** @description `require` refuses a photo below the index's limits of quality: 422, naming the reasons. */
                 readonly quality?: "report" | "require";
-                /** @description Put into the answer as a data URL: the 16-bit map, or a picture of it. */
-                readonly map?: "none" | "png" | "overlay";
+                /** @description Put into the answer as a data URL: the 16-bit map, or a picture of it (PNG or JPEG). */
+                readonly map?: "none" | "png" | "overlay" | "overlay-jpeg";
                 /** @description Healthy patches listed per finding. */
                 readonly evidence?: number;
-                /** @description Which eye, where it is known; for places in words, which come later. */
+                /** @description Which eye, where it is known: places are then nasal or temporal, not left or right. */
                 readonly eye?: ("left" | "right") | null;
             };
             readonly header?: never;
@@ -1051,6 +1115,26 @@ export interface operations {
             };
             /** @description Malformed upload */
             readonly 400: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -1156,6 +1240,8 @@ export interface operations {
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
                 readonly size?: number | null;
+                /** @description Of an overlay: the map over the photo, or the photo by itself beside that. */
+                readonly layout?: "blend" | "side";
                 /** @description The map on the absolute scale, or a picture of it over the photograph. */
                 readonly style?: "map" | "overlay";
             };
@@ -1173,7 +1259,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description By `Accept`: 16 bits on the index's absolute scale (or `style=overlay`), or float32 feature distances. PNG and TIFF state their scale, unit and fingerprint inside. */
+            /** @description By `Accept`: 16 bits on the index's absolute scale, or float32 feature distances, or with `style=overlay` a picture. PNG and TIFF of maps state their scale, unit and fingerprint inside. */
             readonly 200: {
                 headers: {
                     /** @description NAME/VERSION */
@@ -1186,10 +1272,31 @@ export interface operations {
                     readonly "image/png": string;
                     readonly "image/tiff": string;
                     readonly "application/x-npy": string;
+                    readonly "image/jpeg": string;
                 };
             };
             /** @description Malformed upload */
             readonly 400: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -1367,6 +1474,74 @@ export interface operations {
             };
         };
     };
+    readonly evidence: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description `index.version` of the result: 404 where another one answers by now. */
+                readonly version?: string | null;
+            };
+            readonly header?: never;
+            readonly path: {
+                /** @description As in `GET /v1/indexes`. */
+                readonly name: string;
+                /** @description `photo` of an item of `evidence`. */
+                readonly photo: string;
+                /** @description Its `y`. */
+                readonly y: number;
+                /** @description Its `x`. */
+                readonly x: number;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description The surroundings of the cell, which is framed. */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "image/jpeg": string;
+                };
+            };
+            /** @description Unknown index / No picture of evidence */
+            readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request */
+            readonly 422: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            readonly 500: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready */
+            readonly 503: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     readonly indexes: {
         readonly parameters: {
             readonly query?: never;
@@ -1383,6 +1558,26 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["IndexList"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Internal error */
@@ -1415,6 +1610,26 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["IndexDetail"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Unknown index */
@@ -1483,25 +1698,18 @@ export interface operations {
                     readonly "application/json": components["schemas"]["IndexDetail"];
                 };
             };
-            /** @description Malformed upload */
-            readonly 400: {
-                headers: {
-                    readonly [name: string]: unknown;
-                };
-                content: {
-                    readonly "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description Key needed */
             readonly 401: {
                 headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
                     readonly [name: string]: unknown;
                 };
                 content: {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Call switched off */
+            /** @description Key does not suffice / Call switched off */
             readonly 403: {
                 headers: {
                     readonly [name: string]: unknown;
@@ -1512,6 +1720,15 @@ export interface operations {
             };
             /** @description Unknown index / Unknown version */
             readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Upload too slow */
+            readonly 408: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -1600,6 +1817,26 @@ export interface operations {
                 };
                 content: {
                     readonly "text/plain": string;
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Internal error */

@@ -28,9 +28,9 @@ def about() -> None:
 
 
 @app.command("indexes")
-def indexes_command(url: options.Url = DEFAULT_URL, key: options.Key = None) -> None:
+def indexes_command(url: options.Url = DEFAULT_URL, key_file: options.KeyFile = None) -> None:
     """List the indexes that a service has."""
-    with Client(url, key=key, retries=2) as client:
+    with Client(url, key=options.key_from(key_file), retries=2) as client:
         served = client.indexes()
     for index in served:
         if index.fault:

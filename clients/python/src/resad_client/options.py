@@ -1,22 +1,22 @@
 """What the commands share: the two streams, options that several take."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
+from resad_client.errors import SettingError
 from resad_client.protocol import Eye, Layout, PictureKind
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
 
 Url = Annotated[str, typer.Option(help="Address of the service.")]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        envvar="RESAD_KEY", help="API key; the variable keeps it out of the process list.", show_default=False
-    ),
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File that holds the API key; without it the variable RESAD_KEY is taken, if it is set."),
 ]
 Index = Annotated[str | None, typer.Option(help="Name of the index (else the service's choice).")]
 Fpr = Annotated[
@@ -44,6 +44,16 @@ Patience = Annotated[
     float,
     typer.Option(min=0, help="Seconds that a photograph waits for a service that is busy, restarting or gone."),
 ]
+
+
+def key_from(file: Path | None) -> str | None:
+    """Never an argument itself: every user of the machine sees those.  Raises `SettingError`."""
+    if file is None:
+        return os.environ.get("RESAD_KEY")
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--key-file {file} cannot be read") from error
 
 
 def say(line: str) -> None:

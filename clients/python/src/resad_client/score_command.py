@@ -36,7 +36,7 @@ def score_command(
     index: options.Index = None,
     fpr: options.Fpr = None,
     eye: options.EyeOption = None,
-    key: options.Key = None,
+    key_file: options.KeyFile = None,
     csv: options.Csv = None,
     findings_csv: options.FindingsCsv = None,
     coco: options.Coco = None,
@@ -74,7 +74,7 @@ def score_command(
         jobs = plan(found, wanted, journal, existing)
         if overlay:
             jobs = tuple(Job(job.source, job.place, job.json, overlay, job.geojson) for job in jobs)
-        report = _run(url, key, jobs, order, journal, wanted, patience)
+        report = _run(url, options.key_from(key_file), jobs, order, journal, wanted, patience)
     _tell(report, missed, found=len(found), tried=len(jobs))
 
 

@@ -56,7 +56,7 @@ def watch_command(
     index: options.Index = None,
     fpr: options.Fpr = None,
     eye: options.EyeOption = None,
-    key: options.Key = None,
+    key_file: options.KeyFile = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for a NAME.json and NAME_overlay.png each, else beside each photograph."),
@@ -72,7 +72,7 @@ def watch_command(
         raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
     if not folder.is_dir():
         raise SettingError(f"{folder}: no such folder")
-    place = out or folder
+    key, place = options.key_from(key_file), out or folder
     wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(index, fpr, concurrency, eye)
     # As Ctrl-C: whoever supervises a watcher ends it so.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

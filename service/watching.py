@@ -1,0 +1,174 @@
+"""CURRENT of every index is watched, and a new version replaces the old when it is ready.
+
+A version is loaded and its probe photograph scored beside the one that serves; a broken one changes nothing but
+the reason that is shown.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from resad import index as index_store
+from resad.errors import ResadError
+from resad.loaded_index import LoadedIndex
+from service import problems
+from service.loading import Pointer, read_pointer
+from service.problems import Refusal
+from service.registry import Registry, Served
+
+_log: Final = logging.getLogger(__name__)
+_RETRY_S: Final = 30.0
+"""After which a version that failed is tried again: its files may still have been on their way."""
+
+
+class Watcher:
+    """The thread that follows CURRENT, and the call that writes it; one version is loaded at a time.
+
+    Args:
+        registry: is told what is served.
+        load: the version at ROOT/NAME/VERSION, verified and ready; see `loading.load_verified`.
+        poll_s: seconds between looks at CURRENT.
+        observe: told of every load: the index's name, whether it went well, seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        load: Callable[[Path], LoadedIndex],
+        poll_s: float,
+        observe: Callable[[str, bool, float], None],
+    ) -> None:
+        self._registry = registry
+        self._root = registry.root
+        self._load = load
+        self._poll_s = poll_s
+        self._observe = observe
+        self._acted_on: dict[str, Pointer] = {}
+        self._tried: dict[str, float] = {}
+        self._unreadable: set[str] = set()
+        self._loading = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Load what is live, then watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop to watch; what is loaded stays."""
+        self._stop.set()
+
+    def activate(self, name: str, version: str) -> Served:
+        """Verify `version`, write CURRENT, serve it; or raise `Refusal` (404, 409, 507), and all is as it was."""
+        folder = self._root / self._registry.get(name).name
+        if version not in self._registry.versions(name):
+            raise Refusal(problems.UNKNOWN_VERSION, f"{name} has no version {version!r}")
+        with self._loading:
+            try:
+                loaded = self._timed(name, folder / version)
+            except (ResadError, OSError) as error:
+                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
+            try:
+                index_store.activate(folder, version)
+            except ResadError as error:
+                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+                raise Refusal(problems.READ_ONLY, problems.READ_ONLY.example) from error
+            return self._swap(Served(name, loaded), read_pointer(folder))
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+            except OSError as error:
+                _log.error("the root cannot be read: %s", error.strerror)
+            except Exception:
+                _log.exception("the look at the indexes failed")
+            self._registry.looked = True
+            self._stop.wait(self._poll_s)
+
+    def _look(self) -> None:
+        """Act on every CURRENT that was written or removed since the last look."""
+        names = {*self._registry.served, *(folder.name for folder in self._root.iterdir())}
+        self._unreadable &= names
+        for name in sorted(names):
+            if self._stop.is_set():
+                return
+            with self._loading:
+                self._look_at(name, self._root / name)
+
+    def _look_at(self, name: str, folder: Path) -> None:
+        try:
+            pointer = read_pointer(folder)
+        except OSError as error:
+            if name not in self._unreadable:
+                _log.error("%s under the root is passed over: %s", name, error.strerror)
+            self._unreadable.add(name)
+            return
+        self._unreadable.discard(name)
+        if pointer is not None:
+            self._follow(name, folder, pointer)
+        elif name in self._registry.served:
+            self._forget(name)
+
+    def _follow(self, name: str, folder: Path, pointer: Pointer) -> None:
+        entry = self._registry.served.get(name, Served(name))
+        if pointer == self._acted_on.get(name) and not (
+            entry.fault and time.monotonic() - self._tried[name] > _RETRY_S
+        ):
+            return
+        if entry.live is not None and entry.live.manifest.version == pointer.version:
+            self._swap(replace(entry, fault=None), pointer)
+            return
+        if name not in self._registry.served:
+            self._swap(entry, None)
+        try:
+            index_store.check_name(name)
+            loaded = self._timed(name, index_store.resolve(folder))
+        except (ResadError, Refusal, OSError) as error:
+            self._fail(entry, pointer, self._told(error))
+        except Exception:
+            _log.exception("index %s could not be loaded", name)
+            self._fail(entry, pointer, f"version {pointer.version[:32]!r} could not be loaded; the log says why")
+        else:
+            self._swap(Served(name, loaded), pointer)
+
+    def _timed(self, name: str, version: Path) -> LoadedIndex:
+        began, well = time.perf_counter(), False
+        try:
+            loaded = self._load(version)
+            well = True
+        finally:
+            self._observe(name, well, time.perf_counter() - began)
+        return loaded
+
+    def _forget(self, name: str) -> None:
+        _log.info("index %s: its CURRENT is gone, it is served no more", name)
+        self._registry.drop(name)
+        self._acted_on.pop(name, None)
+        self._tried.pop(name, None)
+
+    def _fail(self, entry: Served, pointer: Pointer, fault: str) -> None:
+        _log.error("index %s: %s", entry.name, fault)
+        self._tried[entry.name] = time.monotonic()
+        self._swap(replace(entry, fault=fault), pointer)
+
+    def _swap(self, entry: Served, pointer: Pointer | None) -> Served:
+        if entry.live is not None and entry.fault is None:
+            _log.info("index %s: version %s is served", entry.name, entry.live.manifest.version)
+        self._registry.put(entry)
+        if pointer is not None:
+            self._acted_on[entry.name] = pointer
+        return entry
+
+    def _told(self, error: Exception) -> str:
+        """The error's line without the place of the root on this machine."""
+        text = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
+        return text.replace(f"{self._root}/", "")

@@ -1,0 +1,47 @@
+"""What browsers are told, who of them may call from elsewhere, and what is not served."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.service.running import JPEG, Served, served
+
+ELSEWHERE = "https://elsewhere.example"
+CLINIC = "https://clinic.example"
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/v1/indexes", "/nowhere", "/v1/score", "/docs"])
+def test_every_answer_keeps_browsers_in_bounds(running: Served, path: str) -> None:
+    headers = running.client.get(path).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == ("'self' 'unsafe-inline'" if path == "/docs" else "'self'")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
+
+
+def test_pages_from_elsewhere_may_not_call_unless_told(root: Path, running: Served, photo: bytes) -> None:
+    asked = {"Origin": CLINIC, "Access-Control-Request-Method": "POST"}
+    answer = running.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": CLINIC})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert running.client.options("/v1/score", headers=asked).status_code == 405
+    with served(root, allowed_origins=(CLINIC,)) as service:
+        allowed = service.client.options("/v1/score", headers=asked)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == CLINIC
+        answer = service.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": CLINIC})
+        assert answer.headers["access-control-allow-origin"] == CLINIC
+        assert "access-control-allow-credentials" not in answer.headers
+        refused = service.client.options("/v1/score", headers=asked | {"Origin": ELSEWHERE})
+        assert "access-control-allow-origin" not in refused.headers
+        answer = service.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": ELSEWHERE})
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_docs_can_be_switched_off(root: Path) -> None:
+    with served(root, docs=False) as service:
+        for path in ("/docs", "/openapi.json", "/redoc", "/static-offline-docs/swagger-ui-bundle.js"):
+            assert service.client.get(path).status_code == 404
+        assert service.client.get("/").status_code == 200

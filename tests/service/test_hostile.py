@@ -1,0 +1,94 @@
+"""Whatever is sent: a problem document or the true result, in time, and nothing is left behind."""
+
+import gc
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from resad.errors import PhotoError
+from resad.loaded_index import LoadedIndex
+from service.problems import MEDIA_TYPE
+from tests.service.conftest import score_offline
+from tests.service.hostile import Upload, corpus
+from tests.service.running import Process, process
+
+IN_TIME_S = 10.0
+"""A third of the deadline, on a machine that others use too."""
+LEFT_MB = 32.0
+
+
+@pytest.fixture(scope="module")
+def alone(command: Path, root: Path) -> Iterator[Process]:
+    """A process of its own, whose memory is only its own."""
+    with process(command, root) as service:
+        yield service
+
+
+def resident_mb(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1e3
+
+
+def answered(client: httpx.Client, loaded: LoadedIndex, upload: Upload) -> int:
+    """The status, of an answer that is what it has to be."""
+    answer = client.post(
+        "/v1/score?fpr=0.9&map=overlay", content=upload.body, headers={"Content-Type": upload.media_type}
+    )
+    assert answer.elapsed.total_seconds() < IN_TIME_S, upload.name
+    if answer.status_code == 200:
+        expected = score_offline(loaded, upload.body).result
+        assert answer.json()["image_score"] == pytest.approx(expected.image_score, rel=1e-4), upload.name
+    else:
+        assert answer.status_code in (400, 413, 415, 422), (upload.name, answer.text)
+        assert answer.headers["content-type"] == MEDIA_TYPE
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        with pytest.raises(PhotoError):
+            score_offline(loaded, upload.body)
+    return answer.status_code
+
+
+@pytest.mark.slow
+def test_every_hostile_upload_is_answered_and_leaves_nothing_behind(
+    alone: Process, loaded: LoadedIndex, photo: bytes
+) -> None:
+    client = alone.client
+    uploads = corpus(photo)
+    assert len({upload.name for upload in uploads}) == len(uploads) >= 60
+    expected = score_offline(loaded, photo).result.image_score
+    statuses = []
+    for upload in uploads:
+        statuses.append(answered(client, loaded, upload))
+        good = client.post("/v1/score?fpr=0.9", content=photo, headers={"Content-Type": "image/jpeg"})
+        assert good.json()["image_score"] == pytest.approx(expected, rel=1e-4), upload.name
+    assert set(statuses) == {200, 413, 415, 422}
+    # Once everything was seen, the same again takes no more memory.
+    before = resident_mb(alone.popen.pid)
+    for upload in uploads:
+        client.post("/v1/score", content=upload.body, headers={"Content-Type": upload.media_type})
+    gc.collect()
+    assert resident_mb(alone.popen.pid) < before + LEFT_MB
+    assert alone.metric("resad_queue_photos") == alone.metric("resad_held_bytes") == 0
+
+
+def test_a_photograph_with_bytes_turned_is_answered(alone: Process, loaded: LoadedIndex, photo: bytes) -> None:
+    places = st.lists(st.tuples(st.integers(0, len(photo) - 1), st.integers(0, 255)), min_size=1, max_size=12)
+
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+    )
+    @given(places)
+    @example([(2, 0)])
+    def probe(turned: list[tuple[int, int]]) -> None:
+        body = bytearray(photo)
+        for place, value in turned:
+            body[place] = value
+        answered(alone.client, loaded, Upload(json.dumps(turned), bytes(body)))
+
+    probe()

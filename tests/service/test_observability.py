@@ -1,0 +1,161 @@
+"""What an operator sees: figures that are true, a log that tells no secrets, spans where they are asked for."""
+
+import json
+import logging
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from scipy.stats import ks_2samp
+
+from resad.calibration import p_value
+from resad.errors import SettingError
+from service import logs, tracing
+from service.account import Account, ContentHash, Step
+from service.drift import WINDOW, Recent
+from tests.service.running import JPEG, Served
+
+_SCORES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, max_size=60)
+
+
+@given(_SCORES, _SCORES)
+def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], scores: list[float]) -> None:
+    normals = sorted(normals)
+    recent = Recent(normals)
+    assert recent.drift() is None
+    for score in scores:
+        recent.add(score)
+    drift = recent.drift()
+    assert drift is not None
+    p = [p_value(score, tuple(normals)) for score in scores]
+    assert drift.photos == len(scores)
+    with warnings.catch_warnings(action="ignore"):  # of the p-value, which is not asked for
+        expected = ks_2samp(scores, normals).statistic
+    assert drift.ks == pytest.approx(expected)
+    assert drift.mean_p == pytest.approx(np.mean(p))
+    assert drift.abnormal == pytest.approx(np.mean([value <= 0.05 for value in p]))
+
+
+def test_drift_forgets_what_is_long_ago() -> None:
+    recent = Recent([1.0, 2.0, 3.0])
+    for score in [9.0] * 50 + [2.0] * WINDOW:
+        recent.add(score)
+    drift = recent.drift()
+    assert drift is not None
+    assert (drift.photos, drift.abnormal) == (WINDOW, 0)
+
+
+def test_photographs_are_counted_by_stage_and_by_what_they_score(running: Served, photo: bytes) -> None:
+    counts = ("decode", "judge", "queue", "detect", "score", "receive")
+    names = [f'resad_stage_seconds_count{{stage="{stage}"}}' for stage in counts]
+    names += ['resad_p_value_count{index="drawn"}', 'resad_image_score_ratio_count{index="drawn"}']
+    before = [running.metric(name) for name in names]
+    window = running.metric('resad_drift_photos{index="drawn"}')
+    for _ in range(2):
+        assert running.score(photo).status_code == 200
+    assert running.score(b"junk").status_code == 422
+    assert [running.metric(name) for name in names] == [
+        *(value + 2 for value in before[:5]),
+        before[5] + 3,
+        *(value + 2 for value in before[6:]),
+    ]
+    assert running.metric('resad_drift_photos{index="drawn"}') == min(window + 2, WINDOW)
+    assert 0 <= running.metric('resad_drift_ks{index="drawn"}') <= 1
+    assert 0 < running.metric("resad_seconds_per_photo") < 10
+    assert running.metric("resad_worker_alive") == running.metric("resad_ready") == 1
+    assert running.metric("process_resident_memory_bytes") > 1e8
+
+
+def test_every_line_is_an_object_with_its_request(
+    running: Served, photo: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        running.client.post("/v1/score", content=photo, headers=JPEG | {"X-Request-ID": "mine-1"})
+        parts = [("photo", ("Doe^Jane.jpg", data, "image/jpeg")) for data in (photo, b"junk")]
+        running.client.post("/v1/score", files=parts, headers={"X-Request-ID": "mine-2"})
+        running.client.get("/v1/indexes/../../etc/passwd")
+        running.client.get("/readyz")
+    render = logs.formatter(plain=False)
+    lines = [json.loads(render.format(record)) for record in caplog.records if record.name.startswith("service")]
+    one = next(line for line in lines if line.get("request_id") == "mine-1")
+    assert (one["event"], one["level"], one["status"], one["route"]) == (
+        "POST /v1/score 200",
+        "info",
+        200,
+        "/v1/score",
+    )
+    assert one["ms"] >= one["receive_ms"]
+    several = next(line for line in lines if line.get("request_id") == "mine-2")
+    contents = [photo["content"] for photo in several["photos"]]
+    assert contents[0] == one["photos"][0]["content"] != contents[1]
+    assert set(several["photos"][1]) == {"content"}
+    text = "\n".join(json.dumps(line) for line in lines)
+    assert "readyz" not in text
+    assert "Doe" not in text
+    assert "passwd" not in text
+
+
+def test_plain_lines_are_for_people() -> None:
+    record = logging.LogRecord("service.x", logging.INFO, "", 0, "index %s: loaded", ("idrid",), None)
+    line = logs.formatter(plain=True).format(record)
+    assert "index idrid: loaded" in line
+    assert not line.startswith("{")
+
+
+def test_a_traceback_shows_no_values() -> None:
+    photograph = bytes(range(65, 75))
+    try:
+        raise RuntimeError(f"a bug of {len(photograph)} bytes")
+    except RuntimeError:
+        record = logging.LogRecord("service.x", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    line = json.loads(logs.formatter(plain=False).format(record))
+    assert "a bug of 10 bytes" in line["exception"]
+    assert photograph.decode() not in json.dumps(line)
+
+
+def test_a_content_hash_is_known_to_those_who_share_the_secret_alone() -> None:
+    one, same, other = ContentHash("a-secret-of-sixteen"), ContentHash("a-secret-of-sixteen"), ContentHash(None)
+    assert one.of(b"photo") == same.of(b"photo") != one.of(b"photo!")
+    assert one.of(b"photo") != other.of(b"photo")
+
+
+def test_spans_form_a_tree_below_the_caller_s() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    own = Account("id-1", began=100.0)
+    own.received = Step("receive", 100.2, 0.1)
+    photo = own.photo()
+    photo.content = "ab" * 16
+    photo.steps.append(Step("decode", 100.5, 0.25))
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    tracing.tracer_of(provider.get_tracer("x"))(own, parent, "POST", "/v1/score", 504, 1.5)
+    receive, decode, whole = exporter.get_finished_spans()
+    assert (whole.name, receive.name, decode.name) == ("POST /v1/score", "receive", "decode")
+    assert f"{whole.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert whole.parent is not None
+    assert f"{whole.parent.span_id:016x}" == "b7ad6b7169203331"
+    for span in (receive, decode):
+        assert span.parent is not None
+        assert span.parent.span_id == whole.context.span_id
+    assert (decode.start_time, decode.end_time) == (100_250_000_000, 100_500_000_000)
+    assert (whole.start_time, whole.end_time) == (100_000_000_000, 101_500_000_000)
+    assert not whole.status.is_ok
+    assert dict(decode.attributes or {}) == {"resad.content": "ab" * 16}
+
+
+def test_tracing_is_off_unless_the_environment_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    off, _ = tracing.tracing()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(SettingError, match="pip install"):
+        tracing.tracing()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert tracing.tracing()[0] is off
