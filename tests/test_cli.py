@@ -36,7 +36,7 @@ def test_build_writes_a_complete_version_and_makes_it_live(run: Run, drawn: Path
     version = index.resolve(tmp_path / "eyes")
     assert {path.name for path in version.iterdir()} == {
         "manifest.json", "memory_bank.faiss", "provenance.npz", "photos.jsonl", "backbone.safetensors",
-        "probe.png", "left_out.safetensors", "usual.safetensors",
+        "probe.png", "left_out.safetensors",
     }  # fmt: skip
     manifest = read_manifest(version / "manifest.json")
     assert manifest.counts.photos == 8

@@ -14,22 +14,25 @@ from indexer.lifecycle.add import AddOrder, AddReport, add
 from indexer.lifecycle.remove import Chosen, RemoveOrder, RemoveReport, remove
 from indexer.options import method
 from indexer.progress import Stages
-from resad.config import PhotoLimits
+from resad.config import MethodConfig, PhotoLimits, updated
 from resad.encoder import PatchFeatures
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import prepare
 
 CPU = torch.device("cpu")
 CONFIG = method("resad", backbone="bundled", size=64, coreset="0.1", settings=["search.neighbors=2"])
+RELATIVE = updated(CONFIG, "score.relative", "true")
 
 
 def quiet() -> Stages:
     return Stages(Console(quiet=True))
 
 
-def built(photos: Path, root: Path, *, name: str = "eyes", keep_features: bool = False) -> Path:
+def built(
+    photos: Path, root: Path, *, name: str = "eyes", keep_features: bool = False, config: MethodConfig = CONFIG
+) -> Path:
     """ROOT/NAME of a new index, whose photographs' names are not stored."""
-    build(BuildOrder(photos, root, name, CONFIG, "bundled", CPU, keep_features=keep_features), quiet())
+    build(BuildOrder(photos, root, name, config, "bundled", CPU, keep_features=keep_features), quiet())
     return root / name
 
 

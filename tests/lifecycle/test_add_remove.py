@@ -26,9 +26,12 @@ from resad.encoder import Encoder, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
+from resad.usual import FILE as USUAL_FILE
+from resad.usual import moments, sum_of, usual_from
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
+    RELATIVE,
     added,
     built,
     covering_radius,
@@ -255,7 +258,7 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     others = tmp_path / "others/train/good"
     recalibrate(here, loaded(here), others, PhotoLimits(), quiet(), live=True, strict=False)
     grown = added(plain, more).made.after
-    assert (grown.calibration.source, grown.calibrated) == ("separate", "stale")
+    assert (grown.calibration.source, grown.calibrated) == ("separate", "bound")
     shrunk = removed(plain, with_ids(["r-00001"])).made.after
     assert (shrunk.calibration.source, shrunk.calibrated) == ("separate", "stale")
     anew = index.resolve(plain)
@@ -269,6 +272,33 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     fallen = removed(plain, with_ids(["c-00002"]))
     assert fallen.fell_back
     assert fallen.made.after.calibration.source == "left-out"
+
+
+def test_what_is_usual_is_said_by_the_photographs_that_are_in(
+    photos: list[Path], more: Path, tmp_path: Path
+) -> None:
+    place = built(some(photos[:5], tmp_path / "five"), tmp_path / "root", config=RELATIVE)
+    before = (index.resolve(place) / USUAL_FILE).read_bytes()
+    grown = loaded(added(place, more).made.version)
+    check_probe(grown, place)
+    placed = read_placed(index.resolve(place), [record.id for record in grown.photos])
+    expected = usual_from(sum_of(moments(one.distances, one.cells, one.grid) for one in placed))
+    assert (index.resolve(place) / USUAL_FILE).read_bytes() == expected.to_bytes() != before
+    shrunk = removed(place, with_ids(["r-00006", "r-00007", "r-00008"])).made.version
+    assert (shrunk / USUAL_FILE).read_bytes() == before
+
+
+def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: Path, tmp_path: Path) -> None:
+    five = some(photos[:5], tmp_path / "five")
+    first = build(BuildOrder(five, tmp_path, "eyes", CONFIG, "bundled", CPU, keep_crops=True), quiet()).version
+    grown = added(tmp_path / "eyes", more).made.version
+    assert sorted(path.name for path in (grown / "evidence").iterdir()) == [f"r-{n:05d}.jpg" for n in range(1, 9)]
+    square = (first / "evidence/r-00002.jpg").read_bytes()
+    assert (grown / "evidence/r-00002.jpg").read_bytes() == square
+    shrunk = removed(tmp_path / "eyes", with_ids(["r-00002", "r-00007"])).made.version
+    left = sorted(path.name for path in (shrunk / "evidence").iterdir())
+    assert left == [f"r-{n:05d}.jpg" for n in (1, 3, 4, 5, 6, 8)]
+    assert holding(shrunk, [square, b"r-00002"]) == []
 
 
 def test_one_file_of_features_that_is_cut_is_noticed(keeping: Path, more: Path) -> None:
