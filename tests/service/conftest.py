@@ -1,6 +1,7 @@
 """One running service for the tests that change nothing of it, and photographs with their offline answers."""
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,3 +79,13 @@ def encoded(size: tuple[int, int], kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (90, 40, 20)).save(file, kind)
     return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test() -> Iterator[None]:
+    """A test may run the command in this process, which sends the log to a stream that ends with the test."""
+    before = logging.root.handlers[:]
+    yield
+    for handler in logging.root.handlers[:]:
+        if handler not in before:
+            logging.root.removeHandler(handler)
