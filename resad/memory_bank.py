@@ -94,7 +94,7 @@ class MemoryBank:
         self._gpu = gpu
         # The CPU index owns the only copy; on a GPU it stays behind for the direct distances.
         self._flat = flat
-        self.memories = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+        self.memories: NDArray[np.float32] = np.asarray(_Vectors(flat))
 
     def _searches(self, proved: ProvedSearch | None, folder: Path | None) -> None:
         """Set up what searches exactly and what searches fast; the same where the plan is exact."""
@@ -246,6 +246,18 @@ class MemoryBank:
         _refuse_unfinite(bank.memories, "memory")
         bank._searches(None, folder)
         return bank
+
+
+class _Vectors:
+    """The vectors of a flat index where they lie, float32 (M, D); an array made of this keeps the index alive.
+
+    What `rev_swig_ptr` returns does not: once the index is gone it shows memory that belongs to others.
+    """
+
+    def __init__(self, flat: Any) -> None:
+        self._flat = flat
+        where = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+        self.__array_interface__ = where.__array_interface__
 
 
 def _refuse_unfinite(vectors: NDArray[np.float32], name: str) -> None:

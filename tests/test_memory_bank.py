@@ -1,5 +1,7 @@
 """The memory bank against brute force in NumPy."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import faiss
@@ -56,6 +58,20 @@ def test_distances_do_not_cancel_for_near_neighbors(rng: np.random.Generator) ->
     exact = np.linalg.norm(features.astype(np.float64) - memories[found.rows[:, 0]], axis=1)
     np.testing.assert_allclose(found.distances[:, 0], exact, rtol=1e-5)
     assert found.rows[:, 0].tolist() == list(range(50))
+
+
+def test_memories_keep_alive_what_they_lie_in(rng: np.random.Generator) -> None:
+    """They are no copy: a view that outlived the index showed whatever came into its memory next."""
+    vectors = rng.normal(size=(500, 64)).astype(np.float32)
+    bank = bank_of(vectors)
+    index, memories = weakref.ref(bank._flat), bank.memories
+    del bank
+    gc.collect()
+    assert index() is not None
+    np.testing.assert_array_equal(memories, vectors)
+    del memories
+    gc.collect()
+    assert index() is None
 
 
 def test_saved_and_loaded_is_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
