@@ -1,6 +1,7 @@
 """Fixtures that many tests share, and the rule that CI skips nothing that could be had there."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ CLUSTER_REASONS = ("Ray is not installed", "needs a network namespace")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_skipped] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job is deaf to Ctrl-C, and so are the commands that tests start and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

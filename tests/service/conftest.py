@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,10 @@ from resad.preparation import PreparedPhoto, prepare
 from resad.result import Result, Timings, assemble
 from resad.verdict import Rule
 from tests.service.running import Served, served
+
+assert anyio.open_file, (
+    "loaded here, since pytest rewrites it: a server's thread that does so may meet another that parses"
+)
 
 
 @pytest.fixture(scope="session")

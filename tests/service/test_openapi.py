@@ -74,7 +74,7 @@ LEFT_OUT = ("positive_data_acceptance", "negative_data_rejection")
 @pytest.fixture(scope="module")
 def keyed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     file = tmp_path_factory.mktemp("keys") / "keys"
-    key = key_for(file, "score", "admin")
+    key = key_for(file, "score", "evidence", "admin")
     with served(root, keys_file=file, headers=key) as service:
         yield service
 

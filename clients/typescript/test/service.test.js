@@ -64,7 +64,7 @@ test("indexes, one of them, and health", { skip }, async () => {
   assert.ok(detail.manifest && detail.manifest.calibration.patches.length > 0);
   assert.deepEqual(await client.live(), { ready: true, reason: null });
   assert.deepEqual(await client.ready(), { ready: true, reason: null });
-  await assert.rejects(client.index("no such"), resad.NotFound);
+  await assert.rejects(client.index("nowhere"), resad.NotFound);
 });
 
 test("what is refused says why", { skip }, async () => {

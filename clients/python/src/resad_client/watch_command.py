@@ -74,7 +74,8 @@ def watch_command(
         raise SettingError(f"{folder}: no such folder")
     key, place = options.key_from(key_file), out or folder
     wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(index, fpr, concurrency, eye)
-    # As Ctrl-C: whoever supervises a watcher ends it so.
+    # As Ctrl-C, which a shell's background jobs are born deaf to: whoever supervises a watcher ends it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with opened(wanted, order, "resume") as journal:
         assert journal is not None, "there is a folder, so there is a journal"
