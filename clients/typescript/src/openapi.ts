@@ -610,8 +610,8 @@ export interface components {
              *       "share": 0.001,
              *       "smoothing": 0,
              *       "margin": 0,
-             *       "relative": true,
-             *       "surround": 0.4
+             *       "relative": false,
+             *       "surround": 0
              *     }
              */
             readonly score: components["schemas"]["ScoreConfig"];
@@ -916,12 +916,12 @@ export interface components {
             readonly margin: number;
             /**
              * Relative
-             * @default true
+             * @default false
              */
             readonly relative: boolean;
             /**
              * Surround
-             * @default 0.4
+             * @default 0
              */
             readonly surround: number;
         };
@@ -1502,6 +1502,26 @@ export interface operations {
                 };
                 content: {
                     readonly "image/jpeg": string;
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Unknown index / No picture of evidence */
