@@ -1,4 +1,4 @@
-# setup demo serve test check bench docker-test clean: each can be called at any time and makes .venv if it is missing.
+# setup demo serve test check bench docker-test cluster-test clean: each can be called at any time and makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export RESAD_DATA ?= $(abspath ../shared)
 endif
 
-.PHONY: setup demo serve test check bench docker-test clean
+.PHONY: setup demo serve test check bench docker-test cluster-test clean
 
 setup: .venv/ready
 
@@ -45,6 +45,12 @@ bench: setup
 # in CI, whose 25 minutes the other tests need.  RESAD_BASE_IMAGE names another base image.
 docker-test: setup
 	$(BIN)/pytest -ra -m docker tests/docker
+
+# Installs the extra `cluster` into .venv, which brings uvloop and httptools along; about three minutes.  Not in CI for
+# their sake: there the service runs on what a plain installation has.
+cluster-test: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,cluster]'
+	$(BIN)/pytest -ra tests/cluster
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \

@@ -18,13 +18,15 @@ from resad.config import PhotoLimits
 from resad.loaded_index import load_index
 from resad.preparation import prepare
 from resad.runtime import pick_device
+from service.key_file import KeyRecord, sha256_of, write_keys
 from tests.indexes import build_small
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
-KEY = "sixteen-or-more-letters"
-JPEG = {"Content-Type": "image/jpeg"}
+KEY = "a-key-of-the-ward"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+KEYED = {"Content-Type": "image/jpeg", **BEARER}
 QUEUE = 4
 """Places of each replica."""
 
@@ -40,16 +42,18 @@ def root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(cluster: Cluster, root: Path) -> Iterator[str]:
+def url(cluster: Cluster, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from ray import serve
 
     from service.cluster import deployment
 
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
-        "RESAD_POLL_S": "0.1", "RESAD_ADMIN_KEY": KEY, "OMP_WAIT_POLICY": "PASSIVE",
+        "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE",
     }  # fmt: skip
     options = {"num_cpus": 0.5, "runtime_env": {"env_vars": variables}}
     serve.run(deployment.options(num_replicas=2, ray_actor_options=options).bind(), name="resad")
@@ -99,7 +103,7 @@ class Load:
     def _until_answered(self, client: httpx.Client) -> dict[str, Any]:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            answer = client.post("/v1/score", content=self._photo, headers=JPEG)
+            answer = client.post("/v1/score", content=self._photo, headers=KEYED)
             self.attempts[answer.status_code] += 1
             if answer.status_code == 200:
                 found: dict[str, Any] = answer.json()
@@ -124,7 +128,7 @@ def replicas() -> list[str]:
 
 def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> None:
     def once(_: int) -> httpx.Response:
-        return httpx.post(f"{url}/v1/score", content=photo, headers=JPEG, timeout=60)
+        return httpx.post(f"{url}/v1/score", content=photo, headers=KEYED, timeout=60)
 
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(once, range(40)))
@@ -170,7 +174,7 @@ def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> Non
         until(lambda: len(load.answers) >= 6)
         changed = httpx.put(
             f"{url}/v1/indexes/drawn/current", json={"version": other},
-            headers={"Authorization": f"Bearer {KEY}"}, timeout=60,
+            headers=BEARER, timeout=60,
         )  # fmt: skip
         assert changed.status_code == 200, changed.text
         until(lambda: all(answer["index"]["version"] == other for answer in load.answers[-16:]))
