@@ -20,9 +20,9 @@ from resad.result import Result, Timings, assemble
 from resad.verdict import Rule
 from tests.service.running import Served, served
 
-assert anyio.open_file, (
-    "loaded here, since pytest rewrites it: a server's thread that does so may meet another that parses"
-)
+LOADED = anyio.open_file
+"""Here and not when it is first needed: pytest rewrites it, and a server's thread that does so may meet another that
+parses."""
 
 
 @pytest.fixture(scope="session")
