@@ -21,8 +21,9 @@ from resad.verdict import Rule
 from tests.service.running import Served, served
 
 LOADED = anyio.open_file
-"""Here and not when it is first needed: pytest rewrites it, and a server's thread that does so may meet another that
-parses."""
+"""Here and not when it is first needed: pytest rewrites it, and a server's thread that does so may meet another
+that parses.
+"""
 
 
 @pytest.fixture(scope="session")
