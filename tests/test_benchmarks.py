@@ -48,7 +48,7 @@ def test_coreset_runs_as_a_module_and_writes_json(tmp_path: Path) -> None:
     assert compared["blocks_radius"] == pytest.approx(compared["textbook_radius"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in _MODULES if name != "coreset"])
+@pytest.mark.parametrize("name", [name for name in _MODULES if name not in ("cluster", "coreset")])
 def test_without_data_the_others_say_so_and_end(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,7 @@ def test_neighbors_stand_in_for_those_that_cannot_be_used(drawn: Path, tmp_path:
 def test_a_build_lives_with_every_step_th_unusable(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "_FITTED", 4)
+    monkeypatch.setattr(building, "FITTED", 4)
     report = build(order(mixed(tmp_path / "photos", drawn, {1, 3, 5, 7}, 8), tmp_path / "root"), quiet())
     assert report.manifest.counts.photos == 4
 
