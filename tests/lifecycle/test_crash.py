@@ -143,7 +143,7 @@ def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_pa
     command = (sys.executable, "-c", "from indexer.entry import main; main()", "add", str(plain), str(many))
     process = subprocess.Popen((*command, "--device", "cpu"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not any(plain.glob(".staging-*/work/features/*.features")) and time.monotonic() < deadline:
+    while not any(plain.glob(".staging-*/**/*.features")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -1,9 +1,9 @@
 """Whatever is sent: a problem document or the true result, in time, and nothing is left behind."""
 
-import gc
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,7 +20,10 @@ from tests.service.running import Process, process
 
 IN_TIME_S = 10.0
 """A third of the deadline, on a machine that others use too."""
-LEFT_MB = 96.0
+LEFT_MB = 4.0
+"""Of all uploads together: 34 kB of each would be seen."""
+PASSES = 8
+"""Arenas of the allocator fill for four or five, by 50 MB in all; what leaks goes on."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,19 @@ def answered(client: httpx.Client, loaded: LoadedIndex, upload: Upload) -> int:
     return answer.status_code
 
 
+def least_left(service: Process, uploads: Sequence[Upload]) -> float:
+    """MB by which memory grew in the first pass over all uploads that left little, or in the least of all."""
+    least = math.inf
+    for _ in range(PASSES):
+        before = resident_mb(service.popen.pid)
+        for upload in uploads:
+            service.client.post("/v1/score", content=upload.body, headers={"Content-Type": upload.media_type})
+        least = min(least, resident_mb(service.popen.pid) - before)
+        if least < LEFT_MB:
+            break
+    return least
+
+
 @pytest.mark.slow
 def test_every_hostile_upload_is_answered_and_leaves_nothing_behind(
     alone: Process, loaded: LoadedIndex, photo: bytes
@@ -68,12 +84,7 @@ def test_every_hostile_upload_is_answered_and_leaves_nothing_behind(
         good = client.post("/v1/score?fpr=0.9", content=photo, headers={"Content-Type": "image/jpeg"})
         assert good.json()["image_score"] == pytest.approx(expected, rel=1e-4), upload.name
     assert set(statuses) == {200, 413, 415, 422}
-    # Once everything was seen, the same again takes no more memory.
-    before = resident_mb(alone.popen.pid)
-    for upload in uploads:
-        client.post("/v1/score", content=upload.body, headers={"Content-Type": upload.media_type})
-    gc.collect()
-    assert resident_mb(alone.popen.pid) < before + LEFT_MB
+    assert least_left(alone, uploads) < LEFT_MB
     assert alone.metric("resad_queue_photos") == alone.metric("resad_held_bytes") == 0
 
 
