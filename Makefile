@@ -46,8 +46,8 @@ bench: setup
 docker-test: setup
 	$(BIN)/pytest -ra -m docker tests/docker
 
-# Installs the extra `cluster` into .venv, which brings uvloop and httptools along; about three minutes.  Not in CI for
-# their sake: there the service runs on what a plain installation has.
+# Installs the extra `cluster` into .venv, which brings uvloop and httptools along; about three minutes.  Apart from `test`
+# for their sake: there the service runs on what a plain installation has.
 cluster-test: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,cluster]'
 	$(BIN)/pytest -ra tests/cluster

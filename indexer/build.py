@@ -1,13 +1,12 @@
 """photos -> encoder.encode -> coreset -> MemoryBank -> calibrate -> publish: the twin of `resad.detector`."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from indexer.extraction import batch_size, extract
@@ -21,7 +20,7 @@ from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_r
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, look_alikes
+from indexer.references import Reference, check_enough, look_alikes
 from indexer.search_choice import SearchChoice, choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
@@ -83,6 +82,23 @@ class BuildReport:
     duplicates: tuple[Duplicate, ...]
     look_alikes: tuple[LookAlike, ...]
 
+    @classmethod
+    def of(
+        cls,
+        version: Path,
+        manifest: Manifest,
+        references: Sequence[Reference],
+        left_aside: Sequence[Skipped | Duplicate],
+    ) -> "BuildReport":
+        """What became of the listed photographs, those that were left aside told apart."""
+        return cls(
+            version,
+            manifest,
+            tuple(one for one in left_aside if isinstance(one, Skipped)),
+            tuple(one for one in left_aside if isinstance(one, Duplicate)),
+            look_alikes(references),
+        )
+
 
 def build(
     order: BuildOrder, stages: Stages, on_forecast: Callable[[Forecast], None] = lambda _: None
@@ -132,14 +148,8 @@ def build(
             masks = (mask_of(one.frame, one.field_of_view, preparation) for one in references)
             cameras = [one.source.camera for one in references]
             left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
-        records = new_records(
-            references,
-            np.diff(store.first_rows).tolist(),
-            left_out.scores,
-            left_out.peaks,
-            patients if order.keep_names else number_patients(patients),
-            keep_names=order.keep_names,
-        )
+        known = patients if order.keep_names else number_patients(patients)
+        records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             kept = store if order.keep_features else None
             grid = store.photo(0).grid
@@ -148,13 +158,7 @@ def build(
             )
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
-    return BuildReport(
-        version,
-        manifest,
-        tuple(one for one in work.left_aside if isinstance(one, Skipped)),
-        tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
-        look_alikes(references),
-    )
+    return BuildReport.of(version, manifest, references, work.left_aside)
 
 
 def forecast_only(order: BuildOrder) -> Forecast:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from indexer.leave_out import LeftOut
 from indexer.references import Reference, photo_id
 from resad.manifest import ReferenceRecord
 
@@ -12,37 +13,38 @@ _NUMBERED: Final = re.compile(r"p-(\d{5,})")
 
 def new_records(
     references: Sequence[Reference],
-    patches: Sequence[int],
-    scores: Sequence[float],
-    peaks: Sequence[float],
+    left_out: LeftOut,
     patients: Sequence[str | None],
     *,
+    row: int = 0,
     after: int = 0,
     keep_names: bool,
 ) -> tuple[ReferenceRecord, ...]:
     """A record for each photograph; ids go on after the number `after`.
 
     Args:
-        patches, scores, peaks, patients: of the same photographs; scores and peaks are left-out ones.
+        patients: of the same photographs.
+        row: where they begin in `left_out`.
     """
+    rows = range(row, row + len(references))
     return tuple(
         ReferenceRecord(
-            id=photo_id(after + place + 1),
+            id=photo_id(number),
             content_sha256=reference.content_sha256,
             perceptual_hash=reference.perceptual_hash,
             width=reference.frame.width,
             height=reference.frame.height,
             field_of_view=reference.field_of_view,
-            patches=patches[place],
-            score=scores[place],
-            peak=peaks[place],
+            patches=len(left_out.placed[own].cells),
+            score=left_out.scores[own],
+            peak=left_out.peaks[own],
             quality=reference.quality,
-            patient=patients[place],
+            patient=patient,
             eye=reference.source.eye,
             camera=reference.source.camera,
             name=reference.source.path.name if keep_names else None,
         )
-        for place, reference in enumerate(references)
+        for number, (reference, patient, own) in enumerate(zip(references, patients, rows, strict=True), after + 1)
     )
 
 

@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 
 from indexer import points
@@ -28,11 +27,11 @@ from indexer.feature_store import FeatureStore
 from indexer.fitting import fitted_encoders
 from indexer.forecast import Forecast
 from indexer.journal import Inputs, inputs_of
-from indexer.photos import Duplicate, ReferencePhoto, Skipped, list_references
+from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, look_alikes
+from indexer.references import check_enough
 from indexer.scoring import write_whole
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
@@ -135,25 +134,13 @@ def build_on(
             with stages.stage("calibrate", len(references), "photos") as advance:
                 cameras = [one.source.camera for one in references]
                 left_out = leave_out_on(features, patients, bank, order.config, advance, cameras)
-            records = new_records(
-                references,
-                np.diff(features.first_rows).tolist(),
-                left_out.scores,
-                left_out.peaks,
-                patients if order.keep_names else number_patients(patients),
-                keep_names=order.keep_names,
-            )
+            known = patients if order.keep_names else number_patients(patients)
+            records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             built = Built(backbone, encoder, bank, selection, left_out, records, features.grid, search)
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
-    return BuildReport(
-        version,
-        manifest,
-        tuple(one for one in features.left_aside if isinstance(one, Skipped)),
-        tuple(one for one in features.left_aside if isinstance(one, Duplicate)),
-        look_alikes(references),
-    )
+    return BuildReport.of(version, manifest, references, features.left_aside)
 
 
 def forecast_only_on(workers: Workers, order: BuildOrder) -> Forecast:

@@ -14,8 +14,6 @@ from resad.errors import ResadError, SettingError
 
 LOCAL: Final = "local"
 """The address that starts a cluster on this machine, for as long as the command runs."""
-AUTO: Final = "auto"
-"""The address of the cluster that this machine belongs to."""
 _LOOPBACK_ONLY: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's name for whether nodes take part in clusters beyond the machine; on 0 they listen on 127.0.0.1 alone."""
 _OBJECT_STORE: Final = 128 * 2**20

@@ -161,13 +161,7 @@ def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[Referen
         for row, one in enumerate(draft.kept)
     ]
     records += new_records(
-        draft.new,
-        [len(one.cells) for one in left_out.placed[old:]],
-        left_out.scores[old:],
-        left_out.peaks[old:],
-        draft.patients,
-        after=draft.numbered,
-        keep_names=draft.base.keeps_names,
+        draft.new, left_out, draft.patients, row=old, after=draft.numbered, keep_names=draft.base.keeps_names
     )
     return tuple(records)
 
