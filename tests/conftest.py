@@ -21,7 +21,7 @@ from tests.indexes import build_small
 GPU_REASON = "needs a GPU"
 DATA_REASON = "RESAD_DATA is not set"
 CLUSTER_REASONS = ("Ray is not installed", "needs a network namespace")
-"""`make test` installs no extra `cluster`, `make cluster-test` does; a container may still not allow namespaces."""
+"""`make test` has no extra `cluster`, `make cluster-test` has; a container may still not allow namespaces."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
