@@ -36,7 +36,10 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Write the curves here
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """One size.  Seconds: median.  grown: the largest resident memory less that before, bytes."""
+    """One size.  Seconds: median.
+
+    grown: the largest memory of the process's own less that before, bytes; pages of mapped files are not counted.
+    """
 
     patches: int
     dimension: int
@@ -56,7 +59,8 @@ def main(quick: Quick = False, json: Json = None, plot: Plot = None) -> None:
     print_header(
         "The coreset by number of patches",
         f"ResNet-18 features of IDRiD's healthy photographs at {side} px, preset resad, share {_SHARE}, the "
-        f"Johnson-Lindenstrauss projection included, CPU, medians of {repeats}; each run is a process of its own.",
+        f"Johnson-Lindenstrauss projection included, CPU, medians of {repeats}; each run is a process of its own; "
+        "mapped files are not counted as memory.",
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "features"
