@@ -41,7 +41,7 @@ _RATE_TIMES: Final = 20
 _PLANS: Final = (
     _FLAT,
     *(SearchPlan("proved", width=width) for width in (96, 128, 160, 192)),
-    *(SearchPlan("ivf", probes=probes) for probes in (4, 8, 32)),
+    *(SearchPlan("ivf", probes=probes) for probes in (2, 4, 8, 32)),
     SearchPlan("hnsw", breadth=64),
 )
 
