@@ -90,7 +90,7 @@ class HeldIndex:
     left_out: LeftOut
 
     def without(self, place: int) -> "HeldIndex":
-        """The bank without one photograph's memories; what is usual stays."""
+        """The bank without one photograph's memories."""
         return HeldIndex(self.bank.without_photos(np.array([place], dtype=np.int32)), self.left_out)
 
 
@@ -106,4 +106,4 @@ def index_of(encoded: Encoded, rows: Rows) -> HeldIndex:
 def score(encoded: Encoded, row: int, index: HeldIndex) -> float:
     """The image score of a photograph."""
     patches, mask = encoded.patches[row], encoded.masks[row]
-    return measure(patches, mask, index.bank, encoded.config, index.left_out.usual).image_score
+    return measure(patches, mask, index.bank, encoded.config).image_score

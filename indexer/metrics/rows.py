@@ -70,15 +70,15 @@ class GatheredRows:
     def __init__(self, bins: int) -> None:
         self._bins = bins
         self._places: list[NDArray[np.int32]] = []
-        self._counts: list[NDArray[np.int32] | Floats] = []
+        self._counts: list[NDArray[np.int32 | np.float64]] = []
 
     def add(self, row: "NDArray[np.int64] | Floats") -> None:
         """The next photograph's (bins,), not negative."""
         places = np.flatnonzero(row)
-        counts = row[places]
         self._places.append(places.astype(np.int32))
         # A photograph has fewer than 2**31 pixels.
-        self._counts.append(counts if counts.dtype == np.float64 else counts.astype(np.int32))
+        kind = np.float64 if row.dtype == np.float64 else np.int32
+        self._counts.append(row[places].astype(kind))
 
     def rows(self) -> Rows:
         """What was gathered, of which nothing is kept here."""

@@ -14,14 +14,13 @@ from indexer.lifecycle.add import AddOrder, AddReport, add
 from indexer.lifecycle.remove import Chosen, RemoveOrder, RemoveReport, remove
 from indexer.options import method
 from indexer.progress import Stages
-from resad.config import MethodConfig, PhotoLimits, updated
+from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import PatchFeatures
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import prepare
 
 CPU = torch.device("cpu")
 CONFIG = method("resad", backbone="bundled", size=64, coreset="0.1", settings=["search.neighbors=2"])
-RELATIVE = updated(CONFIG, "score.relative", "true")
 
 
 def quiet() -> Stages:

@@ -26,12 +26,9 @@ from resad.encoder import Encoder, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
-from resad.usual import FILE as USUAL_FILE
-from resad.usual import moments, sum_of, usual_from
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
-    RELATIVE,
     added,
     built,
     covering_radius,
@@ -272,20 +269,6 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     fallen = removed(plain, with_ids(["c-00002"]))
     assert fallen.fell_back
     assert fallen.made.after.calibration.source == "left-out"
-
-
-def test_what_is_usual_is_said_by_the_photographs_that_are_in(
-    photos: list[Path], more: Path, tmp_path: Path
-) -> None:
-    place = built(some(photos[:5], tmp_path / "five"), tmp_path / "root", config=RELATIVE)
-    before = (index.resolve(place) / USUAL_FILE).read_bytes()
-    grown = loaded(added(place, more).made.version)
-    check_probe(grown, place)
-    placed = read_placed(index.resolve(place), [record.id for record in grown.photos])
-    expected = usual_from(sum_of(moments(one.distances, one.cells, one.grid) for one in placed))
-    assert (index.resolve(place) / USUAL_FILE).read_bytes() == expected.to_bytes() != before
-    shrunk = removed(place, with_ids(["r-00006", "r-00007", "r-00008"])).made.version
-    assert (shrunk / USUAL_FILE).read_bytes() == before
 
 
 def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: Path, tmp_path: Path) -> None:
