@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 import benchmarks
 from benchmarks import _bench, _idrid
@@ -158,7 +159,7 @@ def _drawn(rng: np.random.Generator, count: int) -> Measured:
 
 def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measured:
     labels = np.array([photo.abnormal for photo in photos])
-    regions = Rows(histogram.abnormal.held / 7)
+    regions = Rows(csr_array(histogram.abnormal.held / 7))
     edges = np.arange(17, dtype=np.float32)
     return Measured(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
 

@@ -555,7 +555,7 @@ tables = st.integers(1, 6).flatmap(
 @given(tables, st.randoms(use_true_random=False), st.sampled_from([np.int64, np.float64]))
 @settings(deadline=None, max_examples=100)
 def test_rows_are_their_table(counts: list[list[int]], order: random.Random, dtype: type) -> None:
-    table = np.array(counts, dtype)
+    table: Floats = np.array(counts, dtype)
     rows = Rows.of(table)
     photos, bins = table.shape
     assert rows.shape == table.shape
