@@ -28,15 +28,18 @@ class RememberingTrunk(Trunk):
 
     def __init__(self, backbone: Backbone, config: MethodConfig) -> None:
         super().__init__(backbone, config, torch.device("cpu"))
-        self._seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._seen: dict[tuple[str, bool], tuple[tuple[Tensor, ...], Tensor]] = {}
 
     @torch.inference_mode()
-    def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stages(
+        self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """As `Trunk`, one photograph at a time."""
         (photo,) = photos
-        if photo.content_hash not in self._seen:
-            self._seen[photo.content_hash] = super().stages(photos)
-        return self._seen[photo.content_hash]
+        key = photo.content_hash, mirrored
+        if key not in self._seen:
+            self._seen[key] = super().stages(photos, mirrored=mirrored)
+        return self._seen[key]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

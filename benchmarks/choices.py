@@ -30,6 +30,7 @@ _TRIED: Final = (
     ("resc.region_radius=12",),
     ("resc.spatial=none",),
     ("search.neighbors=1",),
+    ("search.mirrored=true",),
     ("score.smoothing=8",),
     ("score.kind=max",),
     ("score.share=0.003",),

@@ -72,7 +72,10 @@ def left_out_distances(
         others = left_out_bank(bank, group)
         _check_enough(others, bank, neighbors)
         found = others.others(patches.features, neighbors)
-        placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
+        distances = found.distances.mean(axis=1)
+        if patches.mirrored is not None:
+            distances = np.minimum(distances, others.others(patches.mirrored, neighbors).distances.mean(axis=1))
+        placed.append(Placed(distances, patches.cells, patches.grid))
         radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
         on_photo(1)
     return tuple(placed), radius

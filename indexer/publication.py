@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from indexer.feature_store import FeatureStore, stored_files
+from indexer.feature_store import FeatureStore, all_files
 from indexer.leave_out import LeftOut
 from indexer.placed import FILE as PLACED_FILE
 from indexer.placed import placed_bytes
@@ -116,9 +116,8 @@ def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> di
     return {
         name.as_posix(): source
         for number, record in enumerate(records)
-        for name, source in zip(
-            stored_files(Path(FEATURES) / record.id), stored_files(store.place(number)), strict=True
-        )
+        for name, source in zip(all_files(Path(FEATURES) / record.id), all_files(store.place(number)), strict=True)
+        if source.is_file()
     }
 
 

@@ -96,6 +96,8 @@ class SearchConfig:
 
     neighbors: Annotated[int, Field(ge=1, le=50)] = 3
     """k: a patch's distance is the mean L2 distance to its k nearest memories."""
+    mirrored: bool = False
+    """Look at the mirror image, too: a patch's distance is the smaller one of its two.  Twice the time."""
 
 
 @dataclass(frozen=True, config=_STRICT)

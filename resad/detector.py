@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resad import anomaly_map
 from resad.config import MethodConfig
 from resad.encoder import Encoder, PatchFeatures
-from resad.memory_bank import MemoryBank, Neighbors
+from resad.memory_bank import MemoryBank, Neighbors, nearest_of_both
 from resad.preparation import PreparedPhoto
 
 
@@ -36,7 +36,8 @@ class Scored:
 class Detection(Scored):
     """What was measured on one photograph.
 
-    patch_distances: float32 (N,), of the patches in reading order the mean distance to the k nearest memories.
+    patch_distances: float32 (N,), of the patches in reading order the mean distance to the k nearest memories;
+        with `search.mirrored` the smaller one of the patch and its mirror image.
     patches: the features that were searched, for evidence.
     """
 
@@ -71,7 +72,7 @@ def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, c
     The image score and the peak are those of the exact search whatever the bank's plan; with an approximate one
     the rest of the map may be higher than the exact map, and is nowhere lower.
     """
-    found = bank.search_fast(patches.features, config.search.neighbors)
+    found = nearest_of_both(bank.search_fast, patches.features, patches.mirrored, config.search.neighbors)
     if not bank.plan.exact:
         _make_exact_where_it_counts(found, patches, mask, bank, config)
     distances = found.distances.mean(axis=1)
@@ -118,7 +119,12 @@ def _make_exact_where_it_counts(
         entering = _entering(dense, scored, valid, config)[tuple(patches.cells.T)] & ~known
         if not entering.any():
             return
-        exact = bank.search(patches.features[entering], config.search.neighbors)
+        exact = nearest_of_both(
+            bank.search,
+            patches.features[entering],
+            None if patches.mirrored is None else patches.mirrored[entering],
+            config.search.neighbors,
+        )
         found.distances[entering], found.rows[entering] = exact.distances, exact.rows
         known |= entering
 

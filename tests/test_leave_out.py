@@ -1,5 +1,6 @@
 """Left-out scores against banks that are really built without the photo."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) 
         assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
         assert ours.peaks[number] == pytest.approx(alone.peak, rel=1e-6)
     assert ours.calibration.scores == tuple(sorted(ours.scores))
+
+
+def test_left_out_too_the_nearer_one_of_both_images_counts(tmp_path: Path, rng: np.random.Generator) -> None:
+    store = FeatureStore(tmp_path / "both")
+    for _ in range(PHOTOS):
+        store.append(replace(patches(rng), mirrored=rng.normal(size=(16, D)).astype(np.float32)))
+    rows = np.arange(0, PHOTOS * 16, 3)
+    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    for number, one in enumerate(store):
+        others = bank_of(store, rows[(rows // 16) != number])
+        alone = measure(one, np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
+        assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
+        np.testing.assert_allclose(ours.placed[number].distances, alone.patch_distances, rtol=1e-6)
 
 
 def test_a_patients_photos_are_left_out_together(store: FeatureStore) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,8 @@ from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Timings, assemble
 from resad.verdict import Rule
+from tests.conftest import mirror_image
+from tests.indexes import SETTINGS, build_small
 
 CPU = torch.device("cpu")
 NO_TIME = Timings(0, 0)
@@ -54,6 +57,27 @@ def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn
         assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=0, timings=NO_TIME).findings[0].evidence
         == ()
     )
+
+
+def test_a_photograph_and_its_mirror_image_score_alike_if_asked(drawn: Path, tmp_path: Path) -> None:
+    report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=true"))
+    loaded = load_index(report.version, CPU)
+    assert check_probe(loaded, report.version) < 1e-6
+    photo, found = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
+    (other,) = loaded.detector.detect([mirror_image(photo)])
+    assert other.image_score == pytest.approx(found.image_score, rel=1e-5)
+    # Not the whole map: beyond the last patch the nearest one's value goes on, and of two as near only one does.
+    width, there = found.patches.grid[1], other.patches.cells.tolist()
+    turned = [there.index([y, width - 1 - x]) for y, x in found.patches.cells.tolist()]
+    np.testing.assert_allclose(other.patch_distances[turned], found.patch_distances, rtol=1e-5)
+    # What is shown beside a finding is what its distance was taken to.
+    k = loaded.manifest.config.search.neighbors
+    result = assemble(photo, found, loaded, rule=Rule(fpr=0.9), evidence=k, timings=NO_TIME)
+    for finding in result.findings:
+        assert sum(one.distance for one in finding.evidence) / k == pytest.approx(finding.peak, rel=0.1)
+    assert result.findings
+    for path, record in zip(sorted((drawn / "train/good").iterdir()), loaded.photos, strict=True):
+        assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:

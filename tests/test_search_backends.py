@@ -140,6 +140,7 @@ def field(rng: np.random.Generator, d: int) -> tuple[PatchFeatures, np.ndarray]:
     smoothing=st.sampled_from([0.0, 8.0, 30.0]),
     margin=st.sampled_from([0.0, 0.1]),
     k=st.integers(1, 4),
+    mirrored=st.booleans(),
 )
 def test_image_score_is_exact_whatever_the_search_missed(
     seed: int,
@@ -149,9 +150,12 @@ def test_image_score_is_exact_whatever_the_search_missed(
     smoothing: float,
     margin: float,
     k: int,
+    mirrored: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     patches, mask = field(rng, 16)
+    if mirrored:
+        patches = replace(patches, mirrored=rng.normal(size=patches.features.shape).astype(np.float32))
     bank = searched(kind, rng.normal(size=(1600, 16)).astype(np.float32))
     config = MethodConfig(
         search=SearchConfig(neighbors=k),
@@ -161,6 +165,9 @@ def test_image_score_is_exact_whatever_the_search_missed(
     assert ours.image_score == pytest.approx(exact.image_score, rel=1e-6)
     assert ours.peak == pytest.approx(exact.peak, rel=1e-6)
     assert (ours.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
+    views = [one for one in (patches.features, patches.mirrored) if one is not None]
+    smaller = np.min([bank.search(one, k).distances.mean(axis=1) for one in views], axis=0)
+    np.testing.assert_allclose(exact.patch_distances, smaller, rtol=1e-6)
 
 
 def test_without_the_exact_step_the_score_would_be_off(rng: np.random.Generator) -> None:

@@ -105,6 +105,7 @@ def traces(index: LoadedIndex, rows: Iterable[int], files: Callable[[str], Path]
             repr(record.peak).encode(),
             repr(record.quality.sharpness).encode(),
         ]
-        features = encoded(index, files(record.content_sha256))[0].features
-        needles += [patch.tobytes() for patch in features]
+        patches = encoded(index, files(record.content_sha256))[0]
+        needles += [patch.tobytes() for patch in patches.features]
+        needles += [] if patches.mirrored is None else [patch.tobytes() for patch in patches.mirrored]
     return needles

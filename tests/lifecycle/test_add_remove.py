@@ -21,11 +21,13 @@ from indexer.placed import read_placed
 from indexer.synthetic import write_dataset
 from resad import index
 from resad.calibration import calibrate
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, updated
+from resad.detector import measure
 from resad.encoder import Encoder, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
+from resad.preparation import prepare
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
@@ -269,6 +271,27 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     fallen = removed(plain, with_ids(["c-00002"]))
     assert fallen.fell_back
     assert fallen.made.after.calibration.source == "left-out"
+
+
+def test_mirror_images_come_and_go_with_their_photographs(
+    photos: list[Path], more: Path, files: Files, tmp_path: Path
+) -> None:
+    config = updated(CONFIG, "search.mirrored", "true")
+    five = some(photos[:5], tmp_path / "five")
+    before = loaded(built(five, tmp_path / "root", config=config, keep_features=True))
+    grown = loaded(added(tmp_path / "root/eyes", more).made.version)
+    assert grown.manifest.calibrated == "measured"
+    for row, photo in enumerate(sorted(photos[:5])):
+        others = grown.detector.bank.without_photos(np.array([row], dtype=np.int32))
+        seen = prepare(photo, config.preparation, PhotoLimits())
+        alone = measure(grown.detector.encoder.encode([seen])[0], seen.mask, others, config)
+        assert grown.photos[row].score == pytest.approx(alone.image_score, rel=1e-5)
+    shrunk = removed(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).made.version
+    assert sorted(path.name for path in (shrunk / "features").glob("*.mirrored")) == [
+        f"r-{number:05d}.mirrored" for number in range(1, 6)
+    ]
+    assert loaded(shrunk).manifest.calibration.scores == before.manifest.calibration.scores
+    assert holding(shrunk, traces(grown, [5, 6, 7], files)) == []
 
 
 def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: Path, tmp_path: Path) -> None:
