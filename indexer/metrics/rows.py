@@ -14,7 +14,7 @@ from indexer.bootstrap import Floats, Labels
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """A row of counts a photograph, only those held that are not 0: nothing is lost, and ten thousand
-    photographs fit where the whole table would take twenty times the memory.
+    photographs fit where whole rows would take ten times the memory.
 
     held: int32 for pixels, float64 for regions; (n, bins), lowest bin first.
     """
