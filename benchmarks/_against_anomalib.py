@@ -60,7 +60,7 @@ def our_scorer(bank: NDArray[np.float32], trunk: Path, kind: str) -> Score:
     network = Trunk(load_backbone(config.backbone, str(trunk)), config, torch.device("cpu"))
     chosen: Any = kind
     memories = MemoryBank(bank, no_provenance(len(bank)), plan=SearchPlan(kind=chosen))
-    detector = Detector(Encoder(network, None), memories, None)
+    detector = Detector(Encoder(network, None), memories)
 
     def score(pixels: NDArray[np.uint8]) -> float:
         side = len(pixels)

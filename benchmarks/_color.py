@@ -43,9 +43,7 @@ def measure_color(data: Path, config: MethodConfig) -> Measured:
 
     def detect(photo: PreparedPhoto) -> Detection:
         found = color_features(photo)
-        return measure(
-            PatchFeatures(found.features / spread, found.cells, found.grid), photo.mask, bank, config, None
-        )
+        return measure(PatchFeatures(found.features / spread, found.cells, found.grid), photo.mask, bank, config)
 
     full_scale = 4 * max(float(detect(photo).peak) for photo in photos)
     return measure_with(detect, config.preparation, full_scale, read_mvtec(data), limits, lambda _: None)

@@ -28,15 +28,18 @@ class RememberingTrunk(Trunk):
 
     def __init__(self, backbone: Backbone, config: MethodConfig) -> None:
         super().__init__(backbone, config, torch.device("cpu"))
-        self._seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._seen: dict[tuple[str, bool], tuple[tuple[Tensor, ...], Tensor]] = {}
 
     @torch.inference_mode()
-    def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stages(
+        self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """As `Trunk`, one photograph at a time."""
         (photo,) = photos
-        if photo.content_hash not in self._seen:
-            self._seen[photo.content_hash] = super().stages(photos)
-        return self._seen[photo.content_hash]
+        key = photo.content_hash, mirrored
+        if key not in self._seen:
+            self._seen[key] = super().stages(photos, mirrored=mirrored)
+        return self._seen[key]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +93,7 @@ class HeldIndex:
     left_out: LeftOut
 
     def without(self, place: int) -> "HeldIndex":
-        """The bank without one photograph's memories; what is usual stays."""
+        """The bank without one photograph's memories."""
         return HeldIndex(self.bank.without_photos(np.array([place], dtype=np.int32)), self.left_out)
 
 
@@ -106,4 +109,4 @@ def index_of(encoded: Encoded, rows: Rows) -> HeldIndex:
 def score(encoded: Encoded, row: int, index: HeldIndex) -> float:
     """The image score of a photograph."""
     patches, mask = encoded.patches[row], encoded.masks[row]
-    return measure(patches, mask, index.bank, encoded.config, index.left_out.usual).image_score
+    return measure(patches, mask, index.bank, encoded.config).image_score

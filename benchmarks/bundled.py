@@ -133,7 +133,7 @@ def _steps(variant: Variant, photo: PreparedPhoto, shared: Path, repeats: int) -
             region=seconds(lambda: resc.region_filter(whole, valid, radius)),
             attention=seconds(lambda: resc.spatial_filter(whole[0], valid[0], config.resc)),
             search=seconds(lambda: bank.search(features, config.search.neighbors)),
-            whole=seconds(lambda: detector.Detector(encoder, bank, None).detect([photo])),
+            whole=seconds(lambda: detector.Detector(encoder, bank).detect([photo])),
         )
 
 

@@ -22,11 +22,7 @@ from indexer.datasets.mvtec import read_mvtec
 from resad import runtime
 
 _WHITENED: Final = ("resc.whitening=0.5", "resc.attention_scale=3", "score.smoothing=8")
-_RELATIVE: Final = ("score.relative=true",)
 _TRIED: Final = (
-    _RELATIVE,
-    ("score.surround=0.4",),
-    (*_RELATIVE, "score.surround=0.4"),
     _WHITENED,
     ("resc.whitening=0",),
     ("resc.whitening=0.5",),
@@ -34,6 +30,7 @@ _TRIED: Final = (
     ("resc.region_radius=12",),
     ("resc.spatial=none",),
     ("search.neighbors=1",),
+    ("search.mirrored=true",),
     ("score.smoothing=8",),
     ("score.kind=max",),
     ("score.share=0.003",),

@@ -142,7 +142,7 @@ def _detector(trunk: nn.Module, config: MethodConfig, shared: Path) -> Detector:
     features = np.concatenate([encoder.encode([_prepared(p.path, config)])[0].features for p in listed])
     count = round(_SHARE * len(features))
     picks = greedy_k_center(shards_of(torch.from_numpy(features), 16 * 8192), 0, count=count).rows
-    return Detector(encoder, MemoryBank(features[np.sort(picks)], no_provenance(count)), None)
+    return Detector(encoder, MemoryBank(features[np.sort(picks)], no_provenance(count)))
 
 
 def _prepared(path: Path, config: MethodConfig) -> PreparedPhoto:

@@ -124,7 +124,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
     patches = encoder.encode([photo])[0]
     banks = _banks(patches.features, memories)
     k, (n, d) = config.search.neighbors, patches.features.shape
-    found = Detector(encoder, banks["flat"], None).detect([photo])[0]
+    found = Detector(encoder, banks["flat"]).detect([photo])[0]
     valid = parts.valid[0].numpy()
     grid = np.zeros(valid.shape, dtype=np.float32)
     grid[valid] = found.patch_distances
@@ -156,7 +156,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
                 photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
             timed("overlay", lambda: _overlay(whole_photo, in_photo, found.peak)),
             timed("overlay as PNG", lambda: picture_file(picture, "png")),
-            timed("whole, flat", lambda: Detector(encoder, banks["flat"], None).detect([photo])),
+            timed("whole, flat", lambda: Detector(encoder, banks["flat"]).detect([photo])),
         )  # fmt: skip
         rate = _rate(repeats)
     return Latency(trunk, stages, rate)

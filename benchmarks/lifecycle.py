@@ -86,7 +86,7 @@ class _Remembering(Encoder):
 
     def of(self, index: LoadedIndex) -> LoadedIndex:
         """The same index, encoding here."""
-        return replace(index, detector=Detector(self, index.detector.bank, index.detector.usual))
+        return replace(index, detector=Detector(self, index.detector.bank))
 
 
 def main(quick: Quick = False, json: Json = None) -> None:

@@ -164,7 +164,7 @@ def _rows(bank: MemoryBank, asked: list[Asked], config: MethodConfig, repeats: i
         for turn in range(repeats):
             for plan, searched in banks.items():
                 began, cpu = time.perf_counter(), time.process_time()
-                detection = measure(one.patches, one.photo.mask, searched, config, None)
+                detection = measure(one.patches, one.photo.mask, searched, config)
                 taken = time.perf_counter() - began, time.process_time() - cpu
                 found[plan].append((*taken, searched.proved))
                 if turn == 0:

@@ -63,7 +63,7 @@ def audit_picture(loaded: LoadedIndex, row: int, place: Path, limits: PhotoLimit
         photo = prepare(place, config.preparation, limits)
         pixels = _reduced(read_photo(place, limits).pixels)
     others = detector.bank.without_photos(np.array(own, dtype=np.int32))
-    detection = measure(detector.encoder.encode([photo])[0], photo.mask, others, config, detector.usual)
+    detection = measure(detector.encoder.encode([photo])[0], photo.mask, others, config)
     height, width = pixels.shape[:2]
     calibration = loaded.manifest.calibration
     level = threshold(calibration.peaks, USUAL_RATE).value

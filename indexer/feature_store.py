@@ -1,4 +1,4 @@
-"""Patch features on disk: two plain files per photograph, written once, read in order.
+"""Patch features on disk: two or three plain files per photograph, written once, read in order.
 
 They lie so while an index is built, and in a version that keeps them.
 
@@ -27,13 +27,26 @@ def stored_files(place: Path) -> tuple[Path, Path]:
     return place.with_name(f"{place.name}.cells"), place.with_name(f"{place.name}.features")
 
 
+def mirrored_file(place: Path) -> Path:
+    """The third one, float32 (N, D), there where the settings ask for the mirror image."""
+    return place.with_name(f"{place.name}.mirrored")
+
+
+def all_files(place: Path) -> tuple[Path, ...]:
+    """Where a photograph at `place` lies; the last one need not be there."""
+    return (*stored_files(place), mirrored_file(place))
+
+
 def checksum(patches: PatchFeatures) -> int:
     """CRC-32 of what is stored of a photograph: against a disk's faults and cut files, not against anyone."""
-    return _checksum(patches.cells, patches.features)
+    return _checksum(patches.cells, patches.features, patches.mirrored)
 
 
-def _checksum(cells: NDArray[np.int16], features: NDArray[np.float32]) -> int:
-    return zlib.crc32(np.ascontiguousarray(features).data, zlib.crc32(np.ascontiguousarray(cells).data))
+def _checksum(*stored: "NDArray[np.int16] | NDArray[np.float32] | None") -> int:
+    found = 0
+    for values in stored:
+        found = found if values is None else zlib.crc32(np.ascontiguousarray(values).data, found)
+    return found
 
 
 class FeatureStore:
@@ -63,6 +76,10 @@ class FeatureStore:
         cells, features = stored_files(place)
         patches.cells.tofile(cells)
         patches.features.tofile(features)
+        if patches.mirrored is None:
+            mirrored_file(place).unlink(missing_ok=True)  # of an earlier store
+        else:
+            patches.mirrored.tofile(mirrored_file(place))
         self._add(place, patches.cells, patches.grid, patches.features.shape[1])
 
     def take_up(self, place: Path, grid: tuple[int, int], patches: int, expected: int | None = None) -> bool:
@@ -73,13 +90,17 @@ class FeatureStore:
         """
         sizes = [path.stat().st_size if path.is_file() else 0 for path in stored_files(place)]
         dimension, rest = divmod(sizes[1], patches * _VALUE.itemsize)
+        mirrored = mirrored_file(place)
         fitting = dimension == (self._dimension or dimension)
+        fitting = fitting and (not mirrored.is_file() or mirrored.stat().st_size == sizes[1])
         if sizes[0] != patches * _CELL.itemsize or rest or not dimension or not fitting:
             return False
         cells_file, features_file = stored_files(place)
         cells = np.fromfile(cells_file, dtype=np.int16).reshape(-1, 2)
-        if expected is not None and _checksum(cells, np.fromfile(features_file, dtype=np.float32)) != expected:
-            return False
+        if expected is not None:
+            there = (path for path in (features_file, mirrored) if path.is_file())
+            if _checksum(cells, *(np.fromfile(path, dtype=np.float32) for path in there)) != expected:
+                return False
         self._add(place, cells, grid, dimension)
         return True
 
@@ -109,14 +130,13 @@ class FeatureStore:
         del self._cells[count:], self._grids[count:], self._places[count:]
 
     def photo(self, number: int) -> PatchFeatures:
-        """The features of one photograph, read from its file."""
-        shape = (len(self._cells[number]), self._dimension)
-        # torch's memory begins at a multiple of 64 bytes, NumPy's of 16, which can change how a product rounds.
-        features: NDArray[np.float32] = torch.empty(shape).numpy()
-        with stored_files(self._places[number])[1].open("rb", buffering=0) as file:
-            if file.readinto(features.data.cast("B")) != features.nbytes:
-                raise OSError(f"{file.name} was cut short while it was in use")
-        return PatchFeatures(features, self._cells[number], self._grids[number])
+        """The features of one photograph, read from its files."""
+        place, shape = self._places[number], (len(self._cells[number]), self._dimension)
+        other = mirrored_file(place)
+        mirrored = _read(other, shape) if other.is_file() else None
+        return PatchFeatures(
+            _read(stored_files(place)[1], shape), self._cells[number], self._grids[number], mirrored
+        )
 
     def place(self, number: int) -> Path:
         """Where a photograph lies, for `stored_files`."""
@@ -158,3 +178,12 @@ class FeatureStore:
 
     def _place(self, number: int) -> Path:
         return self._folder / f"{number:06d}"
+
+
+def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    # torch's memory begins at a multiple of 64 bytes, NumPy's of 16, which can change how a product rounds.
+    values: NDArray[np.float32] = torch.empty(shape).numpy()
+    with path.open("rb", buffering=0) as file:
+        if file.readinto(values.data.cast("B")) != values.nbytes:
+            raise OSError(f"{file.name} was cut short while it was in use")
+    return values

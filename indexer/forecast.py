@@ -35,6 +35,7 @@ class Task:
     photos: all of them.  to_encode: those that have no features yet.  patches: of all photographs.
     sampled: the patches the greedy looks at.  dimension: of the features, D.  projected: of where the greedy
     measures, d.  memories: M.  guessed: M is a guess, a radius decides.  weights: bytes of the trunk.
+    views: of each photograph, 2 where its mirror image is looked at, too.
     """
 
     photos: int
@@ -46,6 +47,7 @@ class Task:
     memories: int
     guessed: bool
     weights: int
+    views: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
     held = task.sampled * task.projected * _VALUE
     gpu, gpu_less = _gpu(task, room, held), _gpu(task, room, 0)
     points_on_disk = _memory(task, room, 0 if room.gpu else held) > room.memory or gpu > room.gpu
-    calibrate = task.patches * task.memories * rates.search
+    calibrate = task.views * task.patches * task.memories * rates.search
     coreset = _greedy(task, rates)
     encode = task.to_encode * rates.photo
     return Forecast(
@@ -170,7 +172,8 @@ def _greedy(task: Task, rates: Rates) -> float:
 
 
 def _disk(task: Task, points: int) -> int:
-    features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * (task.dimension + 1) * _VALUE
+    patch = (task.views * task.dimension + 1) * _VALUE
+    features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * patch
     bank = task.memories * (task.dimension + 4) * _VALUE
     return features + points + bank + task.sampled * _VALUE + task.weights
 

@@ -115,6 +115,7 @@ def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: 
         memories=min(wanted or round(_GUESS * patches), patches),
         guessed=wanted is None,
         weights=sum(tensor.nbytes for tensor in backbone.net.state_dict().values()),
+        views=2 if config.search.mirrored else 1,
     )
 
 

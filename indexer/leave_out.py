@@ -14,14 +14,12 @@ from resad.config import MethodConfig
 from resad.detector import score_distances
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
-from resad.usual import Moments, Usual, moments, sum_of, usual_from
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Per reference photo its image score and peak; together the calibration.
 
-    usual: what the left-out distances say is usual, where the settings ask for it.
     placed: per photo the distances that all of this comes from.
     covering_radius: the largest distance from any patch to its nearest memory in the whole bank, feature units.
     """
@@ -29,7 +27,6 @@ class LeftOut:
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     calibration: Calibration
-    usual: Usual | None
     placed: tuple[Placed, ...]
     covering_radius: float
 
@@ -54,7 +51,7 @@ def leave_out(
     """
     groups = groups_of(patients)
     placed, radius = left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
-    return score_left_out(placed, radius, masks, groups, config, cameras)
+    return score_left_out(placed, radius, masks, config, cameras)
 
 
 def left_out_distances(
@@ -75,7 +72,10 @@ def left_out_distances(
         others = left_out_bank(bank, group)
         _check_enough(others, bank, neighbors)
         found = others.others(patches.features, neighbors)
-        placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
+        distances = found.distances.mean(axis=1)
+        if patches.mirrored is not None:
+            distances = np.minimum(distances, others.others(patches.mirrored, neighbors).distances.mean(axis=1))
+        placed.append(Placed(distances, patches.cells, patches.grid))
         radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
         on_photo(1)
     return tuple(placed), radius
@@ -85,42 +85,18 @@ def score_left_out(
     placed: Sequence[Placed],
     covering_radius: float,
     masks: Iterable[NDArray[np.bool_]],
-    groups: Sequence[set[int]],
     config: MethodConfig,
     cameras: Sequence[str | None] = (),
 ) -> LeftOut:
-    """Left-out distances -> what is usual, scores and calibration; arguments per photo, as for `leave_out`."""
-    usuals = _Usuals(placed) if config.score.relative else None
-    scores, peaks, against = [], [], []
-    for one, mask, group in zip(placed, masks, groups, strict=True):
-        # A photo must not say itself how unusual it is: it is left out there as well.
-        usual = None if usuals is None else usuals.without(group)
-        scored = score_distances(one.distances, one.cells, one.grid, mask, config, usual)
+    """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`."""
+    scores, peaks = [], []
+    for one, mask in zip(placed, masks, strict=True):
+        scored = score_distances(one.distances, one.cells, one.grid, mask, config)
         scores.append(scored.image_score)
         peaks.append(scored.peak)
-        against.append(scored.patch_distances)
     # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
-    calibration = calibrate(scores, peaks, np.concatenate(against), cameras=cameras)
-    usual = None if usuals is None else usuals.of_all()
-    return LeftOut(tuple(scores), tuple(peaks), calibration, usual, tuple(placed), covering_radius)
-
-
-class _Usuals:
-    """What is usual in all photographs, and in all but some."""
-
-    def __init__(self, placed: Sequence[Placed]) -> None:
-        self._placed = placed
-        self._sum = self._moments(range(len(placed)))
-
-    def of_all(self) -> Usual:
-        return usual_from(self._sum)
-
-    def without(self, group: set[int]) -> Usual:
-        return usual_from(self._sum - self._moments(sorted(group)))
-
-    def _moments(self, photos: Sequence[int]) -> Moments:
-        parts = (self._placed[photo] for photo in photos)
-        return sum_of(moments(one.distances, one.cells, one.grid) for one in parts)
+    calibration = calibrate(scores, peaks, np.concatenate([one.distances for one in placed]), cameras=cameras)
+    return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(placed), covering_radius)
 
 
 def groups_of(patients: Sequence[str | None]) -> list[set[int]]:

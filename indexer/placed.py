@@ -1,5 +1,5 @@
-"""Every reference photo's left-out patch distances, which an index keeps: what scores, what is usual and the
-calibration come from can so be made anew for other photographs without features.
+"""Every reference photo's left-out patch distances, which an index keeps: what scores and the calibration
+come from can so be made anew for other photographs without features.
 
 `left_out.safetensors`: by the photo's id float32 (h, w) on the patch grid, NaN where there is no patch.
 """

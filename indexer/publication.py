@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from indexer.feature_store import FeatureStore, stored_files
+from indexer.feature_store import FeatureStore, all_files
 from indexer.leave_out import LeftOut
 from indexer.placed import FILE as PLACED_FILE
 from indexer.placed import placed_bytes
@@ -40,7 +40,6 @@ from resad.manifest import (
 from resad.memory_bank import MemoryBank
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
-from resad.usual import FILE as USUAL_FILE
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0
@@ -85,7 +84,7 @@ def publish_version(
     write_records(built.records, staging / PHOTOS_FILE)
     probe = draw_photo(np.random.default_rng(_PROBE_SEED), height=_PROBE_HEIGHT, lesions=("exudate", "hemorrhage"))
     Image.fromarray(probe.pixels).save(staging / PROBE_FILE)
-    score = score_probe(Detector(built.encoder, built.bank, built.left_out.usual), staging)
+    score = score_probe(Detector(built.encoder, built.bank), staging)
 
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
@@ -94,10 +93,8 @@ def publish_version(
 
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
-    """The left-out distances of photographs with these ids, and what is usual by them."""
+    """The left-out distances of photographs with these ids."""
     (staging / PLACED_FILE).write_bytes(placed_bytes(ids, left_out.placed))
-    if left_out.usual is not None:
-        (staging / USUAL_FILE).write_bytes(left_out.usual.to_bytes())
 
 
 def carry(files: Mapping[str, Path], staging: Path) -> None:
@@ -119,9 +116,8 @@ def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> di
     return {
         name.as_posix(): source
         for number, record in enumerate(records)
-        for name, source in zip(
-            stored_files(Path(FEATURES) / record.id), stored_files(store.place(number)), strict=True
-        )
+        for name, source in zip(all_files(Path(FEATURES) / record.id), all_files(store.place(number)), strict=True)
+        if source.is_file()
     }
 
 

@@ -99,8 +99,7 @@ def _tried(
         for plan in plans:
             searched = others.searched(plan)
             began = time.perf_counter()
-            # What is usual is not known yet; it changes neither which search is exact nor how long it takes.
-            detection = measure(one.patches, one.mask, searched, config, None)
+            detection = measure(one.patches, one.mask, searched, config)
             found[plan].append((detection, time.perf_counter() - began, searched.proved))
         advance(1)
     flat = [detection for detection, _, _ in found[plans[0]]]

@@ -96,6 +96,8 @@ class SearchConfig:
 
     neighbors: Annotated[int, Field(ge=1, le=50)] = 3
     """k: a patch's distance is the mean L2 distance to its k nearest memories."""
+    mirrored: bool = False
+    """Look at the mirror image, too: a patch's distance is the smaller one of its two.  Twice the time."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -110,10 +112,6 @@ class ScoreConfig:
     """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Width of the rim of the field of view that is not scored, as a share of S."""
-    relative: bool = False
-    """Measure each patch's distance against what is usual where it lies in healthy photographs (`resad.usual`)."""
-    surround: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the mean distance around a patch that is taken from its own (`resad.surround`); 0 takes none."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -201,7 +199,8 @@ def first_fault(error: ValidationError) -> str:
     """The first fault of a failed validation: where, what, and the value that was given."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "value"
-    return f"{where}: {fault['msg']} (given: {fault['input']!r})"
+    told = "unknown to this version" if fault["type"] == "unexpected_keyword_argument" else fault["msg"]
+    return f"{where}: {told} (given: {fault['input']!r})"
 
 
 def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,11 +31,13 @@ class PatchFeatures:
     """The features of one photograph's patches that touch the field of view, in reading order.
 
     features: float32 (N, D).  cells: int16 (N, 2), (y, x) on the grid.  grid: (h, w).
+    mirrored: float32 (N, D), of the same patches in the mirror image; None where the settings do not ask for it.
     """
 
     features: NDArray[np.float32]
     cells: NDArray[np.int16]
     grid: tuple[int, int]
+    mirrored: NDArray[np.float32] | None = None
 
 
 class Trunk:
@@ -54,10 +56,18 @@ class Trunk:
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
 
-    def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view."""
+    def stages(
+        self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view.
+
+        Args:
+            mirrored: of the photographs' mirror images, left and right changed.
+        """
         pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
         masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
+        if mirrored:
+            pixels, masks = pixels.flip(2), masks.flip(2)
         stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
         valid = nnf.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
         return stages, valid
@@ -116,11 +126,21 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode_batch(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
-        stages, valid = self._trunk.stages(photos)
-        combined = resc.combine(
-            stages, valid, self.config.resc, whitening=self._whitening, product=self._product
-        )  # (B, D, h, w)
-        return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
+        combined, valid = self._combined(photos, mirrored=False)
+        if not self.config.search.mirrored:
+            return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
+        # Mirrored back, so that a patch has one cell; the fields of view fall on the same cells either way.
+        others = self._combined(photos, mirrored=True)[0].flip(3)
+        return [
+            replace(_in_reading_order(f, v), mirrored=_in_reading_order(m, v).features)
+            for f, m, v in zip(combined, others, valid, strict=True)
+        ]
+
+    def _combined(self, photos: Sequence[PreparedPhoto], *, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w) and bool (B, h, w)."""
+        stages, valid = self._trunk.stages(photos, mirrored=mirrored)
+        combined = resc.combine(stages, valid, self.config.resc, whitening=self._whitening, product=self._product)
+        return combined, valid
 
 
 def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:

@@ -17,8 +17,6 @@ from resad.errors import IndexInvalid, naming
 from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
-from resad.usual import FILE as USUAL_FILE
-from resad.usual import Usual
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
@@ -66,8 +64,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
-    usual = Usual.load(version / USUAL_FILE, manifest.counts.grid) if config.score.relative else None
-    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device), whitening), bank, usual))
+    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
     return LoadedIndex(manifest, photos, detector)
 
 

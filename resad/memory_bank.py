@@ -1,5 +1,6 @@
 """The memory bank B_c: the healthy patch features that were kept, and what searches it (equation 7)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,24 @@ class Neighbors:
 
     distances: NDArray[np.float32]
     rows: NDArray[np.int64]
+
+
+def nearest_of_both(
+    search: Callable[[NDArray[np.float32], int], Neighbors],
+    features: NDArray[np.float32],
+    mirrored: NDArray[np.float32] | None,
+    k: int,
+) -> Neighbors:
+    """What `search` finds for each patch as it is, or as it looks in the mirror image where that is nearer.
+
+    Nearer by the mean of the k distances.  features, mirrored: float32 (N, D), the latter where there is one.
+    """
+    found = search(features, k)
+    if mirrored is None:
+        return found
+    other = search(mirrored, k)
+    nearer = (other.distances.mean(axis=1) < found.distances.mean(axis=1))[:, None]
+    return Neighbors(np.where(nearer, other.distances, found.distances), np.where(nearer, other.rows, found.rows))
 
 
 class MemoryBank:

@@ -11,6 +11,7 @@ from resad.detector import Detection
 from resad.findings import Region, find_regions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
+from resad.memory_bank import nearest_of_both
 from resad.place import Eye, place_in_words
 from resad.preparation import PreparedPhoto
 from resad.quality import PhotoQuality, judge
@@ -253,7 +254,9 @@ def _evidence(
     side = detection.anomaly_map.shape[0]
     peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
     distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
-    found = bank.search(patches.features[distance.argmin(axis=1)], count)
+    under = distance.argmin(axis=1)
+    mirrored = None if patches.mirrored is None else patches.mirrored[under]
+    found = nearest_of_both(bank.search, patches.features[under], mirrored, count)
     origin = bank.provenance
     return [
         tuple(

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,13 @@ def prepared(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -
     full = np.ones((side, side), dtype=bool)
     field = FieldOfView(side / 2, side / 2, side, 0.0, 0.0, float(side), float(side), found=False)
     return PreparedPhoto(pixels, full if mask is None else mask, frame, field, "0" * 64)
+
+
+def mirror_image(photo: PreparedPhoto) -> PreparedPhoto:
+    """Left and right changed."""
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(photo.pixels[:, ::-1])
+    mask: NDArray[np.bool_] = np.ascontiguousarray(photo.mask[:, ::-1])
+    return replace(photo, pixels=pixels, mask=mask)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 import benchmarks
 from benchmarks import _bench, _idrid
@@ -26,7 +27,7 @@ from indexer.coreset import greedy_k_center
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
-from indexer.metrics import ScoreHistogram
+from indexer.metrics import Rows, ScoreHistogram
 from indexer.shards import shards_of
 from resad.config import preset, without
 from service.account import Stage
@@ -105,7 +106,7 @@ def test_figures_of_a_part_are_those_of_its_photographs(rng: np.random.Generator
     part = _of(
         tuple(photo for photo, taken in zip(whole.photos, chosen, strict=True) if taken),
         whole.scores[chosen],
-        ScoreHistogram(whole.fov.normal[chosen], whole.fov.abnormal[chosen]),
+        whole.fov.only(chosen),
     )
     everything = np.ones(int(chosen.sum()), dtype=bool)
     assert _idrid.scores(whole, chosen) == _idrid.scores(part, everything)
@@ -152,13 +153,13 @@ def _drawn(rng: np.random.Generator, count: int) -> Measured:
     photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some") for number in range(count))
     labels = np.array([photo.abnormal for photo in photos])
     normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
-    histogram = ScoreHistogram(normal, abnormal * labels[:, None])
+    histogram = ScoreHistogram(Rows.of(normal), Rows.of(abnormal * labels[:, None]))
     return _of(photos, rng.random(count) + 0.3 * labels, histogram)
 
 
 def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measured:
     labels = np.array([photo.abnormal for photo in photos])
-    regions = histogram.abnormal / 7
+    regions = Rows(csr_array(histogram.abnormal.held / 7))
     edges = np.arange(17, dtype=np.float32)
     return Measured(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
 

@@ -23,7 +23,6 @@ from resad.detector import measure
 from resad.encoder import PatchFeatures
 from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto
-from resad.usual import Usual
 from tests.conftest import prepared
 
 SIDE: Final = 128
@@ -47,8 +46,8 @@ def drawn_square(seed: int) -> PreparedPhoto:
     return replace(prepared(np.asarray(image.crop((x, 0, x + SIDE, SIDE)))), content_hash=str(seed))
 
 
-def scores(patches: list[PatchFeatures], bank: MemoryBank, usual: Usual | None) -> list[float]:
-    return [measure(one, FULL, bank, CONFIG, usual).image_score for one in patches]
+def scores(patches: list[PatchFeatures], bank: MemoryBank) -> list[float]:
+    return [measure(one, FULL, bank, CONFIG).image_score for one in patches]
 
 
 def split(seen: Seen, order: NDArray[np.int64], folder: Path) -> Split:
@@ -60,11 +59,10 @@ def split(seen: Seen, order: NDArray[np.int64], folder: Path) -> Split:
     chosen = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
     bank = MemoryBank(chosen.memories, chosen.provenance)
     left_out = leave_out(store, [FULL] * REFERENCES, [None] * REFERENCES, bank, CONFIG, lambda _: None)
-    usual = left_out.usual
     return Split(
         left_out.calibration.scores,
-        tuple(sorted(scores(references, bank, usual))),
-        np.array(scores(unseen, bank, usual)),
+        tuple(sorted(scores(references, bank))),
+        np.array(scores(unseen, bank)),
     )
 
 

@@ -287,7 +287,7 @@ def test_pixels_that_are_counted_do_not_depend_on_the_preparation(run: Run, draw
             *SMALL[:4], "--size", "64", "--coreset", "0.5")  # fmt: skip
         loaded = load_index(root / "eyes", torch.device("cpu"))
         measured = measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
-        counts.append(measured.fov.normal.sum(axis=1).tolist())
+        counts.append(measured.fov.normal.per_photo().tolist())
     assert counts[0] == counts[1]
 
 

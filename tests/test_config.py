@@ -45,14 +45,12 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "sample": 1.0,
             "seed": 0,
         },
-        "search": {"neighbors": 1},
+        "search": {"neighbors": 1, "mirrored": False},
         "score": {
             "kind": "max",
             "share": 0.001,
             "smoothing": 0.0,
             "margin": 0.0,
-            "relative": False,
-            "surround": 0.0,
         },
     }
 
@@ -74,14 +72,12 @@ def test_resad_is_what_was_measured() -> None:
         "spatial": "softmax",
         "attention_scale": 20.0,
     }
-    assert sections["search"] == {"neighbors": 3}
+    assert sections["search"] == {"neighbors": 3, "mirrored": False}
     assert sections["score"] == {
         "kind": "top_mean",
         "share": 0.001,
         "smoothing": 0.0,
         "margin": 0.0,
-        "relative": False,
-        "surround": 0.0,
     }
 
 
@@ -108,8 +104,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
         "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
-        "neighbors": "9", "kind": "max", "smoothing": "4", "margin": "0.05",
-            "relative": "true", "surround": "0.1",
+        "neighbors": "9", "mirrored": "true", "kind": "max", "smoothing": "4", "margin": "0.05",
     }  # fmt: skip
     base = MethodConfig()
     prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}
@@ -152,7 +147,6 @@ def test_other_json_is_refused_by_name(document: object) -> None:
         ("nothing.size", "3", "nothing.size"),
         ("search.neighbors", "0", "greater than or equal to 1"),
         ("score.kind", "median", "top_mean"),
-        ("score.surround", "1.5", "less than or equal to 1"),
         ("backbone.stages", "[]", "stages"),
         ("coreset.count", "5", "exactly one"),
         ("backbone.stages", "[3, 2]", "ascending"),

@@ -13,7 +13,7 @@ from resad.config import MethodConfig, Preset
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
-from tests.conftest import prepared
+from tests.conftest import mirror_image, prepared
 
 SIDE = 128
 
@@ -43,6 +43,21 @@ def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto],
         alone = ours.encode([photo])[0]
         np.testing.assert_array_equal(alone.cells, batched.cells)
         np.testing.assert_array_equal(alone.features, batched.features)
+
+
+@pytest.mark.parametrize("whitening", ["null", "0.5"])
+def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhoto], whitening: str) -> None:
+    settings = [f"resc.whitening={whitening}"]
+    plain = encoder(method("resad", backbone="resnet18", size=SIDE, settings=settings), photos)
+    config = method("resad", backbone="resnet18", size=SIDE, settings=[*settings, "search.mirrored=true"])
+    both = encoder(config, photos).encode(photos)
+    for photo, patches in zip(photos, both, strict=True):
+        np.testing.assert_array_equal(patches.features, plain.encode([photo])[0].features)
+        (image,) = plain.encode([mirror_image(photo)])
+        rows = {(y, 15 - x): row for row, (y, x) in enumerate(image.cells.tolist())}
+        expected = image.features[[rows[y, x] for y, x in patches.cells.tolist()]]
+        np.testing.assert_array_equal(patches.mirrored, expected)
+    assert plain.encode(photos[:1])[0].mirrored is None
 
 
 def test_an_encoder_has_the_whitening_it_is_asked_for_and_no_other(photos: list[PreparedPhoto]) -> None:

@@ -1,6 +1,7 @@
 """Figures against scikit-learn on the pixels themselves, and the guards against what was learned from."""
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from indexer import metrics
 from indexer.build import BuildOrder, build
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.listed import listed_csv
@@ -146,8 +148,8 @@ def test_image_figures_name_their_thresholds(result: Figures, measured: Measured
 def test_a_part_of_the_photographs_has_its_own_figures(measured: Measured) -> None:
     chosen = np.array([True, False, True, False, True])
     some = measured.only(chosen)
-    assert len(some.photos) == len(some.scores) == len(some.fov.normal) == len(some.lesions[0].pixels) == 3
-    np.testing.assert_array_equal(some.whole_regions, measured.whole_regions[chosen])
+    assert len(some.photos) == len(some.scores) == some.fov.normal.shape[0] == some.lesions[0].pixels.shape[0] == 3
+    np.testing.assert_array_equal(some.whole_regions.per_photo(), measured.whole_regions.per_photo()[chosen])
 
 
 def area_below(curve: Curve, end: float = 1.0) -> float:
@@ -204,6 +206,24 @@ def test_without_any_mask_no_bin_is_kept(lesions: Dataset) -> None:
     found = measure_with(detect, PREPARATION, 3.0, bare, PhotoLimits(), lambda _: None)
     assert found.fov.normal.shape == (5, 2)
     assert not found.fov.abnormal.any()
+
+
+def peak(lesions: Dataset, times: int) -> int:
+    """Bytes at most, over measuring `times` as many photographs and the figure that takes the most."""
+    many = replace(lesions, test=lesions.test * times)
+    tracemalloc.start()
+    try:
+        found = measure_with(detect, PREPARATION, 3.0, many, PhotoLimits(), lambda _: None)
+        metrics.pixel_auroc(found.whole, np.random.default_rng(0), 64)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_photograph_takes_no_more_memory_than_the_bins_it_fills(lesions: Dataset) -> None:
+    """Whole rows of 16,384 bins would be 1.3 MB each, with two kinds of lesions."""
+    few, many = peak(lesions, 4), peak(lesions, 16)
+    assert (many - few) / (12 * len(lesions.test)) < 0.1e6
 
 
 def planted(drawn: Path, folder: Path) -> Dataset:

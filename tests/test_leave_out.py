@@ -1,6 +1,6 @@
 """Left-out scores against banks that are really built without the photo."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,12 @@ from indexer.feature_store import FeatureStore
 from indexer.leave_out import LeftOut, groups_of, leave_out
 from indexer.left_out_bank import left_out_bank
 from indexer.options import method
-from resad.config import MethodConfig
 from resad.detector import measure
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank, Provenance
-from resad.usual import Usual, moments, sum_of, usual_from
 
-CONFIG = method(
-    "resad", settings=["search.neighbors=2", "score.kind=max", "score.relative=true", "score.surround=0.4"]
-)
-ABSOLUTE = method("resad", settings=["search.neighbors=2"])
+CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
 PHOTOS, SIDE, D = 5, 32, 6
 
 
@@ -46,24 +41,9 @@ def bank_of(store: FeatureStore, rows: NDArray[np.int64]) -> MemoryBank:
     return MemoryBank(store.gather(rows), Provenance(photos.astype(np.int32), store.cells(rows), order))
 
 
-def usual_to(
-    store: FeatureStore, rows: NDArray[np.int64], groups: Sequence[Sequence[int]], without: set[int]
-) -> Usual:
-    """From the distances of all photos but some, each against a bank that is really built without its group."""
-    parts = []
-    for group in groups:
-        bank = bank_of(store, rows[~np.isin(rows // 16, group)])
-        for number in set(group) - without:
-            one = store.photo(number)
-            parts.append(moments(bank.search(one.features, 2).distances.mean(axis=1), one.cells, one.grid))
-    return usual_from(sum_of(parts))
-
-
-def left_out(
-    store: FeatureStore, bank: MemoryBank, patients: list[str | None], config: MethodConfig = CONFIG
-) -> LeftOut:
+def left_out(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> LeftOut:
     masks = [np.ones((SIDE, SIDE), dtype=bool)] * PHOTOS
-    return leave_out(store, masks, patients, bank, config, lambda _: None)
+    return leave_out(store, masks, patients, bank, CONFIG, lambda _: None)
 
 
 def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) -> None:
@@ -71,19 +51,30 @@ def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) 
     ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
     for number in range(PHOTOS):
         others = bank_of(store, rows[(rows // 16) != number])
-        usual = usual_to(store, rows, [[other] for other in range(PHOTOS)], {number})
-        alone = measure(store.photo(number), np.ones((SIDE, SIDE), dtype=bool), others, CONFIG, usual)
+        alone = measure(store.photo(number), np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
         assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
         assert ours.peaks[number] == pytest.approx(alone.peak, rel=1e-6)
     assert ours.calibration.scores == tuple(sorted(ours.scores))
+
+
+def test_left_out_too_the_nearer_one_of_both_images_counts(tmp_path: Path, rng: np.random.Generator) -> None:
+    store = FeatureStore(tmp_path / "both")
+    for _ in range(PHOTOS):
+        store.append(replace(patches(rng), mirrored=rng.normal(size=(16, D)).astype(np.float32)))
+    rows = np.arange(0, PHOTOS * 16, 3)
+    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    for number, one in enumerate(store):
+        others = bank_of(store, rows[(rows // 16) != number])
+        alone = measure(one, np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
+        assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
+        np.testing.assert_allclose(ours.placed[number].distances, alone.patch_distances, rtol=1e-6)
 
 
 def test_a_patients_photos_are_left_out_together(store: FeatureStore) -> None:
     rows = np.arange(0, PHOTOS * 16, 3)
     ours = left_out(store, bank_of(store, rows), ["a", None, "a", "b", None])
     without_a = bank_of(store, rows[~np.isin(rows // 16, [0, 2])])
-    usual = usual_to(store, rows, [[0, 2], [1], [3], [4]], {0, 2})
-    alone = measure(store.photo(0), np.ones((SIDE, SIDE), dtype=bool), without_a, CONFIG, usual)
+    alone = measure(store.photo(0), np.ones((SIDE, SIDE), dtype=bool), without_a, CONFIG)
     assert ours.scores[0] == pytest.approx(alone.image_score, rel=1e-6)
 
 
@@ -124,9 +115,8 @@ def test_nothing_differs_from_banks_that_are_copied(
         rows = rng.permutation(rows)
     bank = bank_of(store, rows)
     distances, radius = copied(store, bank, patients)
-    ours = left_out(store, bank, patients, ABSOLUTE)
+    ours = left_out(store, bank, patients)
     assert ours.covering_radius == pytest.approx(radius, rel=1e-6)
-    assert ours.usual is None
     quantiles = np.quantile(np.array(distances, dtype=np.float32), [one.at for one in ours.calibration.patches])
     np.testing.assert_allclose([one.value for one in ours.calibration.patches], quantiles, rtol=1e-6)
 

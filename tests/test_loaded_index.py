@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from resad import index, usual
+from resad import index
 from resad.config import PhotoLimits
-from resad.detector import Detection, Detector
-from resad.errors import IndexInvalid, SettingError
+from resad.detector import Detection
+from resad.errors import IndexInvalid
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Timings, assemble
-from resad.surround import against_surroundings
 from resad.verdict import Rule
+from tests.conftest import mirror_image
 from tests.indexes import SETTINGS, build_small
 
 CPU = torch.device("cpu")
@@ -59,25 +59,25 @@ def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn
     )
 
 
-def test_what_is_usual_travels_with_the_index(drawn: Path, tmp_path: Path) -> None:
-    settings = (*SETTINGS, "score.relative=true", "score.surround=0.4")
-    report = build_small(drawn / "train/good", tmp_path, settings=settings)
-    assert usual.FILE in {record.name for record in report.manifest.files}
+def test_a_photograph_and_its_mirror_image_score_alike_if_asked(drawn: Path, tmp_path: Path) -> None:
+    report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=true"))
     loaded = load_index(report.version, CPU)
     assert check_probe(loaded, report.version) < 1e-6
-    usual_there = loaded.detector.usual
-    assert usual_there is not None
-    assert usual_there.gain.shape == loaded.manifest.counts.grid
-    assert not np.allclose(usual_there.gain, 1)
-    # The map is the plain one's no longer, and has a scale of its own.
-    _, found = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    plain = loaded.detector.bank.search(found.patches.features, 2).distances.mean(axis=1)
-    expected = against_surroundings(
-        usual_there.of(plain, found.patches.cells), found.patches.cells, found.patches.grid, 0.4
-    )
-    np.testing.assert_allclose(found.patch_distances, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(SettingError, match=r"score\.relative is True, but what is usual is missing"):
-        Detector(loaded.detector.encoder, loaded.detector.bank, None)
+    photo, found = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
+    (other,) = loaded.detector.detect([mirror_image(photo)])
+    assert other.image_score == pytest.approx(found.image_score, rel=1e-5)
+    # Not the whole map: beyond the last patch the nearest one's value goes on, and of two as near only one does.
+    width, there = found.patches.grid[1], other.patches.cells.tolist()
+    turned = [there.index([y, width - 1 - x]) for y, x in found.patches.cells.tolist()]
+    np.testing.assert_allclose(other.patch_distances[turned], found.patch_distances, rtol=1e-5)
+    # What is shown beside a finding is what its distance was taken to.
+    k = loaded.manifest.config.search.neighbors
+    result = assemble(photo, found, loaded, rule=Rule(fpr=0.9), evidence=k, timings=NO_TIME)
+    for finding in result.findings:
+        assert sum(one.distance for one in finding.evidence) / k == pytest.approx(finding.peak, rel=0.1)
+    assert result.findings
+    for path, record in zip(sorted((drawn / "train/good").iterdir()), loaded.photos, strict=True):
+        assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from indexer import bootstrap, metrics
 from indexer.bootstrap import Figure
 from indexer.datasets.masks import read_mask
 from indexer.datasets.mvtec import read_mvtec
-from indexer.metrics import ScoreHistogram, pixels
+from indexer.metrics import Rows, ScoreHistogram
 from resad.errors import SettingError
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 ImageFigure = Callable[[Floats, Labels, np.random.Generator, int], Figure]
 PixelFigure = Callable[[ScoreHistogram, np.random.Generator, int], Figure]
 
@@ -61,7 +63,11 @@ def histogram_of(
 ) -> ScoreHistogram:
     edges = metrics.score_edges(full_scale, bins)
     rows = [metrics.count_pixels(values, labels, edges) for values, labels in maps]
-    return ScoreHistogram(np.stack([normal for normal, _ in rows]), np.stack([lesion for _, lesion in rows]))
+    return counted(np.stack([normal for normal, _ in rows]), np.stack([lesion for _, lesion in rows]))
+
+
+def counted(normal: Counts, abnormal: Counts) -> ScoreHistogram:
+    return ScoreHistogram(Rows.of(normal), Rows.of(abnormal))
 
 
 def drawn_maps(seed: int, photos: int, side: int = 24) -> list[tuple[NDArray[np.float32], Labels]]:
@@ -293,7 +299,7 @@ def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> Non
     histogram = histogram_of(maps, 4.0, 64)
     edges = metrics.score_edges(4.0, 64)
     places = [np.searchsorted(edges[1:-1], values.ravel(), side="right") for values, _ in maps]
-    pool = pixels._pixel_pool(histogram)
+    pool = metrics.whole_pool(histogram.normal, histogram.abnormal)
     (weights,) = bootstrap.resampled(pool, rng(), 12)
     for row, weight in enumerate(weights.astype(int)):
         chosen = np.repeat(np.arange(len(maps)), weight)
@@ -307,7 +313,7 @@ def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> Non
 
 def test_pixel_precision_of_a_mixed_bin_is_that_of_random_order() -> None:
     normal, abnormal = np.array([[0, 40, 5, 3]]), np.array([[0, 10, 9, 7]])
-    found = metrics.pixel_average_precision(ScoreHistogram(normal, abnormal), rng(), 1).value
+    found = metrics.pixel_average_precision(counted(normal, abnormal), rng(), 1).value
     bins = np.repeat([1, 1, 2, 2, 3, 3], [40, 10, 5, 9, 3, 7])
     labels = np.repeat([False, True] * 3, [40, 10, 5, 9, 3, 7])
     source = rng(8)
@@ -318,7 +324,7 @@ def test_pixel_precision_of_a_mixed_bin_is_that_of_random_order() -> None:
 
 def test_the_average_precision_of_single_pixels_is_exact() -> None:
     order = np.array([1, 0, 1, 1, 0, 0, 1])
-    histogram = ScoreHistogram(np.array([[0, *(1 - order)]]), np.array([[0, *order]]))
+    histogram = counted(np.array([[0, *(1 - order)]]), np.array([[0, *order]]))
     expected = average_precision_score(order, np.arange(7))
     assert metrics.pixel_average_precision(histogram, rng(), 1).value == pytest.approx(expected)
 
@@ -337,7 +343,7 @@ def test_pixel_intervals_hold_the_value_shrink_and_depend_on_the_seed_alone(figu
 def test_the_photograph_is_the_unit_not_the_pixel() -> None:
     """Ten times the pixels in each photograph tell nothing new; ten times the photographs do."""
     histogram = histogram_of(drawn_maps(2, 16), 6.0, 256)
-    repeated = ScoreHistogram(10 * histogram.normal, 10 * histogram.abnormal)
+    repeated = ScoreHistogram(Rows(10 * histogram.normal.held), Rows(10 * histogram.abnormal.held))
     found, same = (metrics.pixel_auroc(h, rng(1), 200) for h in (histogram, repeated))
     assert (found.low, found.high) == pytest.approx((same.low, same.high))
 
@@ -346,9 +352,9 @@ def test_the_photograph_is_the_unit_not_the_pixel() -> None:
 def test_a_single_class_of_pixels_is_refused(figure: PixelFigure) -> None:
     some, none = np.ones((3, 4), np.int64), np.zeros((3, 4), np.int64)
     with pytest.raises(SettingError, match="no abnormal pixels"):
-        figure(ScoreHistogram(some, none), rng(), 10)
+        figure(counted(some, none), rng(), 10)
     with pytest.raises(SettingError, match="no normal pixels"):
-        figure(ScoreHistogram(none, some), rng(), 10)
+        figure(counted(none, some), rng(), 10)
 
 
 def test_one_diseased_photograph_is_enough() -> None:
@@ -360,7 +366,7 @@ def test_one_diseased_photograph_is_enough() -> None:
 
 def test_histograms_of_different_shapes_are_refused() -> None:
     with pytest.raises(SettingError, match="must be alike"):
-        ScoreHistogram(np.ones((3, 4), np.int64), np.ones((3, 5), np.int64))
+        counted(np.ones((3, 4), np.int64), np.ones((3, 5), np.int64))
 
 
 def test_paired_pixel_difference() -> None:
@@ -379,8 +385,8 @@ def test_paired_pixel_difference() -> None:
 def test_paired_pixel_difference_needs_the_same_pixels() -> None:
     a = histogram_of(drawn_maps(4, 6), 6.0, 64)
     for other in (
-        ScoreHistogram(a.normal[:5], a.abnormal[:5]),
-        ScoreHistogram(a.normal[::-1], a.abnormal[::-1]),
+        a.only(np.arange(6) < 5),
+        ScoreHistogram(Rows(a.normal.held[::-1]), Rows(a.abnormal.held[::-1])),
     ):
         with pytest.raises(SettingError, match="same pixels"):
             metrics.paired_pixel_difference(a, other, rng(), 10)
@@ -494,7 +500,7 @@ def aupro_of(maps: list[tuple[NDArray[np.float32], Labels]], limit: float, edges
     everywhere = np.ones(maps[0][0].shape, bool)
     normal = np.stack([metrics.count_pixels(values, labels, edges)[0] for values, labels in maps])
     regions = np.stack([metrics.count_regions(values, labels, everywhere, edges) for values, labels in maps])
-    return metrics.aupro(normal, regions, rng(), limit, 50)
+    return metrics.aupro(Rows.of(normal), Rows.of(regions), rng(), limit, 50)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
@@ -538,12 +544,37 @@ def test_regions_outside_the_area_do_not_count() -> None:
     with pytest.raises(SettingError, match="must be alike"):
         metrics.count_regions(values, labels[:5], area, edges)
     with pytest.raises(SettingError, match="limit 0"):
-        metrics.aupro(np.ones((2, 3), np.int64), np.ones((2, 3)), rng(), 0.0)
+        metrics.aupro(Rows.of(np.ones((2, 3), np.int64)), Rows.of(np.ones((2, 3))), rng(), 0.0)
+
+
+tables = st.integers(1, 6).flatmap(
+    lambda bins: st.lists(st.lists(st.integers(0, 3), min_size=bins, max_size=bins), min_size=1, max_size=6)
+)
+
+
+@given(tables, st.randoms(use_true_random=False), st.sampled_from([np.int64, np.float64]))
+@settings(deadline=None, max_examples=100)
+def test_rows_are_their_table(counts: list[list[int]], order: random.Random, dtype: type) -> None:
+    table: Floats = np.array(counts, dtype)
+    rows = Rows.of(table)
+    photos, bins = table.shape
+    assert rows.shape == table.shape
+    assert rows.any() == table.any()
+    np.testing.assert_array_equal(rows.per_bin(), table.sum(axis=0))
+    np.testing.assert_array_equal(rows.per_photo(), table.sum(axis=1))
+    chosen = np.array([order.random() < 0.5 for _ in range(photos)])
+    np.testing.assert_array_equal(rows.only(chosen).per_bin(), table[chosen].sum(axis=0))
+    np.testing.assert_array_equal(rows.row(photos - 1), table[-1:])
+    places = np.array([order.randrange(3) for _ in range(bins)])
+    expected = np.zeros((photos, 3))
+    for place, column in zip(places, table.T, strict=True):
+        expected[:, place] += column
+    np.testing.assert_array_equal(rows.table(places, 3), expected)
 
 
 def test_intervals_from_merged_bins_are_those_of_all() -> None:
     histogram = histogram_of(drawn_maps(2, 24), 6.0)
-    pool = pixels._pixel_pool(histogram)
+    pool = metrics.whole_pool(histogram.normal, histogram.abnormal)
     for figure, statistic in zip(
         PIXEL_FIGURES,
         (bootstrap.auroc, bootstrap.mixed_average_precision, bootstrap.balanced_accuracy),

@@ -18,7 +18,6 @@ from resad.memory_bank import PLAN_FILE, MemoryBank
 from resad.search.backends import SEARCH_FILE, TorchSearch
 from resad.search.gpu import check_fits, fastest
 from resad.search.plan import SearchKind, SearchPlan
-from resad.usual import Usual
 from tests.test_memory_bank import bank_of, brute_force
 
 ROUGH = {
@@ -141,7 +140,7 @@ def field(rng: np.random.Generator, d: int) -> tuple[PatchFeatures, np.ndarray]:
     smoothing=st.sampled_from([0.0, 8.0, 30.0]),
     margin=st.sampled_from([0.0, 0.1]),
     k=st.integers(1, 4),
-    surround=st.sampled_from([0.0, 0.4, 1.0]),
+    mirrored=st.booleans(),
 )
 def test_image_score_is_exact_whatever_the_search_missed(
     seed: int,
@@ -151,21 +150,24 @@ def test_image_score_is_exact_whatever_the_search_missed(
     smoothing: float,
     margin: float,
     k: int,
-    surround: float,
+    mirrored: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     patches, mask = field(rng, 16)
+    if mirrored:
+        patches = replace(patches, mirrored=rng.normal(size=patches.features.shape).astype(np.float32))
     bank = searched(kind, rng.normal(size=(1600, 16)).astype(np.float32))
     config = MethodConfig(
         search=SearchConfig(neighbors=k),
-        score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin, surround=surround),
+        score=ScoreConfig(score, share=share, smoothing=smoothing, margin=margin),
     )
-    gain, offset = rng.uniform(0.3, 2.0, (2, GRID, GRID)).astype(np.float32)
-    usual = Usual(gain, -offset)
-    ours, exact = (measure(patches, mask, one, config, usual) for one in (bank, bank.searched(SearchPlan())))
+    ours, exact = (measure(patches, mask, one, config) for one in (bank, bank.searched(SearchPlan())))
     assert ours.image_score == pytest.approx(exact.image_score, rel=1e-6)
     assert ours.peak == pytest.approx(exact.peak, rel=1e-6)
     assert (ours.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
+    views = [one for one in (patches.features, patches.mirrored) if one is not None]
+    smaller = np.min([bank.search(one, k).distances.mean(axis=1) for one in views], axis=0)
+    np.testing.assert_allclose(exact.patch_distances, smaller, rtol=1e-6)
 
 
 def test_without_the_exact_step_the_score_would_be_off(rng: np.random.Generator) -> None:

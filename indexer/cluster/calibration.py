@@ -35,4 +35,4 @@ def leave_out_on(
     placed = [one for piece in pieces for one in found[piece][0]]
     radius = max(found[piece][1] for piece in pieces)
     masks = (mask_of(one.frame, one.field_of_view, config.preparation) for one in features.references)
-    return score_left_out(placed, radius, masks, groups, config, cameras)
+    return score_left_out(placed, radius, masks, config, cameras)

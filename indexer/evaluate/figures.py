@@ -7,11 +7,11 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from indexer import metrics
-from indexer.bootstrap import Figure, Floats
+from indexer.bootstrap import Figure
 from indexer.datasets import Dataset
 from indexer.evaluate.guard import Guard, guard
 from indexer.evaluate.measured import LesionCounts, Measured
-from indexer.metrics import ScoreHistogram
+from indexer.metrics import Rows, ScoreHistogram
 from resad.calibration import threshold
 from resad.config import MethodConfig
 from resad.loaded_index import LoadedIndex
@@ -149,7 +149,7 @@ def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figure
     both = labels.any() and not labels.all()
     abnormal = measured.only(labels)
     # Of the abnormal photographs alone: they are the ones that both variants need pixels of both classes in.
-    marked = bool(labels.any()) and abnormal.fov.abnormal.any() and abnormal.fov.normal.any()
+    marked = abnormal.fov.abnormal.any() and abnormal.fov.normal.any()
     missing = [] if both else ["image figures need normal and abnormal test photographs"]
     missing += [] if marked else ["pixel figures need masks with lesions inside the field of view"]
     limit = threshold(loaded.manifest.calibration.scores, USUAL_RATE).value
@@ -203,9 +203,9 @@ def _pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:
     )
 
 
-def _pixel_figures(histogram: ScoreHistogram, regions: Floats, measured: Measured) -> PixelFigures:
+def _pixel_figures(histogram: ScoreHistogram, regions: Rows, measured: Measured) -> PixelFigures:
     return PixelFigures(
-        photos=int(((histogram.normal + histogram.abnormal).sum(axis=1) > 0).sum()),
+        photos=int((histogram.normal.per_photo() + histogram.abnormal.per_photo() > 0).sum()),
         auroc=metrics.pixel_auroc(histogram, _generator()),
         average_precision=metrics.pixel_average_precision(histogram, _generator()),
         aupro=metrics.aupro(histogram.normal, regions, _generator()),
@@ -227,8 +227,8 @@ def _lesion(every: LesionCounts, some: LesionCounts, measured: Measured, abnorma
     only_abnormal = ScoreHistogram(abnormal.fov.normal, some.pixels)
     return LesionFigures(
         kind=every.kind,
-        photos=int((every.pixels.sum(axis=1) > 0).sum()),
-        lesions=round(every.regions.sum()),
+        photos=int((every.pixels.per_photo() > 0).sum()),
+        lesions=round(every.regions.per_bin().sum()),
         auroc=metrics.pixel_auroc(histogram, _generator()),
         auroc_abnormal_only=metrics.pixel_auroc(only_abnormal, _generator()),
         average_precision=metrics.pixel_average_precision(histogram, _generator()),

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from indexer import metrics
 from indexer.bootstrap import Floats, Labels
 from indexer.datasets import Dataset, LabeledPhoto
-from indexer.evaluate.counting import AreaCounts, Counts, PhotoCounts, count_photo
+from indexer.evaluate.counting import AreaCounts, PhotoCounts, count_photo
 from indexer.look_alikes import Hashed, perceptual_hash, same_pictures
-from indexer.metrics import ScoreHistogram
+from indexer.metrics import GatheredRows, Rows, ScoreHistogram
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.errors import SettingError, naming
@@ -46,11 +46,11 @@ class InTheIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LesionCounts:
-    """One kind of lesion inside the field of view, per photograph and bin: pixels, and regions as for AUPRO."""
+    """One kind of lesion inside the field of view: pixels, and regions as for AUPRO."""
 
     kind: str
-    pixels: Counts
-    regions: Floats
+    pixels: Rows
+    regions: Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class Measured:
     """Per test photograph, for paired comparisons.
 
     scores: float64 (n,).  labels: bool (n,), True abnormal.  fov, whole: pixels per bin of `edges`.
-    fov_regions, whole_regions: float64 (n, bins), as `metrics.count_regions`.
+    fov_regions, whole_regions: as `metrics.count_regions`.
     """
 
     photos: tuple[LabeledPhoto, ...]
@@ -67,8 +67,8 @@ class Measured:
     in_the_index: tuple[InTheIndex, ...]
     fov: ScoreHistogram
     whole: ScoreHistogram
-    fov_regions: Floats
-    whole_regions: Floats
+    fov_regions: Rows
+    whole_regions: Rows
     lesions: tuple[LesionCounts, ...]
     edges: NDArray[np.float32]
 
@@ -80,11 +80,13 @@ class Measured:
             scores=self.scores[chosen],
             labels=self.labels[chosen],
             in_the_index=(),
-            fov=ScoreHistogram(self.fov.normal[chosen], self.fov.abnormal[chosen]),
-            whole=ScoreHistogram(self.whole.normal[chosen], self.whole.abnormal[chosen]),
-            fov_regions=self.fov_regions[chosen],
-            whole_regions=self.whole_regions[chosen],
-            lesions=tuple(LesionCounts(one.kind, one.pixels[chosen], one.regions[chosen]) for one in self.lesions),
+            fov=self.fov.only(chosen),
+            whole=self.whole.only(chosen),
+            fov_regions=self.fov_regions.only(chosen),
+            whole_regions=self.whole_regions.only(chosen),
+            lesions=tuple(
+                LesionCounts(one.kind, one.pixels.only(chosen), one.regions.only(chosen)) for one in self.lesions
+            ),
         )
 
 
@@ -134,9 +136,9 @@ def measure_with(
         raise SettingError(f"data set {dataset.name} has no test photographs")
     masks = [mask for labeled in dataset.test for mask in labeled.masks]
     kinds = sorted({mask.kind for mask in masks if mask.kind is not None})
-    # Without a mask in the whole set there is no pixel figure: nothing to hold 16,384 bins a photograph for.
+    # Without a mask in the whole set there is no pixel figure: nothing to count into 16,384 bins for.
     edges = metrics.score_edges(full_scale) if masks else metrics.score_edges(full_scale, 2)
-    scores, counts, doubles = [], [], []
+    scores, doubles, counts = [], [], _Gathered(kinds, len(edges) - 1)
     for number, labeled in enumerate(dataset.test):
         with naming(labeled.path):
             photo = prepare(labeled.path, preparation, limits)
@@ -147,10 +149,21 @@ def measure_with(
             )
         detection = detect(photo)
         scores.append(detection.image_score)
-        counts.append(_count(labeled, photo, detection, kinds, edges, limits))
+        counts.add(_count(labeled, photo, detection, kinds, edges, limits))
         on_photo(1)
     labels = np.array([labeled.abnormal for labeled in dataset.test])
-    return _measured(dataset.test, np.array(scores), labels, tuple(doubles), counts, kinds, edges)
+    return Measured(
+        photos=dataset.test,
+        scores=np.array(scores),
+        labels=labels,
+        in_the_index=tuple(doubles),
+        fov=counts.fov.histogram(),
+        whole=counts.whole.histogram(),
+        fov_regions=counts.fov.regions.rows(),
+        whole_regions=counts.whole.regions.rows(),
+        lesions=counts.lesions(),
+        edges=edges,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,36 +197,34 @@ def _count(
     return count_photo(labeled, photo.frame.map_to_photo(detection.anomaly_map), inside, kinds, edges)
 
 
-def _measured(
-    photos: tuple[LabeledPhoto, ...],
-    scores: Floats,
-    labels: Labels,
-    doubles: tuple[InTheIndex, ...],
-    counts: Sequence[PhotoCounts],
-    kinds: Sequence[str],
-    edges: NDArray[np.float32],
-) -> Measured:
-    fov, whole = [one.fov for one in counts], [one.whole for one in counts]
-    return Measured(
-        photos=photos,
-        scores=scores,
-        labels=labels,
-        in_the_index=doubles,
-        fov=_histogram(fov),
-        whole=_histogram(whole),
-        fov_regions=np.stack([area.regions for area in fov]),
-        whole_regions=np.stack([area.regions for area in whole]),
-        lesions=tuple(
-            LesionCounts(
-                kind,
-                np.stack([one.lesions[place][0] for one in counts]),
-                np.stack([one.lesions[place][1] for one in counts]),
-            )
-            for place, kind in enumerate(kinds)
-        ),
-        edges=edges,
-    )
+class _GatheredArea:
+    """The counts of one area, photograph by photograph."""
+
+    def __init__(self, bins: int) -> None:
+        self._normal, self._abnormal, self.regions = (GatheredRows(bins) for _ in range(3))
+
+    def add(self, one: AreaCounts) -> None:
+        self._normal.add(one.normal)
+        self._abnormal.add(one.abnormal)
+        self.regions.add(one.regions)
+
+    def histogram(self) -> ScoreHistogram:
+        return ScoreHistogram(self._normal.rows(), self._abnormal.rows())
 
 
-def _histogram(areas: Sequence[AreaCounts]) -> ScoreHistogram:
-    return ScoreHistogram(np.stack([area.normal for area in areas]), np.stack([area.abnormal for area in areas]))
+class _Gathered:
+    """What was counted so far: of a photograph only the bins that hold something."""
+
+    def __init__(self, kinds: Sequence[str], bins: int) -> None:
+        self.fov, self.whole = _GatheredArea(bins), _GatheredArea(bins)
+        self._lesions = [(kind, GatheredRows(bins), GatheredRows(bins)) for kind in kinds]
+
+    def add(self, counts: PhotoCounts) -> None:
+        self.fov.add(counts.fov)
+        self.whole.add(counts.whole)
+        for (_, pixels, regions), found in zip(self._lesions, counts.lesions, strict=True):
+            pixels.add(found[0])
+            regions.add(found[1])
+
+    def lesions(self) -> tuple[LesionCounts, ...]:
+        return tuple(LesionCounts(kind, pixels.rows(), regions.rows()) for kind, pixels, regions in self._lesions)

@@ -4,8 +4,6 @@ import csv
 from io import StringIO
 from typing import Final
 
-import numpy as np
-
 from indexer import bootstrap
 from indexer.evaluate.measured import Measured
 from indexer.evaluate.names import names_of
@@ -29,19 +27,20 @@ def photo_table(measured: Measured, calibration: Calibration) -> bytes:
 
 def within_photo(measured: Measured, number: int) -> float | None:
     """Pixel AUROC of one photograph in its field of view; None without pixels of both classes."""
-    normal, abnormal = measured.fov.normal[number : number + 1], measured.fov.abnormal[number : number + 1]
+    normal, abnormal = measured.fov.normal.row(number), measured.fov.abnormal.row(number)
     if not normal.any() or not abnormal.any():
         return None
-    return float(bootstrap.auroc(normal.astype(np.float64), abnormal.astype(np.float64))[0])
+    return float(bootstrap.auroc(normal, abnormal)[0])
 
 
 def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
     limit = threshold(calibration.scores, USUAL_RATE).value
     known = {one.photo: one.reference for one in measured.in_the_index}
+    abnormal, normal = measured.fov.abnormal.per_photo(), measured.fov.normal.per_photo()
     rows: list[tuple[str, ...]] = []
     for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
         score = float(measured.scores[number])
-        marked, unmarked = (int(one[number].sum()) for one in (measured.fov.abnormal, measured.fov.normal))
+        marked, unmarked = abnormal[number], normal[number]
         auroc = within_photo(measured, number)
         rows.append((
             name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",

@@ -3,9 +3,9 @@
 It is what `add`, `remove` and `merge` share; each says with a `Draft` what is kept and what is new.
 
 Left-out distances can only be measured where the photograph's features are there; those of the other ones stay as
-the index keeps them, and what is usual, the scores and the calibration are made anew of all of them.  What kept
-distances are worth follows from what became of the bank: memories that enter can only make them smaller ("bound"),
-memories that left may have made them larger ("stale").  Where neither happened, they hold.
+the index keeps them, and the scores and the calibration are made anew of all of them.  What kept distances are
+worth follows from what became of the bank: memories that enter can only make them smaller ("bound"), memories that
+left may have made them larger ("stale").  Where neither happened, they hold.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
             calibrated=calibrated,
             quality=_quality(draft, left_out.covering_radius, len(records), stages),
             photo_quality=quality_limits([one.quality for one in draft.calibrated_on or records]),
-            probe_score=score_probe(Detector(draft.base.loaded.detector.encoder, bank, left_out.usual), staging),
+            probe_score=score_probe(Detector(draft.base.loaded.detector.encoder, bank), staging),
             device=str(draft.base.loaded.detector.encoder.device),
             packages=runtime.packages(),
             search=SearchRecord(bank.plan, 0, ()),
@@ -134,7 +134,7 @@ def _left_out(
     numbers = range(len(patients))
     cameras = [*(one.camera for one in draft.kept), *(one.source.camera for one in draft.new)]
     masks = (_mask(draft, number) for number in numbers)
-    return score_left_out([placed[number] for number in numbers], radius, masks, groups, config, cameras)
+    return score_left_out([placed[number] for number in numbers], radius, masks, config, cameras)
 
 
 def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
@@ -173,9 +173,6 @@ def _calibration(
     before = draft.base.manifest
     if draft.calibrated_on:
         normals = draft.calibrated_on
-        score = before.config.score
-        # What is usual is another one now; and against surroundings smaller distances may be higher scores.
-        standing: Standing = others if not score.relative and score.surround == 0 else "stale"
         values = replayed(before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1])
         found = calibrate(
             [one.score for one in normals],
@@ -184,7 +181,7 @@ def _calibration(
             cameras=[one.camera for one in normals],
             source="separate",
         )
-        return found, worst([before.calibrated, standing])
+        return found, worst([before.calibrated, others])
     return left_out.calibration, worst(one.standing for one in records)
 
 

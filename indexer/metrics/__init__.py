@@ -32,10 +32,14 @@ from indexer.metrics.pixels import (
     pixel_best_threshold,
     pixel_pool,
     score_edges,
+    whole_pool,
 )
+from indexer.metrics.rows import GatheredRows, Rows
 
 __all__ = [
     "PRO_LIMIT",
+    "GatheredRows",
+    "Rows",
     "ScoreHistogram",
     "aupro",
     "average_precision",
@@ -56,4 +60,5 @@ __all__ = [
     "score_edges",
     "share_above",
     "specificity_at",
+    "whole_pool",
 ]

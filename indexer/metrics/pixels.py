@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from indexer import bootstrap
 from indexer.bootstrap import RESAMPLES, Figure, Floats, Labels, Pool, Statistic
+from indexer.metrics.rows import Rows
 from resad.errors import SettingError
 
 PRO_LIMIT: Final = 0.3
@@ -19,17 +20,21 @@ _COARSE: Final = 2048
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreHistogram:
-    """Pixels of each photograph in each bin of `score_edges`: int64 (n_photos, bins), lowest bin first.
+    """Pixels of each photograph in each bin of `score_edges`.
 
     Raises `SettingError` if the two differ in shape.
     """
 
-    normal: NDArray[np.int64]
-    abnormal: NDArray[np.int64]
+    normal: Rows
+    abnormal: Rows
 
     def __post_init__(self) -> None:
-        if self.normal.ndim != 2 or self.normal.shape != self.abnormal.shape:
+        if self.normal.shape != self.abnormal.shape:
             raise SettingError(f"histograms of shape {self.normal.shape} and {self.abnormal.shape}: must be alike")
+
+    def only(self, chosen: Labels) -> "ScoreHistogram":
+        """Of the `chosen` photographs, bool (n,), alone."""
+        return ScoreHistogram(self.normal.only(chosen), self.abnormal.only(chosen))
 
 
 def score_edges(full_scale: float, bins: int = 2**14) -> NDArray[np.float32]:
@@ -48,7 +53,7 @@ def score_edges(full_scale: float, bins: int = 2**14) -> NDArray[np.float32]:
 def count_pixels(
     values: NDArray[np.float32], labels: Labels, edges: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One photograph's rows of a `ScoreHistogram`: its normal and abnormal pixels per bin, int64 (bins,).
+    """One photograph's rows of a `ScoreHistogram`, whole: its normal and abnormal pixels per bin, int64 (bins,).
 
     `values` and `labels` (True where abnormal) share any shape: a whole map, or the pixels inside the field
     of view.  The first and the last bin also take what lies below and beyond the scale.
@@ -105,8 +110,8 @@ def pixel_balanced_accuracy(
 
 
 def aupro(
-    normal: NDArray[np.int64],
-    regions: Floats,
+    normal: Rows,
+    regions: Rows,
     rng: np.random.Generator,
     limit: float = PRO_LIMIT,
     resamples: int = RESAMPLES,
@@ -114,8 +119,7 @@ def aupro(
     """Area under the per-region-overlap curve up to a false-positive rate of `limit`, divided by it.
 
     The mean over all lesions of the share of each that is found, against the share of normal pixels that are
-    alarms (Bergmann et al. 2020, section 4).  `normal` (n, bins) as in `ScoreHistogram`, `regions` (n, bins) rows
-    of `count_regions`.
+    alarms (Bergmann et al. 2020, section 4).  `normal` as in `ScoreHistogram`, `regions` of `count_regions`.
     """
     if not 0 < limit <= 1:
         raise SettingError(f"limit {limit:g} of the false-positive rate: must be above 0 and at most 1")
@@ -124,9 +128,7 @@ def aupro(
 
 def pixel_best_threshold(histogram: ScoreHistogram, edges: NDArray[np.float32]) -> float:
     """Where `pixel_balanced_accuracy` is reached: abnormal are the pixels from this edge of the bins on."""
-    normal, abnormal = (
-        counts.sum(axis=0)[::-1].cumsum()[::-1] for counts in (histogram.normal, histogram.abnormal)
-    )
+    normal, abnormal = (counts.per_bin()[::-1].cumsum()[::-1] for counts in (histogram.normal, histogram.abnormal))
     return float(edges[int(np.argmax(abnormal / abnormal[0] - normal / normal[0]))])
 
 
@@ -137,60 +139,60 @@ def paired_pixel_difference(
 
     Raises `SettingError` if a photograph has not as many normal and abnormal pixels in one as in the other.
     """
-    pools = _pixel_pool(a), _pixel_pool(b)
     for left, right in ((a.normal, b.normal), (a.abnormal, b.abnormal)):
-        if not np.array_equal(left.sum(axis=1), right.sum(axis=1)):
+        if not np.array_equal(left.per_photo(), right.per_photo()):
             raise SettingError("a paired difference needs the same pixels of the same photographs on both sides")
+    pools = whole_pool(a.normal, a.abnormal), whole_pool(b.normal, b.abnormal)
     difference = bootstrap.difference_of(*pools)
-    return bootstrap.figure(difference(np.ones((1, len(a.normal))))[0], difference, pools[0], rng, resamples)
+    return bootstrap.figure(difference(np.ones((1, a.normal.shape[0])))[0], difference, pools[0], rng, resamples)
 
 
-def _pixel_pool(histogram: ScoreHistogram) -> Pool:
-    return _pool(histogram.normal, histogram.abnormal)
+def whole_pool(normal: Rows, abnormal: Rows) -> Pool:
+    """All bins that hold something, n times as many numbers."""
+    return _pool(normal, abnormal, np.arange(normal.shape[1]))
 
 
-def pixel_pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
-    """Histograms (n, bins), or of regions, in bins that are enough for an interval."""
-    return _pool(_merged(normal), _merged(abnormal))
+def pixel_pool(normal: Rows, abnormal: Rows) -> Pool:
+    """Histograms, or such of regions, in about `_COARSE` bins, which are enough for an interval.
+
+    The first bin is kept apart: it is the zeros.
+    """
+    bins = normal.shape[1]
+    step = -(-(bins - 1) // _COARSE)
+    return _pool(normal, abnormal, np.concatenate([[0], 1 + np.arange(bins - 1) // step]))
 
 
-def _pool(normal: "NDArray[np.int64] | Floats", abnormal: "NDArray[np.int64] | Floats") -> Pool:
-    for name, counts in (("normal", normal), ("abnormal", abnormal)):
-        if not counts.any():
-            raise SettingError(f"no {name} pixels in the test photographs: pixel figures need both")
-    used = (normal.sum(axis=0) + abnormal.sum(axis=0)) > 0
+def _pool(normal: Rows, abnormal: Rows, places: NDArray[np.intp]) -> Pool:
+    """With bin b of the histograms in bin `places[b]`, and without bins that nothing is in."""
+    sums = _sums(normal, abnormal)
+    used = np.bincount(places, weights=sums[0] + sums[1]) > 0
     used[0] = True  # its place matters: `mixed_average_precision` treats the first bin as zeros
+    columns, count = (used.cumsum() - 1)[places], int(used.sum())
     return Pool(
-        normal[:, used].astype(np.float64),
-        abnormal[:, used].astype(np.float64),
-        normal.sum(axis=1) > 0,
-        abnormal.sum(axis=1) > 0,
+        normal.table(columns, count),
+        abnormal.table(columns, count),
+        normal.per_photo() > 0,
+        abnormal.per_photo() > 0,
     )
 
 
+def _sums(normal: Rows, abnormal: Rows) -> Floats:
+    """Over photographs: float64 (2, bins).  Raises `SettingError` where a class is missing."""
+    for name, counts in (("normal", normal), ("abnormal", abnormal)):
+        if not counts.any():
+            raise SettingError(f"no {name} pixels in the test photographs: pixel figures need both")
+    return np.stack([normal.per_bin(), abnormal.per_bin()])
+
+
 def _pixel_figure(
-    statistic: Statistic,
-    normal: NDArray[np.int64],
-    abnormal: "NDArray[np.int64] | Floats",
-    rng: np.random.Generator,
-    resamples: int,
+    statistic: Statistic, normal: Rows, abnormal: Rows, rng: np.random.Generator, resamples: int
 ) -> Figure:
     """The value from all bins; the interval from `_COARSE` of them, moved by what that changes of the value."""
-    once = np.ones((1, len(normal)))
-    value = float(_pool(normal, abnormal).under(statistic)(once)[0])
+    sums = _sums(normal, abnormal)
+    value = float(statistic(sums[:1], sums[1:])[0])
     pool = pixel_pool(normal, abnormal)
     of_weights = pool.under(statistic)
     found = bootstrap.figure(value, of_weights, pool, rng, resamples)
-    moved = value - float(of_weights(once)[0])
+    moved = value - float(of_weights(np.ones((1, normal.shape[0])))[0])
     low, high = np.clip((found.low + moved, found.high + moved), 0, 1)
     return Figure(value, float(low), float(high))
-
-
-def _merged(counts: "NDArray[np.int64] | Floats") -> "NDArray[np.int64] | Floats":
-    """The same counts in about `_COARSE` bins, the first one kept apart: it is the zeros."""
-    step = -(-(counts.shape[1] - 1) // _COARSE)
-    if step <= 1:
-        return counts
-    starts = np.concatenate([[0], np.arange(1, counts.shape[1], step)])
-    merged: NDArray[np.int64] | Floats = np.add.reduceat(counts, starts, axis=1)
-    return merged

@@ -14,14 +14,13 @@ from indexer.lifecycle.add import AddOrder, AddReport, add
 from indexer.lifecycle.remove import Chosen, RemoveOrder, RemoveReport, remove
 from indexer.options import method
 from indexer.progress import Stages
-from resad.config import MethodConfig, PhotoLimits, updated
+from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import PatchFeatures
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import prepare
 
 CPU = torch.device("cpu")
 CONFIG = method("resad", backbone="bundled", size=64, coreset="0.1", settings=["search.neighbors=2"])
-RELATIVE = updated(CONFIG, "score.relative", "true")
 
 
 def quiet() -> Stages:
@@ -106,6 +105,7 @@ def traces(index: LoadedIndex, rows: Iterable[int], files: Callable[[str], Path]
             repr(record.peak).encode(),
             repr(record.quality.sharpness).encode(),
         ]
-        features = encoded(index, files(record.content_sha256))[0].features
-        needles += [patch.tobytes() for patch in features]
+        patches = encoded(index, files(record.content_sha256))[0]
+        needles += [patch.tobytes() for patch in patches.features]
+        needles += [] if patches.mirrored is None else [patch.tobytes() for patch in patches.mirrored]
     return needles

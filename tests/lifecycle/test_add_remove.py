@@ -21,17 +21,16 @@ from indexer.placed import read_placed
 from indexer.synthetic import write_dataset
 from resad import index
 from resad.calibration import calibrate
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, updated
+from resad.detector import measure
 from resad.encoder import Encoder, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
-from resad.usual import FILE as USUAL_FILE
-from resad.usual import moments, sum_of, usual_from
+from resad.preparation import prepare
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
-    RELATIVE,
     added,
     built,
     covering_radius,
@@ -274,18 +273,25 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     assert fallen.made.after.calibration.source == "left-out"
 
 
-def test_what_is_usual_is_said_by_the_photographs_that_are_in(
-    photos: list[Path], more: Path, tmp_path: Path
+def test_mirror_images_come_and_go_with_their_photographs(
+    photos: list[Path], more: Path, files: Files, tmp_path: Path
 ) -> None:
-    place = built(some(photos[:5], tmp_path / "five"), tmp_path / "root", config=RELATIVE)
-    before = (index.resolve(place) / USUAL_FILE).read_bytes()
-    grown = loaded(added(place, more).made.version)
-    check_probe(grown, place)
-    placed = read_placed(index.resolve(place), [record.id for record in grown.photos])
-    expected = usual_from(sum_of(moments(one.distances, one.cells, one.grid) for one in placed))
-    assert (index.resolve(place) / USUAL_FILE).read_bytes() == expected.to_bytes() != before
-    shrunk = removed(place, with_ids(["r-00006", "r-00007", "r-00008"])).made.version
-    assert (shrunk / USUAL_FILE).read_bytes() == before
+    config = updated(CONFIG, "search.mirrored", "true")
+    five = some(photos[:5], tmp_path / "five")
+    before = loaded(built(five, tmp_path / "root", config=config, keep_features=True))
+    grown = loaded(added(tmp_path / "root/eyes", more).made.version)
+    assert grown.manifest.calibrated == "measured"
+    for row, photo in enumerate(sorted(photos[:5])):
+        others = grown.detector.bank.without_photos(np.array([row], dtype=np.int32))
+        seen = prepare(photo, config.preparation, PhotoLimits())
+        alone = measure(grown.detector.encoder.encode([seen])[0], seen.mask, others, config)
+        assert grown.photos[row].score == pytest.approx(alone.image_score, rel=1e-5)
+    shrunk = removed(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).made.version
+    assert sorted(path.name for path in (shrunk / "features").glob("*.mirrored")) == [
+        f"r-{number:05d}.mirrored" for number in range(1, 6)
+    ]
+    assert loaded(shrunk).manifest.calibration.scores == before.manifest.calibration.scores
+    assert holding(shrunk, traces(grown, [5, 6, 7], files)) == []
 
 
 def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: Path, tmp_path: Path) -> None:
