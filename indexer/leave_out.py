@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
-from indexer.left_out_bank import LeftOutBank, left_out_bank
+from indexer.left_out_bank import LeftOutBank, LeftOutBanks
 from indexer.placed import Placed
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
@@ -70,9 +70,9 @@ def left_out_distances(
         groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
     Raises `SettingError` as `leave_out`.
     """
-    placed, radius = [], 0.0
+    placed, radius, banks = [], 0.0, LeftOutBanks(bank)
     for patches, group in zip(store, groups, strict=True):
-        others = left_out_bank(bank, group)
+        others = banks.without(group)
         _check_enough(others, bank, neighbors)
         found = others.others(patches.features, neighbors)
         placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
