@@ -1,6 +1,7 @@
 """Every reference photo scored as if it were new: against the memory bank without its own (patient's) memories."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
 from indexer.left_out_bank import LeftOutBank, LeftOutBanks
+from indexer.pipeline import ahead
 from indexer.placed import Placed
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
@@ -71,13 +73,16 @@ def left_out_distances(
     Raises `SettingError` as `leave_out`.
     """
     placed, radius, banks = [], 0.0, LeftOutBanks(bank)
-    for patches, group in zip(store, groups, strict=True):
-        others = banks.without(group)
-        _check_enough(others, bank, neighbors)
-        found = others.others(patches.features, neighbors)
-        placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
-        radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
-        on_photo(1)
+    # The next photograph is read while a GPU searches; a CPU has no time to spare, and the host's memory is counted.
+    at_once = 1 if bank.gpu is None else 2
+    with closing(ahead(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
+        for patches, group in zip(photos, groups, strict=True):
+            others = banks.without(group)
+            _check_enough(others, bank, neighbors)
+            found = others.others(patches.features, neighbors)
+            placed.append(Placed(found.distances.mean(axis=1), patches.cells, patches.grid))
+            radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
+            on_photo(1)
     return tuple(placed), radius
 
 
