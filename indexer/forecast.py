@@ -18,6 +18,9 @@ _SLACK: Final = 320 * 10**6
 _PER_PATCH: Final = 32
 """Bytes per patch, at most: its cell, read twice while memories are gathered (8); the greedy's distances and norms
 (8), what looks for the farthest (6), the checkpoint (4); later all patch distances, twice."""
+_ON_GPU: Final = 4
+"""Copies of the memories on a GPU at a time: the bank, the one without a photograph that searches are tried on,
+and what two of them hold while the faster is looked for."""
 _GPU_SCRATCH: Final = 2 * 10**9
 """Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
 _ROUNDS: Final = 18.0
@@ -188,7 +191,7 @@ def _gpu(task: Task, room: Room, points: int) -> int:
         room.gpu_peak
         + points
         + task.sampled * _PER_PATCH
-        + 2 * task.memories * task.dimension * _VALUE
+        + _ON_GPU * task.memories * task.dimension * _VALUE
         + _GPU_SCRATCH
     )
 

@@ -73,7 +73,7 @@ def left_out_distances(
     Raises `SettingError` as `leave_out`.
     """
     placed, radius, banks = [], 0.0, LeftOutBanks(bank)
-    # The next photograph is read while a GPU searches; a CPU has no time to spare, and the host's memory is counted.
+    # The next photograph is read while a GPU searches; a CPU has no time to spare, and less memory is held.
     at_once = 1 if bank.gpu is None else 2
     with closing(ahead(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
         for patches, group in zip(photos, groups, strict=True):
