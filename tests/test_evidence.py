@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_none_unless_asked_for(small_index: Path) -> None:
     version = index.resolve(small_index)
     assert not (version / "evidence").exists()
     assert "evidence" not in (version / "manifest.json").read_text()
+
+
+def test_inspect_says_whether_photographs_are_kept(run: Run, small_index: Path, kept: BuildReport) -> None:
+    assert re.search(r"photographs kept +none \(--keep-crops\)", run("inspect", small_index).out)
+    size = sum(path.stat().st_size for path in (kept.version / "evidence").iterdir()) / 1e6
+    line = rf"photographs kept +8 as prepared squares, for evidence, {size:.1f} MB"
+    assert re.search(line, " ".join(run("inspect", kept.version).out.split()))
 
 
 def test_only_what_the_manifest_names_is_opened(kept: BuildReport, tmp_path: Path) -> None:
