@@ -18,7 +18,7 @@ from resad.detector import Detection
 from resad.errors import PhotoError, naming
 from resad.evidence_crops import jpeg
 from resad.evidence_strips import Squares, draw_strips
-from resad.exports import Outcome, geojson
+from resad.exports import Outcome, answer_json, geojson
 from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16, map_tiff
 from resad.photo import read_photo
@@ -161,7 +161,7 @@ def _write(
         write_whole(job.geojson, geojson(job.label, result).encode())
     if job.json:
         # Last, so that a photograph with an answer has its pictures, too.
-        write_whole(job.json, result_json(result).encode() + b"\n")
+        write_whole(job.json, answer_json(job.label, result_json(result)).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:

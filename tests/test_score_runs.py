@@ -80,6 +80,8 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # The new file sorts first, but the name without a number is given away.
     assert names(tmp_path / "json") == ["a/eye-2.json", "a/eye-3.json", "a/eye.json", "b/eye.json", "broken.json"]
+    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png", "eye-3": "a/eye.jpeg"}
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
     other = run(*words, "--resume", "--fpr", "0.5")
     assert other.code == 2

@@ -65,6 +65,8 @@ def test_a_run_goes_on_with_what_is_new_changed_or_failed(
     assert {path.relative_to(tmp_path / "json").as_posix() for path in (tmp_path / "json").rglob("*.json")} == {
         "a/eye.json", "a/eye-2.json", "b/eye.json",
     }  # fmt: skip
+    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png"}
     (folder / "c.jpg").write_bytes(JPEG)
     (folder / "a" / "0.jpg").write_bytes(JPEG)
     (folder / "b" / "eye.jpg").write_bytes(picture("JPEG", 130))
