@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import socket
@@ -97,6 +98,15 @@ def test_nothing_is_replaced_unless_asked(
     assert not service.seen
     assert run(monkeypatch, *words, "--overwrite") == 0
     assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == PNG
+    shutil.copy(folder / "b" / "eye.jpg", folder / "late.jpg")
+    (tmp_path / "out" / "late_overlay.png").write_bytes(b"mine")
+    os.utime(tmp_path / "out" / "late_overlay.png", (1, 1))
+    assert run(monkeypatch, *words, "--resume") == 2
+    assert "late_overlay.png is older than the run: take it away" in capsys.readouterr().err
+    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == b"mine"
+    (tmp_path / "out" / "late_overlay.png").write_bytes(b"left half way by a killed run")
+    assert run(monkeypatch, *words, "--resume") == 0
+    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == PNG
     assert run(monkeypatch, *words, "--resume", "--fpr", "0.1") == 2
     assert "fpr was None, now it is 0.1" in capsys.readouterr().err
     assert run(monkeypatch, *words, "--resume", "--overwrite") == 2

@@ -82,8 +82,10 @@ def plan(
         if journal is None or not journal.done(source.label, stamp_of(source.path))
     )
     _keep_photos(found, [file for job in jobs for file in job.files])
-    if existing != "overwrite" and not (journal and journal.resumed):
-        refuse_existing(file for job in jobs if job.source.label not in known for file in job.files)
+    if existing != "overwrite":
+        # What a killed run has left without a line in its journal is younger than the run.
+        begun = journal.begun_ns if journal and journal.resumed else None
+        refuse_existing((file for job in jobs if job.source.label not in known for file in job.files), begun)
     return jobs
 
 
