@@ -16,6 +16,7 @@ from resad.backbone import Backbone
 from resad.config import MethodConfig, ReSCConfig
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
+from resad.transfer import Fetched, Fetching, sent, sent_together
 from resad.whitening import Whitening, fit_whitening
 
 _MEAN: Final = (0.485, 0.456, 0.406)
@@ -53,20 +54,23 @@ class Trunk:
         self.type = _trunk_type(config, device)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(_MEAN, device=device)
+        self._std = torch.tensor(_STD, device=device)
 
     def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view."""
-        pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
-        masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
+        """Per stage float (B, C, h_i, w_i), finest first; and, on the host, what touches the field of view.
+
+        That is bool (B, h, w).  A GPU is not waited for.
+        """
+        pixels = sent_together([photo.pixels for photo in photos], self.device)
         stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
+        masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
         valid = nnf.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
         return stages, valid
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
-        mean = torch.tensor(_MEAN, device=self.device)
-        std = torch.tensor(_STD, device=self.device)
-        return ((pixels.float() / 255 - mean) / std).to(self.type).permute(0, 3, 1, 2)
+        return ((pixels.float() / 255 - self._mean) / self._std).to(self.type).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -78,7 +82,8 @@ def whitening_of(trunk: Trunk, photos: Iterable[PreparedPhoto]) -> Whitening | N
 
     def units(photo: PreparedPhoto) -> list[Tensor]:
         stages, valid = trunk.stages([photo])
-        return [units[0][:, valid[0]].T for units in resc.on_one_grid(stages, config)]
+        here = valid[0].to(trunk.device)
+        return [units[0][:, here].T for units in resc.on_one_grid(stages, config)]
 
     return fit_whitening(map(units, photos), config.whitening)
 
@@ -105,22 +110,53 @@ class Encoder:
         self._trunk = trunk
         self._whitening = whitening and whitening.to(trunk.device)
         self._product = _product_type(trunk.config.resc, trunk.type)
+        self._fetching = Fetching(trunk.device)
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""
+        return self.begin(photos).result()
+
+    def begin(self, photos: Sequence[PreparedPhoto]) -> "Encoding":
+        """`encode` without a wait for a GPU: the next photographs can be begun while these are computed."""
         if self.device.type == "cpu":
             # A CPU gains nothing from a batch, and a convolution rounds differently with its size; the literal
             # attention softmax(F F^T) would magnify that to more than the 1e-4 that scores may differ by.
-            return [patches for photo in photos for patches in self._encode_batch([photo])]
-        return self._encode_batch(photos)
+            return Encoding([self._batch([photo]) for photo in photos])
+        return Encoding([self._batch(photos)])
 
     @torch.inference_mode()
-    def _encode_batch(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
+    def _batch(self, photos: Sequence[PreparedPhoto]) -> "_Batch":
         stages, valid = self._trunk.stages(photos)
+        places = [sent(one.flatten().nonzero()[:, 0], self.device) for one in valid]
         combined = resc.combine(
-            stages, valid, self.config.resc, whitening=self._whitening, product=self._product
-        )  # (B, D, h, w)
-        return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
+            stages, sent(valid, self.device), self.config.resc,
+            whitening=self._whitening, product=self._product, places=places,
+        )  # (B, D, h, w)  # fmt: skip
+        rows = [f.flatten(1).index_select(1, p).T.contiguous() for f, p in zip(combined, places, strict=True)]
+        return _Batch(self._fetching.fetch(rows), valid)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """features: per photograph (N, D).  valid: bool (B, h, w)."""
+
+    features: Fetched
+    valid: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """Patch features that a GPU may still be at work on."""
+
+    _batches: list[_Batch]
+
+    def result(self) -> list[PatchFeatures]:
+        """As `Encoder.encode`, once they are there."""
+        return [
+            PatchFeatures(rows.numpy(), one.nonzero().to(torch.int16).numpy(), (one.shape[0], one.shape[1]))
+            for batch in self._batches
+            for rows, one in zip(batch.features.wait(), batch.valid, strict=True)
+        ]
 
 
 def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:
@@ -137,12 +173,3 @@ def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
     bounded = config.normalize or config.spatial == "cosine"
     small = bounded and config.spatial != "gate" and config.attention_scale <= _STEEPEST
     return trunk if small and trunk == torch.float16 else torch.float32
-
-
-def _in_reading_order(features: Tensor, valid: Tensor) -> PatchFeatures:
-    """(D, h, w), bool (h, w) -> the valid patches' rows."""
-    return PatchFeatures(
-        features=features[:, valid].T.contiguous().cpu().numpy(),
-        cells=valid.nonzero().to(torch.int16).cpu().numpy(),
-        grid=(valid.shape[0], valid.shape[1]),
-    )
