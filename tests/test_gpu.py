@@ -3,6 +3,7 @@
 What single parts do on a GPU is tested where they are tested otherwise.
 """
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from indexer.room import room
 from indexer.shards import HeldShards, Shard
 from resad import runtime
 from resad.config import PhotoLimits
-from resad.detector import Detection, Detector
+from resad.detector import Detection
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import prepare
 from resad.search.plan import SearchPlan
@@ -107,9 +108,9 @@ def test_all_devices_together_pick_what_one_picks(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_proved_search_scores_as_the_flat_one_there(small_index: Path, drawn: Path, device: str) -> None:
     loaded = load_index(small_index, torch.device(device))
-    flat = loaded.detector
-    bank = flat.bank.searched(SearchPlan("proved", width=64))
-    proved = replace(loaded, detector=Detector(flat.encoder, bank, flat.usual))
+    detector = copy(loaded.detector)
+    detector.bank = detector.bank.searched(SearchPlan("proved", width=64))
+    proved = replace(loaded, detector=detector)
     for ours, expected in zip(detections(proved, drawn), detections(loaded, drawn), strict=True):
         assert ours.image_score == pytest.approx(expected.image_score, rel=1e-5)
         np.testing.assert_allclose(ours.anomaly_map, expected.anomaly_map, atol=1e-5 * expected.peak)

@@ -16,7 +16,7 @@ from resad.encoder import PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.memory_bank import PLAN_FILE, MemoryBank
 from resad.search.backends import SEARCH_FILE, FlatSearch, TorchSearch, flat_index
-from resad.search.gpu import _FaissOnGpu, check_fits, faster_on_gpu, fastest, memories_on
+from resad.search.gpu import FaissOnGpu, check_fits, faster_on_gpu, fastest, memories_on
 from resad.search.plan import SearchKind, SearchPlan
 from resad.usual import Usual
 from tests.test_memory_bank import bank_of, brute_force
@@ -191,9 +191,9 @@ def test_faiss_and_torch_on_a_gpu_find_what_the_cpu_finds(rng: np.random.Generat
     queries = rng.normal(size=(900, 96)).astype(np.float32)
     expected = FlatSearch(flat_index(memories), len(memories)).rows(queries, 3)[:, :3]
     on_gpu = TorchSearch(memories_on(memories, torch.device("cuda:0")))
-    for search in (_FaissOnGpu(flat_index(memories), 0), on_gpu):
+    for search in (FaissOnGpu(flat_index(memories), 0), on_gpu):
         np.testing.assert_array_equal(search.rows(queries, 3)[:, :3], expected)
-    assert type(faster_on_gpu(flat_index(memories), memories, 0)) in (_FaissOnGpu, TorchSearch)
+    assert type(faster_on_gpu(flat_index(memories), memories, 0)) in (FaissOnGpu, TorchSearch)
     with pytest.raises(SettingError, match="FAISS sees"):
         faster_on_gpu(flat_index(memories), memories, torch.cuda.device_count())
 

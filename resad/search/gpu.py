@@ -17,7 +17,7 @@ _TRIED: Final = 2048
 """Memories that the two searches are timed with as queries."""
 
 
-class _FaissOnGpu(FlatSearch):
+class FaissOnGpu(FlatSearch):
     """FAISS's flat search on a GPU, in float32: float16 would save time and may confuse near neighbors."""
 
     def __init__(self, flat: Any, gpu: int) -> None:
@@ -55,7 +55,7 @@ def faster_on_gpu(flat: Any, memories: NDArray[np.float32], gpu: int) -> RowSear
         raise SettingError(f"FAISS sees {faiss.get_num_gpus()} GPUs here, not number {gpu}; use --device cpu")
     device = torch.device(f"cuda:{gpu}")
     check_fits(2 * memories.nbytes, *_room_on(device))
-    searches: list[RowSearch] = [_FaissOnGpu(flat, gpu), TorchSearch(torch.from_numpy(memories).to(device))]
+    searches: list[RowSearch] = [FaissOnGpu(flat, gpu), TorchSearch(torch.from_numpy(memories).to(device))]
     return fastest(searches, memories[:_TRIED])
 
 
