@@ -134,8 +134,8 @@ def _build_papers(size: Size, device: str, precision: Precision, json: Path | No
     _print_built(built)
     steps = sum(step.truth for step in built.steps)
     print(
-        f"From JPEG to the published index: {built.seconds:.1f} s, {built.seconds - steps:.1f} s of them to start, "
-        "to choose the search and to publish.\n"
+        f"From JPEG to the published index: {built.seconds:.1f} s, {built.seconds - steps:.1f} s to start, "
+        "choose the search and publish.\n"
     )
     write_json(json, built)
 

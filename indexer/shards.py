@@ -146,9 +146,11 @@ class HeldShards:
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """As `Shards.update`."""
-        rows = rows.to(self._device)
+        # Once to each device, and all copies before any work: a copy waits for what its device was given before.
+        devices = {shard.squared.device for shard in self._shards}
+        there = {device: (rows.to(device), centers.to(device)) for device in devices}
         for shard in self._shards:
-            shard.update(rows.to(shard.squared.device), centers.to(shard.squared.device))
+            shard.update(*there[shard.squared.device])
 
     def distances(self) -> NDArray[np.floating]:
         """As `Shards.distances`."""
