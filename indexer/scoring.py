@@ -13,6 +13,7 @@ from typing import Final
 from indexer.pipeline import Behind, ahead
 from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import PhotoError, naming
@@ -25,7 +26,7 @@ from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
 from resad.rendering import overlay_picture, picture_file
-from resad.result import Result, Timings, assemble, result_json
+from resad.result import Result, Timings, result_json
 
 _THREADS: Final = 4
 """That prepare photographs, at most; half the cores, since the network wants them, too."""

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from resad import index, usual
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection, Detector
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Timings, assemble
+from resad.result import Timings
 from resad.surround import against_surroundings
 from resad.verdict import Rule
 from tests.indexes import SETTINGS, build_small
