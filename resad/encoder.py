@@ -58,9 +58,9 @@ class Trunk:
         self._std = torch.tensor(_STD, device=device)
 
     def stages(self, photos: Sequence[PreparedPhoto]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Per stage float (B, C, h_i, w_i), finest first; and, on the host, what touches the field of view.
+        """Per stage float (B, C, h_i, w_i), finest first; and what touches the field of view, bool (B, h, w).
 
-        That is bool (B, h, w).  A GPU is not waited for.
+        The latter is on the host.  A GPU is not waited for.
         """
         pixels = sent_together([photo.pixels for photo in photos], self.device)
         stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
@@ -122,7 +122,7 @@ class Encoder:
             # A CPU gains nothing from a batch, and a convolution rounds differently with its size; the literal
             # attention softmax(F F^T) would magnify that to more than the 1e-4 that scores may differ by.
             return Encoding([self._batch([photo]) for photo in photos])
-        return Encoding([self._batch(photos)])
+        return Encoding([self._batch(photos)] if photos else [])
 
     @torch.inference_mode()
     def _batch(self, photos: Sequence[PreparedPhoto]) -> "_Batch":

@@ -117,6 +117,7 @@ def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[Prepared
     """Many batches, so that memory that was let go too early would be written over."""
     config = method("resad", backbone="resnet18", size=SIDE, settings=[f"precision={precision}"])
     ours = encoder(config, photos, "cuda")
+    assert ours.encode([]) == []
     expected = [ours.encode([photo])[0] for photo in photos]
     begun = [ours.begin([photo]) for _ in range(20) for photo in photos]
     for number, encoding in enumerate(begun):
