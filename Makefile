@@ -1,4 +1,4 @@
-# setup demo serve test check bench docker-test cluster-test clean: each can be called at any time and makes .venv if it is missing.
+# setup demo serve test check bench gpu-bench docker-test cluster-test clean: each can be called at any time and makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export RESAD_DATA ?= $(abspath ../shared)
 endif
 
-.PHONY: setup demo serve test check bench docker-test cluster-test clean
+.PHONY: setup demo serve test check bench gpu-bench docker-test cluster-test clean
 
 setup: .venv/ready
 
@@ -40,6 +40,10 @@ test: check
 bench: setup
 	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \
 	  $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+# On a machine with a GPU: the tests marked `gpu`, then every benchmark's GPU cases; see docs/gpu.md.
+gpu-bench: setup
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # Builds both images and runs them, in about 15 minutes; takes a Linux engine, a package registry and 25 GB of disk.  Not
 # in CI, whose 25 minutes the other tests need.  RESAD_BASE_IMAGE names another base image.

@@ -22,6 +22,8 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write everything here
 
 _NO_DATA: Final = "RESAD_DATA is not set (the folder that holds data/ and weights/): skipped."
 
+_RATE_SIDE: Final = 2048
+"""Of the square matrices that a rate is measured with; four times it on a GPU."""
 
 _Result = TypeVar("_Result")
 
@@ -84,6 +86,27 @@ def median_time(call: Callable[[], _Result], repeats: int) -> Timed[_Result]:
         result = call()
         seconds.append(time.perf_counter() - began)
     return Timed(median(seconds), result)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def product_rate(device: torch.device, kind: torch.dtype = torch.float32) -> float:
+    """Operations a second in products of large matrices, on all of `device`: the best of some."""
+    side = _RATE_SIDE if device.type == "cpu" else 4 * _RATE_SIDE
+    a = torch.rand(side, side, device=device).to(kind)
+
+    def seconds() -> float:
+        finish(device)
+        began = time.perf_counter()
+        a @ a
+        finish(device)
+        return time.perf_counter() - began
+
+    return 2.0 * side**3 / min(seconds() for _ in range(8))
 
 
 def write_json(path: Path | None, record: object) -> None:

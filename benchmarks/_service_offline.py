@@ -7,11 +7,12 @@ from typing import Final
 
 from indexer.score_jobs import Job, Order
 from indexer.scoring import score_photos
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16
 from resad.preparation import prepare
-from resad.result import Timings, assemble
+from resad.result import Timings
 from resad.verdict import Rule
 
 _RULE: Final = Rule(fpr=0.05)

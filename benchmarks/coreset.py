@@ -2,6 +2,7 @@
 
 Run as `python -m benchmarks.coreset`; with RESAD_DATA also on real ReSC features.  With `--anomalib PYTHON` also
 against anomalib's KCenterGreedy; PYTHON is that of a virtual environment where `pip install anomalib` was done.
+`--paper` takes the paper's size alone, on any `--device`, beside the time that its products alone would take.
 """
 
 import json as json_module
@@ -20,7 +21,7 @@ import typer
 from sklearn.random_projection import SparseRandomProjection
 from torch import Tensor
 
-from benchmarks._bench import Json, Quick, median_time, print_header, print_table, write_json
+from benchmarks._bench import Json, Quick, median_time, print_header, print_table, product_rate, write_json
 from benchmarks._idrid import encoder_for, healthy
 from indexer.coreset import Coreset, greedy_k_center
 from indexer.points import BLOCK_ROWS
@@ -42,6 +43,8 @@ class Shape(NamedTuple):
 
 _FULL: Final = (Shape(20_000, 244, 2_000), Shape(48_020, 266, 4_802))
 _QUICK: Final = (Shape(2_000, 64, 200),)
+_PAPER: Final = Shape(1_286_936, 347, 128_694)
+_PAPER_QUICK: Final = Shape(20_000, 64, 2_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,35 @@ class Versus:
     shared: int
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One size on one device.  seconds: median.  floor: of the products alone, at the rate of large ones.
+
+    device_peak: bytes that torch held on the device at most; 0 on the CPU.
+    """
+
+    points: str
+    device: str
+    seconds: float
+    floor: float
+    radius: float
+    device_peak: int
+
+
 def main(
     quick: Quick = False,
     json: Json = None,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's size alone, 1.29 million points.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N, for --paper.")] = "cpu",
     anomalib: Annotated[Path | None, typer.Option(help="Python that has anomalib installed.")] = None,
 ) -> None:
     """Time the greedy against the textbook loop."""
     runtime.configure("exact")
+    if paper:
+        alone = _alone(_PAPER_QUICK if quick else _PAPER, runtime.pick_device(device), 1 if quick else 3)
+        _print_alone(alone)
+        write_json(json, alone)
+        return
     shapes, repeats = (_QUICK, 1) if quick else (_FULL, 3)
     print_header(
         "Greedy k-centre: block-lazy against the textbook loop",
@@ -136,6 +161,29 @@ def _compare(name: str, points: Tensor, picks: int, repeats: int) -> Compared:
         blocks_radius=b.radius,
         shared=len(np.intersect1d(a.rows, b.rows)),
         in_order=int(unequal[0]) if len(unequal) else picks,
+    )
+
+
+def _alone(shape: Shape, device: torch.device, repeats: int) -> Alone:
+    print_header(
+        "Greedy k-centre at the paper's size",
+        f"float32 without TF32, on {device}, medians of {repeats} after one that is not counted; drawn points: "
+        f"Gaussian of rank {_RANK}, a little noise.",
+    )
+    points = _drawn(shape).to(device)
+
+    def pick() -> Coreset:
+        return greedy_k_center(shards_of(points, 16 * BLOCK_ROWS), 0, count=shape.picks)
+
+    pick()
+    found = median_time(pick, repeats)
+    return Alone(
+        points=f"{shape.points:,} x {shape.dimension} -> {shape.picks:,}",
+        device=str(device),
+        seconds=found.seconds,
+        floor=2.0 * shape.points * shape.dimension * shape.picks / product_rate(device),
+        radius=found.result.radius,
+        device_peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     )
 
 
@@ -231,6 +279,18 @@ def _print(compared: list[Compared]) -> None:
             for one in compared
         ],
     )
+
+
+def _print_alone(alone: Alone) -> None:
+    print_table(
+        "Block-lazy greedy; the floor is its distances as one matrix product",
+        ("points", "device", "s", "floor, s", "times the floor", "radius", "peak on the device, GB"),
+        [
+            (alone.points, alone.device, f"{alone.seconds:.2f}", f"{alone.floor:.2f}",
+             f"{alone.seconds / alone.floor:.1f}", f"{alone.radius:.6g}",
+             f"{alone.device_peak / 1e9:.2f}" if alone.device_peak else "-")
+        ],
+    )  # fmt: skip
 
 
 def _print_versus(versus: list[Versus]) -> None:

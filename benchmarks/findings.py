@@ -21,10 +21,11 @@ from benchmarks._idrid import CORESET, Variant, build_index, data_set
 from indexer.bootstrap import Figure
 from indexer.datasets.masks import read_mask
 from resad import runtime
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import prepare
-from resad.result import Finding, Timings, assemble
+from resad.result import Finding, Timings
 from resad.verdict import Rule
 
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}

@@ -2,12 +2,14 @@
 
 Run as `python -m benchmarks.latency`; takes RESAD_DATA.  The floor is a stage's operations over the rate at which
 one processor multiplies float32 matrices, measured in the same run; decoding and pictures have none.  The time of
-all processors together is set against it: others who use the machine disturb that less.
+all processors together is set against it: others who use the machine disturb that less.  With `--device cuda` the
+rate is the GPU's, the time by the clock is set against it, and FAISS and torch search side by side.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log2, prod
 from pathlib import Path
 from statistics import median
@@ -21,12 +23,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
+from benchmarks._bench import Json, Quick, finish, print_header, print_table, product_rate, shared_data, write_json
 from benchmarks._color import no_provenance
+from benchmarks._device_latency import BATCH, flat_searches, steady_rate
 from benchmarks._idrid import Variant, config_of, data_set
 from resad import anomaly_map, resc, runtime
 from resad.backbone import Backbone, load_backbone
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, Precision
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.map_colors import MapScale
@@ -39,6 +42,7 @@ from resad.rendering import picture_file
 from resad.search.plan import SearchPlan
 
 _LIMITS: Final = PhotoLimits()
+_CPU: Final = torch.device("cpu")
 _MEMORIES: Final = 25_000
 _SIDE: Final = 2048
 """Of the square matrices that the rate is measured with."""
@@ -59,11 +63,17 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The stages of one trunk.  rate: float32 operations a second of one processor, of a matrix product."""
+    """The stages of one trunk.
+
+    rate: float32 operations a second of a matrix product, of one processor or of the GPU.
+    steady: photographs a second, from JPEG to map, where one comes after the other; 0 where not measured.
+    """
 
     trunk: str
+    device: str
     stages: tuple[Stage, ...]
     rate: float
+    steady: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,26 +92,34 @@ def main(
     photo: Annotated[Path | None, typer.Option(help="A camera's JPEG; else one that is here.")] = None,
     memories: Annotated[int, typer.Option(help="In the memory bank.")] = _MEMORIES,
     repeats: Annotated[int, typer.Option(help="Runs of each stage.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="Of the whole path; the stages are float32.")] = "exact",
+    trunks: Annotated[list[str] | None, typer.Option("--trunk", help="This one alone; may be repeated.")] = None,
 ) -> None:
     """Time every stage on one photograph, alone, after one run that is not counted."""
     shared = shared_data()
-    runtime.configure("exact")
+    runtime.configure(precision)
+    where = runtime.pick_device(device)
     size, memories, repeats = (256, 500, 1) if quick else (784, memories, repeats)
     source = photo or _camera_photo(shared)
     print_header(
         "Latency",
-        f"preset resad, {size} px, float32, one {source.suffix} of {source.stat().st_size / 1e6:.1f} MB, "
+        f"preset resad, {size} px, --precision {precision}, on {where}, "
+        f"one {source.suffix} of {source.stat().st_size / 1e6:.1f} MB, "
         f"{memories:,} memories drawn from the photograph's own patches and a little noise; medians of {repeats}; "
         "ResNet-18 and bundled with their weights, WideResNet-50-2 untrained; overlays with no findings.",
     )
+    known = {
+        "resnet18": str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"),
+        "wide_resnet50_2": "random:0",
+        "bundled": "bundled",
+    }
+    chosen = trunks or [name for name in known if not (quick and name == "wide_resnet50_2")]
     paths = [
-        _measured(name, source, size, memories, repeats, weights)
-        for name, weights in (
-            ("resnet18", str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")),
-            *(() if quick else (("wide_resnet50_2", "random:0"),)),
-            ("bundled", "bundled"),
-        )
-    ]
+        _measured(Variant("resad", settings=(f"precision={precision}",), backbone=name), source, size, memories,
+                  repeats, known.get(name, "random:0"), where, steady=quick or where.type != "cpu")
+        for name in chosen
+    ]  # fmt: skip
     for path in paths:
         _print(path)
     write_json(json, paths)
@@ -113,19 +131,31 @@ def _camera_photo(shared: Path) -> Path:
     return (large or sorted((data_set(shared) / "test" / "lesion").glob("*.jpg")))[0]
 
 
-def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, weights: str) -> Latency:
-    config = config_of(Variant("resad", backbone=trunk), size)
+def _measured(
+    variant: Variant,
+    source: Path,
+    size: int,
+    memories: int,
+    repeats: int,
+    weights: str,
+    device: torch.device,
+    *,
+    steady: bool,
+) -> Latency:
+    config = config_of(variant, size)
     data = read_bytes(source, _LIMITS)
     photo = prepare(data, config.preparation, _LIMITS)
     backbone = load_backbone(config.backbone, weights)
-    network = Trunk(backbone, config, torch.device("cpu"))
+    network = Trunk(backbone, config, device)
     encoder = Encoder(network, whitening_of(network, [photo]))
+    backbone = backbone.to(device)
     parts = _parts(backbone, photo, encoder)
     patches = encoder.encode([photo])[0]
-    banks = _banks(patches.features, memories)
+    banks = _banks(patches.features, memories, runtime.gpu_number(device))
     k, (n, d) = config.search.neighbors, patches.features.shape
     found = Detector(encoder, banks["flat"]).detect([photo])[0]
-    valid = parts.valid[0].numpy()
+    proved = Detector(encoder, banks["proved"])
+    valid = parts.valid[0].cpu().numpy()
     grid = np.zeros(valid.shape, dtype=np.float32)
     grid[valid] = found.patch_distances
     height, width = photo.frame.height, photo.frame.width
@@ -134,7 +164,8 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
 
     def timed(name: str, call: Callable[[], object], operations: float = 0.0) -> Stage:
         call()
-        taken = [_taken(call) for _ in range(repeats)]
+        finish(device)
+        taken = [_taken(call, device) for _ in range(repeats)]
         return Stage(name, median(wall for wall, _ in taken), median(cpu for _, cpu in taken), operations)
 
     radius = resc.grid_radius(config.resc.region_radius, valid.shape[-1])
@@ -143,6 +174,7 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
             timed("decode (whole)", lambda: read_photo(data, _LIMITS)),
             timed("decode and prepare", lambda: prepare(data, config.preparation, _LIMITS)),
             timed("backbone", lambda: backbone(parts.images), _operations(backbone, parts.images)),
+            timed("encode", lambda: encoder.encode([photo])),
             timed("combine stages", lambda: _combined(parts.stages, encoder)),
             timed("region", lambda: resc.region_filter(parts.whole, parts.valid, radius),
                   _region_operations(parts.whole, radius)),
@@ -150,6 +182,8 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
                   4.0 * n * n * d),
             timed("search, flat", lambda: banks["flat"].search(patches.features, k), 2.0 * n * memories * d),
             timed("search, proved", lambda: banks["proved"].search(patches.features, k), 2.0 * n * memories * d),
+            *(timed(f"search, {name} alone", partial(search.rows, patches.features, k), 2.0 * n * memories * d)
+              for name, search in flat_searches(banks["flat"]).items()),
             timed("map and score", lambda: anomaly_map.image_score(
                 anomaly_map.anomaly_map(grid, valid, photo.mask, config.score), found.scored, config.score)),
             timed("map as PNG", lambda: map_png16(
@@ -157,17 +191,20 @@ def _measured(trunk: str, source: Path, size: int, memories: int, repeats: int, 
             timed("overlay", lambda: _overlay(whole_photo, in_photo, found.peak)),
             timed("overlay as PNG", lambda: picture_file(picture, "png")),
             timed("whole, flat", lambda: Detector(encoder, banks["flat"]).detect([photo])),
+            timed("JPEG in, map out, proved", lambda: proved.detect([prepare(data, config.preparation, _LIMITS)])),
         )  # fmt: skip
-        rate = _rate(repeats)
-    return Latency(trunk, stages, rate)
+        rate = _rate(repeats) if device.type == "cpu" else product_rate(device)
+        by_the_row = steady_rate(proved, data) if steady else 0.0
+    return Latency(variant.backbone, str(device), stages, rate, by_the_row)
 
 
 def _parts(backbone: Backbone, photo: PreparedPhoto, encoder: Encoder) -> _Parts:
     images = torch.from_numpy(photo.pixels).permute(2, 0, 1)[None].float() / 255
-    images = images.contiguous(memory_format=torch.channels_last)
+    device = encoder.device
+    images = images.contiguous(memory_format=torch.channels_last).to(device)
     with torch.inference_mode():
         stages = backbone.to(memory_format=torch.channels_last)(images)
-        mask = torch.from_numpy(photo.mask)[None, None].float()
+        mask = torch.from_numpy(photo.mask)[None, None].float().to(device)
         valid = torch.nn.functional.adaptive_max_pool2d(mask, stages[0].shape[-2:])[:, 0] > 0
         return _Parts(images, stages, valid, _combined(stages, encoder) * valid[:, None])
 
@@ -184,11 +221,11 @@ def _combined(stages: Sequence[Tensor], encoder: Encoder) -> Tensor:
     return torch.cat(maps, dim=1)
 
 
-def _banks(features: np.ndarray, memories: int) -> dict[str, MemoryBank]:
+def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, MemoryBank]:
     rng = np.random.default_rng(0)
     rows = features[rng.integers(len(features), size=memories)]
     noise = rng.normal(0, 0.02, size=rows.shape).astype(np.float32)
-    flat = MemoryBank(rows + noise, no_provenance(memories))
+    flat = MemoryBank(rows + noise, no_provenance(memories), gpu=gpu)
     return {"flat": flat, "proved": flat.searched(SearchPlan("proved", width=160))}
 
 
@@ -210,28 +247,35 @@ def _rate(repeats: int) -> float:
     return 2.0 * _SIDE**3 / min(_taken(lambda: a @ a)[1] for _ in range(4 * repeats))
 
 
-def _taken(call: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock, and of all processors together."""
+def _taken(call: Callable[[], object], device: torch.device = _CPU) -> tuple[float, float]:
+    """Seconds by the clock, until `device` has done it, and of all processors together."""
     began, cpu = time.perf_counter(), time.process_time()
     call()
+    finish(device)
     return time.perf_counter() - began, time.process_time() - cpu
 
 
 def _print(path: Latency) -> None:
+    here = path.device == "cpu"
+    of = "GFLOP/s and processor" if here else "GFLOP/s on the GPU"
     print_table(
-        f"{path.trunk}; matrix products at {path.rate / 1e9:.0f} GFLOP/s and processor",
-        ("stage", "ms", "CPU ms", "floor, CPU ms", "times the floor"),
+        f"{path.trunk}; matrix products at {path.rate / 1e9:,.0f} {of}",
+        ("stage", "ms", "CPU ms", "floor, CPU ms" if here else "floor, ms", "times the floor"),
         [
             (
                 stage.name,
-                f"{1e3 * stage.seconds:.0f}",
+                f"{1e3 * stage.seconds:.{0 if here else 1}f}",
                 f"{1e3 * stage.cpu_seconds:.0f}",
-                f"{1e3 * stage.operations / path.rate:.0f}" if stage.operations else "-",
-                f"{stage.cpu_seconds * path.rate / stage.operations:.1f}" if stage.operations else "-",
+                f"{1e3 * stage.operations / path.rate:.{0 if here else 1}f}" if stage.operations else "-",
+                f"{(stage.cpu_seconds if here else stage.seconds) * path.rate / stage.operations:.1f}"
+                if stage.operations
+                else "-",
             )
             for stage in path.stages
         ],
     )
+    if path.steady:
+        print(f"Steady state, JPEG in, map out, proved search, {BATCH} at a time: {path.steady:.1f} a second.\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from benchmarks._bench import Json, Quick, print_header, print_table, shared_dat
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
 from indexer.datasets.masks import read_mask
 from resad import runtime
+from resad.answer import assemble
 from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.field_of_view import field_of_view_mask
@@ -28,7 +29,7 @@ from resad.overlay import draw_panels
 from resad.photo import read_photo
 from resad.preparation import prepare
 from resad.rendering import map_scale
-from resad.result import Result, Timings, assemble
+from resad.result import Result, Timings
 from resad.verdict import USUAL_RATE, Rule
 
 _PHOTOS: Final = ("IDRiD_02", "IDRiD_07", "IDRiD_14", "IDRiD_31", "IDRiD_48")

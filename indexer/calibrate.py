@@ -12,9 +12,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as model
 
+from indexer.calibration_records import CalibrationRecord, write_calibration_records
 from indexer.intake import Taken, take_in
 from indexer.look_alikes import perceptual_hash, same_pictures
 from indexer.photos import Duplicate, Skipped, list_references
@@ -26,37 +25,9 @@ from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex
 from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
-from resad.quality import QualityMeasures, measure_quality, quality_limits
+from resad.quality import measure_quality, quality_limits
 
 _FEWEST: Final = normals_needed(max(RATES))
-
-
-@model(frozen=True)
-class CalibrationRecord:
-    """One photograph of the calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`."""
-
-    id: str
-    content_sha256: str
-    perceptual_hash: str
-    score: float
-    peak: float
-    quality: QualityMeasures
-    patient: str | None
-    camera: str | None
-
-
-_RECORD: Final = TypeAdapter(CalibrationRecord)
-
-
-def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
-    """The photographs that a version was calibrated on anew; none where its own references are."""
-    file = version / CALIBRATION_FILE
-    return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
-
-
-def write_calibration_records(records: Sequence[CalibrationRecord], path: Path) -> None:
-    """A line for each."""
-    path.write_bytes(b"".join(_RECORD.dump_json(record) + b"\n" for record in records))
 
 
 @dataclass(frozen=True, slots=True)

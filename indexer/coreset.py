@@ -5,7 +5,9 @@ takes the T points with the largest D as candidates and tau, the largest D of al
 the candidates while the farthest of them is beyond tau, since each such pick is the farthest point of all; then it
 updates every point against the round's picks with one matrix product.  The picks are those of the textbook loop.
 
-Points lie in shards (`indexer.shards`), which can live elsewhere.
+Points lie in shards (`indexer.shards`), which can live elsewhere.  The picks of a round are found on the host,
+from the candidates' distances to each other, wherever these were computed: a step takes two microseconds there,
+and tens where it only starts a GPU's kernels.  So a device is waited for a few times a round, never for a pick.
 Ties go to the lowest row.  In float64 the order of the picks is the textbook's.  In float32 a near-tie may fall
 the other way, and once every distinct point is a center its doubles may follow; but the same way every time:
 products are made in blocks of fixed shape, so that shards cut at multiples of `BLOCK_ROWS` give the same picks
@@ -24,12 +26,11 @@ from torch import Tensor
 
 from indexer.shards import Progress, Shards
 from resad.errors import SettingError
+from resad.search.full_float32 import full_float32
 
 _FEWEST: Final = 128
 _MOST: Final = 2048
 """Bounds of the number of candidates T: (T, T) distances are held."""
-_STEPS: Final = 32
-"""Picks between two looks at whether the inner loop is over, on a device that would have to be waited for."""
 
 
 class Coreset(NamedTuple):
@@ -44,7 +45,10 @@ class Coreset(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """What a round picks from: global rows, int64 (t,) ascending; squared distances (t,); points (t, d)."""
+    """What a round picks from: global rows, int64 (t,) ascending; squared distances (t,); points (t, d).
+
+    Rows and distances are on the host, the points where the shards compute.
+    """
 
     rows: Tensor
     squared: Tensor
@@ -131,7 +135,7 @@ def _adapt(candidates: int, accepted: int) -> int:
 
 def _candidates(shards: Shards, count: int) -> tuple[Candidates, float]:
     """The `count` farthest points, by row, and the largest squared distance among the others."""
-    rows, squared = shards.farthest(count + 1)
+    rows, squared = (some.cpu() for some in shards.farthest(count + 1))
     tau = -torch.inf
     if len(rows) > count:
         order = torch.sort(squared, descending=True, stable=True).indices  # ties by row
@@ -141,19 +145,13 @@ def _candidates(shards: Shards, count: int) -> tuple[Candidates, float]:
     return Candidates(rows, squared, shards.take(rows)), tau
 
 
+@full_float32()
 def _greedy_among(field: Candidates, tau: float, most: int) -> Tensor:
     """The textbook loop among the candidates while the farthest is beyond `tau`: int64, at least one pick."""
     norms = torch.einsum("nd,nd->n", field.points, field.points)
-    pairwise = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
-    pairwise = pairwise.clamp_(min=0)  # (t, t)
-    if pairwise.device.type == "cpu":
-        return _among_in_numpy(pairwise, field.squared, tau, most)
-    return _among_on_device(pairwise, field.squared, tau, most)
-
-
-def _among_in_numpy(pairwise: Tensor, distances: Tensor, tau: float, most: int) -> Tensor:
-    """NumPy's calls on short rows cost a fraction of torch's."""
-    between, squared = pairwise.numpy(), distances.numpy().copy()
+    apart = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
+    between = _on_host(apart.clamp_(min=0))  # (t, t)
+    squared = field.squared.numpy().copy()
     chosen: list[int] = []
     farthest = int(squared.argmax())  # the first of several equal ones: the lowest row
     while len(chosen) < most and (not chosen or squared[farthest] > tau):
@@ -164,20 +162,9 @@ def _among_in_numpy(pairwise: Tensor, distances: Tensor, tau: float, most: int) 
     return torch.tensor(chosen)
 
 
-def _among_on_device(pairwise: Tensor, distances: Tensor, tau: float, most: int) -> Tensor:
-    """The same picks without a wait for the device at each: it goes on idly until somebody looks."""
-    squared, steps = distances.clone(), min(most, len(distances))
-    picks = torch.zeros(steps, dtype=torch.int64, device=squared.device)
-    going = torch.ones((), dtype=torch.bool, device=squared.device)
-    accepted = torch.zeros((), dtype=torch.int64, device=squared.device)
-    for step in range(steps):
-        farthest = squared.argmax().view(1)  # of several equal ones the first, on every device
-        if step:
-            going = going & (squared[farthest] > tau).view(())
-        picks[step] = farthest[0]
-        accepted += going
-        nearer = torch.minimum(squared, pairwise[farthest][0]).index_fill_(0, farthest, 0)
-        squared = torch.where(going, nearer, squared)
-        if step % _STEPS == _STEPS - 1 and not bool(going):
-            break
-    return picks[: int(accepted)]
+def _on_host(values: Tensor) -> NDArray[np.floating]:
+    """What is on a device comes in pinned memory, at the full rate of the bus; torch keeps that for the next."""
+    if values.device.type != "cpu":
+        values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
+    here: NDArray[np.floating] = values.numpy()
+    return here

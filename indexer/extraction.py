@@ -1,5 +1,6 @@
 """Listed photographs -> features on disk: decoding, network and writing overlap, and nothing piles up between."""
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -9,20 +10,23 @@ import torch
 
 from indexer.intake import LookUp, Taken, take_in
 from indexer.photos import Duplicate, Skipped
-from indexer.pipeline import Behind, in_turn
+from indexer.pipeline import Behind, in_turn, late
 from indexer.work import Work
 from resad.config import PhotoLimits
-from resad.encoder import Encoder, PatchFeatures
+from resad.encoder import Encoder, Encoding, PatchFeatures
 
 _GPU_BATCH: Final = 4
 """Photographs encoded together: bounds memory at 784 px with 1536 channels to a few GB."""
+
+_MOST_THREADS: Final = 16
+"""That prepare photographs for a GPU: as many as keep one busy."""
 
 _Outcomes = list[Taken | Skipped | Duplicate]
 
 
 def batch_size(devices: Sequence[torch.device]) -> int:
     """Photographs in a batch: a CPU gains nothing from more than one."""
-    return 1 if all(device.type == "cpu" for device in devices) else _GPU_BATCH
+    return _GPU_BATCH if _on_gpu(devices) else 1
 
 
 def extract(
@@ -37,26 +41,38 @@ def extract(
     """Encode and store what `work` does not have yet; yields the features of each batch.
 
     Threads prepare, the caller's thread encodes (with several encoders a thread each, batches dealt in turn), and
-    a thread writes.  Whatever fails in any of them is raised here.  Run the iterator to its end or close it.
+    a thread writes.  A GPU has its next batch before the last one is waited for.  Whatever fails in any of them is
+    raised here.  Run the iterator to its end or close it.
 
     Raises as `take_in`, which see for `look_up`.
     """
-    preparation = encoders[0].config.preparation
+    preparation, devices = encoders[0].config.preparation, [encoder.device for encoder in encoders]
     outcomes = take_in(
-        work.listed[work.done :], preparation, limits, strict=strict, seen=work.seen, look_up=look_up
-    )
+        work.listed[work.done :], preparation, limits, strict=strict, seen=work.seen, look_up=look_up,
+        threads=_threads(devices),
+    )  # fmt: skip
     with Behind() as writer, closing(outcomes):
-        batches = _batches(outcomes, batch_size([encoder.device for encoder in encoders]))
-        with closing(in_turn(batches, [partial(_encode, encoder) for encoder in encoders])) as encoded:
-            for some, features in encoded:
+        batches = _batches(outcomes, batch_size(devices))
+        with closing(in_turn(batches, [partial(_begin, encoder) for encoder in encoders])) as begun:
+            for some, encoding in late(begun, _on_gpu(devices)):
+                features = [] if encoding is None else encoding.result()
                 writer.do(partial(work.note, some, features))
                 advance(len(some))
                 yield features
 
 
-def _encode(encoder: Encoder, outcomes: _Outcomes) -> list[PatchFeatures]:
+def _on_gpu(devices: Sequence[torch.device]) -> bool:
+    return any(device.type != "cpu" for device in devices)
+
+
+def _threads(devices: Sequence[torch.device]) -> int | None:
+    """That prepare photographs: nearly all cores where a GPU has the network."""
+    return min(max(len(os.sched_getaffinity(0)) - 1, 1), _MOST_THREADS) if _on_gpu(devices) else None
+
+
+def _begin(encoder: Encoder, outcomes: _Outcomes) -> Encoding | None:
     photos = [outcome.photo for outcome in outcomes if isinstance(outcome, Taken)]
-    return encoder.encode(photos) if photos else []
+    return encoder.begin(photos) if photos else None
 
 
 def _batches(outcomes: Iterator[Taken | Skipped | Duplicate], size: int) -> Iterator[_Outcomes]:

@@ -5,7 +5,7 @@ at one time; it grows with the patches by at most 32 bytes each, with the greedy
 memory (else they lie on disk), and with the memories, of which there are two copies while they move into FAISS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log10
 from typing import Final
 
@@ -18,6 +18,9 @@ _SLACK: Final = 320 * 10**6
 _PER_PATCH: Final = 32
 """Bytes per patch, at most: its cell, read twice while memories are gathered (8); the greedy's distances and norms
 (8), what looks for the farthest (6), the checkpoint (4); later all patch distances, twice."""
+_ON_GPU: Final = 4
+"""Copies of the memories on a GPU at a time: the bank, the one without a photograph that searches are tried on,
+and what two of them hold while the faster is looked for."""
 _GPU_SCRATCH: Final = 2 * 10**9
 """Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
 _ROUNDS: Final = 18.0
@@ -107,7 +110,7 @@ class Forecast:
             if need > there:
                 raise SettingError(
                     f"the build would take {size(need)} of {name}, and there are {size(there)} ({whose}): "
-                    f"{_what_to_change(self.task, name)}"
+                    f"{_what_to_change(self.task, self.room, name)}"
                 )
 
     def lines(self) -> list[str]:
@@ -191,7 +194,7 @@ def _gpu(task: Task, room: Room, points: int) -> int:
         room.gpu_peak
         + points
         + task.sampled * _PER_PATCH
-        + 2 * task.memories * task.dimension * _VALUE
+        + _ON_GPU * task.memories * task.dimension * _VALUE
         + _GPU_SCRATCH
     )
 
@@ -207,9 +210,17 @@ def _count(task: Task, rates: Rates, seconds: float) -> int | None:
     return count if count < task.memories else None
 
 
-def _what_to_change(task: Task, name: str) -> str:
+def _what_to_change(task: Task, room: Room, name: str) -> str:
     held = size(task.memories * task.dimension * _VALUE)
     bank = f"{task.memories:,} memories of {task.dimension} dimensions are {held}"
     if name == "disk":
         return f"fewer photographs, a smaller --size, or another --root; {bank}"
+    without = _memory(replace(task, memories=0), room, 0)
+    if name == "memory" and without > room.memory:
+        now = size(max(room.peak, room.resident))
+        return (
+            f"{size(without)} with an empty memory bank, {now} for the program and its network alone, so that no "
+            f"coreset is small enough; give more memory, a smaller --size, or a trunk with fewer channels "
+            f"(--backbone)"
+        )
     return f"a smaller --coreset ({bank}), a smaller --size, or a trunk with fewer channels (--backbone)"

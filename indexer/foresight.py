@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.forecast import Forecast, Rates, Task, forecast
-from indexer.left_out_bank import left_out_bank
+from indexer.left_out_bank import LeftOutBanks
 from indexer.points import BLOCK_ROWS, HeldPoints
 from indexer.room import room
 from indexer.selection import memory_count, projected_dimension, sample_size
@@ -144,7 +144,7 @@ def _search_rate(features: NDArray[np.float32], neighbors: int, device: torch.de
     neighbors = min(neighbors, len(memories))
     nowhere = np.zeros(len(memories), dtype=np.int32)
     origin = Provenance(nowhere, np.zeros((len(memories), 2), dtype=np.int16), nowhere)
-    bank = left_out_bank(MemoryBank(memories, origin, gpu=runtime.gpu_number(device)), [1])
+    bank = LeftOutBanks(MemoryBank(memories, origin, gpu=runtime.gpu_number(device))).without([1])
     return _seconds(lambda: bank.others(queries, neighbors)) / (len(queries) * len(memories))
 
 

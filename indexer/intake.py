@@ -44,6 +44,7 @@ def take_in(
     strict: bool,
     seen: Mapping[str, ReferencePhoto] | None = None,
     look_up: LookUp = _unknown,
+    threads: int | None = None,
 ) -> Generator[Taken | Skipped | Duplicate, None, None]:
     """Each listed photograph's outcome, in order; threads prepare the next ones meanwhile.
 
@@ -51,12 +52,13 @@ def take_in(
 
     Args:
         seen: content hash -> photograph, of those that were taken before.
+        threads: that prepare; unless given so many that the network has cores, too.
     Raises:
         PhotoError: with `strict`, for the first photograph that cannot be used.
         SettingError: with `strict`, for the first one that `look_up` says is to be skipped.
     """
     taken = dict(seen or {})
-    threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
+    threads = threads or min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
     look = partial(_look, preparation=preparation, limits=limits)
     with closing(ahead(listed, look, threads=threads, most=threads + _AHEAD)) as looked:
         for source, photo in zip(listed, looked, strict=True):

@@ -1,13 +1,15 @@
 """Every reference photo scored as if it were new: against the memory bank without its own (patient's) memories."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
-from indexer.left_out_bank import LeftOutBank, left_out_bank
+from indexer.left_out_bank import LeftOutBank, LeftOutBanks
+from indexer.pipeline import ahead
 from indexer.placed import Placed
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
@@ -67,17 +69,21 @@ def left_out_distances(
         groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
     Raises `SettingError` as `leave_out`.
     """
-    placed, radius = [], 0.0
-    for patches, group in zip(store, groups, strict=True):
-        others = left_out_bank(bank, group)
-        _check_enough(others, bank, neighbors)
-        found = others.others(patches.features, neighbors)
-        distances = found.distances.mean(axis=1)
-        if patches.mirrored is not None:
-            distances = np.minimum(distances, others.others(patches.mirrored, neighbors).distances.mean(axis=1))
-        placed.append(Placed(distances, patches.cells, patches.grid))
-        radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
-        on_photo(1)
+    placed, radius, banks = [], 0.0, LeftOutBanks(bank)
+    # The next photograph is read while a GPU searches; a CPU has no time to spare, and less memory is held.
+    at_once = 1 if bank.gpu is None else 2
+    with closing(ahead(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
+        for patches, group in zip(photos, groups, strict=True):
+            others = banks.without(group)
+            _check_enough(others, bank, neighbors)
+            found = others.others(patches.features, neighbors)
+            distances = found.distances.mean(axis=1)
+            if patches.mirrored is not None:
+                mirrored = others.others(patches.mirrored, neighbors).distances.mean(axis=1)
+                distances = np.minimum(distances, mirrored)
+            placed.append(Placed(distances, patches.cells, patches.grid))
+            radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
+            on_photo(1)
     return tuple(placed), radius
 
 

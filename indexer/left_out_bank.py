@@ -1,19 +1,23 @@
 """The memory bank as if some photographs had never been in it, without a copy of the rest.
 
-Memories lie photo by photo, so that leaving some out leaves a few stretches of rows, which are searched where they
-are.  On a GPU, whose search takes no part of a bank, a smaller bank is made as before.
+Memories lie photo by photo, so that leaving some out leaves a few stretches of rows, which FAISS searches on the
+CPU where they are.  On a GPU, where it takes no part of a bank, `indexer.left_out_on_device` searches.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from indexer.left_out_on_device import DevicePart
 from resad.errors import IndexInvalid
 from resad.memory_bank import MemoryBank, Neighbors
+from resad.search.gpu import memories_on
 
 _REFINED_VALUES: Final = 2**22
 """Of the (rows, k, D) differences that are held at a time."""
@@ -32,38 +36,49 @@ class LeftOutBank:
     count: int
 
 
-def left_out_bank(bank: MemoryBank, photos: Iterable[int]) -> LeftOutBank:
-    """`bank` less the memories of `photos`, and these alone."""
-    group = np.fromiter(photos, dtype=np.int32)
-    inside = np.isin(bank.provenance.photo, group)
-    count = int((~inside).sum())
-    if bank.gpu is not None:
-        others = np.setdiff1d(bank.provenance.photo, group).astype(np.int32)
-        own = bank.without_photos(others).search if inside.any() else None
-        return LeftOutBank(bank.without_photos(group).search, own, count)
-    own_rows = _Stretches(bank.memories, inside).search if inside.any() else None
-    return LeftOutBank(_Stretches(bank.memories, ~inside).search, own_rows, count)
+class Part(Protocol):
+    """Searches a part of a bank's memories, exactly."""
+
+    def search(self, chosen: NDArray[np.bool_], features: NDArray[np.float32], k: int) -> Neighbors:
+        """As `MemoryBank.search`, among the memories `chosen`, bool (M,); the rows found are the whole bank's."""
 
 
-class _Stretches:
-    """Some rows of a bank on the CPU, searched exactly.
+class LeftOutBanks:
+    """One bank, less the memories of any photographs; what it takes is set up once.
+
+    Raises:
+        SettingError: the memories do not fit into the GPU's memory beside what searches the whole bank.
+    """
+
+    def __init__(self, bank: MemoryBank) -> None:
+        self._photos = bank.provenance.photo
+        self._part: Part = CpuPart(bank.memories)
+        if bank.gpu is not None:
+            self._part = DevicePart(memories_on(bank.memories, torch.device("cuda", bank.gpu)))
+
+    def without(self, photos: Iterable[int]) -> LeftOutBank:
+        """The bank less the memories of `photos`, and these alone."""
+        inside = np.isin(self._photos, np.fromiter(photos, dtype=np.int32))
+        own = partial(self._part.search, inside) if inside.any() else None
+        return LeftOutBank(partial(self._part.search, ~inside), own, int((~inside).sum()))
+
+
+class CpuPart:
+    """As `Part`, stretch by stretch on the CPU.
 
     Args:
         memories: float32 (M, D).
-        chosen: bool (M,).
     """
 
-    def __init__(self, memories: NDArray[np.float32], chosen: NDArray[np.bool_]) -> None:
+    def __init__(self, memories: NDArray[np.float32]) -> None:
         self._memories = memories
-        borders = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
-        self._stretches = borders.reshape(-1, 2).tolist()
-        self._count = int(chosen.sum())
 
-    def search(self, features: NDArray[np.float32], k: int) -> Neighbors:
-        """As `MemoryBank.search`, which see for why distances are computed again; rows are the whole bank's."""
-        if k > self._count:
-            raise IndexInvalid(f"{k} neighbors asked of {self._count} memories")
-        found = [self._in_stretch(features, k, start, stop) for start, stop in self._stretches]
+    def search(self, chosen: NDArray[np.bool_], features: NDArray[np.float32], k: int) -> Neighbors:
+        """As `Part.search`; see `MemoryBank.search` for why distances are computed again."""
+        if k > (count := int(chosen.sum())):
+            raise IndexInvalid(f"{k} neighbors asked of {count} memories")
+        borders = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+        found = [self._in_stretch(features, k, start, stop) for start, stop in borders.reshape(-1, 2).tolist()]
         distances = np.concatenate([part.distances for part in found], axis=1)
         rows = np.concatenate([part.rows for part in found], axis=1)
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]

@@ -4,7 +4,7 @@ An error in a thread is raised to the caller at the next step, and nothing is le
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from types import TracebackType
@@ -61,6 +61,16 @@ def in_turn(
     finally:
         for pool in pools:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def late(items: Iterable[_Item], wanted: bool) -> Iterator[_Item]:
+    """Each item once the one after it was asked for, so that what an item begins goes on beside the next one."""
+    held: list[_Item] = []
+    for item in items:
+        held.append(item)
+        if len(held) > wanted:
+            yield held.pop(0)
+    yield from held
 
 
 class Behind:

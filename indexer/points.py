@@ -83,7 +83,8 @@ class StoredPoints:
         """As `Points.blocks`."""
         slices = [slice(start, start + self._block) for start in range(0, self._count, self._block)]
         read = ahead(slices, self._read, threads=1, most=2)
-        yield from zip(slices, (block.to(self.device) - self._mean for block in read), strict=True)
+        blocks = (block.to(self.device, non_blocking=True) - self._mean for block in read)
+        yield from zip(slices, blocks, strict=True)
 
     def take(self, local: Tensor) -> Tensor:
         """As `Points.take`."""
@@ -93,7 +94,9 @@ class StoredPoints:
         return some.to(self.device) - self._mean
 
     def _read(self, some: slice) -> Tensor:
-        block = torch.empty((min(some.stop, self._count) - some.start, self._mean.numel()))
+        # Pinned, so that the copy to a GPU runs beside the computing; torch gives it to nobody before that ends.
+        shape = (min(some.stop, self._count) - some.start, self._mean.numel())
+        block = torch.empty(shape, pin_memory=self.device.type == "cuda")
         with self._path.open("rb", buffering=0) as file:
             file.seek((self._first + some.start) * self._row_bytes)
             if file.readinto(block.numpy().data.cast("B")) != block.nbytes:

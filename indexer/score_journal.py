@@ -70,6 +70,8 @@ class ScoreJournal:
     def __init__(self, path: Path, order: Mapping[str, object], *, resume: bool) -> None:
         self.path = path
         self._known: dict[str, _Known] = {}
+        self.begun_ns = 0
+        """When the run was begun, by the clock of the disk; 0 where its journal does not say."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         try:
@@ -79,7 +81,9 @@ class ScoreJournal:
             self._file.seek(end)
             self.resumed = end > 0
             if not end:
-                self._write(json.dumps({"journal": _FORMAT, "order": dict(order)}))
+                os.utime(path)  # by the clock that stamps files, which on a share is not this machine's
+                self.begun_ns = path.stat().st_mtime_ns
+                self._write(json.dumps({"journal": _FORMAT, "order": dict(order), "begun_ns": self.begun_ns}))
         except BaseException:
             self._file.close()
             raise
@@ -151,6 +155,7 @@ class ScoreJournal:
             document = _parsed(line, _HEAD if number == 1 else _FIELDS, f"{self.path}, line {number}")
             if number == 1:
                 _check(self.path, document["order"], order)
+                self.begun_ns = document.get("begun_ns", 0)
             else:
                 self._known[document["photo"]] = _known(document, end)
             end += len(line)

@@ -107,8 +107,10 @@ def plan(
         if not journal.done(one.label, stamp_of(one.photo.path))
     )
     _keep_photos(found, [file for job in jobs for file in job.files])
-    if existing != "overwrite" and not journal.resumed:
-        refuse_existing(file for job in jobs for file in job.files)
+    if existing != "overwrite":
+        # What a killed run has left without a line in its journal is younger than the run.
+        begun = journal.begun_ns if journal.resumed else None
+        refuse_existing((file for job in jobs if job.label not in known for file in job.files), begun)
     return jobs
 
 

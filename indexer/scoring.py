@@ -13,19 +13,20 @@ from typing import Final
 from indexer.pipeline import Behind, ahead
 from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import PhotoError, naming
 from resad.evidence_crops import jpeg
 from resad.evidence_strips import Squares, draw_strips
-from resad.exports import Outcome, geojson
+from resad.exports import Outcome, answer_json, geojson
 from resad.loaded_index import LoadedIndex
 from resad.map_files import map_png16, map_tiff
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
 from resad.rendering import overlay_picture, picture_file
-from resad.result import Result, Timings, assemble, result_json
+from resad.result import Result, Timings, result_json
 
 _THREADS: Final = 4
 """That prepare photographs, at most; half the cores, since the network wants them, too."""
@@ -161,7 +162,7 @@ def _write(
         write_whole(job.geojson, geojson(job.label, result).encode())
     if job.json:
         # Last, so that a photograph with an answer has its pictures, too.
-        write_whole(job.json, result_json(result).encode() + b"\n")
+        write_whole(job.json, answer_json(job.label, result_json(result)).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:

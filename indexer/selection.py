@@ -19,6 +19,7 @@ from indexer.shards import HeldShards, Progress, Shard, Shards
 from resad.config import CoresetConfig
 from resad.errors import SettingError
 from resad.memory_bank import Provenance
+from resad.search.full_float32 import full_float32
 
 SHARD_ROWS: Final = 16 * BLOCK_ROWS
 """Points of one shard, dealt to the devices in turn."""
@@ -183,7 +184,10 @@ def projected(
         if sample is not None and stop - start < len(whole):
             whole = whole[torch.from_numpy(sample[start:stop] - first_rows[number])]
         some = whole.to(device)
-        yield some if matrix is None else some @ matrix
+        if matrix is not None:
+            with full_float32():
+                some = torch.matmul(some, matrix)
+        yield some
 
 
 def projection(dimension: int, target: int, seed: int) -> Tensor | None:

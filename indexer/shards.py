@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indexer.points import HeldPoints, Points
+from resad.search.full_float32 import full_float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +72,8 @@ class Shard:
 
     def __init__(self, points: Points, first_row: int) -> None:
         self._points = points
-        self._norms = torch.cat([torch.einsum("nd,nd->n", block, block) for _, block in points.blocks()])
+        with full_float32():
+            self._norms = torch.cat([torch.einsum("nd,nd->n", block, block) for _, block in points.blocks()])
         self.first_row = first_row
         self.squared = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
 
@@ -80,18 +82,23 @@ class Shard:
 
     def farthest(self, count: int) -> Farthest:
         """The `count` points (or all) with the largest distance; ties by row."""
-        count = min(count, len(self))
+        count, size = min(count, len(self)), len(self)
         floor = torch.topk(self.squared, count, sorted=False).values.min()
-        # topk may take any of several equal values; ties at the floor must go to the lowest rows.
-        above = torch.nonzero(self.squared > floor)[:, 0]
-        level = torch.nonzero(self.squared == floor)[: count - len(above), 0]
-        local = torch.cat([above, level]).sort().values
+        # topk may take any of several equal values; ties at the floor must go to the lowest rows.  How many lie
+        # above it is left to the device, which else would have to be waited for: `size` stands for no row.
+        higher = self.squared > floor
+        above = torch.nonzero_static(higher, size=count, fill_value=size)[:, 0]
+        level = torch.nonzero_static(self.squared == floor, size=count, fill_value=size)[:, 0]
+        places = torch.arange(count, device=level.device)
+        level = level.masked_fill(places >= count - higher.sum(), size)
+        local = torch.cat([above, level]).sort().values[:count]
         return Farthest(local + self.first_row, self.squared[local])
 
     def take(self, rows: Tensor) -> Tensor:
         """The points (t, d) at global rows of this shard."""
         return self._points.take(rows.to(self.squared.device) - self.first_row)
 
+    @full_float32()
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
         center_norms = torch.einsum("bd,bd->b", centers, centers)
@@ -139,8 +146,11 @@ class HeldShards:
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """As `Shards.update`."""
+        # Once to each device, and all copies before any work: a copy waits for what its device was given before.
+        devices = {shard.squared.device for shard in self._shards}
+        there = {device: (rows.to(device), centers.to(device)) for device in devices}
         for shard in self._shards:
-            shard.update(rows.to(shard.squared.device), centers.to(shard.squared.device))
+            shard.update(*there[shard.squared.device])
 
     def distances(self) -> NDArray[np.floating]:
         """As `Shards.distances`."""

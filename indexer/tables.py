@@ -13,6 +13,7 @@ from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from resad.calibration import Calibration, Threshold
+from resad.evidence_crops import kept_squares
 from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
 
@@ -66,6 +67,7 @@ def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
     table.add_row("prepared", f"{config.preparation.size} px, crop {config.preparation.crop}, {config.precision}")
     _add_counts(table, manifest)
     _add_search(table, manifest)
+    table.add_row("photographs kept", _kept(manifest))
     size = sum(record.bytes for record in manifest.files)
     table.add_row("on disk", f"{size / 1e6:.1f} MB in {version}")
     return table
@@ -150,6 +152,13 @@ def _add_counts(table: Table, manifest: Manifest) -> None:
     limits = manifest.photo_quality
     stated = "; ".join(f"{one.reason}: {one.measure} {_side(one)} {one.value:.3g}" for one in limits.limits)
     table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
+
+
+def _kept(manifest: Manifest) -> str:
+    squares = kept_squares(manifest)
+    if not squares:
+        return "none (--keep-crops)"
+    return f"{len(squares)} as prepared squares, for evidence, {sum(one.bytes for one in squares) / 1e6:.1f} MB"
 
 
 def _radius(quality: Quality) -> str:

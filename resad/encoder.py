@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from resad.backbone import Backbone
 from resad.config import MethodConfig, ReSCConfig
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
+from resad.transfer import Fetched, Fetching, sent, sent_together
 from resad.whitening import Whitening, fit_whitening
 
 _MEAN: Final = (0.485, 0.456, 0.406)
@@ -55,17 +57,21 @@ class Trunk:
         self.type = _trunk_type(config, device)
         # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(_MEAN, device=device)
+        self._std = torch.tensor(_STD, device=device)
 
     def stages(
         self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Per stage float (B, C, h_i, w_i), finest first; and bool (B, h, w), what touches the field of view.
+        """Per stage float (B, C, h_i, w_i), finest first; and what touches the field of view, bool (B, h, w).
+
+        The latter is on the host.  A GPU is not waited for.
 
         Args:
             mirrored: of the photographs' mirror images, left and right changed.
         """
-        pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(self.device)
-        masks = torch.from_numpy(np.stack([photo.mask for photo in photos])).to(self.device)
+        pixels = sent_together([photo.pixels for photo in photos], self.device)
+        masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
         if mirrored:
             pixels, masks = pixels.flip(2), masks.flip(2)
         stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
@@ -74,9 +80,7 @@ class Trunk:
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) -> (B, 3, S, S) in the trunk's type, channels last."""
-        mean = torch.tensor(_MEAN, device=self.device)
-        std = torch.tensor(_STD, device=self.device)
-        return ((pixels.float() / 255 - mean) / std).to(self.type).permute(0, 3, 1, 2)
+        return ((pixels.float() / 255 - self._mean) / self._std).to(self.type).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -88,7 +92,8 @@ def whitening_of(trunk: Trunk, photos: Iterable[PreparedPhoto]) -> Whitening | N
 
     def units(photo: PreparedPhoto) -> list[Tensor]:
         stages, valid = trunk.stages([photo])
-        return [units[0][:, valid[0]].T for units in resc.on_one_grid(stages, config)]
+        here = valid[0].to(trunk.device)
+        return [units[0][:, here].T for units in resc.on_one_grid(stages, config)]
 
     return fit_whitening(map(units, photos), config.whitening)
 
@@ -115,32 +120,71 @@ class Encoder:
         self._trunk = trunk
         self._whitening = whitening and whitening.to(trunk.device)
         self._product = _product_type(trunk.config.resc, trunk.type)
+        self._fetching = Fetching(trunk.device)
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""
+        return self.begin(photos).result()
+
+    def begin(self, photos: Sequence[PreparedPhoto]) -> "Encoding":
+        """`encode` without a wait for a GPU: the next photographs can be begun while these are computed."""
         if self.device.type == "cpu":
             # A CPU gains nothing from a batch, and a convolution rounds differently with its size; the literal
             # attention softmax(F F^T) would magnify that to more than the 1e-4 that scores may differ by.
-            return [patches for photo in photos for patches in self._encode_batch([photo])]
-        return self._encode_batch(photos)
+            return Encoding([self._batch([photo]) for photo in photos])
+        return Encoding([self._batch(photos)] if photos else [])
 
     @torch.inference_mode()
-    def _encode_batch(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
-        combined, valid = self._combined(photos, mirrored=False)
-        if not self.config.search.mirrored:
-            return [_in_reading_order(f, v) for f, v in zip(combined, valid, strict=True)]
-        # Mirrored back, so that a patch has one cell; the fields of view fall on the same cells either way.
-        others = self._combined(photos, mirrored=True)[0].flip(3)
+    def _batch(self, photos: Sequence[PreparedPhoto]) -> "_Batch":
+        combined, valid, places = self._combined(photos, mirrored=False)
+        rows = _rows(combined, places)
+        if self.config.search.mirrored:
+            # Mirrored back, so that a patch has one cell; the fields of view fall on the same cells either way.
+            rows += _rows(self._combined(photos, mirrored=True)[0].flip(3), places)
+        return _Batch(self._fetching.fetch(rows), valid)
+
+    def _combined(self, photos: Sequence[PreparedPhoto], *, mirrored: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(B, D, h, w); bool (B, h, w) on the host; per photograph the numbers of the cells that are valid."""
+        stages, valid = self._trunk.stages(photos, mirrored=mirrored)
+        places = [sent(one.flatten().nonzero()[:, 0], self.device) for one in valid]
+        combined = resc.combine(
+            stages, sent(valid, self.device), self.config.resc,
+            whitening=self._whitening, product=self._product, places=places,
+        )  # fmt: skip
+        return combined, valid, places
+
+
+def _rows(combined: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
+    """(B, D, h, w) -> per photograph the features (N, D) at its `places`."""
+    return [f.flatten(1).index_select(1, p).T.contiguous() for f, p in zip(combined, places, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """features: per photograph (N, D), then those of the mirror images, if any.  valid: bool (B, h, w)."""
+
+    features: Fetched
+    valid: Tensor
+
+    def result(self) -> list[PatchFeatures]:
+        rows = [one.numpy() for one in self.features.wait()]
+        count = len(self.valid)
+        mirrored = rows[count:] or repeat(None, count)
         return [
-            replace(_in_reading_order(f, v), mirrored=_in_reading_order(m, v).features)
-            for f, m, v in zip(combined, others, valid, strict=True)
+            PatchFeatures(features, one.nonzero().to(torch.int16).numpy(), (one.shape[0], one.shape[1]), other)
+            for features, other, one in zip(rows[:count], mirrored, self.valid, strict=True)
         ]
 
-    def _combined(self, photos: Sequence[PreparedPhoto], *, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """(B, D, h, w) and bool (B, h, w)."""
-        stages, valid = self._trunk.stages(photos, mirrored=mirrored)
-        combined = resc.combine(stages, valid, self.config.resc, whitening=self._whitening, product=self._product)
-        return combined, valid
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """Patch features that a GPU may still be at work on."""
+
+    _batches: list[_Batch]
+
+    def result(self) -> list[PatchFeatures]:
+        """As `Encoder.encode`, once they are there."""
+        return [patches for batch in self._batches for patches in batch.result()]
 
 
 def _trunk_type(config: MethodConfig, device: torch.device) -> torch.dtype:
@@ -157,12 +201,3 @@ def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
     bounded = config.normalize or config.spatial == "cosine"
     small = bounded and config.spatial != "gate" and config.attention_scale <= _STEEPEST
     return trunk if small and trunk == torch.float16 else torch.float32
-
-
-def _in_reading_order(features: Tensor, valid: Tensor) -> PatchFeatures:
-    """(D, h, w), bool (h, w) -> the valid patches' rows."""
-    return PatchFeatures(
-        features=features[:, valid].T.contiguous().cpu().numpy(),
-        cells=valid.nonzero().to(torch.int16).cpu().numpy(),
-        grid=(valid.shape[0], valid.shape[1]),
-    )

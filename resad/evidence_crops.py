@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from resad.errors import IndexInvalid
-from resad.manifest import Manifest
+from resad.manifest import FileRecord, Manifest
 
 FOLDER: Final = "evidence"
 CONTEXT: Final = 96
@@ -37,9 +37,14 @@ def file_name(photo: str) -> str:
     return f"{FOLDER}/{photo}.jpg"
 
 
+def kept_squares(manifest: Manifest) -> tuple[FileRecord, ...]:
+    """The squares that a version has, to cut crops from."""
+    return tuple(record for record in manifest.files if record.name.startswith(f"{FOLDER}/"))
+
+
 def keeps_crops(manifest: Manifest) -> bool:
-    """Whether a version has squares to cut crops from."""
-    return any(record.name.startswith(f"{FOLDER}/") for record in manifest.files)
+    """Whether there are any."""
+    return bool(kept_squares(manifest))
 
 
 def square_jpeg(square: Pixels) -> bytes:

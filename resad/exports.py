@@ -1,4 +1,4 @@
-"""Results as tables and as annotations: CSV, GeoJSON, COCO.
+"""Results as files, tables and annotations: JSON, CSV, GeoJSON, COCO.
 
 Coordinates are the photo's own px, x to the right and y DOWN.  In CSV they are pixel indexes, boxes include both
 of their ends.  In GeoJSON and COCO they are points of the plane in which pixel (0, 0) covers [0, 1) x [0, 1): a
@@ -34,6 +34,11 @@ class Outcome:
     photo: str
     result: Result | None
     fault: str | None = None
+
+
+def answer_json(photo: str, answer: str) -> str:
+    """`answer`, a photograph's JSON, with its name first, as `file_name`: stems may be equal."""
+    return json.dumps({"file_name": photo} | json.loads(answer), indent=2, allow_nan=False) + "\n"
 
 
 def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from resad.config import PAPER_GRID, ReSCConfig
+from resad.transfer import sent
 from resad.whitening import Whitening
 
 _ATTENTION_ROWS = 1024
@@ -32,6 +33,7 @@ def combine(
     *,
     whitening: Whitening | None = None,
     product: torch.dtype = torch.float32,
+    places: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """C of equation 5.
 
@@ -40,6 +42,7 @@ def combine(
         valid: bool (B, h, w) on the finest stage's grid, the positions that touch the field of view.
         whitening: of the same stages, where the settings ask for it.
         product: as for `spatial_filter`.
+        places: per photo where it is valid, as for `spatial_filter`.
     Returns:
         float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
     """
@@ -51,7 +54,10 @@ def combine(
     if config.region:
         parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
     if config.spatial != "none":
-        attended = [spatial_filter(f, v, config, product) for f, v in zip(features, valid, strict=True)]
+        at = [None] * len(features) if places is None else places
+        attended = [
+            spatial_filter(f, v, config, product, where) for f, v, where in zip(features, valid, at, strict=True)
+        ]
         parts.append(torch.stack(attended))
     return sum(parts[1:], start=parts[0]) if parts else features
 
@@ -95,7 +101,7 @@ def region_filter(features: Tensor, valid: Tensor, radius: int) -> Tensor:
     h, w = valid.shape[-2:]
     # Padded by the radius, so that the circular product never wraps into the map.
     shape = (_fast_length(h + radius), _fast_length(w + radius))
-    spectrum = torch.fft.rfft2(_centered(region_kernel(radius).to(features.device), shape))
+    spectrum = torch.fft.rfft2(_centered(sent(region_kernel(radius), features.device), shape))
     out = torch.empty_like(features)
     weight = _convolve(valid[:, None].float(), spectrum, shape).clamp(min=torch.finfo(torch.float32).tiny)
     for start in range(0, features.shape[1], _REGION_CHANNELS):
@@ -125,7 +131,11 @@ def _fast_length(at_least: int) -> int:
 
 
 def spatial_filter(
-    features: Tensor, valid: Tensor, config: ReSCConfig, product: torch.dtype = torch.float32
+    features: Tensor,
+    valid: Tensor,
+    config: ReSCConfig,
+    product: torch.dtype = torch.float32,
+    places: Tensor | None = None,
 ) -> Tensor:
     """P of equation 4 for one photograph; the hw x hw matrix never exists as a whole.
 
@@ -134,15 +144,16 @@ def spatial_filter(
         valid: bool (h, w).
         product: type of the two matrix products' factors.  With float16, scale 20 and unit stages, P differs
             by less than 1 % of a position's length.
+        places: int64 (N,), the valid positions, in reading order, where they are known on the features' device;
+            a GPU is waited for where they are not.
     """
-    x = features[:, valid].T.contiguous()  # (N, D)
+    places = valid.flatten().nonzero()[:, 0] if places is None else places
+    flat = features.flatten(1)
+    x = flat.index_select(1, places).T.contiguous()  # (N, D)
     queries = nnf.normalize(x, dim=1) if config.spatial == "cosine" else x
-    out = torch.zeros_like(features)
-    if config.spatial != "gate" and x.device.type == "cpu" and product == torch.float32 and len(x):
-        out[:, valid] = _attended(queries, x, config.attention_scale).T
-        return out
-    out[:, valid] = _by_rows(queries, x, config, product).T
-    return out
+    by_kernel = config.spatial != "gate" and x.device.type == "cpu" and product == torch.float32 and len(x)
+    found = _attended(queries, x, config.attention_scale) if by_kernel else _by_rows(queries, x, config, product)
+    return torch.zeros_like(flat).index_copy_(1, places, found.T).reshape(features.shape)
 
 
 def _attended(queries: Tensor, x: Tensor, scale: float) -> Tensor:

@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.house = house
     app.state.flush = flush
+    app.state.page = page.page_text(docs=settings.docs)
     for router in (routes.router, evidence_routes.router, operator_routes.router, page.router):
         app.include_router(router)
     app.mount("/web", page.files)

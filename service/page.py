@@ -1,10 +1,11 @@
 """The page at `/`, its files under `/web/`: plain modules and styles, nothing inline or from elsewhere."""
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter
-from starlette.responses import FileResponse, Response
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 router: Final = APIRouter()
@@ -25,7 +26,17 @@ files: Final = _Files(directory=_FOLDER)
 """To be mounted at `/web`."""
 
 
+_ABOUT_DOCS: Final = re.compile(r"\s*<(\w+)[^>]* data-docs>.*?</\1>", re.DOTALL)
+"""An element that leads to /docs; nothing of the same kind lies within it."""
+
+
+def page_text(*, docs: bool) -> str:
+    """The page; without what leads to /docs where these are not served."""
+    text = (_FOLDER / "index.html").read_text(encoding="utf-8")
+    return text if docs else _ABOUT_DOCS.sub("", text)
+
+
 @router.get("/", include_in_schema=False)
-async def page() -> FileResponse:
+async def page(request: Request) -> HTMLResponse:
     """The page itself."""
-    return FileResponse(_FOLDER / "index.html", headers=HEADERS)
+    return HTMLResponse(request.app.state.page, headers=HEADERS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
@@ -14,7 +15,7 @@ from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
 from resad.rendering import PictureKind
-from resad.result import Result, Timings, assemble
+from resad.result import Result, Timings
 from resad.verdict import Rule
 from service.account import Account, ContentHash, PhotoAccount
 from service.admission import Admission

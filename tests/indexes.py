@@ -14,9 +14,15 @@ SETTINGS = ("search.neighbors=2",)
 
 
 def build_small(
-    photos: Path, root: Path, *, name: str = "drawn", settings: Sequence[str] = SETTINGS, keep_crops: bool = False
+    photos: Path,
+    root: Path,
+    *,
+    name: str = "drawn",
+    settings: Sequence[str] = SETTINGS,
+    keep_crops: bool = False,
+    device: str = "cpu",
 ) -> BuildReport:
     """An index at 128 px on an untrained trunk: seconds, and every step is the real one."""
     config = method("resad", backbone="resnet18", size=128, coreset="0.1", settings=settings)
-    order = BuildOrder(photos, root, name, config, "random:0", torch.device("cpu"), keep_crops=keep_crops)
+    order = BuildOrder(photos, root, name, config, "random:0", torch.device(device), keep_crops=keep_crops)
     return build(order, Stages(Console(quiet=True)))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 import benchmarks
-from benchmarks import _bench, _idrid
+from benchmarks import _bench, _idrid, gpu
 from benchmarks._color import color_features
+from benchmarks._device_latency import steady_rate
 from benchmarks._idrid import Variant
 from benchmarks._service_process import memory_of, stages
 from benchmarks.coreset import textbook
@@ -30,6 +32,7 @@ from indexer.evaluate import Measured
 from indexer.metrics import Rows, ScoreHistogram
 from indexer.shards import shards_of
 from resad.config import preset, without
+from resad.loaded_index import load_index
 from service.account import Stage
 from service.metrics import Metrics
 from tests.conftest import prepared
@@ -59,6 +62,36 @@ def test_without_data_the_others_say_so_and_end(
         main()
     assert ended.value.exit_code == 0
     assert "RESAD_DATA" in capsys.readouterr().out
+
+
+def test_the_papers_size_runs_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module("benchmarks.coreset").main(quick=True, paper=True, device="cpu")
+    assert re.search(r"\| 20,000 x 64 -> 2,000 \| +cpu \|", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_line_of_the_gpu_run_is_understood(quick: bool, tmp_path: Path) -> None:
+    lines = gpu._lines("cuda:0", tmp_path, quick=quick)
+    assert [name for name, _ in lines] == [
+        "tests", "coreset", "indexing-exact", "latency-exact", "indexing-half", "latency-half",
+    ]  # fmt: skip
+    for name, (_, module, *options) in lines[1:]:
+        app = typer.Typer()
+        app.command()(importlib.import_module(module).main)
+        told = typer.main.get_command(app).make_context(name, options).params
+        assert (told["device"], told["quick"], told["json"]) == ("cuda:0", quick, tmp_path / f"{name}.json")
+        assert told.get("precision", "exact") in name or name == "coreset"
+
+
+def test_the_steady_rate_is_over_all_photographs_but_the_first_batch(
+    small_index: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, clock = load_index(small_index, torch.device("cpu")).detector, iter([10.0, 12.0])
+    batches: list[int] = []
+    monkeypatch.setattr(detector, "detect", lambda photos: batches.append(len(photos)))
+    monkeypatch.setattr("benchmarks._device_latency.time.perf_counter", lambda: next(clock))
+    assert steady_rate(detector, (drawn / "test/good/drawn_0000.jpg").read_bytes()) == 44 / 2
+    assert batches == [4] * 12
 
 
 def test_the_textbook_loop_picks_what_the_blocks_pick() -> None:

@@ -77,9 +77,10 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     assert "Research use only" in outcome.out
     result = scored(tmp_path, "drawn_0000")
     assert list(result) == [
-        "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals", "index",
-        "photo", "quality", "findings", "map", "timings_ms", "intended_use",
+        "file_name", "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals",
+        "index", "photo", "quality", "findings", "map", "timings_ms", "intended_use",
     ]  # fmt: skip
+    assert result["file_name"] == "drawn_0000.jpg"
     score, threshold = result["image_score"], result["threshold"]
     assert isinstance(score, float)
     assert isinstance(threshold, float)

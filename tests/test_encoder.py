@@ -105,6 +105,17 @@ def test_pixels_are_normalized_as_the_weights_expect() -> None:
     torch.testing.assert_close(ours._normalize(gray)[0, :, 0, 0], expected)
 
 
+def test_photographs_that_are_begun_before_others_are_awaited_come_out_the_same(
+    photos: list[PreparedPhoto],
+) -> None:
+    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos)
+    begun = [ours.begin(photos[:2]), ours.begin(photos[2:]), ours.begin([])]
+    results = [patches for encoding in begun for patches in encoding.result()]
+    for alone, late in zip(ours.encode(photos), results, strict=True):
+        np.testing.assert_array_equal(alone.features, late.features)
+        np.testing.assert_array_equal(alone.cells, late.cells)
+
+
 @pytest.mark.gpu
 def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
     """1e-3 relative is the bound that `verify` allows between device kinds at exact precision."""
@@ -113,3 +124,45 @@ def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
     on_gpu = encoder(config, photos, "cuda").encode(photos)
     for a, b in zip(on_cpu, on_gpu, strict=True):
         np.testing.assert_allclose(a.features, b.features, atol=1e-3 * np.abs(a.features).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["exact", "half"])
+def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[PreparedPhoto], precision: str) -> None:
+    """Many batches, so that memory that was let go too early would be written over."""
+    config = method("resad", backbone="resnet18", size=SIDE, settings=[f"precision={precision}"])
+    ours = encoder(config, photos, "cuda")
+    assert ours.encode([]) == []
+    expected = [ours.encode([photo])[0] for photo in photos]
+    begun = [ours.begin([photo]) for _ in range(20) for photo in photos]
+    for number, encoding in enumerate(begun):
+        (patches,) = encoding.result()
+        np.testing.assert_array_equal(patches.features, expected[number % len(photos)].features)
+        np.testing.assert_array_equal(patches.cells, expected[number % len(photos)].cells)
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]) -> None:
+    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos, "cuda")
+    expected = ours.encode(photos)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        encoding = ours.begin(photos)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, again in zip(expected, encoding.result(), strict=True):
+        np.testing.assert_array_equal(one.features, again.features)
+
+
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu_is_near_float32(photos: list[PreparedPhoto]) -> None:
+    exact, half = (
+        encoder(method("resad", backbone="resnet18", size=SIDE, precision=precision), photos, "cuda").encode(
+            photos
+        )
+        for precision in ("exact", "half")
+    )
+    for a, b in zip(exact, half, strict=True):
+        assert (
+            np.linalg.norm(a.features - b.features, axis=1).max() < 0.05 * np.linalg.norm(a.features, axis=1).max()
+        )

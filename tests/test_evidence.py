@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_none_unless_asked_for(small_index: Path) -> None:
     version = index.resolve(small_index)
     assert not (version / "evidence").exists()
     assert "evidence" not in (version / "manifest.json").read_text()
+
+
+def test_inspect_says_whether_photographs_are_kept(run: Run, small_index: Path, kept: BuildReport) -> None:
+    def told(index: Path) -> str:
+        return " ".join(re.sub("│", " ", run("inspect", index).out).split())
+
+    assert "photographs kept none (--keep-crops)" in told(small_index)
+    size = sum(path.stat().st_size for path in (kept.version / "evidence").iterdir()) / 1e6
+    assert f"photographs kept 8 as prepared squares, for evidence, {size:.1f} MB" in told(kept.version)
 
 
 def test_only_what_the_manifest_names_is_opened(kept: BuildReport, tmp_path: Path) -> None:

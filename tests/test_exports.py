@@ -15,11 +15,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from resad_client.exports import Outcome as ClientOutcome
+from resad_client.exports import answer_json as client_answer_json
 from resad_client.exports import coco as client_coco
 from resad_client.exports import photos_csv as client_photos_csv
 
-from resad.exports import FINDING_COLUMNS, PHOTO_COLUMNS, Outcome, coco, findings_csv, geojson, photos_csv
-from resad.result import Finding, Result, compact_json, read_result
+from resad.exports import (
+    FINDING_COLUMNS,
+    PHOTO_COLUMNS,
+    Outcome,
+    answer_json,
+    coco,
+    findings_csv,
+    geojson,
+    photos_csv,
+)
+from resad.result import Finding, Result, compact_json, read_result, result_json
 from service.examples import result
 
 RESULT = result()
@@ -106,6 +116,13 @@ def test_nothing_found_is_a_document_all_the_same(tmp_path: Path) -> None:
     }  # fmt: skip
     assert rows(photos_csv([])) == rows(findings_csv([FAILED])) == []
     assert json.loads(geojson("a.jpg", ringed()))["features"] == []
+
+
+def test_an_answers_file_names_its_photograph_and_is_an_answer() -> None:
+    text = answer_json('ward "b"/Müller.jpg', result_json(RESULT))
+    assert next(iter(json.loads(text).items())) == ("file_name", 'ward "b"/Müller.jpg')
+    assert read_result(text) == RESULT
+    assert text == client_answer_json('ward "b"/Müller.jpg', compact_json(RESULT))
 
 
 def test_the_clients_exports_are_the_same() -> None:

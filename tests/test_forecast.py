@@ -1,5 +1,6 @@
 """The arithmetic of the forecast, what it refuses, and how near it comes to a small build."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,7 +55,12 @@ def test_points_are_held_where_they_fit_and_else_lie_on_disk(memory: int) -> Non
 @pytest.mark.parametrize(
     ("room", "named"),
     [
-        (replace(ROOM, memory=2 * 10**9), r"memory, and there are 2\.0 GB \(--max-memory\): a smaller --coreset"),
+        (replace(ROOM, memory=25 * 10**8), r"memory, and there are 2\.5 GB \(--max-memory\): a smaller --coreset"),
+        (replace(ROOM, memory=19 * 10**8), r"2\.0 GB with an empty memory bank, 2\.0 GB for the program"),
+        (
+            replace(ROOM, memory=10**9, peak=10**9, resident=9 * 10**8),
+            r"1\.3 GB with an .* 1\.0 GB for .*; give more",
+        ),
         (replace(ROOM, disk=10**9), r"of disk, and there are 1\.0 GB.*fewer photographs"),
         (replace(ROOM, gpu=10**9), r"of GPU memory, and there are 1\.0 GB.*128,694 memories"),
     ],
@@ -66,9 +72,9 @@ def test_what_does_not_fit_is_refused_with_the_numbers(room: Room, named: str) -
 
 
 def test_points_that_do_not_fit_the_gpu_lie_on_disk() -> None:
-    told = forecast(TASK, RATES, replace(ROOM, gpu=5 * 10**9))
+    told = forecast(TASK, RATES, replace(ROOM, gpu=6 * 10**9))
     assert told.points_on_disk
-    assert told.gpu <= 5 * 10**9 < forecast(TASK, RATES, replace(ROOM, gpu=10**12)).gpu
+    assert told.gpu <= 6 * 10**9 < forecast(TASK, RATES, replace(ROOM, gpu=10**12)).gpu
 
 
 def test_an_absurd_share_gets_a_count_proposed() -> None:
@@ -141,7 +147,8 @@ def test_the_command_refuses_early_and_leaves_nothing(run: Run, drawn: Path, tmp
     code, _, err = run("build", *order, "--max-memory", "50M")
     assert code == 2
     assert "forecast: encode" in err
-    assert "there are 0.1 GB (--max-memory): a smaller --coreset" in err
+    assert re.search(r"there are 0\.1 GB \(--max-memory\): \d\.\d GB with an empty memory bank", err)
+    assert "a smaller --coreset" not in err
     assert not (tmp_path / "root").exists()
 
 

@@ -1,14 +1,21 @@
-"""TF32 stays out of every search, and is back afterwards."""
+"""TF32 stays out of every search and of the greedy, and is back afterwards."""
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from indexer.coreset import greedy_k_center
+from indexer.feature_store import FeatureStore
+from indexer.left_out_on_device import DevicePart
+from indexer.selection import projected
+from indexer.shards import shards_of
 from resad import runtime
+from resad.encoder import PatchFeatures
 from resad.search import proved, shadows
 from resad.search.backends import TorchSearch
 from resad.search.full_float32 import full_float32
@@ -40,6 +47,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bool]]:
         monkeypatch.setattr(owner, name, product)
 
     watch(torch, "addmm")
+    watch(torch, "einsum")
+    watch(torch, "matmul")
     watch(shadows, "_lit")
     watch(proved, "pair_squares")
     watch(ProvedSearch, "_in_full")
@@ -56,6 +65,27 @@ def test_no_search_uses_tf32(seen: dict[str, set[bool]], rng: np.random.Generato
     TorchSearch(memories).rows(queries.numpy(), 3)
     assert seen == {"addmm": {False}}
     assert torch.backends.cuda.matmul.allow_tf32
+
+
+def test_the_greedy_does_not_use_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+    points = torch.from_numpy(rng.normal(size=(300, 8)).astype(np.float32))
+    greedy_k_center(shards_of(points, 100), 0, count=40)
+    assert seen == {"addmm": {False}, "einsum": {False}}
+
+
+def test_the_projection_does_not_use_tf32(seen: dict[str, set[bool]], tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "features")
+    ones = np.ones((5, 8), dtype=np.float32)
+    store.append(PatchFeatures(ones, np.zeros((5, 2), dtype=np.int16), (5, 1)))
+    (some,) = projected(store, None, torch.ones(8, 3), torch.device("cpu"))
+    assert seen == {"matmul": {False}}
+    assert some.tolist() == [[8, 8, 8]] * 5
+
+
+def test_the_calibration_does_not_use_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+    memories = rng.normal(size=(50, 8)).astype(np.float32)
+    DevicePart(torch.from_numpy(memories)).search(np.arange(50) > 9, memories, 3)
+    assert seen == {"addmm": {False}}
 
 
 @pytest.mark.parametrize("allowed", [False, True])

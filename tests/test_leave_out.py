@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
 from indexer.leave_out import LeftOut, groups_of, leave_out
-from indexer.left_out_bank import left_out_bank
+from indexer.left_out_bank import CpuPart, LeftOutBanks, Part
+from indexer.left_out_on_device import DevicePart
 from indexer.options import method
 from resad.detector import measure
 from resad.encoder import PatchFeatures
-from resad.errors import SettingError
+from resad.errors import IndexInvalid, SettingError
 from resad.memory_bank import MemoryBank, Provenance
 
 CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
@@ -106,9 +108,17 @@ def copied(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) ->
 
 @pytest.mark.parametrize("patients", [[None] * PHOTOS, ["a", None, "a", "b", "b"]])
 @pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("on_device", [True, False])
 def test_nothing_differs_from_banks_that_are_copied(
-    store: FeatureStore, rng: np.random.Generator, patients: list[str | None], in_order: bool
+    store: FeatureStore,
+    rng: np.random.Generator,
+    patients: list[str | None],
+    in_order: bool,
+    on_device: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if on_device:  # the CPU stands for it
+        monkeypatch.setattr("indexer.left_out_bank.CpuPart", lambda some: DevicePart(torch.from_numpy(some), 500))
     rows = rng.choice(PHOTOS * 16, 31, replace=False)
     rows = np.sort(rows[rows // 16 != 3] if in_order else rows)  # photo 3 without a memory, too
     if not in_order:
@@ -124,7 +134,7 @@ def test_nothing_differs_from_banks_that_are_copied(
 def test_rows_that_are_found_are_the_whole_banks(store: FeatureStore) -> None:
     bank = bank_of(store, np.arange(0, PHOTOS * 16, 3))
     features = store.photo(2).features
-    mine = left_out_bank(bank, [1, 3])
+    mine = LeftOutBanks(bank).without([1, 3])
     found = mine.others(features, 4)
     keep = np.flatnonzero(~np.isin(bank.provenance.photo, [1, 3]))
     expected = bank.without_photos(np.array([1, 3], dtype=np.int32)).search(features, 4)
@@ -133,6 +143,54 @@ def test_rows_that_are_found_are_the_whole_banks(store: FeatureStore) -> None:
     assert mine.count == len(keep)
     assert mine.own is not None
     assert set(bank.provenance.photo[mine.own(features, 1).rows[:, 0]].tolist()) <= {1, 3}
+
+
+def parts_of(memories: NDArray[np.float32], values: int) -> list[Part]:
+    """What searches on the CPU, and what searches on a device, the CPU being one."""
+    return [CpuPart(memories), DevicePart(torch.from_numpy(memories), values)]
+
+
+@given(data=st.data())
+def test_any_part_of_a_bank_is_searched_like_a_bank_of_that_part(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    memories = (rng.normal(size=(data.draw(st.integers(1, 60)), D)) + data.draw(st.sampled_from([0, 100]))).astype(
+        np.float32
+    )
+    chosen = rng.random(len(memories)) < data.draw(st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+    features = np.concatenate([memories[:5], memories[:1] + rng.normal(size=(9, D)).astype(np.float32)])
+    k = data.draw(st.integers(1, 12))
+    rows = np.flatnonzero(chosen)
+    for part in parts_of(memories, data.draw(st.sampled_from([1, 200, 10_000]))):
+        if k > len(rows):
+            with pytest.raises(IndexInvalid, match=f"{k} neighbors asked of {len(rows)} memories"):
+                part.search(chosen, features, k)
+            continue
+        found = part.search(chosen, features, k)
+        apart = np.linalg.norm(features[:, None].astype(float) - memories[rows], axis=2)
+        np.testing.assert_array_equal(found.rows, rows[np.argsort(apart, axis=1, kind="stable")[:, :k]])
+        np.testing.assert_allclose(found.distances, np.sort(apart, axis=1)[:, :k], rtol=1e-4, atol=1e-5)
+
+
+def test_no_patches_have_no_neighbors(rng: np.random.Generator) -> None:
+    memories, features = rng.normal(size=(300, D)).astype(np.float32), np.empty((0, D), dtype=np.float32)
+    for part in parts_of(memories, 10_000):
+        found = part.search(np.arange(300) > 200, features, 3)
+        assert (found.distances.shape, found.rows.shape) == ((0, 3), (0, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("patients", [[None] * PHOTOS, ["a", None, "a", "b", "b"]])
+def test_gpu_and_cpu_leave_out_alike(
+    store: FeatureStore, rng: np.random.Generator, patients: list[str | None]
+) -> None:
+    rows = np.sort(rng.choice(PHOTOS * 16, 40, replace=False))
+    on_cpu = bank_of(store, rows)
+    on_gpu = MemoryBank(on_cpu.memories, on_cpu.provenance, gpu=0)
+    ours, expected = (left_out(store, bank, patients) for bank in (on_gpu, on_cpu))
+    np.testing.assert_allclose(ours.scores, expected.scores, rtol=1e-5)
+    for mine, theirs in zip(ours.placed, expected.placed, strict=True):
+        np.testing.assert_allclose(mine.distances, theirs.distances, rtol=1e-5)
+    assert ours.covering_radius == pytest.approx(expected.covering_radius, rel=1e-5)
 
 
 def test_a_bank_that_is_one_photos_alone_is_refused(store: FeatureStore) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from resad import index
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import IndexInvalid
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Timings, assemble
+from resad.result import Timings
 from resad.verdict import Rule
 from tests.conftest import mirror_image
 from tests.indexes import SETTINGS, build_small

@@ -2,13 +2,14 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
 import numpy as np
 import pytest
 
-from indexer.pipeline import Behind, ahead, in_turn
+from indexer.pipeline import Behind, ahead, in_turn, late
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -22,6 +23,22 @@ def test_results_come_in_order_however_long_each_takes() -> None:
     dealt = list(in_turn(range(40), [work, lambda number: work(number) + 100]))
     assert dealt == [(number, number + 100 * (number % 2)) for number in range(40)]
     assert list(in_turn(range(5), [work])) == [(number, number) for number in range(5)]
+
+
+def test_an_item_comes_late_once_the_next_one_is_begun() -> None:
+    begun: list[int] = []
+
+    def beginning(count: int) -> Iterator[int]:
+        for number in range(count):
+            begun.append(number)
+            yield number
+
+    for number in late(beginning(5), True):
+        assert begun == list(range(min(number + 2, 5)))
+    begun.clear()
+    for number in late(beginning(5), False):
+        assert begun == list(range(number + 1))
+    assert list(late([], True)) == []
 
 
 def test_no_more_than_asked_is_begun() -> None:

@@ -207,13 +207,13 @@ def test_a_batch_is_encoded_with_the_same_photographs_again(
 ) -> None:
     """On a GPU a photograph's features may depend on its batch."""
     batches: list[int] = []
-    encode = extraction._encode
+    begin = extraction._begin
 
     def listening(encoder: object, outcomes: list[object]) -> object:
         batches.append(sum(isinstance(one, Taken) for one in outcomes))
-        return encode(encoder, outcomes)  # type: ignore[arg-type]
+        return begin(encoder, outcomes)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extraction, "_encode", listening)
+    monkeypatch.setattr(extraction, "_begin", listening)
     monkeypatch.setattr(extraction, "batch_size", lambda _: 4)
     monkeypatch.setattr("indexer.build.batch_size", lambda _: 4)
     order = _order(photos, tmp_path)
@@ -288,6 +288,18 @@ def test_no_file_name_is_written(photos: Path, tmp_path: Path) -> None:
     written = (work / "inputs.json").read_text() + (work / "photos.jsonl").read_text()
     assert ".jpg" not in written
     assert str(photos) not in written
+
+
+def test_fed_like_a_gpu_the_bank_is_the_same_and_so_is_a_resumed_one(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches, each begun before the last one is awaited; the CPU stands for the GPU."""
+    monkeypatch.setattr(extraction, "_on_gpu", lambda _: True)
+    _same(build(_order(photos, tmp_path / "fed"), _quiet()).version, whole)
+    order = _order(photos, tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("encode", 6))
+    _same(build(replace(order, resume=True), _quiet()).version, whole)
 
 
 def test_two_devices_give_the_bank_of_one(photos: Path, whole: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -80,7 +81,20 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # The new file sorts first, but the name without a number is given away.
     assert names(tmp_path / "json") == ["a/eye-2.json", "a/eye-3.json", "a/eye.json", "b/eye.json", "broken.json"]
+    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png", "eye-3": "a/eye.jpeg"}
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
+    # What lay there before the run is nobody's to replace, though the run goes on.
+    shutil.copy(folder / "a/eye.jpg", folder / "late.jpg")
+    (tmp_path / "json/late.json").write_text("mine")
+    os.utime(tmp_path / "json/late.json", (1, 1))
+    kept_back = run(*words, "--resume")
+    assert kept_back.code == 2
+    assert "late.json is older than the run: take it away, or --overwrite replaces it" in kept_back.err
+    assert (tmp_path / "json/late.json").read_text() == "mine"
+    (tmp_path / "json/late.json").write_text("left half way by a killed run")
+    assert run(*words, "--resume").code == 0
+    assert json.loads((tmp_path / "json/late.json").read_text())["file_name"] == "late.jpg"
     other = run(*words, "--resume", "--fpr", "0.5")
     assert other.code == 2
     assert "fpr was None, now it is 0.5" in other.err

@@ -15,8 +15,8 @@ from resad.detector import measure
 from resad.encoder import PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.memory_bank import PLAN_FILE, MemoryBank
-from resad.search.backends import SEARCH_FILE, TorchSearch
-from resad.search.gpu import check_fits, fastest
+from resad.search.backends import SEARCH_FILE, FlatSearch, TorchSearch, flat_index
+from resad.search.gpu import FaissOnGpu, check_fits, faster_on_gpu, fastest, memories_on
 from resad.search.plan import SearchKind, SearchPlan
 from tests.test_memory_bank import bank_of, brute_force
 
@@ -185,6 +185,19 @@ def test_torch_finds_what_faiss_finds(rng: np.random.Generator) -> None:
     rows = TorchSearch(torch.from_numpy(memories)).rows(queries, 3)
     np.testing.assert_array_equal(rows[:, :3], np.argsort(brute_force(queries, memories), axis=1)[:, :3])
     assert TorchSearch(torch.from_numpy(memories)).rows(queries[:0], 3).shape[0] == 0
+
+
+@pytest.mark.gpu
+def test_faiss_and_torch_on_a_gpu_find_what_the_cpu_finds(rng: np.random.Generator) -> None:
+    memories = rng.normal(size=(20_000, 96)).astype(np.float32)
+    queries = rng.normal(size=(900, 96)).astype(np.float32)
+    expected = FlatSearch(flat_index(memories), len(memories)).rows(queries, 3)[:, :3]
+    on_gpu = TorchSearch(memories_on(memories, torch.device("cuda:0")))
+    for search in (FaissOnGpu(flat_index(memories), 0), on_gpu):
+        np.testing.assert_array_equal(search.rows(queries, 3)[:, :3], expected)
+    assert type(faster_on_gpu(flat_index(memories), memories, 0)) in (FaissOnGpu, TorchSearch)
+    with pytest.raises(SettingError, match="FAISS sees"):
+        faster_on_gpu(flat_index(memories), memories, torch.cuda.device_count())
 
 
 def test_the_faster_search_is_kept(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

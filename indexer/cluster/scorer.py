@@ -14,12 +14,13 @@ from indexer.cluster.crew import Hello
 from indexer.cluster.score_rows import Row, named, stamp
 from indexer.pipeline import ahead
 from resad import runtime
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.errors import PhotoError, SettingError
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
-from resad.result import Result, Timings, assemble
+from resad.result import Result, Timings
 from resad.verdict import Rule
 
 _AHEAD: Final = 3

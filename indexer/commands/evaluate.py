@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.calibrate import calibration_records
+from indexer.calibration_records import calibration_records
 from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked

@@ -12,11 +12,12 @@ from indexer.datasets import Dataset
 from indexer.evaluate.guard import Guard, guard
 from indexer.evaluate.measured import LesionCounts, Measured
 from indexer.metrics import Rows, ScoreHistogram
+from resad.answer import index_reference
 from resad.calibration import threshold
 from resad.config import MethodConfig
 from resad.loaded_index import LoadedIndex
 from resad.manifest import PackageVersion
-from resad.result import INTENDED_USE, IndexReference, index_reference
+from resad.result import INTENDED_USE, IndexReference
 from resad.runtime import packages
 from resad.verdict import USUAL_RATE
 

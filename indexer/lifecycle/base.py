@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.calibrate import CalibrationRecord, calibration_records
+from indexer.calibration_records import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
 from indexer.placed import Placed, read_placed
 from resad import index, runtime

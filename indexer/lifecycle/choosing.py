@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from indexer.calibrate import CalibrationRecord
+from indexer.calibration_records import CalibrationRecord
 from indexer.journal import file_sha256
 from indexer.photos import list_photos
 from resad.errors import SettingError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from indexer.calibrate import CalibrationRecord
+from indexer.calibration_records import CalibrationRecord
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base
 from indexer.placed import Placed

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from indexer.audit_pictures import find_places
-from indexer.calibrate import CalibrationRecord, calibration_records
+from indexer.calibration_records import CalibrationRecord, calibration_records
 from indexer.feature_store import FeatureStore
 from indexer.lifecycle.base import Base, open_base, renumbered, store_of
 from indexer.lifecycle.draft import Draft

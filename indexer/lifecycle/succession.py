@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.calibrate import write_calibration_records
+from indexer.calibration_records import write_calibration_records
 from indexer.enlargement import enlarge
 from indexer.leave_out import LeftOut, groups_of, left_out_distances, score_left_out
 from indexer.lifecycle.draft import Draft, check_people, worst

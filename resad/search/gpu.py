@@ -17,7 +17,7 @@ _TRIED: Final = 2048
 """Memories that the two searches are timed with as queries."""
 
 
-class _FaissOnGpu(FlatSearch):
+class FaissOnGpu(FlatSearch):
     """FAISS's flat search on a GPU, in float32: float16 would save time and may confuse near neighbors."""
 
     def __init__(self, flat: Any, gpu: int) -> None:
@@ -30,8 +30,14 @@ def memories_on(memories: NDArray[np.float32], device: torch.device) -> torch.Te
     """The memories on `device`, not copied on the CPU; raises `SettingError` where they do not fit."""
     here = torch.from_numpy(memories)
     if device.type == "cuda":
-        check_fits(memories.nbytes, *torch.cuda.mem_get_info(device))
+        check_fits(memories.nbytes, *_room_on(device))
     return here.to(device)
+
+
+def _room_on(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free and that there are, after torch gave back what it keeps: FAISS cannot use that."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)
 
 
 def check_fits(wanted: int, left: int, total: int) -> None:
@@ -48,8 +54,8 @@ def faster_on_gpu(flat: Any, memories: NDArray[np.float32], gpu: int) -> RowSear
     if gpu >= faiss.get_num_gpus():
         raise SettingError(f"FAISS sees {faiss.get_num_gpus()} GPUs here, not number {gpu}; use --device cpu")
     device = torch.device(f"cuda:{gpu}")
-    check_fits(2 * memories.nbytes, *torch.cuda.mem_get_info(device))
-    searches: list[RowSearch] = [_FaissOnGpu(flat, gpu), TorchSearch(torch.from_numpy(memories).to(device))]
+    check_fits(2 * memories.nbytes, *_room_on(device))
+    searches: list[RowSearch] = [FaissOnGpu(flat, gpu), TorchSearch(torch.from_numpy(memories).to(device))]
     return fastest(searches, memories[:_TRIED])
 
 

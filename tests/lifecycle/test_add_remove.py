@@ -23,7 +23,7 @@ from resad import index
 from resad.calibration import calibrate
 from resad.config import PhotoLimits, updated
 from resad.detector import measure
-from resad.encoder import Encoder, PatchFeatures
+from resad.encoder import Encoder, Encoding, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
@@ -130,15 +130,15 @@ def test_only_what_is_not_covered_enters_and_the_radius_is_kept(
     place: Path, photos: list[Path], more: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    encode = Encoder.encode
+    begin = Encoder.begin
 
-    def counting(self: Encoder, seen: list[object]) -> list[PatchFeatures]:
+    def counting(self: Encoder, seen: list[object]) -> Encoding:
         counted.append(len(seen))
-        return encode(self, seen)  # type: ignore[arg-type]
+        return begin(self, seen)  # type: ignore[arg-type]
 
     before = loaded(place)
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", counting)
+        patched.setattr(Encoder, "begin", counting)
         report = added(place, more)
     assert sum(counted) == 3 + 1  # the new ones and the probe: no old photograph
     after = loaded(report.made.version)

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Result, Timings, assemble
+from resad.result import Result, Timings
 from resad.verdict import Rule
 from tests.service.running import Served, served
 

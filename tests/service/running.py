@@ -59,7 +59,7 @@ class Served:
 def served(
     root: Path, *, ready: bool = True, headers: dict[str, str] | None = None, **settings: Any
 ) -> Iterator[Served]:
-    told = Settings(root=root, device="cpu", **{"poll_s": 0.05, **settings})
+    told = Settings(root=root, **{"device": "cpu", "poll_s": 0.05, **settings})
     app = create_app(told)
     server = server_of(app, told, lambda: None)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:

@@ -41,8 +41,15 @@ def test_pages_from_elsewhere_may_not_call_unless_told(root: Path, running: Serv
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_the_docs_can_be_switched_off(root: Path) -> None:
+def test_the_docs_can_be_switched_off(root: Path, running: Served) -> None:
+    whole = running.client.get("/").text
+    assert whole.count("docs") == 4  # a link and a sentence, both marked
     with served(root, docs=False) as service:
         for path in ("/docs", "/openapi.json", "/redoc", "/static-offline-docs/swagger-ui-bundle.js"):
             assert service.client.get(path).status_code == 404
-        assert service.client.get("/").status_code == 200
+        page = service.client.get("/")
+        assert page.status_code == 200
+        assert "docs" not in page.text
+        assert "HTTP interface" not in page.text
+        assert len(page.text.splitlines()) == len(whole.splitlines()) - 1
+        assert "This page needs JavaScript.</p>" in page.text

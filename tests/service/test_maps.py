@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from resad_client.watch_command import _HEAD, _MARK
 
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex
 from resad.map_files import read_map_png16, read_map_tiff
 from resad.photo import read_photo
 from resad.rendering import overlay_picture
+from resad.result import INTENDED_USE
 from service.maps import MAP_TYPES, negotiate, raster
 from service.problems import Refusal
 from tests.service.conftest import Offline
@@ -55,6 +57,7 @@ def test_an_overlay_is_the_offline_picture(
     expected = overlay_picture(pixels, values, offline.result, loaded.manifest.calibration)
     difference = np.asarray(Image.open(io.BytesIO(body))).astype(int) - np.asarray(expected)
     assert np.abs(difference).max() <= 2
+    assert _MARK in body[:_HEAD]  # by which a watched folder tells it from a photograph
     small = Image.open(io.BytesIO(fetch(running, photo, "image/png", style="overlay", fpr=0.9, size=60)))
     assert small.width < expected.width
 
@@ -120,6 +123,7 @@ def test_an_overlay_as_jpeg_and_beside_the_photograph(running: Served, photo: by
         return Image.open(io.BytesIO(answer.content))
 
     exact, quick, beside = asked("image/png"), asked("image/jpeg"), asked("image/png", layout="side")
+    assert exact.info["resad:intended_use"] == quick.info["comment"].decode() == INTENDED_USE
     assert (exact.format, quick.format, quick.size) == ("PNG", "JPEG", exact.size)
     assert np.abs(np.asarray(exact, float) - np.asarray(quick, float)).mean() < 4
     with Image.open(io.BytesIO(photo)) as image:

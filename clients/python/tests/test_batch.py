@@ -1,7 +1,9 @@
 """Runs over many photographs: resumed, refused, waited for; and a watched folder."""
 
 import csv
+import io
 import json
+import os
 import shutil
 import signal
 import socket
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from playing import BAD, Service, run, service
 from resad_client.photos import gather
@@ -40,6 +44,15 @@ def table(path: Path) -> dict[str, dict[str, str]]:
     return {row["photo"]: row for row in rows}
 
 
+def marked(png: bytes) -> bytes:
+    """As the service's pictures are."""
+    file, facts = io.BytesIO(), PngInfo()
+    facts.add_text("resad:intended_use", "Research use only. Not for diagnosis.")
+    with Image.open(io.BytesIO(png)) as image:
+        image.save(file, "PNG", pnginfo=facts)
+    return file.getvalue()
+
+
 def until(true: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -65,6 +78,8 @@ def test_a_run_goes_on_with_what_is_new_changed_or_failed(
     assert {path.relative_to(tmp_path / "json").as_posix() for path in (tmp_path / "json").rglob("*.json")} == {
         "a/eye.json", "a/eye-2.json", "b/eye.json",
     }  # fmt: skip
+    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png"}
     (folder / "c.jpg").write_bytes(JPEG)
     (folder / "a" / "0.jpg").write_bytes(JPEG)
     (folder / "b" / "eye.jpg").write_bytes(picture("JPEG", 130))
@@ -95,6 +110,15 @@ def test_nothing_is_replaced_unless_asked(
     assert not service.seen
     assert run(monkeypatch, *words, "--overwrite") == 0
     assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == PNG
+    shutil.copy(folder / "b" / "eye.jpg", folder / "late.jpg")
+    (tmp_path / "out" / "late_overlay.png").write_bytes(b"mine")
+    os.utime(tmp_path / "out" / "late_overlay.png", (1, 1))
+    assert run(monkeypatch, *words, "--resume") == 2
+    assert "late_overlay.png is older than the run: take it away" in capsys.readouterr().err
+    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == b"mine"
+    (tmp_path / "out" / "late_overlay.png").write_bytes(b"left half way by a killed run")
+    assert run(monkeypatch, *words, "--resume") == 0
+    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == PNG
     assert run(monkeypatch, *words, "--resume", "--fpr", "0.1") == 2
     assert "fpr was None, now it is 0.1" in capsys.readouterr().err
     assert run(monkeypatch, *words, "--resume", "--overwrite") == 2
@@ -225,11 +249,11 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
             file.write(part)
             file.flush()
             time.sleep(0.25)
-    shutil.copy(folder / "slow.jpg", folder / "slow_overlay.jpg")  # what looks like an overlay is none to score
     until(lambda: (folder / "slow.json").is_file())
     watcher.kill()
     watcher.communicate()
     (folder / "late.jpg").write_bytes(JPEG)
+    (folder / "late_overlay.png").write_bytes(marked(PNG))  # as if it was killed before it could note it
     watcher = started()
     until(lambda: (folder / "late.json").is_file())
     time.sleep(0.6)
@@ -243,7 +267,34 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     assert len(service.seen) == 5 + 2  # what cannot be scored is tried once after each start
     rows = table(tmp_path / "out.csv")
     assert sorted(rows) == ["a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "late.jpg", "slow.jpg"]
+    assert (folder / "late_overlay.png").read_bytes() == PNG
     assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
+
+
+def test_what_others_have_laid_beside_a_photograph_is_theirs(
+    service: Service, folder: Path, tmp_path: Path
+) -> None:
+    """A photograph that is called like an overlay is scored, and replaced no more than a camera's own JSON."""
+    service.busy = 0
+    theirs = {"a/eye_overlay.png": PNG, "b/eye.json": b'{"shutter": 30}', "b/eye_overlay.jpg": JPEG}
+    for name, data in theirs.items():
+        (folder / name).write_bytes(data)
+    words: list[str | Path] = [COMMAND, "watch", folder, "--url", service.url, "--every", "0.1", "--settle", "0.2",
+             "--csv", tmp_path / "out.csv"]  # fmt: skip
+    watcher = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: len(list(folder.rglob("*.json"))) == 6)
+        time.sleep(0.5)  # what it has written itself would be scored by now
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        _, told = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0, told
+    scored = ["a/eye.jpg", "a/eye.png", "a/eye_overlay.png", "b/eye.jpg", "b/eye_overlay.jpg"]
+    assert sorted(table(tmp_path / "out.csv")) == scored
+    assert len(service.seen) == len(scored)
+    assert {name: (folder / name).read_bytes() for name in theirs} == theirs
+    answers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")} - set(theirs)
+    assert answers == {"a/eye-2.json", "a/eye-3.json", "a/eye_overlay.json", "b/eye-2.json", "b/eye_overlay.json"}
 
 
 def test_a_file_is_complete_once_it_has_not_changed_for_a_while(tmp_path: Path) -> None:

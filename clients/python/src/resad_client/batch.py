@@ -19,7 +19,7 @@ from resad_client.errors import (
     ResadClientError,
     TimedOut,
 )
-from resad_client.exports import Outcome, geojson
+from resad_client.exports import Outcome, answer_json, geojson
 from resad_client.maps import map_bytes
 from resad_client.models import Result
 from resad_client.photos import Source
@@ -148,7 +148,7 @@ async def _score(
     if job.geojson:
         _write(job.geojson, geojson(source.label, result).encode())
     if job.json:
-        _write(job.json, (to_json(result) + "\n").encode())
+        _write(job.json, answer_json(source.label, to_json(result)).encode())
     if journal:
         journal.note(Outcome(source.label, result), job.place, stamp)
     return Scored(source.label, replace(result, findings=()), len(result.findings))

@@ -44,10 +44,16 @@ def journal_path(tables: RunTables, folders: Iterable[Path | None]) -> Path | No
     return next((folder / _IN_FOLDER for folder in folders if folder is not None), None)
 
 
-def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raises `SettingError` for the first file that is there."""
+def refuse_existing(paths: Iterable[Path], begun_ns: int | None = None) -> None:
+    """Raises `SettingError` for the first file that is there.
+
+    Args:
+        begun_ns: when the run that is gone on with was begun: what was changed since then may be its own.
+    """
     for path in paths:
-        if path.exists():
+        if path.exists() and (begun_ns is None or path.stat().st_mtime_ns < begun_ns):
+            if begun_ns is not None:
+                raise SettingError(f"{path} is older than the run: take it away, or --overwrite replaces it")
             raise SettingError(
                 f"{path} exists: --resume goes on with the run that wrote it, --overwrite replaces it"
             )

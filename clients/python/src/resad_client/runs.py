@@ -1,6 +1,6 @@
 """A run over photographs: which are still to be scored, what is written about them, and what came of it all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,20 +70,31 @@ def opened(wanted: Wanted, order: Order, existing: Existing) -> Iterator[ScoreJo
 
 
 def plan(
-    found: Sequence[Source], wanted: Wanted, journal: ScoreJournal | None, existing: Existing
+    found: Sequence[Source],
+    wanted: Wanted,
+    journal: ScoreJournal | None,
+    existing: Existing,
+    *,
+    taken: Collection[str] = (),
 ) -> tuple[Job, ...]:
-    """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there."""
+    """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there.
+
+    Args:
+        taken: places that no photograph's files may go to.
+    """
     known = journal.places if journal else {}
     fresh = [source.label for source in found if source.label not in known]
-    places = known | dict(zip(fresh, unique_places(fresh, known.values()), strict=True))
+    places = known | dict(zip(fresh, unique_places(fresh, [*known.values(), *taken]), strict=True))
     jobs = tuple(
         wanted.job(source, places[source.label])
         for source in found
         if journal is None or not journal.done(source.label, stamp_of(source.path))
     )
     _keep_photos(found, [file for job in jobs for file in job.files])
-    if existing != "overwrite" and not (journal and journal.resumed):
-        refuse_existing(file for job in jobs if job.source.label not in known for file in job.files)
+    if existing != "overwrite":
+        # What a killed run has left without a line in its journal is younger than the run.
+        begun = journal.begun_ns if journal and journal.resumed else None
+        refuse_existing((file for job in jobs if job.source.label not in known for file in job.files), begun)
     return jobs
 
 

@@ -1,12 +1,11 @@
 """`resad-client watch`: a camera's drop folder, whose photographs are scored as they come."""
 
 import asyncio
-import re
 import signal
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
 import typer
@@ -28,7 +27,10 @@ from resad_client.score_tables import score_line
 _AT_ONCE: Final = 4
 """Rounds of the concurrency that are scored before the folder is looked at, and something is printed, again."""
 _OVERLAY: Final = "_overlay"
-_NUMBER: Final = re.compile(r"-\d+$")
+_MARK: Final = b"tEXtresad:"
+"""In the head of an overlay: what the service writes into its pictures, before the pixels."""
+_HEAD: Final = 512
+"""Bytes that are looked through for it."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class Watcher:
         some = self.waiting()[: self.order.concurrency * _AT_ONCE]
         if not some:
             return None
-        jobs = plan(some, self.wanted, self.journal, "resume")
+        jobs = plan(some, self.wanted, self.journal, "resume", taken=self._taken(some))
         report = await score_photos(client, jobs, self.order, self.journal, _tell)
         self.attempted.update(one.label for one in some)
         self.wanted.tables.write(self.journal.outcomes)
@@ -133,16 +135,32 @@ class Watcher:
             return found
         if out != self.folder:
             return [path for path in found if not path.is_relative_to(out)]
-        stems = {path.with_suffix("") for path in found}
-        return [path for path in found if not _is_overlay(path, stems)]
+        written = {out / f"{place}{_OVERLAY}.png" for place in self.journal.places.values()}
+        return [path for path in found if not (_is_named_so(path) and (path in written or _is_marked(path)))]
+
+    def _taken(self, some: Iterable[Source]) -> set[str]:
+        """Places beside the photographs where others' files lie, a camera's `NAME.json` for one."""
+        if self.wanted.overlays != self.folder:
+            return set()
+        places = {PurePosixPath(one.label).with_suffix("").as_posix() for one in some}
+        return {place for place in places - set(self.journal.places.values()) if self._is_others(place)}
+
+    def _is_others(self, place: str) -> bool:
+        overlay = self.folder / f"{place}{_OVERLAY}.png"
+        return (self.folder / f"{place}.json").exists() or (overlay.exists() and not _is_marked(overlay))
 
 
-def _is_overlay(path: Path, stems: set[Path]) -> bool:
-    """Whether a photograph lies beside whose overlay is called so, perhaps with a number for its place."""
-    if not path.stem.endswith(_OVERLAY):
+def _is_named_so(path: Path) -> bool:
+    return path.stem.endswith(_OVERLAY)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether the file is a picture of the service's, of a run that ended before it could be noted."""
+    try:
+        with path.open("rb") as file:
+            return _MARK in file.read(_HEAD)
+    except OSError:  # gone, or not to be read: as any other photograph
         return False
-    of = path.stem.removesuffix(_OVERLAY)
-    return path.with_name(of) in stems or path.with_name(_NUMBER.sub("", of)) in stems
 
 
 async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> None:
