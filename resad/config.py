@@ -96,8 +96,9 @@ class SearchConfig:
 
     neighbors: Annotated[int, Field(ge=1, le=50)] = 3
     """k: a patch's distance is the mean L2 distance to its k nearest memories."""
-    mirrored: bool = False
-    """Look at the mirror image, too: a patch's distance is the smaller one of its two.  Twice the time."""
+    mirrored: bool = True
+    """Look at the mirror image, too: a patch's distance is the smaller one of its two, as left and right eyes mirror
+    each other.  Not in the paper; twice the time."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -219,7 +220,7 @@ def preset(name: Preset) -> MethodConfig:
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
-        search=SearchConfig(neighbors=1),
+        search=SearchConfig(neighbors=1, mirrored=False),
         score=ScoreConfig(kind="max"),
     )
     match name:

@@ -72,7 +72,7 @@ def test_resad_is_what_was_measured() -> None:
         "spatial": "softmax",
         "attention_scale": 20.0,
     }
-    assert sections["search"] == {"neighbors": 3, "mirrored": False}
+    assert sections["search"] == {"neighbors": 3, "mirrored": True}
     assert sections["score"] == {
         "kind": "top_mean",
         "share": 0.001,
