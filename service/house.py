@@ -14,6 +14,7 @@ from service.pipeline import Pipeline
 from service.registry import Registry
 from service.security import Guard, KeyRing
 from service.settings import Settings
+from service.shelf import Shelf
 from service.steps import Steps
 from service.watching import Watcher
 from service.worker import Batch, Worker
@@ -46,6 +47,7 @@ class House:
     worker: Worker
     registry: Registry
     watcher: Watcher
+    shelf: Shelf
     admission: Admission
     pool: ThreadPoolExecutor
     pipeline: Pipeline
@@ -86,18 +88,21 @@ def build_house(settings: Settings) -> House:
         lambda version: load_verified(version, device, worker, pace),
         settings.poll_s,
         metrics.indexes.loaded,
+        hold=settings.hold,
     )
+    shelf = Shelf(registry, watcher.bring, settings.hold, settings.deadline_s / 2)
     bounds = Bounds(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
     admission = Admission(bounds, pace, metrics.shed)
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
     secret = settings.log_secret.get_secret_value() if settings.log_secret else None
     pipeline = Pipeline(
-        worker, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
+        worker, shelf, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
         settings.max_overlay_side,
     )  # fmt: skip
     metrics.watch(admission, registry, worker, pace)
     ring = KeyRing(settings.keys_file) if settings.keys_file else None
     guard = Guard(ring, settings.local)
     return House(
-        settings, metrics, guard, worker, registry, watcher, admission, pool, pipeline, Draining(settings.drain_s)
-    )
+        settings, metrics, guard, worker, registry, watcher, shelf, admission, pool, pipeline,
+        Draining(settings.drain_s),
+    )  # fmt: skip
