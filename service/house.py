@@ -1,6 +1,7 @@
 """The parts of the service, put together once and passed along."""
 
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ from service.shelf import Shelf
 from service.steps import Steps
 from service.watching import Watcher
 from service.worker import Batch, Worker
+
+MetricsOfAll = Callable[[bytes], Awaitable[bytes]]
+"""This process's metrics -> those of all processes that answer at the same address, in Prometheus' text format."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,12 @@ class House:
     pool: ThreadPoolExecutor
     pipeline: Pipeline
     draining: Draining = field(default_factory=lambda: Draining(0.0))
+    metrics_of_all: MetricsOfAll | None = None
+
+    async def metrics_text(self) -> bytes:
+        """What Prometheus is told."""
+        own = self.metrics.text()
+        return own if self.metrics_of_all is None else await self.metrics_of_all(own)
 
     def open(self) -> None:
         """Start the threads."""
@@ -71,7 +81,7 @@ class House:
         return self.registry.not_ready()
 
 
-def build_house(settings: Settings) -> House:
+def build_house(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -> House:
     """The parts, none of them started; raises `SettingError` for a device or keys file that is not there."""
     metrics, pace = Metrics(), Pace(settings.decode_workers)
     device = pick_device(settings.device)
@@ -104,5 +114,5 @@ def build_house(settings: Settings) -> House:
     guard = Guard(ring, settings.local)
     return House(
         settings, metrics, guard, worker, registry, watcher, shelf, admission, pool, pipeline,
-        Draining(settings.drain_s),
+        Draining(settings.drain_s), metrics_of_all,
     )  # fmt: skip

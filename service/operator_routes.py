@@ -102,7 +102,7 @@ async def activate(request: Request, house: In, name: Name) -> Response:
 )
 async def metrics(house: In) -> Response:
     """Requests, queue, batches, seconds per stage, versions, scores and their drift, memory."""
-    return Response(house.metrics.text(), media_type=MEDIA_TYPE)
+    return Response(await house.metrics_text(), media_type=MEDIA_TYPE)
 
 
 async def _detail(house: House, entry: Served) -> Response:

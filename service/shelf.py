@@ -62,6 +62,12 @@ class Shelf:
         finally:
             self._give_back(name)
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """What is in memory, or will be before long; may be read on any thread."""
+        there = {name for name, entry in self._registry.served.items() if entry.live is not None}
+        return tuple(sorted((there | {*tuple(self._waiting)}) - {self._leaving}))
+
     async def _awaited(self, name: str) -> LoadedIndex:
         """The index once it is there, already counted as lent."""
         future: asyncio.Future[LoadedIndex] = asyncio.get_running_loop().create_future()
