@@ -19,7 +19,7 @@ from resad.photo import read_bytes
 from tests.conftest import Run
 
 
-class Troubled(MemoryFileSystem):
+class Troubled(MemoryFileSystem):  # type: ignore[misc]
     """An object store whose connection breaks in a way of its own."""
 
     protocol = "troubled"

@@ -13,6 +13,7 @@
     calibration.py each photograph left out, where its features are
     build.py       the offline sentence
     scoring.py     photographs -> a table of scores (score_rows.py), by workers with an index (scorer.py)
+    parquet.py     that table for programs
 
 Ray is loaded only when a cluster was asked for.
 """

@@ -211,7 +211,7 @@ def test_one_that_is_lent_stays_and_those_who_wait_are_served_in_turn() -> None:
         await asyncio.sleep(0.05)
         assert not any(one.done() for one in (other, again))
         done.set()
-        assert await asyncio.gather(user, other, again) == ["a", "b", "a"]
+        assert [*await asyncio.gather(user, other, again)] == ["a", "b", "a"]
         assert slow.brought == [("a", None), ("b", "a"), ("a", "b")]
 
     asyncio.run(play())
