@@ -17,7 +17,7 @@ from indexer.cluster.calibration import leave_out_on
 from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.crew import Crew
 from indexer.cluster.features import ClusterFeatures
-from indexer.cluster.foresight import AFTER, foresee_on
+from indexer.cluster.foresight import AFTER, ClusterForecast, foresee_on
 from indexer.cluster.messages import Made, Task
 from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
@@ -25,13 +25,14 @@ from indexer.cluster.worker import Worker
 from indexer.extraction import batch_size
 from indexer.feature_store import FeatureStore
 from indexer.fitting import fitted_encoders
-from indexer.forecast import Forecast
+from indexer.forecast import Room
 from indexer.journal import Inputs, inputs_of
 from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
 from indexer.references import check_enough
+from indexer.room import room
 from indexer.scoring import write_whole
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
@@ -77,13 +78,13 @@ def build_on(
     workers: Workers,
     order: BuildOrder,
     stages: Stages,
-    on_forecast: Callable[[Forecast], None] = lambda _: None,
+    on_forecast: Callable[[ClusterForecast], None] = lambda _: None,
     on_shards: Callable[[RemoteShards], None] = lambda _: None,
 ) -> BuildReport:
     """As `indexer.build.build`, over a cluster: the same version, whatever becomes of the workers.
 
     Args:
-        on_forecast: told what each worker's share will take.
+        on_forecast: told what each worker's share will take, and the driver.
         on_shards: given the greedy's shards before it begins, to be watched.
     Raises:
         SettingError: also where no worker begins, too many are lost, or machines do not compute alike.
@@ -143,8 +144,8 @@ def build_on(
     return BuildReport.of(version, manifest, references, features.left_aside)
 
 
-def forecast_only_on(workers: Workers, order: BuildOrder) -> Forecast:
-    """As `indexer.build.forecast_only`: what each worker's share would take."""
+def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
+    """As `indexer.build.forecast_only`: what each worker's share would take, and the driver."""
     listed = list_references(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
     inputs, batch = _inputs(workers, order, listed, backbone), _batch(workers)
@@ -158,7 +159,7 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> Forecast:
             look_up = without_purged(order.root / order.name)
             features = ClusterFeatures(crew, few, strict=order.strict, look_up=look_up)
             features.extract(lambda _: None)
-            told = foresee_on(crew, len(listed), order.max_memory)
+            told = foresee_on(crew, len(listed), order.max_memory, _room(order))
             if told is None:
                 features.settle()
                 check_enough(order.photos, [], features.left_aside)
@@ -172,10 +173,10 @@ def _extract(
     order: BuildOrder,
     work: Work,
     advance: Advance,
-    on_forecast: Callable[[Forecast], None],
+    on_forecast: Callable[[ClusterForecast], None],
 ) -> bool:
     """Have all features made, telling the forecast on the way; whether the greedy's points stay on disk."""
-    told: list[Forecast] = []
+    told: list[ClusterForecast] = []
     made_so_far = 0
     soon = min(AFTER * features.crew.count, len(features.pieces))
 
@@ -184,7 +185,7 @@ def _extract(
         made_so_far += 1
         work.references.extend(made.references)  # from here on there is something to go on with
         if not told and made_so_far >= soon:
-            forecast = foresee_on(features.crew, len(work.listed), order.max_memory)
+            forecast = foresee_on(features.crew, len(work.listed), order.max_memory, _room(order))
             if forecast is not None:
                 told.append(forecast)
                 on_forecast(forecast)
@@ -210,6 +211,11 @@ def _select(
     coreset = run_greedy(shards, config, patches, advance, checkpoint)
     shards.let_go()
     return selection_of(coreset, sample, features, config)
+
+
+def _room(order: BuildOrder) -> Room:
+    """Of this process, which computes next to nothing."""
+    return room(order.root, torch.device("cpu"), order.max_memory)
 
 
 def _inputs(workers: Workers, order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone) -> Inputs:

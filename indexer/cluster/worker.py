@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -92,11 +93,12 @@ class Worker:
             unseen=next((path for path in skipped if not path.exists()), None),
         )
 
-    def foresee(self, listed: int, neighbors: int, max_memory: int | None) -> Forecast | None:
+    def foresee(self, listed: int, in_all: int, neighbors: int, max_memory: int | None) -> Forecast | None:
         """What a worker's share of the build takes; None where it has no photograph yet.
 
         Args:
             listed: photographs of its share.
+            in_all: photographs of all shares; the memories, which each worker gets, are those of all.
             neighbors: workers on this machine, which share its memory and its disk.
             max_memory: bytes for each worker, where it was said.
         """
@@ -104,12 +106,17 @@ class Worker:
         if store is None:
             return None
         sample = Sample(self._seconds / self._photos, (store.photo(0),))
-        progressed = Progressed(listed, 0, 0)
-        task, rates = measured(self._task.inputs.config, self._backbone, self._device, sample, progressed)
-        whole = room(self._folder, self._device, max_memory)
-        memory = whole.memory if max_memory is not None else whole.memory // neighbors
+        everything = Progressed(in_all, 0, 0)
+        whole, rates = measured(self._task.inputs.config, self._backbone, self._device, sample, everything)
+        share = listed / in_all
+        task = replace(
+            whole, photos=listed, to_encode=listed, patches=ceil(share * whole.patches),
+            sampled=ceil(share * whole.sampled),
+        )  # fmt: skip
+        here = room(self._folder, self._device, max_memory)
+        memory = here.memory if max_memory is not None else here.memory // neighbors
         name = "a worker's share of its machine"
-        return forecast(task, rates, replace(whole, memory=memory, disk=whole.disk // neighbors, limit_name=name))
+        return forecast(task, rates, replace(here, memory=memory, disk=here.disk // neighbors, limit_name=name))
 
     def features(self, chosen: Chosen) -> list[PatchFeatures]:
         """All features of some photographs."""

@@ -80,11 +80,11 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     table = importlib.import_module("pyarrow.parquet").read_table(out / "scores.parquet")
     assert table.schema.metadata[b"intended_use"] == b"Research use only. Not for diagnosis."
     for row in table.to_pylist():
-        told = known[row["photo"]]
-        assert (row["image_score"] is None) == bool(told.fault)
-        assert row["fault"] == (told.fault or None)
-        assert row["image_score"] == (float(told.image_score) if told.image_score else None)
-        assert (row["bytes"], row["modified_ns"], row["version"]) == (told.bytes, told.modified_ns, told.version)
+        line = known[row["photo"]]
+        assert (row["image_score"] is None) == bool(line.fault)
+        assert row["fault"] == (line.fault or None)
+        assert row["image_score"] == (float(line.image_score) if line.image_score else None)
+        assert (row["bytes"], row["modified_ns"], row["version"]) == (line.bytes, line.modified_ns, line.version)
     assert sorted(row["photo"] for row in table.to_pylist()) == sorted(known)
     # Again: what failed is tried again and nothing else.
     (photos / "deadly.jpg").unlink()
