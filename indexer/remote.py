@@ -92,24 +92,27 @@ class RemotePath(PosixPath):
             return filesystem.open(path, mode, **text)
 
     def exists(self) -> bool:
-        """Whether anything is there."""
+        """Whether anything is there that can be reached from here."""
         try:
             self.stat()
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
+        except OSError:
+            return False
         return True
 
     def is_file(self) -> bool:
         """Whether a file is there."""
-        return self.exists() and stat.S_ISREG(self.stat().st_mode)
+        return stat.S_ISREG(self._kind())
 
     def is_dir(self) -> bool:
         """Whether anything lies below it."""
-        if self.parts[0][:-1] in _UNLISTED:
-            return False
-        return self.exists() and stat.S_ISDIR(self.stat().st_mode)
+        return self.parts[0][:-1] not in _UNLISTED and stat.S_ISDIR(self._kind())
+
+    def _kind(self) -> int:
+        """0 where there is nothing."""
+        try:
+            return self.stat().st_mode
+        except FileNotFoundError:
+            return 0
 
     def files(self) -> "list[RemotePath]":
         """All files below it, however deep; in no order."""
