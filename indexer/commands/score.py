@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from indexer.cluster.build import Workers
+from indexer.cluster.orders import Workers
 from indexer.cluster.parquet import TABLE as PARQUET
 from indexer.cluster.parquet import check_installed, write_parquet
 from indexer.cluster.score_rows import Row

@@ -16,10 +16,11 @@ from rich.console import Console
 from indexer import points
 from indexer.build import BuildOrder, BuildReport, build
 from indexer.cluster import build as cluster_build
-from indexer.cluster.build import Workers, build_on
+from indexer.cluster.build import build_on
 from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.features import ClusterFeatures
 from indexer.cluster.foresight import ClusterForecast
+from indexer.cluster.orders import Workers
 from indexer.cluster.shards import RemoteShards
 from indexer.options import method
 from indexer.progress import Advance, Stages

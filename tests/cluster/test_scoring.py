@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from indexer.cluster import scoring
-from indexer.cluster.build import Workers
 from indexer.cluster.connection import Cluster, WorkerSize
+from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows
 from indexer.cluster.scorer import Scorer
 from indexer.cluster.scoring import TABLE, score_on
