@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from prometheus_client import disable_created_metrics
 from ray import serve
 from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resad import runtime
@@ -90,8 +91,8 @@ async def _metrics_of_all(own: bytes) -> bytes:
     others = serve.get_deployment_handle(here.deployment, here.app_name).broadcast("metrics")
     try:
         answers = await others.results_async(timeout_s=_TOLD_S, return_exceptions=True)
-    except TimeoutError:
-        _log.warning("metrics of this replica alone: another one did not answer in %g s", _TOLD_S)
+    except (TimeoutError, RayServeException) as error:
+        _log.warning("metrics of this replica alone: %s", error)
         answers = []
     told |= dict(one for one in answers if not isinstance(one, BaseException))
     return await asyncio.to_thread(of_all, told)
@@ -111,7 +112,7 @@ class Replica:
     def record_routing_stats(self) -> dict[str, Any]:
         """What `routing` goes by."""
         house: House = self.app.state.house
-        return {"held": house.shelf.held, "default": house.registry.default}
+        return {"held": house.shelf.held, "room": house.shelf.room, "default": house.registry.default}
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name, and what it alone would tell Prometheus."""

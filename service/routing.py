@@ -1,4 +1,4 @@
-"""Which replica of Ray Serve gets a request: one that has the request's index in memory, if that is not too busy.
+"""Which replica of Ray Serve gets a request: one that has the request's index in memory.
 
 Runs in Ray Serve's proxies.  Replicas say every second what they have in memory, or will have in a moment
 (`Replica.record_routing_stats`); until then it is remembered who was sent the first request for an index.
@@ -8,7 +8,8 @@ import hashlib
 import pickle
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -17,13 +18,17 @@ from ray.serve.request_router import LocalityMixin, PendingRequest, RequestRoute
 STATS_S: Final = 1.0
 """Seconds between a replica's words."""
 BUSY: Final = 8
-"""Requests that a replica has in hand, from which on one without the index may be asked, too."""
+"""Requests that a replica has in hand, from which on the index may be loaded by another one, too."""
 _SOON_S: Final = 3.0
 """For which somebody who was sent a request for an index counts as having it."""
 
 
 class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
-    """Prefers replicas with the index, then the one whose own indexes are missed least; near ones among equals."""
+    """Prefers replicas with the index, then the one whose own indexes are missed least; near ones among equals.
+
+    Where those with the index are busy, another one loads it only if nothing that no other has goes for it: two
+    indexes that are asked for more than one replica can answer would else drive each other out in turn.
+    """
 
     def initialize_state(self, **_: Any) -> None:
         """Nobody was sent anything yet."""
@@ -44,11 +49,14 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
         free = [one for one in holders if (self.replica_queue_len_cache.get(one.replica_id) or 0) < BUSY]
         if free:
             return [*self._near(free), *self._near(candidate_replicas)]
-        others = [one for one in candidate_replicas if one not in holders]
+        losses = losses_of({name_of(one): held_by(one) for one in candidate_replicas})
+        losses |= {name_of(one): 0 for one in candidate_replicas if has_room(one)}
+        others = [
+            one for one in candidate_replicas if one not in holders and not (holders and losses.get(name_of(one)))
+        ]
         if not others:
             return self._near(holders)
-        held = {name_of(one): held_by(one) for one in candidate_replicas}
-        next_one = min(others, key=lambda one: rank(name_of(one), wanted, held))
+        next_one = min(others, key=lambda one: rank(name_of(one), wanted, losses))
         self._sent[wanted] = name_of(next_one), time.monotonic()
         return [[*holders, next_one], candidate_replicas]
 
@@ -82,10 +90,20 @@ def index_of(path: str, query: bytes) -> str | None:
     return None
 
 
-def rank(replica: str, wanted: str, held: dict[str, frozenset[str]]) -> tuple[int, bytes]:
+def losses_of(held: Mapping[str, frozenset[str]]) -> dict[str, int]:
+    """How many indexes each replica has in memory that no other has."""
+    count = Counter(name for names in held.values() for name in names)
+    return {replica: sum(count[name] == 1 for name in names) for replica, names in held.items()}
+
+
+def rank(replica: str, wanted: str, losses: Mapping[str, int]) -> tuple[int, bytes]:
     """Who is to load an index: where fewest others would be missed, and the same one by every proxy's count."""
-    elsewhere = frozenset[str]().union(*(names for other, names in held.items() if other != replica))
-    return len(held[replica] - elsewhere), hashlib.sha256(f"{wanted}@{replica}".encode()).digest()
+    return losses.get(replica, 0), hashlib.sha256(f"{wanted}@{replica}".encode()).digest()
+
+
+def has_room(replica: RunningReplica) -> bool:
+    """Whether nothing has to leave for another index."""
+    return bool(replica.routing_stats.get("room", False))
 
 
 def held_by(replica: RunningReplica) -> frozenset[str]:

@@ -68,6 +68,11 @@ class Shelf:
         there = {name for name, entry in self._registry.served.items() if entry.live is not None}
         return tuple(sorted((there | {*tuple(self._waiting)}) - {self._leaving}))
 
+    @property
+    def room(self) -> bool:
+        """Whether another index finds a place without one that leaves."""
+        return self._places is None or len(self.held) < self._places
+
     async def _awaited(self, name: str) -> LoadedIndex:
         """The index once it is there, already counted as lent."""
         future: asyncio.Future[LoadedIndex] = asyncio.get_running_loop().create_future()

@@ -132,10 +132,10 @@ def test_which_requests_need_which_index() -> None:
 
 
 def test_an_index_goes_where_it_displaces_least() -> None:
-    from service.routing import rank
+    from service.routing import losses_of, rank
 
     held = {"r1": frozenset("ab"), "r2": frozenset("bc"), "r3": frozenset("bc")}
-    assert min(held, key=lambda one: rank(one, "d", held)) in {"r2", "r3"}
-    assert min(held, key=lambda one: rank(one, "d", held | {"r4": frozenset("ab")})) in held
-    spread = {min("xyz", key=lambda one: rank(one, str(n), dict.fromkeys("xyz", frozenset()))) for n in range(40)}
-    assert spread == {*"xyz"}
+    assert losses_of(held) == {"r1": 1, "r2": 0, "r3": 0}
+    assert losses_of(held | {"r4": frozenset("ad")}) == {"r1": 0, "r2": 0, "r3": 0, "r4": 1}
+    assert min(held, key=lambda one: rank(one, "d", losses_of(held))) in {"r2", "r3"}
+    assert {min("xyz", key=lambda one: rank(one, str(n), {})) for n in range(40)} == {*"xyz"}
