@@ -123,7 +123,8 @@ class Watcher:
         """Act on every CURRENT that was written or removed since the last look."""
         names = {*self._registry.served, *(folder.name for folder in self._root.iterdir())}
         self._unreadable &= names
-        for name in sorted(names):
+        # The default first: where there is not a place for all, it is the likeliest to be asked for.
+        for name in sorted(names, key=lambda name: (name != self._registry.default, name)):
             if self._stop.is_set():
                 return
             with self._loading:

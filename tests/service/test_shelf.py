@@ -73,6 +73,12 @@ def test_all_are_listed_and_each_answers_right(
     assert one_place.client.get("/readyz").status_code == 200
 
 
+def test_the_default_index_is_there_first(three: Path, photo: bytes) -> None:
+    with served(three, hold=1, index="c") as service:
+        assert in_memory(service) == {"c"}
+        assert service.score(photo).json()["index"]["name"] == "c"
+
+
 def test_who_left_takes_its_memory_along(one_place: Running, photo: bytes) -> None:
     live = one_place.house.registry.served["a"].live
     assert live is not None
