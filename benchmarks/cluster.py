@@ -21,8 +21,9 @@ from rich.console import Console
 from benchmarks._bench import Json, Quick, print_header, print_table, write_json
 from indexer import points
 from indexer.build import BuildOrder, build
-from indexer.cluster.build import Workers, build_on
+from indexer.cluster.build import build_on
 from indexer.cluster.connection import Cluster, WorkerSize, connected
+from indexer.cluster.orders import Workers
 from indexer.cluster.shards import RemoteShards
 from indexer.options import method
 from indexer.progress import Advance, Stages

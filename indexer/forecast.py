@@ -7,7 +7,7 @@ memory (else they lie on disk), and with the memories, of which there are two co
 
 from dataclasses import dataclass, replace
 from math import ceil, log10
-from typing import Final
+from typing import Final, Protocol
 
 from resad.errors import SettingError
 
@@ -79,6 +79,13 @@ class Room:
     disk: int
     gpu_peak: int = 0
     gpu: int = 0
+
+
+class Foretold(Protocol):
+    """What a build will take, on one machine or over a cluster."""
+
+    def lines(self) -> list[str]:
+        """For people to read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
     1.jpg,normal,,,,train,p7,left,Topcon
     2.jpg,abnormal,DR,EX=masks/2_EX.tif;HE=masks/2_HE.tif,number,test,p9,right,Topcon
 
-Only `path` is needed.  UTF-8; paths are relative to the file's folder.
+Only `path` is needed.  UTF-8; paths are relative to the file's folder; `path` may be an address (`remote`).
 """
 
 import csv
@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
+from indexer.remote import RemotePath, is_address, placed
 from resad.errors import SettingError
 from resad.place import Eye
 
@@ -122,7 +123,7 @@ def _row(header: Sequence[str], row: Sequence[str], folder: Path, *, where: str)
     if "mask" in cells and label == "normal":
         raise SettingError(f"{where}: a normal photograph with a mask")
     return PhotoRow(
-        path=_file(folder / cells["path"], where),
+        path=_photo(folder, cells["path"], where),
         label=label,
         kind=cells.get("kind"),
         masks=_masks(cells, folder, where),
@@ -138,6 +139,12 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
     parts = (part.strip().partition("=") for part in cells.get("mask", "").split(";") if part.strip())
     named = ((kind, path) if equals else (None, kind) for kind, equals, path in parts)
     return tuple(LesionMask(_file(folder / path, where), kind, marked) for kind, path in named)
+
+
+def _photo(folder: Path, cell: str, where: str) -> Path:
+    """Whether anything is at an address is found when it is read: asking would cost a journey for each of them."""
+    path = placed(Path(cell)) if is_address(cell) else folder / cell
+    return path if isinstance(path, RemotePath) else _file(path, where)
 
 
 def _file(path: Path, where: str) -> Path:

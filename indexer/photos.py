@@ -1,11 +1,13 @@
 """Which photographs a reference set holds: those of a folder tree, or those that a CSV file lists."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, NoReturn
 
 from indexer.photo_csv import PhotoRow, read_rows
+from indexer.remote import RemotePath, placed
 from resad.errors import SettingError
 from resad.place import Eye
 
@@ -55,10 +57,11 @@ def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
 
     A tree gives its files with a suffix of `PHOTO_SUFFIXES`, sorted by their path below `source`; hidden ones
     are left out, links are followed, and no folder is entered twice.  A CSV file (`photo_csv`) gives its rows in
-    their order, of whatever split.
+    their order, of whatever split.  Each may be an address that fsspec reads (`remote`).
 
     Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
     """
+    source = placed(source)
     return _listed(source, read_rows(source) if _is_csv(source) else ())
 
 
@@ -67,6 +70,7 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
 
     Raises `SettingError` also where a photograph to be learned from is labeled abnormal.
     """
+    source = placed(source)
     rows = read_rows(source) if _is_csv(source) else ()
     if any(row.split for row in rows):
         rows = tuple(row for row in rows if row.split == "train")
@@ -111,6 +115,8 @@ def is_photo(path: Path) -> bool:
 
 def find_photos(folder: Path) -> list[Path]:
     """The photographs below `folder`, sorted by their path below it, as `list_photos`; may be empty."""
+    if isinstance(folder, RemotePath):
+        return _in_order(folder, [path for path in folder.files() if _is_shown(path.relative_to(folder))])
     found: list[Path] = []
     entered: set[Path] = set()
     for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -123,7 +129,15 @@ def find_photos(folder: Path) -> list[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         folders.sort(key=lambda f: (here / f).is_symlink())
         found += [here / f for f in files if is_photo(here / f)]
+    return _in_order(folder, found)
+
+
+def _in_order(folder: Path, found: Iterable[Path]) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _is_shown(below: PurePath) -> bool:
+    return below.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in below.parts)
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from indexer.photos import ReferencePhoto, list_photos
 from indexer.places import unique_labels, unique_places
+from indexer.remote import placed
 from indexer.run_tables import RunTables, journal_path, refuse_existing
 from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, stamp_of
@@ -66,7 +67,7 @@ class Wanted:
 def list_labeled(sources: Sequence[Path]) -> list[Listed]:
     """The photographs of all `sources` (files, folders, CSVs), each once; raises as `list_photos`."""
     found: dict[str, tuple[ReferencePhoto, str]] = {}
-    for source in sources:
+    for source in map(placed, sources):
         folder = source if source.is_dir() else source.parent
         for photo in list_photos(source):
             below = source.is_dir() or (source != photo.path and photo.path.is_relative_to(folder))

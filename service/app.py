@@ -18,18 +18,20 @@ from resad.runtime import package_version
 from service import evidence_routes, operator_routes, page, problems, routes
 from service.examples import with_examples
 from service.exchange import Exchange, account_of
-from service.house import House, build_house
+from service.house import House, MetricsOfAll, build_house
 from service.problems import Refusal, problem_response, refusal
 from service.settings import Settings
 from service.tracing import tracing
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -> FastAPI:
     """The application; it begins to load indexes when it is started.
 
+    Args:
+        metrics_of_all: what `/metrics` tells where this is one of several processes behind one address.
     Raises `SettingError` for a device, a keys file or a tracer that is not there.
     """
-    house = build_house(settings)
+    house = build_house(settings, metrics_of_all)
     trace, flush = tracing()
     # FastAPI's own /docs loads its scripts from elsewhere; a hospital's network has no elsewhere.
     kind = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None, openapi_url=None)

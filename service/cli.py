@@ -34,6 +34,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; 8000 unless given.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto unless given.")] = None,
     index: Annotated[str | None, typer.Option(help="Index that answers where a call names none.")] = None,
+    hold: Annotated[int | None, typer.Option(help="Indexes in memory at a time; all unless given.")] = None,
     queue_size: Annotated[int | None, typer.Option(help="Photographs accepted at once; 64 unless given.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photographs scored together; 4 unless given.")] = None,
     batch_wait_ms: Annotated[float | None, typer.Option(help="Wait of a batch for more; 0 unless given.")] = None,
@@ -61,10 +62,10 @@ def serve(
     Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. More are in docs/operations.md.
     """
     settings = read_settings(
-        root=root, host=host, port=port, device=device, index=index, queue_size=queue_size,
-        batch_size=batch_size, batch_wait_ms=batch_wait_ms, deadline_s=deadline_s, drain_s=drain_s,
-        decode_workers=decode_workers, threads=threads, max_bytes=max_bytes, max_pixels=max_pixels,
-        max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
+        root=root, host=host, port=port, device=device, index=index, hold=hold,
+        queue_size=queue_size, batch_size=batch_size, batch_wait_ms=batch_wait_ms, deadline_s=deadline_s,
+        drain_s=drain_s, decode_workers=decode_workers, threads=threads, max_bytes=max_bytes,
+        max_pixels=max_pixels, max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
         allowed_origins=allowed_origins, docs=None if docs else False, insecure=insecure or None,
     )  # fmt: skip
     if not settings.root.is_dir():

@@ -1,29 +1,39 @@
 """The service as a Ray Serve deployment (extra `cluster`): `serve run docker/ray/serve.yaml`.
 
-Each replica is the service as one process runs it: its own queue, its own index in memory, CURRENT watched.  Ray
-Serve adds the door in front (a proxy on each node), the number of replicas, and their places.  What is refused
+Each replica is the service as one process runs it: its own queue, its own indexes in memory, CURRENT watched.  Ray
+Serve adds the door in front (a proxy on each node), the number of replicas, and their places; `routing` says which
+of them gets a request.  What is refused
 with 429 is refused by a replica, so that `Retry-After` is as measured there; for that Ray Serve must hand on more
 requests than the queue has places (`max_ongoing_requests`).
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI
+from prometheus_client import disable_created_metrics
 from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resad import runtime
 from resad.errors import ResadError
 from service.app import create_app
 from service.house import House
+from service.replica_metrics import of_all
+from service.routing import STATS_S, ByIndex
 from service.settings import read_settings
 
+_log: Final = logging.getLogger(__name__)
 _LOADED_S: Final = 600.0
 """Seconds for the indexes of a new replica to load."""
 _LOOK_S: Final = 0.1
+_TOLD_S: Final = 5.0
+"""Seconds that the other replicas have to tell their metrics; half of what Prometheus waits."""
 ONGOING: Final = 256
 """Requests that are handed to a replica at a time; above the places of its queue, which are 64 unless set."""
 
@@ -36,7 +46,9 @@ def build_app() -> FastAPI:
     settings = read_settings()
     runtime.configure("exact")
     runtime.use_threads(settings.threads)
-    app = create_app(settings)
+    # They would add a series to each counter, which says when the process began.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    app = create_app(settings, _metrics_of_all)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -72,6 +84,20 @@ async def _loaded(house: House) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
+async def _metrics_of_all(own: bytes) -> bytes:
+    """Of every replica of the deployment that answers in time; in any case of this one."""
+    here = serve.get_replica_context()
+    told = {here.replica_tag: own.decode()}
+    others = serve.get_deployment_handle(here.deployment, here.app_name).broadcast("metrics")
+    try:
+        answers = await others.results_async(timeout_s=_TOLD_S, return_exceptions=True)
+    except (TimeoutError, RayServeException) as error:
+        _log.warning("metrics of this replica alone: %s", error)
+        answers = []
+    told |= dict(one for one in answers if not isinstance(one, BaseException))
+    return await asyncio.to_thread(of_all, told)
+
+
 class Replica:
     """What Ray Serve asks beside requests."""
 
@@ -83,12 +109,25 @@ class Replica:
         if not house.worker.alive:
             raise ResadError("the scoring thread has ended")
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        """What `routing` goes by."""
+        house: House = self.app.state.house
+        return {"held": house.shelf.held, "room": house.shelf.room, "default": house.registry.default}
+
+    def metrics(self) -> tuple[str, str]:
+        """This replica's name, and what it alone would tell Prometheus."""
+        house: House = self.app.state.house
+        return serve.get_replica_context().replica_tag, house.metrics.text().decode()
+
 
 deployment = serve.deployment(
     serve.ingress(build_app)(Replica),
     name="resad",
     max_ongoing_requests=ONGOING,
     health_check_period_s=5,
+    request_router_config=RequestRouterConfig(
+        request_router_class=ByIndex, request_routing_stats_period_s=STATS_S
+    ),
     graceful_shutdown_timeout_s=40,
 )
 app = deployment.bind()

@@ -47,9 +47,9 @@ async def evidence(
 
     An id means another photograph in another version: name the version that the result states.
     """
-    loaded = house.registry.find(name)
-    square = await asyncio.to_thread(_square, house, loaded, photo, version)
-    grid = loaded.manifest.counts.grid
+    async with house.shelf.lent(house.registry.answering(name)) as loaded:
+        square = await asyncio.to_thread(_square, house, loaded, photo, version)
+        grid = loaded.manifest.counts.grid
     if y >= grid[0] or x >= grid[1]:
         raise Refusal(NO_EVIDENCE, f"cell {y}, {x}: the patch grid has {grid[0]} x {grid[1]} cells")
     return Response(jpeg(crop_around(square, (y, x), grid)), headers=_PRIVATE, media_type=_JPEG)

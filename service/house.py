@@ -1,6 +1,7 @@
 """The parts of the service, put together once and passed along."""
 
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,9 +15,13 @@ from service.pipeline import Pipeline
 from service.registry import Registry
 from service.security import Guard, KeyRing
 from service.settings import Settings
+from service.shelf import Shelf
 from service.steps import Steps
 from service.watching import Watcher
 from service.worker import Batch, Worker
+
+MetricsOfAll = Callable[[bytes], Awaitable[bytes]]
+"""This process's metrics -> those of all processes that answer at the same address, in Prometheus' text format."""
 
 
 @dataclass(slots=True)
@@ -46,10 +51,17 @@ class House:
     worker: Worker
     registry: Registry
     watcher: Watcher
+    shelf: Shelf
     admission: Admission
     pool: ThreadPoolExecutor
     pipeline: Pipeline
     draining: Draining = field(default_factory=lambda: Draining(0.0))
+    metrics_of_all: MetricsOfAll | None = None
+
+    async def metrics_text(self) -> bytes:
+        """What Prometheus is told."""
+        own = self.metrics.text()
+        return own if self.metrics_of_all is None else await self.metrics_of_all(own)
 
     def open(self) -> None:
         """Start the threads."""
@@ -69,7 +81,7 @@ class House:
         return self.registry.not_ready()
 
 
-def build_house(settings: Settings) -> House:
+def build_house(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -> House:
     """The parts, none of them started; raises `SettingError` for a device or keys file that is not there."""
     metrics, pace = Metrics(), Pace(settings.decode_workers)
     device = pick_device(settings.device)
@@ -86,18 +98,21 @@ def build_house(settings: Settings) -> House:
         lambda version: load_verified(version, device, worker, pace),
         settings.poll_s,
         metrics.indexes.loaded,
+        hold=settings.hold,
     )
+    shelf = Shelf(registry, watcher.bring, settings.hold, settings.deadline_s / 2)
     bounds = Bounds(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
     admission = Admission(bounds, pace, metrics.shed)
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
     secret = settings.log_secret.get_secret_value() if settings.log_secret else None
     pipeline = Pipeline(
-        worker, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
+        worker, shelf, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
         settings.max_overlay_side,
     )  # fmt: skip
     metrics.watch(admission, registry, worker, pace)
     ring = KeyRing(settings.keys_file) if settings.keys_file else None
     guard = Guard(ring, settings.local)
     return House(
-        settings, metrics, guard, worker, registry, watcher, admission, pool, pipeline, Draining(settings.drain_s)
-    )
+        settings, metrics, guard, worker, registry, watcher, shelf, admission, pool, pipeline,
+        Draining(settings.drain_s), metrics_of_all,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from service.metrics import MEDIA_TYPE
 from service.problems import INVALID_REQUEST, Refusal, documented, faults
 from service.registry import Served
 from service.routes import In
-from service.schemas import NAME_PATTERN, Activation, IndexDetail, IndexList, IndexSummary
+from service.schemas import NAME_PATTERN, Activation, IndexDetail, IndexList, IndexState, IndexSummary
 from service.security import REFUSED, needs
 
 router: Final = APIRouter()
@@ -102,22 +102,21 @@ async def activate(request: Request, house: In, name: Name) -> Response:
 )
 async def metrics(house: In) -> Response:
     """Requests, queue, batches, seconds per stage, versions, scores and their drift, memory."""
-    return Response(house.metrics.text(), media_type=MEDIA_TYPE)
+    return Response(await house.metrics_text(), media_type=MEDIA_TYPE)
 
 
 async def _detail(house: House, entry: Served) -> Response:
     versions = await asyncio.to_thread(house.registry.versions, entry.name)
-    manifest = entry.live.manifest if entry.live else None
-    detail = IndexDetail(**asdict(_summary(house, entry)), versions=versions, manifest=manifest)
+    detail = IndexDetail(**asdict(_summary(house, entry)), versions=versions, manifest=entry.manifest)
     return Response(_DETAIL.dump_json(detail), media_type="application/json")
 
 
 def _summary(house: House, entry: Served) -> IndexSummary:
-    manifest = entry.live.manifest if entry.live else None
+    manifest = entry.manifest
     return IndexSummary(
         name=entry.name,
         default=entry.name == house.registry.default,
-        state="serving" if manifest else "failed" if entry.fault else "loading",
+        state=_state(entry),
         fault=entry.fault,
         version=manifest.version if manifest else None,
         fingerprint=manifest.fingerprint if manifest else None,
@@ -125,3 +124,11 @@ def _summary(house: House, entry: Served) -> IndexSummary:
         photos=manifest.counts.photos if manifest else None,
         memories=manifest.counts.memories if manifest else None,
     )
+
+
+def _state(entry: Served) -> IndexState:
+    if entry.live:
+        return "serving"
+    if entry.fault:
+        return "failed"
+    return "resting" if entry.at_rest else "loading"

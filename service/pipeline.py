@@ -11,6 +11,7 @@ from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
+from resad.manifest import Manifest
 from resad.place import Eye
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
@@ -23,6 +24,7 @@ from service.maps import MapType, data_url, encoded_map, encoded_overlay
 from service.pace import Pace
 from service.problems import Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
+from service.shelf import Shelf
 from service.steps import Steps
 from service.uploads import Upload
 from service.waiting import ended, in_time
@@ -43,6 +45,7 @@ class Pipeline:
     """Scores on the worker, decodes and encodes on a bounded pool, keeps the deadline and the queue's limit."""
 
     worker: Worker
+    shelf: Shelf
     steps: Steps
     admission: Admission
     pace: Pace
@@ -55,11 +58,13 @@ class Pipeline:
         request: Request,
         upload: Upload,
         places: ExitStack,
-        loaded: LoadedIndex,
+        name: str,
         asked: ScoreQuery,
         account: Account,
     ) -> Result | Results:
-        """The answer of `POST /v1/score`; `places` holds the one place that the request was admitted with.
+        """The answer of `POST /v1/score` by the index `name`.
+
+        `places` holds the one place that the request was admitted with.
 
         Raises `Refusal` (429, 503, 504), `ClientDisconnect` once nobody waits, and `PhotoError` for a photograph
         that came alone; among several, each has its own problem.
@@ -67,12 +72,18 @@ class Pipeline:
         deadline_s = self.admission.bounds.deadline_s
         if not upload.several:
             data = upload.only()
-            return await in_time(request, places, lambda: self._result(data, loaded, asked, account), deadline_s)
+
+            async def the_one() -> Result:
+                async with self.shelf.lent(name) as loaded:
+                    return await self._result(data, loaded, asked, account)
+
+            return await in_time(request, places, the_one, deadline_s)
         places.enter_context(self.admission.places(len(upload.photos) - 1, own=1))
 
         async def all_of_them() -> Results:
-            slots = (self._slot(photo, loaded, asked, account) for photo in upload.photos)
-            return Results(tuple(await asyncio.gather(*slots)))
+            async with self.shelf.lent(name) as loaded:
+                slots = (self._slot(photo, loaded, asked, account) for photo in upload.photos)
+                return Results(tuple(await asyncio.gather(*slots)))
 
         return await in_time(request, places, all_of_them, deadline_s)
 
@@ -81,23 +92,27 @@ class Pipeline:
         request: Request,
         data: bytes,
         places: ExitStack,
-        loaded: LoadedIndex,
+        name: str,
         asked: MapQuery,
         kind: MapType,
         account: Account,
-    ) -> bytes:
-        """The answer of `POST /v1/anomaly-map`; raises as `score` does for a photograph that came alone."""
+    ) -> tuple[bytes, Manifest]:
+        """The answer of `POST /v1/anomaly-map`, and of which version it is.
 
-        async def drawn() -> bytes:
+        Raises as `score` does for a photograph that came alone.
+        """
+
+        async def drawn() -> tuple[bytes, Manifest]:
             own = account.photo()
-            scored = await self._scored(data, loaded, asked.rule, 0, None, own)
-            if asked.style == "overlay":
-                picture: PictureKind = "jpeg" if kind == "image/jpeg" else "png"
-                body = await self._overlay(data, scored, loaded, asked, picture, own)
-            else:
-                body = await self._map(kind, scored, loaded, asked.size, own)
+            async with self.shelf.lent(name) as loaded:
+                scored = await self._scored(data, loaded, asked.rule, 0, None, own)
+                if asked.style == "overlay":
+                    picture: PictureKind = "jpeg" if kind == "image/jpeg" else "png"
+                    body = await self._overlay(data, scored, loaded, asked, picture, own)
+                else:
+                    body = await self._map(kind, scored, loaded, asked.size, own)
             self.pace.pooled(own.pooled)
-            return body
+            return body, loaded.manifest
 
         return await in_time(request, places, drawn, self.admission.bounds.deadline_s)
 

@@ -6,17 +6,27 @@ from types import MappingProxyType
 
 from resad import index as index_store
 from resad.loaded_index import LoadedIndex
+from resad.manifest import Manifest
 from service import problems
 from service.problems import NOT_READY, Refusal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """An index.  live: what answers, if anything yet.  fault: why what CURRENT names does not."""
+    """An index.  live: what answers, if anything yet.  fault: why what CURRENT names does not.
+
+    at_rest: the version that is loaded when somebody asks for it, where there is no place for all.
+    """
 
     name: str
     live: LoadedIndex | None = None
     fault: str | None = None
+    at_rest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Of the version that answers, in memory or not."""
+        return self.live.manifest if self.live else self.at_rest
 
 
 class Registry:
@@ -46,14 +56,24 @@ class Registry:
         """Why not every index answers; None when they all do."""
         if not self.looked:
             return "the indexes are being loaded"
-        faults = [f"{one.name}: {one.fault or 'loading'}" for one in self.served.values() if one.live is None]
+        faults = [f"{one.name}: {one.fault or 'loading'}" for one in self.served.values() if one.manifest is None]
         return "; ".join(faults) or (None if self.served else "there is no index under the root")
 
-    def find(self, name: str | None) -> LoadedIndex:
-        """The index that answers; raises `Refusal` (404, 422 or 503) where none does."""
+    def answering(self, name: str | None) -> str:
+        """The name of the index that answers, in memory or not.
+
+        Raises `Refusal` (404, 422 or 503) where none does.
+        """
         served = self.get(self._default_name() if name is None else name)
+        if served.live is None and (served.fault or served.at_rest is None):
+            raise _not_there(served)
+        return served.name
+
+    def find(self, name: str) -> LoadedIndex:
+        """The index that is in memory; raises `Refusal` (404 or 503) where it is not."""
+        served = self.get(name)
         if served.live is None:
-            raise Refusal(NOT_READY, f"{served.name}: {served.fault or 'loading'}", {"Retry-After": "5"})
+            raise _not_there(served)
         return served.live
 
     def get(self, name: str) -> Served:
@@ -82,3 +102,7 @@ class Registry:
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions of `name` on the disk, oldest first; raises as `get`."""
         return tuple(index_store.versions(self.root / self.get(name).name))
+
+
+def _not_there(served: Served) -> Refusal:
+    return Refusal(NOT_READY, f"{served.name}: {served.fault or 'loading'}", {"Retry-After": "5"})

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import TypeAdapter
 
-from resad.loaded_index import LoadedIndex
 from resad.result import Result
 from service import problems
 from service.account import Account, Step
@@ -80,9 +79,9 @@ async def score(request: Request, house: In, own: Own, asked: Annotated[ScoreQue
     Nothing that is uploaded is kept. Research use only, not for diagnosis.
     """
     with ExitStack() as places:
-        loaded = _welcome(house, asked.index, places)
+        name = _welcome(house, asked.index, places)
         upload = await _received(request, house, own, places, several=True)
-        answer = await house.pipeline.score(request, upload, places, loaded, asked, own)
+        answer = await house.pipeline.score(request, upload, places, name, asked, own)
     return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
 
@@ -112,10 +111,9 @@ async def anomaly_map(request: Request, house: In, own: Own, asked: Annotated[Ma
     """The map in the photograph's own frame, at its size or smaller; overlays are bounded in size."""
     kind = negotiate(",".join(request.headers.getlist("accept")), overlay=asked.style == "overlay")
     with ExitStack() as places:
-        loaded = _welcome(house, asked.index, places)
+        name = _welcome(house, asked.index, places)
         upload = await _received(request, house, own, places, several=False)
-        body = await house.pipeline.anomaly_map(request, upload.only(), places, loaded, asked, kind, own)
-    manifest = loaded.manifest
+        body, manifest = await house.pipeline.anomaly_map(request, upload.only(), places, name, asked, kind, own)
     scale = {
         "Resad-Index": f"{manifest.name}/{manifest.version}",
         "Resad-Full-Scale": str(manifest.calibration.full_scale),
@@ -141,11 +139,11 @@ async def readyz(house: In) -> Health:
     return Health("ready")
 
 
-def _welcome(house: House, index: str | None, places: ExitStack) -> LoadedIndex:
+def _welcome(house: House, index: str | None, places: ExitStack) -> str:
     """What is settled before the body is read: which index answers, and a place for the first photograph."""
-    loaded = house.registry.find(index)
+    name = house.registry.answering(index)
     places.enter_context(house.admission.places(1))
-    return loaded
+    return name
 
 
 async def _received(request: Request, house: House, own: Account, places: ExitStack, *, several: bool) -> Upload:

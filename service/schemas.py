@@ -97,16 +97,20 @@ class Results:
     results: tuple[Result | Problem, ...]
 
 
+IndexState = Literal["loading", "serving", "resting", "failed"]
+
+
 @dataclass(frozen=True)
 class IndexSummary:
-    """An index that is served; what follows `state` is null until a version is loaded.
+    """An index that is served; what follows `fault` is null until a version is known.
 
-    fault: why the version that CURRENT names is not the one that answers.
+    state: one that rests is not in memory, and is loaded when it is asked for.  fault: why the version that
+    CURRENT names is not the one that answers.
     """
 
     name: str
     default: bool
-    state: Literal["loading", "serving", "failed"]
+    state: IndexState
     fault: str | None
     version: str | None
     fingerprint: str | None

@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """auto, cpu, cuda or cuda:N."""
     index: str | None = None
     """Which index answers where a call names none; with a single index, that one does."""
+    hold: Annotated[int, Field(gt=0)] | None = None
+    """Indexes in memory at a time, all unless given; others are loaded when they are asked for."""
     keys_file: Path | None = None
     """Who may call what, made by `resad-keys`; without one every caller may score and nobody may administer."""
     insecure: bool = False

@@ -16,6 +16,7 @@ from typing import Final
 from resad import index as index_store
 from resad.errors import ResadError
 from resad.loaded_index import LoadedIndex
+from resad.manifest import read_manifest
 from service import problems
 from service.loading import Pointer, read_pointer
 from service.problems import Refusal
@@ -34,6 +35,7 @@ class Watcher:
         load: the version at ROOT/NAME/VERSION, verified and ready; see `loading.load_verified`.
         poll_s: seconds between looks at CURRENT.
         observe: told of every load: the index's name, whether it went well, seconds.
+        hold: indexes in memory at most, but for the while in which a new version is beside the old; None for all.
     """
 
     def __init__(
@@ -42,12 +44,15 @@ class Watcher:
         load: Callable[[Path], LoadedIndex],
         poll_s: float,
         observe: Callable[[str, bool, float], None],
+        *,
+        hold: int | None = None,
     ) -> None:
         self._registry = registry
         self._root = registry.root
         self._load = load
         self._poll_s = poll_s
         self._observe = observe
+        self._hold = hold
         self._acted_on: dict[str, Pointer] = {}
         self._tried: dict[str, float] = {}
         self._unreadable: set[str] = set()
@@ -81,7 +86,27 @@ class Watcher:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
                 raise Refusal(problems.READ_ONLY, problems.READ_ONLY.example) from error
-            return self._swap(Served(name, loaded), read_pointer(folder))
+            return self._swap(self._placed(name, loaded), read_pointer(folder))
+
+    def bring(self, name: str, leaving: str | None) -> bool:
+        """Load `name`, which rests, after `leaving` has left, if anything; whether there was a place for it.
+
+        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names.
+        """
+        with self._loading:
+            gone = self._registry.served.get(leaving) if leaving else None
+            if gone is not None and gone.live is not None:
+                self._swap(replace(gone, live=None, at_rest=gone.live.manifest), None)
+            gone = None  # nothing here may keep its memory
+            entry = self._registry.get(name)
+            if entry.live is not None or entry.at_rest is None:
+                return True
+            if not self._has_place():
+                return False
+            loaded = self._loaded(entry, self._root / name / entry.at_rest.version, self._acted_on.get(name))
+            if loaded is not None:
+                self._swap(Served(name, loaded), None)
+            return True
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -98,7 +123,8 @@ class Watcher:
         """Act on every CURRENT that was written or removed since the last look."""
         names = {*self._registry.served, *(folder.name for folder in self._root.iterdir())}
         self._unreadable &= names
-        for name in sorted(names):
+        # The default first: where there is not a place for all, it is the likeliest to be asked for.
+        for name in sorted(names, key=lambda name: (name != self._registry.default, name)):
             if self._stop.is_set():
                 return
             with self._loading:
@@ -131,14 +157,39 @@ class Watcher:
             self._swap(entry, None)
         try:
             index_store.check_name(name)
-            loaded = self._timed(name, index_store.resolve(folder))
+            version = index_store.resolve(folder)
+            manifest = None if entry.live or self._has_place() else read_manifest(version / index_store.MANIFEST)
+        except (ResadError, OSError) as error:
+            self._fail(entry, pointer, self._told(error))
+            return
+        if manifest is not None:
+            self._swap(Served(name, at_rest=manifest), pointer)
+            return
+        loaded = self._loaded(entry, version, pointer)
+        if loaded is not None:
+            self._swap(Served(name, loaded), pointer)
+
+    def _has_place(self) -> bool:
+        return (
+            self._hold is None or sum(one.live is not None for one in self._registry.served.values()) < self._hold
+        )
+
+    def _placed(self, name: str, loaded: LoadedIndex) -> Served:
+        """A version that was verified, in memory if it has a place there."""
+        if self._registry.get(name).live is not None or self._has_place():
+            return Served(name, loaded)
+        return Served(name, at_rest=loaded.manifest)
+
+    def _loaded(self, entry: Served, version: Path, pointer: Pointer | None) -> LoadedIndex | None:
+        """The version; None where it cannot be loaded, which `entry` then says."""
+        try:
+            return self._timed(entry.name, version)
         except (ResadError, Refusal, OSError) as error:
             self._fail(entry, pointer, self._told(error))
         except Exception:
-            _log.exception("index %s could not be loaded", name)
-            self._fail(entry, pointer, f"version {pointer.version[:32]!r} could not be loaded; the log says why")
-        else:
-            self._swap(Served(name, loaded), pointer)
+            _log.exception("index %s could not be loaded", entry.name)
+            self._fail(entry, pointer, f"version {version.name!r} could not be loaded; the log says why")
+        return None
 
     def _timed(self, name: str, version: Path) -> LoadedIndex:
         began, well = time.perf_counter(), False
@@ -155,7 +206,7 @@ class Watcher:
         self._acted_on.pop(name, None)
         self._tried.pop(name, None)
 
-    def _fail(self, entry: Served, pointer: Pointer, fault: str) -> None:
+    def _fail(self, entry: Served, pointer: Pointer | None, fault: str) -> None:
         _log.error("index %s: %s", entry.name, fault)
         self._tried[entry.name] = time.monotonic()
         self._swap(replace(entry, fault=fault), pointer)

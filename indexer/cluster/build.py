@@ -1,89 +1,47 @@
 """The offline sentence over a cluster: the steps of `indexer.build`, with the same names."""
 
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import torch
-
-from indexer import points
-from indexer.build import FITTED, BuildOrder, BuildReport, without_purged
+from indexer.build import BuildOrder, BuildReport, without_purged
 from indexer.checkpoint import Checkpoint
 from indexer.cluster.calibration import leave_out_on
-from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.crew import Crew
 from indexer.cluster.features import ClusterFeatures
-from indexer.cluster.foresight import AFTER, foresee_on
-from indexer.cluster.messages import Made, Task
+from indexer.cluster.foresight import AFTER, ClusterForecast, foresee_on
+from indexer.cluster.messages import Made
+from indexer.cluster.orders import Workers, batch_of, fitted_encoder, inputs_for, room_of, task_for
 from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
 from indexer.cluster.worker import Worker
-from indexer.extraction import batch_size
 from indexer.feature_store import FeatureStore
-from indexer.fitting import fitted_encoders
-from indexer.forecast import Forecast
-from indexer.journal import Inputs, inputs_of
-from indexer.photos import ReferencePhoto, list_references
+from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
 from indexer.references import check_enough
-from indexer.scoring import write_whole
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
 from indexer.work import Work
 from resad import index, runtime
-from resad.backbone import Backbone, load_backbone, save_backbone
+from resad.backbone import load_backbone
 from resad.config import CoresetConfig
-from resad.encoder import Encoder, Trunk
 from resad.errors import SettingError
-from resad.loaded_index import BACKBONE_FILE
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
-
-_RUN = "cluster-run"
-"""The file in the work folder that names the workers' folders."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """What works on a build.  most: of them; as many as fit unless given.
-
-    scratch: a folder on each machine's own disk; the system's temporary one unless given.
-    """
-
-    cluster: Cluster
-    size: WorkerSize
-    most: int | None = None
-    scratch: Path | None = None
-
-    @property
-    def count(self) -> int:
-        """Of all of them."""
-        fitting = self.cluster.workers(self.size)
-        return fitting if self.most is None else min(fitting, self.most)
-
-    @property
-    def kind(self) -> str:
-        """Of the device that they compute on."""
-        return "cuda" if self.size.gpus else "cpu"
 
 
 def build_on(
     workers: Workers,
     order: BuildOrder,
     stages: Stages,
-    on_forecast: Callable[[Forecast], None] = lambda _: None,
+    on_forecast: Callable[[ClusterForecast], None] = lambda _: None,
     on_shards: Callable[[RemoteShards], None] = lambda _: None,
 ) -> BuildReport:
     """As `indexer.build.build`, over a cluster: the same version, whatever becomes of the workers.
 
     Args:
-        on_forecast: told what each worker's share will take.
+        on_forecast: told what each worker's share will take, and the driver.
         on_shards: given the greedy's shards before it begins, to be watched.
     Raises:
         SettingError: also where no worker begins, too many are lost, or machines do not compute alike.
@@ -95,15 +53,15 @@ def build_on(
         )
     listed = list_references(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
-    inputs, batch = _inputs(workers, order, listed, backbone), _batch(workers)
+    inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     place, pieces = order.root / order.name, cut(listed, workers.count, batch)
     with (
         index.writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
-            encoder = _encoder(order, backbone, work)
-        with Crew(workers.cluster, Worker, _task(workers, order, work, inputs, backbone, encoder), workers.size,
+            encoder = fitted_encoder(order, backbone, work)
+        with Crew(workers.cluster, Worker, task_for(workers, order, work, inputs, backbone, encoder), workers.size,
                   min(workers.count, len(pieces))) as crew:  # fmt: skip
             features = ClusterFeatures(crew, pieces, strict=order.strict, look_up=without_purged(place))
             with stages.stage("encode", len(listed), "photos") as advance:
@@ -143,22 +101,22 @@ def build_on(
     return BuildReport.of(version, manifest, references, features.left_aside)
 
 
-def forecast_only_on(workers: Workers, order: BuildOrder) -> Forecast:
-    """As `indexer.build.forecast_only`: what each worker's share would take."""
+def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
+    """As `indexer.build.forecast_only`: what each worker's share would take, and the driver."""
     listed = list_references(order.photos)
     backbone = load_backbone(order.config.backbone, order.weights)
-    inputs, batch = _inputs(workers, order, listed, backbone), _batch(workers)
+    inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     few = cut(listed, workers.count, batch)[: AFTER * workers.count]
     with (
         index.writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
-        task = _task(workers, order, work, inputs, backbone, _encoder(order, backbone, work))
+        task = task_for(workers, order, work, inputs, backbone, fitted_encoder(order, backbone, work))
         with Crew(workers.cluster, Worker, task, workers.size, min(workers.count, len(few))) as crew:
             look_up = without_purged(order.root / order.name)
             features = ClusterFeatures(crew, few, strict=order.strict, look_up=look_up)
             features.extract(lambda _: None)
-            told = foresee_on(crew, len(listed), order.max_memory)
+            told = foresee_on(crew, len(listed), order.max_memory, room_of(order))
             if told is None:
                 features.settle()
                 check_enough(order.photos, [], features.left_aside)
@@ -172,10 +130,10 @@ def _extract(
     order: BuildOrder,
     work: Work,
     advance: Advance,
-    on_forecast: Callable[[Forecast], None],
+    on_forecast: Callable[[ClusterForecast], None],
 ) -> bool:
     """Have all features made, telling the forecast on the way; whether the greedy's points stay on disk."""
-    told: list[Forecast] = []
+    told: list[ClusterForecast] = []
     made_so_far = 0
     soon = min(AFTER * features.crew.count, len(features.pieces))
 
@@ -184,7 +142,7 @@ def _extract(
         made_so_far += 1
         work.references.extend(made.references)  # from here on there is something to go on with
         if not told and made_so_far >= soon:
-            forecast = foresee_on(features.crew, len(work.listed), order.max_memory)
+            forecast = foresee_on(features.crew, len(work.listed), order.max_memory, room_of(order))
             if forecast is not None:
                 told.append(forecast)
                 on_forecast(forecast)
@@ -210,41 +168,3 @@ def _select(
     coreset = run_greedy(shards, config, patches, advance, checkpoint)
     shards.let_go()
     return selection_of(coreset, sample, features, config)
-
-
-def _inputs(workers: Workers, order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone) -> Inputs:
-    return inputs_of(order.config, order.limits, backbone.weights_sha256, workers.kind, listed, crops=False)
-
-
-def _batch(workers: Workers) -> int:
-    return batch_size([torch.device(workers.kind)])
-
-
-def _encoder(order: BuildOrder, backbone: Backbone, work: Work) -> Encoder:
-    trunk = Trunk(backbone, order.config, order.device)
-    (encoder,) = fitted_encoders(
-        [trunk], order.photos, work.listed, order.limits, work.folder, FITTED, strict=order.strict
-    )
-    return encoder
-
-
-def _task(
-    workers: Workers, order: BuildOrder, work: Work, inputs: Inputs, backbone: Backbone, encoder: Encoder
-) -> Task:
-    place = (order.root / order.name).absolute()
-    file = work.folder / _RUN
-    if not file.is_file():
-        write_whole(file, secrets.token_hex(4).encode())
-    with TemporaryDirectory() as folder:
-        save_backbone(backbone, Path(folder) / BACKBONE_FILE)
-        weights = (Path(folder) / BACKBONE_FILE).read_bytes()
-    return Task(
-        inputs=inputs,
-        backbone=weights,
-        whitening=encoder.whitening.to_bytes() if encoder.whitening else None,
-        index=sha256(str(place).encode()).hexdigest()[:12],
-        run=file.read_text(),
-        scratch=workers.scratch,
-        threads=workers.size.cpus,
-        block_rows=points.BLOCK_ROWS,
-    )

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from indexer.cluster.build import Workers
 from indexer.cluster.crew import Crew, Member
 from indexer.cluster.dealing import deal
+from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows, named
 from indexer.cluster.scorer import Scorer, ScoreTask, unscored
 from indexer.photos import list_photos

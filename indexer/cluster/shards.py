@@ -21,8 +21,8 @@ from indexer import points
 from indexer.cluster.crew import Answer, Ask, Member
 from indexer.cluster.features import ClusterFeatures
 from indexer.cluster.messages import Projecting
+from indexer.cluster.point_worker import in_torch
 from indexer.cluster.runs import Part, Run, runs_of
-from indexer.cluster.worker import in_torch
 from indexer.selection import SHARD_ROWS, projected_dimension
 from indexer.shards import Farthest, Progress, farthest_of, replay
 from resad.config import CoresetConfig

@@ -13,7 +13,7 @@ from indexer.cluster.build import build_on, forecast_only_on
 from indexer.commands import console
 from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, workers_at
 from indexer.commands.console import Device, Root
-from indexer.forecast import Forecast
+from indexer.forecast import Foretold
 from indexer.options import method, pick_devices
 from indexer.progress import Stages
 from indexer.room import parse_size
@@ -111,7 +111,8 @@ def build_command(
         report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
     else:
         with workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
-            console.warn(f"{workers.count} workers of {worker_cpus} CPU cores; forecasts are for each of them")
+            size_of_each = f"{workers.count} workers of {worker_cpus} CPU cores"
+            console.warn(f"{size_of_each}; forecasts are for each of them, and for the driver")
             foresee = partial(forecast_only_on, workers, order) if only_forecast else None
             report = _run(order, foresee, partial(build_on, workers))
     if report is None:
@@ -123,11 +124,11 @@ def build_command(
 
 class _Builds(Protocol):
     def __call__(
-        self, order: BuildOrder, stages: Stages, on_forecast: Callable[[Forecast], None]
+        self, order: BuildOrder, stages: Stages, on_forecast: Callable[[Foretold], None]
     ) -> BuildReport: ...
 
 
-def _run(order: BuildOrder, foresee: Callable[[], Forecast] | None, build: _Builds) -> BuildReport | None:
+def _run(order: BuildOrder, foresee: Callable[[], Foretold] | None, build: _Builds) -> BuildReport | None:
     """The report; None where only the forecast was asked for, which is said."""
     if foresee is None:
         return _build(order, build)
@@ -154,6 +155,6 @@ def _build(order: BuildOrder, build: _Builds) -> BuildReport:
         raise
 
 
-def _tell(forecast: Forecast) -> None:
+def _tell(forecast: Foretold) -> None:
     for line in forecast.lines():
         console.warn(line)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from indexer.cluster.build import Workers
 from indexer.cluster.connection import connected
+from indexer.cluster.orders import Workers
 
 ClusterAddress = Annotated[
     str | None,

@@ -2,11 +2,14 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from indexer.cluster.build import Workers
+from indexer.cluster.orders import Workers
+from indexer.cluster.parquet import TABLE as PARQUET
+from indexer.cluster.parquet import check_installed, write_parquet
+from indexer.cluster.score_rows import Row
 from indexer.cluster.scoring import TABLE, check_scorable, score_on
 from indexer.commands import console
 from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
@@ -29,6 +32,8 @@ from resad.place import Eye
 from resad.rendering import Layout, PictureKind
 from resad.result import INTENDED_USE
 from resad.verdict import Rule
+
+TableFormat = Literal["csv", "parquet"]
 
 
 def score_command(
@@ -77,6 +82,10 @@ def score_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
     device: Device = "auto",
+    table_format: Annotated[
+        TableFormat | None,
+        typer.Option("--format", help=f"Of the table over a cluster: csv, or parquet: OUT/{PARQUET}, too."),
+    ] = None,
     cluster: ClusterAddress = None,
     worker_cpus: WorkerCpus = 4,
     most_workers: MostWorkers = None,
@@ -88,10 +97,15 @@ def score_command(
             raise SettingError(
                 f"--cluster writes OUT/{TABLE} alone, and goes on with it: give --out, and no other file"
             )
+        if table_format == "parquet":
+            check_installed()
         rule = Rule(fpr, threshold, camera)
         with workers_at(cluster, device, cpus=worker_cpus, most=most_workers) as workers:
-            _on_cluster(workers, index, photos, out, rule, require_quality=require_quality)
+            rows = _on_cluster(workers, index, photos, out, rule, require_quality=require_quality)
+        _tell_rows(rows, out, table_format or "csv")
         return
+    if table_format is not None:
+        raise SettingError(f"--format {table_format}: without --cluster, --csv FILE names the table")
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
@@ -159,17 +173,24 @@ def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, bef
 
 def _on_cluster(
     workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
-) -> None:
+) -> dict[str, Row]:
     listed = sum(len(list_photos(source)) for source in photos)
     with Stages(console.ERR).stage("score", listed, "photos") as advance:
-        rows = score_on(
+        return score_on(
             workers, index, photos, out, device=workers.kind, rule=rule, require_quality=require_quality,
             on_rows=lambda new: advance(len(new)),
         )  # fmt: skip
+
+
+def _tell_rows(rows: dict[str, Row], out: Path, table_format: TableFormat) -> None:
+    tables = f"{out / TABLE}"
+    if table_format == "parquet":
+        write_parquet(list(rows.values()), out / PARQUET)
+        tables += f" and {out / PARQUET}"
     abnormal = sum(row.abnormal == "true" for row in rows.values())
     for row in rows.values():
         if row.fault:
             console.warn(f"{row.photo}: {row.fault}")
-    console.say(f"{len(rows)} photographs, {abnormal} abnormal, scores in {out / TABLE}")
+    console.say(f"{len(rows)} photographs, {abnormal} abnormal, scores in {tables}")
     console.say(INTENDED_USE)
     check_scorable(rows)

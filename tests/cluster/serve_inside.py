@@ -1,5 +1,6 @@
 """The service on Ray Serve, run by `test_serve`: two replicas under load, one killed, a version that changes."""
 
+import re
 import threading
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from resad_client import Client
 
 from indexer.cluster.connection import Cluster
 from resad import index
@@ -41,24 +43,32 @@ def root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def url(cluster: Cluster, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextmanager
+def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
+    """The address of two replicas."""
     from ray import serve
 
     from service.cluster import deployment
 
-    keys = tmp_path_factory.mktemp("keys") / "keys.json"
     write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
-        "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE",
+        "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE", **more,
     }  # fmt: skip
     options = {"num_cpus": 0.5, "runtime_env": {"env_vars": variables}}
     serve.run(deployment.options(num_replicas=2, ray_actor_options=options).bind(), name="resad")
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Cluster, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(root, tmp_path_factory.mktemp("keys") / "keys.json") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +122,25 @@ class Load:
         raise AssertionError(f"never answered: {self.attempts}")
 
 
+@contextmanager
+def patient_client(url: str, photo: bytes) -> Iterator[list[float]]:
+    """Scores that `resad_client` is told meanwhile; it may fail at none of them."""
+    stop, scores = threading.Event(), list[float]()
+
+    def run() -> None:
+        with Client(url, key=KEY) as client:
+            while not stop.is_set():
+                scores.append(client.score(photo).image_score)
+
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(run)
+        try:
+            yield scores
+        finally:
+            stop.set()
+        begun.result(60)
+
+
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -142,6 +171,20 @@ def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> Non
             assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+def test_metrics_are_of_both_replicas(url: str, photo: bytes) -> None:
+    def counted() -> dict[str, float]:
+        text = httpx.get(f"{url}/metrics", headers=BEARER, timeout=30).text
+        line = r'^resad_requests_total{method="POST",replica="(\w+)",route="/v1/score",status="200"} (\S+)$'
+        return {replica: float(value) for replica, value in re.findall(line, text, re.MULTILINE)}
+
+    before = counted()
+    for _ in range(6):
+        assert httpx.post(f"{url}/v1/score", content=photo, headers=KEYED, timeout=60).status_code == 200
+    after = counted()
+    assert {name.split("#")[-1] for name in replicas()} == set(after)
+    assert sum(after.values()) - sum(before.values()) == 6
+
+
 def test_a_replica_that_is_killed_loses_its_own_requests_alone(url: str, root: Path, photo: bytes) -> None:
     import ray
 
@@ -149,7 +192,7 @@ def test_a_replica_that_is_killed_loses_its_own_requests_alone(url: str, root: P
     before = replicas()
     assert len(before) == 2
     load = Load(url, photo)
-    with load.running(threads=4):
+    with load.running(threads=3), patient_client(url, photo) as its_scores:
         until(lambda: len(load.answers) >= 8)
         ray.kill(ray.get_actor(before[0], namespace="serve"), no_restart=True)
         seen = len(load.answers)
@@ -160,8 +203,9 @@ def test_a_replica_that_is_killed_loses_its_own_requests_alone(url: str, root: P
     lost = sum(count for status, count in load.attempts.items() if status not in (200, 429))
     assert lost <= 4, load.attempts  # as many as were under way
     assert load.attempts[200] == len(load.answers)
-    for answer in load.answers:
-        assert answer["image_score"] == pytest.approx(expected, rel=1e-4)
+    for score in (*its_scores, *(answer["image_score"] for answer in load.answers)):
+        assert score == pytest.approx(expected, rel=1e-4)
+    assert len(its_scores) >= 3
 
 
 def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> None:

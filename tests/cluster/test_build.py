@@ -16,13 +16,15 @@ from rich.console import Console
 from indexer import points
 from indexer.build import BuildOrder, BuildReport, build
 from indexer.cluster import build as cluster_build
-from indexer.cluster.build import Workers, build_on
+from indexer.cluster.build import build_on
 from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.features import ClusterFeatures
+from indexer.cluster.foresight import ClusterForecast
+from indexer.cluster.orders import Workers
 from indexer.cluster.shards import RemoteShards
-from indexer.forecast import Forecast
 from indexer.options import method
 from indexer.progress import Advance, Stages
+from indexer.selection import memory_count
 from resad import index
 from resad.config import MethodConfig, updated
 from tests.conftest import Run
@@ -67,8 +69,9 @@ def same(ours: BuildReport, theirs: BuildReport) -> None:
     assert ours.manifest.fingerprint == theirs.manifest.fingerprint
     assert ours.manifest.quality.covering_radius == theirs.manifest.quality.covering_radius
     assert ours.manifest.quality.projected_radius == theirs.manifest.quality.projected_radius
-    assert (ours.skipped, ours.duplicates) == (theirs.skipped, theirs.duplicates)
-    assert ours.look_alikes == theirs.look_alikes
+    for name in ("skipped", "duplicates", "look_alikes"):
+        asides = repr(getattr(ours, name)).replace("RemotePath('file://", "PosixPath('")
+        assert asides == repr(getattr(theirs, name)), name
 
 
 def workers(cluster: Cluster, scratch: Path) -> Workers:
@@ -179,13 +182,14 @@ def test_an_interrupted_build_goes_on_with_features_and_picks_where_they_are(
     def stop() -> None:
         raise KeyboardInterrupt
 
-    asked, scratch = order(many, tmp_path, config), tmp_path / "scratch"
+    asked, scratch = order(Path(f"file://{many}"), tmp_path, config), tmp_path / "scratch"  # an address, as of s3
     scratch.mkdir()
-    forecasts: list[Forecast] = []
+    forecasts: list[ClusterForecast] = []
     with pytest.raises(KeyboardInterrupt):
         build_on(workers(cluster, scratch), asked, During({"coreset": (150, stop)}), forecasts.append)
     assert len(forecasts) == 1
-    assert forecasts[0].task.photos == 13  # a worker's half of 26
+    assert forecasts[0].share.task.photos == 13  # a worker's half of 26
+    assert forecasts[0].share.task.memories == memory_count(config.coreset, forecasts[0].patches)  # of all
     assert index.versions(tmp_path / "eyes") == []
     with np.load(tmp_path / "eyes" / index.WORK / "coreset.npz") as kept:
         picks = len(kept["rows"])
@@ -223,6 +227,7 @@ def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
     assert ended.code == 0, ended.err
     assert "1 workers of 1 CPU cores" in ended.err
     assert "forecast: 26 photographs" in ended.out
+    assert "forecast: driver: memory" in ended.out
     assert not root.exists()
     assert list(scratch.iterdir()) == []
     ended = run(*asked, "--cluster", "auto", "--worker-cpus", 99)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.cluster.connection import connected
+from indexer.cluster.foresight import ClusterForecast
 from indexer.cluster.pieces import Dealer, cut
 from indexer.cluster.runs import runs_of
+from indexer.forecast import Rates, Room, Task, forecast
 from indexer.photos import ReferencePhoto
 from resad.errors import SettingError
 from tests.cluster.conftest import need_ray
@@ -85,6 +88,28 @@ def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: 
     }
     assert theirs | kept == set(range(firsts[-1]))
     assert not theirs & kept
+
+
+GB = 10**9
+NATIONAL = Task(photos=10**5, to_encode=10**5, patches=10**9, sampled=10**9, dimension=1536, projected=511,
+                memories=10**5, guessed=False, weights=10**8)  # fmt: skip
+
+
+@given(driver=st.integers(10**8, 10**12), workers=st.integers(1, 500))
+def test_a_driver_without_the_memory_is_refused_with_the_numbers(driver: int, workers: int) -> None:
+    share = replace(NATIONAL, photos=10**5 // workers, patches=10**9 // workers, sampled=10**9 // workers)
+    large = Room(GB, GB, 10**13, "a worker's share of its machine", 10**14)
+    told = ClusterForecast(
+        forecast(share, Rates(1.0, 1e-12, 1e-12, 1e-12), large), Room(GB, GB, driver, "--max-memory", 0), 10**9
+    )
+    needed = GB + 20 * 10**9 + 3 * 10**5 * 1536 * 4  # docs/cluster.md has the arithmetic
+    assert told.memory == needed
+    assert f"forecast: driver: memory {needed / 1e9:.1f} GB of" in told.lines()[-1]
+    if driver < needed:
+        with pytest.raises(SettingError, match=rf"the driver would take {needed / 1e9:.1f} GB.*--max-memory"):
+            told.check()
+    else:
+        told.check()
 
 
 def test_without_ray_everything_else_works_and_a_cluster_names_the_extra(drawn: Path, tmp_path: Path) -> None:

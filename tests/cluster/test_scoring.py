@@ -1,5 +1,6 @@
 """Scoring over a cluster: the scores of one process, and no photograph that ends the run."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from indexer.cluster import scoring
-from indexer.cluster.build import Workers
 from indexer.cluster.connection import Cluster, WorkerSize
+from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows
 from indexer.cluster.scorer import Scorer
 from indexer.cluster.scoring import TABLE, score_on
@@ -59,8 +60,9 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     monkeypatch.setattr("indexer.commands.clustering.connected", here)
     out = tmp_path / "out"
     ended = run(
-        "score", small_index, photos, "--out", out, "--cluster", "auto", "--worker-cpus", 1, "--device", "cpu"
-    )
+        "score", small_index, photos, "--out", out, "--cluster", "auto", "--worker-cpus", 1, "--device", "cpu",
+        "--format", "parquet",
+    )  # fmt: skip
     assert ended.code == 2
     assert f"2 of {len(good) + 3} photographs could not be scored" in " ".join(ended.err.split())
     assert "deadly.jpg: the worker that scored it was lost, each time" in " ".join(ended.err.split())
@@ -75,6 +77,15 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
         prepared = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
         score = detector.detect([prepared])[0].image_score
         assert float(known[str(path)].image_score) == pytest.approx(score, rel=1e-4)
+    table = importlib.import_module("pyarrow.parquet").read_table(out / "scores.parquet")
+    assert table.schema.metadata[b"intended_use"] == b"Research use only. Not for diagnosis."
+    for row in table.to_pylist():
+        line = known[row["photo"]]
+        assert (row["image_score"] is None) == bool(line.fault)
+        assert row["fault"] == (line.fault or None)
+        assert row["image_score"] == (float(line.image_score) if line.image_score else None)
+        assert (row["bytes"], row["modified_ns"], row["version"]) == (line.bytes, line.modified_ns, line.version)
+    assert sorted(row["photo"] for row in table.to_pylist()) == sorted(known)
     # Again: what failed is tried again and nothing else.
     (photos / "deadly.jpg").unlink()
     Image.open(good[0]).save(photos / "letter.jpg")
@@ -88,6 +99,35 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     assert len(again) == len(good) + 2
     with pytest.raises(SettingError, match=r"was made with fpr none, now it is 0\.1"):
         score_on(workers, small_index, [photos], out, device="cpu", rule=Rule(0.1, None, None))
+
+
+@pytest.mark.slow
+def test_photographs_behind_addresses_are_scored_by_workers(
+    cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path
+) -> None:
+    folder, workers = drawn / "test", Workers(cluster, WorkerSize(1, 0))
+    first = next(folder.rglob("*.jpg"))
+    (tmp_path / "list.csv").write_text(f"path\nfile://{first}\nfile://{tmp_path}/gone.jpg\n")
+    here = score_on(workers, small_index, [folder], tmp_path / "here", device="cpu", rule=RULE)
+    sources = [Path(f"file://{folder}"), tmp_path / "list.csv"]
+    there = score_on(workers, small_index, sources, tmp_path / "there", device="cpu", rule=RULE)
+    gone = there.pop(f"file://{tmp_path}/gone.jpg")
+    assert gone.fault == "No such file or directory"
+    assert {name.removeprefix("file://"): row.image_score for name, row in there.items()} == {
+        name: row.image_score for name, row in here.items()
+    }
+    assert all(row.bytes == here[name.removeprefix("file://")].bytes for name, row in there.items())
+    told: list[Row] = []
+    score_on(
+        workers,
+        small_index,
+        sources,
+        tmp_path / "there",
+        device="cpu",
+        rule=RULE,
+        on_rows=lambda new: told.extend(new),
+    )
+    assert [row.photo for row in told] == [gone.photo]
 
 
 def _row(photo: str, score: str = "1.5") -> Row:

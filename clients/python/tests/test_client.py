@@ -244,8 +244,34 @@ def test_a_problem_is_the_error_of_its_status(run: Run, status: int, kind: type[
 @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b'{"detail": "Not Found"}', b'{"title": 3}'])
 def test_a_proxys_own_answer_is_told_by_its_status(run: Run, body: bytes) -> None:
     with pytest.raises(ServerFault, match=r"^502 Bad Gateway$") as caught:
-        run(Script([httpx.Response(502, content=body)]), lambda c: c.score(JPEG))
+        run(Script([httpx.Response(502, content=body)]), lambda c: c.score(JPEG), retries=0)
     assert caught.value.type == "about:blank"
+
+
+@both
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_proxys_word_that_the_service_is_gone_is_a_lost_connection(run: Run, status: int) -> None:
+    gone = [httpx.Response(status, text="Internal Server Error"), httpx.Response(status, json={"error": "gone"})]
+    script = Script([*gone, scored()])
+    result, waits = run(script, lambda c: c.score(JPEG))
+    assert (result, len(waits)) == (RESULT, 2)
+    script = Script(gone)
+    with pytest.raises(ServerProblem) as caught:
+        run(script, lambda c: c.score(JPEG), retries=50, max_wait_s=1000)
+    assert (caught.value.status, caught.value.stands_in, len(script.requests)) == (status, True, 6)
+    script = Script([problem(status)])  # the service's own fault would be the same again
+    with pytest.raises(ServerProblem) as caught:
+        run(script, lambda c: c.score(JPEG))
+    assert (caught.value.stands_in, len(script.requests)) == (False, 1)
+
+
+@both
+def test_a_status_that_no_lost_service_has_is_not_asked_for_twice(run: Run) -> None:
+    for status in (501, 505, 507, 404):
+        script = Script([httpx.Response(status, text="no")])
+        with pytest.raises(ServerProblem):
+            run(script, lambda c: c.score(JPEG))
+        assert len(script.requests) == 1
 
 
 @both

@@ -13,7 +13,7 @@
  *         ├── NotFound            404: the index, or the address
  *         ├── Busy                429: the queue was full
  *         ├── NotReady            503: starting, or shutting down
- *         ├── DeadlinePassed      504: the service gave up
+ *         ├── DeadlinePassed      504: the service gave up, or a proxy before it
  *         └── ServerFault         any other 5xx
  *
  * Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
@@ -67,6 +67,14 @@ export class ServerProblem extends ResadClientError {
   /** URN of the kind of problem; `about:blank` where the status says all. */
   get type(): string {
     return this.problem.type;
+  }
+
+  /**
+   * Whether a proxy answered in the service's place, which is gone or cannot be reached: 500, 502 or 504.
+   * What the service says itself is a problem of its own kinds.
+   */
+  get standsIn(): boolean {
+    return [500, 502, 504].includes(this.status) && !this.type.startsWith("urn:resad:problem:");
   }
 
   /** The kind of problem, for people. */

@@ -4,7 +4,7 @@ import { Busy, ConnectionFailed, NotReady, ProtocolError, ServerProblem, Setting
 import type { Problem } from "./models.js";
 import { type RetryPolicy, pause, retryAfter, wait } from "./retries.js";
 
-/** However many refusals are waited out, after so many lost connections nobody is there. */
+/** However many refusals are waited out, after so many lost connections, or proxies' words of one, nobody is there. */
 const LOST_RETRIES = 5;
 
 /** One request.  body: a photograph, or several as a form. */
@@ -16,8 +16,8 @@ export interface Call {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What may be waited out. */
-export type Refused = Busy | NotReady | ConnectionFailed;
+/** What may be waited out: of a `ServerProblem` one that is `Busy`, `NotReady` or `standsIn`. */
+export type Refused = ServerProblem | ConnectionFailed;
 
 /** A wait that is about to begin. */
 export interface Wait {
@@ -62,7 +62,8 @@ export function checkedKey(key: string): string {
  * The body of the answer to `call`, a success, asked for again as the port's policy allows.
  *
  * Every call here may be repeated without harm, even one that was carried out while its answer got lost: nothing
- * at the service changes by it.
+ * at the service changes by it.  A proxy's word that the service is gone counts as a lost connection; what the
+ * service itself says of a fault of its own would be the same again.
  */
 export async function answer<Body>(port: Port, call: Call, read: (response: Response) => Promise<Body>): Promise<Body> {
   let waited = 0;
@@ -71,10 +72,12 @@ export async function answer<Body>(port: Port, call: Call, read: (response: Resp
     try {
       return await once(port, call, read);
     } catch (error) {
-      if (!(error instanceof Busy || error instanceof NotReady || error instanceof ConnectionFailed)) throw error;
+      if (!(error instanceof ServerProblem || error instanceof ConnectionFailed)) throw error;
+      const gone = error instanceof ConnectionFailed || error.standsIn;
+      if (!gone && !(error instanceof Busy || error instanceof NotReady)) throw error;
       // Asking again what took too long would only double the load.
       if (error instanceof TimedOut || !port.retryWhen(error)) throw error;
-      if (error instanceof ConnectionFailed) lost += 1;
+      if (gone) lost += 1;
       const asked = error instanceof ServerProblem ? error.retryAfter : null;
       const seconds = wait(port.policy, repeat, asked, waited, port.random);
       if (seconds === null || lost > LOST_RETRIES) throw error;
@@ -132,7 +135,7 @@ async function problemOf(response: Response): Promise<Problem> {
   const value = await json(response).catch(() => null);
   const said = (value !== null && typeof value === "object" ? value : {}) as Partial<Problem>;
   return {
-    type: said.type ?? "about:blank",
+    type: typeof said.type === "string" ? said.type : "about:blank",
     title: said.title ?? (response.statusText || "Refused"),
     status: response.status,
     detail: said.detail ?? "",

@@ -423,7 +423,7 @@ export interface components {
              * State
              * @enum {string}
              */
-            readonly state: "loading" | "serving" | "failed";
+            readonly state: "loading" | "serving" | "resting" | "failed";
             /** Fault */
             readonly fault: string | null;
             /** Version */
@@ -466,9 +466,10 @@ export interface components {
         };
         /**
          * IndexSummary
-         * @description An index that is served; what follows `state` is null until a version is loaded.
+         * @description An index that is served; what follows `fault` is null until a version is known.
          *
-         *     fault: why the version that CURRENT names is not the one that answers.
+         *     state: one that rests is not in memory, and is loaded when it is asked for.  fault: why the version that
+         *     CURRENT names is not the one that answers.
          */
         readonly IndexSummary: {
             /** Name */
@@ -479,7 +480,7 @@ export interface components {
              * State
              * @enum {string}
              */
-            readonly state: "loading" | "serving" | "failed";
+            readonly state: "loading" | "serving" | "resting" | "failed";
             /** Fault */
             readonly fault: string | null;
             /** Version */

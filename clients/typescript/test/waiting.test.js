@@ -98,6 +98,23 @@ test("a lost connection is tried again", () =>
     assert.equal(seen.length, 2);
   }));
 
+test("a proxy's word that the service is gone is a lost connection, the service's own fault is not", async () => {
+  for (const status of [500, 502, 504]) {
+    await against([[status, "Internal Server Error"], [status, { error: "gone", type: 3 }], [200, RESULT]], async (client, seen) => {
+      await client.score(JPEG);
+      assert.equal(seen.length, 3);
+    });
+    await against([[status, "gone"]], async (client, seen) => {
+      const error = await client.score(JPEG).catch((reason) => reason);
+      assert.deepEqual([error.status, error.standsIn, seen.length], [status, true, 6]);
+    }, { retries: 50, random: () => -0.99 }); // hardly any wait
+    await against([[status, problem(status)]], async (client, seen) => {
+      const error = await client.score(JPEG).catch((reason) => reason);
+      assert.deepEqual([error.status, error.standsIn, seen.length], [status, false, 1]);
+    });
+  }
+});
+
 test("nobody there", async () => {
   await against([[200, RESULT]], async () => undefined);
   const client = new resad.Client("http://127.0.0.1:9", { retries: 1, random: () => 0 });
@@ -135,7 +152,7 @@ test("each status has its error, a proxy's page included", async () => {
       const error = await client.score(JPEG).catch((reason) => reason);
       assert.equal(error.constructor, kind);
       assert.deepEqual([error.status, error.type, seen.length], [status, "about:blank", 1]);
-    });
+    }, { retries: 0 });
   }
 });
 

@@ -6,6 +6,9 @@ const KEY = "resad-key";
 const POLL_MS = 20_000;
 const POLL_DOWN_MS = 2_000;
 
+/** Whether an index can be asked: one that rests is loaded by the first photograph. */
+export const answers = ({ state }) => state === "serving" || state === "resting";
+
 /** Tells by events: `state`, and `indexes` when the list is new.  state: checking, ready, starting, gone or key. */
 export class Service extends EventTarget {
   state = "checking";
@@ -58,7 +61,7 @@ export class Service extends EventTarget {
         this.dispatchEvent(new Event("indexes"));
       }
       // One index that does not answer keeps the service from being ready, and the others from nothing.
-      const serving = indexes.some((index) => index.state === "serving");
+      const serving = indexes.some(answers);
       this.#become(serving ? "ready" : "starting", ready ? "" : reason);
     } catch (error) {
       if (!this.met(error)) this.#become("gone", error.message);

@@ -1,6 +1,7 @@
 // How the service is, in the header and in a banner, and which indexes may be chosen.
 
 import { byId, element } from "./dom.js";
+import { answers } from "./service.js";
 
 const WORDS = {
   checking: "Connecting",
@@ -29,11 +30,11 @@ export function showStatus(store, service, askForKey) {
     const { indexes } = service;
     select.replaceChildren(
       ...indexes.map(({ name, state, photos }) => {
-        const about = state === "serving" ? (photos === null ? "" : ` (${photos} photos)`) : `, ${state}`;
-        return element("option", { value: name, disabled: state !== "serving" }, `${name}${about}`);
+        const about = answers({ state }) ? (photos === null ? "" : ` (${photos} photos)`) : `, ${state}`;
+        return element("option", { value: name, disabled: !answers({ state }) }, `${name}${about}`);
       }),
     );
-    const serving = indexes.filter(({ state }) => state === "serving");
+    const serving = indexes.filter(answers);
     const kept = serving.find(({ name }) => name === store.settings.index);
     const first = kept ?? serving.find((index) => index.default) ?? serving[0];
     if (first) select.value = first.name;

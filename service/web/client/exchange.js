@@ -1,7 +1,7 @@
 /** Requests out, answers in: everything about HTTP. */
 import { Busy, ConnectionFailed, NotReady, ProtocolError, ServerProblem, SettingError, TimedOut, problemError } from "./errors.js";
 import { pause, retryAfter, wait } from "./retries.js";
-/** However many refusals are waited out, after so many lost connections nobody is there. */
+/** However many refusals are waited out, after so many lost connections, or proxies' words of one, nobody is there. */
 const LOST_RETRIES = 5;
 /** The service's address, ending in a slash; `SettingError` unless it is http or https. */
 export function baseUrl(text) {
@@ -30,7 +30,8 @@ export function checkedKey(key) {
  * The body of the answer to `call`, a success, asked for again as the port's policy allows.
  *
  * Every call here may be repeated without harm, even one that was carried out while its answer got lost: nothing
- * at the service changes by it.
+ * at the service changes by it.  A proxy's word that the service is gone counts as a lost connection; what the
+ * service itself says of a fault of its own would be the same again.
  */
 export async function answer(port, call, read) {
     let waited = 0;
@@ -40,12 +41,15 @@ export async function answer(port, call, read) {
             return await once(port, call, read);
         }
         catch (error) {
-            if (!(error instanceof Busy || error instanceof NotReady || error instanceof ConnectionFailed))
+            if (!(error instanceof ServerProblem || error instanceof ConnectionFailed))
+                throw error;
+            const gone = error instanceof ConnectionFailed || error.standsIn;
+            if (!gone && !(error instanceof Busy || error instanceof NotReady))
                 throw error;
             // Asking again what took too long would only double the load.
             if (error instanceof TimedOut || !port.retryWhen(error))
                 throw error;
-            if (error instanceof ConnectionFailed)
+            if (gone)
                 lost += 1;
             const asked = error instanceof ServerProblem ? error.retryAfter : null;
             const seconds = wait(port.policy, repeat, asked, waited, port.random);
@@ -109,7 +113,7 @@ async function problemOf(response) {
     const value = await json(response).catch(() => null);
     const said = (value !== null && typeof value === "object" ? value : {});
     return {
-        type: said.type ?? "about:blank",
+        type: typeof said.type === "string" ? said.type : "about:blank",
         title: said.title ?? (response.statusText || "Refused"),
         status: response.status,
         detail: said.detail ?? "",

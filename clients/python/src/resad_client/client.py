@@ -27,7 +27,8 @@ class Client:
         base_url: http or https, with host and, behind a proxy, a path.
         key: API key, sent as a bearer token.
         timeout: seconds (per connect, read and write) or httpx's own.
-        retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections.
+        retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections, of which
+            a proxy tells by a 500, 502 or 504 that is not the service's own.
         rng: of the waits' random part.
         sleep, transport: for tests.
 

@@ -12,7 +12,7 @@
         ├── NotFound            404: the index, or the address
         ├── Busy                429: the queue was full
         ├── NotReady            503: starting, or shutting down
-        ├── DeadlinePassed      504: the service gave up
+        ├── DeadlinePassed      504: the service gave up, or a proxy before it
         └── ServerFault         any other 5xx
 
 Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
@@ -21,6 +21,9 @@ Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message h
 from typing import Final
 
 from resad_client.models import Problem
+
+_IN_PLACE: Final = (500, 502, 504)
+_OWN_KINDS: Final = "urn:resad:problem:"
 
 
 class ResadClientError(Exception):
@@ -67,6 +70,14 @@ class ServerProblem(ResadClientError):
     def type(self) -> str:
         """URN of the kind of problem; `about:blank` where the status says all."""
         return self.problem.type
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether a proxy answered in the service's place, which is gone or cannot be reached: 500, 502 or 504.
+
+        What the service says itself is a problem of its own kinds.
+        """
+        return self.status in _IN_PLACE and not self.type.startswith(_OWN_KINDS)
 
     @property
     def title(self) -> str:

@@ -112,7 +112,8 @@ async def answer(port: Port, call: Call) -> httpx.Response:
     """The answer to `call`, a success, asked for again as the port's policy allows.
 
     Every call here may be repeated without harm, even one that was carried out while its answer got lost:
-    nothing at the service changes by it.
+    nothing at the service changes by it.  A proxy's word that the service is gone counts as a lost connection;
+    what the service itself says of a fault of its own would be the same again.
     """
     repeat, lost, waited = 0, 0, 0.0
     while True:
@@ -120,10 +121,13 @@ async def answer(port: Port, call: Call) -> httpx.Response:
             return await once(port, call)
         except TimedOut:  # asking again would only double the load
             raise
-        except (Busy, NotReady, ConnectionFailed) as error:
+        except (ServerProblem, ConnectionFailed) as error:
+            gone = isinstance(error, ConnectionFailed) or error.stands_in
+            if not (gone or isinstance(error, Busy | NotReady)):
+                raise
             asked = error.retry_after if isinstance(error, ServerProblem) else None
             wait = port.policy.wait(repeat, asked, waited, port.rng)
-            lost += isinstance(error, ConnectionFailed)
+            lost += gone
             if wait is None or lost > port.policy.lost:
                 raise
         await port.pause(wait)

@@ -20,7 +20,8 @@ class RetryPolicy:
     """How long to keep asking.
 
     retries: repeats after the first attempt, at least 0.  max_wait_s: of all waits together, seconds, at least 0.
-    lost: how many of the repeats may follow a lost connection, at least 0: after so many nobody is there.
+    lost: how many of the repeats may follow a lost connection, or a proxy's word of one, at least 0: after so many
+    nobody is there.
     Raises `SettingError` for values below that.
     """
 

@@ -1,0 +1,141 @@
+"""Three indexes on Ray Serve, two replicas that hold one each, run by `test_serve`."""
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from indexer.cluster.connection import Cluster
+from resad import index
+from tests.cluster.serve_inside import BEARER, KEYED, offline, serving
+from tests.indexes import build_small
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three indexes that score differently."""
+    folder = tmp_path_factory.mktemp("three")
+    for neighbors, name in enumerate(NAMES, 1):
+        build_small(drawn / "train/good", folder, name=name, settings=(f"search.neighbors={neighbors}",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(drawn: Path) -> bytes:
+    return next((drawn / "test/lesion").glob("*.jpg")).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(root: Path, photo: bytes) -> dict[str, float]:
+    return {name: offline(index.resolve(root / name), photo) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def client(cluster: Cluster, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    with (
+        serving(root, keys, RESAD_HOLD="1") as url,
+        httpx.Client(base_url=url, timeout=60, headers=BEARER) as client,
+    ):
+        yield client
+
+
+def asked(client: httpx.Client, name: str, photo: bytes) -> tuple[float, Counter[int]]:
+    """The score, and what every attempt came to; a refusal is waited out as it says."""
+    attempts: Counter[int] = Counter()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        answer = client.post("/v1/score", params={"index": name}, content=photo, headers=KEYED)
+        attempts[answer.status_code] += 1
+        if answer.status_code == 200:
+            assert answer.json()["index"]["name"] == name
+            return answer.json()["image_score"], attempts
+        time.sleep(float(answer.headers["Retry-After"]))
+    raise AssertionError(f"never answered: {attempts}")
+
+
+def of_each(client: httpx.Client, metric: str) -> dict[str, int]:
+    """How many series each replica has, or their sum for a counter."""
+    text = client.get("/metrics").text
+    found: Counter[str] = Counter()
+    for labels, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", text, re.MULTILINE):
+        (replica,) = re.findall(r'replica="(\w+)"', labels)
+        found[replica] += int(float(value))
+    return found
+
+
+def test_all_are_listed_and_every_answer_is_right(
+    client: httpx.Client, photo: bytes, expected: dict[str, float]
+) -> None:
+    for name in (*NAMES, *reversed(NAMES)):
+        assert asked(client, name, photo)[0] == pytest.approx(expected[name], rel=1e-4)
+        listed = client.get("/v1/indexes").json()["indexes"]
+        assert [one["name"] for one in listed] == list(NAMES)
+        assert sorted(one["state"] for one in listed) == ["resting", "resting", "serving"]
+        assert all(one["version"] for one in listed)
+
+
+def test_two_indexes_on_two_replicas_find_a_home_each(client: httpx.Client, photo: bytes) -> None:
+    for name in "ab" * 2:
+        asked(client, name, photo)
+        time.sleep(2)  # until replicas have said what they hold
+    before = of_each(client, "resad_index_loads_total")
+    for name in "ab" * 10:
+        asked(client, name, photo)
+    assert of_each(client, "resad_index_loads_total") == before
+    assert list(of_each(client, "resad_index_info").values()) == [1, 1]
+
+
+def test_under_load_no_replica_ever_holds_more_than_it_may(
+    client: httpx.Client, photo: bytes, expected: dict[str, float]
+) -> None:
+    seen: list[dict[str, int]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            seen.append(of_each(client, "resad_index_info"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda n: asked(client, NAMES[n % 3], photo), range(24)))
+    finally:
+        stop.set()
+        watcher.join()
+    assert sum((attempts for _, attempts in answers), Counter[int]()).keys() <= {200, 429, 503}
+    for number, (score, _) in enumerate(answers):
+        assert score == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
+    assert len(seen) >= 5
+    assert max(max(one.values(), default=0) for one in seen) == 1
+
+
+def test_which_requests_need_which_index() -> None:
+    from service.routing import index_of
+
+    assert index_of("/v1/score", b"fpr=0.1&index=eyes") == "eyes"
+    assert index_of("/below/v1/anomaly-map", b"") == ""
+    assert index_of("/v1/indexes/eyes/evidence/r-1/3/4", b"version=v") == "eyes"
+    for path in ("/", "/metrics", "/v1/indexes", "/v1/indexes/eyes", "/v1/indexes/eyes/current"):
+        assert index_of(path, b"index=eyes") is None
+
+
+def test_an_index_goes_where_it_displaces_least() -> None:
+    from service.routing import losses_of, rank
+
+    held = {"r1": frozenset("ab"), "r2": frozenset("bc"), "r3": frozenset("bc")}
+    assert losses_of(held) == {"r1": 1, "r2": 0, "r3": 0}
+    assert losses_of(held | {"r4": frozenset("ad")}) == {"r1": 0, "r2": 0, "r3": 0, "r4": 1}
+    assert min(held, key=lambda one: rank(one, "d", losses_of(held))) in {"r2", "r3"}
+    assert {min("xyz", key=lambda one: rank(one, str(n), {})) for n in range(40)} == {*"xyz"}

@@ -1,0 +1,239 @@
+"""Fewer places in memory than indexes: each answers as if it were alone, and never are more there than may be."""
+
+import asyncio
+import gc
+import shutil
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from resad import index
+from resad.loaded_index import LoadedIndex, load_index
+from resad.manifest import Manifest
+from service.problems import Refusal
+from service.registry import Registry, Served
+from service.shelf import Shelf
+from tests.indexes import build_small
+from tests.service.conftest import score_offline
+from tests.service.running import Served as Running
+from tests.service.running import key_for, served, until
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def three(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ROOT of three indexes that score differently; not to be changed."""
+    root = tmp_path_factory.mktemp("three")
+    for neighbors, name in enumerate(NAMES, 1):
+        build_small(drawn / "train/good", root, name=name, settings=(f"search.neighbors={neighbors}",))
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(three: Path, photo: bytes) -> dict[str, float]:
+    device = torch.device("cpu")
+    return {name: score_offline(load_index(three / name, device), photo).result.image_score for name in NAMES}
+
+
+def states(service: Running) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in service.client.get("/v1/indexes").json()["indexes"]}
+
+
+def in_memory(service: Running) -> set[str]:
+    return {name for name, entry in service.house.registry.served.items() if entry.live is not None}
+
+
+@pytest.fixture
+def one_place(three: Path) -> Iterator[Running]:
+    with served(three, hold=1) as service:
+        yield service
+
+
+def test_all_are_listed_and_each_answers_right(
+    one_place: Running, three: Path, photo: bytes, expected: dict[str, float]
+) -> None:
+    assert states(one_place) == {"a": "serving", "b": "resting", "c": "resting"}
+    for name in (*NAMES, "a", "c", "b"):
+        answer = one_place.score(photo, index=name)
+        assert answer.json()["image_score"] == pytest.approx(expected[name], rel=1e-4)
+        assert in_memory(one_place) == {name}
+    detail = one_place.client.get("/v1/indexes/a").json()
+    assert (detail["state"], detail["version"]) == ("resting", index.resolve(three / "a").name)
+    assert detail["manifest"]["name"] == "a"
+    assert one_place.client.get("/readyz").status_code == 200
+
+
+def test_the_default_index_is_there_first(three: Path, photo: bytes) -> None:
+    with served(three, hold=1, index="c") as service:
+        assert in_memory(service) == {"c"}
+        assert service.score(photo).json()["index"]["name"] == "c"
+
+
+def test_who_left_takes_its_memory_along(one_place: Running, photo: bytes) -> None:
+    live = one_place.house.registry.served["a"].live
+    assert live is not None
+    gone = weakref.ref(live.detector)
+    del live
+    assert one_place.score(photo, index="a").status_code == 200
+    assert one_place.score(photo, index="b").status_code == 200
+    gc.collect()
+    assert gone() is None
+
+
+def test_of_two_the_one_asked_for_longest_ago_leaves(three: Path, photo: bytes) -> None:
+    with served(three, hold=2) as service:
+        assert in_memory(service) == {"a", "b"}
+        for asked, there in (("b", "ab"), ("a", "ab"), ("c", "ac"), ("a", "ac"), ("b", "ab")):
+            assert service.score(photo, index=asked).status_code == 200
+            assert in_memory(service) == set(there)
+
+
+@pytest.mark.slow
+def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
+    one_place: Running, photo: bytes, expected: dict[str, float]
+) -> None:
+    most, stop = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not stop.is_set():
+            most = max(most, len(in_memory(one_place)))
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(9) as pool:
+            answers = list(pool.map(lambda n: one_place.score(photo, index=NAMES[n % 3]), range(45)))
+    finally:
+        stop.set()
+        watcher.join()
+    assert Counter(one.status_code for one in answers) == {200: 45}
+    for number, answer in enumerate(answers):
+        assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
+    assert most == 1
+    assert one_place.house.admission.taken == 0
+
+
+def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Path, photo: bytes) -> None:
+    with served(three, hold=1, deadline_s=0.4) as service:
+        watcher = service.house.watcher
+        with watcher._loading:
+            answer = service.score(photo, index="b")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:resad:problem:not-ready")
+        assert int(answer.headers["Retry-After"]) >= 1
+        until(lambda: in_memory(service) == {"b"})
+        assert service.house.admission.taken == 0
+
+
+def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
+    three: Path, tmp_path: Path, photo: bytes
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(three, root)
+    bank = index.resolve(root / "b") / "memory_bank.faiss"
+    bank.write_bytes(bank.read_bytes()[:-1] + b"x")
+    with served(root, hold=1) as service:
+        for _ in range(2):  # the second time it is known
+            answer = service.score(photo, index="b")
+            assert (answer.status_code, "memory_bank.faiss was changed" in answer.json()["detail"]) == (503, True)
+        assert states(service) == {"a": "resting", "b": "failed", "c": "resting"}
+        assert service.score(photo, index="c").status_code == 200
+        assert service.client.get("/readyz").status_code == 200
+        assert service.metric('resad_index_loads_total{index="b",outcome="failed"}') == 1
+
+
+def test_a_version_is_activated_whether_its_index_is_in_memory_or_not(
+    three: Path, drawn: Path, tmp_path: Path, photo: bytes
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(three, root)
+    before = {name: index.resolve(root / name).name for name in NAMES}
+    new = {name: build_small(drawn / "train/good", root, name=name).version.name for name in "ab"}
+    for name in new:
+        index.activate(root / name, before[name])
+    admin = key_for(tmp_path / "keys", "score", "admin")
+    with served(root, hold=1, keys_file=tmp_path / "keys", headers=admin) as service:
+        assert in_memory(service) == {"a"}
+        for name, version in new.items():
+            answer = service.client.put(f"/v1/indexes/{name}/current", json={"version": version})
+            assert (answer.status_code, answer.json()["version"]) == (200, version)
+            assert in_memory(service) == {"a"}
+        index.activate(root / "b", before["b"])  # and by others, while it rests
+        until(lambda: service.client.get("/v1/indexes/b").json()["version"] == before["b"])
+        for name, version in (("a", new["a"]), ("b", before["b"])):
+            assert service.score(photo, index=name).json()["index"]["version"] == version
+
+
+class Slow:
+    """What a shelf brings, without a disk: an index is loaded when it is let."""
+
+    def __init__(self, *names: str, places: int, patience_s: float = 5.0) -> None:
+        self.registry = Registry(Path("root"), default=None)
+        for name in names:
+            self.registry.put(Served(name, at_rest=cast(Manifest, SimpleNamespace(name=name))))
+        self.let = threading.Semaphore(0)
+        self.brought: list[tuple[str, str | None]] = []
+        self.places = places
+        self.shelf = Shelf(self.registry, self._bring, places, patience_s)
+
+    def _bring(self, name: str, leaving: str | None) -> bool:
+        assert self.let.acquire(timeout=5)
+        manifest = cast(Manifest, SimpleNamespace(name=name))
+        if leaving is not None:
+            self.registry.put(Served(leaving, at_rest=manifest))
+        assert sum(one.live is not None for one in self.registry.served.values()) < self.places
+        self.registry.put(Served(name, cast(LoadedIndex, SimpleNamespace(name=name))))
+        self.brought.append((name, leaving))
+        return True
+
+    async def use(self, name: str, until: asyncio.Event | None = None) -> str:
+        async with self.shelf.lent(name) as loaded:
+            if until:
+                await until.wait()
+            return cast(Any, loaded).name  # type: ignore[no-any-return]
+
+
+def test_one_that_is_lent_stays_and_those_who_wait_are_served_in_turn() -> None:
+    async def play() -> None:
+        slow, done = Slow("a", "b", places=1), asyncio.Event()
+        slow.let.release(3)
+        user = asyncio.create_task(slow.use("a", done))
+        while not slow.brought:
+            await asyncio.sleep(0.001)
+        other = asyncio.create_task(slow.use("b"))
+        await asyncio.sleep(0.05)
+        again = asyncio.create_task(slow.use("a"))  # behind b, or b would wait for ever
+        await asyncio.sleep(0.05)
+        assert not any(one.done() for one in (other, again))
+        done.set()
+        assert [*await asyncio.gather(user, other, again)] == ["a", "b", "a"]
+        assert slow.brought == [("a", None), ("b", "a"), ("a", "b")]
+
+    asyncio.run(play())
+
+
+def test_who_goes_while_it_comes_leaves_no_trace() -> None:
+    async def play() -> None:
+        slow = Slow("a", "b", places=1, patience_s=0.05)
+        gone = asyncio.create_task(slow.use("a"))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        with pytest.raises(Refusal, match="a: loading"):
+            await slow.use("a")
+        slow.let.release(2)
+        while not slow.brought:
+            await asyncio.sleep(0.001)
+        assert await slow.use("b") == "b"
+
+    asyncio.run(play())
