@@ -97,8 +97,8 @@ class SearchConfig:
     neighbors: Annotated[int, Field(ge=1, le=50)] = 3
     """k: a patch's distance is the mean L2 distance to its k nearest memories."""
     mirrored: bool = True
-    """Look at the mirror image, too: a patch's distance is the smaller one of its two, as left and right eyes mirror
-    each other.  Not in the paper; twice the time."""
+    """Look at the mirror image, too: a patch's distance is the smaller one of its two, as eyes mirror each other.
+    Not in the paper; twice the time."""
 
 
 @dataclass(frozen=True, config=_STRICT)

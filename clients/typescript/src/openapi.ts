@@ -601,7 +601,8 @@ export interface components {
             readonly coreset: components["schemas"]["CoresetConfig"];
             /**
              * @default {
-             *       "neighbors": 3
+             *       "neighbors": 3,
+             *       "mirrored": true
              *     }
              */
             readonly search: components["schemas"]["SearchConfig"];
@@ -610,9 +611,7 @@ export interface components {
              *       "kind": "top_mean",
              *       "share": 0.001,
              *       "smoothing": 0,
-             *       "margin": 0,
-             *       "relative": false,
-             *       "surround": 0
+             *       "margin": 0
              *     }
              */
             readonly score: components["schemas"]["ScoreConfig"];
@@ -915,16 +914,6 @@ export interface components {
              * @default 0
              */
             readonly margin: number;
-            /**
-             * Relative
-             * @default false
-             */
-            readonly relative: boolean;
-            /**
-             * Surround
-             * @default 0
-             */
-            readonly surround: number;
         };
         /**
          * SearchConfig
@@ -936,6 +925,11 @@ export interface components {
              * @default 3
              */
             readonly neighbors: number;
+            /**
+             * Mirrored
+             * @default true
+             */
+            readonly mirrored: boolean;
         };
         /**
          * SearchPlan
