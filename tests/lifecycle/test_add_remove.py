@@ -21,13 +21,12 @@ from indexer.placed import read_placed
 from indexer.synthetic import write_dataset
 from resad import index
 from resad.calibration import calibrate
-from resad.config import PhotoLimits, updated
+from resad.config import PhotoLimits
 from resad.detector import measure
 from resad.encoder import Encoder, Encoding, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
 from resad.memory_bank import MemoryBank, Provenance
-from resad.preparation import prepare
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
@@ -50,12 +49,15 @@ SLOWLY = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCh
 
 
 def left_out(now: LoadedIndex, group: Sequence[int], photo: Path) -> NDArray[np.float32]:
-    """Each patch's mean distance to a bank that is really made without the group."""
+    """Each patch's mean distance to a bank really made without the group, the smaller one of both images."""
     others = now.detector.bank.without_photos(np.array(group, dtype=np.int32))
     patches, _ = encoded(now, photo)
-    distances: NDArray[np.float32] = others.search(patches.features, CONFIG.search.neighbors).distances.mean(
-        axis=1
+    assert patches.mirrored is not None
+    one, other = (
+        others.search(features, CONFIG.search.neighbors).distances.mean(axis=1)
+        for features in (patches.features, patches.mirrored)
     )
+    distances: NDArray[np.float32] = np.minimum(one, other)
     return distances
 
 
@@ -276,15 +278,14 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
 def test_mirror_images_come_and_go_with_their_photographs(
     photos: list[Path], more: Path, files: Files, tmp_path: Path
 ) -> None:
-    config = updated(CONFIG, "search.mirrored", "true")
     five = some(photos[:5], tmp_path / "five")
-    before = loaded(built(five, tmp_path / "root", config=config, keep_features=True))
+    before = loaded(built(five, tmp_path / "root", keep_features=True))
     grown = loaded(added(tmp_path / "root/eyes", more).made.version)
     assert grown.manifest.calibrated == "measured"
     for row, photo in enumerate(sorted(photos[:5])):
         others = grown.detector.bank.without_photos(np.array([row], dtype=np.int32))
-        seen = prepare(photo, config.preparation, PhotoLimits())
-        alone = measure(grown.detector.encoder.encode([seen])[0], seen.mask, others, config)
+        patches, mask = encoded(grown, photo)
+        alone = measure(patches, mask, others, CONFIG)
         assert grown.photos[row].score == pytest.approx(alone.image_score, rel=1e-5)
     shrunk = removed(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).made.version
     assert sorted(path.name for path in (shrunk / "features").glob("*.mirrored")) == [

@@ -65,7 +65,7 @@ def test_features_stay_where_they_are_asked_for(run: Run, photos: list[Path], tm
     assert "calibration left-out, measured left-out, measured" in words(gone.out)
     version = index.resolve(tmp_path / "root/eyes")
     names = sorted(path.name for path in (version / "features").iterdir())
-    assert names == ["r-00002.cells", "r-00002.features", "r-00003.cells", "r-00003.features"]
+    assert names == [f"r-0000{n}.{kind}" for n in (2, 3) for kind in ("cells", "features", "mirrored")]
 
 
 @pytest.mark.parametrize(
