@@ -104,7 +104,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
         "spatial": "gate",
         "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
-        "neighbors": "9", "mirrored": "true", "kind": "max", "smoothing": "4", "margin": "0.05",
+        "neighbors": "9", "mirrored": "false", "kind": "max", "smoothing": "4", "margin": "0.05",
     }  # fmt: skip
     base = MethodConfig()
     prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}

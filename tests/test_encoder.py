@@ -48,9 +48,9 @@ def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto],
 @pytest.mark.parametrize("whitening", ["null", "0.5"])
 def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhoto], whitening: str) -> None:
     settings = [f"resc.whitening={whitening}"]
-    plain = encoder(method("resad", backbone="resnet18", size=SIDE, settings=settings), photos)
-    config = method("resad", backbone="resnet18", size=SIDE, settings=[*settings, "search.mirrored=true"])
-    both = encoder(config, photos).encode(photos)
+    without = method("resad", backbone="resnet18", size=SIDE, settings=[*settings, "search.mirrored=false"])
+    plain = encoder(without, photos)
+    both = encoder(method("resad", backbone="resnet18", size=SIDE, settings=settings), photos).encode(photos)
     for photo, patches in zip(photos, both, strict=True):
         np.testing.assert_array_equal(patches.features, plain.encode([photo])[0].features)
         (image,) = plain.encode([mirror_image(photo)])

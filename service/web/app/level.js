@@ -54,9 +54,11 @@ export class LevelControl {
     if (!this.#map) return;
     const { value, min, max } = byId("level");
     const { low, stated } = this.#map.scale;
-    // The slider rounds what it is given.
-    const everything = Number(value) - Number(min) <= 1e-6 * (Number(max) - Number(min));
-    const level = everything ? low : Number(value);
+    // The slider rounds what it is given, at both ends.
+    const [at, least, most] = [value, min, max].map(Number);
+    const rounded = 1e-6 * (most - least);
+    const everything = at - least <= rounded;
+    const level = everything ? low : most - at <= rounded ? most : at;
     this.#draw(level, !everything);
     byId("level-text").textContent = everything ? `${four(low)} (whole scale)` : four(level);
     byId("level").setAttribute("aria-valuetext", byId("level-text").textContent);
