@@ -95,12 +95,16 @@ class Crew:
     ) -> None:
         """The workers end.  Their folders go where those of an interrupted build on one machine would."""
         try:
+            # First those that have not begun: one that begins while the others leave would make their folder anew.
+            for actor in self._joining.values():
+                self._cluster.end(actor)
+            self._cluster.wait(list(self._joining), _LEAVE_S, all_of_them=True)
             if error is None or isinstance(error, ResadError):
                 calls = [self.start(Ask(member, None, "leave", ())) for member in self.members]
                 self._cluster.wait(calls, _LEAVE_S, all_of_them=True)
         finally:
-            for actor in [*self._joining.values(), *(member.actor for member in self.members)]:
-                self._cluster.end(actor)
+            for member in self.members:
+                self._cluster.end(member.actor)
 
     def share(self, value: object) -> Any:
         """As `Cluster.share`."""
