@@ -71,6 +71,10 @@ class Cluster:
         options = actor.options(num_cpus=size.cpus, num_gpus=size.gpus, scheduling_strategy="SPREAD")
         return options.remote()
 
+    def arrival(self, actor: Any) -> Any:
+        """A call that ends when `actor` runs."""
+        return actor.__ray_ready__.remote()
+
     def share(self, value: object) -> Any:
         """A reference to `value`, copied once to each node that asks for it."""
         return self._ray.put(value)

@@ -82,7 +82,11 @@ class Crew:
         self._losses = _LOSSES * count if losses is None else losses
         self._shared_task = cluster.share(task)
         self._size = size
+        self._arriving: dict[Any, Any] = {}
+        """Calls that end when an actor runs somewhere, with the actor: it was told nothing and has made nothing,
+        so that it may be killed."""
         self._joining: dict[Any, Any] = {}
+        """Calls of `begin`, with the actor."""
         self._begun = 0
         for _ in range(count):
             self._hire()
@@ -95,16 +99,12 @@ class Crew:
     ) -> None:
         """The workers end.  Their folders go where those of an interrupted build on one machine would."""
         try:
-            # First those that have not begun: one that begins while the others leave would make their folder anew.
-            for actor in self._joining.values():
-                self._cluster.end(actor)
-            self._cluster.wait(list(self._joining), _LEAVE_S, all_of_them=True)
             if error is None or isinstance(error, ResadError):
-                calls = [self.start(Ask(member, None, "leave", ())) for member in self.members]
-                self._cluster.wait(calls, _LEAVE_S, all_of_them=True)
+                self._leave()
         finally:
-            for member in self.members:
-                self._cluster.end(member.actor)
+            members = (member.actor for member in self.members)
+            for actor in [*self._arriving.values(), *self._joining.values(), *members]:
+                self._cluster.end(actor)
 
     def share(self, value: object) -> Any:
         """As `Cluster.share`."""
@@ -121,8 +121,8 @@ class Crew:
             self._wait_for_one()
         if not waiting:
             return []
-        ended = self._cluster.wait([*waiting, *self._joining], None)
-        self._join([call for call in ended if call in self._joining])
+        ended = self._cluster.wait([*waiting, *self._coming()], None)
+        self._take_in(ended)
         return [call for call in ended if call in waiting]
 
     def answer(self, ask: Ask[_Key], call: Any) -> Answer[_Key]:
@@ -140,21 +140,36 @@ class Crew:
             for call in self.ended(begun):
                 yield self.answer(begun.pop(call), call)
 
+    def _leave(self) -> None:
+        """An actor does one thing after the other: one that is still at its `begin` deletes what that makes."""
+        actors = [*self._joining.values(), *(member.actor for member in self.members)]
+        self._cluster.wait([actor.leave.remote() for actor in actors], _LEAVE_S, all_of_them=True)
+
     def _hire(self) -> None:
         actor = self._cluster.begin(self._kind, self._size)
-        self._joining[actor.begin.remote(self._shared_task)] = actor
+        self._arriving[self._cluster.arrival(actor)] = actor
 
-    def _join(self, calls: Iterable[Any]) -> None:
-        for call in calls:
-            actor = self._joining.pop(call)
-            try:
-                hello: Hello = self._cluster.result(call)
-            except Gone:
-                self._count_loss()
-                self._hire()
-                continue
-            self.members.append(Member(self._begun, actor, hello))
-            self._begun += 1
+    def _coming(self) -> list[Any]:
+        return [*self._arriving, *self._joining]
+
+    def _take_in(self, ended: Iterable[Any]) -> None:
+        """Tell those that have arrived to begin, and count those that have begun among the members."""
+        for call in ended:
+            if call in self._arriving:
+                actor = self._arriving.pop(call)
+                self._joining[actor.begin.remote(self._shared_task)] = actor
+            elif call in self._joining:
+                self._join(self._joining.pop(call), call)
+
+    def _join(self, actor: Any, call: Any) -> None:
+        try:
+            hello: Hello = self._cluster.result(call)
+        except Gone:
+            self._count_loss()
+            self._hire()
+            return
+        self.members.append(Member(self._begun, actor, hello))
+        self._begun += 1
 
     def _wait_for_one(self) -> None:
         deadline = time.monotonic() + _BEGIN_S
@@ -165,7 +180,7 @@ class Crew:
                     f"no worker of the cluster has begun within {_BEGIN_S:.0f} s: each wants {self._size.cpus} "
                     f"CPU cores and {self._size.gpus} GPUs; `ray status` says what is free"
                 )
-            self._join(self._cluster.wait(list(self._joining), left))
+            self._take_in(self._cluster.wait(self._coming(), left))
 
     def _lose(self, member: Member) -> None:
         if member in self.members:

@@ -1,4 +1,4 @@
-"""The end of a crew whose last worker has not begun."""
+"""The end of a crew whose last workers have not begun."""
 
 import os
 import shutil
@@ -6,36 +6,50 @@ import time
 from pathlib import Path
 
 from indexer.cluster.connection import Cluster, WorkerSize
-from indexer.cluster.crew import Crew, Hello
+from indexer.cluster.crew import Ask, Crew, Hello
+
+LATE_S = 1.5
+"""In which the second worker makes the folder: long after the first has deleted it."""
 
 
 class Shares:
-    """Workers of one folder.  The second one begins when the first has left, while that one is still at it."""
+    """Workers of one folder, of which all but the first are slow to begin."""
 
     def begin(self, place: Path) -> Hello:
-        self._place = place
+        self._folder = place / "folder"
         try:
             (place / "first").touch(exist_ok=False)
         except FileExistsError:
             (place / "second").touch()
-            while not (place / "left").exists():
-                time.sleep(0.02)
-        (place / "folder").mkdir(exist_ok=True)
-        return Hello("here", os.getpid(), place / "folder")
+            time.sleep(LATE_S)
+            (place / "late").touch()
+        self._folder.mkdir(exist_ok=True)
+        return Hello("here", os.getpid(), self._folder)
+
+    def wait(self) -> None:
+        time.sleep(0.02)
 
     def leave(self) -> None:
-        shutil.rmtree(self._place / "folder")
-        (self._place / "left").touch()
-        time.sleep(1)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def test_a_worker_that_joins_at_the_end_makes_no_folder(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_worker_that_joins_at_the_end_leaves_no_folder(cluster: Cluster, tmp_path: Path) -> None:
+    deadline = time.monotonic() + 60
     with Crew(cluster, Shares, tmp_path, WorkerSize(1, 0), 2) as crew:
         crew.ended([])
-        assert [member.hello.folder for member in crew.members] == [tmp_path / "folder"]
-        deadline = time.monotonic() + 60
         while not (tmp_path / "second").exists():
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-    assert (tmp_path / "left").exists()
+            list(crew.ask([Ask(crew.members[0], 0, "wait", ())]))
+        assert [member.hello.folder for member in crew.members] == [tmp_path / "folder"]
+    assert (tmp_path / "late").exists()
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_worker_without_a_place_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    with Crew(cluster, Shares, tmp_path, WorkerSize(2, 0), 2) as crew:
+        crew.ended([])
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    time.sleep(LATE_S)
+    assert not (tmp_path / "second").exists()
     assert not (tmp_path / "folder").exists()
