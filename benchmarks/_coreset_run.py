@@ -4,56 +4,18 @@ Run by `benchmarks.coreset_scaling`.
 """
 
 import json
-import re
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Final
 
 import torch
 
+from benchmarks._own_memory import OwnMemory, own_bytes
 from indexer.feature_store import FeatureStore
 from indexer.selection import select
 from resad import runtime
 from resad.config import CoresetConfig
-
-_STATUS: Final = Path("/proc/self/status")
-_EVERY: Final = 0.005
-
-
-class OwnMemory:
-    """The largest memory of this process's own, bytes, looked at every 5 ms.
-
-    Pages of files that are mapped count as resident, too, but the system takes them back when others need room.
-    """
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> "OwnMemory":
-        self.most = own_bytes()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(_EVERY):
-            self.most = max(self.most, own_bytes())
-
-
-def own_bytes() -> int:
-    """Resident bytes of this process that no file stands behind."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", _STATUS.read_text())
-    if not found:
-        raise SystemExit(f"{_STATUS} does not tell RssAnon: this benchmark takes Linux")
-    return int(found[1]) * 1024
 
 
 def main() -> None:
