@@ -21,7 +21,8 @@ from resad import runtime
 from resad.backbone import Backbone
 from resad.config import MethodConfig
 from resad.encoder import PatchFeatures
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 
 _CENTERS: Final = 256
 """Of the trial product, about as many as a round accepts."""

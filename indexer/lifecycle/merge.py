@@ -24,7 +24,8 @@ from indexer.references import photo_id
 from resad import index
 from resad.errors import IndexInvalid
 from resad.manifest import ReferenceRecord
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 from resad.tombstones import purged, tombstone
 
 
@@ -137,10 +138,9 @@ def _united(first: MemoryBank, second: MemoryBank, number_of: dict[int, int]) ->
         np.concatenate([origin.cell, cells[more]]),
         np.concatenate([origin.pick, pick]),
     )
-    order = np.lexsort((merged.cell[:, 1], merged.cell[:, 0], merged.photo))
+    order = merged.photo_by_photo()
     memories = np.concatenate([first.memories, second.memories[more]])[order]
-    provenance = Provenance(merged.photo[order], merged.cell[order], merged.pick[order])
-    return MemoryBank(memories, provenance, gpu=first.gpu, plan=first.plan)
+    return MemoryBank(memories, merged.taken(order), gpu=first.gpu, plan=first.plan)
 
 
 def _with_smaller_distances(

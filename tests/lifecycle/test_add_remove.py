@@ -26,7 +26,8 @@ from resad.detector import measure
 from resad.encoder import Encoder, Encoding, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 from tests.lifecycle.small import (
     CONFIG,
     CPU,
