@@ -26,10 +26,11 @@ from indexer.evaluate import Measured, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
 from resad.backbone import load_backbone
-from resad.config import MethodConfig, Part, PhotoLimits, Preset
+from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
+from resad.presets import Part, Preset
 
 CORESET: Final = "0.02"
 _SEED: Final = 0

@@ -24,9 +24,10 @@ from indexer.evaluate import Measured, measure_dataset
 from indexer.paper import FULL, PROTOCOLS, TABLE_3, WEIGHTS, FourFigures
 from indexer.photos import ReferencePhoto
 from indexer.progress import Stages
-from resad.config import MethodConfig, Part, PhotoLimits, preset, to_json, without
+from resad.config import MethodConfig, PhotoLimits, to_json
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex, load_index
+from resad.presets import Part, preset, without
 
 WITHOUT_RESC: Final = "without ReSC"
 _PARTS: Final[tuple[tuple[str, Part], ...]] = (

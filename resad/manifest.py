@@ -7,8 +7,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from resad.calibration import Calibration
-from resad.config import MethodConfig, first_fault
-from resad.errors import IndexInvalid
+from resad.config import MethodConfig
+from resad.errors import IndexInvalid, first_fault
 from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
 from resad.search.plan import SearchRecord

@@ -19,8 +19,8 @@ from indexer.figure_tables import ablation_table
 from indexer.options import method
 from indexer.paper import FULL, TABLE_3, FourFigures
 from indexer.progress import Stages
-from resad.config import preset
 from resad.errors import SettingError
+from resad.presets import preset
 
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
 

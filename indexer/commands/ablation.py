@@ -18,9 +18,10 @@ from indexer.qualitative import qualitative
 from indexer.scoring import write_whole
 from resad import runtime
 from resad.backbone import default_weights
-from resad.config import PhotoLimits, Preset
+from resad.config import PhotoLimits
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
+from resad.presets import Preset
 
 
 def ablation_command(

@@ -20,8 +20,9 @@ from indexer.room import parse_size
 from indexer.search_choice import SearchChoice
 from resad import index, runtime
 from resad.backbone import default_weights
-from resad.config import Precision, Preset
+from resad.config import Precision
 from resad.errors import ResadError
+from resad.presets import Preset
 
 
 def build_command(
