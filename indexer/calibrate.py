@@ -24,7 +24,8 @@ from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex
-from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
+from resad.manifest import Manifest
+from resad.photo_records import CALIBRATION_FILE, ReferenceRecord
 from resad.quality import measure_quality, quality_limits
 
 _FEWEST: Final = normals_needed(max(RATES))

@@ -14,7 +14,8 @@ from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from resad.calibration import Calibration, Threshold
 from resad.evidence_crops import kept_squares
-from resad.manifest import Manifest, Quality, Standing
+from resad.manifest import Manifest, Quality
+from resad.photo_records import Standing
 from resad.quality import FEWEST, QualityLimit
 
 _STANDINGS: Final[dict[Standing, str]] = {

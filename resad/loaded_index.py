@@ -14,8 +14,9 @@ from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
-from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
+from resad.manifest import FEATURES, Manifest
 from resad.memory_bank import MemoryBank
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening

@@ -19,7 +19,8 @@ from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, PhotoUnreadable, SettingError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
-from resad.manifest import CALIBRATION_FILE, read_manifest
+from resad.manifest import read_manifest
+from resad.photo_records import CALIBRATION_FILE
 from resad.preparation import prepare
 
 CPU: Final = torch.device("cpu")

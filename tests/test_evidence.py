@@ -18,7 +18,7 @@ from resad.config import PhotoLimits
 from resad.errors import IndexInvalid
 from resad.evidence_crops import CONTEXT, ENLARGED, cell_under, crop_around, file_name, read_square
 from resad.evidence_strips import draw_strips
-from resad.manifest import read_records
+from resad.photo_records import read_records
 from resad.preparation import prepare
 from resad.result import Evidence, Finding
 from tests.conftest import Run, prepared

@@ -15,8 +15,9 @@ from resad import index, runtime
 from resad.errors import IndexInvalid
 from resad.evidence_crops import file_name
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, LoadedIndex, load_index
-from resad.manifest import FEATURES, Manifest, ReferenceRecord
+from resad.manifest import FEATURES, Manifest
 from resad.memory_bank import MemoryBank
+from resad.photo_records import ReferenceRecord
 from resad.provenance import Provenance
 from resad.whitening import FILE as WHITENING_FILE
 

@@ -8,7 +8,8 @@ from statistics import median
 from pydantic import TypeAdapter
 
 from resad import index
-from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_records
+from resad.manifest import Manifest
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.provenance import Provenance
 from resad.result import INTENDED_USE
 

@@ -23,8 +23,8 @@ from indexer.records import number_patients
 from indexer.references import photo_id
 from resad import index
 from resad.errors import IndexInvalid
-from resad.manifest import ReferenceRecord
 from resad.memory_bank import MemoryBank
+from resad.photo_records import ReferenceRecord
 from resad.provenance import Provenance
 from resad.tombstones import purged, tombstone
 

@@ -24,7 +24,7 @@ from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
-from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 
 Photo = ReferenceRecord | CalibrationRecord

@@ -26,18 +26,9 @@ from resad import index, runtime
 from resad.calibration import Calibration, Quantile, calibrate
 from resad.detector import Detector
 from resad.loaded_index import score_probe
-from resad.manifest import (
-    CALIBRATION_FILE,
-    PHOTOS_FILE,
-    Counts,
-    FileRecord,
-    Manifest,
-    Quality,
-    ReferenceRecord,
-    Standing,
-    write_records,
-)
+from resad.manifest import Counts, FileRecord, Manifest, Quality
 from resad.memory_bank import MemoryBank
+from resad.photo_records import CALIBRATION_FILE, PHOTOS_FILE, ReferenceRecord, Standing, write_records
 from resad.preparation import frame_of, mask_of
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
