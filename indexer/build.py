@@ -28,6 +28,7 @@ from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder, Trunk
+from resad.index_writing import writing
 from resad.manifest import Manifest
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
@@ -118,7 +119,7 @@ def build(
     place = order.root / order.name
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
@@ -167,7 +168,7 @@ def forecast_only(order: BuildOrder) -> Forecast:
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     told: list[Forecast] = []
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         encoders = _fitted(order, trunks, work, _FEW)

@@ -23,6 +23,7 @@ from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
 from resad.evidence_crops import file_name
+from resad.index_writing import publish
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
 from resad.manifest import FEATURES, FORMAT, Counts, FileRecord, HistoryEntry, Manifest, Quality, StageTime
 from resad.memory_bank import MemoryBank
@@ -78,7 +79,7 @@ def publish_version(
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
 
-    return index.publish(staging, place, describe)
+    return publish(staging, place, describe)
 
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:

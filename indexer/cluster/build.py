@@ -27,6 +27,7 @@ from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import CoresetConfig
 from resad.errors import SettingError
+from resad.index_writing import writing
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
 
@@ -56,7 +57,7 @@ def build_on(
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     place, pieces = order.root / order.name, cut(listed, workers.count, batch)
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
@@ -108,7 +109,7 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     few = cut(listed, workers.count, batch)[: AFTER * workers.count]
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         task = task_for(workers, order, work, inputs, backbone, fitted_encoder(order, backbone, work))

@@ -8,6 +8,7 @@ from statistics import median
 from pydantic import TypeAdapter
 
 from resad import index
+from resad.integrity import check_files
 from resad.manifest import Manifest
 from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.provenance import Provenance
@@ -92,7 +93,7 @@ class _Read:
 
     @classmethod
     def of(cls, version: Path) -> "_Read":
-        manifest = index.check_files(version, unread=("features/", "evidence/"))
+        manifest = check_files(version, unread=("features/", "evidence/"))
         records = read_records(version / PHOTOS_FILE)
         return cls(manifest, records, _memories(records, Provenance.load(version)))
 

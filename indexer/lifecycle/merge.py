@@ -21,8 +21,8 @@ from indexer.placed import Placed
 from indexer.progress import Stages
 from indexer.records import number_patients
 from indexer.references import photo_id
-from resad import index
 from resad.errors import IndexInvalid
+from resad.index_writing import writing
 from resad.memory_bank import MemoryBank
 from resad.photo_records import ReferenceRecord
 from resad.provenance import Provenance
@@ -62,7 +62,7 @@ def merge(order: MergeOrder, stages: Stages) -> MergeReport:
         IndexInvalid: an index cannot be used, their fingerprints differ, or one holds what was purged from there.
         SettingError: somebody else writes to ROOT/NAME.
     """
-    with index.writing(order.root, order.name) as scratch:
+    with writing(order.root, order.name) as scratch:
         first, second = (open_base(path, order.device) for path in (order.first, order.second))
         _check(first, second, order.root / order.name)
         draft, fresh, pairs = _draft(first, second, scratch)
