@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter
 
 from indexer import metrics
-from indexer.bootstrap import Figure
+from indexer.bootstrap import Figure, fresh_generator
 from indexer.build import BuildOrder, build
 from indexer.datasets import Dataset
 from indexer.datasets.listed import listed_csv
@@ -141,14 +141,17 @@ def four_figures(measured: Measured) -> FourFigures:
     labels, seen = measured.labels, measured.fov
     image = (
         _values(
-            metrics.image_auroc(measured.scores, labels, _rng(), _ONCE),
-            metrics.balanced_accuracy(measured.scores, labels, _rng(), _ONCE),
+            metrics.image_auroc(measured.scores, labels, fresh_generator(), _ONCE),
+            metrics.balanced_accuracy(measured.scores, labels, fresh_generator(), _ONCE),
         )
         if labels.any() and not labels.all()
         else (None, None)
     )
     pixel = (
-        _values(metrics.pixel_auroc(seen, _rng(), _ONCE), metrics.pixel_balanced_accuracy(seen, _rng(), _ONCE))
+        _values(
+            metrics.pixel_auroc(seen, fresh_generator(), _ONCE),
+            metrics.pixel_balanced_accuracy(seen, fresh_generator(), _ONCE),
+        )
         if seen.abnormal.any() and seen.normal.any()
         else (None, None)
     )
@@ -207,10 +210,6 @@ def _of(column: Sequence[float | None], of: Callable[[Sequence[float]], float]) 
 
 def _values(auc: Figure, acc: Figure) -> tuple[float, float]:
     return auc.value, acc.value
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(0)
 
 
 def _flat(document: dict[str, object], above: str = "") -> Iterator[tuple[str, object]]:
