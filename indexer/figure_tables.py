@@ -5,7 +5,8 @@ from typing import Final
 
 from rich.table import Table
 
-from indexer.ablation import AblationOrder, Row
+from indexer.ablation import AblationOrder
+from indexer.ablation_summary import Row
 from indexer.bootstrap import Figure
 from indexer.evaluate.figures import Figures
 from indexer.evaluate.image_figures import ImageFigures

@@ -12,7 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from indexer import cli
-from indexer.ablation import AblationOrder, Trial, differences, run, summary
+from indexer.ablation import AblationOrder, Trial, run
+from indexer.ablation_summary import differences, summary
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.figure_tables import ablation_table

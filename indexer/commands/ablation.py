@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from indexer.ablation import WITHOUT_RESC, AblationOrder, differences, run, summary, trials_json
+from indexer.ablation import WITHOUT_RESC, AblationOrder, run, trials_json
+from indexer.ablation_summary import differences, summary
 from indexer.commands import console
 from indexer.commands.console import Device
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked
