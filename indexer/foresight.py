@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.forecast import Forecast, Rates, Task, forecast
+from indexer.footprint import Task
+from indexer.forecast import Forecast, Rates, forecast
 from indexer.left_out_bank import LeftOutBanks
 from indexer.points import BLOCK_ROWS, HeldPoints
 from indexer.room import room
