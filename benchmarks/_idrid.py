@@ -19,7 +19,8 @@ from rich.console import Console
 from benchmarks._bench import interval
 from indexer import metrics
 from indexer.bootstrap import Figure
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured, measure_dataset

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from indexer import metrics
 from indexer.bootstrap import Figure, fresh_generator
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset
 from indexer.datasets.listed import listed_csv
 from indexer.evaluate import Measured, measure_dataset

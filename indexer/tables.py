@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from indexer.audit import Audit
-from indexer.build import BuildReport
+from indexer.build_order import BuildReport
 from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport

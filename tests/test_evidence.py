@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.build import BuildReport
+from indexer.build_order import BuildReport
 from resad import index
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid

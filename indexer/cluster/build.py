@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from indexer.build import BuildOrder, BuildReport, without_purged
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.checkpoint import Checkpoint
 from indexer.cluster.calibration import leave_out_on
 from indexer.cluster.crew import Crew
@@ -15,6 +15,7 @@ from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
 from indexer.cluster.worker import Worker
 from indexer.feature_store import FeatureStore
+from indexer.intake import without_purged
 from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version

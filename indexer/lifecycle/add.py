@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 
-from indexer.build import without_purged
 from indexer.extraction import batch_size, extract
-from indexer.intake import LookUp
+from indexer.intake import LookUp, without_purged
 from indexer.journal import inputs_of
 from indexer.lifecycle.base import Base, open_base, store_of
 from indexer.lifecycle.draft import Draft

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.calibrate import recalibrate
 from indexer.enlargement import enlarge
 from indexer.feature_store import FeatureStore
