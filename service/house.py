@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from resad.runtime import pick_device
 from service.account import ContentHash
 from service.admission import Admission, Bounds
+from service.drawing import Drawing
 from service.loading import load_verified
 from service.metrics import Metrics
 from service.pace import Pace
 from service.pipeline import Pipeline
 from service.registry import Registry
+from service.scorer import Scorer
 from service.security import Guard, KeyRing
 from service.settings import Settings
 from service.shelf import Shelf
@@ -105,10 +107,10 @@ def build_house(settings: Settings, metrics_of_all: MetricsOfAll | None = None) 
     admission = Admission(bounds, pace, metrics.shed)
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
     secret = settings.log_secret.get_secret_value() if settings.log_secret else None
-    pipeline = Pipeline(
-        worker, shelf, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
-        settings.max_overlay_side,
-    )  # fmt: skip
+    steps, limits = Steps(pool, metrics), settings.photo_limits
+    scorer = Scorer(worker, steps, ContentHash(secret), limits)
+    drawing = Drawing(steps, limits, settings.max_overlay_side)
+    pipeline = Pipeline(scorer, drawing, shelf, admission, pace)
     metrics.watch(admission, registry, worker, pace)
     ring = KeyRing(settings.keys_file) if settings.keys_file else None
     guard = Guard(ring, settings.local)
