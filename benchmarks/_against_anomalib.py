@@ -48,12 +48,13 @@ def our_scorer(bank: NDArray[np.float32], trunk: Path, kind: str) -> Score:
 
     from benchmarks._color import no_provenance
     from resad.backbone import load_backbone
-    from resad.config import BackboneConfig, preset
+    from resad.config import BackboneConfig
     from resad.detector import Detector
     from resad.encoder import Encoder, Trunk
     from resad.field_of_view import FieldOfView
     from resad.memory_bank import MemoryBank
     from resad.preparation import Frame, PreparedPhoto
+    from resad.presets import preset
     from resad.search.plan import SearchPlan
 
     config = replace(preset("patchcore"), backbone=BackboneConfig("resnet18"))

@@ -15,8 +15,9 @@ from indexer.photos import list_photos
 from resad.config import MethodConfig, PhotoLimits
 from resad.detector import Detection, measure
 from resad.encoder import PatchFeatures
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto, prepare
+from resad.provenance import Provenance
 
 _CELLS: Final = (8, 24)
 """Sides of the squares around a grid cell's center, px; the grid is that of stride 8."""

@@ -19,17 +19,19 @@ from rich.console import Console
 from benchmarks._bench import interval
 from indexer import metrics
 from indexer.bootstrap import Figure
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
 from resad.backbone import load_backbone
-from resad.config import MethodConfig, Part, PhotoLimits, Preset
+from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
+from resad.presets import Part, Preset
 
 CORESET: Final = "0.02"
 _SEED: Final = 0

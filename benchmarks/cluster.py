@@ -20,7 +20,8 @@ from rich.console import Console
 
 from benchmarks._bench import Json, Quick, print_header, print_table, write_json
 from indexer import points
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.cluster.build import build_on
 from indexer.cluster.connection import Cluster, WorkerSize, connected
 from indexer.cluster.orders import Workers

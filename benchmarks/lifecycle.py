@@ -19,7 +19,8 @@ from rich.console import Console
 from benchmarks import _idrid
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import Variant, config_of, data_set
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured, measure_dataset

@@ -1,14 +1,12 @@
-"""The paper's table 3 on photographs of your own: without parts of ReSC, and with fewer normals.
+"""The experiment of the paper's table 3 on photographs of your own: without parts of ReSC, and with fewer normals.
 
 Every trial is an index of its own, built as `build` builds it, in a folder that is deleted once it was measured.
 """
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Final
 
 import numpy as np
@@ -16,17 +14,19 @@ import torch
 from pydantic import TypeAdapter
 
 from indexer import metrics
-from indexer.bootstrap import Figure
-from indexer.build import BuildOrder, build
+from indexer.bootstrap import Figure, fresh_generator
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset
 from indexer.datasets.listed import listed_csv
 from indexer.evaluate import Measured, measure_dataset
-from indexer.paper import FULL, PROTOCOLS, TABLE_3, WEIGHTS, FourFigures
+from indexer.paper import FULL, FourFigures
 from indexer.photos import ReferencePhoto
 from indexer.progress import Stages
-from resad.config import MethodConfig, Part, PhotoLimits, preset, to_json, without
+from resad.config import MethodConfig, PhotoLimits
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex, load_index
+from resad.presets import Part, without
 
 WITHOUT_RESC: Final = "without ReSC"
 _PARTS: Final[tuple[tuple[str, Part], ...]] = (
@@ -64,18 +64,6 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The mean of a row's trials, their standard deviation where there are several, and what the paper has."""
-
-    name: str
-    photos: int
-    trials: int
-    mean: FourFigures
-    spread: FourFigures | None
-    paper: FourFigures | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Plan:
     row: str
     seed: int | None
@@ -110,44 +98,22 @@ def run(order: AblationOrder, stages: Stages) -> Iterator[tuple[Trial, LoadedInd
         yield Trial(plan.row, plan.seed, loaded.manifest.counts.photos, four_figures(measured)), loaded
 
 
-def summary(trials: Sequence[Trial], dataset: str) -> tuple[Row, ...]:
-    """The rows of the table in the paper's order, those that were measured."""
-    rows = []
-    for name in TABLE_3:
-        some = [trial for trial in trials if trial.row == name]
-        if some:
-            figures = [trial.figures for trial in some]
-            spread = _each(figures, stdev) if len(figures) > 1 else None
-            rows.append(Row(name, some[0].photos, len(some), _each(figures, fmean), spread, _paper(name, dataset)))
-    return tuple(rows)
-
-
-def differences(order: AblationOrder) -> tuple[str, ...]:
-    """In what this is not the paper's experiment, a line each: its figures cannot be expected here."""
-    lines = []
-    if order.dataset.name not in PROTOCOLS:
-        lines.append(f"data set {order.dataset.name} instead of IDRiD under the protocol idrid-paper")
-    lines += order.dataset.deviations
-    ours, theirs = (dict(_flat(json.loads(to_json(one)))) for one in (order.config, preset("paper")))
-    lines += [f"{name} {value} instead of {theirs[name]}" for name, value in ours.items() if value != theirs[name]]
-    if order.weights != WEIGHTS:
-        lines.append(f"weights {Path(order.weights).name} instead of {WEIGHTS}")
-    return tuple(lines)
-
-
 def four_figures(measured: Measured) -> FourFigures:
     """Of image scores, and of pixels in the field of view of all photographs, as far as there are both classes."""
     labels, seen = measured.labels, measured.fov
     image = (
         _values(
-            metrics.image_auroc(measured.scores, labels, _rng(), _ONCE),
-            metrics.balanced_accuracy(measured.scores, labels, _rng(), _ONCE),
+            metrics.image_auroc(measured.scores, labels, fresh_generator(), _ONCE),
+            metrics.balanced_accuracy(measured.scores, labels, fresh_generator(), _ONCE),
         )
         if labels.any() and not labels.all()
         else (None, None)
     )
     pixel = (
-        _values(metrics.pixel_auroc(seen, _rng(), _ONCE), metrics.pixel_balanced_accuracy(seen, _rng(), _ONCE))
+        _values(
+            metrics.pixel_auroc(seen, fresh_generator(), _ONCE),
+            metrics.pixel_balanced_accuracy(seen, fresh_generator(), _ONCE),
+        )
         if seen.abnormal.any() and seen.normal.any()
         else (None, None)
     )
@@ -182,40 +148,5 @@ def _build(plan: _Plan, order: AblationOrder, stages: Stages) -> LoadedIndex:
         return load_index(build(wanted, stages).version, order.device)
 
 
-def _paper(row: str, dataset: str) -> FourFigures | None:
-    """Table 3 is of IDRiD; of ADAM the paper has the whole method alone."""
-    if dataset == "adam-paper":
-        return PROTOCOLS[dataset] if row == FULL else None
-    return TABLE_3[row]
-
-
-def _each(figures: Sequence[FourFigures], of: Callable[[Sequence[float]], float]) -> FourFigures:
-    columns = (
-        [one.image_auc for one in figures],
-        [one.image_acc for one in figures],
-        [one.pixel_auc for one in figures],
-        [one.pixel_acc for one in figures],
-    )
-    return FourFigures(*(_of(column, of) for column in columns))
-
-
-def _of(column: Sequence[float | None], of: Callable[[Sequence[float]], float]) -> float | None:
-    values = [value for value in column if value is not None]
-    return of(values) if len(values) == len(column) else None
-
-
 def _values(auc: Figure, acc: Figure) -> tuple[float, float]:
     return auc.value, acc.value
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-def _flat(document: dict[str, object], above: str = "") -> Iterator[tuple[str, object]]:
-    """Section.field and value, in their order."""
-    for name, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value

@@ -17,7 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from resad.calibration import p_value
 from resad.errors import SettingError
-from resad.manifest import Manifest, ReferenceRecord
+from resad.manifest import Manifest
+from resad.photo_records import ReferenceRecord
 from resad.quality import Reason, poor_reasons
 from resad.result import INTENDED_USE
 

@@ -17,9 +17,9 @@ from resad.config import PhotoLimits
 from resad.detector import measure
 from resad.errors import naming
 from resad.loaded_index import LoadedIndex
-from resad.manifest import ReferenceRecord
 from resad.overlay import draw_panels
 from resad.photo import read_photo
+from resad.photo_records import ReferenceRecord
 from resad.preparation import prepare
 from resad.rendering import map_scale
 from resad.verdict import USUAL_RATE

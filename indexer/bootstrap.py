@@ -23,6 +23,8 @@ _CHUNK: Final = 64
 _HAIR: Final = 1e-12
 """Of tolerance, where rates are compared that rounding may have moved."""
 
+_SEED: Final = 0
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 Statistic = Callable[[Floats, Floats], Floats]
@@ -50,6 +52,11 @@ class Pool:
     def under(self, statistic: Statistic) -> Callable[[Floats], Floats]:
         """`statistic` as a function of how often each photograph is drawn: (resamples, n) -> (resamples,)."""
         return lambda weights: statistic(weights @ self.normal, weights @ self.abnormal)
+
+
+def fresh_generator() -> np.random.Generator:
+    """A new one for each figure, always the same: every figure sees the same resampled photographs."""
+    return np.random.default_rng(_SEED)
 
 
 def figure(

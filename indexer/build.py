@@ -1,103 +1,36 @@
 """photos -> encoder.encode -> coreset -> MemoryBank -> calibrate -> publish: the twin of `resad.detector`."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.extraction import batch_size, extract
-from indexer.fitting import fitted_encoders
+from indexer.fitting import FITTED, fitted_encoders
 from indexer.forecast import Forecast
 from indexer.foresight import Progressed, Sample, first_few, foresee
-from indexer.intake import LookUp
+from indexer.intake import without_purged
 from indexer.journal import Inputs, inputs_of
 from indexer.leave_out import leave_out
-from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
+from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import Reference, check_enough, look_alikes
-from indexer.search_choice import SearchChoice, choose_search
+from indexer.references import check_enough
+from indexer.search_choice import choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
 from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
-from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import Encoder, Trunk
-from resad.manifest import Manifest
+from resad.index_writing import writing
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
-from resad.tombstones import purged, tombstone
 
-FITTED: Final = 64
-"""Photographs: half a million patches on the paper's grid settle a covariance."""
 _FEW: Final = 4
-"""The same for a forecast, whose numbers do not depend on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOrder:
-    """What is to be built and where.
-
-    photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
-    keep_names: write file names into the index.  keep_crops: keep the photographs' squares, for evidence.
-    more_devices: they extract and select beside `device`, which alone searches.  resume: go on with what an
-    interrupted build has left.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact one.
-    keep_features: all patch features stay in the index, so that adding and removing photographs loses nothing.
-    """
-
-    photos: Path
-    root: Path
-    name: str
-    config: MethodConfig
-    weights: str
-    device: torch.device
-    strict: bool = False
-    keep_names: bool = False
-    keep_crops: bool = False
-    search: SearchChoice = "auto"
-    limits: PhotoLimits = PhotoLimits()
-    more_devices: tuple[torch.device, ...] = ()
-    resume: bool = False
-    max_memory: int | None = None
-    keep_features: bool = False
-
-    @property
-    def devices(self) -> tuple[torch.device, ...]:
-        """All of them."""
-        return (self.device, *self.more_devices)
-
-
-@dataclass(frozen=True, slots=True)
-class BuildReport:
-    """What came of it."""
-
-    version: Path
-    manifest: Manifest
-    skipped: tuple[Skipped, ...]
-    duplicates: tuple[Duplicate, ...]
-    look_alikes: tuple[LookAlike, ...]
-
-    @classmethod
-    def of(
-        cls,
-        version: Path,
-        manifest: Manifest,
-        references: Sequence[Reference],
-        left_aside: Sequence[Skipped | Duplicate],
-    ) -> "BuildReport":
-        """What became of the listed photographs, those that were left aside told apart."""
-        return cls(
-            version,
-            manifest,
-            tuple(one for one in left_aside if isinstance(one, Skipped)),
-            tuple(one for one in left_aside if isinstance(one, Duplicate)),
-            look_alikes(references),
-        )
+"""Photographs that a whitening is fitted to for a forecast, whose numbers do not depend on it."""
 
 
 def build(
@@ -118,7 +51,7 @@ def build(
     place = order.root / order.name
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
@@ -167,7 +100,7 @@ def forecast_only(order: BuildOrder) -> Forecast:
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     told: list[Forecast] = []
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         encoders = _fitted(order, trunks, work, _FEW)
@@ -180,18 +113,6 @@ def forecast_only(order: BuildOrder) -> Forecast:
         if not told:
             check_enough(order.photos, work.references, work.left_aside)
     return told[0]
-
-
-def without_purged(place: Path) -> LookUp:
-    """Skips what was purged from ROOT/NAME."""
-    graves = purged(place)
-
-    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | None:
-        if graves and tombstone(content_hash) in graves:
-            return Skipped(source.path, "it was purged from this index")
-        return None
-
-    return look_up
 
 
 def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:

@@ -23,8 +23,10 @@ from resad import index
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
+from resad.index_writing import publish, writing
 from resad.loaded_index import LoadedIndex
-from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
+from resad.manifest import Manifest
+from resad.photo_records import CALIBRATION_FILE, ReferenceRecord
 from resad.quality import measure_quality, quality_limits
 
 _FEWEST: Final = normals_needed(max(RATES))
@@ -79,7 +81,7 @@ def recalibrate(
         raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
     listed = list_references(photos)
     left_aside: list[Skipped | Duplicate] = []
-    with index.writing(root, name) as scratch:
+    with writing(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
             preparation = loaded.manifest.config.preparation
             with closing(take_in(listed, preparation, limits, strict=strict)) as outcomes:
@@ -92,7 +94,7 @@ def recalibrate(
             carry({name: place / name for name in kept}, staging)
             write_calibration_records(scored.records, staging / CALIBRATION_FILE)
             after = _manifest(loaded.manifest, scored)
-            version, after = index.publish(
+            version, after = publish(
                 staging, place.parent, lambda files: replace(after, files=files), live=live, known=kept
             )
             advance(1)

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from resad.manifest import CALIBRATION_FILE
+from resad.photo_records import CALIBRATION_FILE
 from resad.quality import QualityMeasures
 
 

@@ -19,7 +19,8 @@ from indexer.feature_store import FeatureStore
 from indexer.points import held, stored
 from indexer.selection import SHARD_ROWS
 from indexer.shards import HeldShards, Shard
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 
 _HAIR: Final = 1 + 1e-6
 """Times the radius: rounding moves the patch that is just at the radius, and it is covered."""
@@ -92,10 +93,11 @@ def _with(
     """`bank` and the store's `rows`, in the order in which they were picked; photo by photo as ever."""
     origin, entered = bank.provenance, len(rows)
     places, _ = store.locate(rows)
-    photo = np.concatenate([origin.photo, numbers[places]])
-    cell = np.concatenate([origin.cell, store.cells(rows)])
-    pick = np.concatenate([origin.pick, np.arange(len(bank), len(bank) + entered, dtype=np.int32)])
-    memories = np.concatenate([bank.memories, store.gather(rows)])
-    order = np.lexsort((cell[:, 1], cell[:, 0], photo))
-    provenance = Provenance(photo[order], cell[order], pick[order])
-    return MemoryBank(memories[order], provenance, gpu=bank.gpu, plan=bank.plan)
+    both = Provenance(
+        np.concatenate([origin.photo, numbers[places]]),
+        np.concatenate([origin.cell, store.cells(rows)]),
+        np.concatenate([origin.pick, np.arange(len(bank), len(bank) + entered, dtype=np.int32)]),
+    )
+    order = both.photo_by_photo()
+    memories = np.concatenate([bank.memories, store.gather(rows)])[order]
+    return MemoryBank(memories, both.taken(order), gpu=bank.gpu, plan=bank.plan)

@@ -5,9 +5,12 @@ from typing import Final
 
 from rich.table import Table
 
-from indexer.ablation import AblationOrder, Row
+from indexer.ablation import AblationOrder
+from indexer.ablation_summary import Row
 from indexer.bootstrap import Figure
-from indexer.evaluate.figures import Figures, ImageFigures, PixelVariants
+from indexer.evaluate.figures import Figures
+from indexer.evaluate.image_figures import ImageFigures
+from indexer.evaluate.pixel_figures import PixelVariants
 from indexer.paper import PROTOCOLS, FourFigures
 from indexer.tables import four_digits
 

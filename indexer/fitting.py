@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from indexer.intake import Taken, take_in
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
@@ -13,6 +14,9 @@ from resad.encoder import Encoder, Trunk, whitening_of
 from resad.preparation import PreparedPhoto
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
+
+FITTED: Final = 64
+"""Photographs: half a million patches on the paper's grid settle a covariance."""
 
 
 def fitted_encoders(

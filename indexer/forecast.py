@@ -1,56 +1,22 @@
 """What a build will take, from counts and measured rates: pure arithmetic, so that it can be tested.
 
-Times are for the machine as it was while the rates were measured.  Memory is an upper bound of what the steps hold
-at one time; it grows with the patches by at most 32 bytes each, with the greedy's points where they fit into
-memory (else they lie on disk), and with the memories, of which there are two copies while they move into FAISS.
+Times are for the machine as it was while the rates were measured; bytes are those of `indexer.footprint`.
 """
 
 from dataclasses import dataclass, replace
 from math import ceil, log10
 from typing import Final, Protocol
 
+from indexer.footprint import Task, bank_bytes, disk_bytes, gpu_bytes, memory_bytes, points_bytes
+from indexer.room import Room
 from resad.errors import SettingError
 
-_VALUE: Final = 4
-"""Bytes of a float32."""
-_SLACK: Final = 320 * 10**6
-"""Bytes of what does not grow: blocks of products, the candidates' distances, buffers of FAISS and the maps."""
-_PER_PATCH: Final = 32
-"""Bytes per patch, at most: its cell, read twice while memories are gathered (8); the greedy's distances and norms
-(8), what looks for the farthest (6), the checkpoint (4); later all patch distances, twice."""
-_ON_GPU: Final = 4
-"""Copies of the memories on a GPU at a time: the bank, the one without a photograph that searches are tried on,
-and what two of them hold while the faster is looked for."""
-_GPU_SCRATCH: Final = 2 * 10**9
-"""Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
 _ROUNDS: Final = 18.0
 _PICKS_A_ROUND: Final = 500.0
 """Of the greedy: rounds at the start that accept few picks, and what later ones accept; seen on ReSC features."""
 _WORTH_SAYING: Final = 600.0
 """Seconds of greedy and calibration from which a smaller coreset is proposed."""
 _LEAST_COUNT: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be done.
-
-    photos: all of them.  to_encode: those that have no features yet.  patches: of all photographs.
-    sampled: the patches the greedy looks at.  dimension: of the features, D.  projected: of where the greedy
-    measures, d.  memories: M.  guessed: M is a guess, a radius decides.  weights: bytes of the trunk.
-    views: of each photograph, 2 where its mirror image is looked at, too.
-    """
-
-    photos: int
-    to_encode: int
-    patches: int
-    sampled: int
-    dimension: int
-    projected: int
-    memories: int
-    guessed: bool
-    weights: int
-    views: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +29,6 @@ class Rates:
     update: float
     look: float
     search: float
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Bytes: memory the process holds, has held at most, and may hold; free disk; the same for a GPU, 0 without.
-
-    limit_name: what sets the limit of memory, for messages.
-    """
-
-    resident: int
-    peak: int
-    memory: int
-    limit_name: str
-    disk: int
-    gpu_peak: int = 0
-    gpu: int = 0
 
 
 class Foretold(Protocol):
@@ -142,9 +92,9 @@ class Forecast:
 
 def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
     """What `task` takes at these rates; the points go to disk if they do not fit otherwise."""
-    held = task.sampled * task.projected * _VALUE
-    gpu, gpu_less = _gpu(task, room, held), _gpu(task, room, 0)
-    points_on_disk = _memory(task, room, 0 if room.gpu else held) > room.memory or gpu > room.gpu
+    held = points_bytes(task)
+    gpu, gpu_less = gpu_bytes(task, room, held), gpu_bytes(task, room, 0)
+    points_on_disk = memory_bytes(task, room, 0 if room.gpu else held) > room.memory or gpu > room.gpu
     calibrate = task.views * task.patches * task.memories * rates.search
     coreset = _greedy(task, rates)
     encode = task.to_encode * rates.photo
@@ -154,8 +104,8 @@ def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
         encode=encode,
         coreset=coreset,
         calibrate=calibrate,
-        disk=_disk(task, held if points_on_disk else 0),
-        memory=_memory(task, room, 0 if points_on_disk or room.gpu else held),
+        disk=disk_bytes(task, held if points_on_disk else 0),
+        memory=memory_bytes(task, room, 0 if points_on_disk or room.gpu else held),
         gpu=gpu_less if points_on_disk else gpu,
         points_on_disk=points_on_disk,
         count=_count(task, rates, coreset + calibrate),
@@ -181,31 +131,6 @@ def _greedy(task: Task, rates: Rates) -> float:
     return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.look)
 
 
-def _disk(task: Task, points: int) -> int:
-    patch = (task.views * task.dimension + 1) * _VALUE
-    features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * patch
-    bank = task.memories * (task.dimension + 4) * _VALUE
-    return features + points + bank + task.sampled * _VALUE + task.weights
-
-
-def _memory(task: Task, room: Room, points: int) -> int:
-    memories = task.memories * task.dimension * _VALUE
-    grows = task.patches * _PER_PATCH + _SLACK
-    return max(room.peak, room.resident + grows + max(points + memories, 2 * memories))
-
-
-def _gpu(task: Task, room: Room, points: int) -> int:
-    if not room.gpu:
-        return 0
-    return (
-        room.gpu_peak
-        + points
-        + task.sampled * _PER_PATCH
-        + _ON_GPU * task.memories * task.dimension * _VALUE
-        + _GPU_SCRATCH
-    )
-
-
 def _count(task: Task, rates: Rates, seconds: float) -> int | None:
     """Memories for which greedy and calibration take as long as encoding all photographs, two digits."""
     encoding = max(task.photos * rates.photo, _WORTH_SAYING / 4)
@@ -218,11 +143,11 @@ def _count(task: Task, rates: Rates, seconds: float) -> int | None:
 
 
 def _what_to_change(task: Task, room: Room, name: str) -> str:
-    held = size(task.memories * task.dimension * _VALUE)
+    held = size(bank_bytes(task))
     bank = f"{task.memories:,} memories of {task.dimension} dimensions are {held}"
     if name == "disk":
         return f"fewer photographs, a smaller --size, or another --root; {bank}"
-    without = _memory(replace(task, memories=0), room, 0)
+    without = memory_bytes(replace(task, memories=0), room, 0)
     if name == "memory" and without > room.memory:
         now = size(max(room.peak, room.resident))
         return (

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.forecast import Forecast, Rates, Task, forecast
+from indexer.footprint import Task
+from indexer.forecast import Forecast, Rates, forecast
 from indexer.left_out_bank import LeftOutBanks
 from indexer.points import BLOCK_ROWS, HeldPoints
 from indexer.room import room
@@ -21,7 +22,8 @@ from resad import runtime
 from resad.backbone import Backbone
 from resad.config import MethodConfig
 from resad.encoder import PatchFeatures
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 
 _CENTERS: Final = 256
 """Of the trial product, about as many as a round accepts."""

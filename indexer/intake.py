@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
@@ -13,6 +14,7 @@ from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import NotAFundusPhoto, PhotoError, SettingError
 from resad.field_of_view import looks_like_fundus
 from resad.preparation import PreparedPhoto, prepare
+from resad.tombstones import purged, tombstone
 
 _THREADS: Final = 8
 """At most; half the cores, since the network wants them, too."""
@@ -75,6 +77,18 @@ def take_in(
                 continue
             first = taken.setdefault(photo.content_hash, source)
             yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)
+
+
+def without_purged(place: Path) -> LookUp:
+    """Skips what was purged from `place`, ROOT/NAME."""
+    graves = purged(place)
+
+    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | None:
+        if graves and tombstone(content_hash) in graves:
+            return Skipped(source.path, "it was purged from this index")
+        return None
+
+    return look_up
 
 
 def _look(

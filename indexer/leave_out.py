@@ -16,6 +16,7 @@ from resad.config import MethodConfig
 from resad.detector import score_distances
 from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
+from resad.neighbors import nearer
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,10 @@ def left_out_distances(
             others = banks.without(group)
             _check_enough(others, bank, neighbors)
             found = others.others(patches.features, neighbors)
-            distances = found.distances.mean(axis=1)
+            nearest = found
             if patches.mirrored is not None:
-                mirrored = others.others(patches.mirrored, neighbors).distances.mean(axis=1)
-                distances = np.minimum(distances, mirrored)
-            placed.append(Placed(distances, patches.cells, patches.grid))
+                nearest = nearer(found, others.others(patches.mirrored, neighbors))
+            placed.append(Placed(nearest.distances.mean(axis=1), patches.cells, patches.grid))
             radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
             on_photo(1)
     return tuple(placed), radius

@@ -4,10 +4,10 @@ Memories lie photo by photo, so that leaving some out leaves a few stretches of 
 CPU where they are.  On a GPU, where it takes no part of a bank, `indexer.left_out_on_device` searches.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 import faiss
 import numpy as np
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from indexer.left_out_on_device import DevicePart
 from resad.errors import IndexInvalid
-from resad.memory_bank import MemoryBank, Neighbors
+from resad.memory_bank import MemoryBank
+from resad.neighbors import Neighbors, Search, direct_distances, nearest_first
 from resad.search.gpu import memories_on
-
-_REFINED_VALUES: Final = 2**22
-"""Of the (rows, k, D) differences that are held at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +29,8 @@ class LeftOutBank:
     count: how many memories the others have.
     """
 
-    others: Callable[[NDArray[np.float32], int], Neighbors]
-    own: Callable[[NDArray[np.float32], int], Neighbors] | None
+    others: Search
+    own: Search | None
     count: int
 
 
@@ -81,16 +79,9 @@ class CpuPart:
         found = [self._in_stretch(features, k, start, stop) for start, stop in borders.reshape(-1, 2).tolist()]
         distances = np.concatenate([part.distances for part in found], axis=1)
         rows = np.concatenate([part.rows for part in found], axis=1)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
+        return nearest_first(distances, rows, k)
 
     def _in_stretch(self, features: NDArray[np.float32], k: int, start: int, stop: int) -> Neighbors:
         memories = self._memories[start:stop]
         _, rows = faiss.knn(features, memories, min(k, stop - start))
-        distances = np.empty(rows.shape, dtype=np.float32)
-        at_once = max(_REFINED_VALUES // (rows.shape[1] * features.shape[1]), 1)
-        for first in range(0, len(features), at_once):
-            some = slice(first, first + at_once)
-            difference = features[some, None, :] - memories[rows[some]]  # (rows, k, D)
-            distances[some] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
-        return Neighbors(distances, rows + start)
+        return Neighbors(direct_distances(features, memories, rows), rows + start)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resad.errors import IndexInvalid
-from resad.memory_bank import Neighbors
+from resad.neighbors import Neighbors
 from resad.search.full_float32 import full_float32
 
 _SPARE: Final = 8

@@ -56,11 +56,6 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def bits_between(one: str, other: str) -> int:
-    """Hamming distance of two perceptual hashes."""
-    return (int(one, 16) ^ int(other, 16)).bit_count()
-
-
 def same_pictures(photos: Sequence[Hashed], references: Sequence[Hashed]) -> Iterator[Likeness]:
     """Each of `photos` (`first`) that is a copy of one of `references` (`second`), with its nearest one."""
     by_content = {reference.content_sha256: number for number, reference in enumerate(references)}

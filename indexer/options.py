@@ -8,8 +8,9 @@ import torch
 from pydantic import ValidationError
 
 from resad import runtime
-from resad.config import CoresetConfig, MethodConfig, Part, Preset, first_fault, preset, updated, without
-from resad.errors import SettingError
+from resad.config import CoresetConfig, MethodConfig, updated
+from resad.errors import SettingError, first_fault
+from resad.presets import Part, Preset, preset, without
 
 
 def method(

@@ -23,21 +23,11 @@ from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
 from resad.evidence_crops import file_name
+from resad.index_writing import publish
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
-from resad.manifest import (
-    FEATURES,
-    FORMAT,
-    PHOTOS_FILE,
-    Counts,
-    FileRecord,
-    HistoryEntry,
-    Manifest,
-    Quality,
-    ReferenceRecord,
-    StageTime,
-    write_records,
-)
+from resad.manifest import FEATURES, FORMAT, Counts, FileRecord, HistoryEntry, Manifest, Quality, StageTime
 from resad.memory_bank import MemoryBank
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, write_records
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
 from resad.whitening import FILE as WHITENING_FILE
@@ -89,7 +79,7 @@ def publish_version(
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
         return _manifest(built, place.name, weights, times, score, files)
 
-    return index.publish(staging, place, describe)
+    return publish(staging, place, describe)
 
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from indexer.leave_out import LeftOut
 from indexer.references import Reference, photo_id
-from resad.manifest import ReferenceRecord
+from resad.photo_records import ReferenceRecord
 
 _NUMBERED: Final = re.compile(r"p-(\d{5,})")
 

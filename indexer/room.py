@@ -2,13 +2,13 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 from typing import Final
 
 import torch
 
-from indexer.forecast import Room
 from resad import runtime
 from resad.available import available_bytes
 from resad.errors import SettingError
@@ -16,6 +16,22 @@ from resad.errors import SettingError
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
                  "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 _PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes: memory the process holds, has held at most, and may hold; free disk; the same for a GPU, 0 without.
+
+    limit_name: what sets the limit of memory, for messages.
+    """
+
+    resident: int
+    peak: int
+    memory: int
+    limit_name: str
+    disk: int
+    gpu_peak: int = 0
+    gpu: int = 0
 
 
 def parse_size(text: str) -> int:

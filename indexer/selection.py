@@ -18,7 +18,7 @@ from indexer.points import BLOCK_ROWS, Points, held, stored
 from indexer.shards import HeldShards, Progress, Shard, Shards
 from resad.config import CoresetConfig
 from resad.errors import SettingError
-from resad.memory_bank import Provenance
+from resad.provenance import Provenance
 from resad.search.full_float32 import full_float32
 
 SHARD_ROWS: Final = 16 * BLOCK_ROWS

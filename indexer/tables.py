@@ -8,13 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from indexer.audit import Audit
-from indexer.build import BuildReport
+from indexer.build_order import BuildReport
 from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
 from resad.calibration import Calibration, Threshold
 from resad.evidence_crops import kept_squares
-from resad.manifest import Manifest, Quality, Standing
+from resad.manifest import Manifest, Quality
+from resad.photo_records import Standing
 from resad.quality import FEWEST, QualityLimit
 
 _STANDINGS: Final[dict[Standing, str]] = {

@@ -6,7 +6,7 @@ from resad.detector import Detection
 from resad.findings import Region, find_regions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.memory_bank import nearest_of_both
+from resad.neighbors import nearest_of_both
 from resad.place import Eye, place_in_words
 from resad.preparation import PreparedPhoto
 from resad.quality import PhotoQuality, judge

@@ -1,4 +1,4 @@
-"""Every number of the method, with its unit and its source; nothing else in the project chooses one.
+"""Every number of the method, with its unit and its source; only `resad.presets` chooses others.
 
 A `MethodConfig` says how a photograph becomes an anomaly map and a score.  It is stored in the index's manifest,
 and its fingerprint (together with the weights') decides whether two indexes measure the same thing.
@@ -9,18 +9,15 @@ and its fingerprint (together with the weights') decides whether two indexes mea
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from resad.errors import SettingError
+from resad.errors import SettingError, first_fault
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
-Preset = Literal["resad", "paper", "patchcore"]
-Part = Literal["region", "spatial", "resc"]
 Precision = Literal["exact", "half"]
 
 PAPER_GRID: Final = 98
@@ -196,50 +193,7 @@ def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
     return from_json(json.dumps(document))
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first fault of a failed validation: where, what, and the value that was given."""
-    fault = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "value"
-    told = "unknown to this version" if fault["type"] == "unexpected_keyword_argument" else fault["msg"]
-    return f"{where}: {told} (given: {fault['input']!r})"
-
-
 def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:
     """`sha256:...` of everything that changes a patch's features or a score: settings, weights and whitening."""
     text = _METHOD.dump_json(config) + f"\n{weights_sha256}\n{whitening_sha256 or ''}".encode()
     return "sha256:" + hashlib.sha256(text).hexdigest()
-
-
-def preset(name: Preset) -> MethodConfig:
-    """The settings called `name`.
-
-    resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
-    in the pixels (benchmarks/RESULTS.md).
-    paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
-    """
-    literal = MethodConfig(
-        preparation=PreparationConfig(crop="none"),
-        resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
-        search=SearchConfig(neighbors=1, mirrored=False),
-        score=ScoreConfig(kind="max"),
-    )
-    match name:
-        case "resad":
-            return MethodConfig()
-        case "paper":
-            return literal
-        case "patchcore":
-            plain = ReSCConfig(normalize=False, pool=3, region=False, spatial="none")
-            return replace(literal, resc=plain)
-
-
-def without(config: MethodConfig, part: Part) -> MethodConfig:
-    """`config` with one part of ReSC left out, as in the paper's table 3."""
-    resc = config.resc
-    match part:
-        case "region":
-            return replace(config, resc=replace(resc, region=False))
-        case "spatial":
-            return replace(config, resc=replace(resc, spatial="none"))
-        case "resc":
-            return replace(config, resc=replace(resc, region=False, spatial="none"))

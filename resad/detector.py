@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from resad import anomaly_map
 from resad.config import MethodConfig
 from resad.encoder import Encoder, PatchFeatures
-from resad.memory_bank import MemoryBank, Neighbors, nearest_of_both
+from resad.memory_bank import MemoryBank
+from resad.neighbors import Neighbors, nearest_of_both
 from resad.preparation import PreparedPhoto
 
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
+
 
 class ResadError(Exception):
     """Base of all errors raised on purpose."""
@@ -77,3 +79,11 @@ class WeightsMismatch(ArtifactError):
 
 class SettingError(ResadError):
     """A setting whose value cannot be used."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a failed validation: where, what, and the value that was given."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "value"
+    told = "unknown to this version" if fault["type"] == "unexpected_keyword_argument" else fault["msg"]
+    return f"{where}: {told} (given: {fault['input']!r})"

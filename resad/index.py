@@ -1,32 +1,23 @@
 """The index on disk: ROOT/NAME/VERSION/, with ROOT/NAME/CURRENT naming the live version.
 
-A version is written beside its place, synced, renamed, and never changes afterwards; `manifest.json` is written
-last and holds the size and SHA-256 of every other file.  `CURRENT` is replaced atomically and alone says what is
-live.
+`CURRENT` is replaced atomically and alone says what is live.  How versions come and go is in
+`resad.index_writing`, whether their files are whole in `resad.integrity`.
 """
 
-import fcntl
-import hashlib
 import os
 import re
 import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from resad.errors import IndexInvalid, SettingError
-from resad.manifest import FileRecord, Manifest, read_manifest, write_manifest
-from resad.tombstones import PURGED, check_purged
+from resad.tombstones import check_purged
 
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 WORK: Final = ".work"
 """Below ROOT/NAME: what a build that was interrupted has left to go on with."""
-_STAGING: Final = ".staging-"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 
@@ -90,152 +81,12 @@ def activate(index: Path, version: str) -> None:
     check_purged(index, index / version)
     fresh = index / f".{CURRENT}-{secrets.token_hex(4)}"
     fresh.write_text(version + "\n")
-    _sync(fresh)
+    sync(fresh)
     fresh.replace(index / CURRENT)
-    _sync(index)
+    sync(index)
 
 
-@contextmanager
-def writing(root: Path, name: str) -> Iterator[Path]:
-    """A scratch folder on the index's own disk for one new version; gone afterwards, published or not.
-
-    While it is held, the folder `WORK` beside the versions is the caller's; it stays as the caller leaves it.
-
-    Raises:
-        SettingError: another process is writing to this index.
-    """
-    index = root / check_name(name)
-    fresh_root, fresh_index = not root.exists(), not index.exists() or (index / WORK).exists()
-    index.mkdir(parents=True, exist_ok=True)
-    with only_writer(index):
-        clear_rubbish(index)
-        staging = index / f"{_STAGING}{secrets.token_hex(4)}"
-        staging.mkdir()
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            kept = (index / WORK).exists() or (index / PURGED).exists()
-            if fresh_index and not versions(index) and not kept:
-                shutil.rmtree(index, ignore_errors=True)
-                if fresh_root and not any(root.iterdir()):
-                    root.rmdir()
-
-
-def clear_rubbish(index: Path) -> None:
-    """Delete what a killed process has left; the caller holds the index's lock, which says that it is gone."""
-    for left in index.glob(f"{_STAGING}*"):
-        shutil.rmtree(left)
-    for name in (CURRENT, PURGED):
-        for left in index.glob(f".{name}-*"):
-            left.unlink(missing_ok=True)
-
-
-def delete_version(index: Path, version: str) -> None:
-    """Delete a version that is not live; one that is stopped half-way is rubbish, and no version any more.
-
-    The caller holds the index's lock.
-    """
-    if version == live_version(index):
-        raise IndexInvalid(f"{index}: {version} is live and stays")
-    gone = index / f"{_STAGING}{secrets.token_hex(4)}"
-    (index / version).rename(gone)
-    _sync(index)
-    shutil.rmtree(gone)
-
-
-def publish(
-    staging: Path,
-    index: Path,
-    describe: Callable[[tuple[FileRecord, ...]], Manifest],
-    *,
-    live: bool = True,
-    known: Mapping[str, FileRecord] = MappingProxyType({}),
-) -> tuple[Path, Manifest]:
-    """Turn the files in `staging` into a version of `index` (ROOT/NAME), or, on any error, into nothing.
-
-    Args:
-        staging: a folder on the same disk; it is moved.
-        describe: makes the manifest, given the files' sizes and hashes.
-        live: make it the live version, too.
-        known: by name, files of another version that are shared with it, and so need not be read again.
-    Returns:
-        the version's folder and its manifest.
-    """
-    files = sorted(path for path in staging.rglob("*") if path.is_file())
-    names = [path.relative_to(staging).as_posix() for path in files]
-    records = [known.get(name) or _record(path, name) for name, path in zip(names, files, strict=True)]
-    manifest = describe(tuple(records))
-    write_manifest(manifest, staging / MANIFEST)
-    return settle(staging, index, manifest, live=live), manifest
-
-
-def settle(staging: Path, index: Path, manifest: Manifest, *, live: bool) -> Path:
-    """Move a folder that is a whole version, on the same disk, to its place in ROOT/NAME; that place.
-
-    Raises `IndexInvalid` where that version is there already.
-    """
-    place = index / manifest.version
-    if place.exists():
-        raise IndexInvalid(f"{index} has a version {manifest.version} already")
-    for path in (*staging.rglob("*"), staging):
-        _sync(path)
-    try:
-        staging.rename(place)
-        _sync(index)
-        if live:
-            activate(index, manifest.version)
-    except BaseException:
-        if live_version(index) != manifest.version:
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-    return place
-
-
-def check_files(version: Path, *, unread: Sequence[str] = ()) -> Manifest:
-    """The manifest, after every file it names was found with its size and hash; raises `IndexInvalid`.
-
-    Args:
-        unread: names that begin so are only looked for, with their sizes.
-    """
-    manifest = read_manifest(version / MANIFEST)
-    for record in manifest.files:
-        path = version / record.name
-        if not path.is_file():
-            raise IndexInvalid(f"{version}: {record.name} is missing")
-        size = path.stat().st_size
-        if size != record.bytes:
-            raise IndexInvalid(f"{version}: {record.name} has {size} bytes, its manifest says {record.bytes}")
-        if not record.name.startswith(tuple(unread)) and _sha256(path) != record.sha256:
-            raise IndexInvalid(f"{version}: {record.name} was changed after the index was written (SHA-256)")
-    return manifest
-
-
-@contextmanager
-def only_writer(index: Path) -> Iterator[None]:
-    """Hold the lock of ROOT/NAME; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        SettingError: another process is writing to this index.
-    """
-    with (index / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SettingError(f"another process is writing to {index}; wait for it, or stop it") from error
-        yield
-
-
-def _record(path: Path, name: str) -> FileRecord:
-    return FileRecord(name, path.stat().st_size, _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file, or the entries of a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

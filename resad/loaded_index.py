@@ -14,8 +14,10 @@ from resad.config import PhotoLimits, fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
-from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
+from resad.integrity import check_files
+from resad.manifest import FEATURES, Manifest
 from resad.memory_bank import MemoryBank
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
@@ -39,7 +41,7 @@ class LoadedIndex:
 def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
 
-    Kept features, which scoring does not read, are only looked for; `index.check_files` reads them, too.
+    Kept features, which scoring does not read, are only looked for; `check_files` reads them, too.
 
     Args:
         run: calls what touches the device, in two steps, where one thread alone may do that.
@@ -47,7 +49,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
     version = index.resolve(path)
-    manifest = index.check_files(version, unread=(f"{FEATURES}/",))
+    manifest = check_files(version, unread=(f"{FEATURES}/",))
     config = manifest.config
     whitening = None if config.resc.whitening is None else Whitening.load(version / WHITENING_FILE)
     if manifest.fingerprint != fingerprint(

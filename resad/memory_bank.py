@@ -1,81 +1,27 @@
 """The memory bank B_c: the healthy patch features that were kept, and what searches it (equation 7)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import faiss
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from resad.errors import IndexInvalid
-from resad.search.backends import (
-    ApproximateSearch,
-    FlatSearch,
-    ProvedRows,
-    RowSearch,
-    build_approximate,
-    flat_index,
-    load_approximate,
-)
-from resad.search.gpu import faster_on_gpu, memories_on
+from resad.neighbors import Neighbors, direct_distances, nearest_first
+from resad.provenance import Provenance
+from resad.search.backends import ApproximateSearch, ProvedRows, RowSearch, flat_index, vectors_of
 from resad.search.plan import SearchPlan
+from resad.search.planned import exact_search, fast_search
 from resad.search.proved import ProvedSearch
 
 FAISS_FILE: Final = "memory_bank.faiss"
-PROVENANCE_FILE: Final = "provenance.npz"
-_REFINED_ROWS: Final = 1024
-"""Queries whose distances are computed directly at a time: bounds the (rows, k, D) difference."""
+PLAN_FILE: Final = "search.json"
 _CHECKED_ROWS: Final = 4096
 """Rows looked through for NaN at a time: bounds the (rows, D) truth values."""
-PLAN_FILE: Final = "search.json"
 _FLAT: Final = SearchPlan()
 _PLAN: Final = TypeAdapter(SearchPlan)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Provenance:
-    """Where each memory came from.
-
-    photo: int32 (M,), the reference photo's row in `photos.jsonl`.  cell: int16 (M, 2), (y, x) on the patch grid.
-    pick: int32 (M,), its place in the greedy's order, so that the first m picks are the coreset of m memories.
-    """
-
-    photo: NDArray[np.int32]
-    cell: NDArray[np.int16]
-    pick: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Neighbors:
-    """Each query's k nearest memories, nearest first.
-
-    distances: float32 (N, k), L2.  rows: int64 (N, k), rows of the memory bank.
-    """
-
-    distances: NDArray[np.float32]
-    rows: NDArray[np.int64]
-
-
-def nearest_of_both(
-    search: Callable[[NDArray[np.float32], int], Neighbors],
-    features: NDArray[np.float32],
-    mirrored: NDArray[np.float32] | None,
-    k: int,
-) -> Neighbors:
-    """What `search` finds for each patch as it is, or as it looks in the mirror image where that is nearer.
-
-    Nearer by the mean of the k distances.  features, mirrored: float32 (N, D), the latter where there is one.
-    """
-    found = search(features, k)
-    if mirrored is None:
-        return found
-    other = search(mirrored, k)
-    nearer = (other.distances.mean(axis=1) < found.distances.mean(axis=1))[:, None]
-    return Neighbors(np.where(nearer, other.distances, found.distances), np.where(nearer, other.rows, found.rows))
 
 
 class MemoryBank:
@@ -113,29 +59,12 @@ class MemoryBank:
         self._gpu = gpu
         # The CPU index owns the only copy; on a GPU it stays behind for the direct distances.
         self._flat = flat
-        self.memories: NDArray[np.float32] = np.asarray(_Vectors(flat))
+        self.memories: NDArray[np.float32] = vectors_of(flat)
 
     def _searches(self, proved: ProvedSearch | None, folder: Path | None) -> None:
         """Set up what searches exactly and what searches fast; the same where the plan is exact."""
-        self._exact: RowSearch = self._exact_search(proved)
-        self._fast: RowSearch = self._exact
-        if not self.plan.exact:
-            self._fast = (
-                build_approximate(self._flat, self.memories, self.plan)
-                if folder is None
-                else load_approximate(folder, self._flat, self.plan)
-            )
-
-    def _exact_search(self, proved: ProvedSearch | None) -> RowSearch:
-        if self.plan.kind == "flat":
-            if self._gpu is None:
-                return FlatSearch(self._flat, len(self))
-            return faster_on_gpu(self._flat, self.memories, self._gpu)
-        device = torch.device("cpu" if self._gpu is None else f"cuda:{self._gpu}")
-        if proved is None:
-            on_device = memories_on(self.memories, device)
-            proved = ProvedSearch(on_device, self.plan.width, self.plan.limit)
-        return ProvedRows(proved, device)
+        self._exact = exact_search(self._flat, self.memories, self.plan, self._gpu, proved)
+        self._fast = fast_search(self._exact, self._flat, self.memories, self.plan, folder)
 
     def __len__(self) -> int:
         return len(self.memories)
@@ -197,14 +126,9 @@ class MemoryBank:
     def _nearest(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
         """What `search` finds, measured; row -1 and an infinite distance where it finds too little."""
         rows = search.rows(features, k)
-        distances = np.empty(rows.shape, dtype=np.float32)
-        for start in range(0, len(features), _REFINED_ROWS):
-            some = slice(start, start + _REFINED_ROWS)
-            difference = features[some, None, :] - self.memories[rows[some]]  # (rows, k or more, D)
-            distances[some] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
+        distances = direct_distances(features, self.memories, rows)
         distances[rows < 0] = np.inf  # too few were found in the lists that were looked into
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
+        return nearest_first(distances, rows, k)
 
     def _completed(self, found: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
         """`found`, by an approximate search, with an exact one where fewer than k rows came back."""
@@ -220,10 +144,9 @@ class MemoryBank:
         Searched exactly: flat, or proved where this one is.
         """
         keep = ~np.isin(self.provenance.photo, photos)
-        kept = Provenance(self.provenance.photo[keep], self.provenance.cell[keep], self.provenance.pick[keep])
         plan = self.plan if self.plan.exact and keep.any() else _FLAT
         part = MemoryBank.__new__(MemoryBank)
-        part._hold(flat_index(self.memories[keep]), kept, self._gpu, plan)
+        part._hold(flat_index(self.memories[keep]), self.provenance.taken(keep), self._gpu, plan)
         proved = None
         if plan.kind == "proved" and isinstance(self._exact, ProvedRows):
             proved = self._exact.subset(part.memories, keep)
@@ -240,8 +163,7 @@ class MemoryBank:
     def save(self, folder: Path) -> None:
         """Write the index (in CPU form), the provenance and, where it is not flat, the plan into `folder`."""
         faiss.write_index(self._flat, str(folder / FAISS_FILE))
-        origin = self.provenance
-        np.savez_compressed(folder / PROVENANCE_FILE, photo=origin.photo, cell=origin.cell, pick=origin.pick)
+        self.provenance.save(folder)
         if self.plan != _FLAT:
             (folder / PLAN_FILE).write_bytes(_PLAN.dump_json(self.plan, indent=2) + b"\n")
         if isinstance(self._fast, ApproximateSearch):
@@ -252,8 +174,7 @@ class MemoryBank:
         """The inverse of `save`; raises `IndexInvalid` where the files are missing or of another kind."""
         try:
             index = faiss.read_index(str(folder / FAISS_FILE))
-            with np.load(folder / PROVENANCE_FILE, allow_pickle=False) as arrays:
-                provenance = Provenance(arrays["photo"], arrays["cell"], arrays["pick"])
+            provenance = Provenance.load(folder)
             plan_file = folder / PLAN_FILE
             plan = _PLAN.validate_json(plan_file.read_bytes()) if plan_file.exists() else _FLAT
         except (RuntimeError, OSError, ValueError, KeyError) as error:
@@ -265,18 +186,6 @@ class MemoryBank:
         _refuse_unfinite(bank.memories, "memory")
         bank._searches(None, folder)
         return bank
-
-
-class _Vectors:
-    """The vectors of a flat index where they lie, float32 (M, D); an array made of this keeps the index alive.
-
-    What `rev_swig_ptr` returns does not: once the index is gone it shows memory that belongs to others.
-    """
-
-    def __init__(self, flat: Any) -> None:
-        self._flat = flat
-        where = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
-        self.__array_interface__ = where.__array_interface__
 
 
 def _refuse_unfinite(vectors: NDArray[np.float32], name: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from resad.errors import IndexInvalid
-from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE
+from resad.photo_records import CALIBRATION_FILE, PHOTOS_FILE
 
 PURGED: Final = "PURGED"
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from resad.runtime import pick_device
 from service.account import ContentHash
 from service.admission import Admission, Bounds
+from service.drawing import Drawing
 from service.loading import load_verified
 from service.metrics import Metrics
 from service.pace import Pace
 from service.pipeline import Pipeline
 from service.registry import Registry
+from service.scorer import Scorer
 from service.security import Guard, KeyRing
 from service.settings import Settings
 from service.shelf import Shelf
 from service.steps import Steps
+from service.succession import Succession
 from service.watching import Watcher
 from service.worker import Batch, Worker
 
@@ -50,6 +53,7 @@ class House:
     guard: Guard
     worker: Worker
     registry: Registry
+    succession: Succession
     watcher: Watcher
     shelf: Shelf
     admission: Admission
@@ -93,26 +97,26 @@ def build_house(settings: Settings, metrics_of_all: MetricsOfAll | None = None) 
 
     worker = Worker(settings.batch_size, settings.batch_wait_ms / 1e3, observe)
     registry = Registry(settings.root, default=settings.index)
-    watcher = Watcher(
+    succession = Succession(
         registry,
         lambda version: load_verified(version, device, worker, pace),
-        settings.poll_s,
         metrics.indexes.loaded,
         hold=settings.hold,
     )
-    shelf = Shelf(registry, watcher.bring, settings.hold, settings.deadline_s / 2)
+    watcher = Watcher(registry, succession, settings.poll_s)
+    shelf = Shelf(registry, succession.bring, settings.hold, settings.deadline_s / 2)
     bounds = Bounds(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
     admission = Admission(bounds, pace, metrics.shed)
     pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="pool")
     secret = settings.log_secret.get_secret_value() if settings.log_secret else None
-    pipeline = Pipeline(
-        worker, shelf, Steps(pool, metrics), admission, pace, ContentHash(secret), settings.photo_limits,
-        settings.max_overlay_side,
-    )  # fmt: skip
+    steps, limits = Steps(pool, metrics), settings.photo_limits
+    scorer = Scorer(worker, steps, ContentHash(secret), limits)
+    drawing = Drawing(steps, limits, settings.max_overlay_side)
+    pipeline = Pipeline(scorer, drawing, shelf, admission, pace)
     metrics.watch(admission, registry, worker, pace)
     ring = KeyRing(settings.keys_file) if settings.keys_file else None
     guard = Guard(ring, settings.local)
     return House(
-        settings, metrics, guard, worker, registry, watcher, shelf, admission, pool, pipeline,
+        settings, metrics, guard, worker, registry, succession, watcher, shelf, admission, pool, pipeline,
         Draining(settings.drain_s), metrics_of_all,
     )  # fmt: skip

@@ -89,7 +89,7 @@ async def activate(request: Request, house: In, name: Name) -> Response:
         wanted = Activation.model_validate_json(body)
     except ValidationError as error:
         raise Refusal(INVALID_REQUEST, faults(error.errors(include_url=False))) from error
-    entry = await asyncio.to_thread(house.watcher.activate, name, wanted.version)
+    entry = await asyncio.to_thread(house.succession.activate, name, wanted.version)
     return await _detail(house, entry)
 
 

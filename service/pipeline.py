@@ -1,4 +1,4 @@
-"""bytes -> prepare -> worker -> assemble -> map -> answer: the online sentence, each step on its own threads."""
+"""upload -> scorer -> drawing -> answer: the online sentence, for one photograph or several."""
 
 import asyncio
 import time
@@ -7,51 +7,32 @@ from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
-from resad.answer import assemble
-from resad.config import PhotoLimits
-from resad.detector import Detection
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.place import Eye
-from resad.preparation import PreparedPhoto, prepare
-from resad.quality import demand, judge
 from resad.rendering import PictureKind
 from resad.result import Result, Timings
-from resad.verdict import Rule
-from service.account import Account, ContentHash, PhotoAccount
+from service.account import Account, PhotoAccount
 from service.admission import Admission
-from service.maps import MapType, data_url, encoded_map, encoded_overlay
+from service.drawing import Drawing
+from service.maps import MapType, data_url
 from service.pace import Pace
 from service.problems import Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
+from service.scorer import Scored, Scorer
 from service.shelf import Shelf
-from service.steps import Steps
 from service.uploads import Upload
-from service.waiting import ended, in_time
-from service.worker import Worker
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """A photograph, what was measured on it, and what is said of it."""
-
-    photo: PreparedPhoto
-    detection: Detection
-    result: Result
+from service.waiting import in_time
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Scores on the worker, decodes and encodes on a bounded pool, keeps the deadline and the queue's limit."""
+    """Answers requests from indexes that are in memory, and keeps the deadline and the queue's limit."""
 
-    worker: Worker
+    scorer: Scorer
+    drawing: Drawing
     shelf: Shelf
-    steps: Steps
     admission: Admission
     pace: Pace
-    content: ContentHash
-    limits: PhotoLimits
-    max_overlay_side: int
 
     async def score(
         self,
@@ -105,12 +86,12 @@ class Pipeline:
         async def drawn() -> tuple[bytes, Manifest]:
             own = account.photo()
             async with self.shelf.lent(name) as loaded:
-                scored = await self._scored(data, loaded, asked.rule, 0, None, own)
+                scored = await self.scorer.score(data, loaded, asked.rule, own)
                 if asked.style == "overlay":
                     picture: PictureKind = "jpeg" if kind == "image/jpeg" else "png"
                     body = await self._overlay(data, scored, loaded, asked, picture, own)
                 else:
-                    body = await self._map(kind, scored, loaded, asked.size, own)
+                    body = await self.drawing.map(kind, scored, loaded, asked.size, own)
             self.pace.pooled(own.pooled)
             return body, loaded.manifest
 
@@ -128,22 +109,21 @@ class Pipeline:
 
     async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, account: Account) -> Result:
         began, own = time.perf_counter(), account.photo()
-        require = asked.quality == "require"
-        scored = await self._scored(
+        scored = await self.scorer.score(
             data,
             loaded,
             asked.rule,
-            asked.evidence,
-            account.request_id,
             own,
+            evidence=asked.evidence,
+            request_id=account.request_id,
             eye=asked.eye,
-            require_quality=require,
+            require_quality=asked.quality == "require",
         )
         match asked.map:
             case "none":
                 url = None
             case "png":
-                url = data_url(await self._map("image/png", scored, loaded, asked.size, own))
+                url = data_url(await self.drawing.map("image/png", scored, loaded, asked.size, own))
             case "overlay":
                 url = data_url(await self._overlay(data, scored, loaded, asked, "png", own))
             case "overlay-jpeg":
@@ -151,63 +131,6 @@ class Pipeline:
         self.pace.pooled(own.pooled)
         timings = Timings(scored.result.timings_ms.decode, 1e3 * (time.perf_counter() - began))
         return replace(scored.result, map=url, timings_ms=timings)
-
-    async def _scored(
-        self,
-        data: bytes,
-        loaded: LoadedIndex,
-        rule: Rule,
-        evidence: int,
-        request_id: str | None,
-        own: PhotoAccount,
-        *,
-        eye: Eye | None = None,
-        require_quality: bool = False,
-    ) -> Scored:
-        manifest = loaded.manifest
-        began = time.perf_counter()
-
-        def decode() -> PreparedPhoto:
-            own.content = self.content.of(data)
-            return prepare(data, manifest.config.preparation, self.limits)
-
-        with self.worker.expecting():
-            photo = await self.steps.pooled("decode", decode, own)
-            quality = await self.steps.pooled("judge", lambda: judge(photo, manifest.photo_quality), own)
-            if require_quality:
-                demand(quality)
-            decoded = time.perf_counter()
-            timings = Timings(1e3 * (decoded - began), 0.0)
-            turn = decoded
-
-            def begin() -> None:
-                nonlocal turn
-                turn = time.perf_counter()
-
-            def finish(detection: Detection) -> Scored:
-                # On the worker's thread, because evidence is searched for in the memory bank.
-                result = assemble(
-                    photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
-                    eye=eye, request_id=request_id,
-                )  # fmt: skip
-                return Scored(photo, detection, result)
-
-            queued = self.worker.detect(loaded.detector, photo, finish, begin)
-        scored = await ended(queued)
-        found = time.perf_counter()
-        self.steps.over("queue", turn - decoded, own)
-        self.steps.over("detect", found - turn, own)
-        self.steps.over("score", found - decoded, own)
-        self.steps.metrics.scored(scored.result)
-        return scored
-
-    async def _map(
-        self, kind: MapType, scored: Scored, loaded: LoadedIndex, size: int | None, own: PhotoAccount
-    ) -> bytes:
-        frame, manifest = scored.photo.frame, loaded.manifest
-        return await self.steps.pooled(
-            "render", lambda: encoded_map(kind, scored.detection, frame, manifest, size), own
-        )
 
     async def _overlay(
         self,
@@ -218,20 +141,6 @@ class Pipeline:
         kind: PictureKind,
         own: PhotoAccount,
     ) -> bytes:
-        detection, frame, result = scored.detection, scored.photo.frame, scored.result
-        longest = min(asked.size or self.max_overlay_side, self.max_overlay_side)
-
-        def drawn() -> bytes:
-            return encoded_overlay(
-                data,
-                self.limits,
-                detection,
-                frame,
-                result,
-                loaded.manifest,
-                longest,
-                layout=asked.layout,
-                kind=kind,
-            )
-
-        return await self.steps.pooled("render", drawn, own)
+        return await self.drawing.overlay(
+            data, scored, loaded, own, size=asked.size, layout=asked.layout, kind=kind
+        )

@@ -45,7 +45,7 @@ class Registry:
         self._default = default
 
     def put(self, entry: Served) -> None:
-        """From now on `entry` is what is served under its name; called by the one who watches alone."""
+        """From now on `entry` is what is served under its name; called by `Succession` alone."""
         self.served = MappingProxyType(dict(sorted({**self.served, entry.name: entry}.items())))
 
     def drop(self, name: str) -> None:

@@ -1,62 +1,29 @@
-"""CURRENT of every index is watched, and a new version replaces the old when it is ready.
+"""CURRENT of every index is watched, so that what is activated anywhere is served here."""
 
-A version is loaded and its probe photograph scored beside the one that serves; a broken one changes nothing but
-the reason that is shown.
-"""
-
-import errno
 import logging
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
-from resad import index as index_store
-from resad.errors import ResadError
-from resad.loaded_index import LoadedIndex
-from resad.manifest import read_manifest
-from service import problems
-from service.loading import Pointer, read_pointer
-from service.problems import Refusal
-from service.registry import Registry, Served
+from service.registry import Registry
+from service.succession import Succession
 
 _log: Final = logging.getLogger(__name__)
-_RETRY_S: Final = 30.0
-"""After which a version that failed is tried again: its files may still have been on their way."""
 
 
 class Watcher:
-    """The thread that follows CURRENT, and the call that writes it; one version is loaded at a time.
+    """The thread that looks at CURRENT of every index.
 
     Args:
-        registry: is told what is served.
-        load: the version at ROOT/NAME/VERSION, verified and ready; see `loading.load_verified`.
-        poll_s: seconds between looks at CURRENT.
-        observe: told of every load: the index's name, whether it went well, seconds.
-        hold: indexes in memory at most, but for the while in which a new version is beside the old; None for all.
+        registry: says what is served, and where.
+        succession: acts on what has changed.
+        poll_s: seconds between looks.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        load: Callable[[Path], LoadedIndex],
-        poll_s: float,
-        observe: Callable[[str, bool, float], None],
-        *,
-        hold: int | None = None,
-    ) -> None:
+    def __init__(self, registry: Registry, succession: Succession, poll_s: float) -> None:
         self._registry = registry
-        self._root = registry.root
-        self._load = load
+        self._succession = succession
         self._poll_s = poll_s
-        self._observe = observe
-        self._hold = hold
-        self._acted_on: dict[str, Pointer] = {}
-        self._tried: dict[str, float] = {}
         self._unreadable: set[str] = set()
-        self._loading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
@@ -67,46 +34,6 @@ class Watcher:
     def stop(self) -> None:
         """Stop to watch; what is loaded stays."""
         self._stop.set()
-
-    def activate(self, name: str, version: str) -> Served:
-        """Verify `version`, write CURRENT, serve it; or raise `Refusal` (404, 409, 507), and all is as it was."""
-        folder = self._root / self._registry.get(name).name
-        if version not in self._registry.versions(name):
-            raise Refusal(problems.UNKNOWN_VERSION, f"{name} has no version {version!r}")
-        with self._loading:
-            try:
-                loaded = self._timed(name, folder / version)
-            except (ResadError, OSError) as error:
-                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
-            try:
-                index_store.activate(folder, version)
-            except ResadError as error:
-                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
-            except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                    raise
-                raise Refusal(problems.READ_ONLY, problems.READ_ONLY.example) from error
-            return self._swap(self._placed(name, loaded), read_pointer(folder))
-
-    def bring(self, name: str, leaving: str | None) -> bool:
-        """Load `name`, which rests, after `leaving` has left, if anything; whether there was a place for it.
-
-        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names.
-        """
-        with self._loading:
-            gone = self._registry.served.get(leaving) if leaving else None
-            if gone is not None and gone.live is not None:
-                self._swap(replace(gone, live=None, at_rest=gone.live.manifest), None)
-            gone = None  # nothing here may keep its memory
-            entry = self._registry.get(name)
-            if entry.live is not None or entry.at_rest is None:
-                return True
-            if not self._has_place():
-                return False
-            loaded = self._loaded(entry, self._root / name / entry.at_rest.version, self._acted_on.get(name))
-            if loaded is not None:
-                self._swap(Served(name, loaded), None)
-            return True
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -120,106 +47,21 @@ class Watcher:
             self._stop.wait(self._poll_s)
 
     def _look(self) -> None:
-        """Act on every CURRENT that was written or removed since the last look."""
-        names = {*self._registry.served, *(folder.name for folder in self._root.iterdir())}
+        """At every index once."""
+        names = {*self._registry.served, *(folder.name for folder in self._registry.root.iterdir())}
         self._unreadable &= names
         # The default first: where there is not a place for all, it is the likeliest to be asked for.
         for name in sorted(names, key=lambda name: (name != self._registry.default, name)):
             if self._stop.is_set():
                 return
-            with self._loading:
-                self._look_at(name, self._root / name)
+            self._look_at(name)
 
-    def _look_at(self, name: str, folder: Path) -> None:
+    def _look_at(self, name: str) -> None:
         try:
-            pointer = read_pointer(folder)
+            self._succession.look_at(name)
         except OSError as error:
             if name not in self._unreadable:
                 _log.error("%s under the root is passed over: %s", name, error.strerror)
             self._unreadable.add(name)
-            return
-        self._unreadable.discard(name)
-        if pointer is not None:
-            self._follow(name, folder, pointer)
-        elif name in self._registry.served:
-            self._forget(name)
-
-    def _follow(self, name: str, folder: Path, pointer: Pointer) -> None:
-        entry = self._registry.served.get(name, Served(name))
-        if pointer == self._acted_on.get(name) and not (
-            entry.fault and time.monotonic() - self._tried[name] > _RETRY_S
-        ):
-            return
-        if entry.live is not None and entry.live.manifest.version == pointer.version:
-            self._swap(replace(entry, fault=None), pointer)
-            return
-        if name not in self._registry.served:
-            self._swap(entry, None)
-        try:
-            index_store.check_name(name)
-            version = index_store.resolve(folder)
-            manifest = None if entry.live or self._has_place() else read_manifest(version / index_store.MANIFEST)
-        except (ResadError, OSError) as error:
-            self._fail(entry, pointer, self._told(error))
-            return
-        if manifest is not None:
-            self._swap(Served(name, at_rest=manifest), pointer)
-            return
-        loaded = self._loaded(entry, version, pointer)
-        if loaded is not None:
-            self._swap(Served(name, loaded), pointer)
-
-    def _has_place(self) -> bool:
-        return (
-            self._hold is None or sum(one.live is not None for one in self._registry.served.values()) < self._hold
-        )
-
-    def _placed(self, name: str, loaded: LoadedIndex) -> Served:
-        """A version that was verified, in memory if it has a place there."""
-        if self._registry.get(name).live is not None or self._has_place():
-            return Served(name, loaded)
-        return Served(name, at_rest=loaded.manifest)
-
-    def _loaded(self, entry: Served, version: Path, pointer: Pointer | None) -> LoadedIndex | None:
-        """The version; None where it cannot be loaded, which `entry` then says."""
-        try:
-            return self._timed(entry.name, version)
-        except (ResadError, Refusal, OSError) as error:
-            self._fail(entry, pointer, self._told(error))
-        except Exception:
-            _log.exception("index %s could not be loaded", entry.name)
-            self._fail(entry, pointer, f"version {version.name!r} could not be loaded; the log says why")
-        return None
-
-    def _timed(self, name: str, version: Path) -> LoadedIndex:
-        began, well = time.perf_counter(), False
-        try:
-            loaded = self._load(version)
-            well = True
-        finally:
-            self._observe(name, well, time.perf_counter() - began)
-        return loaded
-
-    def _forget(self, name: str) -> None:
-        _log.info("index %s: its CURRENT is gone, it is served no more", name)
-        self._registry.drop(name)
-        self._acted_on.pop(name, None)
-        self._tried.pop(name, None)
-
-    def _fail(self, entry: Served, pointer: Pointer | None, fault: str) -> None:
-        _log.error("index %s: %s", entry.name, fault)
-        self._tried[entry.name] = time.monotonic()
-        self._swap(replace(entry, fault=fault), pointer)
-
-    def _swap(self, entry: Served, pointer: Pointer | None) -> Served:
-        if entry.live is not None and entry.fault is None:
-            _log.info("index %s: version %s is served", entry.name, entry.live.manifest.version)
-        self._registry.put(entry)
-        if pointer is not None:
-            self._acted_on[entry.name] = pointer
-        return entry
-
-    def _told(self, error: Exception) -> str:
-        """The error's line without the place of the root on this machine."""
-        text = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
-        return text.replace(f"{self._root}/", "")
+        else:
+            self._unreadable.discard(name)

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from indexer.build import BuildOrder, BuildReport, build
+from indexer.build import build
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.options import method
 from indexer.progress import Stages
 

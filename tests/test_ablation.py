@@ -12,15 +12,16 @@ from PIL import Image
 from rich.console import Console
 
 from indexer import cli
-from indexer.ablation import AblationOrder, Trial, differences, run, summary
+from indexer.ablation import AblationOrder, Trial, run
+from indexer.ablation_summary import differences, summary
 from indexer.datasets import Dataset
 from indexer.datasets.mvtec import read_mvtec
 from indexer.figure_tables import ablation_table
 from indexer.options import method
 from indexer.paper import FULL, TABLE_3, FourFigures
 from indexer.progress import Stages
-from resad.config import preset
 from resad.errors import SettingError
+from resad.presets import preset
 
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
 

@@ -21,7 +21,8 @@ from indexer import cli
 from indexer.audit import Audit, audit, audit_csv, audit_json
 from indexer.audit_page import audit_page
 from indexer.audit_pictures import audit_picture, find_places
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.options import method
 from indexer.progress import Stages
 from indexer.synthetic import draw_photo

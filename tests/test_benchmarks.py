@@ -31,8 +31,8 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import Rows, ScoreHistogram
 from indexer.shards import shards_of
-from resad.config import preset, without
 from resad.loaded_index import load_index
+from resad.presets import preset, without
 from service.account import Stage
 from service.metrics import Metrics
 from tests.conftest import prepared

@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from indexer import build as building
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.fitting import evenly
 from indexer.options import method
 from indexer.photos import ReferencePhoto, list_photos, list_references

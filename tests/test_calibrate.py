@@ -18,8 +18,10 @@ from resad import index
 from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, PhotoUnreadable, SettingError
+from resad.integrity import check_files
 from resad.loaded_index import LoadedIndex, check_probe, load_index
-from resad.manifest import CALIBRATION_FILE, read_manifest
+from resad.manifest import read_manifest
+from resad.photo_records import CALIBRATION_FILE
 from resad.preparation import prepare
 
 CPU: Final = torch.device("cpu")
@@ -95,7 +97,7 @@ def test_a_calibration_is_calibrated_again(place: Path, others: Path) -> None:
     second = run(first, others / "photos.csv")
     assert [entry.operation for entry in second.after.history] == ["build", "calibrate", "calibrate"]
     assert second.after.history[-1].from_version == first.name
-    files = [record.name for record in index.check_files(second.version).files]
+    files = [record.name for record in check_files(second.version).files]
     assert files.count(CALIBRATION_FILE) == 1
 
 

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.options import method
-from resad.config import (
-    CoresetConfig,
-    MethodConfig,
-    PreparationConfig,
-    fingerprint,
-    from_json,
-    preset,
-    to_json,
-    updated,
-    without,
-)
+from resad.config import CoresetConfig, MethodConfig, PreparationConfig, fingerprint, from_json, to_json, updated
 from resad.errors import SettingError
+from resad.presets import preset, without
 
 
 def test_paper_is_the_paper_to_the_letter() -> None:

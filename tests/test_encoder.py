@@ -9,10 +9,11 @@ import torch
 from indexer.options import method
 from resad import resc
 from resad.backbone import load_backbone
-from resad.config import MethodConfig, Preset
+from resad.config import MethodConfig
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
+from resad.presets import Preset
 from tests.conftest import mirror_image, prepared
 
 SIDE = 128

@@ -15,7 +15,8 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from indexer import metrics
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets import Dataset, LabeledPhoto
 from indexer.datasets.listed import listed_csv
 from indexer.datasets.masks import read_lesions

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.build import BuildReport
+from indexer.build_order import BuildReport
 from resad import index
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid
 from resad.evidence_crops import CONTEXT, ENLARGED, cell_under, crop_around, file_name, read_square
 from resad.evidence_strips import draw_strips
-from resad.manifest import read_records
+from resad.integrity import check_files
+from resad.photo_records import read_records
 from resad.preparation import prepare
 from resad.result import Evidence, Finding
 from tests.conftest import Run, prepared
@@ -37,7 +38,7 @@ def test_every_reference_photo_has_one_file_named_after_its_id(kept: BuildReport
     files = sorted(path.name for path in (kept.version / "evidence").iterdir())
     assert files == [f"{record.id}.jpg" for record in records]
     assert {file_name(record.id) for record in records} < {file.name for file in kept.manifest.files}
-    assert index.check_files(kept.version) == kept.manifest
+    assert check_files(kept.version) == kept.manifest
     for record, path in zip(records, sorted((drawn / "train/good").glob("*.jpg")), strict=True):
         square = read_square(kept.version, kept.manifest, record.id)
         assert square is not None

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.forecast import Forecast, Rates, Room, Task, duration, forecast
-from indexer.room import parse_size, resident_bytes
+from indexer.footprint import Task
+from indexer.forecast import Forecast, Rates, duration, forecast
+from indexer.room import Room, parse_size, resident_bytes
 from resad import runtime
 from resad.available import available_bytes
 from resad.errors import SettingError

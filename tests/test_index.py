@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from resad import index
+from resad import index, index_writing
 from resad.calibration import Calibration, Quantile, Threshold
 from resad.config import MethodConfig
 from resad.errors import IndexInvalid, SettingError
+from resad.index_writing import delete_version, publish, writing
+from resad.integrity import check_files
 from resad.manifest import FORMAT, Counts, FileRecord, Manifest, Quality, read_manifest
 from resad.quality import QualityLimits
 
@@ -28,11 +30,11 @@ def manifest(version: str, files: tuple[FileRecord, ...]) -> Manifest:
 
 
 def put(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"memories") -> Path:
-    with index.writing(root, "eyes") as scratch:
+    with writing(root, "eyes") as scratch:
         staging = scratch / "version"
         staging.mkdir()
         (staging / "bank").write_bytes(content)
-        return index.publish(staging, root / "eyes", lambda files: manifest(version, files))[0]
+        return publish(staging, root / "eyes", lambda files: manifest(version, files))[0]
 
 
 def visible(folder: Path) -> set[str]:
@@ -40,7 +42,7 @@ def visible(folder: Path) -> set[str]:
 
 
 def stop_half_way(root: Path, error: BaseException) -> None:
-    with index.writing(root, "eyes") as scratch:
+    with writing(root, "eyes") as scratch:
         (scratch / "half").write_bytes(b"x")
         raise error
 
@@ -60,19 +62,19 @@ def test_published_is_live_and_activation_goes_back(tmp_path: Path) -> None:
     assert visible(tmp_path / "eyes") == {first.name, second.name, "CURRENT"}
 
 
-@pytest.mark.parametrize("step", ["_sync", "activate"])
+@pytest.mark.parametrize("step", ["sync", "activate"])
 def test_stopped_at_the_last_moment_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     live = put(tmp_path)
-    done = getattr(index, step)
+    done = getattr(index_writing, step)
 
     def stop(path: Path, *rest: str) -> None:
         done(path, *rest) if path.is_file() else None
         if path == tmp_path / "eyes":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(index, step, stop)
+    monkeypatch.setattr(index_writing, step, stop)
     with pytest.raises(KeyboardInterrupt):
         put(tmp_path, "20260102T000000Z-0000")
     monkeypatch.undo()
@@ -91,7 +93,7 @@ def test_a_failed_writer_leaves_what_was(tmp_path: Path) -> None:
 
 
 def _write_forever(root: Path) -> None:
-    with index.writing(root, "eyes") as scratch:
+    with writing(root, "eyes") as scratch:
         (scratch / "half").write_bytes(b"x")
         (root / "started").touch()
         time.sleep(60)
@@ -115,17 +117,17 @@ def test_a_killed_writer_is_cleaned_up_and_a_living_one_respected(tmp_path: Path
 
 def test_every_change_to_a_file_is_noticed(tmp_path: Path) -> None:
     version = put(tmp_path)
-    assert index.check_files(version) == read_manifest(version / "manifest.json")
+    assert check_files(version) == read_manifest(version / "manifest.json")
     bank = version / "bank"
     bank.write_bytes(b"memorieS")
     with pytest.raises(IndexInvalid, match="bank was changed"):
-        index.check_files(version)
+        check_files(version)
     bank.write_bytes(b"memories!")
     with pytest.raises(IndexInvalid, match="9 bytes, its manifest says 8"):
-        index.check_files(version)
+        check_files(version)
     bank.unlink()
     with pytest.raises(IndexInvalid, match="bank is missing"):
-        index.check_files(version)
+        check_files(version)
 
 
 def test_a_manifest_that_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_manifest_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../eyes", "Eyes", "a/b", ".hidden", "a" * 65, "eyes\n"])
 def test_names_never_leave_the_root(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingError, match="cannot name an index"), index.writing(tmp_path, name):
+    with pytest.raises(SettingError, match="cannot name an index"), writing(tmp_path, name):
         pass
     assert not any(tmp_path.iterdir())
 
@@ -176,8 +178,8 @@ def test_version_names_sort_by_time() -> None:
 def test_the_live_version_stays_and_others_go_whole(tmp_path: Path) -> None:
     first, second = put(tmp_path), put(tmp_path, "20260102T000000Z-0000")
     with pytest.raises(IndexInvalid, match="is live and stays"):
-        index.delete_version(tmp_path / "eyes", second.name)
-    index.delete_version(tmp_path / "eyes", first.name)
+        delete_version(tmp_path / "eyes", second.name)
+    delete_version(tmp_path / "eyes", first.name)
     assert visible(tmp_path / "eyes") == {second.name, "CURRENT"}
 
 
@@ -191,7 +193,7 @@ def test_a_version_is_written_once(tmp_path: Path) -> None:
 def test_what_is_not_to_be_read_is_looked_for(tmp_path: Path) -> None:
     version = put(tmp_path)
     (version / "bank").write_bytes(b"memorieS")
-    index.check_files(version, unread=("ba",))
+    check_files(version, unread=("ba",))
     (version / "bank").unlink()
     with pytest.raises(IndexInvalid, match="bank is missing"):
-        index.check_files(version, unread=("ba",))
+        check_files(version, unread=("ba",))

@@ -18,7 +18,8 @@ from indexer.options import method
 from resad.detector import measure
 from resad.encoder import PatchFeatures
 from resad.errors import IndexInvalid, SettingError
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 
 CONFIG = method("resad", settings=["search.neighbors=2", "score.kind=max"])
 PHOTOS, SIDE, D = 5, 32, 6

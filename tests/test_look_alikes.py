@@ -10,11 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.look_alikes import NEAR, Likeness, bits_between, perceptual_hash, same_among, same_pictures
+from indexer.look_alikes import NEAR, Likeness, perceptual_hash, same_among, same_pictures
 from resad.config import PhotoLimits, PreparationConfig
 from resad.preparation import prepare
 
 PREPARATION = PreparationConfig(size=128)
+
+
+def bits_between(one: str, other: str) -> int:
+    """Hamming distance of two perceptual hashes."""
+    return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import figures, measure_dataset
 from indexer.options import method

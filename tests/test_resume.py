@@ -18,7 +18,8 @@ import torch
 from rich.console import Console
 
 from indexer import extraction
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.feature_store import FeatureStore
 from indexer.intake import Taken
 from indexer.options import method

@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from indexer import search_choice
-from indexer.build import BuildOrder, BuildReport, build
+from indexer.build import build
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.options import method
 from indexer.progress import Stages
 from indexer.search_choice import SearchChoice

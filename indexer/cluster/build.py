@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from indexer.build import BuildOrder, BuildReport, without_purged
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.checkpoint import Checkpoint
 from indexer.cluster.calibration import leave_out_on
 from indexer.cluster.crew import Crew
@@ -15,6 +15,7 @@ from indexer.cluster.pieces import cut
 from indexer.cluster.shards import RemoteShards
 from indexer.cluster.worker import Worker
 from indexer.feature_store import FeatureStore
+from indexer.intake import without_purged
 from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
@@ -27,6 +28,7 @@ from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import CoresetConfig
 from resad.errors import SettingError
+from resad.index_writing import writing
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
 
@@ -56,7 +58,7 @@ def build_on(
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     place, pieces = order.root / order.name, cut(listed, workers.count, batch)
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
         with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
@@ -108,7 +110,7 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     few = cut(listed, workers.count, batch)[: AFTER * workers.count]
     with (
-        index.writing(order.root, order.name) as scratch,
+        writing(order.root, order.name) as scratch,
         Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
         task = task_for(workers, order, work, inputs, backbone, fitted_encoder(order, backbone, work))

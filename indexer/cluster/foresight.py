@@ -5,7 +5,9 @@ from math import ceil
 from typing import Final
 
 from indexer.cluster.crew import Ask, Crew
-from indexer.forecast import Forecast, Room, size
+from indexer.footprint import bank_bytes
+from indexer.forecast import Forecast, size
+from indexer.room import Room
 from resad.errors import SettingError
 
 AFTER: Final = 2
@@ -30,8 +32,7 @@ class ClusterForecast:
     @property
     def memory(self) -> int:
         """Bytes that the driver holds at most; the picks' points, with it during the greedy alone, are fewer."""
-        memories = self.share.task.memories * self.share.task.dimension * 4
-        grows = self.patches * _PER_PATCH + _BANKS * memories
+        grows = self.patches * _PER_PATCH + _BANKS * bank_bytes(self.share.task)
         return max(self.room.peak, self.room.resident + grows)
 
     @property

@@ -10,15 +10,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 from indexer import points
-from indexer.build import FITTED, BuildOrder
+from indexer.build_order import BuildOrder
 from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.messages import Task
 from indexer.extraction import batch_size
-from indexer.fitting import fitted_encoders
-from indexer.forecast import Room
+from indexer.fitting import FITTED, fitted_encoders
 from indexer.journal import Inputs, inputs_of
 from indexer.photos import ReferencePhoto
-from indexer.room import room
+from indexer.room import Room, room
 from indexer.scoring import write_whole
 from indexer.work import Work
 from resad.backbone import Backbone, save_backbone

@@ -11,7 +11,8 @@ from indexer.cluster.point_worker import PointWorker
 from indexer.leave_out import left_out_distances
 from indexer.placed import Placed
 from resad import runtime
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 
 
 class Worker(PointWorker):

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from indexer.ablation import WITHOUT_RESC, AblationOrder, differences, run, summary, trials_json
+from indexer.ablation import WITHOUT_RESC, AblationOrder, run, trials_json
+from indexer.ablation_summary import differences, summary
 from indexer.commands import console
 from indexer.commands.console import Device
 from indexer.commands.datasets import Altered, Data, Exclude, open_checked
@@ -18,9 +19,10 @@ from indexer.qualitative import qualitative
 from indexer.scoring import write_whole
 from resad import runtime
 from resad.backbone import default_weights
-from resad.config import PhotoLimits, Preset
+from resad.config import PhotoLimits
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
+from resad.presets import Preset
 
 
 def ablation_command(

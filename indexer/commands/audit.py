@@ -16,7 +16,8 @@ from indexer.scoring import write_whole
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
-from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
+from resad.manifest import read_manifest
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.result import INTENDED_USE
 
 _SHOWN = 10

@@ -8,7 +8,8 @@ from typing import Annotated, Protocol
 import typer
 
 from indexer import tables
-from indexer.build import BuildOrder, BuildReport, build, forecast_only
+from indexer.build import build, forecast_only
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.cluster.build import build_on, forecast_only_on
 from indexer.commands import console
 from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, workers_at
@@ -20,8 +21,9 @@ from indexer.room import parse_size
 from indexer.search_choice import SearchChoice
 from resad import index, runtime
 from resad.backbone import default_weights
-from resad.config import Precision, Preset
+from resad.config import Precision
 from resad.errors import ResadError
+from resad.presets import Preset
 
 
 def build_command(

@@ -10,6 +10,7 @@ from indexer.commands import console
 from indexer.commands.console import Device, Index, Root
 from resad import index as index_store
 from resad.errors import IndexInvalid, SettingError
+from resad.integrity import check_files
 from resad.loaded_index import check_probe
 from resad.manifest import read_manifest
 
@@ -36,7 +37,7 @@ def inspect_command(index: Index) -> None:
 def verify_command(index: Index, device: Device = "auto") -> None:
     """Check an index: hashes, fingerprint, and the probe photograph's score."""
     loaded = console.load(index, device)
-    index_store.check_files(index_store.resolve(index))
+    check_files(index_store.resolve(index))
     deviation = check_probe(loaded, index)
     manifest = loaded.manifest
     checked = f"{len(manifest.files)} files as written, fingerprint fits, probe scores as built"

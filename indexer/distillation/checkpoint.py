@@ -14,8 +14,7 @@ from torch import Tensor
 from indexer.distillation.student import new_student
 from indexer.distillation.targets import Projection
 from indexer.distillation.training import Training, TrainingConfig, new_optimizer
-from resad.config import first_fault
-from resad.errors import SettingError
+from resad.errors import SettingError, first_fault
 
 _ADAM: Final = ("step", "exp_avg", "exp_avg_sq")
 

@@ -11,7 +11,6 @@ from indexer import bootstrap, metrics
 from indexer.bootstrap import Floats, Labels, Pool
 from indexer.evaluate.measured import Measured
 
-_SEED: Final = 0
 _RESAMPLES: Final = 500
 """Of a band, which is read off a picture."""
 _GRID: Final = np.linspace(0, 1, 201)
@@ -55,10 +54,9 @@ _Points = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 
 def _with_band(pool: Pool, points: _Points, resamples: int) -> Curve:
-    rng = np.random.default_rng(_SEED)
     rows = [
         np.interp(_GRID, *points(normal, abnormal))
-        for weights in bootstrap.resampled(pool, rng, resamples)
+        for weights in bootstrap.resampled(pool, bootstrap.fresh_generator(), resamples)
         for normal, abnormal in zip(_dense(weights, pool.normal), _dense(weights, pool.abnormal), strict=True)
     ]
     low, high = np.percentile(np.array(rows), (2.5, 97.5), axis=0)

@@ -2,16 +2,14 @@
 
 from typing import Final
 
-import numpy as np
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from indexer import metrics
-from indexer.bootstrap import Figure
 from indexer.datasets import Dataset
 from indexer.evaluate.guard import Guard, guard
-from indexer.evaluate.measured import LesionCounts, Measured
-from indexer.metrics import Rows, ScoreHistogram
+from indexer.evaluate.image_figures import Calibrated, ImageFigures, calibrated, image_figures
+from indexer.evaluate.measured import Measured
+from indexer.evaluate.pixel_figures import LesionFigures, PixelVariants, lesion_figures, pixel_variants
 from resad.answer import index_reference
 from resad.calibration import threshold
 from resad.config import MethodConfig
@@ -20,9 +18,6 @@ from resad.manifest import PackageVersion
 from resad.result import INTENDED_USE, IndexReference
 from resad.runtime import packages
 from resad.verdict import USUAL_RATE
-
-_SEED: Final = 0
-"""Of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -37,81 +32,6 @@ class Counted:
     abnormal: int
     without_mask: int
     in_the_index: int
-
-
-@dataclass(frozen=True)
-class ImageFigures:
-    """Of image scores.
-
-    balanced_accuracy: at the threshold best for these photographs (as papers do), scores above `threshold`.
-    balanced_accuracy_calibrated: at the index's own threshold for a false-positive rate of 5 %; null without one.
-    """
-
-    auroc: Figure
-    average_precision: Figure
-    balanced_accuracy: Figure
-    threshold: float
-    specificity_at_95_sensitivity: Figure
-    specificity_at_99_sensitivity: Figure
-    balanced_accuracy_calibrated: Figure | None
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """At the index's own threshold for a false-positive rate of `fpr`; null where a class is missing.
-
-    The intervals are those of Clopper and Pearson, not of the bootstrap.
-    """
-
-    fpr: float
-    threshold: float
-    sensitivity: Figure | None
-    specificity: Figure | None
-
-
-@dataclass(frozen=True)
-class PixelFigures:
-    """Over all pixels of all photographs of the variant.
-
-    aupro: mean over lesions of the share found, up to a false-positive rate of 0.3.
-    balanced_accuracy: at the best threshold, pixels of at least `threshold`.
-    """
-
-    photos: int
-    auroc: Figure
-    average_precision: Figure
-    aupro: Figure
-    balanced_accuracy: Figure
-    threshold: float
-
-
-@dataclass(frozen=True)
-class PixelVariants:
-    """fov: inside the field of view.  whole: the whole image; its black surround flatters.
-
-    Of all photographs that are normal or marked, or of the abnormal ones among them alone.
-    """
-
-    fov: PixelFigures
-    whole: PixelFigures
-    fov_abnormal_only: PixelFigures
-    whole_abnormal_only: PixelFigures
-
-
-@dataclass(frozen=True)
-class LesionFigures:
-    """Of one kind of lesion against unmarked pixels inside the field of view; other lesions count for nothing.
-
-    photos: that have it.  lesions: connected regions.
-    """
-
-    kind: str
-    photos: int
-    lesions: int
-    auroc: Figure
-    auroc_abnormal_only: Figure
-    average_precision: Figure
-    aupro: Figure
 
 
 @dataclass(frozen=True)
@@ -160,83 +80,13 @@ def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figure
         index=index_reference(loaded.manifest),
         dataset=dataset.name,
         photos=Counted(int((~labels).sum()), int(labels.sum()), unmarked, doubles),
-        image=_image_figures(measured, limit) if both else None,
-        calibrated=None if limit is None else _calibrated(measured, limit),
-        pixel=_pixel_variants(measured, abnormal) if marked else None,
-        lesions=_lesion_figures(measured, abnormal) if marked else (),
+        image=image_figures(measured, limit) if both else None,
+        calibrated=None if limit is None else calibrated(measured, limit),
+        pixel=pixel_variants(measured, abnormal) if marked else None,
+        lesions=lesion_figures(measured, abnormal) if marked else (),
         guard=guard(measured, dataset, loaded.photos),
         missing=tuple(missing),
         deviations=dataset.deviations,
         settings=loaded.manifest.config,
         packages=packages(),
     )
-
-
-def _image_figures(measured: Measured, calibrated: float | None) -> ImageFigures:
-    scores, labels = measured.scores, measured.labels
-    return ImageFigures(
-        auroc=metrics.image_auroc(scores, labels, _generator()),
-        average_precision=metrics.average_precision(scores, labels, _generator()),
-        balanced_accuracy=metrics.balanced_accuracy(scores, labels, _generator()),
-        threshold=metrics.best_threshold(scores, labels),
-        specificity_at_95_sensitivity=metrics.specificity_at(scores, labels, 0.95, _generator()),
-        specificity_at_99_sensitivity=metrics.specificity_at(scores, labels, 0.99, _generator()),
-        balanced_accuracy_calibrated=None
-        if calibrated is None
-        else metrics.balanced_accuracy_at(scores, labels, calibrated, _generator()),
-    )
-
-
-def _calibrated(measured: Measured, limit: float) -> Calibrated:
-    normal, abnormal = measured.scores[~measured.labels], measured.scores[measured.labels]
-    found = metrics.share_above(abnormal, limit) if len(abnormal) else None
-    alarms = metrics.share_above(normal, limit) if len(normal) else None
-    specificity = None if alarms is None else Figure(1 - alarms.value, 1 - alarms.high, 1 - alarms.low)
-    return Calibrated(USUAL_RATE, limit, found, specificity)
-
-
-def _pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:
-    return PixelVariants(
-        fov=_pixel_figures(measured.fov, measured.fov_regions, measured),
-        whole=_pixel_figures(measured.whole, measured.whole_regions, measured),
-        fov_abnormal_only=_pixel_figures(abnormal.fov, abnormal.fov_regions, measured),
-        whole_abnormal_only=_pixel_figures(abnormal.whole, abnormal.whole_regions, measured),
-    )
-
-
-def _pixel_figures(histogram: ScoreHistogram, regions: Rows, measured: Measured) -> PixelFigures:
-    return PixelFigures(
-        photos=int((histogram.normal.per_photo() + histogram.abnormal.per_photo() > 0).sum()),
-        auroc=metrics.pixel_auroc(histogram, _generator()),
-        average_precision=metrics.pixel_average_precision(histogram, _generator()),
-        aupro=metrics.aupro(histogram.normal, regions, _generator()),
-        balanced_accuracy=metrics.pixel_balanced_accuracy(histogram, _generator()),
-        threshold=metrics.pixel_best_threshold(histogram, measured.edges),
-    )
-
-
-def _lesion_figures(measured: Measured, abnormal: Measured) -> tuple[LesionFigures, ...]:
-    """Nothing where all marks are of one kind, whose figures are those of all."""
-    if len(measured.lesions) < 2:
-        return ()
-    pairs = zip(measured.lesions, abnormal.lesions, strict=True)
-    return tuple(_lesion(all_, some, measured, abnormal) for all_, some in pairs if all_.pixels.any())
-
-
-def _lesion(every: LesionCounts, some: LesionCounts, measured: Measured, abnormal: Measured) -> LesionFigures:
-    histogram = ScoreHistogram(measured.fov.normal, every.pixels)
-    only_abnormal = ScoreHistogram(abnormal.fov.normal, some.pixels)
-    return LesionFigures(
-        kind=every.kind,
-        photos=int((every.pixels.per_photo() > 0).sum()),
-        lesions=round(every.regions.per_bin().sum()),
-        auroc=metrics.pixel_auroc(histogram, _generator()),
-        auroc_abnormal_only=metrics.pixel_auroc(only_abnormal, _generator()),
-        average_precision=metrics.pixel_average_precision(histogram, _generator()),
-        aupro=metrics.aupro(measured.fov.normal, every.regions, _generator()),
-    )
-
-
-def _generator() -> np.random.Generator:
-    """A fresh one for each figure: every figure sees the same resampled photographs."""
-    return np.random.default_rng(_SEED)

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from indexer.datasets import Dataset
 from indexer.evaluate.measured import Measured
 from indexer.evaluate.names import names_of
-from resad.manifest import ReferenceRecord
+from resad.photo_records import ReferenceRecord
 
 
 @dataclass(frozen=True)

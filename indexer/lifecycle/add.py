@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 
-from indexer.build import without_purged
 from indexer.extraction import batch_size, extract
-from indexer.intake import LookUp
+from indexer.intake import LookUp, without_purged
 from indexer.journal import inputs_of
 from indexer.lifecycle.base import Base, open_base, store_of
 from indexer.lifecycle.draft import Draft
@@ -30,6 +29,7 @@ from resad import index
 from resad.config import PhotoLimits
 from resad.errors import SettingError
 from resad.evidence_crops import file_name, keeps_crops
+from resad.index_writing import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
     """
     listed = list_references(order.photos)
     place = index.resolve(order.index).resolve().parent
-    with index.writing(place.parent, place.name) as scratch:
+    with writing(place.parent, place.name) as scratch:
         base = open_base(order.index, order.device)
         config = base.manifest.config
         inputs = inputs_of(

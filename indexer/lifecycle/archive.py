@@ -20,6 +20,8 @@ from typing import IO, Final
 from indexer.lifecycle.signing import check_signature, sign
 from resad import index
 from resad.errors import IndexInvalid, SettingError
+from resad.index_writing import settle, writing
+from resad.integrity import check_files
 from resad.manifest import Manifest, parse_manifest
 from resad.tombstones import check_purged
 
@@ -53,7 +55,7 @@ def export_version(path: Path, file: Path, *, key: Path | None = None) -> Manife
     version = index.resolve(path)
     if file.exists():
         raise SettingError(f"{file} is there already")
-    manifest = index.check_files(version)
+    manifest = check_files(version)
     told = (version / index.MANIFEST).read_bytes()
     signature = None if key is None else sign(told, key)
     folder = PurePosixPath(manifest.name) / manifest.version
@@ -100,16 +102,16 @@ def import_version(file: Path, root: Path, *, live: bool = True, key: Path | Non
             signature = _content(archive, rest.pop(0), _SEAL_BYTES, file)
         if key is not None:
             check_signature(told, signature, key, str(file))
-        with index.writing(root, manifest.name) as scratch:
+        with writing(root, manifest.name) as scratch:
             place, staging = root / manifest.name, scratch / "version"
             if (place / manifest.version).exists():
                 raise IndexInvalid(f"{place} has a version {manifest.version} already")
             staging.mkdir()
             (staging / index.MANIFEST).write_bytes(told)
             _unpack(archive, rest, folder, manifest, staging, file)
-            index.check_files(staging)
+            check_files(staging)
             check_purged(place, staging)
-            version = index.settle(staging, place, manifest, live=live)
+            version = settle(staging, place, manifest, live=live)
     return Imported(version, manifest, signature is not None)
 
 

@@ -14,9 +14,12 @@ from indexer.placed import Placed, read_placed
 from resad import index, runtime
 from resad.errors import IndexInvalid
 from resad.evidence_crops import file_name
+from resad.integrity import check_files
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, LoadedIndex, load_index
-from resad.manifest import FEATURES, Manifest, ReferenceRecord
-from resad.memory_bank import MemoryBank, Provenance
+from resad.manifest import FEATURES, Manifest
+from resad.memory_bank import MemoryBank
+from resad.photo_records import ReferenceRecord
+from resad.provenance import Provenance
 from resad.whitening import FILE as WHITENING_FILE
 
 
@@ -81,7 +84,7 @@ def open_base(path: Path, device: torch.device) -> Base:
     runtime.configure(loaded.manifest.config.precision)
     features = None
     if loaded.manifest.keeps_features:
-        index.check_files(place)
+        check_files(place)
         features = _stored(place, loaded)
     placed = read_placed(place, [record.id for record in loaded.photos])
     return Base(place, loaded, tuple(placed), features, calibration_records(place))

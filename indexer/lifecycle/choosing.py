@@ -10,7 +10,7 @@ from indexer.calibration_records import CalibrationRecord
 from indexer.journal import file_sha256
 from indexer.photos import list_photos
 from resad.errors import SettingError
-from resad.manifest import ReferenceRecord
+from resad.photo_records import ReferenceRecord
 
 _ID: Final = re.compile(r"[rc]-\d{5,}")
 _HASH: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from resad import index
-from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_records
-from resad.memory_bank import PROVENANCE_FILE
+from resad.integrity import check_files
+from resad.manifest import Manifest
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
+from resad.provenance import Provenance
 from resad.result import INTENDED_USE
 
 
@@ -93,15 +93,11 @@ class _Read:
 
     @classmethod
     def of(cls, version: Path) -> "_Read":
-        manifest = index.check_files(version, unread=("features/", "evidence/"))
+        manifest = check_files(version, unread=("features/", "evidence/"))
         records = read_records(version / PHOTOS_FILE)
-        with np.load(version / PROVENANCE_FILE, allow_pickle=False) as arrays:
-            photo, cell = arrays["photo"], arrays["cell"]
-        return cls(manifest, records, _memories(records, photo, cell))
+        return cls(manifest, records, _memories(records, Provenance.load(version)))
 
 
-def _memories(
-    records: Sequence[ReferenceRecord], photo: NDArray[np.int32], cell: NDArray[np.int16]
-) -> frozenset[tuple[str, int, int]]:
-    hashes = [records[row].content_sha256 for row in photo.tolist()]
-    return frozenset((content, y, x) for content, (y, x) in zip(hashes, cell.tolist(), strict=True))
+def _memories(records: Sequence[ReferenceRecord], origin: Provenance) -> frozenset[tuple[str, int, int]]:
+    hashes = [records[row].content_sha256 for row in origin.photo.tolist()]
+    return frozenset((content, y, x) for content, (y, x) in zip(hashes, origin.cell.tolist(), strict=True))

@@ -11,8 +11,8 @@ from indexer.lifecycle.base import Base
 from indexer.placed import Placed
 from indexer.references import FEWEST, Reference
 from resad.errors import SettingError
-from resad.manifest import ReferenceRecord, Standing
 from resad.memory_bank import MemoryBank
+from resad.photo_records import ReferenceRecord, Standing
 
 _WORST: Final[tuple[Standing, ...]] = get_args(Standing)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resad import index
 from resad.errors import SettingError
+from resad.index_writing import clear_rubbish, delete_version, only_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool =
     if keep < 1:
         raise SettingError(f"--keep {keep}: the live version always stays, so 1 is the least")
     live = index.resolve(place).name
-    with index.only_writer(place):
+    with only_writer(place):
         others = [version for version in index.versions(place) if version != live]
         deleted = others[: max(len(others) - (keep - 1), 0)]
         if not only_say:
-            index.clear_rubbish(place)
+            clear_rubbish(place)
             for version in deleted:
-                index.delete_version(place, version)
+                delete_version(place, version)
             if with_work:
                 shutil.rmtree(place / index.WORK, ignore_errors=True)
         kept = tuple(version for version in (*others, live) if version not in deleted)

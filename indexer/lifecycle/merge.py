@@ -21,10 +21,11 @@ from indexer.placed import Placed
 from indexer.progress import Stages
 from indexer.records import number_patients
 from indexer.references import photo_id
-from resad import index
 from resad.errors import IndexInvalid
-from resad.manifest import ReferenceRecord
-from resad.memory_bank import MemoryBank, Provenance
+from resad.index_writing import writing
+from resad.memory_bank import MemoryBank
+from resad.photo_records import ReferenceRecord
+from resad.provenance import Provenance
 from resad.tombstones import purged, tombstone
 
 
@@ -61,7 +62,7 @@ def merge(order: MergeOrder, stages: Stages) -> MergeReport:
         IndexInvalid: an index cannot be used, their fingerprints differ, or one holds what was purged from there.
         SettingError: somebody else writes to ROOT/NAME.
     """
-    with index.writing(order.root, order.name) as scratch:
+    with writing(order.root, order.name) as scratch:
         first, second = (open_base(path, order.device) for path in (order.first, order.second))
         _check(first, second, order.root / order.name)
         draft, fresh, pairs = _draft(first, second, scratch)
@@ -137,10 +138,9 @@ def _united(first: MemoryBank, second: MemoryBank, number_of: dict[int, int]) ->
         np.concatenate([origin.cell, cells[more]]),
         np.concatenate([origin.pick, pick]),
     )
-    order = np.lexsort((merged.cell[:, 1], merged.cell[:, 0], merged.photo))
+    order = merged.photo_by_photo()
     memories = np.concatenate([first.memories, second.memories[more]])[order]
-    provenance = Provenance(merged.photo[order], merged.cell[order], merged.pick[order])
-    return MemoryBank(memories, provenance, gpu=first.gpu, plan=first.plan)
+    return MemoryBank(memories, merged.taken(order), gpu=first.gpu, plan=first.plan)
 
 
 def _with_smaller_distances(

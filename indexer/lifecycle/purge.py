@@ -13,6 +13,7 @@ from typing import Final
 
 from resad import index
 from resad.errors import IndexInvalid
+from resad.index_writing import clear_rubbish, delete_version, only_writer
 from resad.tombstones import add_purged, content_hashes, purged, tombstone
 
 BEYOND_REACH: Final = (
@@ -43,15 +44,15 @@ def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
         IndexInvalid: the live version holds one: it is to be removed first.
         SettingError: somebody else writes to the index.
     """
-    with index.only_writer(place):
+    with only_writer(place):
         live = index.live_version(place)
         holding = [version for version in index.versions(place) if content_hashes(place / version) & set(hashes)]
         if live in holding:
             raise IndexInvalid(f"{place / live} is live and holds the photographs: remove them first")
         add_purged(place, hashes)
-        index.clear_rubbish(place)
+        clear_rubbish(place)
         for version in holding:
-            index.delete_version(place, version)
+            delete_version(place, version)
         work = (place / index.WORK).exists()
         shutil.rmtree(place / index.WORK, ignore_errors=True)
     return PurgeReport(tuple(holding), work, _elsewhere(place))

@@ -24,7 +24,8 @@ from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
-from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
+from resad.index_writing import writing
+from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 
 Photo = ReferenceRecord | CalibrationRecord
@@ -76,7 +77,7 @@ def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
         IndexInvalid: the index cannot be used.
     """
     place = index.resolve(order.index).resolve().parent
-    with index.writing(place.parent, place.name) as scratch:
+    with writing(place.parent, place.name) as scratch:
         base = open_base(order.index, order.device)
         there: list[Photo] = [*base.photos, *base.calibrated_on]
         gone = [one for one in there if order.chosen(one)]

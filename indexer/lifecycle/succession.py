@@ -25,19 +25,11 @@ from indexer.records import new_records
 from resad import index, runtime
 from resad.calibration import Calibration, Quantile, calibrate
 from resad.detector import Detector
+from resad.index_writing import publish
 from resad.loaded_index import score_probe
-from resad.manifest import (
-    CALIBRATION_FILE,
-    PHOTOS_FILE,
-    Counts,
-    FileRecord,
-    Manifest,
-    Quality,
-    ReferenceRecord,
-    Standing,
-    write_records,
-)
+from resad.manifest import Counts, FileRecord, Manifest, Quality
 from resad.memory_bank import MemoryBank
+from resad.photo_records import CALIBRATION_FILE, PHOTOS_FILE, ReferenceRecord, Standing, write_records
 from resad.preparation import frame_of, mask_of
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
@@ -108,9 +100,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
             search=SearchRecord(bank.plan, 0, ()),
             numbered=draft.numbered + len(draft.new),
         )
-        version, after = index.publish(
-            staging, place, lambda files: replace(told, files=files), live=live, known=known
-        )
+        version, after = publish(staging, place, lambda files: replace(told, files=files), live=live, known=known)
         advance(1)
     return Succession(version, before, after, entered, len(draft.numbers))
 

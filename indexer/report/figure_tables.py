@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from html import escape
 
 from indexer.bootstrap import Figure
-from indexer.evaluate.figures import Figures, ImageFigures, PixelVariants
+from indexer.evaluate.figures import Figures
+from indexer.evaluate.image_figures import ImageFigures
+from indexer.evaluate.pixel_figures import PixelVariants
 from indexer.paper import PROTOCOLS
 
 

@@ -28,6 +28,20 @@ def flat_index(memories: NDArray[np.float32]) -> Any:
     return flat
 
 
+def vectors_of(flat: Any) -> NDArray[np.float32]:
+    """The vectors of a flat index where they lie, float32 (M, D); the array keeps the index alive."""
+    return np.asarray(_Vectors(flat))
+
+
+class _Vectors:
+    """What `rev_swig_ptr` returns does not keep the index: once that is gone it shows memory of others."""
+
+    def __init__(self, flat: Any) -> None:
+        self._flat = flat
+        where = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+        self.__array_interface__ = where.__array_interface__
+
+
 class RowSearch(Protocol):
     """Finds rows."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -23,6 +24,10 @@ class Leaves:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def slices(self) -> Iterator[slice]:
+        """The places of each group."""
+        return (slice(start, stop) for start, stop in pairwise(self.starts.tolist()))
 
     def kept(self, rows: Tensor) -> "Leaves":
         """The same for a bank of these `rows`, int64, ascending, which are numbered anew; empty groups go."""

@@ -8,8 +8,6 @@ searched in it in full.
 What is returned is therefore what the flat search returns, wherever the leading directions lie.
 """
 
-import time
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +19,11 @@ from torch import Tensor
 
 from resad.search.finds import Finds
 from resad.search.full_float32 import full_float32
-from resad.search.integers import Multiply, multiply_float32, multiply_int8
-from resad.search.leaves import Leaves, grow
+from resad.search.integers import faster_multiply
 from resad.search.lone_threads import for_each, lone_threads
 from resad.search.pairs import hits_of, pair_squares
-from resad.search.shadows import Light, Shadows, cast
+from resad.search.shaded import Shaded, shade, slices
+from resad.search.shadows import Shadows
 
 _SPARE: Final = 8
 """Rows taken beyond k where a block is searched in full, for what the expanded form rounds away."""
@@ -62,15 +60,6 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Cast:
-    """What is kept of one bank: a light, the leaves, and the shadows in the leaves' order."""
-
-    light: Light
-    leaves: Leaves
-    shadows: Shadows
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     """Queries, float32 (N, D), in an order in which those near the same leaf lie together, and their shadows."""
 
@@ -94,31 +83,29 @@ class ProvedSearch:
         width: int,
         limit: float,
         tiling: Tiling | None = None,
-        known: _Cast | None = None,
+        known: Shaded | None = None,
     ) -> None:
         self._memories = memories
         self._width = width
         self._limit = limit
         self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else FOR_GPU)
         with full_float32():
-            known = known or _cast_all(memories, width, self._tiling.leaf)
-            self._light, self._leaves, self._shadows = known.light, known.leaves, known.shadows
-            self._blocks = list(_slices(len(memories), self._tiling.memories))
+            self._shaded = known or shade(memories, width, self._tiling.leaf)
+            self._light, self._leaves = self._shaded.light, self._shaded.leaves
+            self._shadows = self._shaded.shadows
+            self._blocks = list(slices(len(memories), self._tiling.memories))
             self._block_digits = torch.stack(
                 [self._shadows.digits[block].float().mean(dim=0) for block in self._blocks]
             )
             self._block_slack = torch.stack([self._shadows.slack[block].max() for block in self._blocks])
             self._leaf_digits = torch.stack(
-                [self._shadows.digits[leaf].float().mean(dim=0) for leaf in self._each_leaf()]
+                [self._shadows.digits[leaf].float().mean(dim=0) for leaf in self._leaves.slices()]
             )
-        self._multiply = _fastest(self._shadows.digits)
+        self._multiply = faster_multiply(self._shadows.digits)
 
     def subset(self, memories: Tensor, rows: Tensor) -> "ProvedSearch":
         """The search over `memories`, which are these `rows` of the present ones, ascending."""
-        kept = torch.zeros(len(self._memories), dtype=torch.bool, device=rows.device)
-        kept[rows] = True
-        known = _Cast(self._light, self._leaves.kept(rows), self._shadows[kept[self._leaves.order]])
-        return ProvedSearch(memories, self._width, self._limit, self._tiling, known)
+        return ProvedSearch(memories, self._width, self._limit, self._tiling, self._shaded.kept(rows))
 
     @full_float32()
     @torch.inference_mode(False)  # the threads would not share the caller's mode, and may not write its tensors
@@ -136,15 +123,12 @@ class ProvedSearch:
         # for each other most of the time.
         with lone_threads(device) as pool:
             guesses = self._guesses(asked, near, finds, pool)
-            tiles = list(_slices(n, self._tiling.queries))
+            tiles = list(slices(n, self._tiling.queries))
             full = sum(for_each(pool, partial(self._tiles, asked, finds), tiles))
         # A block searched in full may miss, by rounding, the memory that a bound came from; the guesses have it.
         rows = torch.empty_like(finds.rows)
         rows[order], _ = self._best(asked.vectors, torch.cat([guesses, finds.rows], dim=1), k)
         return Proof(rows, 1 - full / (n * len(self._memories)))
-
-    def _each_leaf(self) -> Iterator[slice]:
-        return (slice(start, stop) for start, stop in pairwise(self._leaves.starts.tolist()))
 
     def _guesses(self, asked: _Asked, near: Tensor, finds: Finds, pool: Executor | None) -> Tensor:
         """Rows (N, k) that are near, -1 for none, out of the leaves `near` (N, probes); the bounds, from them."""
@@ -158,14 +142,14 @@ class ProvedSearch:
                 nearest = products.topk(min(2 * k, leaf.stop - leaf.start), dim=1).indices + leaf.start
                 guesses[who, probe, : nearest.shape[1]] = self._leaves.order[nearest]
 
-        for_each(pool, lambda some: of_leaf(*some), list(enumerate(self._each_leaf())))
+        for_each(pool, lambda some: of_leaf(*some), list(enumerate(self._leaves.slices())))
 
         def measured(some: slice) -> Tensor:
             rows, squares = self._best(asked.vectors[some], guesses[some].flatten(1), k)
             finds.bound[some] = squares[:, -1]
             return rows
 
-        return torch.cat(for_each(pool, measured, list(_slices(n, self._tiling.queries))))
+        return torch.cat(for_each(pool, measured, list(slices(n, self._tiling.queries))))
 
     def _best(self, queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k nearest of each query's `rows`, int64 (N, any number), doubles and -1 passed over; squares."""
@@ -224,40 +208,3 @@ class ProvedSearch:
     def _measure(self, asked: _Asked, query: Tensor, rows: Tensor, finds: Finds) -> None:
         squares = pair_squares(asked.vectors, query, self._memories, rows)
         finds.take(query, rows, squares, asked.vectors.shape[1])
-
-
-def _cast_all(memories: Tensor, width: int, leaf: int) -> _Cast:
-    light = cast(memories, width)
-    shadows = _shadows(light, memories)
-    leaves = grow(shadows.digits[:, : light.basis.shape[1] + 1].float(), leaf)
-    return _Cast(light, leaves, shadows[leaves.order])
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def _shadows(light: Light, memories: Tensor) -> Shadows:
-    parts = [light.of_memories(memories[some]) for some in _slices(len(memories), 16384)]
-    return Shadows(
-        torch.cat([part.digits for part in parts]),
-        torch.cat([part.slack for part in parts]),
-        torch.cat([part.half_squares for part in parts]),
-    )
-
-
-def _fastest(digits: Tensor) -> Multiply:
-    """The faster of two ways to the same whole numbers, on this machine."""
-    if digits.device.type != "cpu":
-        return multiply_int8
-    some = digits[:1024].repeat(-(-1024 // max(1, len(digits))), 1)[:1024]
-    return min((multiply_int8, multiply_float32), key=lambda way: _seconds(way, some))
-
-
-def _seconds(multiply: Multiply, digits: Tensor) -> float:
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        multiply(digits, digits)
-        best = min(best, time.perf_counter() - began)
-    return best

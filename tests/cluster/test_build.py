@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from indexer import points
-from indexer.build import BuildOrder, BuildReport, build
+from indexer.build import build
+from indexer.build_order import BuildOrder, BuildReport
 from indexer.cluster import build as cluster_build
 from indexer.cluster.build import build_on
 from indexer.cluster.connection import Cluster, WorkerSize

@@ -14,8 +14,10 @@ from indexer.cluster.connection import connected
 from indexer.cluster.foresight import ClusterForecast
 from indexer.cluster.pieces import Dealer, cut
 from indexer.cluster.runs import runs_of
-from indexer.forecast import Rates, Room, Task, forecast
+from indexer.footprint import Task
+from indexer.forecast import Rates, forecast
 from indexer.photos import ReferencePhoto
+from indexer.room import Room
 from resad.errors import SettingError
 from tests.cluster.conftest import need_ray
 

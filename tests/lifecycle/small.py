@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.lifecycle.add import AddOrder, AddReport, add
 from indexer.lifecycle.remove import Chosen, RemoveOrder, RemoveReport, remove
 from indexer.options import method

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.calibrate import recalibrate
 from indexer.enlargement import enlarge
 from indexer.feature_store import FeatureStore
@@ -26,7 +27,8 @@ from resad.detector import measure
 from resad.encoder import Encoder, Encoding, PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import LoadedIndex, check_probe
-from resad.memory_bank import MemoryBank, Provenance
+from resad.memory_bank import MemoryBank
+from resad.provenance import Provenance
 from tests.lifecycle.small import (
     CONFIG,
     CPU,

@@ -21,6 +21,8 @@ from indexer.lifecycle.gc import collect
 from indexer.lifecycle.merge import MergeOrder, merge
 from indexer.lifecycle.purge import purge
 from resad import index
+from resad.index_writing import writing
+from resad.integrity import check_files
 from resad.loaded_index import check_probe
 from resad.tombstones import PURGED
 from tests.lifecycle.small import CPU, added, holding, loaded, quiet, removed, some, with_ids
@@ -75,7 +77,7 @@ class Watch:
         shutil.copytree(self._root, self._copy)
         for place in sorted(path for path in self._copy.iterdir() if (path / index.CURRENT).exists()):
             live = index.resolve(place)
-            index.check_files(live)
+            check_files(live)
             if live.name not in self.lives:
                 check_probe(loaded(live), live)
                 self.lives.append(live.name)
@@ -83,7 +85,7 @@ class Watch:
             rest = {path.name for path in place.iterdir()} - set(index.versions(place))
             assert rest <= {index.CURRENT, ".lock", PURGED}
             for version in index.versions(place):
-                index.check_files(place / version)
+                check_files(place / version)
 
 
 def watched(root: Path, tmp_path: Path, work: Callable[[], object]) -> Watch:
@@ -155,7 +157,7 @@ def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_pa
 
 
 def test_two_writers_at_once_are_refused(plain: Path, more: Path) -> None:
-    with index.writing(plain.parent, "eyes"):
+    with writing(plain.parent, "eyes"):
         for write in (
             lambda: added(plain, more),
             lambda: removed(plain, with_ids(["r-00001"])),

@@ -81,7 +81,7 @@ def test_stopped_half_way_it_is_gone_on_with(plain: Path, more: Path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(index, "delete_version", interrupted)
+        patched.setattr("indexer.lifecycle.purge.delete_version", interrupted)
         with pytest.raises(KeyboardInterrupt):
             purge(plain, [content])
     assert len(index.versions(plain)) == 3

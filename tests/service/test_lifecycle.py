@@ -147,7 +147,7 @@ def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, phot
     ],
 )
 @pytest.mark.parametrize(
-    "place", ["service.pipeline.prepare", "service.pipeline.assemble", "resad.detector.Detector.detect"]
+    "place", ["service.scorer.prepare", "service.scorer.assemble", "resad.detector.Detector.detect"]
 )
 def test_full_memory_is_said_and_survived(
     running: Served, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str

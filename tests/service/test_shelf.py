@@ -127,8 +127,7 @@ def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
 
 def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Path, photo: bytes) -> None:
     with served(three, hold=1, deadline_s=0.4) as service:
-        watcher = service.house.watcher
-        with watcher._loading:
+        with service.house.succession._loading:
             answer = service.score(photo, index="b")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:resad:problem:not-ready")
         assert int(answer.headers["Retry-After"]) >= 1

@@ -10,7 +10,8 @@ import torch
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from rich.console import Console
 
-from indexer.build import BuildOrder, build
+from indexer.build import build
+from indexer.build_order import BuildOrder
 from indexer.options import method
 from indexer.progress import Stages
 from indexer.synthetic import write_dataset
