@@ -48,11 +48,16 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
     """The address of two replicas."""
     from ray import serve
 
+    from service.asked_index import CALLBACK, VARIABLE
     from service.cluster import deployment
 
     write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
     port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port},
+        proxy_location="HeadOnly",
+        controller_options={"runtime_env": {"env_vars": {VARIABLE: CALLBACK}}},
+    )
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
         "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE", **more,
