@@ -1,9 +1,9 @@
 """Which index a request asks for, found out in Ray Serve's proxies and told to `routing` as the request's session.
 
 Ray Serve tells a router nothing of a request's address, but its session, which a header names
-(`RequestMetadata.session_id`).  `IndexAsSession` writes that header, and the proxies take it up where their environment
-says so (`VARIABLE`), as by `docker/ray/serve.yaml`.  Ray's model id for multiplexing would be the better word; but Ray
-2.60 keeps requests that have one in the proxy's memory for good, unless the router answers in the order of arrival.
+(`RequestMetadata.session_id`).  `IndexAsSession` writes that header; proxies have it where their environment says
+so (`VARIABLE`), as by `docker/ray/serve.yaml`.  Ray's model id for multiplexing would be the better word, but with
+this router Ray 2.60 keeps every request that has one in the proxy's memory for good.
 """
 
 import os

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from resad_client import Client
 
 from indexer.cluster.connection import Cluster
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 KEY = "a-key-of-the-ward"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 KEYED = {"Content-Type": "image/jpeg", **BEARER}
+CONFIGURATION = Path(__file__).parents[2] / "docker/ray/serve.yaml"
 QUEUE = 4
 """Places of each replica."""
 
@@ -48,7 +50,6 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
     """The address of two replicas."""
     from ray import serve
 
-    from service.asked_index import CALLBACK, VARIABLE
     from service.cluster import deployment
 
     write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
@@ -56,7 +57,7 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
     serve.start(
         http_options={"host": "127.0.0.1", "port": port},
         proxy_location="HeadOnly",
-        controller_options={"runtime_env": {"env_vars": {VARIABLE: CALLBACK}}},
+        controller_options=yaml.safe_load(CONFIGURATION.read_text())["controller_options"],
     )
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
@@ -235,9 +236,6 @@ def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> Non
 
 def test_the_configuration_file_is_one_that_ray_serve_takes() -> None:
     schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
-    import yaml
-
-    text = (Path(__file__).parents[2] / "docker/ray/serve.yaml").read_text()
-    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(text))
+    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(CONFIGURATION.read_text()))
     assert config.http_options.host == "127.0.0.1"
     assert config.applications[0].import_path == "service.cluster:app"
