@@ -1,20 +1,25 @@
 """Which replica of Ray Serve gets a request: one that has the request's index in memory.
 
 Runs in Ray Serve's proxies.  Replicas say every second what they have in memory, or will have in a moment
-(`Replica.record_routing_stats`); until then it is remembered who was sent the first request for an index.
+(`Replica.record_routing_stats`); until then it is remembered who was sent the first request for an index.  Which
+index a request asks for is told by `asked_index`; without that, requests are spread over all replicas.
 """
 
 import hashlib
-import pickle
+import logging
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 from ray.serve.request_router import LocalityMixin, PendingRequest, RequestRouter, RunningReplica
 
+from service.asked_index import CALLBACK, VARIABLE, told_in
+
+_log: Final = logging.getLogger("ray.serve")
+"""What Ray Serve writes to the log of its proxies."""
 STATS_S: Final = 1.0
 """Seconds between a replica's words."""
 BUSY: Final = 8
@@ -33,6 +38,7 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
     def initialize_state(self, **_: Any) -> None:
         """Nobody was sent anything yet."""
         self._sent: dict[str, tuple[str, float]] = {}
+        self._told = VARIABLE in os.environ
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -68,8 +74,10 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
 
     def _index(self, request: PendingRequest, replicas: Sequence[RunningReplica]) -> str | None:
         """The index that is asked for; None for requests that need none."""
-        scope = _scope(request)
-        named = None if scope is None else index_of(scope["path"], scope["query_string"])
+        if request.metadata.is_http_request and not self._told:
+            self._told = True
+            _log.warning("requests are spread whatever their index: no %s=%s in this proxy", VARIABLE, CALLBACK)
+        named = told_in(request.metadata.session_id)
         if named == "":
             named = next((default for one in replicas if (default := one.routing_stats.get("default"))), None)
         return named
@@ -78,16 +86,6 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
         """Two at random of each distance: asking all of them how busy they are would cost more than it gains."""
         ranks = self.rank_replicas_via_locality(list(replicas))
         return [random.sample(some, min(2, len(some))) for some in ranks if some]
-
-
-def index_of(path: str, query: bytes) -> str | None:
-    """The index of a request by its address; empty for the default one, None where none is needed."""
-    parts = path.rstrip("/").split("/")
-    if parts[-2:] in (["v1", "score"], ["v1", "anomaly-map"]):
-        return parse_qs(query.decode("latin-1")).get("index", [""])[-1]
-    if len(parts) > 5 and parts[-4] == "evidence":
-        return parts[-5]
-    return None
 
 
 def losses_of(held: Mapping[str, frozenset[str]]) -> dict[str, int]:
@@ -115,13 +113,3 @@ def name_of(replica: RunningReplica) -> str:
     """Its own, for as long as it lives."""
     name: str = replica.replica_id.unique_id
     return name
-
-
-def _scope(request: PendingRequest) -> dict[str, Any] | None:
-    """Of HTTP; None for calls of another kind."""
-    (first, *_) = request.args or (None,)
-    if isinstance(first, bytes):
-        # Pickled a moment ago in this very process, by the proxy, for the replica.
-        first = pickle.loads(first)  # noqa: S301
-    scope: dict[str, Any] | None = getattr(first, "asgi_scope", None)
-    return scope

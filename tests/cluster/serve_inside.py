@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from resad_client import Client
 
 from indexer.cluster.connection import Cluster
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 KEY = "a-key-of-the-ward"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 KEYED = {"Content-Type": "image/jpeg", **BEARER}
+CONFIGURATION = Path(__file__).parents[2] / "docker/ray/serve.yaml"
 QUEUE = 4
 """Places of each replica."""
 
@@ -52,7 +54,11 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
 
     write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
     port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port},
+        proxy_location="HeadOnly",
+        controller_options=yaml.safe_load(CONFIGURATION.read_text())["controller_options"],
+    )
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
         "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE", **more,
@@ -230,9 +236,6 @@ def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> Non
 
 def test_the_configuration_file_is_one_that_ray_serve_takes() -> None:
     schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
-    import yaml
-
-    text = (Path(__file__).parents[2] / "docker/ray/serve.yaml").read_text()
-    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(text))
+    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(CONFIGURATION.read_text()))
     assert config.http_options.host == "127.0.0.1"
     assert config.applications[0].import_path == "service.cluster:app"

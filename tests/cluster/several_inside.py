@@ -121,16 +121,6 @@ def test_under_load_no_replica_ever_holds_more_than_it_may(
     assert max(max(one.values(), default=0) for one in seen) == 1
 
 
-def test_which_requests_need_which_index() -> None:
-    from service.routing import index_of
-
-    assert index_of("/v1/score", b"fpr=0.1&index=eyes") == "eyes"
-    assert index_of("/below/v1/anomaly-map", b"") == ""
-    assert index_of("/v1/indexes/eyes/evidence/r-1/3/4", b"version=v") == "eyes"
-    for path in ("/", "/metrics", "/v1/indexes", "/v1/indexes/eyes", "/v1/indexes/eyes/current"):
-        assert index_of(path, b"index=eyes") is None
-
-
 def test_an_index_goes_where_it_displaces_least() -> None:
     from service.routing import losses_of, rank
 

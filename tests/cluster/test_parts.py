@@ -19,6 +19,7 @@ from indexer.forecast import Rates, forecast
 from indexer.photos import ReferencePhoto
 from indexer.room import Room
 from resad.errors import SettingError
+from service.asked_index import CALLBACK, VARIABLE
 from tests.cluster.conftest import need_ray
 
 
@@ -149,6 +150,7 @@ def test_the_manifests_serve_what_the_configuration_file_serves() -> None:
         deployment["autoscaling_config"].pop("min_replicas")
         deployment["ray_actor_options"].pop("num_gpus", None)
     assert inside == beside
+    assert beside["controller_options"] == {"runtime_env": {"env_vars": {VARIABLE: CALLBACK}}}
     for name in ("service.yaml", "index-job.yaml"):
         spec = yaml.safe_load((docker / "kubernetes/ray" / name).read_text())["spec"]
         cluster = spec.get("rayClusterConfig") or spec["rayClusterSpec"]
