@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 import benchmarks
-from benchmarks import _bench, _idrid, gpu
+from benchmarks import _bench, _idrid, gpu, second_look
 from benchmarks._color import color_features
 from benchmarks._device_latency import steady_rate
 from benchmarks._idrid import Variant
@@ -31,6 +32,8 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import Measured
 from indexer.metrics import Rows, ScoreHistogram
 from indexer.shards import shards_of
+from resad.backbone import default_weights, load_backbone
+from resad.encoder import Encoder, Trunk
 from resad.loaded_index import load_index
 from resad.presets import preset, without
 from service.account import Stage
@@ -212,3 +215,24 @@ def test_another_trunk_is_named_in_its_row() -> None:
     variant = Variant("resad", backbone="bundled", weights="bundled")
     assert variant.name == "resad --backbone bundled --weights bundled"
     assert _idrid.config_of(variant, 512).backbone.name == "bundled"
+
+
+def test_a_second_look_in_the_mirror_is_the_methods_own(rng: np.random.Generator) -> None:
+    config = _idrid.config_of(Variant("resad", backbone="bundled"), 64)
+    trunk = load_backbone(config.backbone, default_weights("bundled"))
+    photo = prepared(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    both = Encoder(Trunk(trunk, config, torch.device("cpu")), None)
+    one = replace(config, search=replace(config.search, mirrored=False))
+    alone = Encoder(Trunk(trunk, one, torch.device("cpu")), None)
+    mirror, upside_down = second_look.LOOKS[:2]
+    expected = both.encode([photo])[0]
+    assert expected.mirrored is not None
+    found = second_look.second(alone, photo, mirror).mirrored
+    assert found is not None
+    np.testing.assert_allclose(found, expected.mirrored, atol=1e-5)
+    below = replace(photo, pixels=np.ascontiguousarray(photo.pixels[::-1]))
+    again = second_look.second(alone, below, upside_down)
+    assert again.mirrored is not None
+    cells = again.cells[:, 0].max() - again.cells[:, 0], again.cells[:, 1]
+    order = np.lexsort((cells[1], cells[0]))
+    np.testing.assert_allclose(again.mirrored[order], expected.features, atol=1e-5)
