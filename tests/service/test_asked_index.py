@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.asked_index import CALLBACK, index_of, middlewares, session_of, told_in
 
@@ -21,12 +21,18 @@ def passed_on(path: str, query: bytes, headers: Pairs, kind: str = "http") -> Sc
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    async def nothing(*_: object) -> dict[str, object]:
-        return {}
+    async def receive() -> Message:
+        raise AssertionError("a body is none of its business")
 
-    (one,) = middlewares()
-    scope = {"type": kind, "path": path, "query_string": query, "headers": headers}
-    asyncio.run(one.cls(application, *one.args, **one.kwargs)(scope, nothing, nothing))
+    async def send(_: Message) -> None:
+        raise AssertionError("nor is the answer")
+
+    async def ask() -> None:
+        (one,) = middlewares()
+        scope = {"type": kind, "path": path, "query_string": query, "headers": headers}
+        await one.cls(application, *one.args, **one.kwargs)(scope, receive, send)
+
+    asyncio.run(ask())
     return seen[0]
 
 
