@@ -31,10 +31,11 @@ from resad import anomaly_map, resc, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import PhotoLimits, Precision
 from resad.detector import Detector
-from resad.encoder import Encoder, Trunk, whitening_of
+from resad.encoder import Encoder, PatchFeatures, Trunk, whitening_of
 from resad.map_colors import MapScale
 from resad.map_files import map_png16
 from resad.memory_bank import MemoryBank
+from resad.neighbors import Neighbors, nearest_of_both
 from resad.overlay import draw_overlay
 from resad.photo import read_bytes, read_photo
 from resad.preparation import PreparedPhoto, prepare
@@ -107,7 +108,8 @@ def main(
         f"preset resad, {size} px, --precision {precision}, on {where}, "
         f"one {source.suffix} of {source.stat().st_size / 1e6:.1f} MB, "
         f"{memories:,} memories drawn from the photograph's own patches and a little noise; medians of {repeats}; "
-        "ResNet-18 and bundled with their weights, WideResNet-50-2 untrained; overlays with no findings.",
+        "ResNet-18 and bundled with their weights, WideResNet-50-2 untrained; overlays with no findings.  "
+        "The photograph and its mirror image are looked at, unless a row says one look.",
     )
     known = {
         "resnet18": str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"),
@@ -152,7 +154,7 @@ def _measured(
     parts = _parts(backbone, photo, encoder)
     patches = encoder.encode([photo])[0]
     banks = _banks(patches.features, memories, runtime.gpu_number(device))
-    k, (n, d) = config.search.neighbors, patches.features.shape
+    k, (n, d), looks = config.search.neighbors, patches.features.shape, 1 if patches.mirrored is None else 2
     found = Detector(encoder, banks["flat"]).detect([photo])[0]
     proved = Detector(encoder, banks["proved"])
     valid = parts.valid[0].cpu().numpy()
@@ -173,16 +175,17 @@ def _measured(
         stages = (
             timed("decode (whole)", lambda: read_photo(data, _LIMITS)),
             timed("decode and prepare", lambda: prepare(data, config.preparation, _LIMITS)),
-            timed("backbone", lambda: backbone(parts.images), _operations(backbone, parts.images)),
+            timed("backbone, one look", lambda: backbone(parts.images), _operations(backbone, parts.images)),
             timed("encode", lambda: encoder.encode([photo])),
-            timed("combine stages", lambda: _combined(parts.stages, encoder)),
-            timed("region", lambda: resc.region_filter(parts.whole, parts.valid, radius),
+            timed("combine stages, one look", lambda: _combined(parts.stages, encoder)),
+            timed("region, one look", lambda: resc.region_filter(parts.whole, parts.valid, radius),
                   _region_operations(parts.whole, radius)),
-            timed("attention", lambda: resc.spatial_filter(parts.whole[0], parts.valid[0], config.resc),
+            timed("attention, one look", lambda: resc.spatial_filter(parts.whole[0], parts.valid[0], config.resc),
                   4.0 * n * n * d),
-            timed("search, flat", lambda: banks["flat"].search(patches.features, k), 2.0 * n * memories * d),
-            timed("search, proved", lambda: banks["proved"].search(patches.features, k), 2.0 * n * memories * d),
-            *(timed(f"search, {name} alone", partial(search.rows, patches.features, k), 2.0 * n * memories * d)
+            *(timed(f"search, {name}", partial(_search, bank, patches, k), looks * 2.0 * n * memories * d)
+              for name, bank in banks.items()),
+            *(timed(f"search, {name} alone, one look", partial(search.rows, patches.features, k),
+                    2.0 * n * memories * d)
               for name, search in flat_searches(banks["flat"]).items()),
             timed("map and score", lambda: anomaly_map.image_score(
                 anomaly_map.anomaly_map(grid, valid, photo.mask, config.score), found.scored, config.score)),
@@ -219,6 +222,10 @@ def _combined(stages: Sequence[Tensor], encoder: Encoder) -> Tensor:
     if encoder.whitening is not None:
         maps = [encoder.whitening.of(number, units) for number, units in enumerate(maps)]
     return torch.cat(maps, dim=1)
+
+
+def _search(bank: MemoryBank, patches: PatchFeatures, k: int) -> Neighbors:
+    return nearest_of_both(bank.search, patches.features, patches.mirrored, k)
 
 
 def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, MemoryBank]:

@@ -76,7 +76,7 @@ def left_out_distances(
     with closing(ahead(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
         for patches, group in zip(photos, groups, strict=True):
             others = banks.without(group)
-            _check_enough(others, bank, neighbors)
+            check_enough_left(others.count, bank, neighbors)
             found = others.others(patches.features, neighbors)
             nearest = found
             if patches.mirrored is not None:
@@ -114,10 +114,15 @@ def groups_of(patients: Sequence[str | None]) -> list[set[int]]:
     return [{number} if who is None else whose[who] for number, who in enumerate(patients)]
 
 
-def _check_enough(others: LeftOutBank, bank: MemoryBank, neighbors: int) -> None:
-    if others.count < neighbors:
+def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:
+    """Raise `SettingError` where fewer memories are left than a patch has neighbors.
+
+    Args:
+        left: memories of `bank` without those of a photo, or of a patient.
+    """
+    if left < neighbors:
         raise SettingError(
-            f"calibration leaves each photo (or patient) out, and of {len(bank)} memories {others.count} remain, "
+            f"calibration leaves each photo (or patient) out, and of {len(bank)} memories {left} remain, "
             f"fewer than the {neighbors} neighbors asked; give more photographs or a larger --coreset"
         )
 

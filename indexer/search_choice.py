@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
+from indexer.leave_out import check_enough_left
 from indexer.progress import Advance, Stages
 from resad.config import MethodConfig
 from resad.detector import Detection, measure
@@ -51,10 +52,14 @@ def choose_search(
 
     Args:
         masks: of the reference photos that the store begins with, at least two of them; bool (S, S).
+    Raises `SettingError` where one of these has nearly all memories.
     """
     if choice == "flat" or (choice == "auto" and len(bank) < _FEWEST):
         return bank, SearchRecord(_FLAT, 0, ())
     held_out = [_HeldOut(store.photo(number), mask, number) for number, mask in enumerate(masks[:_PHOTOS])]
+    for one in held_out:
+        others = int((bank.provenance.photo != one.number).sum())
+        check_enough_left(others, bank, config.search.neighbors)
     with stages.stage("search", len(held_out), "photos") as advance:
         plans = [_FLAT]
         if choice in ("auto", "proved"):

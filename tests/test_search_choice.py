@@ -14,6 +14,7 @@ from indexer.options import method
 from indexer.progress import Stages
 from indexer.search_choice import SearchChoice
 from resad.config import PhotoLimits
+from resad.errors import SettingError
 from resad.loaded_index import check_probe, load_index
 from resad.preparation import prepare
 from resad.search.backends import SEARCH_FILE
@@ -22,8 +23,8 @@ from resad.search.plan import SearchPlan
 CHOICES: tuple[SearchChoice, ...] = ("flat", "auto", "ivf")
 
 
-def built(drawn: Path, root: Path, choice: SearchChoice) -> BuildReport:
-    config = method("resad", backbone="resnet18", size=128, coreset="0.5")
+def built(drawn: Path, root: Path, choice: SearchChoice, coreset: str = "0.5") -> BuildReport:
+    config = method("resad", backbone="resnet18", size=128, coreset=coreset)
     order = BuildOrder(drawn / "train/good", root, choice, config, "random:0", torch.device("cpu"), search=choice)
     return build(order, Stages(Console(quiet=True)))
 
@@ -69,3 +70,12 @@ def test_auto_does_not_measure_what_is_fast_anyway(drawn: Path, tmp_path: Path) 
     assert search.chosen == SearchPlan()
     assert search.photos == 0
     assert "search" not in [stage.stage for stage in report.manifest.quality.stages]
+
+
+def test_a_bank_too_small_to_leave_a_photo_out_is_refused_as_by_the_calibration(
+    drawn: Path, tmp_path: Path
+) -> None:
+    choices: tuple[SearchChoice, ...] = ("proved", "flat")
+    for choice in choices:
+        with pytest.raises(SettingError, match=r"memories \d remain, fewer than the 3 neighbors asked; give more"):
+            built(drawn, tmp_path, choice, coreset="4")
