@@ -49,8 +49,8 @@ class Worker:
     Args:
         batch_size: photographs scored together, at most.
         batch_wait: seconds that a batch that is not full waits for the photographs that are on their way.
-        observe: told of every batch, on the worker's thread; of a photograph that is given up in the queue, on that of
-            who gave it up.
+        observe: told of every batch, on the worker's thread; of a photograph that was given up in the queue, on
+            the thread of who gave it up.
     """
 
     def __init__(self, batch_size: int, batch_wait: float, observe: Callable[[Batch], None]) -> None:
