@@ -82,7 +82,8 @@ class Succession:
     def bring(self, name: str, leaving: str | None) -> bool:
         """Load `name`, which rests, after `leaving` has left, if anything; whether there was a place for it.
 
-        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names.
+        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names; where that one is
+        broken, it goes on saying so.
         """
         with self._loading:
             if leaving is not None:
@@ -92,9 +93,10 @@ class Succession:
                 return True
             if not self._has_place():
                 return False
-            loaded = self._loaded(entry, self._root / name / entry.at_rest.version, self._acted_on.get(name))
+            version = self._root / name / entry.at_rest.version
+            loaded = self._loaded(replace(entry, damaged=True), version, self._acted_on.get(name))
             if loaded is not None:
-                self._swap(Served(name, loaded), None)
+                self._swap(Served(name, loaded, entry.fault), None)
             return True
 
     def _leave(self, name: str) -> None:

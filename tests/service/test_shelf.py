@@ -70,6 +70,13 @@ def alive_before_loads(service: Running) -> list[int]:
     return counts
 
 
+def replaced(file: Path, text: str) -> None:
+    """As `activate` writes it."""
+    new = file.with_name("new")
+    new.write_text(text)
+    new.replace(file)
+
+
 @pytest.fixture
 def one_place(three: Path) -> Iterator[Running]:
     with served(three, hold=1) as service:
@@ -117,26 +124,27 @@ def test_of_two_the_one_asked_for_longest_ago_leaves(three: Path, photo: bytes) 
 
 @pytest.mark.slow
 def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
-    one_place: Running, photo: bytes, expected: dict[str, float]
+    three: Path, photo: bytes, expected: dict[str, float]
 ) -> None:
     """Photographs that are refused among them: an error remembers every frame that it passed."""
-    alive = alive_before_loads(one_place)
+    with served(three, hold=1, deadline_s=55) as service:
+        alive = alive_before_loads(service)
 
-    def ask(number: int) -> httpx.Response:
-        name = NAMES[number % 3]
-        if number % 5 == 4:
-            return one_place.score(photo[:1000], index=name)
-        return one_place.score(photo, index=name, map="overlay-jpeg" if number % 2 else "none")
+        def ask(number: int) -> httpx.Response:
+            name = NAMES[number % 3]
+            if number % 5 == 4:
+                return service.score(photo[:1000], index=name)
+            return service.score(photo, index=name, map="overlay-jpeg" if number % 2 else "none")
 
-    with ThreadPoolExecutor(9) as pool:
-        answers = list(pool.map(ask, range(45)))
+        with ThreadPoolExecutor(9) as pool:
+            answers = list(pool.map(ask, range(45)))
+        assert service.house.admission.taken == 0
+    assert len(alive) >= 3
+    assert max(alive) == 0
     assert Counter(one.status_code for one in answers) == {200: 36, 422: 9}
     for number, answer in enumerate(answers):
         if number % 5 != 4:
             assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
-    assert len(alive) >= 3
-    assert max(alive) == 0
-    assert one_place.house.admission.taken == 0
 
 
 def test_a_photograph_that_was_given_up_in_the_queue_keeps_no_index(three: Path, photo: bytes) -> None:
@@ -174,6 +182,32 @@ def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
         assert service.score(photo, index="c").status_code == 200
         assert service.client.get("/readyz").status_code == 200
         assert service.metric('resad_index_loads_total{index="b",outcome="failed"}') == 1
+
+
+@pytest.mark.parametrize("asked", ["a", "b"])
+def test_a_broken_current_leaves_the_version_answering_in_memory_or_not(
+    three: Path, tmp_path: Path, photo: bytes, asked: str, expected: dict[str, float]
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(three, root)
+    with served(root, hold=1) as service:
+        current = root / asked / index.CURRENT
+        before = current.read_text()
+        replaced(current, "no-such-version\n")
+        until(lambda: "no-such-version" in (service.house.registry.get(asked).fault or ""))
+        for name in ("c", asked, "c"):  # from memory, or from rest, or from rest again
+            answer = service.score(photo, index=name)
+            assert (answer.status_code, answer.json().get("image_score")) == (
+                200,
+                pytest.approx(expected[name], 1e-4),
+            )
+        detail = service.client.get(f"/v1/indexes/{asked}").json()
+        assert (detail["state"], detail["version"]) == ("resting", before.strip())
+        assert "no-such-version" in detail["fault"]
+        assert service.client.get("/readyz").status_code == 200
+        replaced(current, before)
+        until(lambda: service.house.registry.get(asked).fault is None)
+        assert service.score(photo, index=asked).status_code == 200
 
 
 def test_a_version_is_activated_whether_its_index_is_in_memory_or_not(
