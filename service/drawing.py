@@ -40,7 +40,7 @@ class Drawing:
         kind: PictureKind,
     ) -> bytes:
         """The photo, whose file `data` is, with its map, findings and color bar."""
-        detection, frame, result = scored.detection, scored.photo.frame, scored.result
+        detection, frame, result, manifest = scored.detection, scored.photo.frame, scored.result, loaded.manifest
         longest = min(size or self.max_overlay_side, self.max_overlay_side)
 
         def drawn() -> bytes:
@@ -50,7 +50,7 @@ class Drawing:
                 detection,
                 frame,
                 result,
-                loaded.manifest,
+                manifest,
                 longest,
                 layout=layout,
                 kind=kind,

@@ -129,6 +129,6 @@ def _summary(house: House, entry: Served) -> IndexSummary:
 def _state(entry: Served) -> IndexState:
     if entry.live:
         return "serving"
-    if entry.fault:
-        return "failed"
-    return "resting" if entry.at_rest else "loading"
+    if entry.answers:
+        return "resting"
+    return "failed" if entry.fault else "loading"

@@ -16,12 +16,19 @@ class Served:
     """An index.  live: what answers, if anything yet.  fault: why what CURRENT names does not.
 
     at_rest: the version that is loaded when somebody asks for it, where there is no place for all.
+    damaged: whether it was asked for and could not be loaded.
     """
 
     name: str
     live: LoadedIndex | None = None
     fault: str | None = None
     at_rest: Manifest | None = None
+    damaged: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """At once, or as soon as it is loaded."""
+        return self.live is not None or (self.at_rest is not None and not self.damaged)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -65,7 +72,7 @@ class Registry:
         Raises `Refusal` (404, 422 or 503) where none does.
         """
         served = self.get(self._default_name() if name is None else name)
-        if served.live is None and (served.fault or served.at_rest is None):
+        if not served.answers:
             raise _not_there(served)
         return served.name
 

@@ -51,8 +51,8 @@ class Shelf:
         """
         self._asked.pop(name, None)
         self._asked[name] = None
-        entry = self._registry.get(name)
-        if entry.at_rest is not None or name == self._leaving:
+        # No entry is bound here: it may hold a version that is to leave while this waits.
+        if self._registry.get(name).at_rest is not None or name == self._leaving:
             loaded = await self._awaited(name)
         else:
             loaded = self._registry.find(name)
@@ -101,21 +101,24 @@ class Shelf:
     async def _move(self) -> None:
         """Bring what is waited for, one after the other."""
         while self._waiting:
-            name = next(iter(self._waiting))
-            loaded: LoadedIndex | Exception
-            try:
-                await self._make_present(name)
-                loaded = self._registry.find(name)
-            except Exception as error:
-                loaded = error
-            for future in self._waiting.pop(name):
-                if future.done():  # its caller has gone
-                    continue
-                if isinstance(loaded, Exception):
-                    future.set_exception(loaded)
-                else:
-                    self._users[name] += 1
-                    future.set_result(loaded)
+            await self._bring_to_all(next(iter(self._waiting)))
+
+    async def _bring_to_all(self, name: str) -> None:
+        """A turn; what it binds ends with it, so that the next one finds the memory free."""
+        loaded: LoadedIndex | Exception
+        try:
+            await self._make_present(name)
+            loaded = self._registry.find(name)
+        except Exception as error:
+            loaded = error
+        for future in self._waiting.pop(name):
+            if future.done():  # its caller has gone
+                continue
+            if isinstance(loaded, Exception):
+                future.set_exception(loaded)
+            else:
+                self._users[name] += 1
+                future.set_result(loaded)
 
     async def _make_present(self, name: str) -> None:
         while self._registry.get(name).live is None:

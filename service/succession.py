@@ -5,9 +5,11 @@ the reason that is shown.
 """
 
 import errno
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,9 @@ from service.registry import Registry, Served
 _log: Final = logging.getLogger(__name__)
 _RETRY_S: Final = 30.0
 """After which a version that failed is tried again: its files may still have been on their way."""
+_FREE_S: Final = 2.0
+"""For which the memory of an index that leaves is waited for, while the last answers from it are on their way."""
+_LOOK_S: Final = 0.01
 
 
 class Succession:
@@ -77,22 +82,38 @@ class Succession:
     def bring(self, name: str, leaving: str | None) -> bool:
         """Load `name`, which rests, after `leaving` has left, if anything; whether there was a place for it.
 
-        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names.
+        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names; where that one is
+        broken, it goes on saying so.
         """
         with self._loading:
-            gone = self._registry.served.get(leaving) if leaving else None
-            if gone is not None and gone.live is not None:
-                self._swap(replace(gone, live=None, at_rest=gone.live.manifest), None)
-            gone = None  # nothing here may keep its memory
+            if leaving is not None:
+                self._leave(leaving)
             entry = self._registry.get(name)
             if entry.live is not None or entry.at_rest is None:
                 return True
             if not self._has_place():
                 return False
-            loaded = self._loaded(entry, self._root / name / entry.at_rest.version, self._acted_on.get(name))
+            version = self._root / name / entry.at_rest.version
+            loaded = self._loaded(replace(entry, damaged=True), version, self._acted_on.get(name))
             if loaded is not None:
-                self._swap(Served(name, loaded), None)
+                self._swap(Served(name, loaded, entry.fault), None)
             return True
+
+    def _leave(self, name: str) -> None:
+        """Out of memory with `name`, if it is there; returns when its memory is free."""
+        entry = self._registry.served.get(name)
+        if entry is None or entry.live is None:
+            return
+        held = weakref.ref(entry.live.detector)
+        self._swap(replace(entry, live=None, at_rest=entry.live.manifest), None)
+        del entry
+        end = time.monotonic() + _FREE_S
+        while held() is not None:
+            gc.collect()  # errors and the frames that they passed hold each other, and what was lent there
+            if time.monotonic() > end:
+                _log.warning("index %s has left, but something still holds it in memory", name)
+                return
+            time.sleep(_LOOK_S)
 
     def look_at(self, name: str) -> None:
         """Act on CURRENT of `name` if it was written or removed since the last look.
@@ -152,6 +173,7 @@ class Succession:
         except Exception:
             _log.exception("index %s could not be loaded", entry.name)
             self._fail(entry, pointer, f"version {version.name!r} could not be loaded; the log says why")
+        gc.collect()  # the error's frames hold what there was of it
         return None
 
     def _timed(self, name: str, version: Path) -> LoadedIndex:

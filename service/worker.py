@@ -49,7 +49,8 @@ class Worker:
     Args:
         batch_size: photographs scored together, at most.
         batch_wait: seconds that a batch that is not full waits for the photographs that are on their way.
-        observe: told of every batch, on the worker's thread.
+        observe: told of every batch, on the worker's thread; of a photograph that was given up in the queue, on
+            the thread of who gave it up.
     """
 
     def __init__(self, batch_size: int, batch_wait: float, observe: Callable[[Batch], None]) -> None:
@@ -109,6 +110,7 @@ class Worker:
         """
         future: Future[Answer] = Future()
         self._put(WaitingPhoto(detector, photo, begin, finish, future))
+        future.add_done_callback(self._drop)
         return future
 
     def run(self, task: Callable[[], Answer]) -> Future[Answer]:
@@ -124,11 +126,22 @@ class Worker:
             self._queue.append(work)
             self._changed.notify_all()
 
+    def _drop(self, future: Future[Any]) -> None:
+        """Out of the queue with a photograph that nobody waits for: its index may be about to leave."""
+        if not future.cancelled():
+            return
+        with self._changed:
+            left = deque(one for one in self._queue if one.future is not future)
+            dropped, self._queue = len(self._queue) - len(left), left
+        if dropped:
+            self._observe(Batch(0, dropped, 0.0, 0))
+
     def _loop(self) -> None:
         try:
             runtime.use_threads()
             while (some := self._next()) is not None:
                 self._work(some)
+                del some  # while this waits, an index may have to leave
         except BaseException:
             _log.critical("the thread that scores died", exc_info=True)
         finally:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import inet_aton
+from socket import create_server, inet_aton, socket
 from socketserver import BaseRequestHandler, ThreadingUDPServer
 from typing import TypeVar
 
 import pytest
 
+from service.problems import DEADLINE
 from tests.docker.edge import Edge, edge, looked_up, written_down
 from tests.service.running import until
 
@@ -20,7 +21,7 @@ class Service(ThreadingHTTPServer):
     """Answers a POST with its name and the body's length.
 
     lost: closes the connection once it has the body instead, as a container does that is killed.  busy: answers
-    503, as one that is loading.
+    503, as one that is loading.  slow: answers when it is let.
     """
 
     daemon_threads = True
@@ -28,7 +29,8 @@ class Service(ThreadingHTTPServer):
     def __init__(self, name: str, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__((host, port), _Handler)
         self.name = name
-        self.lost = self.busy = False
+        self.lost = self.busy = self.slow = False
+        self.let = threading.Event()
         self.asked = 0
         self.ids: list[str] = []
         self.paths: list[str] = []
@@ -47,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         if service.lost:
             self.close_connection = True
             return
+        if service.slow:
+            service.let.wait(20)
         self._answer(503 if service.busy else 200, f"{service.name} {len(body)}".encode())
 
     def do_GET(self) -> None:
@@ -101,6 +105,18 @@ def running(server: Server) -> Iterator[Server]:
             thread.join()
 
 
+@contextmanager
+def deaf() -> Iterator[int]:
+    """A port on which a connection is neither taken nor refused: its queue is full."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            caller = stack.enter_context(socket())
+            caller.setblocking(False)
+            caller.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[tuple[Edge, Service, Service]]:
     with ExitStack() as stack:
@@ -133,6 +149,38 @@ def test_a_request_that_one_service_loses_is_answered_by_the_other(
     assert [answer.text for answer in told] == ["second 5000000"] * 4
     assert first.asked >= 1
     assert second.asked == 4
+
+
+def test_a_slow_service_keeps_its_request_and_who_waited_is_not_asked_to_come_again(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        both = [stack.enter_context(running(Service(name))) for name in ("first", "second")]
+        services = written_down([one.server_port for one in both])
+        client = stack.enter_context(stack.enter_context(edge(tmp_path, services, faster=40)).client())
+        for one in both:
+            one.slow = True
+            stack.callback(one.let.set)
+        answer = client.post("/v1/score", content=b"abc", headers={"X-Request-ID": "mine"})
+    assert (answer.status_code, answer.json()["status"], answer.json()["request_id"]) == (504, 504, "mine")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["type"] == f"urn:resad:problem:{DEADLINE.slug}"
+    assert "Retry-After" not in answer.headers
+    assert sum(one.asked for one in both) == 1
+
+
+def test_one_that_takes_no_connection_is_passed_over(tmp_path: Path) -> None:
+    """As a machine that was switched off: nothing comes back, not even a refusal."""
+    with ExitStack() as stack:
+        silent = [stack.enter_context(deaf()) for _ in range(2)]
+        first = stack.enter_context(running(Service("first")))
+        (tmp_path / "some").mkdir()
+        (tmp_path / "none").mkdir()
+        some = edge(tmp_path / "some", written_down([*silent, first.server_port]), faster=10)
+        none = edge(tmp_path / "none", written_down(silent), faster=10)
+        for proxy, status in ((some, 200), (none, 503)):
+            client = stack.enter_context(stack.enter_context(proxy).client())
+            answer = client.post("/v1/score", content=b"abc")
+            assert (answer.status_code, "Retry-After" in answer.headers) == (status, status == 503)
+    assert first.asked == 1
 
 
 def test_the_name_server_is_asked_again_for_containers_that_came_or_went(tmp_path: Path) -> None:

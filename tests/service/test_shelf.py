@@ -4,7 +4,6 @@ import asyncio
 import gc
 import shutil
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
 import torch
 
@@ -51,6 +51,30 @@ def states(service: Running) -> dict[str, str]:
 
 def in_memory(service: Running) -> set[str]:
     return {name for name, entry in service.house.registry.served.items() if entry.live is not None}
+
+
+def alive_before_loads(service: Running) -> list[int]:
+    """How many versions are in memory when one begins to be loaded, whoever holds them; grows with every load."""
+    succession = service.house.succession
+    load, counts = succession._load, list[int]()
+    lives = (entry.live for entry in service.house.registry.served.values())
+    detectors = [weakref.ref(live.detector) for live in lives if live is not None]
+
+    def counting(version: Path) -> LoadedIndex:
+        counts.append(sum(detector() is not None for detector in detectors))
+        loaded = load(version)
+        detectors.append(weakref.ref(loaded.detector))
+        return loaded
+
+    succession._load = counting
+    return counts
+
+
+def replaced(file: Path, text: str) -> None:
+    """As `activate` writes it."""
+    new = file.with_name("new")
+    new.write_text(text)
+    new.replace(file)
 
 
 @pytest.fixture
@@ -100,29 +124,37 @@ def test_of_two_the_one_asked_for_longest_ago_leaves(three: Path, photo: bytes) 
 
 @pytest.mark.slow
 def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
-    one_place: Running, photo: bytes, expected: dict[str, float]
+    three: Path, photo: bytes, expected: dict[str, float]
 ) -> None:
-    most, stop = 0, threading.Event()
+    """Photographs that are refused among them: an error remembers every frame that it passed."""
+    with served(three, hold=1, deadline_s=55) as service:
+        alive = alive_before_loads(service)
 
-    def watch() -> None:
-        nonlocal most
-        while not stop.is_set():
-            most = max(most, len(in_memory(one_place)))
-            time.sleep(0.001)
+        def ask(number: int) -> httpx.Response:
+            name = NAMES[number % 3]
+            if number % 5 == 4:
+                return service.score(photo[:1000], index=name)
+            return service.score(photo, index=name, map="overlay-jpeg" if number % 2 else "none")
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
         with ThreadPoolExecutor(9) as pool:
-            answers = list(pool.map(lambda n: one_place.score(photo, index=NAMES[n % 3]), range(45)))
-    finally:
-        stop.set()
-        watcher.join()
-    assert Counter(one.status_code for one in answers) == {200: 45}
+            answers = list(pool.map(ask, range(45)))
+        assert service.house.admission.taken == 0
+    assert len(alive) >= 3
+    assert max(alive) == 0
+    assert Counter(one.status_code for one in answers) == {200: 36, 422: 9}
     for number, answer in enumerate(answers):
-        assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
-    assert most == 1
-    assert one_place.house.admission.taken == 0
+        if number % 5 != 4:
+            assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
+
+
+def test_a_photograph_that_was_given_up_in_the_queue_keeps_no_index(three: Path, photo: bytes) -> None:
+    with served(three, hold=1, deadline_s=0.6) as service:
+        alive = alive_before_loads(service)
+        with service.busy():
+            assert service.score(photo, index="a").status_code == 504
+            assert service.score(photo, index="b").status_code == 503
+            until(lambda: len(alive) == 1)
+        assert alive == [0]
 
 
 def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Path, photo: bytes) -> None:
@@ -150,6 +182,30 @@ def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
         assert service.score(photo, index="c").status_code == 200
         assert service.client.get("/readyz").status_code == 200
         assert service.metric('resad_index_loads_total{index="b",outcome="failed"}') == 1
+
+
+@pytest.mark.parametrize("asked", ["a", "b"])
+def test_a_broken_current_leaves_the_version_answering_in_memory_or_not(
+    three: Path, tmp_path: Path, photo: bytes, asked: str, expected: dict[str, float]
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(three, root)
+    with served(root, hold=1) as service:
+        current = root / asked / index.CURRENT
+        before = current.read_text()
+        replaced(current, "no-such-version\n")
+        until(lambda: "no-such-version" in (service.house.registry.get(asked).fault or ""))
+        for name in ("c", asked, "c"):  # from memory, or from rest, or from rest again
+            answer = service.score(photo, index=name)
+            assert answer.status_code == 200
+            assert answer.json()["image_score"] == pytest.approx(expected[name], rel=1e-4)
+        detail = service.client.get(f"/v1/indexes/{asked}").json()
+        assert (detail["state"], detail["version"]) == ("resting", before.strip())
+        assert "no-such-version" in detail["fault"]
+        assert service.client.get("/readyz").status_code == 200
+        replaced(current, before)
+        until(lambda: service.house.registry.get(asked).fault is None)
+        assert service.score(photo, index=asked).status_code == 200
 
 
 def test_a_version_is_activated_whether_its_index_is_in_memory_or_not(

@@ -131,11 +131,12 @@ def test_what_nobody_waits_for_is_dropped(bench: Bench) -> None:
     futures = [bench.put(detector, value) for value in range(4)]
     assert futures[1].cancel()
     assert futures[2].cancel()
+    assert bench.worker.waiting == 2
     bench.held.set()
     assert futures[3].result(5) == 3
     bench.worker.run(lambda: None).result(5)
     assert detector.batches == [[0, 3]]
-    assert [(batch.scored, batch.dropped) for batch in bench.seen] == [(2, 2)]
+    assert [(batch.scored, batch.dropped) for batch in bench.seen] == [(0, 1), (0, 1), (2, 0)]
 
 
 def test_an_error_in_finish_is_the_callers(bench: Bench) -> None:

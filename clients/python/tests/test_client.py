@@ -249,7 +249,7 @@ def test_a_proxys_own_answer_is_told_by_its_status(run: Run, body: bytes) -> Non
 
 
 @both
-@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("status", [500, 502])
 def test_a_proxys_word_that_the_service_is_gone_is_a_lost_connection(run: Run, status: int) -> None:
     gone = [httpx.Response(status, text="Internal Server Error"), httpx.Response(status, json={"error": "gone"})]
     script = Script([*gone, scored()])
@@ -267,7 +267,7 @@ def test_a_proxys_word_that_the_service_is_gone_is_a_lost_connection(run: Run, s
 
 @both
 def test_a_status_that_no_lost_service_has_is_not_asked_for_twice(run: Run) -> None:
-    for status in (501, 505, 507, 404):
+    for status in (501, 504, 505, 507, 404):  # 504: who waited in vain; the service may still be at it
         script = Script([httpx.Response(status, text="no")])
         with pytest.raises(ServerProblem):
             run(script, lambda c: c.score(JPEG))

@@ -63,7 +63,8 @@ export function checkedKey(key: string): string {
  *
  * Every call here may be repeated without harm, even one that was carried out while its answer got lost: nothing
  * at the service changes by it.  A proxy's word that the service is gone counts as a lost connection; what the
- * service itself says of a fault of its own would be the same again.
+ * service itself says of a fault of its own would be the same again.  What took too long, by this side's clock or a
+ * proxy's (504), is not asked for again.
  */
 export async function answer<Body>(port: Port, call: Call, read: (response: Response) => Promise<Body>): Promise<Body> {
   let waited = 0;

@@ -99,7 +99,7 @@ test("a lost connection is tried again", () =>
   }));
 
 test("a proxy's word that the service is gone is a lost connection, the service's own fault is not", async () => {
-  for (const status of [500, 502, 504]) {
+  for (const status of [500, 502]) {
     await against([[status, "Internal Server Error"], [status, { error: "gone", type: 3 }], [200, RESULT]], async (client, seen) => {
       await client.score(JPEG);
       assert.equal(seen.length, 3);
@@ -111,6 +111,15 @@ test("a proxy's word that the service is gone is a lost connection, the service'
     await against([[status, problem(status)]], async (client, seen) => {
       const error = await client.score(JPEG).catch((reason) => reason);
       assert.deepEqual([error.status, error.standsIn, seen.length], [status, false, 1]);
+    });
+  }
+});
+
+test("a proxy that waited in vain is not asked again: the service may still be at it", async () => {
+  for (const body of ["<html>", problem(504)]) {
+    await against([[504, body], [200, RESULT]], async (client, seen) => {
+      const error = await client.score(JPEG).catch((reason) => reason);
+      assert.deepEqual([error.constructor, error.standsIn, seen.length], [resad.DeadlinePassed, false, 1]);
     });
   }
 });

@@ -13,7 +13,7 @@
  *         ├── NotFound            404: the index, or the address
  *         ├── Busy                429: the queue was full
  *         ├── NotReady            503: starting, or shutting down
- *         ├── DeadlinePassed      504: the service gave up, or a proxy before it
+ *         ├── DeadlinePassed      504: the service gave up, or a proxy before it; not asked again
  *         └── ServerFault         any other 5xx
  *
  * Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
@@ -62,11 +62,12 @@ export class ServerProblem extends ResadClientError {
         return this.problem.type;
     }
     /**
-     * Whether a proxy answered in the service's place, which is gone or cannot be reached: 500, 502 or 504.
-     * What the service says itself is a problem of its own kinds.
+     * Whether a proxy answered in the service's place, which is gone or cannot be reached: 500 or 502.
+     * What the service says itself is a problem of its own kinds.  A proxy's 504 is none of them: the service may
+     * still be at it.
      */
     get standsIn() {
-        return [500, 502, 504].includes(this.status) && !this.type.startsWith("urn:resad:problem:");
+        return [500, 502].includes(this.status) && !this.type.startsWith("urn:resad:problem:");
     }
     /** The kind of problem, for people. */
     get title() {

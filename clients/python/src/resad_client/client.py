@@ -28,7 +28,7 @@ class Client:
         key: API key, sent as a bearer token.
         timeout: seconds (per connect, read and write) or httpx's own.
         retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections, of which
-            a proxy tells by a 500, 502 or 504 that is not the service's own.
+            a proxy tells by a 500 or 502 that is not the service's own.
         rng: of the waits' random part.
         sleep, transport: for tests.
 

@@ -12,7 +12,7 @@
         ├── NotFound            404: the index, or the address
         ├── Busy                429: the queue was full
         ├── NotReady            503: starting, or shutting down
-        ├── DeadlinePassed      504: the service gave up, or a proxy before it
+        ├── DeadlinePassed      504: the service gave up, or a proxy before it; not asked again
         └── ServerFault         any other 5xx
 
 Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
@@ -22,7 +22,7 @@ from typing import Final
 
 from resad_client.models import Problem
 
-_IN_PLACE: Final = (500, 502, 504)
+_IN_PLACE: Final = (500, 502)
 _OWN_KINDS: Final = "urn:resad:problem:"
 
 
@@ -73,9 +73,10 @@ class ServerProblem(ResadClientError):
 
     @property
     def stands_in(self) -> bool:
-        """Whether a proxy answered in the service's place, which is gone or cannot be reached: 500, 502 or 504.
+        """Whether a proxy answered in the service's place, which is gone or cannot be reached: 500 or 502.
 
-        What the service says itself is a problem of its own kinds.
+        What the service says itself is a problem of its own kinds.  A proxy's 504 is none of them: the service may
+        still be at it.
         """
         return self.status in _IN_PLACE and not self.type.startswith(_OWN_KINDS)
 

@@ -113,7 +113,8 @@ async def answer(port: Port, call: Call) -> httpx.Response:
 
     Every call here may be repeated without harm, even one that was carried out while its answer got lost:
     nothing at the service changes by it.  A proxy's word that the service is gone counts as a lost connection;
-    what the service itself says of a fault of its own would be the same again.
+    what the service itself says of a fault of its own would be the same again.  What took too long, by this side's
+    clock or a proxy's (504), is not asked for again.
     """
     repeat, lost, waited = 0, 0, 0.0
     while True:
