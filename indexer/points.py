@@ -4,6 +4,7 @@ Both give the same values in blocks of the same shape, so that the greedy picks 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,6 +16,8 @@ from indexer.pipeline import ahead
 
 BLOCK_ROWS: Final = 8192
 """Rows in one matrix product."""
+_BEGUN: Final = 2
+"""Blocks of a file that are read and not yet taken."""
 
 
 class Points(Protocol):
@@ -31,7 +34,10 @@ class Points(Protocol):
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All of them in order, `BLOCK_ROWS` at a time (or what was said when they were made)."""
+        """All of them in order, `BLOCK_ROWS` at a time (or what was said when they were made).
+
+        A block holds its values until the next one is asked for.
+        """
 
     def take(self, local: Tensor) -> Tensor:
         """Some of them (t, d); local: int64 (t,)."""
@@ -82,7 +88,10 @@ class StoredPoints:
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """As `Points.blocks`."""
         slices = [slice(start, start + self._block) for start in range(0, self._count, self._block)]
-        read = ahead(slices, self._read, threads=1, most=2)
+        if self.device.type == "cpu":
+            yield from zip(slices, self._over_again(slices), strict=True)
+            return
+        read = ahead(slices, lambda some: self._read(some, self._pinned(some)), threads=1, most=_BEGUN)
         blocks = (block.to(self.device, non_blocking=True) - self._mean for block in read)
         yield from zip(slices, blocks, strict=True)
 
@@ -93,10 +102,21 @@ class StoredPoints:
         some = torch.from_numpy(rows[self._first + local.cpu().numpy()])
         return some.to(self.device) - self._mean
 
-    def _read(self, some: slice) -> Tensor:
-        # Pinned, so that the copy to a GPU runs beside the computing; torch gives it to nobody before that ends.
-        shape = (min(some.stop, self._count) - some.start, self._mean.numel())
-        block = torch.empty(shape, pin_memory=self.device.type == "cuda")
+    def _over_again(self, slices: Sequence[slice]) -> Iterator[Tensor]:
+        """Blocks in the same two buffers, made here: what the thread that reads frees stays with that thread."""
+        most = min(self._block, self._count)
+        buffers = [torch.empty(most, self._mean.numel()) for _ in range(_BEGUN)]
+        turns = zip(slices, cycle(buffers), strict=False)
+        for block in ahead(turns, lambda turn: self._read(*turn), threads=1, most=_BEGUN):
+            yield block.sub_(self._mean)
+
+    def _pinned(self, some: slice) -> Tensor:
+        # So that the copy to a GPU runs beside the computing; torch gives it to nobody before that ends.
+        return torch.empty(some.stop - some.start, self._mean.numel(), pin_memory=True)
+
+    def _read(self, some: slice, buffer: Tensor) -> Tensor:
+        """The rows `some`, at the beginning of `buffer`."""
+        block = buffer[: min(some.stop, self._count) - some.start]
         with self._path.open("rb", buffering=0) as file:
             file.seek((self._first + some.start) * self._row_bytes)
             if file.readinto(block.numpy().data.cast("B")) != block.nbytes:

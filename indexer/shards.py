@@ -102,8 +102,12 @@ class Shard:
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
         center_norms = torch.einsum("bd,bd->b", centers, centers)
+        products = torch.empty(0, dtype=self.squared.dtype, device=self.squared.device)
         for some, block in self._points.blocks():
-            apart = torch.addmm(center_norms, block, centers.T, alpha=-2)  # (rows, b), less the rows' norms
+            if len(products) < len(block):
+                products = products.new_empty((len(block), len(centers)))
+            apart = products[: len(block)]  # one buffer for all blocks: these are the largest of the greedy
+            torch.addmm(center_norms, block, centers.T, alpha=-2, out=apart)  # (rows, b), less the rows' norms
             nearest = apart.amin(dim=1) + self._norms[some]
             self.squared[some] = torch.minimum(self.squared[some], nearest.clamp_(min=0))
         # The product leaves a center a rounding error away from itself; nothing may be picked twice.  Rows of
