@@ -34,7 +34,13 @@ def draw_strips(photo: PreparedPhoto, findings: Sequence[Finding], squares: Squa
     row = 2 * _LINE + _SIDE + _GAP
     picture = Image.new("RGB", (width, _LINE + _GAP + len(shown) * row + _LINE), GROUND)
     left_out = f", the strongest {len(shown)} shown" if len(shown) < len(findings) else ""
-    _write(picture, _GAP, 0, f"{len(findings)} findings{left_out}, beside the nearest healthy patches; distances in feature units", QUIET)
+    _write(
+        picture,
+        _GAP,
+        0,
+        f"{len(findings)} findings{left_out}, beside the nearest healthy patches; distances in feature units",
+        QUIET,
+    )
     for number, finding in enumerate(shown):
         _draw_strip(picture, _LINE + _GAP + number * row, photo, finding, squares, grid)
     _write(picture, _GAP, picture.height - _LINE, INTENDED_USE, QUIET)

@@ -14,7 +14,9 @@ PATCHES, MEMORIES, D = 40, 60, 3
 
 def bank_of(memories: np.ndarray) -> MemoryBank:
     count = len(memories)
-    origin = Provenance(np.zeros(count, np.int32), np.zeros((count, 2), np.int16), np.arange(count, dtype=np.int32))
+    origin = Provenance(
+        np.zeros(count, np.int32), np.zeros((count, 2), np.int16), np.arange(count, dtype=np.int32)
+    )
     return MemoryBank(memories, origin)
 
 

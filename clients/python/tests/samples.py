@@ -127,7 +127,9 @@ _findings = st.builds(
     area_share=_rates,
     place=st.none() | _text,
     contour=_many(st.tuples(_whole, _whole)),
-    evidence=_many(st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole, mirrored=st.booleans())),
+    evidence=_many(
+        st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole, mirrored=st.booleans())
+    ),
 )
 
 results: st.SearchStrategy[Result] = st.builds(
