@@ -134,14 +134,17 @@ def _evidence(
     peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
     distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
     under = distance.argmin(axis=1)
-    mirrored = None if patches.mirrored is None else patches.mirrored[under]
+    mirror_image = None if patches.mirrored is None else patches.mirrored[under]
     k = loaded.manifest.config.search.neighbors
-    found, in_mirror = listed_of_both(bank.search, patches.features[under], mirrored, k, count)
+    found, in_mirror = listed_of_both(bank.search, patches.features[under], mirror_image, k, count)
     origin = bank.provenance
+
+    def healthy(row: int, distance: float, mirrored: bool) -> Evidence:
+        y, x = origin.cell[row].tolist()
+        return Evidence(loaded.photos[origin.photo[row]].id, distance, y, x, mirrored)
+
+    each = zip(found.rows.tolist(), found.distances.tolist(), in_mirror.tolist(), strict=True)
     return [
-        tuple(
-            Evidence(loaded.photos[origin.photo[row]].id, float(far), *origin.cell[row].tolist(), mirrored=turned)
-            for row, far in zip(rows, far_away, strict=True)
-        )
-        for rows, far_away, turned in zip(found.rows, found.distances, in_mirror.tolist(), strict=True)
+        tuple(healthy(row, far, turned) for row, far in zip(rows, distances, strict=True))
+        for rows, distances, turned in each
     ]
