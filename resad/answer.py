@@ -139,9 +139,9 @@ def _evidence(
     found, in_mirror = listed_of_both(bank.search, patches.features[under], mirror_image, k, count)
     origin = bank.provenance
 
-    def healthy(row: int, distance: float, mirrored: bool) -> Evidence:
+    def healthy(row: int, far: float, mirrored: bool) -> Evidence:
         y, x = origin.cell[row].tolist()
-        return Evidence(loaded.photos[origin.photo[row]].id, distance, y, x, mirrored)
+        return Evidence(loaded.photos[origin.photo[row]].id, far, y, x, mirrored)
 
     each = zip(found.rows.tolist(), found.distances.tolist(), in_mirror.tolist(), strict=True)
     return [
