@@ -6,7 +6,7 @@ from resad.detector import Detection
 from resad.findings import Region, find_regions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.neighbors import nearest_of_both
+from resad.neighbors import listed_of_both
 from resad.place import Eye, place_in_words
 from resad.preparation import PreparedPhoto
 from resad.quality import PhotoQuality, judge
@@ -122,7 +122,10 @@ def _findings(
 def _evidence(
     regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, count: int
 ) -> list[tuple[Evidence, ...]]:
-    """Per region the memories nearest to the patch under its peak, nearest first."""
+    """Per region the memories nearest to the patch under its peak, nearest first.
+
+    They are those of the look that the map has the distance of: the photo's, or its mirror image's.
+    """
     bank, patches = loaded.detector.bank, detection.patches
     count = min(count, len(bank))
     if not regions or not count:
@@ -131,13 +134,17 @@ def _evidence(
     peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
     distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
     under = distance.argmin(axis=1)
-    mirrored = None if patches.mirrored is None else patches.mirrored[under]
-    found = nearest_of_both(bank.search, patches.features[under], mirrored, count)
+    mirror_image = None if patches.mirrored is None else patches.mirrored[under]
+    k = loaded.manifest.config.search.neighbors
+    found, in_mirror = listed_of_both(bank.search, patches.features[under], mirror_image, k, count)
     origin = bank.provenance
+
+    def healthy(row: int, far: float, mirrored: bool) -> Evidence:
+        y, x = origin.cell[row].tolist()
+        return Evidence(loaded.photos[origin.photo[row]].id, far, y, x, mirrored)
+
+    each = zip(found.rows.tolist(), found.distances.tolist(), in_mirror.tolist(), strict=True)
     return [
-        tuple(
-            Evidence(loaded.photos[origin.photo[row]].id, float(far), *origin.cell[row].tolist())
-            for row, far in zip(rows, far_away, strict=True)
-        )
-        for rows, far_away in zip(found.rows, found.distances, strict=True)
+        tuple(healthy(row, far, turned) for row, far in zip(rows, distances, strict=True))
+        for rows, distances, turned in each
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resad.color_bar import GROUND, PLAIN, QUIET
 from resad.evidence_crops import CONTEXT, ENLARGED, Cell, Pixels, cell_under, crop_around
@@ -25,7 +25,8 @@ def draw_strips(photo: PreparedPhoto, findings: Sequence[Finding], squares: Squa
     """A row for each finding: its own crop, then those of its evidence, nearest first, with their distances.
 
     An RGB picture.  Crops are centered on the patch under the finding's peak and on the healthy patches, and all
-    at one scale; a reference photo of which no square is kept is left blank.
+    at one scale; a reference photo of which no square is kept is left blank.  Evidence that is near to the mirror
+    image is turned left to right, so that what was compared looks alike.
     """
     shown = findings[:MOST_STRIPS]
     columns = 1 + max((len(finding.evidence) for finding in shown), default=0)
@@ -33,7 +34,13 @@ def draw_strips(photo: PreparedPhoto, findings: Sequence[Finding], squares: Squa
     row = 2 * _LINE + _SIDE + _GAP
     picture = Image.new("RGB", (width, _LINE + _GAP + len(shown) * row + _LINE), GROUND)
     left_out = f", the strongest {len(shown)} shown" if len(shown) < len(findings) else ""
-    _write(picture, _GAP, 0, f"{len(findings)} findings{left_out}; distances in feature units", QUIET)
+    _write(
+        picture,
+        _GAP,
+        0,
+        f"{len(findings)} findings{left_out}, beside the nearest healthy patches; distances in feature units",
+        QUIET,
+    )
     for number, finding in enumerate(shown):
         _draw_strip(picture, _LINE + _GAP + number * row, photo, finding, squares, grid)
     _write(picture, _GAP, picture.height - _LINE, INTENDED_USE, QUIET)
@@ -54,11 +61,14 @@ def _draw_strip(
 
 def _healthy(healthy: Evidence, squares: Squares, grid: Cell) -> Image.Image | None:
     square = squares(healthy.photo)
-    return None if square is None else crop_around(square, (healthy.y, healthy.x), grid)
+    if square is None:
+        return None
+    crop = crop_around(square, (healthy.y, healthy.x), grid)
+    return ImageOps.mirror(crop) if healthy.mirrored else crop
 
 
 def _caption(healthy: Evidence) -> str:
-    return f"{healthy.distance:#.4g}, healthy {healthy.photo}"
+    return f"{healthy.distance:#.4g}, {healthy.photo}{', mirrored' if healthy.mirrored else ''}"
 
 
 def _put(picture: Image.Image, column: int, top: int, crop: Image.Image | None, caption: str) -> None:

@@ -22,7 +22,7 @@ PHOTO_COLUMNS: Final = (
 )  # fmt: skip
 FINDING_COLUMNS: Final = (
     "photo", "rank", "peak", "p_value", "place", "x", "y", "left", "top", "right", "bottom", "area_px",
-    "area_share", "nearest", "nearest_distance", "index", "version",
+    "area_share", "nearest", "nearest_distance", "nearest_mirrored", "index", "version",
 )  # fmt: skip
 _FRAME: Final = "px of the photo, x to the right, y down"
 
@@ -58,7 +58,7 @@ def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
 
 
 def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """A row for each finding, after a line with `FINDING_COLUMNS`; `nearest` is the id of a healthy photo."""
+    """A row for each finding, after a line with `FINDING_COLUMNS`; `nearest`: the id of a healthy photo."""
     yield _row(FINDING_COLUMNS)
     for outcome in outcomes:
         r = outcome.result
@@ -67,6 +67,7 @@ def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
             yield _row([
                 outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
                 nearest.photo if nearest else None, nearest.distance if nearest else None,
+                nearest.mirrored if nearest else None,
                 r.index.name if r else None, r.index.version if r else None,
             ])  # fmt: skip
 

@@ -66,5 +66,38 @@ def nearest_of_both(
 
 def nearer(found: Neighbors, other: Neighbors) -> Neighbors:
     """For each patch what is nearer by the mean of the k distances; `found` where they are equal."""
-    chosen = (other.distances.mean(axis=1) < found.distances.mean(axis=1))[:, None]
-    return Neighbors(np.where(chosen, other.distances, found.distances), np.where(chosen, other.rows, found.rows))
+    return _either(found, other, _other_is_nearer(found, other, found.distances.shape[1]))
+
+
+def listed_of_both(
+    search: Search, features: NDArray[np.float32], mirrored: NDArray[np.float32] | None, k: int, count: int
+) -> tuple[Neighbors, NDArray[np.bool_]]:
+    """The `count` nearest memories of the look that `nearest_of_both` takes for k, and which look that is.
+
+    The k decide however many are listed, so that a longer list begins with the shorter one.
+
+    Args:
+        features, mirrored: float32 (N, D), the latter where there is one.
+        k: at least 1.
+        count: listed, at least 0.
+    Returns:
+        Neighbors (N, count); bool (N,), True where it is the mirror image.
+    """
+    found = search(features, max(k, count))
+    in_mirror = np.zeros(len(features), dtype=bool)
+    if mirrored is not None:
+        other = search(mirrored, max(k, count))
+        in_mirror = _other_is_nearer(found, other, k)
+        found = _either(found, other, in_mirror)
+    return Neighbors(found.distances[:, :count], found.rows[:, :count]), in_mirror
+
+
+def _other_is_nearer(found: Neighbors, other: Neighbors, k: int) -> NDArray[np.bool_]:
+    """bool (N,): by the mean of the first k distances; not where they are equal."""
+    nearer: NDArray[np.bool_] = other.distances[:, :k].mean(axis=1) < found.distances[:, :k].mean(axis=1)
+    return nearer
+
+
+def _either(found: Neighbors, other: Neighbors, take_other: NDArray[np.bool_]) -> Neighbors:
+    take = take_other[:, None]
+    return Neighbors(np.where(take, other.distances, found.distances), np.where(take, other.rows, found.rows))

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from resad.calibration import Interval
@@ -56,14 +56,20 @@ class NormalsReference:
     reason: str | None
 
 
-@dataclass(frozen=True)
+# Always in an answer; the default is for answers that an earlier version wrote, which are read back.
+@dataclass(frozen=True, config=ConfigDict(json_schema_serialization_defaults_required=True))
 class Evidence:
-    """A healthy patch near to a finding's peak.  y, x: cell of the patch grid in the reference photo."""
+    """A healthy patch near to a finding's peak.
+
+    distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
+    mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
+    """
 
     photo: str
     distance: float
     y: int
     x: int
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

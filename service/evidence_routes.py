@@ -45,7 +45,8 @@ async def evidence(
 ) -> Response:
     """A JPEG, where the index was built with `--keep-crops`.
 
-    An id means another photograph in another version: name the version that the result states.
+    An id means another photograph in another version: name the version that the result states.  The picture is
+    as the reference photo is: where the item is `mirrored`, turn it left to right beside the finding.
     """
     async with house.shelf.lent(house.registry.answering(name)) as loaded:
         square = await asyncio.to_thread(_square, house, loaded, photo, version)

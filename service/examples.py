@@ -56,7 +56,7 @@ def result() -> Result:
                 area_share=0.0007,
                 place="superior temporal",
                 contour=((2960, 1377), (3012, 1330), (3071, 1380), (3010, 1422)),
-                evidence=(Evidence("r-00041", 0.5987, 31, 64),),
+                evidence=(Evidence("r-00041", 0.5987, 31, 64, mirrored=True),),
             ),
         ),
         map=None,

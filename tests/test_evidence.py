@@ -121,6 +121,25 @@ def test_a_strip_holds_its_crops_from_left_to_right() -> None:
     assert (picture == (200, 90, 40)).all(axis=2).any(axis=1).sum() == 2 * CONTEXT * ENLARGED
 
 
+def test_a_mirrored_patch_is_turned_so_that_it_looks_like_the_finding() -> None:
+    """The reference is the photograph's own mirror image: turned, its crop shows the same, and only then."""
+    reference = np.random.default_rng(0).integers(30, 256, (128, 128, 3), dtype=np.uint8)
+    photo = prepared(np.ascontiguousarray(reference[:, ::-1]))
+    box = ((40, 60, 46, 66), ((40, 60), (46, 60), (46, 66)))
+    near = tuple(Evidence("r-00001", 0.5, 7, 10, mirrored=turned) for turned in (True, False))
+    finding = Finding(1, 1.5, 0.05, 43, 59, box[0], 49, 0.01, "central", box[1], near)  # cell (7, 5)
+    picture = np.array(draw_strips(photo, [finding], lambda _: reference, (16, 16)))
+    side, top = CONTEXT * ENLARGED, 48
+    own, turned, unturned = (
+        picture[top : top + side, left : left + side].astype(int)
+        for left in range(8, 8 + 3 * (side + 8), side + 8)
+    )
+    middle = slice(side // 2 - 4 * ENLARGED, side // 2 + 4 * ENLARGED)  # within the frame
+    assert np.abs(own - turned)[middle, middle].max() <= 1
+    assert np.abs(own - unturned)[middle, middle].mean() > 20
+    assert np.abs(own - turned).mean() < 3  # the frame's lines alone, which are off by a pixel
+
+
 def test_a_build_keeps_crops_where_it_is_told_to(run: Run, drawn: Path, tmp_path: Path) -> None:
     words = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
     order = ("build", drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", *words)

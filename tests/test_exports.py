@@ -70,8 +70,17 @@ def test_every_finding_has_a_row() -> None:
     finding = RESULT.findings[0]
     assert tuple(row) == FINDING_COLUMNS
     assert tuple(int(row[side]) for side in ("left", "top", "right", "bottom")) == finding.box
-    assert (row["place"], row["nearest"]) == (finding.place, finding.evidence[0].photo)
+    near = finding.evidence[0]
+    assert (row["place"], row["nearest"]) == (finding.place, near.photo)
+    assert (float(row["nearest_distance"]), row["nearest_mirrored"]) == (near.distance, "true")
     assert (float(row["peak"]), float(row["area_share"])) == (finding.peak, finding.area_share)
+
+
+def test_an_answer_from_before_mirrored_evidence_was_told_is_read_back() -> None:
+    document = json.loads(compact_json(RESULT))
+    del document["findings"][0]["evidence"][0]["mirrored"]
+    (row,) = rows(findings_csv([Outcome("a.jpg", read_result(json.dumps(document)))]))
+    assert (row["nearest"], row["nearest_mirrored"]) == (RESULT.findings[0].evidence[0].photo, "false")
 
 
 points = st.tuples(st.integers(0, 199), st.integers(0, 99))

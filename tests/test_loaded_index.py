@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.errors import IndexInvalid
+from resad.evidence_crops import cell_under
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Timings
@@ -71,14 +73,49 @@ def test_a_photograph_and_its_mirror_image_score_alike_if_asked(drawn: Path, tmp
     width, there = found.patches.grid[1], other.patches.cells.tolist()
     turned = [there.index([y, width - 1 - x]) for y, x in found.patches.cells.tolist()]
     np.testing.assert_allclose(other.patch_distances[turned], found.patch_distances, rtol=1e-5)
-    # What is shown beside a finding is what its distance was taken to.
-    k = loaded.manifest.config.search.neighbors
-    result = assemble(photo, found, loaded, rule=Rule(fpr=0.9), evidence=k, timings=NO_TIME)
-    for finding in result.findings:
-        assert sum(one.distance for one in finding.evidence) / k == pytest.approx(finding.peak, rel=0.1)
-    assert result.findings
     for path, record in zip(sorted((drawn / "train/good").iterdir()), loaded.photos, strict=True):
         assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
+
+
+def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(loaded: LoadedIndex, drawn: Path) -> None:
+    """A search for more or fewer neighbors never shows another look, or another distance, than the map's."""
+    k = loaded.manifest.config.search.neighbors
+    assert loaded.manifest.config.search.mirrored
+    looks = set()
+    for path in sorted((drawn / "test").rglob("*.jpg")):
+        photo, detection = detect(loaded, path)
+        patches, bank = detection.patches, loaded.detector.bank
+        assert patches.mirrored is not None
+        lists = [
+            assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=count, timings=NO_TIME).findings
+            for count in (1, 2, 3, 6, 10**6)
+        ]
+        for shorter, longer in pairwise(lists):
+            for one, other in zip(shorter, longer, strict=True):
+                assert one.evidence == other.evidence[: len(one.evidence)]
+        for finding in lists[-1]:
+            at = photo.frame.to_prepared(finding.x + 0.5, finding.y + 0.5)
+            cell = cell_under(*at, photo.frame.side, patches.grid)
+            under = int(np.abs(patches.cells.astype(int) - cell).sum(axis=1).argmin())
+            far = [
+                np.sort(np.linalg.norm(bank.memories - view[under], axis=1))
+                for view in (patches.features, patches.mirrored)
+            ]
+            turned = bool(far[1][:k].mean() < far[0][:k].mean())
+            assert {one.mirrored for one in finding.evidence} == {turned}
+            distances = [one.distance for one in finding.evidence]
+            assert distances == pytest.approx(far[turned], rel=1e-5)
+            assert np.mean(distances[:k]) == pytest.approx(detection.patch_distances[under], rel=1e-6)
+            looks.add(turned)
+    assert looks == {False, True}
+
+
+def test_without_mirror_images_no_evidence_is_mirrored(drawn: Path, tmp_path: Path) -> None:
+    report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=false"))
+    loaded = load_index(report.version, CPU)
+    photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=3, timings=NO_TIME)
+    assert {one.mirrored for finding in result.findings for one in finding.evidence} == {False}
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:

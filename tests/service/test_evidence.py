@@ -1,5 +1,6 @@
 """Crops of evidence over HTTP: those of the index, byte for byte, and nothing else from the disk."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def test_a_results_evidence_can_be_looked_at(
     square = read_square(version, manifest, near.photo)
     assert square is not None
     assert picture == jpeg(crop_around(square, (near.y, near.x), manifest.counts.grid))
+    listed = keeping.score(photo, fpr=0.9, evidence=2, eye="left").json()["findings"][0]["evidence"][1]
+    assert listed == dataclasses.asdict(near)
     answer = keeping.client.get(f"/v1/indexes/drawn/evidence/{near.photo}/{near.y}/{near.x}")
     assert (answer.headers["content-type"], answer.content) == ("image/jpeg", picture)
     assert answer.headers["cache-control"] == "private, no-store"

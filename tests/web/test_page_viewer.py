@@ -1,12 +1,16 @@
 """The open photograph: its map, its findings, and the healthy patches beside them."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Route, expect
 
+from resad.evidence_crops import jpeg
 from tests.service.running import Served
-from tests.web.conftest import answered_by
+from tests.web.conftest import Opener, answered_by
 from tests.web.open_page import OpenPage
 
 
@@ -83,12 +87,13 @@ def test_evidence_without_crops_says_so_and_names_the_patches(
 ) -> None:
     shown[".finding"].first.click()
     near = web_service.score(lesion.read_bytes(), evidence=5).json()["findings"][0]["evidence"]
+    said = ", mirrored" if near[0]["mirrored"] else ""  # all of a finding are
     expect(shown[".patches tbody tr"]).to_have_count(len(near))
     for row, patch in enumerate(near):
         line = shown[".patches tbody tr"].nth(row)
         expect(line).to_contain_text(f"{patch['distance']:#.4g}")
         expect(line).to_contain_text(patch["photo"])
-        expect(line).to_contain_text(f"{patch['y']}, {patch['x']}")
+        expect(line).to_contain_text(f"{patch['y']}, {patch['x']}{said}")
     expect(shown[".told"]).to_contain_text("not kept by this index")
     assert shown[".own canvas"].evaluate(
         "(c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 < 3 && v > 40)"
@@ -106,3 +111,41 @@ def test_evidence_with_crops_shows_them(shown: OpenPage, lesion: Path) -> None:
         for place in range(5):
             expect(shown[".comparison img"].nth(place)).to_have_js_property("complete", True)
     assert shown[".comparison img"].first.evaluate("(img) => img.naturalWidth") > 0
+
+
+def test_a_mirrored_patch_is_shown_turned_and_said_to_be(visit: Opener, web_service: Served, lesion: Path) -> None:
+    """Of crops that are red on the left and blue on the right, the second patch's alone is the other way."""
+
+    def answer(route: Route) -> None:
+        said = route.fetch().json()
+        for place, patch in enumerate(said["findings"][0]["evidence"]):
+            patch["mirrored"] = place == 1
+        route.fulfill(json=said)
+
+    halves = Image.new("RGB", (192, 192), "red")
+    halves.paste("blue", (96, 0, 192, 192))
+    page = visit(web_service).go()
+    with (
+        answered_by(page.page, "**/v1/score*", answer),
+        answered_by(
+            page.page, "**/evidence/**", lambda r: r.fulfill(body=jpeg(halves), content_type="image/jpeg")
+        ),
+    ):
+        page.choose(lesion)
+        page.wait_for_map()
+        page[".finding"].first.click()
+        expect(page[".comparison img"]).to_have_count(5)
+        for place in range(5):
+            crop = page[".comparison img"].nth(place)
+            expect(crop).to_have_js_property("complete", True)
+            seen = np.asarray(Image.open(io.BytesIO(crop.screenshot())).convert("RGB")).astype(int)
+            height, width = seen.shape[:2]
+            left, right = (seen[height // 2, width * part // 4] for part in (1, 3))
+            red, blue = (right, left) if place == 1 else (left, right)
+            assert red[0] - red[2] > 150
+            assert blue[2] - blue[0] > 150
+    figures = page[".comparison figure:not(.own)"]
+    expect(figures.filter(has_text="mirrored")).to_have_count(1)
+    expect(figures.nth(1)).to_contain_text("mirrored")
+    expect(page.page.get_by_role("img", name=", mirrored")).to_have_count(1)
+    expect(page[".comparison .note"]).to_contain_text("shown turned left to right")

@@ -39,7 +39,7 @@ EXAMPLE = """
    "measures": {"brightness": 71.4, "contrast": 0.812, "sharpness": 0.02, "completeness": 0.922, "saturated": 0}},
  "findings": [{"rank": 1, "peak": 2.314, "p_value": 0.0196, "x": 3012, "y": 1377, "box": [2960, 1330, 3071, 1422],
    "area_px": 6120, "area_share": 0.0007, "place": "superior temporal", "contour": [[2960, 1377], [2961, 1380]],
-   "evidence": [{"photo": "r-00041", "distance": 2.314, "y": 31, "x": 64}]}],
+   "evidence": [{"photo": "r-00041", "distance": 2.314, "y": 31, "x": 64, "mirrored": true}]}],
  "map": null, "timings_ms": {"decode": 61, "total": 2350}, "intended_use": "Research use only. Not for diagnosis."}
 """
 
@@ -127,7 +127,9 @@ _findings = st.builds(
     area_share=_rates,
     place=st.none() | _text,
     contour=_many(st.tuples(_whole, _whole)),
-    evidence=_many(st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole)),
+    evidence=_many(
+        st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole, mirrored=st.booleans())
+    ),
 )
 
 results: st.SearchStrategy[Result] = st.builds(

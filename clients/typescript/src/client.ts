@@ -134,7 +134,10 @@ export class Client {
     return this.#url(`v1/indexes/${path}`, { version: index.version }).href;
   }
 
-  /** The crop of a healthy patch, a JPEG; rejects with `NotFound` where the index keeps none. */
+  /**
+   * The crop of a healthy patch, a JPEG, as the reference photo is: where the patch is `mirrored`, turn it left to
+   * right to see what was compared.  Rejects with `NotFound` where the index keeps none.
+   */
   evidenceCrop(index: AnsweredBy, patch: Patch, options: CallOptions = {}): Promise<Blob> {
     const url = new URL(this.evidenceUrl(index, patch));
     return this.#ask("GET", url, "image/*", options, undefined, (response) => response.blob());

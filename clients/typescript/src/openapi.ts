@@ -97,7 +97,8 @@ export interface paths {
          * What a healthy patch looks like
          * @description A JPEG, where the index was built with `--keep-crops`.
          *
-         *     An id means another photograph in another version: name the version that the result states.
+         *     An id means another photograph in another version: name the version that the result states.  The picture is
+         *     as the reference photo is: where the item is `mirrored`, turn it left to right beside the finding.
          */
         readonly get: operations["evidence"];
         readonly put?: never;
@@ -317,7 +318,10 @@ export interface components {
         };
         /**
          * Evidence
-         * @description A healthy patch near to a finding's peak.  y, x: cell of the patch grid in the reference photo.
+         * @description A healthy patch near to a finding's peak.
+         *
+         *     distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
+         *     mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
          */
         readonly Evidence: {
             /** Photo */
@@ -328,6 +332,11 @@ export interface components {
             readonly y: number;
             /** X */
             readonly x: number;
+            /**
+             * Mirrored
+             * @default false
+             */
+            readonly mirrored: boolean;
         };
         /**
          * FileRecord

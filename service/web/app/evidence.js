@@ -33,11 +33,14 @@ async function fill(box, evidence, index, service) {
     const first = await crop(evidence[0]);
     const crops = [first, ...(await Promise.all(evidence.slice(1).map(crop)))];
     pending.replaceWith(...crops.map((crop, place) => pictured(crop, evidence[place])));
+    if (evidence.some(({ mirrored }) => mirrored)) box.append(element("p", { class: "quiet note" }, MIRRORED));
   } catch (error) {
     if (error instanceof NotFound && !/another version/.test(error.detail)) withoutCrops.add(version);
     pending.replaceWith(told(evidence, whyNone(error)));
   }
 }
+
+const MIRRORED = "Mirrored: nearest to this photograph's mirror image, and shown turned left to right.";
 
 const NO_CROPS = "Pictures of these patches are not kept by this index.";
 
@@ -47,21 +50,35 @@ function whyNone(error) {
   return `Pictures of these patches could not be fetched. ${fault(error)}`;
 }
 
-function pictured(crop, { photo, distance, y, x }) {
+/** A patch that is near to the photograph's mirror image is turned, so that what was compared looks alike. */
+function pictured(crop, { photo, distance, y, x, mirrored }) {
   const address = URL.createObjectURL(crop);
-  const alt = `Healthy patch of reference photo ${photo}`;
+  const alt = `Healthy patch of reference photo ${photo}${mirrored ? ", mirrored" : ""}`;
   return element(
     "figure",
     {},
-    element("img", { src: address, alt, onload: () => URL.revokeObjectURL(address) }),
-    element("figcaption", {}, element("strong", {}, four(distance)), element("span", {}, photo), element("span", {}, `cell ${y}, ${x}`)),
+    element("img", { src: address, alt, class: mirrored && "mirrored", onload: () => URL.revokeObjectURL(address) }),
+    element(
+      "figcaption",
+      {},
+      element("strong", {}, four(distance)),
+      element("span", {}, photo),
+      element("span", {}, `cell ${y}, ${x}`),
+      mirrored && element("span", {}, "mirrored"),
+    ),
   );
 }
 
 /** The patches in words. */
 function told(evidence, why) {
-  const line = ({ photo, distance, y, x }) =>
-    element("tr", {}, element("td", {}, element("strong", {}, four(distance))), element("td", {}, photo), element("td", {}, `${y}, ${x}`));
+  const line = ({ photo, distance, y, x, mirrored }) =>
+    element(
+      "tr",
+      {},
+      element("td", {}, element("strong", {}, four(distance))),
+      element("td", {}, photo),
+      element("td", {}, `${y}, ${x}${mirrored ? ", mirrored" : ""}`),
+    );
   const heads = ["Distance", "Healthy photo", "Cell"].map((text) => element("th", { scope: "col" }, text));
   return element(
     "div",

@@ -127,8 +127,9 @@ class Client:
     def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like, framed in its surroundings.
 
-        `index` and `evidence` are those of one result.  Raises `NotFound` where the index keeps no pictures, or
-        another version answers by now.
+        `index` and `evidence` are those of one result.  The picture is as the reference photo is: where `evidence`
+        is `mirrored`, turn it left to right to see what was compared.  Raises `NotFound` where the index keeps no
+        pictures, or another version answers by now.
         """
         return _finish(protocol.evidence_crop(self._port, index, evidence))
 

@@ -94,12 +94,15 @@ class Evidence:
     """A healthy patch near to a finding's peak.
 
     photo: opaque id of a reference photo.  distance: feature units.  y, x: cell of the patch grid in that photo.
+    mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed; False
+    from a service that does not say.
     """
 
     photo: str
     distance: float
     y: int
     x: int
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
