@@ -64,8 +64,8 @@ def recalibrate(
     """Write a version with the bank of `loaded` and the calibration of `photos` (a folder or a CSV).
 
     A CSV gives what `build` would take of it: of a column split the rows of `train`, and none labeled abnormal.
-    A copy of a photograph of the bank, re-encoded or resized, is left aside; the same file is an error, as it says
-    that the photographs are the wrong ones.
+    A copy of a photograph of the bank, re-encoded, resized or mirrored, is left aside; the same file is an error,
+    as it says that the photographs are the wrong ones.
 
     Args:
         place: ROOT/NAME/VERSION of `loaded`.
@@ -143,7 +143,12 @@ def _new(
             raise SettingError(
                 f"{path} is in the index (as {known}): a calibration takes normal photographs that are not"
             )
-        reason = f"it shows what {known} of the index shows ({same.bits} of 255 bits differ)"
+        what = (
+            f"is a mirror image of {known} of the index"
+            if same.mirrored
+            else f"shows what {known} of the index shows"
+        )
+        reason = f"it {what} ({same.bits} of 255 bits differ)"
         if strict:
             raise SettingError(f"{path}: {reason}")
         left_aside.append(Skipped(path, reason))

@@ -21,6 +21,7 @@ from resad.field_of_view import FieldOfView
 from resad.manifest import PackageVersion
 from resad.preparation import Frame
 from resad.quality import QualityMeasures
+from resad.stored_config import StoredMethodConfig
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
@@ -33,7 +34,7 @@ class Inputs:
     photograph's path and what a CSV file said of it.  crops: the photographs' squares are kept, too.
     """
 
-    config: MethodConfig
+    config: StoredMethodConfig
     limits: PhotoLimits
     weights: str
     device: str

@@ -43,13 +43,14 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class LookAlike:
-    """A photograph that was taken, though it shows what `like` shows (a file, or an id of the index); so many of
-    255 `bits` differ.
+    """A photograph that was taken, though it shows what `like` shows (both a file, or an id of the index); so many
+    of 255 `bits` differ.  mirrored: from the other's mirror image.
     """
 
-    path: Path
+    path: Path | str
     like: Path | str
     bits: int
+    mirrored: bool = False
 
 
 def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:

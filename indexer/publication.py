@@ -19,7 +19,6 @@ from indexer.selection import Selection
 from indexer.synthetic import draw_photo
 from resad import index, runtime
 from resad.backbone import Backbone, save_backbone
-from resad.config import fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder
 from resad.evidence_crops import file_name
@@ -30,6 +29,7 @@ from resad.memory_bank import MemoryBank
 from resad.photo_records import PHOTOS_FILE, ReferenceRecord, write_records
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
+from resad.stored_config import fingerprint
 from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE_SEED: Final = 0

@@ -50,7 +50,9 @@ def without_pixels(taken: Taken) -> Reference:
 def look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
     """Photographs that are taken, but show what an earlier one shows."""
     return tuple(
-        LookAlike(references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0)
+        LookAlike(
+            references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored
+        )
         for pair in same_among(references)
     )
 

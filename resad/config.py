@@ -1,13 +1,13 @@
 """Every number of the method, with its unit and its source; only `resad.presets` chooses others.
 
 A `MethodConfig` says how a photograph becomes an anomaly map and a score.  It is stored in the index's manifest,
-and its fingerprint (together with the weights') decides whether two indexes measure the same thing.
+and its fingerprint (together with the weights') decides whether two indexes measure the same thing; both are in
+`resad.stored_config`.
 `PhotoLimits` only says what is refused; it changes no number, so it is not part of the fingerprint.
 
 "Paper" below is Niu et al., "Region and Spatial Aware Anomaly Detection for Fundus Images" (arXiv 2303.03817).
 """
 
-import hashlib
 import json
 from typing import Annotated, Final, Literal
 
@@ -191,9 +191,3 @@ def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
     except json.JSONDecodeError:
         place[field] = value
     return from_json(json.dumps(document))
-
-
-def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:
-    """`sha256:...` of everything that changes a patch's features or a score: settings, weights and whitening."""
-    text = _METHOD.dump_json(config) + f"\n{weights_sha256}\n{whitening_sha256 or ''}".encode()
-    return "sha256:" + hashlib.sha256(text).hexdigest()

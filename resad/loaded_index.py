@@ -10,7 +10,7 @@ import torch
 
 from resad import index, runtime
 from resad.backbone import load_backbone
-from resad.config import PhotoLimits, fingerprint
+from resad.config import PhotoLimits
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
@@ -19,6 +19,7 @@ from resad.manifest import FEATURES, Manifest
 from resad.memory_bank import MemoryBank
 from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
+from resad.stored_config import is_fingerprint
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 
@@ -52,9 +53,8 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
     manifest = check_files(version, unread=(f"{FEATURES}/",))
     config = manifest.config
     whitening = None if config.resc.whitening is None else Whitening.load(version / WHITENING_FILE)
-    if manifest.fingerprint != fingerprint(
-        config, manifest.weights_sha256, whitening.sha256 if whitening else None
-    ):
+    whitening_sha256 = whitening.sha256 if whitening else None
+    if not is_fingerprint(manifest.fingerprint, config, manifest.weights_sha256, whitening_sha256):
         raise IndexInvalid(f"{version}: the fingerprint does not belong to the settings in its manifest")
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:

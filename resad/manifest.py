@@ -7,11 +7,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from resad.calibration import Calibration
-from resad.config import MethodConfig
 from resad.errors import IndexInvalid, first_fault
 from resad.photo_records import Standing
 from resad.quality import QualityLimits
 from resad.search.plan import SearchRecord
+from resad.stored_config import StoredMethodConfig
 
 FORMAT: Final = 3
 """Raised when an older reader would misread the files."""
@@ -109,7 +109,7 @@ class Manifest:
     name: str
     version: str
     history: tuple[HistoryEntry, ...]
-    config: MethodConfig
+    config: StoredMethodConfig
     fingerprint: str
     weights: str
     weights_sha256: str
@@ -131,7 +131,15 @@ class Manifest:
         return any(record.name.startswith(f"{FEATURES}/") for record in self.files)
 
 
+@dataclass(frozen=True)
+class _OfFormat:
+    """What a manifest of any format states."""
+
+    format: int
+
+
 _MANIFEST: Final = TypeAdapter(Manifest)
+_OF_FORMAT: Final = TypeAdapter(_OfFormat)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -151,9 +159,10 @@ def read_manifest(path: Path) -> Manifest:
 def parse_manifest(told: bytes, where: str) -> Manifest:
     """The same from its bytes; `where` they come from is for messages."""
     try:
-        manifest = _MANIFEST.validate_json(told)
+        stated = _OF_FORMAT.validate_json(told).format
+        if stated != FORMAT:
+            advice = "build the index anew" if stated < FORMAT else "a newer one wrote it"
+            raise IndexInvalid(f"{where} is of format {stated}; this version reads format {FORMAT} ({advice})")
+        return _MANIFEST.validate_json(told)
     except ValidationError as error:
         raise IndexInvalid(f"{where}: {first_fault(error)}") from error
-    if manifest.format != FORMAT:
-        raise IndexInvalid(f"{where} is of format {manifest.format}; this version reads format {FORMAT}")
-    return manifest

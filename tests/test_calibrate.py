@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from indexer.calibrate import CalibrationReport, recalibrate
@@ -173,6 +173,18 @@ def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
     assert report.after.calibration == run(place, others / "drawn").after.calibration
     with pytest.raises(SettingError, match=r"again\.jpg: it shows what r-00004"):
         run(place, mixed, strict=True)
+
+
+def test_a_mirror_image_of_a_photograph_of_the_bank_is_left_aside(
+    place: Path, others: Path, drawn: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(others / "drawn/train/good", mixed)
+    ImageOps.mirror(Image.open(drawn / "train/good/drawn_0003.jpg")).save(mixed / "flipped.jpg", quality=70)
+    report = run(place, mixed)
+    assert [one.path.name for one in report.skipped] == ["flipped.jpg"]
+    assert "is a mirror image of r-00004 of the index" in report.skipped[0].reason
+    assert report.after.calibration == run(place, others / "drawn").after.calibration
 
 
 def test_what_was_calibrated_on_is_seen_among_test_photographs(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resad import index
 from resad.photo_records import read_records
@@ -155,17 +155,43 @@ def test_strict_refuses_what_is_in_the_index(run: Run, small_index: Path, drawn:
     assert re.search(r"other\.png is in the index as r-00006", strict.err)
 
 
+def test_mirror_images_of_what_is_in_the_index_are_reported(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn, tmp_path / "leaky")
+    with Image.open(drawn / "train/good/drawn_0005.jpg") as image:
+        ImageOps.mirror(image).save(tmp_path / "leaky/test/good/other.jpg", quality=70)
+    files = ("--json", tmp_path / "figures.json", "--html", tmp_path / "report.html")
+    loud = run("evaluate", small_index, "--data", tmp_path / "leaky", *files)
+    assert loud.code == 0
+    assert re.search(
+        r"IN THE INDEX good/other\.jpg is a mirror image of r-00006 \(\d+ of 255 bits differ\)", loud.err
+    )
+    (one,) = json.loads((tmp_path / "figures.json").read_text())["guard"]["photos"]
+    assert (one["photo"], one["reference"], one["mirrored"]) == ("good/other.jpg", "r-00006", True)
+    assert "good/other.jpg is a mirror image of r-00006" in (tmp_path / "report.html").read_text()
+    strict = run("evaluate", small_index, "--data", tmp_path / "leaky", "--strict")
+    assert strict.code == 2
+    assert "other.jpg is in the index as a mirror image of r-00006" in strict.err
+
+
 def test_build_names_near_duplicates_among_the_normals(run: Run, drawn: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(drawn / "train/good", photos)
     with Image.open(photos / "drawn_0001.jpg") as image:
         image.resize((180, 120)).save(photos / "zz.jpg", quality=80)
+        ImageOps.mirror(image).save(photos / "zzz.jpg", quality=80)
     outcome = run("build", photos, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
     assert outcome.code == 0
     assert re.search(
         r"kept .*zz\.jpg, though it shows the same as .*drawn_0001\.jpg \(\d+ of 255 bits differ\)", outcome.err
     )
-    assert len(re.findall("kept", outcome.err)) == 1
+    assert re.search(
+        r"kept .*zzz\.jpg, though it is a mirror image of .*drawn_0001\.jpg \(\d+ of 255 bits differ\)",
+        outcome.err,
+    )
+    assert len(re.findall("kept", outcome.err)) == 2
+    assert "keep one of them, or give both one patient" in outcome.err
 
 
 @pytest.mark.parametrize(

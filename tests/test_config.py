@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.options import method
-from resad.config import CoresetConfig, MethodConfig, PreparationConfig, fingerprint, from_json, to_json, updated
+from resad.config import CoresetConfig, MethodConfig, PreparationConfig, from_json, to_json, updated
 from resad.errors import SettingError
 from resad.presets import preset, without
+from resad.stored_config import fingerprint
 
 
 def test_paper_is_the_paper_to_the_letter() -> None:

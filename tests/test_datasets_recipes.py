@@ -22,7 +22,7 @@ FILES = {
     },
     "e-ophtha": {
         "e_optha_EX/healthy/E1/a.jpg": "", "e_optha_EX/healthy/E2/b.JPG": "", "e_optha_MA/healthy/E3/c.jpg": "",
-        "e_optha_EX/EX/E4/d.jpg": "", "e_optha_EX/Annotation_EX/E4/d_EX.png": "",
+        "e_optha_EX/EX/E4/d.jpg": "", "e_optha_EX/Annotation_EX/E4/d_EX.png": "", "e_optha_MA/MA/E1/e.jpg": "",
     },
     "RFMiD": {
         **{f"{part}/2. Groundtruths/RFMiD_{part}_Labels.csv": "ID,Disease_Risk,DR,ARMD\n1,0,0,0\n2,1,1,0\n"
@@ -32,8 +32,9 @@ FILES = {
     },
     "Messidor-2": {
         "messidor_data.csv": "image_id,adjudicated_dr_grade,adjudicated_gradable\n"
-        "a.png,0,1\nb.png,0,1\nc.png,2,1\nd.png,,0\n",
-        **{f"IMAGES/{n}.png": "" for n in "abc"},
+        "a.png,0,1\nb.png,0,1\nc.JPG,2,1\nd.png,,0\ne.png,0,1\nf.png,3,1\n",
+        "messidor-2.csv": "left;right\na.png;e.png\nc.jpg;b.png\nf.png;d.png\n",
+        **{f"IMAGES/{n}": "" for n in ("a.png", "b.png", "c.JPG", "e.png", "f.png")},
     },
     "ODIR-5K": {
         "annotations.csv": "ID,Left-Fundus,Right-Fundus,Left-Diagnostic Keywords,Right-Diagnostic Keywords\n"
@@ -41,7 +42,8 @@ FILES = {
         **{f"Training Images/{n}_{side}.jpg": "" for n in (2, 3) for side in ("left", "right")},
     },
     "APTOS 2019": {
-        "train.csv": "id_code,diagnosis\na,0\nb,0\nc,4\n", **{f"train_images/{n}.png": "" for n in "abc"},
+        "train.csv": "id_code,diagnosis\na,0\nsame,2\ne,0\nc,4\n",
+        **{f"train_images/{n}.png": n[0].replace("s", "a") for n in ("a", "same", "e", "c")},
     },
     "EyePACS": {
         "trainLabels.csv": "image,level\n1_left,0\n1_right,2\n2_left,0\n2_right,4\n3_left,0\n",
@@ -78,5 +80,10 @@ def test_a_recipe_writes_what_build_and_evaluate_take(
     assert not train & test
     patients = [{photo.patient for photo in part} - {None} for part in (dataset.train, dataset.test)]
     assert not patients[0] & patients[1]
+    if name in ("e-ophtha", "Messidor-2", "ODIR-5K", "EyePACS"):
+        assert all(photo.patient is not None for photo in (*dataset.train, *dataset.test))
+    if name == "APTOS 2019":
+        contents = [{photo.path.read_bytes() for photo in part} for part in (dataset.train, dataset.test)]
+        assert not contents[0] & contents[1]
     if name in ("DDR", "e-ophtha"):
         assert any(photo.masks for photo in dataset.test)

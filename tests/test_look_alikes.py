@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from indexer.look_alikes import NEAR, Likeness, perceptual_hash, same_among, same_pictures
 from resad.config import PhotoLimits, PreparationConfig
@@ -20,6 +20,10 @@ PREPARATION = PreparationConfig(size=128)
 def bits_between(one: str, other: str) -> int:
     """Hamming distance of two perceptual hashes."""
     return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+ODD = int("55" * 32, 16)
+"""The bits that mirroring turns."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,18 @@ def test_copies_are_near_and_other_drawn_eyes_far(drawn: Path) -> None:
     for photo, hash_ in list(zip(photos, own, strict=True))[::4]:
         for how, copy in copies(photo).items():
             assert bits_between(hash_, copy) <= NEAR, how
+        assert_found_mirrored(hash_, copies(ImageOps.mirror(photo)))
     for number, one in enumerate(own):
         assert all(bits_between(one, other) > NEAR for other in own[:number])
+    assert same_among([Two(str(n), one) for n, one in enumerate(own)]) == ()
+
+
+def assert_found_mirrored(original: str, copies_: dict[str, str]) -> list[int]:
+    """Each is known for a mirror image, at so many bits."""
+    found = list(same_pictures([Two(how, copy) for how, copy in copies_.items()], [Two("original", original)]))
+    assert [one.first for one in found] == list(range(len(copies_)))
+    assert all(one.mirrored for one in found)
+    return [one.bits for one in found if one.bits is not None]
 
 
 def test_copies_are_near_and_other_real_eyes_far(shared: Path) -> None:
@@ -66,6 +80,13 @@ def test_copies_are_near_and_other_real_eyes_far(shared: Path) -> None:
     assert len(far) == 40 * 39 / 2
     assert max(near) < 0.75 * NEAR
     assert min(far) > 1.5 * NEAR
+    mirrored = [hash_of(ImageOps.mirror(photo)) for photo in photos]
+    far = [bits_between(one, other) for number, one in enumerate(mirrored) for other in own[:number]]
+    known = [assert_found_mirrored(own[n], copies(ImageOps.mirror(photos[n]))) for n in range(0, len(own), 10)]
+    assert max(map(max, known)) < 0.75 * NEAR
+    assert min(far) > 1.5 * NEAR
+    assert min(bits_between(one, other) for one, other in zip(mirrored, own, strict=True)) > 1.5 * NEAR
+    assert same_among([Two(str(n), one) for n, one in enumerate(own)]) == ()
 
 
 hashes = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2**256 - 1)), max_size=6)
@@ -77,15 +98,17 @@ def test_the_nearest_is_found_as_by_comparing_all(
     tested: list[tuple[str, int]], known: list[tuple[str, int]], bit: int
 ) -> None:
     known = [*known, *((f"{sha}x", value ^ 1 << bit) for sha, value in tested[:1])]
+    known = [*known, *((f"{sha}y", value ^ ODD ^ 1 << bit) for sha, value in tested[1:2])]
     photos, references = ([Two(sha, f"{value:064x}") for sha, value in pairs] for pairs in (tested, known))
     expected = []
     for number, (sha, value) in enumerate(tested):
         same = [place for place, other in enumerate(known) if other[0] == sha]
-        far = [(value ^ other).bit_count() for _, other in known]
+        far = [(value ^ turned ^ other).bit_count() for turned in (0, ODD) for _, other in known]
         if same:
             expected.append(Likeness(number, same[-1], None))
         elif far and min(far) <= NEAR:
-            expected.append(Likeness(number, far.index(min(far)), min(far)))
+            mirrored, place = divmod(far.index(min(far)), len(known))
+            expected.append(Likeness(number, place, min(far), bool(mirrored)))
     assert list(same_pictures(photos, references)) == expected
 
 
@@ -97,5 +120,6 @@ def test_a_lone_photograph_is_like_no_other(count: int) -> None:
 def test_every_copy_is_paired_with_the_first() -> None:
     rng = np.random.default_rng(0)
     first, other = (int.from_bytes(rng.bytes(32)) for _ in range(2))
-    photos = [Two(str(n), f"{value:064x}") for n, value in enumerate((first, other, first ^ 7, other ^ 1))]
-    assert same_among(photos) == (Likeness(0, 2, 3), Likeness(1, 3, 1))
+    values = (first, other, first ^ 7, other ^ 1, first ^ ODD ^ 2)
+    photos = [Two(str(n), f"{value:064x}") for n, value in enumerate(values)]
+    assert same_among(photos) == (Likeness(0, 2, 3), Likeness(1, 3, 1), Likeness(0, 4, 1, mirrored=True))

@@ -1,6 +1,6 @@
 """What the commands share: the two streams, arguments that several take, and the loading of an index."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,10 +29,14 @@ def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate])
         warn(f"dropped {double.path}: same file as {double.same_as}")
 
 
-def tell_look_alikes(pairs: Iterable[LookAlike]) -> None:
-    """A line for each photograph that was taken, though it shows what another one shows."""
+def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
+    """A line for each photograph that was taken, though it shows what another one shows, and what to do."""
     for pair in pairs:
-        warn(f"kept {pair.path}, though it shows the same as {pair.like} ({pair.bits} of 255 bits differ)")
+        how = "is a mirror image of" if pair.mirrored else "shows the same as"
+        warn(f"kept {pair.path}, though it {how} {pair.like} ({pair.bits} of 255 bits differ)")
+    if pairs:
+        warn("photographs that show the same vouch for each other in the calibration, and p-values come out too "
+             "low: keep one of them, or give both one patient (column patient of a CSV)")  # fmt: skip
 
 
 def load(index: Path, device: str) -> LoadedIndex:

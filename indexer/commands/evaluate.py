@@ -65,8 +65,9 @@ def evaluate_command(
 
 def _warn_of(guard: Guard) -> None:
     for one in guard.photos:
-        how = "the same file" if one.bits is None else f"the same picture, {one.bits} of 255 bits differ"
-        console.ERR.print(f"[bold red]IN THE INDEX[/] {one.photo} is {one.reference} ({how})")
+        differ = f"{one.bits} of 255 bits differ"
+        how = "the same file" if one.bits is None else differ if one.mirrored else f"the same picture, {differ}"
+        console.ERR.print(f"[bold red]IN THE INDEX[/] {one.told} ({how})")
     if guard.photos:
         console.ERR.print(
             f"[bold red]{len(guard.photos)} test photographs are in the index: the figures flatter.[/]"

@@ -101,8 +101,7 @@ def merge_command(
     root = index_store.resolve(first).resolve().parent.parent if root is None else root
     order = MergeOrder(first, second, root, name, runtime.pick_device(device), live=activate)
     report = merge(order, Stages(console.ERR))
-    for one, other, bits in report.look_alikes:
-        console.warn(f"kept {one}, though it shows the same as {other} ({bits} of 255 bits differ)")
+    console.tell_look_alikes(report.look_alikes)
     if report.recalibrated:
         console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
                      "(resad-indexer calibrate brings that back)")  # fmt: skip

@@ -13,11 +13,20 @@ from resad.photo_records import ReferenceRecord
 
 @dataclass(frozen=True)
 class SamePhoto:
-    """A test photograph that is in the index as `reference`.  bits: of 255 that differ; null for the same file."""
+    """A test photograph that is in the index as `reference`.
+
+    bits: of 255 that differ; null for the same file.  mirrored: it is a mirror image of `reference`.
+    """
 
     photo: str
     reference: str
     bits: int | None
+    mirrored: bool
+
+    @property
+    def told(self) -> str:
+        """Which is which, in words."""
+        return f"{self.photo} is {'a mirror image of ' if self.mirrored else ''}{self.reference}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,9 @@ class Guard:
 def guard(measured: Measured, dataset: Dataset, references: Sequence[ReferenceRecord]) -> Guard:
     """What was found while measuring, and whose photographs are on both sides."""
     names = names_of(measured.photos)
-    photos = tuple(SamePhoto(names[one.photo], one.reference, one.bits) for one in measured.in_the_index)
+    photos = tuple(
+        SamePhoto(names[one.photo], one.reference, one.bits, one.mirrored) for one in measured.in_the_index
+    )
     found = _patients(dataset, references)
     return Guard(photos, found.both, found.why)
 

@@ -15,12 +15,13 @@ class InTheIndex:
     """A test photograph that is among the reference photos.
 
     photo: its number among the test photographs.  reference: the id of the other.  bits: how many differ of their
-    perceptual hashes; None for the same file.
+    perceptual hashes; None for the same file.  mirrored: those of the one and of the mirror image of the other.
     """
 
     photo: int
     reference: str
     bits: int | None
+    mirrored: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

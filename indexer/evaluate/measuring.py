@@ -85,8 +85,9 @@ def measure_with(
             photo = prepare(labeled.path, preparation, limits)
         doubles += (double := _look_up(number, labeled, photo, references))
         if double and strict:
+            how = "as a mirror image of" if double[0].mirrored else "as"
             raise SettingError(
-                f"{labeled.path} is in the index as {double[0].reference}: figures from it would flatter"
+                f"{labeled.path} is in the index {how} {double[0].reference}: figures from it would flatter"
             )
         detection = detect(photo)
         scores.append(detection.image_score)
@@ -118,7 +119,7 @@ def _look_up(
 ) -> list[InTheIndex]:
     hashes = _Hashes(photo.content_hash, perceptual_hash(photo.pixels))
     found = same_pictures([hashes], references)
-    return [InTheIndex(number, references[one.second].id, one.bits) for one in found]
+    return [InTheIndex(number, references[one.second].id, one.bits, one.mirrored) for one in found]
 
 
 def _count(

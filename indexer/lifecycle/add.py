@@ -150,7 +150,7 @@ def _look_up(base: Base) -> LookUp:
 def _old_look_alikes(base: Base, references: Sequence[Reference]) -> tuple[LookAlike, ...]:
     ids = [f"{record.id} of the index" for record in base.photos]
     return tuple(
-        LookAlike(references[pair.first].source.path, ids[pair.second], pair.bits or 0)
+        LookAlike(references[pair.first].source.path, ids[pair.second], pair.bits or 0, pair.mirrored)
         for pair in same_pictures(references, base.photos)
     )
 

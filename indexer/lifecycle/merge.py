@@ -17,6 +17,7 @@ from indexer.lifecycle.base import Base, open_base, store_of
 from indexer.lifecycle.draft import Draft, worst
 from indexer.lifecycle.succession import Succession, succeed
 from indexer.look_alikes import Likeness, same_pictures
+from indexer.photos import LookAlike
 from indexer.placed import Placed
 from indexer.progress import Stages
 from indexer.records import number_patients
@@ -45,13 +46,13 @@ class MergeOrder:
 class MergeReport:
     """What came of it.
 
-    doubles: photographs that are in both.  look_alikes: ids in the new index, and how many of 255 bits differ.
+    doubles: photographs that are in both.  look_alikes: by their ids in the new index.
     recalibrated: one was calibrated on photographs outside its bank, which the new version is not.
     """
 
     made: Succession
     doubles: int
-    look_alikes: tuple[tuple[str, str, int], ...]
+    look_alikes: tuple[LookAlike, ...]
     recalibrated: bool
 
 
@@ -69,7 +70,7 @@ def merge(order: MergeOrder, stages: Stages) -> MergeReport:
         made = succeed(draft, order.root / order.name, scratch, stages, live=order.live)
     ids = [record.id for record in draft.kept]
     look_alikes = tuple(
-        (ids[len(first.photos) + fresh.index(pair.first)], ids[pair.second], pair.bits)
+        LookAlike(ids[len(first.photos) + fresh.index(pair.first)], ids[pair.second], pair.bits, pair.mirrored)
         for pair in pairs
         if pair.bits is not None
     )

@@ -69,7 +69,7 @@ def _warnings(figures: Figures) -> list[str]:
 def _guard_warnings(guard: Guard) -> list[str]:
     lines = []
     if guard.photos:
-        named = ", ".join(f"{one.photo} is {one.reference}" for one in guard.photos[:8])
+        named = ", ".join(one.told for one in guard.photos[:8])
         more = ", ..." if len(guard.photos) > 8 else ""
         lines.append(f"{len(guard.photos)} test photographs are in the index, the figures flatter: {named}{more}")
     if guard.patients:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from indexer.build import build
 from indexer.build_order import BuildOrder
@@ -219,6 +220,16 @@ def test_copies_and_what_cannot_be_used_are_named(plain: Path, photos: list[Path
     with pytest.raises(SettingError, match="adds nothing: 2 were left aside"):
         added(plain, some([photos[1], photos[6]], tmp_path / "again"))
     assert len(index.versions(plain)) == 2
+
+
+def test_mirror_images_are_named(plain: Path, photos: list[Path], tmp_path: Path) -> None:
+    folder = some([photos[6]], tmp_path / "flipped")
+    for number in (1, 6):
+        ImageOps.mirror(Image.open(photos[number])).save(folder / f"zz{number}.jpg", quality=80)
+    report = added(plain, folder)
+    named = [(Path(one.path).name, str(one.like).rpartition("/")[2]) for one in report.look_alikes]
+    assert named == [("zz1.jpg", "r-00002 of the index"), ("zz6.jpg", photos[6].name)]
+    assert all(one.mirrored for one in report.look_alikes)
 
 
 def test_ids_are_never_given_twice(plain: Path, photos: list[Path], more: Path, tmp_path: Path) -> None:

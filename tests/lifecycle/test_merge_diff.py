@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
+from indexer.commands.lifecycle import merge_command
 from indexer.lifecycle.diff import diff, diff_json
 from indexer.lifecycle.merge import MergeOrder, MergeReport, merge
 from resad import index
@@ -69,6 +71,16 @@ def test_a_merged_index_has_all_of_both_once(pair: tuple[Path, Path], photos: li
     assert (entry.operation, entry.from_version, entry.also_from) == (
         "merge", first.manifest.version, f"two/{second.manifest.version}"
     )  # fmt: skip
+
+
+def test_mirror_images_in_the_other_index_are_named(
+    photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = built(some(photos[:4], tmp_path / "one"), tmp_path / "root", name="one")
+    folder = some(photos[4:6], tmp_path / "two")
+    ImageOps.mirror(Image.open(photos[2])).save(folder / "zz.jpg", quality=80)
+    merge_command(first, built(folder, tmp_path / "root", name="two"), name="both", device="cpu")
+    assert "kept r-00007, though it is a mirror image of r-00003 (" in capsys.readouterr().err
 
 
 def test_a_merged_index_can_be_taken_apart(pair: tuple[Path, Path]) -> None:

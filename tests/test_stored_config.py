@@ -1,0 +1,112 @@
+"""Indexes from before a setting existed are read for what they meant, under the fingerprint that they have."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from indexer.journal import check_inputs, inputs_json, inputs_of
+from resad.config import MethodConfig, PhotoLimits, SearchConfig, to_json
+from resad.errors import IndexInvalid, SettingError
+from resad.loaded_index import check_probe, load_index
+from resad.manifest import FORMAT, parse_manifest
+from resad.preparation import prepare
+from resad.presets import preset
+from resad.stored_config import StoredMethodConfig, fingerprint, is_fingerprint
+from tests.indexes import build_small
+
+CPU = torch.device("cpu")
+PLAIN = replace(MethodConfig(), search=SearchConfig(mirrored=False))
+ZEROS, ONES = "0" * 64, "1" * 64
+
+
+@pytest.mark.parametrize(
+    ("config", "whitening", "then"),
+    [
+        (PLAIN, None, "5b6786eef32e28b330b15b0c3f9862255ddcfd5cdc276e2b865370e0951295ea"),
+        (PLAIN, ONES, "1120f66804bbba8f331c657919ee9db0286ad372199ffbb5c32c3c4f40b09375"),
+        (preset("paper"), None, "3d379c44d36964c6c5f728b512dd748eb47e5c2dbd79917cba5f5af8e1e2b073"),
+    ],
+)
+def test_without_mirror_images_the_fingerprint_is_that_of_before(
+    config: MethodConfig, whitening: str | None, then: str
+) -> None:
+    """`then` was printed by the last commit without the setting."""
+    assert fingerprint(config, ZEROS, whitening) == f"sha256:{then}"
+    mirrored = replace(config, search=replace(config.search, mirrored=True))
+    assert not is_fingerprint(f"sha256:{then}", mirrored, ZEROS, whitening)
+
+
+def test_a_setting_that_is_not_there_is_off_and_one_that_is_stays() -> None:
+    stored = TypeAdapter[MethodConfig](StoredMethodConfig)
+    document = json.loads(to_json(MethodConfig()))
+    assert stored.validate_json(json.dumps(document)) == MethodConfig()
+    del document["search"]["mirrored"]
+    assert stored.validate_json(json.dumps(document)) == PLAIN
+
+
+@pytest.fixture(scope="module")
+def plain(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that was built without mirror images."""
+    settings = ("search.neighbors=2", "search.mirrored=false")
+    return build_small(drawn / "train/good", tmp_path_factory.mktemp("plain"), settings=settings).version
+
+
+def rewritten(version: Path, folder: Path, **search: Any) -> Path:
+    """A copy of it whose manifest says this of the search, under the hash of the text that it says."""
+    shutil.copytree(version, folder)
+    document = json.loads((folder / "manifest.json").read_text())
+    document["config"]["search"] = {"neighbors": 2, **search}
+    text = json.dumps(document["config"], separators=(",", ":")) + f"\n{document['weights_sha256']}\n"
+    document["fingerprint"] = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize("search", [{}, {"mirrored": False}], ids=["before", "written out"])
+def test_an_index_of_before_scores_as_it_did(
+    plain: Path, drawn: Path, tmp_path: Path, search: dict[str, bool]
+) -> None:
+    version = rewritten(plain, tmp_path / "version", **search)
+    now, then = load_index(plain, CPU), load_index(version, CPU)
+    assert then.manifest.config == now.manifest.config
+    assert then.manifest.fingerprint == json.loads((version / "manifest.json").read_text())["fingerprint"]
+    assert (then.manifest.fingerprint == now.manifest.fingerprint) == (not search)
+    assert check_probe(then, version) == 0
+    photo = prepare(drawn / "test/good/drawn_0000.jpg", now.manifest.config.preparation, PhotoLimits())
+    first, second = (one.detector.detect([photo])[0] for one in (now, then))
+    np.testing.assert_array_equal(first.patch_distances, second.patch_distances)
+
+
+def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tmp_path: Path) -> None:
+    version = rewritten(plain, tmp_path / "version")
+    text = (version / "manifest.json").read_text()
+    for old, new in (('"neighbors": 2', '"neighbors": 1'), ('"neighbors": 2', '"neighbors": 2, "mirrored": true')):
+        assert old in text
+        (version / "manifest.json").write_text(text.replace(old, new))
+        with pytest.raises(IndexInvalid, match="the fingerprint does not belong"):
+            load_index(version, CPU)
+
+
+@pytest.mark.parametrize(("number", "advice"), [(FORMAT - 1, "build the index anew"), (FORMAT + 1, "a newer one")])
+def test_another_format_is_told_as_that_whatever_else_it_holds(number: int, advice: str) -> None:
+    with pytest.raises(IndexInvalid, match=rf"here is of format {number}; this version reads format 3 \({advice}"):
+        parse_manifest(json.dumps({"format": number, "unknown": 1}).encode(), "here")
+
+
+def test_work_of_before_is_not_gone_on_with_under_mirror_images(tmp_path: Path) -> None:
+    """Its features are of one image of each photograph."""
+    inputs = [inputs_of(one, PhotoLimits(), ZEROS, "cpu", [], crops=False) for one in (PLAIN, MethodConfig())]
+    document = json.loads(inputs_json(inputs[0]))
+    del document["config"]["search"]["mirrored"]
+    (tmp_path / "inputs.json").write_text(json.dumps(document))
+    check_inputs(tmp_path / "inputs.json", inputs[0], [])
+    with pytest.raises(SettingError, match=r"config\.search\.mirrored was false, now it is true"):
+        check_inputs(tmp_path / "inputs.json", inputs[1], [])
