@@ -95,7 +95,7 @@ class Work:
 
     @property
     def todo(self) -> list[ReferencePhoto]:
-        """What has no outcome yet, as it was taken up: the rest of the list, then what could not be read before."""
+        """What had no outcome when it was taken up: the rest of the list, then what could not be read before."""
         return [self.listed[number] for number in self._numbers]
 
     @property

@@ -10,11 +10,10 @@ from indexer.cluster.orders import Workers
 from indexer.cluster.parquet import TABLE as PARQUET
 from indexer.cluster.parquet import check_installed, write_parquet
 from indexer.cluster.score_rows import Row
-from indexer.cluster.scoring import TABLE, check_scorable, score_on
+from indexer.cluster.scoring import TABLE, check_scorable, listed, score_on
 from indexer.commands import console
 from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
 from indexer.commands.console import Device, Index
-from indexer.photos import list_photos
 from indexer.progress import Stages
 from indexer.run_tables import RunTables
 from indexer.score_jobs import Job, MapKind, Order
@@ -174,10 +173,10 @@ def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, bef
 def _on_cluster(
     workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
 ) -> dict[str, Row]:
-    listed = sum(len(list_photos(source)) for source in photos)
-    with Stages(console.ERR).stage("score", listed, "photos") as advance:
+    found = listed(photos)
+    with Stages(console.ERR).stage("score", len(found), "photos") as advance:
         return score_on(
-            workers, index, photos, out, device=workers.kind, rule=rule, require_quality=require_quality,
+            workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,
             on_rows=lambda new: advance(len(new)),
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows
 from indexer.cluster.scorer import Scorer
-from indexer.cluster.scoring import TABLE, score_on
+from indexer.cluster.scoring import TABLE, listed, score_on
 from resad import index
 from resad.config import PhotoLimits
 from resad.detector import Detector
@@ -92,13 +92,13 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     told: list[Row] = []
     workers = Workers(cluster, WorkerSize(1, 0))
     again = score_on(
-        workers, small_index, [photos], out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
+        workers, small_index, listed([photos]), out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
     )
     assert [Path(row.photo).name for row in told] == ["letter.jpg"]
     assert not any(row.fault for row in again.values())
     assert len(again) == len(good) + 2
     with pytest.raises(SettingError, match=r"was made with fpr none, now it is 0\.1"):
-        score_on(workers, small_index, [photos], out, device="cpu", rule=Rule(0.1, None, None))
+        score_on(workers, small_index, listed([photos]), out, device="cpu", rule=Rule(0.1, None, None))
 
 
 @pytest.mark.slow
@@ -108,9 +108,9 @@ def test_photographs_behind_addresses_are_scored_by_workers(
     folder, workers = drawn / "test", Workers(cluster, WorkerSize(1, 0))
     first = next(folder.rglob("*.jpg"))
     (tmp_path / "list.csv").write_text(f"path\nfile://{first}\nfile://{tmp_path}/gone.jpg\n")
-    here = score_on(workers, small_index, [folder], tmp_path / "here", device="cpu", rule=RULE)
+    here = score_on(workers, small_index, listed([folder]), tmp_path / "here", device="cpu", rule=RULE)
     sources = [Path(f"file://{folder}"), tmp_path / "list.csv"]
-    there = score_on(workers, small_index, sources, tmp_path / "there", device="cpu", rule=RULE)
+    there = score_on(workers, small_index, listed(sources), tmp_path / "there", device="cpu", rule=RULE)
     gone = there.pop(f"file://{tmp_path}/gone.jpg")
     assert gone.fault == "No such file or directory"
     assert {name.removeprefix("file://"): row.image_score for name, row in there.items()} == {
@@ -121,7 +121,7 @@ def test_photographs_behind_addresses_are_scored_by_workers(
     score_on(
         workers,
         small_index,
-        sources,
+        listed(sources),
         tmp_path / "there",
         device="cpu",
         rule=RULE,
