@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 from resad.errors import ResadError
 
-_TRIED_AGAIN: Final = ("http://", "https://")
-"""What fsspec reads these with does not try again; those of object stores do by themselves."""
+_WEB: Final = ("http://", "https://")
+"""What fsspec reads these with does not try again, as those of object stores do by themselves."""
 _WAITS: Final = (0.2, 1.0)
 """Seconds before another try."""
 _STATUS: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: errno.ENOENT}
@@ -23,12 +23,12 @@ _STATUS: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: 
 _Answer = TypeVar("_Answer")
 
 
-def reached(address: str, ask: Callable[[], _Answer]) -> _Answer:
-    """What `ask` answers; a failure that may pass is tried again.
+def reached(address: str, ask: Callable[[], _Answer], *, again: bool = True) -> _Answer:
+    """What `ask` answers; where it fails in a way that may pass it is asked `again`.
 
     Raises `OSError`, whatever fails, and lets pass what this project raises on purpose.
     """
-    waits = list(_WAITS) if address.startswith(_TRIED_AGAIN) else []
+    waits = list(_WAITS) if again and address.startswith(_WEB) else []
     while True:
         try:
             return ask()
@@ -58,8 +58,7 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """As of any raw file."""
         # A second try after some bytes could mix two versions of a file.
-        ask = partial(self._read, len(buffer))
-        data = reached("" if self._begun else self._address, ask)
+        data = reached(self._address, partial(self._read, len(buffer)), again=not self._begun)
         self._begun = True
         buffer[: len(data)] = data
         return len(data)
@@ -88,6 +87,8 @@ class RemoteFile(io.RawIOBase):
 
 
 def _told(error: Exception, address: str) -> OSError:
+    if address.startswith(_WEB) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec says of every failed answer that nothing is there
     number = _STATUS.get(getattr(error, "status", 0), errno.EIO)  # aiohttp's
     if isinstance(error, FileNotFoundError | PermissionError):
         number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EACCES
