@@ -87,10 +87,14 @@ class RemoteFile(io.RawIOBase):
 
 
 def _told(error: Exception, address: str) -> OSError:
-    if address.startswith(_WEB) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # fsspec says of every failed answer that nothing is there
-    number = _STATUS.get(getattr(error, "status", 0), errno.EIO)  # aiohttp's
-    if isinstance(error, FileNotFoundError | PermissionError):
-        number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EACCES
+    number = errno.EIO
+    if address.startswith(_WEB):
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # fsspec says of every failed answer that nothing is there
+        number = _STATUS.get(getattr(error, "status", 0), errno.EIO)
+    if isinstance(error, FileNotFoundError):
+        number = errno.ENOENT
+    elif isinstance(error, PermissionError):
+        number = errno.EACCES
     kind = f" ({type(error).__name__})" if number == errno.EIO else ""
     return OSError(number, os.strerror(number) + kind, address)

@@ -46,10 +46,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A photograph that was not."""
+    """A photograph that was not.  late: it was told as scored before its files could not be made."""
 
     label: str
     reason: str
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +80,15 @@ def score_photos(
 ) -> Generator[Scored | Failed, None, None]:
     """Score each photograph and write its files; each is noted in the journal once they are there.
 
+    Outcomes come in order, and after them those that failed late.  A full disk ends the run; no photograph does.
+
     Threads prepare the next photographs and write the last ones' files meanwhile.  Run the iterator to its end or
     close it: then nothing is written any more.
 
     Args:
         squares: the reference photos' prepared squares, where the index keeps them.
     """
+    late: list[Failed] = []
     threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
     look = partial(_look, loaded=loaded, order=order, limits=limits)
     with Behind() as writer, closing(ahead(jobs, look, threads=threads, most=threads + _AHEAD)) as looked:
@@ -101,8 +105,9 @@ def score_photos(
                 yield Failed(job.label, fault)
                 continue
             write = partial(_write, job, ready.photo, detection, result, loaded, limits, order, squares)
-            writer.do(partial(_finish, write, journal, job, ready.stamp, result))
+            writer.do(partial(_finish, write, journal, job, ready.stamp, result, late))
             yield Scored(job.label, replace(result, findings=()), len(result.findings))
+    yield from late
 
 
 def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -> _Ready | _Unfit:
@@ -129,14 +134,21 @@ def _scored(job: Job, ready: _Ready, loaded: LoadedIndex, order: Order) -> tuple
 
 
 def _finish(
-    write: Callable[[], None], journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result
+    write: Callable[[], None],
+    journal: ScoreJournal | None,
+    job: Job,
+    stamp: Stamp | None,
+    result: Result,
+    late: list[Failed],
 ) -> None:
     try:
         write()
     except OSError:  # a disk that is full, which the next photograph would meet, too
         raise
     except Exception as error:  # among others a file that was changed or taken away after it was scored
-        _note(journal, job, stamp, None, fault_of(error))
+        fault = fault_of(error)
+        _note(journal, job, stamp, None, fault)
+        late.append(Failed(job.label, fault, late=True))
     else:
         _note(journal, job, stamp, result, None)
 

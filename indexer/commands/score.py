@@ -137,11 +137,12 @@ def _run(
             closing(score_photos(loaded, jobs, order, PhotoLimits(), journal, squares)) as outcomes,
         ):
             for outcome in outcomes:
-                advance(1)
                 if isinstance(outcome, Failed):
+                    advance(0 if outcome.late else 1)
                     failed.append(outcome)
                     console.warn(f"{outcome.label}: {outcome.reason}")
                     continue
+                advance(1)
                 scored.append(outcome)
                 if outcome.result.quality.reasons:
                     console.warn(f"{outcome.label}: quality: {', '.join(outcome.result.quality.reasons)}")
@@ -151,7 +152,8 @@ def _run(
     finally:
         if journal.places:
             run_tables.write(journal.outcomes)
-    return scored, failed
+    late = {one.label for one in failed if one.late}
+    return [one for one in scored if one.label not in late], failed
 
 
 def _squares(index: Path, loaded: LoadedIndex) -> Squares:

@@ -145,9 +145,9 @@ def test_a_body_that_is_cut_costs_its_photograph_alone(
         (tmp_path / "list.csv").write_text(f"path\n{table}")
         workers, photos = Workers(cluster, WorkerSize(1, 0)), listed([tmp_path / "list.csv"])
         rows = score_on(workers, small_index, photos, tmp_path / "out", device="cpu", rule=RULE)
-    assert {name: row.fault for name, row in rows.items()} == {
+    assert {name: row.fault.partition(" (")[0] for name, row in rows.items()} == {
         f"{server}/a.jpg": "", f"{server}/b.jpg": "",
-        f"{server}/cut.jpg": "Input/output error (ClientPayloadError)",
+        f"{server}/cut.jpg": "Input/output error",
     }  # fmt: skip
     assert rows[f"{server}/a.jpg"].image_score
 
