@@ -111,7 +111,7 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
 ) -> None:
     (tmp_path / "in").mkdir()
     for number in range(4):
-        shutil.copy(drawn / f"test/good/drawn_000{number}.jpg", tmp_path / f"in/{number}.jpg")
+        shutil.copy(drawn / f"train/good/drawn_000{number}.jpg", tmp_path / f"in/{number}.jpg")
     words = (
         "score",
         small_index,
