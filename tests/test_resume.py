@@ -31,7 +31,7 @@ from resad.config import updated
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
 from resad.loaded_index import load_index
-from resad.preparation import PreparedPhoto
+from resad.preparation import PreparedPhoto, prepare
 
 CPU = torch.device("cpu")
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--device", "cpu")
@@ -261,11 +261,10 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
         build(order, _Stopped("calibrate", 3))
     store.pipe(f"{folder}/12.jpg", (photos / "12.jpg").read_bytes())
     asked: list[str] = []
-    look = intake.prepare
 
     def listening(path: Path, *more: object) -> PreparedPhoto:
         asked.append(path.name)
-        return look(path, *more)  # type: ignore[arg-type]
+        return prepare(path, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(intake, "prepare", listening)
     resumed = build(order, _quiet())

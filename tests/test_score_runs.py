@@ -17,6 +17,7 @@ from PIL import Image
 
 from indexer import scoring
 from resad.map_files import read_map_tiff
+from resad.preparation import prepare
 from tests.conftest import Run
 from tests.indexes import build_small
 from tests.service.running import until
@@ -113,15 +114,9 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
     for number in range(4):
         shutil.copy(drawn / f"train/good/drawn_000{number}.jpg", tmp_path / f"in/{number}.jpg")
     words = (
-        "score",
-        small_index,
-        tmp_path / "in",
-        "--csv",
-        tmp_path / "out.csv",
-        "--overlays",
-        tmp_path / "pictures",
-    )
-    prepare, scored, write = scoring.prepare, scoring._scored, scoring._write
+        "score", small_index, tmp_path / "in", "--csv", tmp_path / "out.csv", "--overlays", tmp_path / "pictures",
+    )  # fmt: skip
+    scored, write = scoring._scored, scoring._write
 
     def of_one(number: int, real: Callable[..., Any], error: Exception) -> Callable[..., Any]:
         def call(first: Any, *more: Any) -> Any:
