@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from indexer.addresses import check_parts, is_address
 from indexer.commands import (
     ablation,
     archive,
@@ -67,6 +68,8 @@ def main() -> None:
     # A stopped container or job gets the same clean exit as Ctrl-C: nothing half-written stays behind.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        for argument in filter(is_address, sys.argv[1:]):
+            check_parts(argument)  # while it is a text: a path has lost such parts
         app(standalone_mode=True)
     except ResadError as error:
         _fail(error)

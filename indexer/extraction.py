@@ -48,7 +48,7 @@ def extract(
     """
     preparation, devices = encoders[0].config.preparation, [encoder.device for encoder in encoders]
     outcomes = take_in(
-        work.listed[work.done :], preparation, limits, strict=strict, seen=work.seen, look_up=look_up,
+        work.todo, preparation, limits, strict=strict, seen=work.seen, look_up=look_up,
         threads=_threads(devices),
     )  # fmt: skip
     with Behind() as writer, closing(outcomes):

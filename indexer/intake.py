@@ -11,7 +11,7 @@ from typing import Final
 from indexer.photos import Duplicate, ReferencePhoto, Skipped
 from indexer.pipeline import ahead
 from resad.config import PhotoLimits, PreparationConfig
-from resad.errors import NotAFundusPhoto, PhotoError, SettingError
+from resad.errors import NotAFundusPhoto, PhotoError, PhotoUnreachable, SettingError
 from resad.field_of_view import looks_like_fundus
 from resad.preparation import PreparedPhoto, prepare
 from resad.tombstones import purged, tombstone
@@ -67,7 +67,7 @@ def take_in(
             if isinstance(photo, PhotoError):
                 if strict:
                     raise type(photo)(f"{source.path}: {photo}") from photo
-                yield Skipped(source.path, str(photo))
+                yield Skipped(source.path, str(photo), isinstance(photo, PhotoUnreachable))
                 continue
             known = look_up(source, photo.content_hash)
             if known is not None:

@@ -64,11 +64,15 @@ class Line:
     """A photograph's outcome.  sha256: of its file; none where that could not be read.
 
     stored: it was taken.  skipped: the reason.  Neither: its bytes are those of an earlier one.
+    unreached: it was skipped because its file could not be read: it is tried again after all others.
+    again: its number in the list, where it was; otherwise that is the number of the line.
     """
 
     sha256: str | None
     stored: Stored | None = None
     skipped: str | None = None
+    unreached: bool = False
+    again: int | None = None
 
 
 _MORE_PACKAGES: Final = ("resad", "scikit-learn")
@@ -130,8 +134,14 @@ def check_inputs(path: Path, now: Inputs, listed: Sequence[ReferencePhoto]) -> N
 
 def check_content(lines: Sequence[Line], listed: Sequence[ReferencePhoto]) -> None:
     """Raises `SettingError` for the first photograph whose file is not what it was."""
-    for line, photo in zip(lines, listed, strict=False):
-        if file_sha256(photo.path) != line.sha256:
+    for number, line in enumerate(lines):
+        photo = listed[number if line.again is None else line.again]
+        if line.unreached:
+            continue
+        content = file_sha256(photo.path)
+        if content is None and line.sha256 is not None:
+            raise SettingError(f"cannot resume: {photo.path} cannot be read now; try again")
+        if content != line.sha256:
             raise SettingError(_refusal(f"{photo.path} has changed since"))
 
 

@@ -14,7 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
-from indexer.remote import RemotePath, is_address, placed
+from indexer.addresses import check_parts, is_address
+from indexer.remote import RemotePath, placed
 from resad.errors import SettingError
 from resad.place import Eye
 
@@ -143,7 +144,14 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
 
 def _photo(folder: Path, cell: str, where: str) -> Path:
     """Whether anything is at an address is found when it is read: asking would cost a journey for each of them."""
-    path = placed(Path(cell)) if is_address(cell) else folder / cell
+    if not is_address(cell):
+        path = folder / cell
+    else:
+        try:
+            check_parts(cell)
+            path = placed(Path(cell))
+        except SettingError as error:
+            raise SettingError(f"{where}: {error}") from error
     return path if isinstance(path, RemotePath) else _file(path, where)
 
 

@@ -27,10 +27,11 @@ class ReferencePhoto:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A photograph that was left out, and why."""
+    """A photograph that was left out, and why.  unreached: its file could not be read, which may pass."""
 
     path: Path
     reason: str
+    unreached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def is_photo(path: Path) -> bool:
 def find_photos(folder: Path) -> list[Path]:
     """The photographs below `folder`, sorted by their path below it, as `list_photos`; may be empty."""
     if isinstance(folder, RemotePath):
-        return _in_order(folder, [path for path in folder.files() if _is_shown(path.relative_to(folder))])
+        return _in_order(folder, folder.files(_is_shown))
     found: list[Path] = []
     entered: set[Path] = set()
     for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):

@@ -68,9 +68,10 @@ def list_labeled(sources: Sequence[Path]) -> list[Listed]:
     """The photographs of all `sources` (files, folders, CSVs), each once; raises as `list_photos`."""
     found: dict[str, tuple[ReferencePhoto, str]] = {}
     for source in map(placed, sources):
-        folder = source if source.is_dir() else source.parent
+        is_folder = source.is_dir()
+        folder = source if is_folder else source.parent
         for photo in list_photos(source):
-            below = source.is_dir() or (source != photo.path and photo.path.is_relative_to(folder))
+            below = is_folder or (source != photo.path and photo.path.is_relative_to(folder))
             short = photo.path.relative_to(folder).as_posix() if below else photo.path.name
             # abspath and not resolve: two links to one file are two photographs.
             found.setdefault(os.path.abspath(photo.path), (photo, short))  # noqa: PTH100

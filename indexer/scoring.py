@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from indexer.faults import fault_of
 from indexer.pipeline import Behind, ahead
 from indexer.score_jobs import Job, Order
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
 from resad.answer import assemble
 from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.errors import PhotoError, naming
+from resad.errors import naming
 from resad.evidence_crops import jpeg
 from resad.evidence_strips import Squares, draw_strips
 from resad.exports import Outcome, answer_json, geojson
@@ -45,10 +46,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A photograph that was not."""
+    """A photograph that was not.  late: it was told as scored before its files could not be made."""
 
     label: str
     reason: str
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +67,7 @@ class _Ready:
 @dataclass(frozen=True, slots=True)
 class _Unfit:
     stamp: Stamp | None
-    error: PhotoError
+    fault: str
 
 
 def score_photos(
@@ -78,29 +80,34 @@ def score_photos(
 ) -> Generator[Scored | Failed, None, None]:
     """Score each photograph and write its files; each is noted in the journal once they are there.
 
+    Outcomes come in order, and after them those that failed late.  A full disk ends the run; no photograph does.
+
     Threads prepare the next photographs and write the last ones' files meanwhile.  Run the iterator to its end or
     close it: then nothing is written any more.
 
     Args:
         squares: the reference photos' prepared squares, where the index keeps them.
     """
+    late: list[Failed] = []
     threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
     look = partial(_look, loaded=loaded, order=order, limits=limits)
     with Behind() as writer, closing(ahead(jobs, look, threads=threads, most=threads + _AHEAD)) as looked:
         for job, ready in zip(jobs, looked, strict=True):
             if isinstance(ready, _Unfit):
-                writer.do(partial(_note, journal, job, ready.stamp, None, str(ready.error)))
-                yield Failed(job.label, str(ready.error))
+                writer.do(partial(_note, journal, job, ready.stamp, None, ready.fault))
+                yield Failed(job.label, ready.fault)
                 continue
-            detection = loaded.detector.detect([ready.photo])[0]
-            timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
-            result = assemble(
-                ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
-                quality=ready.quality, eye=job.eye or order.eye,
-            )  # fmt: skip
+            try:
+                detection, result = _scored(job, ready, loaded, order)
+            except Exception as error:  # no photograph can end the run
+                fault = fault_of(error)
+                writer.do(partial(_note, journal, job, ready.stamp, None, fault))
+                yield Failed(job.label, fault)
+                continue
             write = partial(_write, job, ready.photo, detection, result, loaded, limits, order, squares)
-            writer.do(partial(_finish, write, journal, job, ready.stamp, result))
+            writer.do(partial(_finish, write, journal, job, ready.stamp, result, late))
             yield Scored(job.label, replace(result, findings=()), len(result.findings))
+    yield from late
 
 
 def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -> _Ready | _Unfit:
@@ -111,18 +118,37 @@ def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -
         quality = judge(photo, loaded.manifest.photo_quality)
         if order.require_quality:
             demand(quality)
-    except PhotoError as error:
-        return _Unfit(stamp, error)
+    except Exception as error:
+        return _Unfit(stamp, fault_of(error))
     return _Ready(stamp, photo, quality, began, time.perf_counter())
 
 
+def _scored(job: Job, ready: _Ready, loaded: LoadedIndex, order: Order) -> tuple[Detection, Result]:
+    detection = loaded.detector.detect([ready.photo])[0]
+    timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
+    result = assemble(
+        ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
+        quality=ready.quality, eye=job.eye or order.eye,
+    )  # fmt: skip
+    return detection, result
+
+
 def _finish(
-    write: Callable[[], None], journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result
+    write: Callable[[], None],
+    journal: ScoreJournal | None,
+    job: Job,
+    stamp: Stamp | None,
+    result: Result,
+    late: list[Failed],
 ) -> None:
     try:
         write()
-    except PhotoError as error:  # a file that was changed or taken away after it was scored
-        _note(journal, job, stamp, None, str(error))
+    except OSError:  # a disk that is full, which the next photograph would meet, too
+        raise
+    except Exception as error:  # among others a file that was changed or taken away after it was scored
+        fault = fault_of(error)
+        _note(journal, job, stamp, None, fault)
+        late.append(Failed(job.label, fault, late=True))
     else:
         _note(journal, job, stamp, result, None)
 

@@ -3,8 +3,10 @@
 It survives the process, however that ends; against a power cut it is not secured.  Nothing in it is ever served.
 """
 
+import hashlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -32,6 +34,8 @@ from resad.evidence_crops import file_name, square_jpeg
 
 _INPUTS: Final = "inputs.json"
 _JOURNAL: Final = "photos.jsonl"
+_COVERED: Final = "coreset.sha256"
+"""A digest of the photographs, in order, whose patches the greedy picks from."""
 
 
 class Work:
@@ -70,7 +74,9 @@ class Work:
         self.seen: dict[str, ReferencePhoto] = {}
         """Content hash -> the photograph that was taken."""
         self.left_aside: list[Skipped | Duplicate] = []
-        self._recall(lines, batch)
+        unreached = self._recall(lines, batch)
+        self._numbers = (*range(self.done + len(unreached), len(listed)), *unreached)
+        self._noted, self._first_again = 0, len(self._numbers) - len(unreached)
 
     def __enter__(self) -> "Work":
         return self
@@ -88,6 +94,11 @@ class Work:
         return len(self.references) + len(self.left_aside)
 
     @property
+    def todo(self) -> list[ReferencePhoto]:
+        """What had no outcome when it was taken up: the rest of the list, then what could not be read before."""
+        return [self.listed[number] for number in self._numbers]
+
+    @property
     def points(self) -> Path:
         """Where the greedy's points may lie."""
         return self.folder / "points"
@@ -97,8 +108,13 @@ class Work:
         return [line.stored for line in read_lines(self.folder / _JOURNAL) if line.stored is not None]
 
     def checkpoint(self) -> Checkpoint:
-        """Of the greedy."""
-        return Checkpoint(self.folder / "coreset.npz")
+        """Of the greedy over the references that there are now: what was written of one over others is deleted."""
+        file, of_whom = self.folder / "coreset.npz", self.folder / _COVERED
+        now = hashlib.sha256("".join(one.content_sha256 for one in self.references).encode()).hexdigest()
+        if not of_whom.is_file() or of_whom.read_text() != now:
+            file.unlink(missing_ok=True)
+            write_whole(of_whom, now.encode())
+        return Checkpoint(file)
 
     @property
     def crops(self) -> Path | None:
@@ -106,15 +122,19 @@ class Work:
         return self.folder if self._keeps_crops else None
 
     def note(self, outcomes: Sequence[Taken | Skipped | Duplicate], features: Sequence[PatchFeatures]) -> None:
-        """Write down the next outcomes; `features` are those of the photographs taken among them."""
+        """Write down the next outcomes of `todo`; `features` are those of the photographs taken among them."""
         patches = iter(features)
         for outcome in outcomes:
             if isinstance(outcome, Taken):
                 self._keep_square(outcome)
                 self._keep(without_pixels(outcome), next(patches))
+            elif isinstance(outcome, Skipped):
+                # What could not be read is not asked for its bytes, which might be there by now.
+                content = None if outcome.unreached else file_sha256(outcome.path)
+                self._write(Line(content, skipped=outcome.reason, unreached=outcome.unreached))
+                self.left_aside.append(outcome)
             else:
-                reason = outcome.reason if isinstance(outcome, Skipped) else None
-                self._write(Line(file_sha256(outcome.path), skipped=reason))
+                self._write(Line(file_sha256(outcome.path)))
                 self.left_aside.append(outcome)
 
     def _keep_square(self, taken: Taken) -> None:
@@ -142,24 +162,37 @@ class Work:
         self.references.append(reference)
 
     def _write(self, line: Line) -> None:
+        if self._noted >= self._first_again:
+            line = replace(line, again=self._numbers[self._noted])
+        self._noted += 1
         with (self.folder / _JOURNAL).open("ab") as file:
             file.write(line_json(line))
 
-    def _recall(self, lines: Sequence[Line], batch: int) -> None:
-        """Take up the outcomes up to the last whole batch whose features are whole, and forget the rest."""
+    def _recall(self, lines: Sequence[Line], batch: int) -> list[int]:
+        """Take up the outcomes up to the last whole batch whose features are whole, and forget the rest.
+
+        Returns which of the listed photographs they say could not be read.
+        """
         stored = [line.stored for line in lines if line.stored is not None]
         whole = self.store.recall(
             [one.grid for one in stored], [one.patches for one in stored], [one.checksum for one in stored]
         )
         ended = whole - (whole % batch if len(lines) < len(self.listed) or whole < len(stored) else 0)
         self.store.forget(ended)
-        kept = []
-        for line, source in zip(lines, self.listed, strict=False):
+        kept: list[Line] = []
+        unreached: set[int] = set()
+        for line in lines:
             if line.stored is not None and len(self.references) == ended:
                 break
+            number = len(kept) if line.again is None else line.again
             kept.append(line)
-            self._remember(line, source)
+            if line.unreached:
+                unreached.add(number)
+                continue
+            unreached.discard(number)
+            self._remember(line, self.listed[number])
         write_whole(self.folder / _JOURNAL, b"".join(map(line_json, kept)))
+        return sorted(unreached)
 
     def _remember(self, line: Line, source: ReferencePhoto) -> None:
         if line.stored is not None and line.sha256 is not None:

@@ -3,6 +3,7 @@
     ResadError
     ├── PhotoError          the caller's fault: this photograph cannot be used (HTTP 4xx)
     │   ├── PhotoUnreadable     not an image, or a damaged one
+    │   │   └── PhotoUnreachable    its file could not be read, which may pass
     │   ├── PhotoTooLarge       more bytes or pixels than allowed
     │   ├── PhotoUnsupported    an image, but of a type that is not taken
     │   ├── NotAFundusPhoto     an image, but not one of a retina
@@ -43,6 +44,10 @@ class PhotoError(ResadError):
 
 class PhotoUnreadable(PhotoError):
     """Not an image, or a damaged one."""
+
+
+class PhotoUnreachable(PhotoUnreadable):
+    """Its file could not be read, or is not there, which may pass."""
 
 
 class PhotoTooLarge(PhotoError):

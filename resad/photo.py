@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from resad.config import PhotoLimits
-from resad.errors import PhotoTooLarge, PhotoUnreadable, PhotoUnsupported, ResadError, SettingError
+from resad.errors import (
+    PhotoTooLarge,
+    PhotoUnreachable,
+    PhotoUnreadable,
+    PhotoUnsupported,
+    ResadError,
+    SettingError,
+)
 from resad.exif import hide_exif, orientation_of
 
 SHRINKS: Final = (1, 2, 4, 8)
@@ -69,8 +76,8 @@ class Photo:
 def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
     """The file's bytes; its size is asked for before it is read.
 
-    Raises `PhotoUnreadable` where there is no such file, `PhotoTooLarge` above `limits.max_bytes`; no error names
-    the file, so that its name is written only where a caller wants it.
+    Raises `PhotoUnreachable` where there is no such file, or it cannot be read, `PhotoTooLarge` above
+    `limits.max_bytes`; no error names the file, so that its name is written only where a caller wants it.
     """
     if isinstance(source, bytes):
         _keep_bytes(len(source), limits)
@@ -79,8 +86,10 @@ def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
         _keep_bytes(source.stat().st_size, limits)
         with source.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
-    except (OSError, ValueError) as error:
-        raise PhotoUnreadable(getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        raise PhotoUnreachable(error.strerror or str(error)) from error
+    except ValueError as error:  # no path at all
+        raise PhotoUnreadable(str(error)) from error
     _keep_bytes(len(data), limits)
     return data
 

@@ -1,22 +1,28 @@
 """Photographs behind addresses are those of a folder, and whatever goes wrong there is said in a line."""
 
+import csv
 import pickle
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from indexer.addresses import check_parts, refuse_secrets
+from indexer.journal import file_sha256
 from indexer.photos import list_photos, list_references
 from indexer.remote import RemotePath, placed
 from resad.config import PhotoLimits
-from resad.errors import PhotoTooLarge, PhotoUnreadable, SettingError
+from resad.errors import PhotoTooLarge, PhotoUnreachable, PhotoUnreadable, SettingError
 from resad.photo import read_bytes
 from tests.conftest import Run
+from tests.cutting_server import serving
 
 
 class Troubled(MemoryFileSystem):  # type: ignore[misc]
@@ -28,6 +34,31 @@ class Troubled(MemoryFileSystem):  # type: ignore[misc]
         if path.endswith("denied.jpg"):
             raise PermissionError(f"403 for key-of-somebody at {path}")
         raise ConnectionAbortedByStore(f"signature key-of-somebody at {path}")
+
+
+class Breaking(MemoryFileSystem):  # type: ignore[misc]
+    """Of which some files break off in the midst of reading, and that counts what it is asked."""
+
+    protocol = "breaking"
+    asked = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return cast("str", super()._strip_protocol(path.replace("breaking://", "memory://")))
+
+    def info(self, path: str, **more: Any) -> dict[str, Any]:
+        Breaking.asked += 1
+        return cast("dict[str, Any]", super().info(path, **more))
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> BytesIO:
+        return Cut(self.cat_file(path)) if "cut" in path else BytesIO(self.cat_file(path))
+
+
+class Cut(BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() == 0:
+            return super().read(100)
+        raise ConnectionAbortedByStore("AccessDenied\nkey-of-somebody")
 
 
 class ConnectionAbortedByStore(Exception):
@@ -105,6 +136,120 @@ def test_what_a_store_raises_is_a_file_that_cannot_be_read() -> None:
         with pytest.raises(PhotoUnreadable, match=f"^{reason}") as caught:
             read_bytes(RemotePath(f"troubled://bucket/{name}"), PhotoLimits())
         assert "key-of-somebody" not in str(caught.value)
+
+
+def test_what_breaks_off_in_the_midst_of_a_file_is_that_photographs_fault(tmp_path: Path) -> None:
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    fsspec.filesystem("memory").pipe("/bucket/cut.jpg", b"x" * 1000)
+    fsspec.filesystem("memory").pipe("/bucket/cut.csv", b"path\n" + b"a.jpg\n" * 1000)
+    with pytest.raises(PhotoUnreachable, match=r"^Input/output error \(ConnectionAbortedByStore\)$"):
+        read_bytes(RemotePath("breaking://bucket/cut.jpg"), PhotoLimits())
+    assert file_sha256(RemotePath("breaking://bucket/cut.jpg")) is None
+    with pytest.raises(SettingError, match=r"cut\.csv cannot be read: .*Input/output error"):
+        list_photos(Path("breaking://bucket/cut.csv"))
+    with pytest.raises(OSError, match="Read-only"):
+        RemotePath("breaking://bucket/cut.jpg").open("wb")
+
+
+def test_what_a_listing_told_is_not_asked_for_again() -> None:
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    store = fsspec.filesystem("memory")
+    for number in range(5):
+        store.pipe(f"/listed/{number}.jpg", b"x" * number)
+    photos = [photo.path for photo in list_photos(Path("breaking://listed"))]
+    before = Breaking.asked
+    assert [path.stat().st_size for path in photos] == [0, 1, 2, 3, 4]
+    assert Breaking.asked == before
+    assert [path.stat().st_mtime_ns for path in photos] == [
+        RemotePath(str(path)).stat().st_mtime_ns for path in photos
+    ]
+    store.pipe("/listed/3.jpg", b"longer")
+    elsewhere = pickle.loads(pickle.dumps(photos[3]))  # noqa: S301
+    assert elsewhere.stat().st_size == 6
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ({"updated": "2026-01-02T03:04:05.5Z"}, datetime(2026, 1, 2, 3, 4, 5, 500_000, UTC).timestamp()),
+        ({"created": "2026-01-02T03:04:05+02:00"}, datetime(2026, 1, 2, 1, 4, 5, 0, UTC).timestamp()),
+        ({"LastModified": datetime(2026, 1, 2, 3, 4, 5)}, datetime(2026, 1, 2, 3, 4, 5, 0, UTC).timestamp()),
+        ({"mtime": 12.5}, 12.5),
+        ({"mtime": "12.5"}, 12.5),
+        ({"mtime": None, "created": "yesterday"}, 0),
+        ({"mtime": float("nan")}, 0),
+        ({}, 0),
+    ],
+)
+def test_times_are_read_however_a_store_tells_them(
+    told: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_: {"size": 3, "type": "file", **told})
+    found = RemotePath("memory://a/1.jpg").stat()
+    assert (found.st_size, found.st_mtime_ns) == (3, round(seconds * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://bucket/a//b.jpg", "empty part"),
+        ("memory://a/./b.jpg", "empty part"),
+        ("https://me:hunter2@host/1.jpg", r"https://\.\.\.@host: .*password"),
+        ("ftp://me:hunter2@host/1.jpg", "password"),
+        ("https://hunter2@host/1.jpg", "password"),
+        ("https://host/1.jpg?X-Amz-Signature=hunter2", r"https://host/1\.jpg\?\.\.\.: .*a query"),
+    ],
+)
+def test_addresses_that_would_be_others_or_tell_secrets_are_refused(
+    address: str, said: str, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "list.csv").write_text(f"path\n{address}\n")
+    with pytest.raises(SettingError, match=f"list.csv line 2: .*{said}") as caught:
+        list_photos(tmp_path / "list.csv")
+    ended = run("score", tmp_path, address, "--csv", tmp_path / "scores.csv")
+    assert ended.code == 2
+    assert "hunter2" not in str(caught.value) + ended.err
+    if "//b" in address or "/./" in address:
+        assert "empty part" in ended.err
+
+
+def test_a_listed_key_that_a_path_would_change_is_refused_by_name(bucket: str) -> None:
+    with fsspec.open(f"{bucket}/c//notes.txt", "wb") as file:
+        file.write(b"x")
+    assert list_photos(Path(bucket))  # what is no photograph may be called as it likes
+    with fsspec.open(f"{bucket}/c//1.jpg", "wb") as file:
+        file.write(b"x")
+    with pytest.raises(SettingError, match=r"/c//1\.jpg: a key with an empty part"):
+        list_photos(Path(bucket))
+
+
+@pytest.mark.parametrize("address", ["abfs://container@account.dfs.core.windows.net/a/1.jpg", "s3://b/what?.jpg"])
+def test_others_are_taken(address: str) -> None:
+    check_parts(address)
+    refuse_secrets(address)
+
+
+def test_bodies_that_are_cut_cost_their_photograph_alone(
+    drawn: Path, small_index: Path, tmp_path: Path, run: Run
+) -> None:
+    pytest.importorskip("aiohttp")
+    good = sorted((drawn / "train/good").iterdir())[0].read_bytes()
+    files = {f"{name}.jpg": good + name.encode() for name in ("whole", "cut", "once")}
+    with serving(files, {"cut.jpg": 1000, "once.jpg": 1}) as (server, asked):
+        names = [*files, "denied.jpg"]
+        (tmp_path / "list.csv").write_text("\n".join(["path", *(f"{server}/{name}" for name in names), ""]))
+        ended = run("score", small_index, tmp_path / "list.csv", "--csv", tmp_path / "out.csv", "--device", "cpu")
+    assert ended.code == 2
+    assert "2 of 4 photographs could not be scored" in " ".join(ended.err.split())
+    with (tmp_path / "out.csv").open(newline="") as file:
+        faults = {Path(row["photo"]).name: row["error"].partition(" (")[0] for row in csv.DictReader(file)}
+    assert faults == {
+        "whole.jpg": "", "once.jpg": "", "cut.jpg": "Input/output error",
+        "denied.jpg": "Permission denied",
+    }  # fmt: skip
+    assert (asked["once.jpg"], asked["cut.jpg"]) == (2, 3)
+    with pytest.raises(PhotoUnreachable, match=r"^Input/output error \(Client"):
+        read_bytes(placed(Path(f"{server}/whole.jpg")), PhotoLimits())
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from indexer import extraction
+from indexer import extraction, intake
 from indexer.build import build
 from indexer.build_order import BuildOrder
 from indexer.feature_store import FeatureStore
@@ -29,6 +31,7 @@ from resad.config import updated
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
 from resad.loaded_index import load_index
+from resad.preparation import PreparedPhoto, prepare
 
 CPU = torch.device("cpu")
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--device", "cpu")
@@ -232,6 +235,46 @@ def test_a_batch_is_encoded_with_the_same_photographs_again(
     batches.clear()
     build(replace(order, resume=True), _quiet())
     assert batches == [4, 4, 2]  # 14 usable ones less one batch
+
+
+def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an object store that fails for a while: early ones, one of which comes back, and one of the last."""
+    store, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    names = sorted(path.name for path in photos.iterdir())
+    gone = ("01.jpg", "02.jpg", "12.jpg")
+
+    def order_of(listed: list[str], root: str) -> BuildOrder:
+        table = tmp_path / f"{root}.csv"
+        table.write_text("path\n" + "".join(f"memory:/{folder}/{name}\n" for name in listed))
+        return replace(_order(table, tmp_path / root), resume=True)
+
+    for name in names:
+        if name not in gone:
+            store.pipe(f"{folder}/{name}", (photos / name).read_bytes())
+    order = order_of(names, "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("coreset", 150))
+    store.pipe(f"{folder}/02.jpg", (photos / "02.jpg").read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("calibrate", 3))
+    store.pipe(f"{folder}/12.jpg", (photos / "12.jpg").read_bytes())
+    asked: list[str] = []
+
+    def listening(path: Path, *more: object) -> PreparedPhoto:
+        asked.append(path.name)
+        return prepare(path, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intake, "prepare", listening)
+    resumed = build(order, _quiet())
+    assert asked == ["01.jpg", "12.jpg"]
+    skipped = {(one.path.name, one.reason.split(",")[0]) for one in resumed.skipped}
+    assert {name for name, _ in skipped} == {"01.jpg", "03a.jpg"}
+    assert ("01.jpg", "No such file or directory") in skipped
+    late = [name for name in names if name not in gone] + ["02.jpg", "12.jpg", "01.jpg"]
+    _same(resumed.version, build(order_of(late, "whole"), _quiet()).version)
+    store.rm(folder, recursive=True)
 
 
 def test_other_inputs_are_refused_and_the_work_stays(photos: Path, tmp_path: Path) -> None:

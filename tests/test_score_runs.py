@@ -1,18 +1,23 @@
 """`resad-indexer score` over many photographs: nothing lost, nothing scored twice, nothing replaced unasked."""
 
 import csv
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from indexer import scoring
 from resad.map_files import read_map_tiff
+from resad.preparation import prepare
 from tests.conftest import Run
 from tests.indexes import build_small
 from tests.service.running import until
@@ -100,6 +105,50 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     assert "fpr was None, now it is 0.5" in other.err
     assert run(*words, "--overwrite").code == 0
     assert "nothing would be written" in run(*words[:3]).err
+
+
+def test_no_photograph_ends_a_run_and_a_full_disk_does(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        shutil.copy(drawn / f"train/good/drawn_000{number}.jpg", tmp_path / f"in/{number}.jpg")
+    words = (
+        "score", small_index, tmp_path / "in", "--csv", tmp_path / "out.csv", "--overlays", tmp_path / "pictures",
+    )  # fmt: skip
+    scored, write = scoring._scored, scoring._write
+
+    def of_one(number: int, real: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+        def call(first: Any, *more: Any) -> Any:
+            if getattr(first, "path", first).name == f"{number}.jpg":
+                raise error
+            return real(first, *more)
+
+        return call
+
+    monkeypatch.setattr(scoring, "prepare", of_one(0, prepare, MemoryError("key-of-somebody")))
+    monkeypatch.setattr(scoring, "_scored", of_one(1, scored, RuntimeError("key-of-somebody\nand more")))
+    monkeypatch.setattr(scoring, "_write", of_one(2, write, ZeroDivisionError("key-of-somebody")))
+    ended = run(*words)
+    assert ended.code == 2
+    assert "3 of 4 photographs could not be scored" in " ".join(ended.err.split())
+    assert "key-of-somebody" not in ended.err
+    kinds = {name: row["error"] for name, row in table(tmp_path / "out.csv").items()}
+    assert kinds == {
+        "0.jpg": "it could not be scored (MemoryError)",
+        "1.jpg": "it could not be scored (RuntimeError)",
+        "2.jpg": "it could not be scored (ZeroDivisionError)",
+        "3.jpg": "",
+    }
+    monkeypatch.setattr(scoring, "prepare", prepare)
+    monkeypatch.setattr(scoring, "_scored", scored)
+    monkeypatch.setattr(scoring, "_write", of_one(1, write, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    full = run(*words, "--resume")
+    assert full.code == 2
+    assert "No space left on device" in full.err
+    monkeypatch.setattr(scoring, "_write", write)
+    assert run(*words, "--resume").code == 0
+    assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
 
 
 def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path) -> None:

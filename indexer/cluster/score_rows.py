@@ -2,10 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import BinaryIO
 
+from indexer.faults import in_a_line
 from resad.errors import SettingError
 
 
@@ -67,7 +69,7 @@ class Rows:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Write down the next rows; what was said of a photograph last is what holds."""
-        new = list(rows)
+        new = [_in_lines(row) for row in rows]
         self._write(map(astuple, new))
         self.known |= {row.photo: row for row in new}
 
@@ -78,18 +80,17 @@ class Rows:
         self._file.flush()  # to the system, which outlives this process
 
     def _recall(self, path: Path, asked: tuple[str, str, str]) -> int:
-        """Take up the whole lines; where they end, bytes."""
+        """Take up the whole rows; where they end, bytes."""
         end = 0
         with path.open("rb") as file:
-            for number, line in enumerate(file):
-                cells = next(csv.reader([line.decode(errors="surrogateescape")]), [])
-                if not number and tuple(cells) != _COLUMNS:
+            for cells, end_of_row, whole in _read(file, path):
+                if not end and tuple(cells) != _COLUMNS:
                     raise SettingError(f"{path} is there and no table of scores; give another --out")
-                if not line.endswith(b"\n") or len(cells) != len(_COLUMNS):
+                if not whole:
                     break
-                end += len(line)
-                if number:
-                    self._take_up(path, Row(cells[0], int(cells[1]), int(cells[2]), *cells[3:]), asked)
+                if end:
+                    self._take_up(path, _row(cells, path), asked)
+                end = end_of_row
         return end
 
     def _take_up(self, path: Path, row: Row, asked: tuple[str, str, str]) -> None:
@@ -98,6 +99,45 @@ class Rows:
                 told = f"{name} {theirs or 'none'}, now it is {ours or 'none'}"
                 raise SettingError(f"{path} was made with {told}; give another --out")
         self.known[row.photo] = row
+
+
+def _read(file: BinaryIO, path: Path) -> Iterator[tuple[list[str], int, bool]]:
+    """Each row, where it ends, bytes, and whether its line does; not a last one that was cut within quotes."""
+    end, whole = 0, True
+
+    def lines() -> Iterator[str]:
+        nonlocal end, whole
+        for line in file:
+            end += len(line)
+            whole = line.endswith(b"\n")
+            yield line.decode(errors="surrogateescape")
+
+    reader, begun = csv.reader(lines(), strict=True), False
+    try:
+        for cells in reader:  # which takes no line before it needs it
+            yield cells, end, whole
+            begun = True
+    except csv.Error as error:
+        if file.read(1) or not begun:
+            raise _damaged(path) from error
+
+
+def _row(cells: Sequence[str], path: Path) -> Row:
+    try:
+        photo, size, modified_ns, *rest = cells
+        return Row(photo, int(size), int(modified_ns), *rest)
+    except (ValueError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> SettingError:
+    return SettingError(f"{path} is a damaged table of scores; take it away, or give another --out")
+
+
+def _in_lines(row: Row) -> Row:
+    """Without line breaks in its cells, so that a row is a line."""
+    reasons, fault = in_a_line(row.reasons), in_a_line(row.fault)
+    return replace(row, photo=in_a_line(row.photo), reasons=reasons, fault=fault)
 
 
 def named(photo: Path) -> str:

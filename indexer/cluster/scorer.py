@@ -12,11 +12,12 @@ from typing import Final
 
 from indexer.cluster.crew import Hello
 from indexer.cluster.score_rows import Row, named, stamp
+from indexer.faults import fault_of
 from indexer.pipeline import ahead
 from resad import runtime
 from resad.answer import assemble
 from resad.config import PhotoLimits
-from resad.errors import PhotoError, SettingError
+from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import demand, judge
@@ -64,14 +65,14 @@ class Scorer:
     def leave(self) -> None:
         """Nothing is left."""
 
-    def _row(self, path: Path, photo: PreparedPhoto | PhotoError) -> Row:
+    def _row(self, path: Path, photo: PreparedPhoto | str) -> Row:
         begin = unscored(path, self._loaded.manifest.version, self._task.rule)
-        if isinstance(photo, PhotoError):
-            return begin(fault=str(photo))
+        if isinstance(photo, str):
+            return begin(fault=photo)
         try:
             result = self._result(photo)
-        except PhotoError as error:
-            return begin(fault=str(error))
+        except Exception as error:  # no photograph can end the run
+            return begin(fault=fault_of(error))
         return begin(
             image_score=f"{result.image_score:.9g}",
             p_value=_cell(result.p_value),
@@ -98,11 +99,12 @@ def unscored(path: Path, version: str, rule: Rule) -> "partial[Row]":
     return partial(Row, named(path), *stamp(path), version, _cell(rule.fpr), _cell(rule.threshold))
 
 
-def _prepared(path: Path, loaded: LoadedIndex, limits: PhotoLimits) -> PreparedPhoto | PhotoError:
+def _prepared(path: Path, loaded: LoadedIndex, limits: PhotoLimits) -> PreparedPhoto | str:
+    """Or the fault."""
     try:
         return prepare(path, loaded.manifest.config.preparation, limits)
-    except PhotoError as error:
-        return error
+    except Exception as error:
+        return fault_of(error)
 
 
 def _cell(value: float | None) -> str:

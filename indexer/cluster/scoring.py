@@ -22,10 +22,16 @@ _TRIES: Final = 2
 """Workers that a single photograph may take along, until it is the photograph."""
 
 
+def listed(sources: Sequence[Path]) -> list[Path]:
+    """The photographs of all `sources`, each once; raises as `list_photos`."""
+    found = (photo.path.absolute() for source in sources for photo in list_photos(source))
+    return list(dict.fromkeys(found))
+
+
 def score_on(
     workers: Workers,
     version: Path,
-    sources: Sequence[Path],
+    photos: Sequence[Path],
     out: Path,
     *,
     device: str,
@@ -33,20 +39,20 @@ def score_on(
     require_quality: bool = False,
     on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
 ) -> dict[str, Row]:
-    """Score what OUT/scores.csv does not have yet; the rows of all photographs that are listed now.
+    """Score what OUT/scores.csv does not have yet; the rows of all `photos`.
 
     Args:
         version: ROOT/NAME or ROOT/NAME/VERSION, as every node sees it.
+        photos: one or more, as `listed` gives them.
         device: its kind, on the workers.
         on_rows: told of rows as they are written.
     Raises:
-        SettingError: nothing to score, or a table of another version or rule.
+        SettingError: a table of another version or rule.
     """
     version = index.resolve(version).absolute()
-    photos = [photo.path.absolute() for source in sources for photo in list_photos(source)]
     asked = unscored(photos[0], version.name, rule)()
     with Rows(out / TABLE, (asked.version, asked.fpr, asked.limit)) as rows:
-        todo = [photo for photo in dict.fromkeys(photos) if not rows.done(photo)]
+        todo = [photo for photo in photos if not rows.done(photo)]
         task = ScoreTask(version, device, workers.size.cpus, rule, require_quality, PhotoLimits())
         if todo:
             count = min(workers.count, -(-len(todo) // _A_PIECE))

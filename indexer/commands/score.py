@@ -10,11 +10,10 @@ from indexer.cluster.orders import Workers
 from indexer.cluster.parquet import TABLE as PARQUET
 from indexer.cluster.parquet import check_installed, write_parquet
 from indexer.cluster.score_rows import Row
-from indexer.cluster.scoring import TABLE, check_scorable, score_on
+from indexer.cluster.scoring import TABLE, check_scorable, listed, score_on
 from indexer.commands import console
 from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
 from indexer.commands.console import Device, Index
-from indexer.photos import list_photos
 from indexer.progress import Stages
 from indexer.run_tables import RunTables
 from indexer.score_jobs import Job, MapKind, Order
@@ -138,11 +137,12 @@ def _run(
             closing(score_photos(loaded, jobs, order, PhotoLimits(), journal, squares)) as outcomes,
         ):
             for outcome in outcomes:
-                advance(1)
                 if isinstance(outcome, Failed):
+                    advance(0 if outcome.late else 1)
                     failed.append(outcome)
                     console.warn(f"{outcome.label}: {outcome.reason}")
                     continue
+                advance(1)
                 scored.append(outcome)
                 if outcome.result.quality.reasons:
                     console.warn(f"{outcome.label}: quality: {', '.join(outcome.result.quality.reasons)}")
@@ -152,7 +152,8 @@ def _run(
     finally:
         if journal.places:
             run_tables.write(journal.outcomes)
-    return scored, failed
+    late = {one.label for one in failed if one.late}
+    return [one for one in scored if one.label not in late], failed
 
 
 def _squares(index: Path, loaded: LoadedIndex) -> Squares:
@@ -174,10 +175,10 @@ def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, bef
 def _on_cluster(
     workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
 ) -> dict[str, Row]:
-    listed = sum(len(list_photos(source)) for source in photos)
-    with Stages(console.ERR).stage("score", listed, "photos") as advance:
+    found = listed(photos)
+    with Stages(console.ERR).stage("score", len(found), "photos") as advance:
         return score_on(
-            workers, index, photos, out, device=workers.kind, rule=rule, require_quality=require_quality,
+            workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,
             on_rows=lambda new: advance(len(new)),
         )  # fmt: skip
 

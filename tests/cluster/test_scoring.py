@@ -1,29 +1,33 @@
 """Scoring over a cluster: the scores of one process, and no photograph that ends the run."""
 
+import csv
 import importlib
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from indexer.cluster import scoring
+from indexer.cluster import scorer, scoring
 from indexer.cluster.connection import Cluster, WorkerSize
 from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows
-from indexer.cluster.scorer import Scorer
-from indexer.cluster.scoring import TABLE, score_on
+from indexer.cluster.scorer import Scorer, ScoreTask
+from indexer.cluster.scoring import TABLE, listed, score_on
 from resad import index
 from resad.config import PhotoLimits
 from resad.detector import Detector
 from resad.errors import SettingError
 from resad.loaded_index import load_index
-from resad.preparation import prepare
+from resad.preparation import PreparedPhoto, prepare
+from resad.quality import PhotoQuality, judge
 from resad.runtime import pick_device
 from resad.verdict import Rule
 from tests.conftest import Run
+from tests.cutting_server import serving
 
 RULE = Rule(None, None, None)
 
@@ -92,13 +96,13 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     told: list[Row] = []
     workers = Workers(cluster, WorkerSize(1, 0))
     again = score_on(
-        workers, small_index, [photos], out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
+        workers, small_index, listed([photos]), out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
     )
     assert [Path(row.photo).name for row in told] == ["letter.jpg"]
     assert not any(row.fault for row in again.values())
     assert len(again) == len(good) + 2
     with pytest.raises(SettingError, match=r"was made with fpr none, now it is 0\.1"):
-        score_on(workers, small_index, [photos], out, device="cpu", rule=Rule(0.1, None, None))
+        score_on(workers, small_index, listed([photos]), out, device="cpu", rule=Rule(0.1, None, None))
 
 
 @pytest.mark.slow
@@ -108,9 +112,9 @@ def test_photographs_behind_addresses_are_scored_by_workers(
     folder, workers = drawn / "test", Workers(cluster, WorkerSize(1, 0))
     first = next(folder.rglob("*.jpg"))
     (tmp_path / "list.csv").write_text(f"path\nfile://{first}\nfile://{tmp_path}/gone.jpg\n")
-    here = score_on(workers, small_index, [folder], tmp_path / "here", device="cpu", rule=RULE)
+    here = score_on(workers, small_index, listed([folder]), tmp_path / "here", device="cpu", rule=RULE)
     sources = [Path(f"file://{folder}"), tmp_path / "list.csv"]
-    there = score_on(workers, small_index, sources, tmp_path / "there", device="cpu", rule=RULE)
+    there = score_on(workers, small_index, listed(sources), tmp_path / "there", device="cpu", rule=RULE)
     gone = there.pop(f"file://{tmp_path}/gone.jpg")
     assert gone.fault == "No such file or directory"
     assert {name.removeprefix("file://"): row.image_score for name, row in there.items()} == {
@@ -121,13 +125,69 @@ def test_photographs_behind_addresses_are_scored_by_workers(
     score_on(
         workers,
         small_index,
-        sources,
+        listed(sources),
         tmp_path / "there",
         device="cpu",
         rule=RULE,
         on_rows=lambda new: told.extend(new),
     )
     assert [row.photo for row in told] == [gone.photo]
+
+
+@pytest.mark.slow
+def test_a_body_that_is_cut_costs_its_photograph_alone(
+    cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp")
+    good = next((drawn / "test").rglob("*.jpg")).read_bytes()
+    with serving({"a.jpg": good, "cut.jpg": good, "b.jpg": good + b"b"}, {"cut.jpg": 1000}) as (server, _):
+        table = "".join(f"{server}/{name}.jpg\n" for name in ("a", "cut", "b"))
+        (tmp_path / "list.csv").write_text(f"path\n{table}")
+        workers, photos = Workers(cluster, WorkerSize(1, 0)), listed([tmp_path / "list.csv"])
+        rows = score_on(workers, small_index, photos, tmp_path / "out", device="cpu", rule=RULE)
+    assert {name: row.fault.partition(" (")[0] for name, row in rows.items()} == {
+        f"{server}/a.jpg": "", f"{server}/b.jpg": "",
+        f"{server}/cut.jpg": "Input/output error",
+    }  # fmt: skip
+    assert rows[f"{server}/a.jpg"].image_score
+
+
+def test_a_worker_has_a_row_for_each_photograph_whatever_is_raised(
+    drawn: Path, small_index: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    photos = sorted((drawn / "test").rglob("*.jpg"))[:4]
+    alone = Scorer()
+    version = index.resolve(small_index)
+    alone.begin(ScoreTask(version, "cpu", 1, RULE, False, PhotoLimits()))
+    expected = alone.score(photos)
+
+    def failing(path: Path, *_: object) -> PreparedPhoto:
+        if path == photos[1]:
+            raise MemoryError("in key-of-somebody")
+        return prepare(path, *_)  # type: ignore[arg-type]
+
+    judged: list[PreparedPhoto] = []
+
+    def breaking(photo: PreparedPhoto, *_: object) -> PhotoQuality:
+        judged.append(photo)
+        if len(judged) == 2:
+            raise RuntimeError("key-of-somebody\nand more")
+        return judge(photo, *_)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorer, "prepare", failing)
+    monkeypatch.setattr(scorer, "judge", breaking)
+    rows = alone.score(photos)
+    assert [row.fault for row in rows] == [
+        "", "it could not be scored (MemoryError)", "it could not be scored (RuntimeError)", "",
+    ]  # fmt: skip
+    assert [rows[0], rows[3]] == [expected[0], expected[3]]
+
+    def refusing(*_: object) -> PreparedPhoto:
+        raise SettingError("s3fs is not installed here")
+
+    monkeypatch.setattr(scorer, "prepare", refusing)
+    with pytest.raises(SettingError, match="not installed"):
+        alone.score(photos)
 
 
 def _row(photo: str, score: str = "1.5") -> Row:
@@ -154,6 +214,50 @@ def test_a_table_cut_anywhere_keeps_its_whole_rows(tmp_path: Path) -> None:
             rows.add([_row("/d.jpg")])
         with Rows(path, asked) as rows:
             assert "/d.jpg" in rows.known
+
+
+def test_faults_are_lines_and_a_table_with_others_is_taken_up_whole(tmp_path: Path) -> None:
+    path, asked = tmp_path / "scores.csv", ("v", "", "")
+    faulty = Row("/c.jpg", 1, 2, "v", "", "", fault='it,\r\nsaid "no"\nand\rmore')
+    with Rows(path, asked) as rows:
+        rows.add([_row("/a.jpg"), faulty, _row("/b.jpg")])
+        assert rows.known["/c.jpg"].fault == 'it, said "no" and more'
+    assert len(path.read_bytes().splitlines()) == 4
+    before = path.read_bytes()
+    with Rows(path, asked) as again:
+        assert again.known == rows.known
+    assert path.read_bytes() == before
+    # As tables were once written: a row over several lines, cut anywhere.
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(
+            [
+                before.decode().splitlines()[0].split(","),
+                astuple(_row("/a.jpg")),
+                astuple(faulty),
+                astuple(_row("/b.jpg")),
+            ]
+        )
+    whole = path.read_bytes()
+    ends = [whole.index(b"\n", whole.index(name)) + 1 for name in (b"photo", b"/a.jpg", b"more", b"/b.jpg")]
+    for kept in range(ends[0], len(whole) + 1):
+        path.write_bytes(whole[:kept])
+        with Rows(path, asked) as rows:
+            assert len(rows.known) == sum(kept >= end for end in ends[1:])
+            rows.add([_row("/d.jpg")])
+        assert path.read_bytes().startswith(whole[: max(end for end in ends if end <= kept)])
+
+
+@pytest.mark.parametrize("damage", [b'"a"b\n', b"only,three,cells\n", b"\n", b"/x.jpg,one,2,v,,,,,,,,,\n"])
+def test_a_damaged_table_is_refused_and_nothing_of_it_is_lost(tmp_path: Path, damage: bytes) -> None:
+    path, asked = tmp_path / "scores.csv", ("v", "", "")
+    with Rows(path, asked) as rows:
+        rows.add([_row("/a.jpg"), _row("/b.jpg")])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], damage, lines[2]]))
+    before = path.read_bytes()
+    with pytest.raises(SettingError, match="is a damaged table"):
+        Rows(path, asked)
+    assert path.read_bytes() == before
 
 
 def test_a_table_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
