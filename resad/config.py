@@ -1,8 +1,8 @@
 """Every number of the method, with its unit and its source; only `resad.presets` chooses others.
 
 A `MethodConfig` says how a photograph becomes an anomaly map and a score.  It is stored in the index's manifest,
-and its fingerprint (together with the weights') decides whether two indexes measure the same thing; both are in
-`resad.stored_config`.
+and its fingerprint (`resad.stored_config`, together with the weights') decides whether two indexes measure the
+same thing.
 `PhotoLimits` only says what is refused; it changes no number, so it is not part of the fingerprint.
 
 "Paper" below is Niu et al., "Region and Spatial Aware Anomaly Detection for Fundus Images" (arXiv 2303.03817).
