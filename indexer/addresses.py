@@ -7,6 +7,8 @@ from resad.errors import SettingError
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
 _WEB: Final = ("http", "https")
+_HERE: Final = ("file", "local")
+"""Whose addresses are paths."""
 
 
 def begins_as_address(text: str) -> bool:
@@ -21,7 +23,9 @@ def is_address(text: str) -> bool:
 
 def check_parts(text: str) -> None:
     """Raise `SettingError` for an address as it was given that would be another one as a path."""
-    refuse_parts(text.partition("://")[2].lstrip("/").removesuffix("/"), text)
+    scheme, _, rest = text.partition("://")
+    if scheme not in _HERE:
+        refuse_parts(rest.lstrip("/").removesuffix("/"), text)
 
 
 def refuse_parts(key: str, address: str) -> None:

@@ -79,7 +79,6 @@ def score_photos(
     squares: Squares = lambda _: None,
 ) -> Generator[Scored | Failed, None, None]:
     """Score each photograph and write its files; each is noted in the journal once they are there.
-
     Outcomes come in order, and after them those that failed late.  A full disk ends the run; no photograph does.
 
     Threads prepare the next photographs and write the last ones' files meanwhile.  Run the iterator to its end or
@@ -126,11 +125,10 @@ def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -
 def _scored(job: Job, ready: _Ready, loaded: LoadedIndex, order: Order) -> tuple[Detection, Result]:
     detection = loaded.detector.detect([ready.photo])[0]
     timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
-    result = assemble(
+    return detection, assemble(
         ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
         quality=ready.quality, eye=job.eye or order.eye,
     )  # fmt: skip
-    return detection, result
 
 
 def _finish(

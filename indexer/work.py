@@ -128,13 +128,12 @@ class Work:
             if isinstance(outcome, Taken):
                 self._keep_square(outcome)
                 self._keep(without_pixels(outcome), next(patches))
-            elif isinstance(outcome, Skipped):
-                # What could not be read is not asked for its bytes, which might be there by now.
-                content = None if outcome.unreached else file_sha256(outcome.path)
-                self._write(Line(content, skipped=outcome.reason, unreached=outcome.unreached))
-                self.left_aside.append(outcome)
             else:
-                self._write(Line(file_sha256(outcome.path)))
+                reason = outcome.reason if isinstance(outcome, Skipped) else None
+                unreached = isinstance(outcome, Skipped) and outcome.unreached
+                # What could not be read is not asked for its bytes, which might be there by now.
+                content = None if unreached else file_sha256(outcome.path)
+                self._write(Line(content, skipped=reason, unreached=unreached))
                 self.left_aside.append(outcome)
 
     def _keep_square(self, taken: Taken) -> None:

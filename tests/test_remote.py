@@ -223,7 +223,9 @@ def test_a_listed_key_that_a_path_would_change_is_refused_by_name(bucket: str) -
         list_photos(Path(bucket))
 
 
-@pytest.mark.parametrize("address", ["abfs://container@account.dfs.core.windows.net/a/1.jpg", "s3://b/what?.jpg"])
+@pytest.mark.parametrize(
+    "address", ["abfs://container@account.dfs.core.windows.net/a/1.jpg", "s3://b/what?.jpg", "file:///a//1.jpg"]
+)
 def test_others_are_taken(address: str) -> None:
     check_parts(address)
     refuse_secrets(address)
