@@ -234,7 +234,6 @@ def test_others_are_taken(address: str) -> None:
 def test_bodies_that_are_cut_cost_their_photograph_alone(
     drawn: Path, small_index: Path, tmp_path: Path, run: Run
 ) -> None:
-    pytest.importorskip("aiohttp")
     good = sorted((drawn / "train/good").iterdir())[0].read_bytes()
     files = {f"{name}.jpg": good + name.encode() for name in ("whole", "cut", "once")}
     with serving(files, {"cut.jpg": 1000, "once.jpg": 1}) as (server, asked):

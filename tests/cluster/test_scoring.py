@@ -138,7 +138,6 @@ def test_photographs_behind_addresses_are_scored_by_workers(
 def test_a_body_that_is_cut_costs_its_photograph_alone(
     cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("aiohttp")
     good = next((drawn / "test").rglob("*.jpg")).read_bytes()
     with serving({"a.jpg": good, "cut.jpg": good, "b.jpg": good + b"b"}, {"cut.jpg": 1000}) as (server, _):
         table = "".join(f"{server}/{name}.jpg\n" for name in ("a", "cut", "b"))
