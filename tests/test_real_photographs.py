@@ -12,17 +12,22 @@ from indexer.datasets.mvtec import read_mvtec
 from indexer.evaluate import figures, measure_dataset
 from indexer.options import method
 from indexer.progress import Stages
+from resad.backbone import default_weights
 from resad.config import PhotoLimits
 from resad.loaded_index import load_index
 
 
 @pytest.mark.slow
 def test_lesions_stand_out_on_idrid(shared: Path, tmp_path: Path) -> None:
-    """At 256 px, for speed.  The bounds are chance (0.5) plus what 43 photographs can show, not a target."""
+    """At 256 px on the bundled trunk, for speed.
+
+    The bounds are chance (0.5) plus what 43 photographs can show, not a target.
+    """
     data = shared / "data/idrid-512"
-    config = method("resad", backbone="resnet18", size=256, coreset="0.05")
-    weights = str(shared / "weights/resnet18-imagenet1k_v1-trunk.safetensors")
-    order = BuildOrder(data / "train/good", tmp_path, "idrid", config, weights, torch.device("cpu"))
+    config = method("resad", backbone="bundled", size=256, coreset="0.05")
+    order = BuildOrder(
+        data / "train/good", tmp_path, "idrid", config, default_weights("bundled"), torch.device("cpu")
+    )
     report = build(order, Stages(Console(quiet=True)))
     assert report.manifest.counts.photos == 36
     loaded = load_index(tmp_path / "idrid", torch.device("cpu"))
