@@ -60,8 +60,12 @@ LOOKS: Final = (
     Look("half a turn", lambda a: a[::-1, ::-1], lambda a: a[::-1, ::-1]),
     Look(f"shifted by {_SHIFT} px", lambda a: np.roll(a, (_SHIFT, _SHIFT), (0, 1)), lambda a: a),
 )
-_BACKBONES: Final = (None, "bundled")
-"""ResNet-18 and the trunk of the package."""
+_ONE_LOOK: Final = ("search.mirrored=false",)
+_INDEXES: Final = (
+    Variant("resad", settings=_ONE_LOOK),
+    Variant("resad", settings=_ONE_LOOK, backbone="bundled", weights="bundled"),
+)
+"""Of ResNet-18 and of the trunk of the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +91,14 @@ def main(quick: Quick = False, json: Json = None) -> None:
         "takes the nearer of both looks.",
     )
     lines = []
-    for backbone in _BACKBONES[1:] if quick else _BACKBONES:
-        plain = ("search.mirrored=false",)
-        variant = Variant("resad", settings=plain) if backbone is None else _bundled(backbone, plain)
+    for variant in _INDEXES[1:] if quick else _INDEXES:
         with tempfile.TemporaryDirectory() as root:
             loaded = build_index(variant, size, shared, Path(root))
         measured = {"none": _measured(loaded, None, shared)}
         measured |= {look.name: _measured(loaded, look, shared) for look in looks}
         reporting = reporting_half(read_mvtec(data_set(shared)))
-        trunk = variant.backbone
-        lines += _print_part("the reporting half", trunk, measured, reporting)
-        lines += _print_part("all test photographs", trunk, measured, np.ones_like(reporting))
+        for part, chosen in (("the reporting half", reporting), ("all test photographs", np.ones_like(reporting))):
+            lines += _print_part(part, variant.backbone, measured, chosen)
     write_json(json, lines)
 
 
@@ -117,10 +118,6 @@ def second(encoder: Encoder, photo: PreparedPhoto, look: Look) -> PatchFeatures:
     found = look.back(rows)[tuple(first.cells.T)]
     features = np.where((found >= 0)[:, None], other.features[found], first.features)
     return replace(first, mirrored=features)
-
-
-def _bundled(backbone: str, settings: tuple[str, ...]) -> Variant:
-    return Variant("resad", settings=settings, backbone=backbone, weights=backbone)
 
 
 def _measured(loaded: LoadedIndex, look: Look | None, shared: Path) -> Measured:

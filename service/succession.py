@@ -29,7 +29,8 @@ _RETRY_S: Final = 30.0
 """After which a version that failed is tried again: its files may still have been on their way."""
 _FREE_S: Final = 2.0
 """For which the memory of an index that leaves is waited for, while the last answers from it are on their way."""
-_LOOK_S: Final = 0.01
+_PAUSE_S: Final = 0.01
+"""Between the first two looks whether it is free; each further pause is twice as long."""
 
 
 class Succession:
@@ -107,13 +108,14 @@ class Succession:
         held = weakref.ref(entry.live.detector)
         self._swap(replace(entry, live=None, at_rest=entry.live.manifest), None)
         del entry
-        end = time.monotonic() + _FREE_S
+        end, pause = time.monotonic() + _FREE_S, _PAUSE_S
         while held() is not None:
             gc.collect()  # errors and the frames that they passed hold each other, and what was lent there
             if time.monotonic() > end:
                 _log.warning("index %s has left, but something still holds it in memory", name)
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(pause)
+            pause *= 2  # a collection stops all threads
 
     def look_at(self, name: str) -> None:
         """Act on CURRENT of `name` if it was written or removed since the last look.
