@@ -1,10 +1,9 @@
 """The service as a Ray Serve deployment (extra `cluster`): `serve run docker/ray/serve.yaml`.
 
-Each replica is the service as one process runs it: its own queue, its own indexes in memory, CURRENT watched.  Ray
-Serve adds the door in front (a proxy on each node), the number of replicas, and their places; `routing` says which
-of them gets a request.  What is refused
-with 429 is refused by a replica, so that `Retry-After` is as measured there; for that Ray Serve must hand on more
-requests than the queue has places (`max_ongoing_requests`).
+Each replica is the service as one process runs it: its own queue, its own indexes in memory, CURRENT watched.
+Ray Serve adds the door in front (a proxy on each node), the number of replicas, and their places; `routing` says
+which of them gets a request.  What is refused with 429 is refused by a replica, so that `Retry-After` is as
+measured there; for that Ray Serve must hand on more requests than the queue has places (`max_ongoing_requests`).
 """
 
 import asyncio
@@ -112,7 +111,7 @@ class Replica:
     def record_routing_stats(self) -> dict[str, Any]:
         """What `routing` goes by."""
         house: House = self.app.state.house
-        return {"held": house.shelf.held, "room": house.shelf.room, "default": house.registry.default}
+        return {"unasked_s": house.shelf.unasked_s, "room": house.shelf.room, "default": house.registry.default}
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name, and what it alone would tell Prometheus."""

@@ -5,18 +5,17 @@ Runs in Ray Serve's proxies.  Replicas say every second what they have in memory
 index a request asks for is told by `asked_index`; without that, requests are spread over all replicas.
 """
 
-import hashlib
 import logging
 import os
 import random
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ray.serve.request_router import LocalityMixin, PendingRequest, RequestRouter, RunningReplica
 
 from service.asked_index import CALLBACK, VARIABLE, told_in
+from service.homes import Holding, home_of
 
 _log: Final = logging.getLogger("ray.serve")
 """What Ray Serve writes to the log of its proxies."""
@@ -29,11 +28,7 @@ _SOON_S: Final = 3.0
 
 
 class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
-    """Prefers replicas with the index, then the one whose own indexes are missed least; near ones among equals.
-
-    Where those with the index are busy, another one loads it only if nothing that no other has goes for it: two
-    indexes that are asked for more than one replica can answer would else drive each other out in turn.
-    """
+    """Prefers replicas with the index, near ones among equals; then the one that `homes` names."""
 
     def initialize_state(self, **_: Any) -> None:
         """Nobody was sent anything yet."""
@@ -49,21 +44,18 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
         wanted = None if pending_request is None else self._index(pending_request, candidate_replicas)
         if wanted is None:
             return self._near(candidate_replicas)
-        holders = [one for one in candidate_replicas if wanted in held_by(one)]
+        told = {name_of(one): told_by(one) for one in candidate_replicas}
+        holders = [one for one in candidate_replicas if wanted in told[name_of(one)].unasked_s]
         if not holders:
             holders = [one for one in candidate_replicas if name_of(one) == self._just_sent(wanted)]
         free = [one for one in holders if (self.replica_queue_len_cache.get(one.replica_id) or 0) < BUSY]
         if free:
             return [*self._near(free), *self._near(candidate_replicas)]
-        losses = losses_of({name_of(one): held_by(one) for one in candidate_replicas})
-        losses |= {name_of(one): 0 for one in candidate_replicas if has_room(one)}
-        others = [
-            one for one in candidate_replicas if one not in holders and not (holders and losses.get(name_of(one)))
-        ]
-        if not others:
+        chosen = home_of(wanted, told, {name_of(one) for one in holders})
+        if chosen is None:
             return self._near(holders)
-        next_one = min(others, key=lambda one: rank(name_of(one), wanted, losses))
-        self._sent[wanted] = name_of(next_one), time.monotonic()
+        (next_one,) = (one for one in candidate_replicas if name_of(one) == chosen)
+        self._sent[wanted] = chosen, time.monotonic()
         return [[*holders, next_one], candidate_replicas]
 
     def _just_sent(self, wanted: str) -> str | None:
@@ -88,25 +80,10 @@ class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
         return [random.sample(some, min(2, len(some))) for some in ranks if some]
 
 
-def losses_of(held: Mapping[str, frozenset[str]]) -> dict[str, int]:
-    """How many indexes each replica has in memory that no other has."""
-    count = Counter(name for names in held.values() for name in names)
-    return {replica: sum(count[name] == 1 for name in names) for replica, names in held.items()}
-
-
-def rank(replica: str, wanted: str, losses: Mapping[str, int]) -> tuple[int, bytes]:
-    """Who is to load an index: where fewest others would be missed, and the same one by every proxy's count."""
-    return losses.get(replica, 0), hashlib.sha256(f"{wanted}@{replica}".encode()).digest()
-
-
-def has_room(replica: RunningReplica) -> bool:
-    """Whether nothing has to leave for another index."""
-    return bool(replica.routing_stats.get("room", False))
-
-
-def held_by(replica: RunningReplica) -> frozenset[str]:
-    """The indexes that it last said to have in memory."""
-    return frozenset(replica.routing_stats.get("held", ()))
+def told_by(replica: RunningReplica) -> Holding:
+    """What it last said to have in memory."""
+    stats = replica.routing_stats
+    return Holding(stats.get("unasked_s", {}), bool(stats.get("room", True)))
 
 
 def name_of(replica: RunningReplica) -> str:

@@ -3,6 +3,7 @@ longest ago leaves.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,8 +37,9 @@ class Shelf:
         self._places = places
         self._patience_s = patience_s
         self._users: Counter[str] = Counter()
-        self._asked: dict[str, None] = {}
-        """Names, first the one that was asked for longest ago."""
+        self._asked: dict[str, float] = {}
+        """When each was last asked for, in seconds of the monotonic clock."""
+        self._began = time.monotonic()
         self._waiting: dict[str, list[asyncio.Future[LoadedIndex]]] = {}
         self._leaving: str | None = None
         self._returned = asyncio.Event()
@@ -49,8 +51,7 @@ class Shelf:
 
         Raises `Refusal`: 404 for an unknown name; 503 with Retry-After where it cannot be loaded, or not so soon.
         """
-        self._asked.pop(name, None)
-        self._asked[name] = None
+        self._asked[name] = time.monotonic()
         # No entry is bound here: it may hold a version that is to leave while this waits.
         if self._registry.get(name).at_rest is not None or name == self._leaving:
             loaded = await self._awaited(name)
@@ -67,6 +68,12 @@ class Shelf:
         """What is in memory, or will be before long; may be read on any thread."""
         there = {name for name, entry in self._registry.served.items() if entry.live is not None}
         return tuple(sorted((there | {*tuple(self._waiting)}) - {self._leaving}))
+
+    @property
+    def unasked_s(self) -> dict[str, float]:
+        """For how many seconds nobody has asked for each of those; may be read on any thread."""
+        now = time.monotonic()
+        return {name: now - self._asked.get(name, self._began) for name in self.held}
 
     @property
     def room(self) -> bool:
@@ -137,5 +144,4 @@ class Shelf:
         there = [name for name, entry in self._registry.served.items() if entry.live is not None]
         if self._places is None or len(there) < self._places:
             return None
-        order = {name: place for place, name in enumerate(self._asked)}
-        return min(there, key=lambda name: (self._users[name] > 0, order.get(name, -1)))
+        return min(there, key=lambda name: (self._users[name] > 0, self._asked.get(name, self._began)))

@@ -119,13 +119,3 @@ def test_under_load_no_replica_ever_holds_more_than_it_may(
         assert score == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
     assert len(seen) >= 5
     assert max(max(one.values(), default=0) for one in seen) == 1
-
-
-def test_an_index_goes_where_it_displaces_least() -> None:
-    from service.routing import losses_of, rank
-
-    held = {"r1": frozenset("ab"), "r2": frozenset("bc"), "r3": frozenset("bc")}
-    assert losses_of(held) == {"r1": 1, "r2": 0, "r3": 0}
-    assert losses_of(held | {"r4": frozenset("ad")}) == {"r1": 0, "r2": 0, "r3": 0, "r4": 1}
-    assert min(held, key=lambda one: rank(one, "d", losses_of(held))) in {"r2", "r3"}
-    assert {min("xyz", key=lambda one: rank(one, str(n), {})) for n in range(40)} == {*"xyz"}
