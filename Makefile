@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
+TEST_PROCESSES ?= 2
 
 # Real photographs and weights for tests and benchmarks, where they lie beside the checkout.
 ifneq ($(wildcard ../shared/data),)
@@ -35,7 +36,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -ra
+	$(BIN)/pytest -ra --numprocesses $(TEST_PROCESSES) --dist loadscope
 
 bench: setup
 	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \

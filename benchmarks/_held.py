@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks._idrid import Variant, config_of
 from indexer.feature_store import FeatureStore
 from indexer.leave_out import LeftOut, leave_out
+from indexer.left_out_groups import groups_of
 from indexer.selection import select
 from resad.backbone import Backbone, load_backbone
 from resad.config import MethodConfig, PhotoLimits
@@ -103,7 +104,9 @@ def index_of(encoded: Encoded, rows: Rows) -> HeldIndex:
     chosen = select(store, encoded.config.coreset, [torch.device("cpu")], lambda _: None)
     bank = MemoryBank(chosen.memories, chosen.provenance)
     masks = [encoded.masks[row] for row in rows]
-    return HeldIndex(bank, leave_out(store, masks, [None] * len(rows), bank, encoded.config, lambda _: None))
+    return HeldIndex(
+        bank, leave_out(store, masks, groups_of([None] * len(rows)), bank, encoded.config, lambda _: None)
+    )
 
 
 def score(encoded: Encoded, row: int, index: HeldIndex) -> float:

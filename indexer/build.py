@@ -18,7 +18,7 @@ from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough
+from indexer.references import check_enough, groups_in
 from indexer.search_choice import choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
@@ -65,7 +65,8 @@ def build(
                 points = _foreseen(order, backbone, work, first_few(extraction, len(encoders)), on_forecast)
                 deque(extraction, maxlen=0)
         references, store = work.references, work.store
-        check_enough(order.photos, references, work.left_aside)
+        groups = groups_in(references)
+        check_enough(order.photos, groups, work.left_aside)
         patches_in_all = int(store.first_rows[-1])
         wanted = memory_count(order.config.coreset, patches_in_all)
         with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
@@ -76,11 +77,11 @@ def build(
         preparation = order.config.preparation
         first_masks = [mask_of(one.frame, one.field_of_view, preparation) for one in references[:2]]
         bank, search = choose_search(bank, store, first_masks, order.config, order.search, stages)
-        patients = [reference.source.patient for reference in references]
         with stages.stage("calibrate", len(store), "photos") as advance:
             masks = (mask_of(one.frame, one.field_of_view, preparation) for one in references)
             cameras = [one.source.camera for one in references]
-            left_out = leave_out(store, masks, patients, bank, order.config, advance, cameras)
+            left_out = leave_out(store, masks, groups, bank, order.config, advance, cameras)
+        patients = [reference.source.patient for reference in references]
         known = patients if order.keep_names else number_patients(patients)
         records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
@@ -111,7 +112,7 @@ def forecast_only(order: BuildOrder) -> Forecast:
         with closing(extracting) as extraction:
             _foreseen(order, backbone, work, first_few(extraction, len(encoders)), told.append)
         if not told:
-            check_enough(order.photos, work.references, work.left_aside)
+            check_enough(order.photos, groups_in(work.references), work.left_aside)
     return told[0]
 
 

@@ -1,4 +1,4 @@
-"""Every reference photo scored as if it were new: against the memory bank without its own (patient's) memories."""
+"""Every reference photo scored as if it were new: against the memory bank without its own group's memories."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -37,7 +37,7 @@ class LeftOut:
 def leave_out(
     store: FeatureStore,
     masks: Iterable[NDArray[np.bool_]],
-    patients: Sequence[str | None],
+    groups: Sequence[set[int]],
     bank: MemoryBank,
     config: MethodConfig,
     on_photo: Callable[[int], None],
@@ -47,12 +47,11 @@ def leave_out(
 
     Args:
         masks: bool (S, S), the field of view of each photo on its prepared square.
-        patients: whose photo it is, where known; a patient's photographs are left out together.
+        groups: per photo, as `bank` numbers them, the photos that are left out with it.
         cameras: with which it was taken, where known; each camera gets a calibration of its own.
     Raises:
-        SettingError: nothing is left of the bank without some photo or patient.
+        SettingError: too little is left of the bank without some group.
     """
-    groups = groups_of(patients)
     placed, radius = left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
     return score_left_out(placed, radius, masks, config, cameras)
 
@@ -105,25 +104,17 @@ def score_left_out(
     return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(placed), covering_radius)
 
 
-def groups_of(patients: Sequence[str | None]) -> list[set[int]]:
-    """Per photo which ones are left out with it: its patient's, the photo among them."""
-    whose: dict[str, set[int]] = {}
-    for number, who in enumerate(patients):
-        if who is not None:
-            whose.setdefault(who, set()).add(number)
-    return [{number} if who is None else whose[who] for number, who in enumerate(patients)]
-
-
 def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:
     """Raise `SettingError` where fewer memories are left than a patch has neighbors.
 
     Args:
-        left: memories of `bank` without those of a photo, or of a patient.
+        left: memories of `bank` without those of a photo and of what is left out with it.
     """
     if left < neighbors:
         raise SettingError(
-            f"calibration leaves each photo (or patient) out, and of {len(bank)} memories {left} remain, "
-            f"fewer than the {neighbors} neighbors asked; give more photographs or a larger --coreset"
+            f"calibration leaves each photo out (its patient's and copies, too), and of {len(bank)} memories "
+            f"{left} remain, fewer than the {neighbors} neighbors asked; give more photographs or a larger "
+            "--coreset"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from indexer.intake import Taken
+from indexer.left_out_groups import how_many, left_out_groups
 from indexer.look_alikes import perceptual_hash, same_among
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped
 from resad.errors import SettingError
@@ -57,13 +58,18 @@ def look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
     )
 
 
-def check_enough(source: Path, references: Sequence[Reference], left_aside: Sequence[Skipped | Duplicate]) -> None:
-    """Raise `SettingError` where `source` gave too few photographs (of different patients) for an index."""
-    people = {reference.source.patient or reference.content_sha256 for reference in references}
-    if len(people) < FEWEST:
+def groups_in(references: Sequence[Reference]) -> list[set[int]]:
+    """Per photograph which ones are left out of the bank with it."""
+    return left_out_groups([one.source.patient for one in references], references)
+
+
+def check_enough(source: Path, groups: Sequence[set[int]], left_aside: Sequence[Skipped | Duplicate]) -> None:
+    """Raise `SettingError` where `source` gave too few photographs for an index, by the `groups_in` them."""
+    count = how_many(groups)
+    if count < FEWEST:
         raise SettingError(
-            f"{source} holds {len(people)} usable photographs (of different patients), an index needs "
-            f"at least {FEWEST}; {told_aside(left_aside)}"
+            f"{source} holds {count} usable photographs (of different patients, copies counted once), an index "
+            f"needs at least {FEWEST}; {told_aside(left_aside)}"
         )
 
 

@@ -25,8 +25,29 @@ CLUSTER_REASONS = ("Ray is not installed", "needs a network namespace")
 """`make test` has no extra `cluster`, `make cluster-test` has; a container may still not allow namespaces."""
 
 
+class Skipped:
+    """Reasons of what was skipped, in all processes; in CI an avoidable one fails the run."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.reasons.append(report.longrepr[2].removeprefix("Skipped: "))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for reason in sorted(set(self.reasons)):
+            terminalreporter.write_line(f"{self.reasons.count(reason)} skipped: {reason}")
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """In CI everything but a GPU, the data and a cluster can be had: others hide a missing install step."""
+        avoidable = set(self.reasons) - {GPU_REASON, DATA_REASON, *CLUSTER_REASONS}
+        if os.environ.get("CI") and avoidable and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skipped] = []
+    config.pluginmanager.register(Skipped())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job is deaf to Ctrl-C, and so are the commands that tests start and interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,31 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=GPU_REASON))
-
-
-_skipped = pytest.StashKey[list[str]]()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
-    report = yield
-    if report.skipped and isinstance(report.longrepr, tuple):
-        item.config.stash[_skipped].append(report.longrepr[2].removeprefix("Skipped: "))
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reasons = config.stash[_skipped]
-    for reason in sorted(set(reasons)):
-        terminalreporter.write_line(f"{reasons.count(reason)} skipped: {reason}")
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI everything but a GPU, the data and a cluster can be had: other skips hide a missing install step."""
-    skipped: list[str] = session.config.stash[_skipped]
-    avoidable = set(skipped) - {GPU_REASON, DATA_REASON, *CLUSTER_REASONS}
-    if os.environ.get("CI") and avoidable and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from scipy.stats import betabinom
 from benchmarks._held import RememberingTrunk, Seen
 from indexer.feature_store import FeatureStore
 from indexer.leave_out import leave_out
+from indexer.left_out_groups import groups_of
 from indexer.options import method
 from indexer.selection import select
 from indexer.synthetic import draw_photo
@@ -57,7 +58,7 @@ def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: 
         store.append(one)
     chosen = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
     bank = MemoryBank(chosen.memories, chosen.provenance)
-    left_out = leave_out(store, [FULL] * REFERENCES, [None] * REFERENCES, bank, CONFIG, lambda _: None)
+    left_out = leave_out(store, [FULL] * REFERENCES, groups_of([None] * REFERENCES), bank, CONFIG, lambda _: None)
     return Split(
         left_out.calibration.scores,
         tuple(sorted(scores(references, bank))),

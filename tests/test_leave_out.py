@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.feature_store import FeatureStore
-from indexer.leave_out import LeftOut, groups_of, leave_out
+from indexer.leave_out import LeftOut, leave_out
 from indexer.left_out_bank import CpuPart, LeftOutBanks, Part
+from indexer.left_out_groups import groups_of
 from indexer.left_out_on_device import DevicePart
 from indexer.options import method
 from resad.detector import measure
@@ -46,7 +47,7 @@ def bank_of(store: FeatureStore, rows: NDArray[np.int64]) -> MemoryBank:
 
 def left_out(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> LeftOut:
     masks = [np.ones((SIDE, SIDE), dtype=bool)] * PHOTOS
-    return leave_out(store, masks, patients, bank, CONFIG, lambda _: None)
+    return leave_out(store, masks, groups_of(patients), bank, CONFIG, lambda _: None)
 
 
 def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) -> None:
@@ -209,10 +210,3 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
     everything = np.concatenate([one.features for one in store])
     np.testing.assert_array_equal(store.gather(rows), everything[rows])
     np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])
-
-
-@given(st.lists(st.none() | st.sampled_from(["a", "b", "c"]), max_size=12))
-def testgroups_of_are_those_of_every_pair(patients: list[str | None]) -> None:
-    slow = [{j for j, other in enumerate(patients) if j == i or (who is not None and other == who)}
-            for i, who in enumerate(patients)]  # fmt: skip
-    assert groups_of(patients) == slow

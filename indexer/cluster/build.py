@@ -20,7 +20,7 @@ from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough
+from indexer.references import check_enough, groups_in
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
 from indexer.work import Work
@@ -71,7 +71,8 @@ def build_on(
             features.settle()
             references = work.references = features.references
             work.left_aside = features.left_aside
-            check_enough(order.photos, references, features.left_aside)
+            groups = groups_in(references)
+            check_enough(order.photos, groups, features.left_aside)
             patches_in_all = int(features.first_rows[-1])
             wanted = memory_count(order.config.coreset, patches_in_all)
             with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
@@ -90,10 +91,10 @@ def build_on(
             for patches in features.first_few(2):
                 first_two.append(patches)
             bank, search = choose_search(bank, first_two, first_masks, order.config, order.search, stages)
-            patients = [reference.source.patient for reference in references]
             with stages.stage("calibrate", len(references), "photos") as advance:
                 cameras = [one.source.camera for one in references]
-                left_out = leave_out_on(features, patients, bank, order.config, advance, cameras)
+                left_out = leave_out_on(features, groups, bank, order.config, advance, cameras)
+            patients = [reference.source.patient for reference in references]
             known = patients if order.keep_names else number_patients(patients)
             records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:

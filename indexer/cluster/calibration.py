@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from indexer.cluster.features import ClusterFeatures
-from indexer.leave_out import LeftOut, groups_of, score_left_out
+from indexer.leave_out import LeftOut, score_left_out
 from indexer.placed import Placed
 from resad.config import MethodConfig
 from resad.memory_bank import MemoryBank
@@ -13,14 +13,13 @@ from resad.preparation import mask_of
 
 def leave_out_on(
     features: ClusterFeatures,
-    patients: Sequence[str | None],
+    groups: Sequence[set[int]],
     bank: MemoryBank,
     config: MethodConfig,
     advance: Callable[[int], None],
     cameras: Sequence[str | None],
 ) -> LeftOut:
     """As `indexer.leave_out.leave_out`, which see."""
-    groups = groups_of(patients)
     shared = features.crew.share((secrets.token_hex(4), bank.memories, bank.provenance))
 
     def arguments(piece: int) -> tuple[object, ...]:

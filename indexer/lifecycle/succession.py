@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from indexer.calibration_records import write_calibration_records
 from indexer.enlargement import enlarge
-from indexer.leave_out import LeftOut, groups_of, left_out_distances, score_left_out
+from indexer.leave_out import LeftOut, left_out_distances, score_left_out
+from indexer.left_out_groups import left_out_groups
 from indexer.lifecycle.draft import Draft, check_people, worst
 from indexer.progress import Stages
 from indexer.publication import carry, feature_files, made, write_left_out
@@ -67,11 +68,12 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
     """
     before = draft.base.manifest
     patients = [*(record.patient for record in draft.kept), *draft.patients]
-    check_people(patients)
+    groups = left_out_groups(patients, [*draft.kept, *draft.new])
+    check_people(groups)
     bank = _enlarged(draft, scratch, stages)
     entered = len(bank) - len(draft.bank)
     with stages.stage("calibrate", len(draft.numbers), "photos") as advance:
-        left_out = _left_out(draft, bank, patients, advance)
+        left_out = _left_out(draft, bank, groups, advance)
     others = worst([draft.others, "bound" if entered else "measured"])
     records = _records(draft, left_out, others)
     calibration, calibrated = _calibration(draft, records, left_out, others)
@@ -114,14 +116,14 @@ def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
 
 
 def _left_out(
-    draft: Draft, bank: MemoryBank, patients: Sequence[str | None], advance: Callable[[int], None]
+    draft: Draft, bank: MemoryBank, groups: Sequence[set[int]], advance: Callable[[int], None]
 ) -> LeftOut:
     """Of all photographs, from distances that are measured where features are there; the radius is over these."""
-    config, groups = draft.base.manifest.config, groups_of(patients)
+    config = draft.base.manifest.config
     own = [groups[number] for number in draft.numbers]
     measured, radius = left_out_distances(draft.store, own, bank, config.search.neighbors, advance)
     placed = {**draft.placed, **dict(zip(draft.numbers, measured, strict=True))}
-    numbers = range(len(patients))
+    numbers = range(len(groups))
     cameras = [*(one.camera for one in draft.kept), *(one.source.camera for one in draft.new)]
     masks = (_mask(draft, number) for number in numbers)
     return score_left_out([placed[number] for number in numbers], radius, masks, config, cameras)

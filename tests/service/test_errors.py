@@ -211,7 +211,7 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(
         return prepare(*arguments)
 
     with (
-        served(root, deadline_s=1.0, queue_size=3, decode_workers=2) as service,
+        served(root, deadline_s=3.0, queue_size=3, decode_workers=2) as service,
         ThreadPoolExecutor(3) as callers,
     ):
         monkeypatch.setattr("service.scorer.prepare", endless)

@@ -17,16 +17,18 @@ from resad.loaded_index import LoadedIndex
 from tests.service.conftest import score_offline
 from tests.service.running import JPEG, process, until
 
+PHOTOS = 80
+
 
 def ask(client: httpx.Client, photo: bytes) -> httpx.Response:
     return client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG)
 
 
-def test_two_hundred_photographs_from_sixteen_callers(
+def test_photographs_from_sixteen_callers(
     command: Path, root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
 ) -> None:
     expected = [score_offline(loaded, photo).result for photo in photos]
-    asked = list(itertools.islice(itertools.cycle(range(len(photos))), 200))
+    asked = list(itertools.islice(itertools.cycle(range(len(photos))), PHOTOS))
     with process(command, root) as service, ThreadPoolExecutor(16) as callers:
         answers = list(callers.map(lambda number: ask(service.client, photos[number]), asked))
     assert {answer.status_code for answer in answers} == {200}
@@ -37,7 +39,7 @@ def test_two_hundred_photographs_from_sixteen_callers(
         assert document["p_value"] == expected[number].p_value
         peaks = [finding["peak"] for finding in document["findings"]]
         assert peaks == pytest.approx([finding.peak for finding in expected[number].findings], rel=1e-4)
-    assert len({answer.json()["request_id"] for answer in answers}) == 200
+    assert len({answer.json()["request_id"] for answer in answers}) == PHOTOS
 
 
 def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
