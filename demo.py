@@ -16,10 +16,17 @@ from typing import Final
 
 from PIL import Image
 
+from indexer.photo_csv import PhotoRow, rows_csv
+from indexer.photos import list_references
+from resad.errors import SettingError
+
 _SECONDS_TO_START: Final = 120.0
 _MARK: Final = "MADE_BY_DEMO"
 _BIN: Final = Path(sys.executable).parent
 _PANEL_WIDTH: Final = 600
+_ASIDE: Final = 4
+_FOR_VERDICTS: Final = 19
+"""Normals that the usual rate of 5 % needs."""
 
 
 def main() -> None:
@@ -28,24 +35,33 @@ def main() -> None:
     out: Path = options.out
     _empty(out)
     drawn = out / "drawn"
-    _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
-    healthy = options.photos or drawn / "train/good"
+    parted = _parted(options.photos, out) if options.photos else None
+    if parted is None:
+        _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
+    healthy, new = parted or (options.photos or drawn / "train/good", [drawn / "test"])
     _run(
         "resad-indexer", "build", healthy, "--root", out / "indexes", "--name", "demo",
         *_trunk(options), "--size", "384", "--coreset", "0.05",
     )  # fmt: skip
     _run("resad-indexer", "verify", out / "indexes/demo")
-    _run("resad-indexer", "evaluate", out / "indexes/demo", "--data", drawn, "--json", out / "figures.json")
+    if not options.photos:
+        _run("resad-indexer", "evaluate", out / "indexes/demo", "--data", drawn, "--json", out / "figures.json")
     with _service(out / "indexes", out / "service.log") as url:
         _run(
-            "resad-client", "score", drawn / "test", "--url", url,
+            "resad-client", "score", *new, "--url", url,
             "--json", out / "answers", "--overlays", out / "pictures",
         )  # fmt: skip
         _contact_sheet(sorted((out / "pictures").rglob("*.png")), out / "pictures.png")
-        photo = min((drawn / "test/lesion").glob("*.jpg"))
-        _say_what_is_where(out, url, photo)
+        print(
+            f"\npictures:  {out / 'pictures.png'} (all), {out / 'pictures'} (each)\nanswers:   {out / 'answers'}"
+        )
+        if parted:
+            print(f"These {len(new)} of your photographs are not in the index; healthy ones should stay plain.")
         if options.stay:
+            _say_where(url, new[0] if parted else min((drawn / "test/lesion").glob("*.jpg")))
             _wait_for_interrupt()
+        else:
+            print("make serve does the same and leaves the service running, with its web page")
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +72,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", help="weights of the trunk, as of resad-indexer build")
     parser.add_argument("--stay", action="store_true", help="leave the service running until Ctrl-C")
     return parser.parse_args()
+
+
+def _parted(photos: Path, out: Path) -> tuple[Path, list[Path]] | None:
+    """What to build from, and up to four photographs that are kept aside to be scored.
+
+    None where too few for verdicts would remain; then drawn ones are scored.
+    """
+    try:
+        found = list_references(photos)
+    except SettingError as error:
+        sys.exit(f"make demo: {error}")
+    aside = found[:: max(1, len(found) // _ASIDE)][:_ASIDE]
+    whose = {one.patient for one in aside} - {None}
+    kept = [one for one in found if one not in aside and one.patient not in whose]
+    if len(kept) < _FOR_VERDICTS:
+        print(f"{len(found)} photographs: too few to keep any aside. Drawn ones are scored, which look abnormal "
+              "beside yours as those of another camera do.", flush=True)  # fmt: skip
+        return None
+    table = out / "photos.csv"
+    table.write_bytes(rows_csv(PhotoRow(one.path, patient=one.patient, camera=one.camera) for one in kept))
+    return table, [one.path for one in aside]
 
 
 def _empty(out: Path) -> None:
@@ -127,10 +164,9 @@ def _narrowed(path: Path) -> Image.Image:
         return picture.convert("RGB").resize((_PANEL_WIDTH, height))
 
 
-def _say_what_is_where(out: Path, url: str, photo: Path) -> None:
-    print(f"\npictures:  {out / 'pictures.png'} (all), {out / 'pictures'} (each)\nanswers:   {out / 'answers'}")
+def _say_where(url: str, photo: Path) -> None:
+    print(f"page:      {url}/\ncontract:  {url}/docs")
     print(f"by hand:   curl -H 'Content-Type: image/jpeg' --data-binary @{photo} {url}/v1/score")
-    print(f"contract:  {url}/docs (while the service runs: make serve)")
 
 
 def _wait_for_interrupt() -> None:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,23 +46,17 @@ def find_places(source: Path, records: Sequence[ReferenceRecord], limits: PhotoL
     return places
 
 
-def audit_picture(loaded: LoadedIndex, row: int, place: Path, limits: PhotoLimits) -> str:
+def audit_picture(loaded: LoadedIndex, together: Collection[int], place: Path, limits: PhotoLimits) -> str:
     """Photograph | anomaly map against the others' memories, as the data URL of a JPEG.
 
     Args:
-        row: of the photograph in `loaded.photos`; its patient's photographs are left out with it.
+        together: rows in `loaded.photos` that are left out for it, its own among them.
     """
-    record = loaded.photos[row]
-    own = [
-        number
-        for number, other in enumerate(loaded.photos)
-        if number == row or (record.patient is not None and other.patient == record.patient)
-    ]
     detector, config = loaded.detector, loaded.manifest.config
     with naming(place):
         photo = prepare(place, config.preparation, limits)
         pixels = _reduced(read_photo(place, limits).pixels)
-    others = detector.bank.without_photos(np.array(own, dtype=np.int32))
+    others = detector.bank.without_photos(np.array(sorted(together), dtype=np.int32))
     detection = measure(detector.encoder.encode([photo])[0], photo.mask, others, config)
     height, width = pixels.shape[:2]
     calibration = loaded.manifest.calibration

@@ -1,4 +1,4 @@
-"""The bar beside a map: which color is which distance, and where the threshold lies."""
+"""The bar beside a map: which color is which distance, and above which findings begin."""
 
 import math
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ QUIET: Final = (166, 166, 166)
 PLAIN: Final = (240, 240, 240)
 """Luminance ratios to the ground: quiet text 7.7 : 1, plain text 16 : 1 (WCAG asks for 4.5 : 1)."""
 _UNDER_BAR: Final = (128, 128, 128)
+_FINDINGS: Final = "findings"
+"""What the level is called, which is not the threshold of image scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def color_bar(scale: MapScale, height: int, layout: Layout) -> Image.Image:
     top = round(2.4 * text)
     length = height - top - text
     marks = _marks(scale, row=1.5 * text / length * (scale.high - scale.low))
-    wide = max(layout.font.getlength(part) for part in ("distance", "threshold", *(mark.label for mark in marks)))
+    wide = max(layout.font.getlength(part) for part in ("distance", _FINDINGS, *(mark.label for mark in marks)))
     picture = Image.new("RGB", (math.ceil(text + gap + wide + gap), height), GROUND)
     draw = ImageDraw.Draw(picture)
     write(draw, (0, 0.8 * text), "distance", QUIET, layout)
@@ -82,7 +84,7 @@ def color_bar(scale: MapScale, height: int, layout: Layout) -> Image.Image:
         if mark.threshold:
             # Toward the middle of the bar, where there is always room.
             side = 1 if y < height / 2 else -1
-            write(draw, (text + gap, y + side * 1.1 * text), "threshold", color, layout)
+            write(draw, (text + gap, y + side * 1.1 * text), _FINDINGS, color, layout)
     return picture
 
 

@@ -3,6 +3,7 @@
 Exit codes: 0 stopped when told to; 1 a bug; 2 the operator's to mend, with one line that says what.
 """
 
+import logging
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import typer
 from prometheus_client import disable_created_metrics
 from rich.console import Console
 
+from resad import index as index_store
 from resad import runtime
 from resad.errors import ResadError, SettingError
 from service import logs
@@ -23,6 +25,7 @@ from service.serving import server_of
 from service.settings import Settings, read_settings
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_log = logging.getLogger(__name__)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -70,6 +73,9 @@ def serve(
     )  # fmt: skip
     if not settings.root.is_dir():
         raise SettingError(f"{settings.root} is no folder; --root names the one that holds the indexes")
+    if (settings.root / index_store.CURRENT).is_file():
+        holder = settings.root.resolve().parent
+        raise SettingError(f"{settings.root} is an index; --root names the folder that holds it: {holder}")
     _configure_process(settings)
     app = create_app(settings)
     with _listen(settings.host, settings.port) as listening:
@@ -78,8 +84,14 @@ def serve(
             signal.signal(number, _leave)
         docs_at = " (docs at /docs)" if settings.docs else ""
         _out.print(f"resad-service: {_address(listening)}{docs_at}", highlight=False, soft_wrap=True, markup=False)
+        if not _holds_an_index(settings.root):
+            _log.warning("no index under %s; one that is built there is served from then on", settings.root)
         house: House = app.state.house
         server_of(app, settings, house.draining.begin).run(sockets=[listening])
+
+
+def _holds_an_index(root: Path) -> bool:
+    return any((folder / index_store.CURRENT).is_file() for folder in root.iterdir())
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -11,6 +11,7 @@ from indexer.audit_page import audit_page
 from indexer.audit_pictures import audit_picture, find_places
 from indexer.commands import console
 from indexer.commands.console import Device, Index
+from indexer.left_out_groups import left_out_groups
 from indexer.progress import Stages
 from indexer.scoring import write_whole
 from resad import index as index_store
@@ -64,10 +65,11 @@ def _pictures(
     if not highest:
         return {}
     loaded = console.load(index, device)
+    groups = left_out_groups([record.patient for record in records], records)
     pictures = {}
     with Stages(console.ERR).stage("draw", len(highest), "photos") as advance:
         for number in highest:
             place = places[records[rows[number]].content_sha256]
-            pictures[number] = audit_picture(loaded, rows[number], place, PhotoLimits())
+            pictures[number] = audit_picture(loaded, groups[rows[number]], place, PhotoLimits())
             advance(1)
     return pictures

@@ -1,6 +1,8 @@
-"""`resad-service` that cannot start: exit code 2, and one line that says what to mend."""
+"""`resad-service` that cannot start: exit code 2, and one line that says what to mend; and what it says first."""
 
+import json
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +46,24 @@ def test_what_cannot_start_says_why_in_one_line(fails: Run, arguments: tuple[str
     assert words in fails(*arguments)
 
 
+def test_an_index_is_no_root(fails: Run, root: Path) -> None:
+    (index,) = (folder for folder in root.iterdir() if (folder / "CURRENT").is_file())
+    assert f"is an index; --root names the folder that holds it: {root}" in fails("--root", index)
+
+
 def test_a_port_in_use_is_named(fails: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert str(port) in fails("--root", tmp_path, "--device", "cpu", "--port", port)
+
+
+def test_a_root_without_an_index_is_told_at_once(command: Path, tmp_path: Path) -> None:
+    words = (str(command), "--root", str(tmp_path), "--port", "0", "--device", "cpu")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        assert "http://127.0.0.1:" in service.stdout.readline()
+        assert service.stderr is not None
+        line = service.stderr.readline()
+        service.terminate()
+    assert f"no index under {tmp_path}; one that is built there is served" in line
+    assert json.loads(line)["level"] == "warning"

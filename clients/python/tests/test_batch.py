@@ -249,7 +249,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
             file.write(part)
             file.flush()
             time.sleep(0.25)
-    until(lambda: (folder / "slow.json").is_file())
+    until(lambda: "slow.jpg" in (tmp_path / "out.csv").read_text())
     watcher.kill()
     watcher.communicate()
     (folder / "late.jpg").write_bytes(JPEG)
