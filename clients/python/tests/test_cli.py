@@ -37,14 +37,14 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert done.returncode == 2, done.stderr
     assert rows(done.stdout) == [
         ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
-        ["b/a.png", "2.314", "-", "-", "1"],
+        ["b/a.png", "2.314", "-", "-?", "1"],
     ]
+    assert "  b/a.png: no-field-of-view\n" in done.stdout
     assert INTENDED_USE in done.stdout
     errors = done.stderr.splitlines()
     assert "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)" in errors
     assert f"{folder}/broken.jpg: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)" in errors
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
-    assert "b/a.png: the score may not be trusted (no-field-of-view)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
     assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))

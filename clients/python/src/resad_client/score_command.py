@@ -135,9 +135,6 @@ def _tell(report: Report, missed: Sequence[str], *, found: int, tried: int) -> N
     failed = [*map(Failed, missed), *(one for one in report.outcomes if isinstance(one, Failed))]
     for bad in failed:
         warn(bad.line)
-    for one in scored:
-        if not one.result.quality.acceptable:
-            warn(f"{one.label}: the score may not be trusted ({', '.join(one.result.quality.reasons)})")
     for reason in dict.fromkeys(one.result.reason for one in scored):
         if reason:
             warn(f"no verdict: {reason}")
