@@ -83,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
                 few = "a rate of 0.05 needs 19 normal photographs"
                 answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": few}
                 answer["quality"] |= {"acceptable": False, "reasons": ["no-field-of-view"]}
+            if "camera" in query:
+                answer["normals"]["reason"] = "no normal photographs of this camera"
             if body == DARK:
                 answer["quality"] |= {"acceptable": False, "reasons": ["too-dark", "blurred"]}
             self._answer(200, json.dumps(answer).encode())

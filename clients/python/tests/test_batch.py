@@ -121,6 +121,8 @@ def test_nothing_is_replaced_unless_asked(
     assert (tmp_path / "out" / "late_overlay.png").read_bytes() == PNG
     assert run(monkeypatch, *words, "--resume", "--fpr", "0.1") == 2
     assert "fpr was None, now it is 0.1" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--resume", "--camera", "Kowa") == 2
+    assert "camera was None, now it is Kowa" in capsys.readouterr().err
     assert run(monkeypatch, *words, "--resume", "--overwrite") == 2
     assert run(monkeypatch, *words[:4], "--resume") == 2
     assert "name them, as in --csv out.csv" in capsys.readouterr().err
@@ -234,7 +236,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     service.busy = 0
     words: list[str | Path] = [
         COMMAND, "watch", folder, "--url", service.url, "--every", "0.1", "--settle", "0.4",
-        "--csv", tmp_path / "out.csv",
+        "--threshold", "1.5", "--evidence", "1", "--csv", tmp_path / "out.csv",
     ]  # fmt: skip
 
     def started() -> subprocess.Popen[str]:
@@ -267,6 +269,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     assert doubt in printed
     assert told.splitlines()[0].startswith("bad.jpg: 422")
     assert told.splitlines()[1:] == ["stopped; the same command goes on"]
+    assert {tuple(query["threshold"] + query["evidence"]) for _, query, _ in service.seen} == {("1.5", "1")}
     assert len(service.seen) == 6 + 2  # what cannot be scored is tried once after each start
     rows = table(tmp_path / "out.csv")
     assert sorted(rows) == [

@@ -94,6 +94,28 @@ def test_without_files_no_picture_is_asked_for(
     assert service.seen[-1][1] == {}
 
 
+def test_every_option_of_the_contract_is_sent(
+    service: Service, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = run(
+        monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--index", "idrid", "--threshold", 1.5,
+        "--camera", "Kowa", "--evidence", 0, "--eye", "left", "--require-quality",
+        "--overlay", tmp_path / "out.png", "--size", 512, "--layout", "side",
+    )  # fmt: skip
+    assert code == 0
+    assert service.seen[-1][1] == {
+        "index": ["idrid"], "threshold": ["1.5"], "camera": ["Kowa"], "quality": ["require"], "evidence": ["0"],
+        "map": ["overlay"], "size": ["512"], "layout": ["side"], "eye": ["left"],
+    }  # fmt: skip
+
+
+def test_a_camera_without_enough_normals_is_told(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--camera", "Kowa") == 0
+    assert capsys.readouterr().err == "--camera Kowa: no normal photographs of this camera\n"
+
+
 def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "indexes", "--url", service.url) == 0
     printed = capsys.readouterr()
@@ -138,6 +160,10 @@ def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     ("words", "message"),
     [
         (["--fpr", "1.5"], "--fpr 1.5: a rate lies between 0 and 1"),
+        (["--threshold", "0"], "--threshold 0: a score is above 0 and finite"),
+        (["--threshold", "inf"], "--threshold inf: a score is above 0 and finite"),
+        (["--fpr", "0.1", "--threshold", "2"], "--fpr and --threshold exclude each other: give one of them"),
+        (["--evidence", "51"], "--evidence"),
         (["--overlay", "out.png"], "--overlay is for one photograph, there are 4: use --overlays FOLDER"),
         (["--overlay", "out.png", "--overlays", "out"], "--overlay and --overlays: one of them"),
         (["--url", "localhost"], "'localhost' is no address of a service"),
