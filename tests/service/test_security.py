@@ -56,7 +56,8 @@ def test_a_call_takes_a_key_with_its_scope(
 ) -> None:
     for wrong in (None, "x", KEYS["score"][:-1], KEYS["score"] + "x", sha256_of(KEYS["score"]), new_key()):
         refused = ask(keyed, method, path, photo, wrong)
-        check(refused, 401, "key-needed")
+        detail = check(refused, 401, "key-needed")
+        assert ("none of this service's" in detail) == (wrong is not None)
         assert refused.headers["www-authenticate"] == "Bearer"
         assert wrong in (None, "x") or wrong not in refused.text
     for scope, key in KEYS.items():

@@ -70,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers.get("Authorization") == "Bearer wrong":
             self._answer(401, problem(401, "key-needed").content)
         elif query.get("index") == ["two"]:
-            self._answer(422, problem(422, "index-not-named").content)
+            said = "several are served: add index=NAME, one of idrid, other"
+            self._answer(422, problem(422, "index-not-named", detail=said).content)
         elif body == BAD:
             self._answer(422, problem(422, "photo-unreadable").content)
         else:

@@ -127,11 +127,18 @@ def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert printed.err == "other: manifest.json is missing\n"
 
 
-@pytest.mark.parametrize("words", [("--key-file", "wrong"), ("--index", "two")])
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--key-file", "wrong"), "401 Some trouble"),
+        (("--index", "two"), "several are served: add --index NAME, one of idrid, other"),
+    ],
+)
 def test_what_would_meet_every_photograph_ends_the_run(
     service: Service,
     folder: Path,
     words: tuple[str, str],
+    hint: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -145,7 +152,29 @@ def test_what_would_meet_every_photograph_ends_the_run(
     code = run(monkeypatch, "score", many, "--url", service.url, *words, "--concurrency", 1)
     assert code == 2
     assert len(service.seen) == 1
-    assert "resad-client: stopped after 0 of 9 photographs: 4" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "resad-client: stopped after 0 of 9 photographs: 4" in told
+    assert hint in told
+
+
+def test_a_folder_without_photographs_is_said_to_be_one(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = folder / "empty"
+    empty.mkdir()
+    words = (empty, "--url", service.url, "--csv", folder / "out.csv")
+    assert run(monkeypatch, "score", *words) == 2
+    looked_for = "(looked for .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp)"
+    assert capsys.readouterr().err == f"resad-client: {empty}: no photographs in it {looked_for}\n"
+    assert not (folder / "out.csv").exists()
+    # Beside photographs it is told at the end, and counts for none of them.
+    assert run(monkeypatch, "score", folder / "a.jpg", *words) == 2
+    told = capsys.readouterr()
+    assert rows(told.out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
+    assert told.err.splitlines() == [
+        f"{empty}: no photographs in it {looked_for}",
+        "resad-client: 1 of the places that were named gave no photographs",
+    ]
 
 
 def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,11 @@ def key_from(file: Path | None) -> str | None:
         raise SettingError(f"--key-file {file} cannot be read") from error
 
 
+def in_options(text: str) -> str:
+    """The service's words in those of the command, which takes options and no queries."""
+    return text.replace("add index=NAME", "add --index NAME")
+
+
 def say(line: str) -> None:
     """A line of the answer, as it is."""
     OUT.print(line, highlight=False, soft_wrap=True, markup=False)

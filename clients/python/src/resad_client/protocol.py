@@ -9,7 +9,7 @@ from urllib.parse import quote
 from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, SettingError, problem_error
 from resad_client.exchange import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
-from resad_client.media import media_type
+from resad_client.media import media_type, not_taken
 from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
 from resad_client.reading import from_json, from_value, items, parsed
 
@@ -137,7 +137,7 @@ async def _attachment(port: Port, photo: Photo, number: int) -> Attachment:
             raise PhotoUnusable(f"{name}: cannot be read ({error.strerror or error})") from error
     kind = media_type(data)
     if kind is None:
-        raise PhotoUnusable(f"{name}: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)")
+        raise PhotoUnusable(f"{name}: {not_taken(data)}")
     return Attachment(f"photo-{number}", kind, data)
 
 

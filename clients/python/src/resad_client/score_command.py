@@ -64,6 +64,8 @@ def score_command(
         raise SettingError("--resume and --overwrite: one of them")
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     found, missed = gather(photos)
+    if not found:
+        raise SettingError("; ".join(missed))
     if overlay and overlays:
         raise SettingError("--overlay and --overlays: one of them")
     if overlay and len(found) != 1:
@@ -136,9 +138,9 @@ async def reach(client: AsyncClient) -> None:
 
 def _tell(report: Report, missed: Sequence[str], camera: str | None, *, found: int, tried: int) -> None:
     scored = [one for one in report.outcomes if isinstance(one, Scored)]
-    failed = [*map(Failed, missed), *(one for one in report.outcomes if isinstance(one, Failed))]
-    for bad in failed:
-        warn(bad.line)
+    failed = [one for one in report.outcomes if isinstance(one, Failed)]
+    for line in (*missed, *(bad.line for bad in failed)):
+        warn(line)
     for reason in dict.fromkeys(one.result.normals.reason for one in scored):
         if reason:
             warn(f"--camera {camera}: {reason}")
@@ -151,5 +153,8 @@ def _tell(report: Report, missed: Sequence[str], camera: str | None, *, found: i
     options.OUT.print(INTENDED_USE)
     if report.stopped:
         raise SettingError(f"stopped after {len(scored)} of {tried} photographs: {report.stopped}")
-    if failed:
-        raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
+    faults = [f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored"] if failed else []
+    if missed:
+        faults.append(f"{len(missed)} of the places that were named gave no photographs")
+    if faults:
+        raise SettingError("; ".join(faults))
