@@ -77,14 +77,25 @@ def test_one_photograph_with_its_overlay(
 
 def test_the_readmes_lines_run(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    program = readme.split("```python\n")[1].split("```")[0]
-    assert program.count("http://127.0.0.1:8000") == 1
+    blocking, awaited = (block.split("```")[0] for block in readme.split("```python\n")[1:])
     (folder / "photo.jpg").write_bytes(JPEG)
     monkeypatch.chdir(folder)
-    words = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", service.url)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "2.314 True [(2960, 1330, 3071, 1422)]\n"
+
+    def printed(program: str) -> str:
+        assert program.count("http://127.0.0.1:8000") == 1
+        words = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", service.url)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert printed(blocking) == "2.314 True [(2960, 1330, 3071, 1422)]\n"
     assert (folder / "overlay.png").read_bytes() == PNG
+    assert printed(awaited) == "2.314 True\n"
+    assert not any("Authorization" in headers for _, _, headers in service.seen)
+    service.seen.clear()
+    # With the key that the README's session has in its environment.
+    monkeypatch.setenv("RESAD_KEY", "from-the-variable")
+    printed(blocking)
+    printed(awaited)
+    assert [headers["Authorization"] for _, _, headers in service.seen] == ["Bearer from-the-variable"] * 2
 
 
 def test_without_files_no_picture_is_asked_for(

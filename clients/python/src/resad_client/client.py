@@ -23,7 +23,7 @@ class Client:
 
     Args:
         base_url: http or https, with host and, behind a proxy, a path.
-        key: API key, sent as a bearer token.
+        key: API key, sent as a bearer token; the environment is not looked into for one, as the command does.
         timeout: seconds (per connect, read and write) or httpx's own.
         retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections, of which
             a proxy tells by a 500 or 502 that is not the service's own.
