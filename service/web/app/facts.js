@@ -15,7 +15,7 @@ export function verdictCard(result, service) {
     "section",
     { class: "card verdict", "data-verdict": verdict(result), "aria-label": "Verdict" },
     element("h2", {}, badge),
-    why && element("p", { class: "remark" }, `Not like the photographs of the index (${why}): this may not be trusted.`),
+    why && element("p", { class: "remark" }, `Not like the photographs of the index (${why}): score and verdict may not be trusted.`),
     facts([
       ["Image score", element("strong", {}, four(result.image_score))],
       ["p-value", pValue(result.p_value)],
