@@ -18,6 +18,7 @@ from service.problems import CALL_OFF, KEY_NEEDED, KEY_SCOPE, Kind, Refusal
 _log: Final = logging.getLogger(__name__)
 _LOOK_S: Final = 0.5
 """Between looks whether the file has changed."""
+_UNKNOWN: Final = "the key that was sent is none of this service's: mistyped, perhaps, or removed"
 REFUSED: Final[tuple[Kind, ...]] = (KEY_NEEDED, KEY_SCOPE)
 """What a call that needs a key may answer."""
 _BEARER: Final = HTTPBearer(
@@ -95,7 +96,8 @@ class Guard:
             return None
         holder = None if key is None else self.ring.holder(key)
         if holder is None:
-            raise Refusal(KEY_NEEDED, KEY_NEEDED.example, {"WWW-Authenticate": "Bearer"})
+            detail = KEY_NEEDED.example if key is None else _UNKNOWN
+            raise Refusal(KEY_NEEDED, detail, {"WWW-Authenticate": "Bearer"})
         if not set(scopes) & set(holder.scopes):
             raise Refusal(KEY_SCOPE, f"the key lacks the scope {' or '.join(scopes)}")
         return holder

@@ -374,7 +374,9 @@ def test_quality_is_told_and_can_be_made_binding(run: Run, small_index: Path, dr
     Image.new("RGB", (200, 160), (90, 40, 20)).save(blank)
     told = run("score", small_index, blank, "--out", tmp_path / "a")
     assert told.code == 0
-    assert "blank.png: quality: not-a-fundus-photograph, no-field-of-view" in told.err
+    assert re.search(r"│ blank\.png +│ .*(normal|abnormal|-)\? +│", told.out), told.out
+    assert "  blank.png: not-a-fundus-photograph, no-field-of-view\n" in told.out
+    assert "blank.png" not in told.err, "it is said once, where the verdict is"
     assert scored(tmp_path / "a", "blank")["quality"]["acceptable"] is False
     photo = drawn / "test/good/drawn_0000.jpg"
     refused = run("score", small_index, blank, photo, "--out", tmp_path / "b", "--require-quality")

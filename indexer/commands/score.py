@@ -144,8 +144,6 @@ def _run(
                     continue
                 advance(1)
                 scored.append(outcome)
-                if outcome.result.quality.reasons:
-                    console.warn(f"{outcome.label}: quality: {', '.join(outcome.result.quality.reasons)}")
     except KeyboardInterrupt:
         console.warn("stopped: the same command with --resume goes on")
         raise typer.Exit(130) from None
@@ -188,10 +186,12 @@ def _tell_rows(rows: dict[str, Row], out: Path, table_format: TableFormat) -> No
     if table_format == "parquet":
         write_parquet(list(rows.values()), out / PARQUET)
         tables += f" and {out / PARQUET}"
-    abnormal = sum(row.abnormal == "true" for row in rows.values())
+    doubtful = sum(bool(row.reasons) for row in rows.values())
+    abnormal = sum(row.abnormal == "true" and not row.reasons for row in rows.values())
+    counted = f"{abnormal} abnormal, {doubtful} doubtful" if doubtful else f"{abnormal} abnormal"
     for row in rows.values():
         if row.fault:
             console.warn(f"{row.photo}: {row.fault}")
-    console.say(f"{len(rows)} photographs, {abnormal} abnormal, scores in {tables}")
+    console.say(f"{len(rows)} photographs, {counted}, scores in {tables}")
     console.say(INTENDED_USE)
     check_scorable(rows)

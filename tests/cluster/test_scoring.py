@@ -5,7 +5,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from indexer.cluster.orders import Workers
 from indexer.cluster.score_rows import Row, Rows
 from indexer.cluster.scorer import Scorer, ScoreTask
 from indexer.cluster.scoring import TABLE, listed, score_on
+from indexer.commands.score import _tell_rows
 from resad import index
 from resad.config import PhotoLimits
 from resad.detector import Detector
@@ -191,6 +192,15 @@ def test_a_worker_has_a_row_for_each_photograph_whatever_is_raised(
 
 def _row(photo: str, score: str = "1.5") -> Row:
     return Row(photo, 0, 0, "v", "", "", image_score=score)
+
+
+def test_what_is_in_doubt_is_counted_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {name: replace(_row(name), abnormal="true") for name in ("/a.jpg", "/b.jpg")}
+    _tell_rows(rows, tmp_path, "csv")
+    assert "2 photographs, 2 abnormal, scores in" in capsys.readouterr().out
+    rows["/dark.jpg"] = replace(rows["/a.jpg"], reasons="too-dark;blurred")
+    _tell_rows(rows, tmp_path, "csv")
+    assert "3 photographs, 2 abnormal, 1 doubtful, scores in" in capsys.readouterr().out
 
 
 def test_a_table_cut_anywhere_keeps_its_whole_rows(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The contract: what is checked in is what is served, its examples are true, and the service keeps to it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from resad_client import AsyncClient, Client
+from resad_client.cli import app
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
+from typer.main import get_command
 
 import service.openapi
 from resad.result import Result
@@ -47,6 +51,31 @@ def test_examples_are_what_they_show() -> None:
                     assert (str(problem.status), problem.type) == (status, f"urn:resad:problem:{slug}")
                     seen.add(slug)
     assert {"photo-too-large", "busy", "deadline", "internal", "invalid-request"} <= seen
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_the_python_clients_take_every_option_that_the_service_takes(client: type) -> None:
+    for call in ("score", "score_many"):
+        assert _options(getattr(client, call)) == _asked("/v1/score")
+    # How the map is drawn is which call it is; what the picture is encoded as is asked for by Accept.
+    assert _options(client.overlay) - {"kind"} == _asked("/v1/anomaly-map") - {"style"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["score", "watch"])
+def test_the_command_takes_every_option_that_the_service_takes(name: str) -> None:
+    taken = {option for one in get_command(app).commands[name].params for option in one.opts}  # type: ignore[attr-defined]
+    # A picture is asked for by the file that it goes to; what a watched folder's looks like is not asked.
+    asked = _asked("/v1/score") - {"map", *(("size", "layout") if name == "watch" else ())}
+    assert {f"--{option}" for option in asked - {"quality"}} | {"--require-quality"} <= taken
+
+
+def _options(call: Callable[..., Any]) -> set[str]:
+    parameters = signature(call).parameters.values()
+    return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+
+
+def _asked(path: str) -> set[str]:
+    return {one["name"] for one in DOCUMENT["paths"][path]["post"]["parameters"]}
 
 
 def test_docs_need_nothing_from_elsewhere(running: Served) -> None:

@@ -16,6 +16,7 @@ from service import keys
 from service.key_file import SCOPES, KeyRecord, Scope, new_key, read_keys, sha256_of, write_keys
 from service.problems import CALL_OFF, Refusal
 from service.security import Guard, KeyRing
+from tests.readme_session import README
 from tests.service.running import JPEG, Served, bearer, served, until
 from tests.service.test_errors import check
 
@@ -56,7 +57,8 @@ def test_a_call_takes_a_key_with_its_scope(
 ) -> None:
     for wrong in (None, "x", KEYS["score"][:-1], KEYS["score"] + "x", sha256_of(KEYS["score"]), new_key()):
         refused = ask(keyed, method, path, photo, wrong)
-        check(refused, 401, "key-needed")
+        detail = check(refused, 401, "key-needed")
+        assert ("none of this service's" in detail) == (wrong is not None)
         assert refused.headers["www-authenticate"] == "Bearer"
         assert wrong in (None, "x") or wrong not in refused.text
     for scope, key in KEYS.items():
@@ -65,6 +67,23 @@ def test_a_call_takes_a_key_with_its_scope(
             assert answer.status_code == (413 if method == "PUT" else 200)
         else:
             assert scopes[0] in check(answer, 403, "key-scope")
+
+
+def test_the_readmes_program_runs_in_its_session(
+    keyed: Served,
+    photo: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The session has put the key into the environment."""
+    program = README.read_text().split("```python\n")[1].split("```")[0]
+    assert "http://127.0.0.1:8000" in program
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESAD_KEY", KEYS["score"])
+    exec(program.replace("http://127.0.0.1:8000", keyed.url), {})
+    assert float(capsys.readouterr().out.split()[0]) > 0
 
 
 def test_another_scheme_is_no_key(keyed: Served, photo: bytes) -> None:

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from resad.map_files import read_map_tiff
@@ -40,6 +42,35 @@ def test_a_dropped_photo_is_scored_and_shown(visit: Opener, web_service: Served,
     width, height, colored = page.map()
     assert (width, height) == (said["photo"]["width"], said["photo"]["height"])
     assert 0 < colored < width * height
+
+
+def test_a_doubtful_verdict_is_marked_beside_it_and_counted_by_itself(
+    visit: Opener, web_service: Served, lesion: Path, tmp_path: Path
+) -> None:
+    black = tmp_path / "black.png"
+    Image.new("RGB", (240, 192)).save(black)
+    said = web_service.score(black.read_bytes(), fpr=0.05).json()
+    assert not said["quality"]["acceptable"]
+    assert web_service.score(lesion.read_bytes(), fpr=0.05).json()["abnormal"], "drawn to be"
+    page = visit(web_service).ready()
+    page.choose(black, lesion)
+    expect(page['.row[data-state="done"]']).to_have_count(2)
+    word = "abnormal" if said["abnormal"] else "normal"
+    badge = page[".row .badge"].nth(0)
+    expect(badge).to_have_text(re.compile(rf"^{word}\? doubtful: .*no field of view found"))
+    expect(badge).to_have_attribute("title", re.compile("no field of view found"))
+    expect(badge).to_have_css("outline-style", "dashed")
+    expect(page[".row .badge"].nth(1)).to_have_text("abnormal")
+    expect(page[".row .badge"].nth(1)).to_have_css("outline-style", "none")
+    expect(page["#count"]).to_have_text("2 of 2 photographs scored · 1 abnormal, 1 doubtful")
+    page[".row"].nth(0).click()
+    expect(page[".verdict .badge"]).to_have_text(re.compile(rf"^{word}\?"))
+    expect(page[".verdict .remark"]).to_contain_text("may not be trusted")
+    expect(page[".verdict .strip + .facts"]).to_be_visible()
+    page["#fpr"].select_option("0.2")
+    page[".row"].nth(1).click()
+    expect(page[".verdict .badge"]).to_have_text("abnormal")
+    expect(page[".verdict .remark"]).to_have_count(0)
 
 
 def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Opener, web_service: Served, photographs: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 import axe_playwright_python
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.service.running import Served
@@ -35,14 +36,19 @@ def test_axe_finds_no_serious_fault(
     page = visit(web_service, color_scheme=scheme).ready()
     assert serious_faults(page) == []
     (tmp_path / "notes.jpg").write_text("no photograph")
-    page.choose(lesion, tmp_path / "notes.jpg")
+    Image.new("RGB", (240, 192)).save(tmp_path / "black.png")
+    page.choose(lesion, tmp_path / "notes.jpg", tmp_path / "black.png")
     page.wait_for_map()
+    expect(page[".badge[data-doubtful]"]).to_have_count(1)
     page[".finding"].first.click()
     expect(page[".patches"]).to_be_visible()
     expect(page['.row[data-state="failed"]']).to_have_count(1)
     assert serious_faults(page) == []
     page[".row"].nth(1).click()
     expect(page[".failure"]).to_be_visible()
+    assert serious_faults(page) == []
+    page[".row"].nth(2).click()
+    expect(page[".verdict .badge[data-doubtful]"]).to_be_visible()
     assert serious_faults(page) == []
     page["#help-open"].click()
     assert serious_faults(page) == []

@@ -17,6 +17,8 @@ from samples import EXAMPLE, JPEG, PNG, picture, problem
 
 BAD = picture("JPEG", shade=1)
 """A photograph that the service below refuses."""
+DARK = picture("JPEG", shade=2)
+"""One that it calls abnormal, though its quality does not suffice."""
 
 
 class Service(ThreadingHTTPServer):
@@ -68,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers.get("Authorization") == "Bearer wrong":
             self._answer(401, problem(401, "key-needed").content)
         elif query.get("index") == ["two"]:
-            self._answer(422, problem(422, "index-not-named").content)
+            said = "several are served: add index=NAME, one of idrid, other"
+            self._answer(422, problem(422, "index-not-named", detail=said).content)
         elif body == BAD:
             self._answer(422, problem(422, "photo-unreadable").content)
         else:
@@ -81,6 +84,10 @@ class Handler(BaseHTTPRequestHandler):
                 few = "a rate of 0.05 needs 19 normal photographs"
                 answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": few}
                 answer["quality"] |= {"acceptable": False, "reasons": ["no-field-of-view"]}
+            if "camera" in query:
+                answer["normals"]["reason"] = "no normal photographs of this camera"
+            if body == DARK:
+                answer["quality"] |= {"acceptable": False, "reasons": ["too-dark", "blurred"]}
             self._answer(200, json.dumps(answer).encode())
 
     def _answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:

@@ -61,13 +61,15 @@ def npy(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
     return file.getvalue()
 
 
-def problem(status: int, slug: str = "trouble", **headers: str) -> httpx.Response:
+def problem(
+    status: int, slug: str = "trouble", *, detail: str = "31.2 MB, the limit is 25 MB", **headers: str
+) -> httpx.Response:
     """A problem document as the service sends it."""
     body = {
         "type": f"urn:resad:problem:{slug}",
         "title": "Some trouble",
         "status": status,
-        "detail": "31.2 MB, the limit is 25 MB",
+        "detail": detail,
         "request_id": "01J7",
     }
     return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json", **headers})

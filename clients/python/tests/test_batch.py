@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from playing import BAD, Service, run, service
+from playing import BAD, DARK, Service, run, service
 from resad_client.photos import gather
 from resad_client.score_journal import stamp_of
 from resad_client.watch_command import Settled
@@ -121,6 +121,8 @@ def test_nothing_is_replaced_unless_asked(
     assert (tmp_path / "out" / "late_overlay.png").read_bytes() == PNG
     assert run(monkeypatch, *words, "--resume", "--fpr", "0.1") == 2
     assert "fpr was None, now it is 0.1" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--resume", "--camera", "Kowa") == 2
+    assert "camera was None, now it is Kowa" in capsys.readouterr().err
     assert run(monkeypatch, *words, "--resume", "--overwrite") == 2
     assert run(monkeypatch, *words[:4], "--resume") == 2
     assert "name them, as in --csv out.csv" in capsys.readouterr().err
@@ -234,7 +236,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     service.busy = 0
     words: list[str | Path] = [
         COMMAND, "watch", folder, "--url", service.url, "--every", "0.1", "--settle", "0.4",
-        "--csv", tmp_path / "out.csv",
+        "--threshold", "1.5", "--evidence", "1", "--csv", tmp_path / "out.csv",
     ]  # fmt: skip
 
     def started() -> subprocess.Popen[str]:
@@ -253,20 +255,26 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     watcher.kill()
     watcher.communicate()
     (folder / "late.jpg").write_bytes(JPEG)
+    (folder / "dark.jpg").write_bytes(DARK)
     (folder / "late_overlay.png").write_bytes(marked(PNG))  # as if it was killed before it could note it
     watcher = started()
-    until(lambda: (folder / "late.json").is_file())
+    until(lambda: (folder / "late.json").is_file() and (folder / "dark.json").is_file())
     time.sleep(0.6)
     watcher.send_signal(signal.SIGTERM)
     printed, told = watcher.communicate(timeout=30)
     assert watcher.returncode == 0, told
     assert "5 photographs known" in printed
-    assert "late.jpg: score 2.314, p 0.0196, abnormal, findings 1" in printed
+    assert "late.jpg: score 2.314, p 0.0196, abnormal, findings 1\n" in printed
+    doubt = "dark.jpg: score 2.314, p 0.0196, abnormal?, findings 1; not to be trusted: too-dark, blurred\n"
+    assert doubt in printed
     assert told.splitlines()[0].startswith("bad.jpg: 422")
     assert told.splitlines()[1:] == ["stopped; the same command goes on"]
-    assert len(service.seen) == 5 + 2  # what cannot be scored is tried once after each start
+    assert {tuple(query["threshold"] + query["evidence"]) for _, query, _ in service.seen} == {("1.5", "1")}
+    assert len(service.seen) == 6 + 2  # what cannot be scored is tried once after each start
     rows = table(tmp_path / "out.csv")
-    assert sorted(rows) == ["a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "late.jpg", "slow.jpg"]
+    assert sorted(rows) == [
+        "a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "dark.jpg", "late.jpg", "slow.jpg",
+    ]  # fmt: skip
     assert (folder / "late_overlay.png").read_bytes() == PNG
     assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
 

@@ -37,14 +37,14 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert done.returncode == 2, done.stderr
     assert rows(done.stdout) == [
         ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
-        ["b/a.png", "2.314", "-", "-", "1"],
+        ["b/a.png", "2.314", "-", "-?", "1"],
     ]
+    assert "  b/a.png: no-field-of-view\n" in done.stdout
     assert INTENDED_USE in done.stdout
     errors = done.stderr.splitlines()
     assert "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)" in errors
     assert f"{folder}/broken.jpg: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)" in errors
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
-    assert "b/a.png: the score may not be trusted (no-field-of-view)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
     assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
@@ -77,14 +77,25 @@ def test_one_photograph_with_its_overlay(
 
 def test_the_readmes_lines_run(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    program = readme.split("```python\n")[1].split("```")[0]
-    assert program.count("http://127.0.0.1:8000") == 1
+    blocking, awaited = (block.split("```")[0] for block in readme.split("```python\n")[1:])
     (folder / "photo.jpg").write_bytes(JPEG)
     monkeypatch.chdir(folder)
-    words = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", service.url)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "2.314 True [(2960, 1330, 3071, 1422)]\n"
+
+    def printed(program: str) -> str:
+        assert program.count("http://127.0.0.1:8000") == 1
+        words = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", service.url)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert printed(blocking) == "2.314 True [(2960, 1330, 3071, 1422)]\n"
     assert (folder / "overlay.png").read_bytes() == PNG
+    assert printed(awaited) == "2.314 True\n"
+    assert not any("Authorization" in headers for _, _, headers in service.seen)
+    service.seen.clear()
+    # With the key that the README's session has in its environment.
+    monkeypatch.setenv("RESAD_KEY", "from-the-variable")
+    printed(blocking)
+    printed(awaited)
+    assert [headers["Authorization"] for _, _, headers in service.seen] == ["Bearer from-the-variable"] * 2
 
 
 def test_without_files_no_picture_is_asked_for(
@@ -92,6 +103,28 @@ def test_without_files_no_picture_is_asked_for(
 ) -> None:
     assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url) == 0
     assert service.seen[-1][1] == {}
+
+
+def test_every_option_of_the_contract_is_sent(
+    service: Service, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = run(
+        monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--index", "idrid", "--threshold", 1.5,
+        "--camera", "Kowa", "--evidence", 0, "--eye", "left", "--require-quality",
+        "--overlay", tmp_path / "out.png", "--size", 512, "--layout", "side",
+    )  # fmt: skip
+    assert code == 0
+    assert service.seen[-1][1] == {
+        "index": ["idrid"], "threshold": ["1.5"], "camera": ["Kowa"], "quality": ["require"], "evidence": ["0"],
+        "map": ["overlay"], "size": ["512"], "layout": ["side"], "eye": ["left"],
+    }  # fmt: skip
+
+
+def test_a_camera_without_enough_normals_is_told(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--camera", "Kowa") == 0
+    assert capsys.readouterr().err == "--camera Kowa: no normal photographs of this camera\n"
 
 
 def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,11 +138,18 @@ def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert printed.err == "other: manifest.json is missing\n"
 
 
-@pytest.mark.parametrize("words", [("--key-file", "wrong"), ("--index", "two")])
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--key-file", "wrong"), "401 Some trouble"),
+        (("--index", "two"), "several are served: add --index NAME, one of idrid, other"),
+    ],
+)
 def test_what_would_meet_every_photograph_ends_the_run(
     service: Service,
     folder: Path,
     words: tuple[str, str],
+    hint: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -123,7 +163,29 @@ def test_what_would_meet_every_photograph_ends_the_run(
     code = run(monkeypatch, "score", many, "--url", service.url, *words, "--concurrency", 1)
     assert code == 2
     assert len(service.seen) == 1
-    assert "resad-client: stopped after 0 of 9 photographs: 4" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "resad-client: stopped after 0 of 9 photographs: 4" in told
+    assert hint in told
+
+
+def test_a_folder_without_photographs_is_said_to_be_one(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = folder / "empty"
+    empty.mkdir()
+    words = (empty, "--url", service.url, "--csv", folder / "out.csv")
+    assert run(monkeypatch, "score", *words) == 2
+    looked_for = "(looked for .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp)"
+    assert capsys.readouterr().err == f"resad-client: {empty}: no photographs in it {looked_for}\n"
+    assert not (folder / "out.csv").exists()
+    # Beside photographs it is told at the end, and counts for none of them.
+    assert run(monkeypatch, "score", folder / "a.jpg", *words) == 2
+    told = capsys.readouterr()
+    assert rows(told.out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
+    assert told.err.splitlines() == [
+        f"{empty}: no photographs in it {looked_for}",
+        "resad-client: 1 of the places that were named gave no photographs",
+    ]
 
 
 def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +200,10 @@ def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     ("words", "message"),
     [
         (["--fpr", "1.5"], "--fpr 1.5: a rate lies between 0 and 1"),
+        (["--threshold", "0"], "--threshold 0: a score is above 0 and finite"),
+        (["--threshold", "inf"], "--threshold inf: a score is above 0 and finite"),
+        (["--fpr", "0.1", "--threshold", "2"], "--fpr and --threshold exclude each other: give one of them"),
+        (["--evidence", "51"], "--evidence"),
         (["--overlay", "out.png"], "--overlay is for one photograph, there are 4: use --overlays FOLDER"),
         (["--overlay", "out.png", "--overlays", "out"], "--overlay and --overlays: one of them"),
         (["--url", "localhost"], "'localhost' is no address of a service"),

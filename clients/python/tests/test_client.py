@@ -100,6 +100,37 @@ def test_score_sends_the_photo_as_the_raw_body(run: Run, tmp_path: Path) -> None
 
 
 @both
+def test_every_option_is_sent_by_the_services_name(run: Run) -> None:
+    given: dict[str, Any] = {
+        "index": "idrid", "threshold": 1.5, "camera": "Kowa VX-10", "quality": "require", "evidence": 0,
+        "map": "overlay", "size": 512, "layout": "side", "eye": "left",
+    }  # fmt: skip
+    said = {name: str(value) for name, value in given.items()}
+    one, drawn = Script([scored()]), Script([httpx.Response(200, content=PNG)])
+    many = Script([httpx.Response(200, json={"results": [json.loads(EXAMPLE)]})])
+    run(one, lambda c: c.score(JPEG, **given))
+    run(many, lambda c: c.score_many([JPEG], **given))
+    assert dict(one.requests[0].url.params) == dict(many.requests[0].url.params) == said
+    run(drawn, lambda c: c.overlay(JPEG, threshold=1.5, camera="Kowa", size=512))
+    asked = {"threshold": "1.5", "camera": "Kowa", "size": "512", "style": "overlay"}
+    assert dict(drawn.requests[0].url.params) == asked
+
+
+@both
+def test_a_rate_and_a_threshold_are_refused_before_anything_is_sent(run: Run) -> None:
+    script = Script([scored()])
+    calls: list[Callable[[Any], Any]] = [
+        lambda c: c.score(JPEG, fpr=0.1, threshold=1.5),
+        lambda c: c.score_many([JPEG], fpr=0.1, threshold=1.5),
+        lambda c: c.overlay(JPEG, fpr=0.1, threshold=1.5),
+    ]
+    for call in calls:
+        with pytest.raises(SettingError, match="fpr and threshold exclude each other"):
+            run(script, call)
+    assert not script.requests
+
+
+@both
 def test_what_is_not_given_is_not_sent(run: Run) -> None:
     script = Script([scored()])
     run(script, lambda c: c.score(PNG), base_url="https://eyes.example/resad/")
@@ -208,11 +239,11 @@ def test_ready_is_asked_once(run: Run) -> None:
 def test_photographs_that_cannot_be_sent_are_not(run: Run, tmp_path: Path) -> None:
     script = Script([scored()])
     (tmp_path / "a.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(PhotoUnusable, match=r"a\.jpg: not a photograph that is taken \(JPEG, "):
+    with pytest.raises(PhotoUnusable, match=r"a\.jpg: the file is GIF, not a photograph that is taken \(JPEG, "):
         run(script, lambda c: c.score(tmp_path / "a.jpg"))
     with pytest.raises(PhotoUnusable, match=r"b\.jpg: cannot be read \(No such file or directory\)"):
         run(script, lambda c: c.score(tmp_path / "b.jpg"))
-    with pytest.raises(PhotoUnusable, match=r"photo 2 \(6 bytes\): not a photograph"):
+    with pytest.raises(PhotoUnusable, match=r"photo 2 \(6 bytes\): the file is GIF, not"):
         run(script, lambda c: c.score_many([JPEG, b"GIF89a"]))
     assert not script.requests
 

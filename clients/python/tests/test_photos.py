@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resad_client import PhotoUnusable
-from resad_client.media import media_type
+from resad_client.media import media_type, not_taken
 from resad_client.photos import sources
 from resad_client.places import unique_places
 from samples import JPEG, picture
@@ -21,6 +21,20 @@ def test_the_types_that_are_taken(kind: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", b"%PDF-1.7", picture("GIF")])
 def test_everything_else_is_not(data: bytes) -> None:
     assert media_type(data) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"%PDF-1.7", "the file is PDF, not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)"),
+        (bytes(128) + b"DICM", "the file is DICOM, not a photograph"),
+        (bytes(9) + b"TRUEVISION-XFILE.\0", "the file is TGA, not a photograph"),
+        (b"no photograph", "not a photograph"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_what_it_is_instead_is_said_where_it_is_known(data: bytes, words: str) -> None:
+    assert not_taken(data).startswith(words)
 
 
 def test_a_folder_tree_in_order(tmp_path: Path) -> None:

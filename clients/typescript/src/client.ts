@@ -2,7 +2,7 @@
 
 import { NotReady, ProtocolError, type ServerProblem, SettingError, problemError } from "./errors.js";
 import { type Call, type Port, type Refused, type Wait, answer, baseUrl, checkedKey, json, once } from "./exchange.js";
-import { type AnomalyMap, MAP_TYPES, type MapFile, type MapFormat, readNpy } from "./maps.js";
+import { type AnomalyMap, MAP_TYPES, type MapFile, type MapFormat, PICTURE_TYPES, type PictureKind, readNpy } from "./maps.js";
 import type {
   CallOptions, Evidence, IndexDetail, IndexSummary, MapOptions, Photo, Problem, Readiness, Result, ScoreOptions,
 } from "./models.js";
@@ -105,9 +105,10 @@ export class Client {
     return format === "npy" ? { ...file, ...readNpy(file.bytes) } : file;
   }
 
-  /** A PNG of the photograph under its map, with a color bar and the findings outlined. */
-  overlay(photo: Photo, options: MapOptions = {}): Promise<MapFile> {
-    return this.#map(photo, { ...options, style: "overlay" }, MAP_TYPES.png);
+  /** The photograph under its map, with a color bar and the findings outlined, as PNG or JPEG. */
+  overlay(photo: Photo, options: MapOptions & { readonly kind?: PictureKind } = {}): Promise<MapFile> {
+    const { kind = "png", ...query } = options;
+    return this.#map(photo, { ...query, style: "overlay" }, PICTURE_TYPES[kind]);
   }
 
   /** What is served. */

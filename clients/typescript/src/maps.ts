@@ -11,6 +11,11 @@ export const MAP_TYPES: Readonly<Record<MapFormat, string>> = {
   npy: "application/x-npy",
 };
 
+/** Of an overlay: to the last pixel, or much faster and smaller. */
+export type PictureKind = "png" | "jpeg";
+
+export const PICTURE_TYPES: Readonly<Record<PictureKind, string>> = { png: "image/png", jpeg: "image/jpeg" };
+
 /** A map as a file. */
 export interface MapFile {
   readonly bytes: Uint8Array<ArrayBuffer>;

@@ -53,6 +53,7 @@ test("anomalyMap: the same map in every format", { skip }, async () => {
     assert.ok(file.fullScale > 0);
   }
   assert.equal((await client.overlay(photo, { size: 96 })).mediaType, "image/png");
+  assert.equal((await client.overlay(photo, { size: 96, kind: "jpeg" })).mediaType, "image/jpeg");
 });
 
 test("indexes, one of them, and health", { skip }, async () => {

@@ -1,17 +1,21 @@
 // Verdict, quality and index of an answer, for reading.
 
+import { showVerdict } from "./badge.js";
 import { drawing, element } from "./dom.js";
-import { counted, four, pValue, percent, qualityWords, verdict } from "./text.js";
+import { counted, doubt, four, pValue, percent, verdict } from "./text.js";
 
 const [WIDTH, HEIGHT] = [300, 40];
 
 /** The verdict, the score among those of the healthy photographs, and what it rests on. */
 export function verdictCard(result, service) {
-  const word = verdict(result);
+  const badge = element("span", { class: "badge" });
+  showVerdict(badge, result);
+  const why = doubt(result);
   const card = element(
     "section",
-    { class: "card verdict", "data-verdict": word, "aria-label": "Verdict" },
-    element("h2", {}, element("span", { class: "badge", "data-verdict": word }, word)),
+    { class: "card verdict", "data-verdict": verdict(result), "aria-label": "Verdict" },
+    element("h2", {}, badge),
+    why && element("p", { class: "remark" }, `Not like the photographs of the index (${why}): score and verdict may not be trusted.`),
     facts([
       ["Image score", element("strong", {}, four(result.image_score))],
       ["p-value", pValue(result.p_value)],
@@ -24,7 +28,9 @@ export function verdictCard(result, service) {
   );
   service.detail(result.index.name).then(
     ({ manifest }) => {
-      if (manifest?.version === result.index.version) card.children[1].before(strip(result, manifest.calibration));
+      if (manifest?.version === result.index.version) {
+        card.querySelector(".facts").before(strip(result, manifest.calibration));
+      }
     },
     () => undefined, // the strip is left out where the index is not told
   );
@@ -34,7 +40,7 @@ export function verdictCard(result, service) {
 /** The photograph's quality. */
 export function qualityFacts({ quality }) {
   const { measures } = quality;
-  const words = quality.acceptable ? "Like the photographs of the index" : quality.reasons.map(qualityWords).join(", ");
+  const words = doubt({ quality }) || "Like the photographs of the index";
   return group(
     "Photo quality",
     element("p", { class: quality.acceptable ? "good" : "doubt" }, words),

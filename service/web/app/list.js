@@ -1,8 +1,9 @@
 // The list of photographs, as a listbox: what is chosen in it is open.
 
+import { showVerdict } from "./badge.js";
 import { byId, element, save } from "./dom.js";
 import { table } from "./exports.js";
-import { counted, fault, four, pValue, verdict } from "./text.js";
+import { counted, doubt, fault, four, pValue } from "./text.js";
 import { Thumbnails } from "./thumbnails.js";
 
 const ORDERS = {
@@ -43,9 +44,12 @@ export function showList(store) {
   const count = () => {
     const states = { waiting: 0, scoring: 0, busy: 0, done: 0, failed: 0 };
     for (const { state } of store.photos) states[state] += 1;
-    const abnormal = store.photos.filter(({ result }) => result?.abnormal).length;
+    const results = store.photos.map(({ result }) => result).filter(Boolean);
+    const doubtful = results.filter(doubt).length;
+    const abnormal = results.filter((result) => result.abnormal && !doubt(result)).length;
     const [all, ended] = [store.photos.length, states.done + states.failed];
     const parts = [`${states.done} of ${counted(all, "photograph")} scored`, `${abnormal} abnormal`];
+    if (doubtful) parts[1] += `, ${doubtful} doubtful`;
     if (states.failed) parts.push(`${states.failed} failed`);
     if (states.busy) parts.push("queue full, waiting");
     byId("count").textContent = all ? parts.join(" · ") : "";
@@ -118,13 +122,13 @@ function fillRow(row, photo) {
   const { state, result } = photo;
   row.dataset.state = state;
   if (result) {
-    const word = verdict(result);
     figures.textContent = `${four(result.image_score)}  p ${pValue(result.p_value)}`;
-    badge.textContent = word;
-    badge.dataset.verdict = word;
+    showVerdict(badge, result);
   } else {
     figures.textContent = state === "failed" ? fault(photo.error) : photo.note;
     badge.textContent = { waiting: "waiting", scoring: "scoring", busy: "queue full", failed: "failed" }[state];
     badge.dataset.verdict = state;
+    badge.removeAttribute("data-doubtful");
+    badge.removeAttribute("title");
   }
 }

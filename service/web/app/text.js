@@ -32,6 +32,11 @@ export function verdict(result) {
   return result.abnormal === null ? "no verdict" : result.abnormal ? "abnormal" : "normal";
 }
 
+/** Why score and verdict may not be trusted, in words; empty where they may. */
+export function doubt({ quality }) {
+  return quality.acceptable ? "" : quality.reasons.map(qualityWords).join(", ");
+}
+
 /** With a capital at its beginning. */
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 

@@ -1,7 +1,7 @@
 /** The client. */
 import { NotReady, ProtocolError, SettingError, problemError } from "./errors.js";
 import { answer, baseUrl, checkedKey, json, once } from "./exchange.js";
-import { MAP_TYPES, readNpy } from "./maps.js";
+import { MAP_TYPES, PICTURE_TYPES, readNpy } from "./maps.js";
 import { attachment } from "./photos.js";
 import { isRecord, listOf, result } from "./reading.js";
 import { checkedPolicy } from "./retries.js";
@@ -66,9 +66,10 @@ export class Client {
         const file = await this.#map(photo, query, MAP_TYPES[format]);
         return format === "npy" ? { ...file, ...readNpy(file.bytes) } : file;
     }
-    /** A PNG of the photograph under its map, with a color bar and the findings outlined. */
+    /** The photograph under its map, with a color bar and the findings outlined, as PNG or JPEG. */
     overlay(photo, options = {}) {
-        return this.#map(photo, { ...options, style: "overlay" }, MAP_TYPES.png);
+        const { kind = "png", ...query } = options;
+        return this.#map(photo, { ...query, style: "overlay" }, PICTURE_TYPES[kind]);
     }
     /** What is served. */
     async indexes(options = {}) {

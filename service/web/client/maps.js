@@ -5,6 +5,7 @@ export const MAP_TYPES = {
     tiff: "image/tiff",
     npy: "application/x-npy",
 };
+export const PICTURE_TYPES = { png: "image/png", jpeg: "image/jpeg" };
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 /**
  * A float32 array of two dimensions from NumPy's file format (versions 1 to 3).

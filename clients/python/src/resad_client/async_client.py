@@ -14,7 +14,7 @@ from resad_client.errors import ServerProblem
 from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
 from resad_client.maps import AnomalyMap
 from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
 from resad_client.retries import RetryPolicy
 
 
@@ -52,15 +52,21 @@ class AsyncClient:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
+        quality: Quality | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
-        eye: Eye | None = None,
+        size: int | None = None,
         layout: Layout | None = None,
+        eye: Eye | None = None,
     ) -> Result:
         """Score a photograph; see `Client.score`."""
-        return await protocol.score(
-            self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
-        )
+        query = ScoreQuery(
+            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
+            map=map, size=size, layout=layout, eye=eye,
+        )  # fmt: skip
+        return await protocol.score(self._port, photo, query)
 
     async def score_many(
         self,
@@ -68,15 +74,21 @@ class AsyncClient:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
+        quality: Quality | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
-        eye: Eye | None = None,
+        size: int | None = None,
         layout: Layout | None = None,
+        eye: Eye | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
-        return await protocol.score_many(
-            self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
-        )
+        query = ScoreQuery(
+            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
+            map=map, size=size, layout=layout, eye=eye,
+        )  # fmt: skip
+        return await protocol.score_many(self._port, photos, query)
 
     async def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32; see `Client.anomaly_map`."""
@@ -88,12 +100,18 @@ class AsyncClient:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
         kind: PictureKind = "png",
     ) -> bytes:
         """A photograph under its map; see `Client.overlay`."""
-        return await protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
+        call = protocol.overlay(
+            self._port, photo, index=index, fpr=fpr, threshold=threshold, camera=camera,
+            size=size, layout=layout, kind=kind,
+        )  # fmt: skip
+        return await call
 
     async def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like; see `Client.evidence_crop`."""

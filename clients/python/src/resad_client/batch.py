@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from resad_client.exports import Outcome, answer_json, geojson
 from resad_client.maps import map_bytes
 from resad_client.models import Result
 from resad_client.photos import Source
-from resad_client.protocol import Eye, Layout, MapKind
+from resad_client.protocol import Layout, MapKind, ScoreQuery
 from resad_client.reading import to_json
 from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
 
@@ -37,13 +37,16 @@ _OUT_OF_MEMORY: Final = "urn:resad:problem:out-of-memory"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to do with each photograph.  eye: of those whose source does not say."""
+    """What to do with each photograph.
 
-    index: str | None
-    fpr: float | None
+    query: what is asked of each; its eye of those whose source does not say.  overlay, size, layout: of the
+    picture, where one is wanted.
+    """
+
+    query: ScoreQuery
     concurrency: int
-    eye: Eye | None = None
     overlay: MapKind = "overlay"
+    size: int | None = None
     layout: Layout | None = None
 
 
@@ -135,11 +138,7 @@ async def _score(
     client: AsyncClient, job: Job, order: Order, journal: ScoreJournal | None, stamp: Stamp | None
 ) -> Scored:
     source = job.source
-    kind = order.overlay if job.overlay else None
-    eye = source.eye or order.eye
-    # Left out where it is the service's own choice, so that an older service understands.
-    layout = order.layout if job.overlay and order.layout != "blend" else None
-    result = await client.score(source.path, index=order.index, fpr=order.fpr, map=kind, eye=eye, layout=layout)
+    result = await client.score(source.path, **asdict(_query(job, order)))
     if job.overlay:
         if result.map is None:
             raise ProtocolError("the service sent no overlay")
@@ -152,6 +151,16 @@ async def _score(
     if journal:
         journal.note(Outcome(source.label, result), job.place, stamp)
     return Scored(source.label, replace(result, findings=()), len(result.findings))
+
+
+def _query(job: Job, order: Order) -> ScoreQuery:
+    """What is asked of one photograph."""
+    query = replace(order.query, eye=job.source.eye or order.query.eye)
+    if job.overlay is None:
+        return query
+    # Left out where it is the service's own choice, so that an older service understands.
+    layout = order.layout if order.layout != "blend" else None
+    return replace(query, map=order.overlay, size=order.size, layout=layout)
 
 
 def _failed(job: Job, error: ResadClientError, journal: ScoreJournal | None, stamp: Stamp | None) -> Failed:

@@ -44,5 +44,6 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ResadClientError, OSError) as error:
-        ERR.print(f"resad-client: {escape(str(error))}", style="red", highlight=False, soft_wrap=True)
+        told = escape(options.in_options(str(error)))
+        ERR.print(f"resad-client: {told}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -2,22 +2,20 @@
 
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import httpx
 
 from resad_client import exchange, protocol
+from resad_client.blocking import BlockingPort, finish
 from resad_client.errors import ServerProblem
-from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
+from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL
 from resad_client.maps import AnomalyMap
 from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind
+from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
 from resad_client.retries import RetryPolicy
-
-T = TypeVar("T")
 
 
 class Client:
@@ -25,7 +23,7 @@ class Client:
 
     Args:
         base_url: http or https, with host and, behind a proxy, a path.
-        key: API key, sent as a bearer token.
+        key: API key, sent as a bearer token; the environment is not looked into for one, as the command does.
         timeout: seconds (per connect, read and write) or httpx's own.
         retries, max_wait_s, lost_retries: see `RetryPolicy`; repeated are 429, 503 and lost connections, of which
             a proxy tells by a 500 or 502 that is not the service's own.
@@ -56,7 +54,7 @@ class Client:
             timeout=timeout,
             transport=transport,
         )
-        self._port = _BlockingPort(self._http, sleep, policy, rng or random.Random())
+        self._port = BlockingPort(self._http, sleep, policy, rng or random.Random())
 
     def score(
         self,
@@ -64,25 +62,32 @@ class Client:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
+        quality: Quality | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
-        eye: Eye | None = None,
+        size: int | None = None,
         layout: Layout | None = None,
+        eye: Eye | None = None,
     ) -> Result:
         """Score a photograph; what is None is the service's choice.
 
         Args:
             fpr: false-positive rate of the verdict and the findings, in (0, 1).
+            threshold: image score above which the photograph is abnormal; excludes `fpr`.
+            camera: compare with this camera's normals, where the index has enough.
+            quality: `require` refuses a photograph below the index's limits of quality.
             evidence: healthy patches per finding, at least 0.
             map: which picture comes in `Result.map`.
+            size, layout: of that picture; px on its longer side.
             eye: which one, if known: findings' places are then nasal or temporal.
-            layout: of an overlay.
         """
-        return _finish(
-            protocol.score(
-                self._port, photo, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
-            )
-        )
+        query = ScoreQuery(
+            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
+            map=map, size=size, layout=layout, eye=eye,
+        )  # fmt: skip
+        return finish(protocol.score(self._port, photo, query))
 
     def score_many(
         self,
@@ -90,24 +95,28 @@ class Client:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
+        quality: Quality | None = None,
         evidence: int | None = None,
         map: MapKind | None = None,
-        eye: Eye | None = None,
+        size: int | None = None,
         layout: Layout | None = None,
+        eye: Eye | None = None,
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request: for each, in order, its result or what is wrong with it.
 
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
-        return _finish(
-            protocol.score_many(
-                self._port, photos, index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout
-            )
-        )
+        query = ScoreQuery(
+            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
+            map=map, size=size, layout=layout, eye=eye,
+        )  # fmt: skip
+        return finish(protocol.score_many(self._port, photos, query))
 
     def anomaly_map(self, photo: Photo, *, index: str | None = None, size: int | None = None) -> AnomalyMap:
         """A photograph's map in float32, at the photo's own size, or smaller: `size` px on the longer side."""
-        return _finish(protocol.anomaly_map(self._port, photo, index=index, size=size))
+        return finish(protocol.anomaly_map(self._port, photo, index=index, size=size))
 
     def overlay(
         self,
@@ -115,14 +124,18 @@ class Client:
         *,
         index: str | None = None,
         fpr: float | None = None,
+        threshold: float | None = None,
+        camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
         kind: PictureKind = "png",
     ) -> bytes:
         """The photograph under its map, with a color bar and the findings at `fpr` outlined, as PNG or JPEG."""
-        return _finish(
-            protocol.overlay(self._port, photo, index=index, fpr=fpr, size=size, layout=layout, kind=kind)
-        )
+        call = protocol.overlay(
+            self._port, photo, index=index, fpr=fpr, threshold=threshold, camera=camera,
+            size=size, layout=layout, kind=kind,
+        )  # fmt: skip
+        return finish(call)
 
     def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like, framed in its surroundings.
@@ -131,15 +144,15 @@ class Client:
         is `mirrored`, turn it left to right to see what was compared.  Raises `NotFound` where the index keeps no
         pictures, or another version answers by now.
         """
-        return _finish(protocol.evidence_crop(self._port, index, evidence))
+        return finish(protocol.evidence_crop(self._port, index, evidence))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""
-        return _finish(protocol.indexes(self._port))
+        return finish(protocol.indexes(self._port))
 
     def ready(self) -> bool:
         """Whether the service can score now; asked once.  Raises `ConnectionFailed` if nobody answers."""
-        return _finish(protocol.ready(self._port))
+        return finish(protocol.ready(self._port))
 
     def close(self) -> None:
         """Give back the connections."""
@@ -152,33 +165,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _BlockingPort(Port):
-    """Does everything on the spot."""
-
-    def __init__(
-        self, http: httpx.Client, sleep: Callable[[float], None], policy: RetryPolicy, rng: random.Random
-    ) -> None:
-        super().__init__(policy, rng)
-        self._http = http
-        self._sleep = sleep
-
-    async def read(self, path: Path) -> bytes:
-        return path.read_bytes()
-
-    async def send(self, call: Call) -> httpx.Response:
-        return self._http.send(exchange.request(self._http, call))
-
-    async def pause(self, seconds: float) -> None:
-        self._sleep(seconds)
-
-
-def _finish(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over a `_BlockingPort`: it never suspends, so its first step is its last."""
-    try:
-        call.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise RuntimeError("a blocking call suspended")

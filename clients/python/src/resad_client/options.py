@@ -1,5 +1,6 @@
 """What the commands share: the two streams, options that several take."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Final
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 
 from resad_client.errors import SettingError
-from resad_client.protocol import Eye, Layout, PictureKind
+from resad_client.protocol import Eye, Layout, PictureKind, Quality, ScoreQuery
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
@@ -22,6 +23,20 @@ Index = Annotated[str | None, typer.Option(help="Name of the index (else the ser
 Fpr = Annotated[
     float | None,
     typer.Option(help="False-positive rate of the verdict, between 0 and 1 (else the service's choice)."),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Image score above which a photograph is abnormal, instead of --fpr.")
+]
+Camera = Annotated[str | None, typer.Option(help="Compare with this camera's normals, where there are enough.")]
+RequireQuality = Annotated[
+    bool, typer.Option("--require-quality", help="Refuse photographs below the index's limits of quality.")
+]
+Evidence = Annotated[
+    int | None,
+    typer.Option(min=0, max=50, help="Healthy patches listed per finding (else the service's choice)."),
+]
+Size = Annotated[
+    int | None, typer.Option(min=16, help="Of overlays: longer side, px, if shorter than the photograph's.")
 ]
 EyeOption = Annotated[
     Eye | None,
@@ -46,6 +61,30 @@ Patience = Annotated[
 ]
 
 
+def score_query(
+    index: str | None,
+    fpr: float | None,
+    threshold: float | None,
+    camera: str | None,
+    eye: Eye | None,
+    evidence: int | None,
+    *,
+    require_quality: bool,
+) -> ScoreQuery:
+    """What is asked of every photograph.  Raises `SettingError` where it cannot be."""
+    if fpr is not None and not 0 < fpr < 1:
+        raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
+    if threshold is not None and not 0 < threshold < math.inf:
+        raise SettingError(f"--threshold {threshold:g}: a score is above 0 and finite")
+    if fpr is not None and threshold is not None:
+        raise SettingError("--fpr and --threshold exclude each other: give one of them")
+    # Left out where it is the service's own choice, so that an older service understands.
+    quality: Quality | None = "require" if require_quality else None
+    return ScoreQuery(
+        index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence, eye=eye
+    )
+
+
 def key_from(file: Path | None) -> str | None:
     """Never an argument itself: every user of the machine sees those.  Raises `SettingError`."""
     if file is None:
@@ -54,6 +93,11 @@ def key_from(file: Path | None) -> str | None:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--key-file {file} cannot be read") from error
+
+
+def in_options(text: str) -> str:
+    """The service's words in those of the command, which takes options and no queries."""
+    return text.replace("add index=NAME", "add --index NAME")
 
 
 def say(line: str) -> None:

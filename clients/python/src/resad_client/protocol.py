@@ -1,14 +1,15 @@
 """The service's calls and how their answers are read: the same for `Client` and `AsyncClient`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, problem_error
+from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, SettingError, problem_error
 from resad_client.exchange import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
-from resad_client.media import media_type
+from resad_client.media import media_type, not_taken
 from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
 from resad_client.reading import from_json, from_value, items, parsed
 
@@ -20,7 +21,8 @@ PictureKind: TypeAlias = Literal["png", "jpeg"]
 """Of an overlay: to the last pixel, or much faster and smaller."""
 Layout: TypeAlias = Literal["blend", "side"]
 """Of an overlay: the map over the photo, or the photo by itself beside that."""
-
+Quality: TypeAlias = Literal["report", "require"]
+"""What becomes of a photograph below the index's limits of quality: it is reported, or refused."""
 Eye: TypeAlias = Literal["left", "right"]
 """Which eye a photograph is of; findings' places are then nasal or temporal."""
 
@@ -30,40 +32,42 @@ _JPEG: Final = "image/jpeg"
 _PNG: Final = "image/png"
 
 
-async def score(
-    port: Port,
-    photo: Photo,
-    *,
-    index: str | None,
-    fpr: float | None,
-    evidence: int | None,
-    map: MapKind | None,
-    eye: Eye | None,
-    layout: Layout | None,
-) -> Result:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreQuery:
+    """Query of `POST /v1/score`, by the service's names; what is None is the service's choice."""
+
+    index: str | None = None
+    fpr: float | None = None
+    threshold: float | None = None
+    camera: str | None = None
+    quality: Quality | None = None
+    evidence: int | None = None
+    map: MapKind | None = None
+    size: int | None = None
+    layout: Layout | None = None
+    eye: Eye | None = None
+
+    def __post_init__(self) -> None:
+        _check_rule(self.fpr, self.threshold)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """As it is sent."""
+        return _query(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+async def score(port: Port, photo: Photo, query: ScoreQuery) -> Result:
     """One photograph -> its result."""
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
-    call = Call("POST", "/v1/score", _JSON, query, await _attachment(port, photo, 1))
+    call = Call("POST", "/v1/score", _JSON, query.pairs, await _attachment(port, photo, 1))
     return from_json(Result, (await answer(port, call)).content)
 
 
-async def score_many(
-    port: Port,
-    photos: Sequence[Photo],
-    *,
-    index: str | None,
-    fpr: float | None,
-    evidence: int | None,
-    map: MapKind | None,
-    eye: Eye | None,
-    layout: Layout | None,
-) -> list[Result | ServerProblem]:
+async def score_many(port: Port, photos: Sequence[Photo], query: ScoreQuery) -> list[Result | ServerProblem]:
     """Several photographs in one request -> a result or a problem for each, in order."""
     if not photos:
         return []
-    query = _query(index=index, fpr=fpr, evidence=evidence, map=map, eye=eye, layout=layout)
     body = tuple([await _attachment(port, photo, number) for number, photo in enumerate(photos, start=1)])
-    response = await answer(port, Call("POST", "/v1/score", _JSON, query, body))
+    response = await answer(port, Call("POST", "/v1/score", _JSON, query.pairs, body))
     answers = items(parsed(response.content), "results")
     if len(answers) != len(photos):
         raise ProtocolError(f"{len(answers)} results for {len(photos)} photographs")
@@ -83,12 +87,17 @@ async def overlay(
     *,
     index: str | None,
     fpr: float | None,
+    threshold: float | None,
+    camera: str | None,
     size: int | None,
     layout: Layout | None,
     kind: PictureKind,
 ) -> bytes:
     """One photograph -> a picture of it under its map."""
-    query = _query(index=index, fpr=fpr, size=size, layout=layout, style="overlay")
+    _check_rule(fpr, threshold)
+    query = _query(
+        index=index, fpr=fpr, threshold=threshold, camera=camera, size=size, layout=layout, style="overlay"
+    )
     accept = _JPEG if kind == "jpeg" else _PNG
     call = Call("POST", "/v1/anomaly-map", accept, query, await _attachment(port, photo, 1))
     return (checked_jpeg if kind == "jpeg" else checked_png)((await answer(port, call)).content)
@@ -128,8 +137,14 @@ async def _attachment(port: Port, photo: Photo, number: int) -> Attachment:
             raise PhotoUnusable(f"{name}: cannot be read ({error.strerror or error})") from error
     kind = media_type(data)
     if kind is None:
-        raise PhotoUnusable(f"{name}: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)")
+        raise PhotoUnusable(f"{name}: {not_taken(data)}")
     return Attachment(f"photo-{number}", kind, data)
+
+
+def _check_rule(fpr: float | None, threshold: float | None) -> None:
+    """As the service has it, but before anything is sent."""
+    if fpr is not None and threshold is not None:
+        raise SettingError("fpr and threshold exclude each other: give one of them")
 
 
 def _query(**given: str | float | None) -> tuple[tuple[str, str], ...]:

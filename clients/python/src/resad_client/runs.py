@@ -110,11 +110,17 @@ def _keep_photos(found: Sequence[Source], outputs: Sequence[Path]) -> None:
 def _deciding(wanted: Wanted, order: Order) -> dict[str, object]:
     """What two runs must have in common for one to go on with the other."""
     kinds = ("json", "geojson", "overlays")
+    query = order.query
     return {
-        "index": order.index,
-        "fpr": order.fpr,
-        "eye": order.eye,
+        "index": query.index,
+        "fpr": query.fpr,
+        "threshold": query.threshold,
+        "camera": query.camera,
+        "quality": query.quality,
+        "evidence": query.evidence,
+        "eye": query.eye,
         "overlay": order.overlay if wanted.overlays else None,
+        "size": order.size if wanted.overlays else None,
         "layout": order.layout if wanted.overlays else None,
         "files": [kind for kind, folder in zip(kinds, wanted.folders, strict=True) if folder],
     }

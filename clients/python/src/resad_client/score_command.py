@@ -35,7 +35,11 @@ def score_command(
     url: options.Url = DEFAULT_URL,
     index: options.Index = None,
     fpr: options.Fpr = None,
+    threshold: options.Threshold = None,
+    camera: options.Camera = None,
     eye: options.EyeOption = None,
+    evidence: options.Evidence = None,
+    require_quality: options.RequireQuality = False,
     key_file: options.KeyFile = None,
     csv: options.Csv = None,
     findings_csv: options.FindingsCsv = None,
@@ -46,6 +50,7 @@ def score_command(
     overlay: Annotated[
         Path | None, typer.Option(help="Write the photograph under its map here (one photograph).")
     ] = None,
+    size: options.Size = None,
     layout: options.LayoutOption = "blend",
     overlay_format: options.OverlayFormat = "png",
     concurrency: options.Concurrency = 4,
@@ -54,12 +59,13 @@ def score_command(
     patience: options.Patience = PATIENCE_S,
 ) -> None:
     """Score photographs."""
-    if fpr is not None and not 0 < fpr < 1:
-        raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
+    query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     found, missed = gather(photos)
+    if not found:
+        raise SettingError("; ".join(missed))
     if overlay and overlays:
         raise SettingError("--overlay and --overlays: one of them")
     if overlay and len(found) != 1:
@@ -69,13 +75,13 @@ def score_command(
     if overlay and overlay.suffix.lower() in (".jpg", ".jpeg"):
         overlay_format = "jpeg"
     wanted = Wanted(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
-    order = Order(index, fpr, concurrency, eye, OVERLAY_KINDS[overlay_format], layout)
+    order = Order(query, concurrency, OVERLAY_KINDS[overlay_format], size, layout)
     with opened(wanted, order, existing) as journal:
         jobs = plan(found, wanted, journal, existing)
         if overlay:
             jobs = tuple(Job(job.source, job.place, job.json, overlay, job.geojson) for job in jobs)
         report = _run(url, options.key_from(key_file), jobs, order, journal, wanted, patience)
-    _tell(report, missed, found=len(found), tried=len(jobs))
+    _tell(report, missed, camera, found=len(found), tried=len(jobs))
 
 
 def _run(
@@ -130,14 +136,14 @@ async def reach(client: AsyncClient) -> None:
             return
 
 
-def _tell(report: Report, missed: Sequence[str], *, found: int, tried: int) -> None:
+def _tell(report: Report, missed: Sequence[str], camera: str | None, *, found: int, tried: int) -> None:
     scored = [one for one in report.outcomes if isinstance(one, Scored)]
-    failed = [*map(Failed, missed), *(one for one in report.outcomes if isinstance(one, Failed))]
-    for bad in failed:
-        warn(bad.line)
-    for one in scored:
-        if not one.result.quality.acceptable:
-            warn(f"{one.label}: the score may not be trusted ({', '.join(one.result.quality.reasons)})")
+    failed = [one for one in report.outcomes if isinstance(one, Failed)]
+    for line in (*missed, *(bad.line for bad in failed)):
+        warn(line)
+    for reason in dict.fromkeys(one.result.normals.reason for one in scored):
+        if reason:
+            warn(f"--camera {camera}: {reason}")
     for reason in dict.fromkeys(one.result.reason for one in scored):
         if reason:
             warn(f"no verdict: {reason}")
@@ -147,5 +153,8 @@ def _tell(report: Report, missed: Sequence[str], *, found: int, tried: int) -> N
     options.OUT.print(INTENDED_USE)
     if report.stopped:
         raise SettingError(f"stopped after {len(scored)} of {tried} photographs: {report.stopped}")
-    if failed:
-        raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
+    faults = [f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored"] if failed else []
+    if missed:
+        faults.append(f"{len(missed)} of the places that were named gave no photographs")
+    if faults:
+        raise SettingError("; ".join(faults))

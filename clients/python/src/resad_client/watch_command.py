@@ -57,7 +57,11 @@ def watch_command(
     url: options.Url = DEFAULT_URL,
     index: options.Index = None,
     fpr: options.Fpr = None,
+    threshold: options.Threshold = None,
+    camera: options.Camera = None,
     eye: options.EyeOption = None,
+    evidence: options.Evidence = None,
+    require_quality: options.RequireQuality = False,
     key_file: options.KeyFile = None,
     out: Annotated[
         Path | None,
@@ -70,12 +74,11 @@ def watch_command(
     settle: Annotated[float, typer.Option(min=0, help="Seconds without change that make a file complete.")] = 5.0,
 ) -> None:
     """Score photographs as they come, until Ctrl-C; when started again, go on where it ended."""
-    if fpr is not None and not 0 < fpr < 1:
-        raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
+    query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
     if not folder.is_dir():
         raise SettingError(f"{folder}: no such folder")
     key, place = options.key_from(key_file), out or folder
-    wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(index, fpr, concurrency, eye)
+    wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(query, concurrency)
     # As Ctrl-C, which a shell's background jobs are born deaf to: whoever supervises a watcher ends it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

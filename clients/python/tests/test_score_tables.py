@@ -1,0 +1,60 @@
+"""What a run prints: the doubt stands where the verdict does, and sound photographs are printed as ever."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from playing import rows
+from resad_client import Result, from_json
+from resad_client.batch import Scored
+from resad_client.score_tables import print_scores, score_line
+from samples import EXAMPLE
+
+SOUND = Scored("sound.jpg", from_json(Result, EXAMPLE), 4)
+
+
+def doubtful(label: str, *reasons: str, abnormal: bool | None = True) -> Scored:
+    quality = replace(SOUND.result.quality, acceptable=False, reasons=reasons)
+    return Scored(label, replace(SOUND.result, quality=quality, abnormal=abnormal), 1)
+
+
+def printed(*scored: Scored) -> str:
+    console = Console(file=io.StringIO(), width=70)
+    print_scores(console, scored, before=0)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_doubtful_verdict_has_a_mark_that_is_explained_below_the_table() -> None:
+    out = printed(
+        SOUND,
+        doubtful("black[1].png", "too-dark", "no-field-of-view"),
+        doubtful("blurred.jpg", "blurred", abnormal=False),
+        doubtful("few.jpg", "blurred", abnormal=None),
+    )
+    assert [row[3] for row in rows(out)] == ["abnormal", "abnormal?", "normal?", "-?"]
+    assert out.split("┘\n")[1].splitlines() == [
+        "? not like the photographs of the index, so that score, verdict and findings may not be trusted:",
+        "  black[1].png: too-dark, no-field-of-view",
+        "  blurred.jpg: blurred",
+        "  few.jpg: blurred",
+    ]
+
+
+def test_nothing_is_added_where_all_are_sound() -> None:
+    out = printed(SOUND)
+    assert out.endswith("┘\n")
+    assert "?" not in out
+    assert score_line(SOUND) == "sound.jpg: score 2.314, p 0.0196, abnormal, findings 4"
+
+
+def test_of_many_photographs_those_in_doubt_are_counted_by_themselves() -> None:
+    sound = [replace(SOUND, label=f"{number}.jpg") for number in range(50)]
+    out = printed(*sound)
+    assert out.startswith("50 photographs: 50 abnormal\n")
+    assert "doubtful" not in out
+    dark = [doubtful(f"dark-{number}.jpg", "too-dark") for number in range(43)]
+    out = printed(*sound, *dark)
+    assert out.startswith("93 photographs: 50 abnormal, 43 doubtful\n")
+    assert out.endswith("  dark-39.jpg: too-dark\n  and 3 more; the column quality of --csv has them all\n")
