@@ -109,6 +109,7 @@ def build_command(
         resume=resume, search=search, keep_features=keep_features,
         max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
+    console.tell_overlooked(photos)
     if cluster is None:
         report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
     else:

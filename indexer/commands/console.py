@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from indexer.photos import Duplicate, LookAlike, Skipped
+from indexer.photos import Duplicate, LookAlike, Skipped, overlooked
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
 
@@ -19,6 +19,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 OneIndex = Annotated[Path, typer.Argument(help="ROOT/NAME.")]
 Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
+
+
+def tell_overlooked(photos: Path) -> None:
+    """Lines for what is not used of a CSV: a column whose name is not known would be missed without a word."""
+    for line in overlooked(photos):
+        warn(line)
 
 
 def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate]) -> None:

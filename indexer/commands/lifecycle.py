@@ -38,6 +38,7 @@ def add_command(
     device: Device = "auto",
 ) -> None:
     """Add healthy photographs: a new version, for which no old photograph is encoded again."""
+    console.tell_overlooked(photos)
     order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
     report = add(order, Stages(console.ERR))
     console.tell_left_aside(report.skipped, report.duplicates)
