@@ -63,14 +63,26 @@ def groups_in(references: Sequence[Reference]) -> list[set[int]]:
     return left_out_groups([one.source.patient for one in references], references)
 
 
+class TooFewTaken(SettingError):
+    """Too few of the listed photographs were taken.  skipped, duplicates: those that were not, to be named."""
+
+    def __init__(self, told: str, left_aside: Sequence[Skipped | Duplicate]) -> None:
+        super().__init__(told)
+        self.skipped = tuple(one for one in left_aside if isinstance(one, Skipped))
+        self.duplicates = tuple(one for one in left_aside if isinstance(one, Duplicate))
+
+
 def check_enough(source: Path, groups: Sequence[set[int]], left_aside: Sequence[Skipped | Duplicate]) -> None:
-    """Raise `SettingError` where `source` gave too few photographs for an index, by the `groups_in` them."""
-    count = how_many(groups)
-    if count < FEWEST:
-        raise SettingError(
-            f"{source} holds {count} usable photographs (of different patients, copies counted once), an index "
-            f"needs at least {FEWEST}; {told_aside(left_aside)}"
-        )
+    """Raise `TooFewTaken` where `source` gave too few photographs for an index, by the `groups_in` them."""
+    count, photos = how_many(groups), len(groups)
+    if count >= FEWEST:
+        return
+    told = f"{source} holds {photos} usable photographs"
+    if count < photos:
+        told += f", all of one patient or copies of each other: an index needs at least {FEWEST} that are not"
+    else:
+        told += f", an index needs at least {FEWEST}"
+    raise TooFewTaken(f"{told}; {told_aside(left_aside)}", left_aside)
 
 
 def told_aside(left_aside: Sequence[Skipped | Duplicate]) -> str:

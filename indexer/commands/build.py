@@ -135,7 +135,9 @@ def _run(order: BuildOrder, foresee: Callable[[], Foretold] | None, build: _Buil
     """The report; None where only the forecast was asked for, which is said."""
     if foresee is None:
         return _build(order, build)
-    for line in foresee().lines():
+    with console.naming_left_aside():
+        told = foresee()
+    for line in told.lines():
         console.say(line)
     return None
 
@@ -149,7 +151,8 @@ def _build(order: BuildOrder, build: _Builds) -> BuildReport:
     if order.resume and not before:
         console.warn(f"nothing to resume in {left.parent}: begins")
     try:
-        return build(order, Stages(console.ERR), _tell)
+        with console.naming_left_aside():
+            return build(order, Stages(console.ERR), _tell)
     except ResadError:
         raise
     except BaseException:

@@ -1,6 +1,7 @@
 """What the commands share: the two streams, arguments that several take, and the loading of an index."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from indexer.photos import Duplicate, LookAlike, Skipped, overlooked
+from indexer.references import TooFewTaken
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
 
@@ -33,6 +35,16 @@ def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate])
         warn(f"skipped {one.path}: {one.reason}")
     for double in duplicates:
         warn(f"dropped {double.path}: same file as {double.same_as}")
+
+
+@contextmanager
+def naming_left_aside() -> Iterator[None]:
+    """Name what was not taken also where too little was: the error that follows counts it alone."""
+    try:
+        yield
+    except TooFewTaken as error:
+        tell_left_aside(error.skipped, error.duplicates)
+        raise
 
 
 def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:

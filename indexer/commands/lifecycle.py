@@ -40,7 +40,8 @@ def add_command(
     """Add healthy photographs: a new version, for which no old photograph is encoded again."""
     console.tell_overlooked(photos)
     order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
-    report = add(order, Stages(console.ERR))
+    with console.naming_left_aside():
+        report = add(order, Stages(console.ERR))
     console.tell_left_aside(report.skipped, report.duplicates)
     console.tell_look_alikes(report.look_alikes)
     if report.strangers:

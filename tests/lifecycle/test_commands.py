@@ -83,6 +83,19 @@ def test_what_cannot_be_removed_is_said(run: Run, plain: Path, arguments: tuple[
     assert len(index.versions(plain)) == 1
 
 
+def test_what_adds_nothing_is_named(run: Run, plain: Path, photos: list[Path], tmp_path: Path) -> None:
+    folder = some(photos[1:3], tmp_path / "again")
+    (folder / "note.jpg").write_text("call the clinic")
+    outcome = run("add", plain, folder)
+    assert outcome.code == 2
+    for number in (1, 2):
+        assert (
+            f"dropped {folder / photos[number].name}: same file as r-0000{number + 1} of the index" in outcome.err
+        )
+    assert f"skipped {folder / 'note.jpg'}: " in outcome.err
+    assert "adds nothing: 3 were left aside" in outcome.err
+
+
 def test_a_version_that_is_left_to_lie(run: Run, plain: Path, more: Path) -> None:
     before = index.live_version(plain)
     assert "activate it to use it" in run("add", plain, more, "--no-activate").out
