@@ -1,6 +1,6 @@
 """What the commands of `indexer.lifecycle` print."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -33,8 +33,7 @@ def diff_lines(found: Diff) -> Iterator[str]:
     yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
     for word, ids in (("left", found.left), ("entered", found.entered)):
         if ids:
-            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-            yield f"  {word}: {', '.join(ids[:_NAMED])}{more}"
+            yield f"  {word}: {some_of(ids, _NAMED)}"
     yield (
         f"memories: {found.memories_same} in both, {found.memories_left} left, {found.memories_entered} entered"
     )
@@ -45,6 +44,12 @@ def diff_lines(found: Diff) -> Iterator[str]:
         for one in found.scores[:_SHOWN]:
             yield f"  {one.id}: {four_digits(one.before)} -> {four_digits(one.after)}"
     yield found.intended_use
+
+
+def some_of(ids: Sequence[str], most: int = _SHOWN) -> str:
+    """At most so many of them by name, and how many more there are."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
 
 
 def _before_and_after(title: str, before: Manifest, after: Manifest) -> Table:

@@ -12,6 +12,7 @@ from indexer.photos import Duplicate, LookAlike, Skipped, overlooked
 from indexer.references import TooFewTaken
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
+from resad.manifest import Manifest
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
@@ -55,6 +56,15 @@ def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
     if pairs:
         warn("photographs that show the same vouch for each other in the calibration, and p-values come out too "
              "low: keep one of them, or give both one patient (column patient of a CSV)")  # fmt: skip
+
+
+def tell_stale(manifest: Manifest) -> None:
+    """A line where p-values of the index may be too low, and what mends them."""
+    if manifest.calibrated == "stale":
+        warn(
+            "STALE: the normals were scored in another bank, so that they may score higher now, and p-values be "
+            "too low; resad-indexer calibrate mends that"
+        )
 
 
 def load(index: Path, device: str) -> LoadedIndex:
