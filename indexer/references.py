@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Final
 
 from indexer.intake import Taken
-from indexer.left_out_groups import how_many, left_out_groups
+from indexer.left_out_groups import groups_of, how_many, left_out_groups
 from indexer.look_alikes import perceptual_hash, same_among
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped
+from resad.config import MethodConfig
 from resad.errors import SettingError
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
@@ -61,6 +63,30 @@ def look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
 def groups_in(references: Sequence[Reference]) -> list[set[int]]:
     """Per photograph which ones are left out of the bank with it."""
     return left_out_groups([one.source.patient for one in references], references)
+
+
+def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
+    """Raise `SettingError` where the list alone says that no index can be made, before anything is encoded.
+
+    What is unusable, or a copy, is not known yet; both only leave fewer.
+    """
+    people = how_many(groups_of([photo.patient for photo in listed]))
+    if people < FEWEST:
+        alone = len(listed) == 1
+        held = "1 photograph, an" if alone else f"{len(listed)} photographs of 1 patient, an"
+        of = "" if alone else " patients"
+        raise SettingError(f"{source} holds {held} index needs at least {FEWEST}{of}")
+    count, neighbors = config.coreset.count, config.search.neighbors
+    if count is None:
+        return
+    # However the memories are spread, somebody holds as large a part of them as this.
+    left = count - ceil(count / people)
+    if left < neighbors:
+        raise SettingError(
+            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {left} "
+            f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
+            f"least {ceil(neighbors * people / (people - 1))}"
+        )
 
 
 class TooFewTaken(SettingError):
