@@ -10,7 +10,7 @@ from indexer.build_order import BuildOrder, BuildReport
 from indexer.extraction import batch_size, extract
 from indexer.fitting import FITTED, fitted_encoders
 from indexer.forecast import Forecast
-from indexer.foresight import Progressed, Sample, first_few, foresee
+from indexer.foresight import Progressed, Sample, check_count, first_few, foresee
 from indexer.intake import without_purged
 from indexer.journal import Inputs, inputs_of
 from indexer.leave_out import leave_out
@@ -18,7 +18,7 @@ from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, groups_in
+from indexer.references import check_enough, check_listed, groups_in
 from indexer.search_choice import choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
@@ -118,6 +118,7 @@ def forecast_only(order: BuildOrder) -> Forecast:
 
 def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:
     listed = list_references(order.photos)
+    check_listed(order.photos, listed, order.config)
     backbone = load_backbone(order.config.backbone, order.weights)
     return listed, backbone, [Trunk(backbone, order.config, device) for device in order.devices]
 
@@ -139,6 +140,7 @@ def _foreseen(
         sample = Sample(0.0, (work.store.photo(0),))
     if not sample.features:
         return None
+    check_count(order.config.coreset, len(work.listed), sample.features[0].grid)
     progressed = Progressed(len(work.listed), len(work.references), len(work.left_aside))
     told = foresee(order.config, backbone, order.devices, work.folder, order.max_memory, sample, progressed)
     on_forecast(told)

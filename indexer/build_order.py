@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from indexer.people import People
 from indexer.photos import Duplicate, LookAlike, Skipped
 from indexer.references import Reference, look_alikes
 from indexer.search_choice import SearchChoice
@@ -55,6 +56,7 @@ class BuildReport:
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
     look_alikes: tuple[LookAlike, ...]
+    people: People
 
     @classmethod
     def of(
@@ -71,4 +73,5 @@ class BuildReport:
             tuple(one for one in left_aside if isinstance(one, Skipped)),
             tuple(one for one in left_aside if isinstance(one, Duplicate)),
             look_alikes(references),
+            People.of(reference.source.patient for reference in references),
         )

@@ -72,11 +72,20 @@ def main() -> None:
             check_parts(argument)  # while it is a text: a path has lost such parts
         app(standalone_mode=True)
     except ResadError as error:
-        _fail(error)
+        _fail(str(error))
     except OSError as error:  # disk full, no permission, a read-only volume: the operator's to mend
-        _fail(error)
+        _fail(_plain(error))
 
 
-def _fail(error: Exception) -> NoReturn:
-    console.ERR.print(f"resad-indexer: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+def _plain(error: OSError) -> str:
+    """Which file, and why, as the system says it: without its number."""
+    if error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    return f"{error.filename} cannot be read or written: {error.strerror}"
+
+
+def _fail(told: str) -> NoReturn:
+    console.ERR.print(f"resad-indexer: {told}", style="red", highlight=False, soft_wrap=True, markup=False)
     sys.exit(2)

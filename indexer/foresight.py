@@ -20,8 +20,9 @@ from indexer.selection import memory_count, projected_dimension, sample_size
 from indexer.shards import Shard
 from resad import runtime
 from resad.backbone import Backbone
-from resad.config import MethodConfig
+from resad.config import CoresetConfig, MethodConfig
 from resad.encoder import PatchFeatures
+from resad.errors import SettingError
 from resad.memory_bank import MemoryBank
 from resad.provenance import Provenance
 
@@ -64,6 +65,20 @@ def first_few(extraction: Iterator[Sequence[PatchFeatures]], encoders: int) -> S
             break
     later = sum(taken[encoders:])
     return Sample((ends[-1] - ends[encoders - 1]) / later if later else 0.0, tuple(features))
+
+
+def check_count(config: CoresetConfig, listed: int, grid: tuple[int, int]) -> None:
+    """Raise `SettingError` where more memories are asked than so many photographs can have patches.
+
+    Args:
+        grid: of the first one; no photograph has more patches than that has cells.
+    """
+    most = listed * grid[0] * grid[1]
+    if config.count is not None and config.count > most:
+        raise SettingError(
+            f"a coreset of {config.count} memories asked of {listed} photographs, which have at most {most} "
+            "patches; 1.0 keeps them all"
+        )
 
 
 def foresee(

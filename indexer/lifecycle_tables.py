@@ -1,6 +1,6 @@
 """What the commands of `indexer.lifecycle` print."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -24,30 +24,39 @@ def succession_table(made: Succession) -> Table:
 
 
 def diff_table(found: Diff) -> Table:
-    """Both versions side by side."""
-    return _before_and_after(f"{found.before.name} and {found.after.name}", found.before, found.after)
+    """Both versions side by side; without distances where those of the two mean different things."""
+    title = f"{found.before.name} and {found.after.name}"
+    return _before_and_after(title, found.before, found.after, distances=found.comparable)
 
 
 def diff_lines(found: Diff) -> Iterator[str]:
     """What the two have and do not have in common."""
     yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
-    for word, ids in (("left", found.left), ("entered", found.entered)):
+    # One id may be two photographs': each index counts its own.
+    for how, ids in (("left, by their ids before", found.left), ("entered, by their ids after", found.entered)):
         if ids:
-            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-            yield f"  {word}: {', '.join(ids[:_NAMED])}{more}"
+            yield f"  {how}: {some_of(ids, _NAMED)}"
+    if not found.comparable:
+        yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
+        yield found.intended_use
+        return
     yield (
         f"memories: {found.memories_same} in both, {found.memories_left} left, {found.memories_entered} entered"
     )
-    if not found.comparable:
-        yield "fingerprints differ: distances and scores of the two are not to be compared"
-    elif found.median_change is not None:
+    if found.median_change is not None:
         yield f"scores of the photographs in both: median change {found.median_change:+.4g}"
         for one in found.scores[:_SHOWN]:
             yield f"  {one.id}: {four_digits(one.before)} -> {four_digits(one.after)}"
     yield found.intended_use
 
 
-def _before_and_after(title: str, before: Manifest, after: Manifest) -> Table:
+def some_of(ids: Sequence[str], most: int = _SHOWN) -> str:
+    """At most so many of them by name, and how many more there are."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
+
+
+def _before_and_after(title: str, before: Manifest, after: Manifest, *, distances: bool = True) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("", "before", "after"):
         table.add_column(heading, overflow="fold")
@@ -56,8 +65,11 @@ def _before_and_after(title: str, before: Manifest, after: Manifest) -> Table:
     table.add_row("made by", *(one.history[-1].operation for one in pair))
     table.add_row("photos", *(str(one.counts.photos) for one in pair))
     table.add_row("memories", *(f"{one.counts.memories:,}" for one in pair))
-    table.add_row("covering radius", *map(_radius, pair))
+    if distances:
+        table.add_row("covering radius", *map(_radius, pair))
     table.add_row("calibration", *(f"{one.calibration.source}, {one.calibrated}" for one in pair))
+    if not distances:
+        return table
     for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):
         table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
     return table

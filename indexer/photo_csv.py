@@ -4,23 +4,22 @@
     1.jpg,normal,,,,train,p7,left,Topcon
     2.jpg,abnormal,DR,EX=masks/2_EX.tif;HE=masks/2_HE.tif,number,test,p9,right,Topcon
 
-Only `path` is needed.  UTF-8; paths are relative to the file's folder; `path` may be an address (`remote`).
+Only `path` is needed.  UTF-8, with commas or semicolons (`csv_table`); paths are relative to the file's folder;
+`path` may be an address (`remote`).
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from indexer.addresses import check_parts, is_address
+from indexer.csv_table import CsvTable, read_table
 from indexer.remote import RemotePath, placed
 from resad.errors import SettingError
 from resad.place import Eye
-
-if TYPE_CHECKING:
-    from _csv import Reader as _Reader
 
 COLUMNS: Final = ("path", "label", "kind", "mask", "marked", "split", "patient", "eye", "camera")
 
@@ -35,6 +34,7 @@ _EYES: Final[Mapping[str, Eye]] = {
 }  # fmt: skip
 _LABELS: Final[Mapping[str, Label]] = {"normal": "normal", "0": "normal", "abnormal": "abnormal", "1": "abnormal"}
 _SPLITS: Final[Mapping[str, Split]] = {"train": "train", "test": "test"}
+_SEPARATORS: Final = {",": "comma", ";": "semicolon"}
 _MARKED: Final[Mapping[str, Marked]] = {word: word for word in get_args(Marked)}
 
 
@@ -66,13 +66,15 @@ def read_rows(path: Path) -> tuple[PhotoRow, ...]:
 
     Raises `SettingError` if a line cannot be used, naming it.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return tuple(_rows(path, csv.reader(file, strict=True)))
-    except UnicodeDecodeError as error:
-        raise SettingError(f"{path} is not UTF-8 text") from error
-    except (csv.Error, OSError) as error:
-        raise SettingError(f"{path} cannot be read: {error}") from error
+    table = read_table(path)
+    header = [name.lower() for name in table.columns]
+    if "path" not in header:
+        found = ", ".join(header) or "nothing"
+        raise SettingError(f"{path}: the first line must name a column path (found: {found})")
+    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+        raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
+    folder = path.parent
+    return tuple(_row(table, header, line.cells, folder, f"{path} line {line.number}") for line in table.lines)
 
 
 def rows_csv(rows: Iterable[PhotoRow]) -> bytes:
@@ -102,21 +104,10 @@ def _cells(row: PhotoRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _rows(path: Path, reader: "_Reader") -> Iterator[PhotoRow]:
-    rows = filter(any, ([cell.strip() for cell in row] for row in reader))
-    header = [name.lower() for name in next(rows, ())]
-    if "path" not in header:
-        found = ", ".join(header) or "nothing"
-        raise SettingError(f"{path}: the first line must name a column path (found: {found})")
-    if twice := [name for name in COLUMNS if header.count(name) > 1]:
-        raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
-    for row in rows:
-        yield _row(header, row, path.parent, where=f"{path} line {reader.line_num}")
-
-
-def _row(header: Sequence[str], row: Sequence[str], folder: Path, *, where: str) -> PhotoRow:
+def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Path, where: str) -> PhotoRow:
     if any(row[len(header) :]):
-        raise SettingError(f"{where}: {len(row)} values for {len(header)} columns (quote a value with a comma)")
+        quote = f"quote a value with a {_SEPARATORS[table.separator]}"
+        raise SettingError(f"{where}: {len(row)} values for {len(header)} columns ({quote})")
     cells = {name: cell for name, cell in zip(header, row, strict=False) if cell}
     if "path" not in cells:
         raise SettingError(f"{where}: no path")
@@ -139,7 +130,7 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
     marked = _word(cells, "marked", _MARKED, where) or "color"
     parts = (part.strip().partition("=") for part in cells.get("mask", "").split(";") if part.strip())
     named = ((kind, path) if equals else (None, kind) for kind, equals, path in parts)
-    return tuple(LesionMask(_file(folder / path, where), kind, marked) for kind, path in named)
+    return tuple(LesionMask(_file(folder / path, path, where), kind, marked) for kind, path in named)
 
 
 def _photo(folder: Path, cell: str, where: str) -> Path:
@@ -152,12 +143,13 @@ def _photo(folder: Path, cell: str, where: str) -> Path:
             path = placed(Path(cell))
         except SettingError as error:
             raise SettingError(f"{where}: {error}") from error
-    return path if isinstance(path, RemotePath) else _file(path, where)
+    return path if isinstance(path, RemotePath) else _file(path, cell, where)
 
 
-def _file(path: Path, where: str) -> Path:
+def _file(path: Path, cell: str, where: str) -> Path:
     if not path.is_file():
-        raise SettingError(f"{where}: no such file: {path}")
+        hint = "" if Path(cell).is_absolute() else " (relative paths count from the folder of the CSV)"
+        raise SettingError(f"{where}: no such file: {path}{hint}")
     return path
 
 

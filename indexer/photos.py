@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, NoReturn
 
-from indexer.photo_csv import PhotoRow, read_rows
+from indexer.csv_table import read_table
+from indexer.photo_csv import COLUMNS, PhotoRow, read_rows
 from indexer.remote import RemotePath, placed
 from resad.errors import SettingError
 from resad.place import Eye
@@ -87,6 +88,24 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
     return _listed(source, rows)
 
 
+def overlooked(source: Path) -> tuple[str, ...]:
+    """What `list_references` takes no notice of in a CSV, a line each: columns, and rows of another split."""
+    source = placed(source)
+    if not _is_csv(source):
+        return ()
+    table = read_table(source)
+    names = [name.lower() for name in table.columns]
+    lines = []
+    if unused := [name for name in table.columns if name and name.lower() not in COLUMNS]:
+        lines.append(f"columns not used: {', '.join(unused)} (known: {', '.join(COLUMNS)})")
+    if "split" in names:
+        column = names.index("split")
+        splits = [line.cells[column].lower() if column < len(line.cells) else "" for line in table.lines]
+        if any(splits) and (others := sum(split != "train" for split in splits)):
+            lines.append(f"{others} of {len(splits)} rows left out: their split is not train")
+    return tuple(lines)
+
+
 def _is_csv(source: Path) -> bool:
     return source.suffix.lower() == ".csv" and source.is_file()
 
@@ -105,6 +124,8 @@ def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, .
         raise SettingError(
             f"{source} is neither a folder, nor a .csv file, nor one of {', '.join(PHOTO_SUFFIXES)}"
         )
+    if not photos and _is_csv(source):
+        raise SettingError(f"{source} has no rows, only the line that names the columns")
     if not photos:
         raise SettingError(f"no photographs in {source} (looked for {', '.join(PHOTO_SUFFIXES)})")
     return photos

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Final
 
 from indexer.intake import Taken
-from indexer.left_out_groups import how_many, left_out_groups
+from indexer.left_out_groups import groups_of, how_many, left_out_groups
 from indexer.look_alikes import perceptual_hash, same_among
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped
+from resad.config import MethodConfig
 from resad.errors import SettingError
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
@@ -63,14 +65,50 @@ def groups_in(references: Sequence[Reference]) -> list[set[int]]:
     return left_out_groups([one.source.patient for one in references], references)
 
 
-def check_enough(source: Path, groups: Sequence[set[int]], left_aside: Sequence[Skipped | Duplicate]) -> None:
-    """Raise `SettingError` where `source` gave too few photographs for an index, by the `groups_in` them."""
-    count = how_many(groups)
-    if count < FEWEST:
+def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
+    """Raise `SettingError` where the list alone says that no index can be made, before anything is encoded.
+
+    What is unusable, or a copy, is not known yet; both only leave fewer.
+    """
+    people = how_many(groups_of([photo.patient for photo in listed]))
+    if people < FEWEST:
+        alone = len(listed) == 1
+        held = "1 photograph, an" if alone else f"{len(listed)} photographs of 1 patient, an"
+        of = "" if alone else " patients"
+        raise SettingError(f"{source} holds {held} index needs at least {FEWEST}{of}")
+    count, neighbors = config.coreset.count, config.search.neighbors
+    if count is None:
+        return
+    # However the memories are spread, somebody holds as large a part of them as this.
+    left = count - ceil(count / people)
+    if left < neighbors:
         raise SettingError(
-            f"{source} holds {count} usable photographs (of different patients, copies counted once), an index "
-            f"needs at least {FEWEST}; {told_aside(left_aside)}"
+            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {left} "
+            f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
+            f"least {ceil(neighbors * people / (people - 1))}"
         )
+
+
+class TooFewTaken(SettingError):
+    """Too few of the listed photographs were taken.  skipped, duplicates: those that were not, to be named."""
+
+    def __init__(self, told: str, left_aside: Sequence[Skipped | Duplicate]) -> None:
+        super().__init__(told)
+        self.skipped = tuple(one for one in left_aside if isinstance(one, Skipped))
+        self.duplicates = tuple(one for one in left_aside if isinstance(one, Duplicate))
+
+
+def check_enough(source: Path, groups: Sequence[set[int]], left_aside: Sequence[Skipped | Duplicate]) -> None:
+    """Raise `TooFewTaken` where `source` gave too few photographs for an index, by the `groups_in` them."""
+    count, photos = how_many(groups), len(groups)
+    if count >= FEWEST:
+        return
+    told = f"{source} holds {photos} usable photographs"
+    if count < photos:
+        told += f", all of one patient or copies of each other: an index needs at least {FEWEST} that are not"
+    else:
+        told += f", an index needs at least {FEWEST}"
+    raise TooFewTaken(f"{told}; {told_aside(left_aside)}", left_aside)
 
 
 def told_aside(left_aside: Sequence[Skipped | Duplicate]) -> str:

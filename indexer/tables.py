@@ -4,14 +4,13 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from rich.markup import escape
 from rich.table import Table
 
-from indexer.audit import Audit
 from indexer.build_order import BuildReport
 from indexer.calibrate import CalibrationReport
 from indexer.datasets.catalog import Entry
 from indexer.distill import DistillReport
+from indexer.people import People
 from resad.calibration import Calibration, Threshold
 from resad.evidence_crops import kept_squares
 from resad.manifest import Manifest, Quality
@@ -23,7 +22,6 @@ _STANDINGS: Final[dict[Standing, str]] = {
     "bound": "; some are scored in a smaller bank: p-values err upwards",
     "stale": "; STALE: some were scored before photographs left, p-values may be too low",
 }
-_WORDS: Final = ("photo", "quality", "file")
 
 
 def four_digits(value: float) -> str:
@@ -35,7 +33,7 @@ def build_table(report: BuildReport) -> Table:
     """What was built."""
     manifest = report.manifest
     table = _facts(f"{manifest.name} {manifest.version}")
-    _add_counts(table, manifest)
+    _add_counts(table, manifest, report.people)
     table.add_row("left aside", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
     _add_search(table, manifest)
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
@@ -56,7 +54,7 @@ def agreement_table(report: DistillReport) -> Table:
     return table
 
 
-def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
+def index_table(version: Path, manifest: Manifest, people: People, *, live: bool) -> Table:
     """What an index says of itself."""
     config = manifest.config
     table = _facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
@@ -66,7 +64,7 @@ def index_table(version: Path, manifest: Manifest, *, live: bool) -> Table:
     table.add_row("weights", manifest.weights_sha256)
     table.add_row("fingerprint", manifest.fingerprint)
     table.add_row("prepared", f"{config.preparation.size} px, crop {config.preparation.crop}, {config.precision}")
-    _add_counts(table, manifest)
+    _add_counts(table, manifest, people)
     _add_search(table, manifest)
     table.add_row("photographs kept", _kept(manifest))
     size = sum(record.bytes for record in manifest.files)
@@ -89,21 +87,6 @@ def calibration_table(report: CalibrationReport) -> Table:
         table.add_row("  its rate, 95 %", _rate(old), _rate(new))
     table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
     table.add_row("cameras", _cameras(before), _cameras(after))
-    return table
-
-
-def audit_table(found: Audit, count: int) -> Table:
-    """The first `count` reference photographs."""
-    table = Table(
-        title=f"{found.name} {found.version}: {len(found.photos)} reference photographs, highest score first",
-        title_justify="left",
-    )
-    for heading in ("rank", "photo", "score", "p", "spreads", "quality", "file"):
-        table.add_column(heading, overflow="fold", justify="left" if heading in _WORDS else "right")
-    for one in found.photos[:count]:
-        numbers = (four_digits(one.score), f"{one.p:.4f}", f"{one.spreads:+.1f}")
-        name = Path(one.place).name if one.place else "-"
-        table.add_row(str(one.rank), one.id, *numbers, ", ".join(one.reasons) or "-", escape(name))
     return table
 
 
@@ -137,9 +120,10 @@ def _facts(title: str) -> Table:
     return table
 
 
-def _add_counts(table: Table, manifest: Manifest) -> None:
+def _add_counts(table: Table, manifest: Manifest, people: People) -> None:
     counts, quality = manifest.counts, manifest.quality
     table.add_row("photos", f"{counts.photos}")
+    table.add_row("patients", people.told())
     table.add_row("patches", f"{counts.patches:,} on {counts.grid[0]} x {counts.grid[1]} grids")
     table.add_row("memories", f"{counts.memories:,} of {counts.dimension} dimensions")
     table.add_row("covering radius", _radius(quality))

@@ -168,7 +168,11 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
         (("--name", "Eyes"), "'Eyes' cannot name an index"),
         (("--size", "100"), "multiple of 16"),
         (("--coreset", "2.0"), "less than or equal to 1"),
-        (("--coreset", "99999999"), "99999999 memories asked of"),
+        (("--coreset", "99999999"), "99999999 memories asked of 8 photographs, which have at most 2048 patches"),
+        (
+            ("--coreset", "2"),
+            "at most 1 memories would remain, fewer than the 3 neighbors asked (search.neighbors)",
+        ),
         (("--backbone", "vgg16"), "wide_resnet50_2"),
         (("--weights", "nowhere.pth"), "--backbone bundled"),
         (("--without", "everything"), "region, spatial, resc"),
@@ -234,6 +238,40 @@ def test_what_is_no_index_is_refused(run: Run, tmp_path: Path, command: str) -> 
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "is no index" in outcome.err
+
+
+def test_a_place_that_cannot_be_written_is_said_in_plain_words(
+    run: Run, small_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/answers"
+    outcome = run("score", small_index, drawn / "test/good", "--out", out)
+    assert outcome.code == 2
+    assert f"resad-indexer: {out} cannot be read or written: Not a directory\n" in outcome.err
+    assert "Errno" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("the store is gone"), "the store is gone"),
+    ],
+)
+def test_an_error_of_the_system_without_a_file_is_said_as_it_is(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    def failing(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("resad.index.resolve", failing)
+    assert run("inspect", tmp_path).err == f"resad-indexer: {told}\n"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_the_help_says_that_a_page_is_replaced(run: Run, command: str) -> None:
+    shown = re.sub(r"[\s│]+", " ", run(command, "--help").out)
+    assert re.search(r"--html .* in place of what is there\.", shown)
 
 
 def test_too_few_photographs(run: Run, drawn: Path, tmp_path: Path) -> None:

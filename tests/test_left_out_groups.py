@@ -89,5 +89,7 @@ def test_copies_of_one_photograph_make_no_index(photos: Path, tmp_path: Path) ->
     _copy(photos, "zz.jpg", mirrored=False)
     for file in sorted(photos.glob("drawn*"))[1:]:
         file.unlink()
-    with pytest.raises(SettingError, match=r"holds 1 usable photographs .*copies counted once.* at least 2"):
+    with pytest.raises(
+        SettingError, match=r"holds 2 usable photographs, all of one .*copies of each other: .*at least 2 "
+    ):
         _built(photos, tmp_path)

@@ -39,6 +39,15 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     assert third == PhotoRow(tmp_path / "c.jpg", "normal", split="test")
 
 
+def test_masks_are_told_apart_where_semicolons_separate_columns(tmp_path: Path) -> None:
+    text = 'path;label;kind;mask;marked\nb.jpg;1;DR;"EX=m.png; n.png";black\n'
+    (row,) = read_rows(listed(tmp_path, text))
+    masks = (LesionMask(tmp_path / "m.png", "EX", "black"), LesionMask(tmp_path / "n.png", None, "black"))
+    assert (row.kind, row.masks) == ("DR", masks)
+    with pytest.raises(SettingError, match="quote a value with a semicolon"):
+        read_rows(listed(tmp_path, text.replace('"', "")))
+
+
 def test_build_takes_the_training_rows_evaluate_the_others_score_all(tmp_path: Path) -> None:
     path = listed(tmp_path, FULL)
     assert list_references(path) == (ReferencePhoto(tmp_path / "a.jpg", "p1", "left", "Topcon"),)

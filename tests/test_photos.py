@@ -8,6 +8,7 @@ from indexer.photos import (
     ReferencePhoto,
     find_photos,
     list_photos,
+    overlooked,
 )
 from resad.errors import SettingError
 
@@ -150,13 +151,18 @@ def test_eyes_go_by_three_names(tmp_path: Path, eye: str, expected: str | None) 
     ("text", "message"),
     [
         ("path,eye\na.jpg,l\n\nsub/b.png,both\n", r"photos\.csv line 4: eye 'both' is none of left, right"),
-        ("path\na.jpg\nmissing.jpg\n", r"photos\.csv line 3: no such file: .*missing\.jpg"),
+        (
+            "path\na.jpg\nmissing.jpg\n",
+            r"line 3: no such file: .*missing\.jpg \(relative paths count from the folder of the",
+        ),
+        ("path\n/missing.jpg\n", r"photos\.csv line 2: no such file: /missing\.jpg$"),
         ("path,eye\n,left\n", r"photos\.csv line 2: no path"),
         ("path,patient\na.jpg,Doe, Jane\n", r"photos\.csv line 2: 3 values for 2 columns"),
-        ("file;eye\na.jpg;l\n", r"must name a column path \(found: file;eye\)"),
+        ("file;eye\na.jpg;l\n", r"must name a column path \(found: file, eye\)"),
+        ("path;patient\na.jpg;Doe; Jane\n", r"line 2: 3 values for 2 columns \(quote a value with a semicolon\)"),
         ("", r"must name a column path \(found: nothing\)"),
         ("path,eye,path\na.jpg,l,a.jpg\n", r"names the column path twice"),
-        ("path,eye\n\n", r"no photographs in .*photos\.csv"),
+        ("path,eye\n\n", r"photos\.csv has no rows, only the line that names the columns"),
         ('path\n"a.jpg\n', r"photos\.csv cannot be read"),
     ],
 )
@@ -167,8 +173,34 @@ def test_an_unusable_csv_is_refused_with_its_line(tmp_path: Path, text: str, mes
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
-    with pytest.raises(SettingError, match=r"photos\.csv is not UTF-8 text"):
+    with pytest.raises(SettingError, match=r'photos\.csv is not UTF-8 text \(in Excel: save it as "CSV UTF-8"\)'):
         list_photos(write_csv(tmp_path, "path,patient\na.jpg,Müller\n", encoding))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_semicolons_separate_where_the_first_line_has_no_comma(tmp_path: Path, newline: str) -> None:
+    lines = ["", ";;", "path;patient;camera;", "a.jpg;Doe, Jane;;", '"sub/b.png";"Roe; Rex";Topcon;', ";;;"]
+    assert list_photos(write_csv(tmp_path, newline.join(lines), "utf-8-sig")) == (
+        ReferencePhoto(tmp_path / "a.jpg", patient="Doe, Jane"),
+        ReferencePhoto(tmp_path / "sub/b.png", patient="Roe; Rex", camera="Topcon"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path,patient_id,,Age\na.jpg,p1,,\n", ["columns not used: patient_id, Age (known: path, label, "]),
+        ("path;patient-id\na.jpg;p1\n", ["columns not used: patient-id (known: path, label, "]),
+        ("path,Split\na.jpg,TRAIN\nsub/b.png\na.jpg,test\n", ["2 of 3 rows left out: their split is not train"]),
+        ("path,Patient,eye,camera,split,label,kind,mask,marked\na.jpg,p1\n", []),
+        ("path,split\na.jpg,\n", []),
+        ("path,split\na.jpg,train\n", []),
+    ],
+)
+def test_what_is_not_used_of_a_csv_is_told(tmp_path: Path, text: str, told: list[str]) -> None:
+    lines = overlooked(write_csv(tmp_path, text))
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told
+    assert overlooked(tmp_path) == ()
 
 
 def test_idrid_reference_photographs_are_found(shared: Path) -> None:

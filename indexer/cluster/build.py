@@ -20,7 +20,7 @@ from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, groups_in
+from indexer.references import check_enough, check_listed, groups_in
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
 from indexer.work import Work
@@ -54,6 +54,7 @@ def build_on(
             "on the workers' disks and go with them"
         )
     listed = list_references(order.photos)
+    check_listed(order.photos, listed, order.config)
     backbone = load_backbone(order.config.backbone, order.weights)
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     place, pieces = order.root / order.name, cut(listed, workers.count, batch)
@@ -107,6 +108,7 @@ def build_on(
 def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
     """As `indexer.build.forecast_only`: what each worker's share would take, and the driver."""
     listed = list_references(order.photos)
+    check_listed(order.photos, listed, order.config)
     backbone = load_backbone(order.config.backbone, order.weights)
     inputs, batch = inputs_for(workers, order, listed, backbone), batch_of(workers)
     few = cut(listed, workers.count, batch)[: AFTER * workers.count]

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from indexer import tables
 from indexer.audit import Audit, audit, audit_csv, audit_json
 from indexer.audit_page import audit_page
 from indexer.audit_pictures import audit_picture, find_places
+from indexer.audit_table import audit_table
 from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.left_out_groups import left_out_groups
@@ -30,7 +30,9 @@ def audit_command(
         Path | None,
         typer.Option(help="The photographs (folder or CSV), matched by content, to name and show them."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures here, in place of what is there.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a line per photograph here.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Photographs shown on the page, highest score first.")] = 20,
@@ -52,7 +54,7 @@ def audit_command(
     if html is not None:
         pictures = _pictures(index, found, records, places or {}, top, device)
         write_whole(html, audit_page(found, pictures).encode())
-    console.OUT.print(tables.audit_table(found, _SHOWN))
+    console.OUT.print(audit_table(found, _SHOWN))
     console.OUT.print(INTENDED_USE)
 
 

@@ -109,6 +109,7 @@ def build_command(
         resume=resume, search=search, keep_features=keep_features,
         max_memory=None if max_memory is None else parse_size(max_memory),
     )  # fmt: skip
+    console.tell_overlooked(photos)
     if cluster is None:
         report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
     else:
@@ -134,7 +135,9 @@ def _run(order: BuildOrder, foresee: Callable[[], Foretold] | None, build: _Buil
     """The report; None where only the forecast was asked for, which is said."""
     if foresee is None:
         return _build(order, build)
-    for line in foresee().lines():
+    with console.naming_left_aside():
+        told = foresee()
+    for line in told.lines():
         console.say(line)
     return None
 
@@ -148,7 +151,8 @@ def _build(order: BuildOrder, build: _Builds) -> BuildReport:
     if order.resume and not before:
         console.warn(f"nothing to resume in {left.parent}: begins")
     try:
-        return build(order, Stages(console.ERR), _tell)
+        with console.naming_left_aside():
+            return build(order, Stages(console.ERR), _tell)
     except ResadError:
         raise
     except BaseException:

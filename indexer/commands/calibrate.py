@@ -29,6 +29,7 @@ def calibrate_command(
 
     The memory bank stays as it is; the result is a new version.
     """
+    console.tell_overlooked(photos)
     loaded = console.load(index, device)
     place = index_store.resolve(index).resolve()
     report = recalibrate(place, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict)

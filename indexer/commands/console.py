@@ -1,15 +1,18 @@
 """What the commands share: the two streams, arguments that several take, and the loading of an index."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
-from indexer.photos import Duplicate, LookAlike, Skipped
+from indexer.photos import Duplicate, LookAlike, Skipped, overlooked
+from indexer.references import TooFewTaken
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
+from resad.manifest import Manifest
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
@@ -21,12 +24,28 @@ Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the n
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
 
 
+def tell_overlooked(photos: Path) -> None:
+    """Lines for what is not used of a CSV: a column whose name is not known would be missed without a word."""
+    for line in overlooked(photos):
+        warn(line)
+
+
 def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate]) -> None:
     """A line beside the answer for each photograph that was not taken."""
     for one in skipped:
         warn(f"skipped {one.path}: {one.reason}")
     for double in duplicates:
         warn(f"dropped {double.path}: same file as {double.same_as}")
+
+
+@contextmanager
+def naming_left_aside() -> Iterator[None]:
+    """Name what was not taken also where too little was: the error that follows counts it alone."""
+    try:
+        yield
+    except TooFewTaken as error:
+        tell_left_aside(error.skipped, error.duplicates)
+        raise
 
 
 def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
@@ -37,6 +56,15 @@ def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
     if pairs:
         warn("photographs that show the same vouch for each other in the calibration, and p-values come out too "
              "low: keep one of them, or give both one patient (column patient of a CSV)")  # fmt: skip
+
+
+def tell_stale(manifest: Manifest) -> None:
+    """A line where p-values of the index may be too low, and what mends them."""
+    if manifest.calibrated == "stale":
+        warn(
+            "STALE: the normals were scored in another bank, so that they may score higher now, and p-values be "
+            "too low; resad-indexer calibrate mends that"
+        )
 
 
 def load(index: Path, device: str) -> LoadedIndex:

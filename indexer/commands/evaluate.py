@@ -31,7 +31,8 @@ def evaluate_command(
     json: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a line per photograph here.")] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a report with curves and pictures here: one file.")
+        Path | None,
+        typer.Option(help="Write a report with curves and pictures here: one file, in place of what is there."),
     ] = None,
     device: Device = "auto",
 ) -> None:

@@ -38,8 +38,10 @@ def add_command(
     device: Device = "auto",
 ) -> None:
     """Add healthy photographs: a new version, for which no old photograph is encoded again."""
+    console.tell_overlooked(photos)
     order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
-    report = add(order, Stages(console.ERR))
+    with console.naming_left_aside():
+        report = add(order, Stages(console.ERR))
     console.tell_left_aside(report.skipped, report.duplicates)
     console.tell_look_alikes(report.look_alikes)
     if report.strangers:
@@ -81,7 +83,7 @@ def remove_command(
     if not hashes or holds(index_store.resolve(index), choice):
         order = RemoveOrder(index, choice, runtime.pick_device(device), photos=photos, live=activate)
         report = remove(order, Stages(console.ERR))
-        _tell_removed(report, live=activate)
+        _tell_removed(report, photos, live=activate)
         hashes |= set(report.hashes)
     if do_purge:
         _purge(place, sorted(hashes))
@@ -151,15 +153,11 @@ def gc_command(
 
 def _tell(made: Succession, *, live: bool) -> None:
     console.OUT.print(lifecycle_tables.succession_table(made))
-    if made.after.calibrated == "stale":
-        console.warn(
-            "STALE: the normals were scored in another bank, so that they may score higher now, and "
-            "p-values be too low. Give --photos, keep features, or run resad-indexer calibrate"
-        )
+    console.tell_stale(made.after)
     console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")
 
 
-def _tell_removed(report: RemoveReport, *, live: bool) -> None:
+def _tell_removed(report: RemoveReport, photos: Path | None, *, live: bool) -> None:
     console.say(
         f"{len(report.removed)} photographs removed, with {report.lost} memories: {', '.join(report.removed)}"
     )
@@ -167,7 +165,14 @@ def _tell_removed(report: RemoveReport, *, live: bool) -> None:
         console.warn("too few that it was calibrated on are left; the reference photos take over")
     if report.made.after.config.resc.whitening is not None:
         console.warn(_WHITENING)
+    after = report.made.after
+    if report.missing:
+        named = lifecycle_tables.some_of(report.missing)
+        console.warn(f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
+                     f"{photos}: {named}")  # fmt: skip
     _tell(report.made, live=live)
+    if after.calibrated == "stale" and after.calibration.source == "left-out":
+        console.warn("or: resad-indexer rollback, and remove with --photos, a folder with all that stay")
 
 
 def _purge(place: Path, hashes: list[str]) -> None:

@@ -27,6 +27,7 @@ from resad.errors import SettingError
 from resad.evidence_crops import keeps_crops, read_square
 from resad.evidence_strips import Squares
 from resad.loaded_index import LoadedIndex
+from resad.manifest import read_manifest
 from resad.place import Eye
 from resad.rendering import Layout, PictureKind
 from resad.result import INTENDED_USE
@@ -111,6 +112,7 @@ def score_command(
     order = Order(Rule(fpr, threshold, camera), evidence, eye, require_quality, layout, overlay_format, map_format)
     found = list_labeled(photos)
     loaded = console.load(index, device)
+    console.tell_stale(loaded.manifest)
     kept = out if evidence and keeps_crops(loaded.manifest) else None
     wanted = Wanted(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson, kept)
     with opened(wanted, order, loaded.manifest, existing) as journal:
@@ -174,6 +176,7 @@ def _on_cluster(
     workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
 ) -> dict[str, Row]:
     found = listed(photos)
+    console.tell_stale(read_manifest(index_store.resolve(index) / index_store.MANIFEST))
     with Stages(console.ERR).stage("score", len(found), "photos") as advance:
         return score_on(
             workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,

@@ -8,11 +8,13 @@ import typer
 from indexer import tables
 from indexer.commands import console
 from indexer.commands.console import Device, Index, Root
+from indexer.people import People
 from resad import index as index_store
 from resad.errors import IndexInvalid, SettingError
 from resad.integrity import check_files
 from resad.loaded_index import check_probe
 from resad.manifest import read_manifest
+from resad.photo_records import PHOTOS_FILE, read_records
 
 
 def list_command(root: Root) -> None:
@@ -31,7 +33,8 @@ def inspect_command(index: Index) -> None:
     version = index_store.resolve(index)
     live = index_store.live_version(version.parent) == version.name
     manifest = read_manifest(version / index_store.MANIFEST)
-    console.OUT.print(tables.index_table(version, manifest, live=live))
+    people = People.of(record.patient for record in read_records(version / PHOTOS_FILE))
+    console.OUT.print(tables.index_table(version, manifest, people, live=live))
 
 
 def verify_command(index: Index, device: Device = "auto") -> None:

@@ -23,11 +23,10 @@ from indexer.look_alikes import same_pictures
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
 from indexer.records import number_patients
-from indexer.references import Reference, look_alikes, photo_id, told_aside
+from indexer.references import Reference, TooFewTaken, look_alikes, photo_id, told_aside
 from indexer.work import Work
 from resad import index
 from resad.config import PhotoLimits
-from resad.errors import SettingError
 from resad.evidence_crops import file_name, keeps_crops
 from resad.index_writing import writing
 
@@ -62,7 +61,8 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
     """Write a version with more photographs; on any error all is as it was.
 
     Raises:
-        SettingError: nothing is to be added, or somebody else writes to the index.
+        TooFewTaken: nothing is to be added.
+        SettingError: somebody else writes to the index.
         PhotoError: with `strict`, for the first photograph that cannot be used.
         IndexInvalid: the index cannot be used.
     """
@@ -85,7 +85,8 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
                 with closing(extracting) as extraction:
                     deque(extraction, maxlen=0)
             if not work.references:
-                raise SettingError(f"{order.photos} adds nothing: {told_aside(work.left_aside)}")
+                told = f"{order.photos} adds nothing: {told_aside(work.left_aside)}"
+                raise TooFewTaken(told, work.left_aside)
             made = succeed(_draft(base, work, scratch), place, scratch, stages, live=order.live)
     return AddReport(
         made,

@@ -1,7 +1,7 @@
 """`resad-indexer diff`: what two versions, or two indexes, have and do not have in common."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -28,9 +28,9 @@ class ScoreChange:
 class Diff:
     """From `before` to `after`.
 
-    left, entered: ids of photographs that only one has.  same: how many both have.
-    memories_left, memories_entered, memories_same: by photograph and cell.
-    scores: of the photographs that both have, the largest change first.
+    left, entered: ids of photographs that only one has, each by its own index's ids.  same: how many both have.
+    memories_left, memories_entered, memories_same: by photograph and cell; None where not `comparable`.
+    scores: of the photographs that both have, the largest change first; none where not `comparable`.
     """
 
     before: Manifest
@@ -38,20 +38,20 @@ class Diff:
     left: tuple[str, ...]
     entered: tuple[str, ...]
     same: int
-    memories_left: int
-    memories_entered: int
-    memories_same: int
+    memories_left: int | None
+    memories_entered: int | None
+    memories_same: int | None
     scores: tuple[ScoreChange, ...]
     intended_use: str = INTENDED_USE
 
     @property
     def comparable(self) -> bool:
-        """Whether distances of the two mean the same."""
+        """Whether cells and distances of the two mean the same."""
         return self.before.fingerprint == self.after.fingerprint
 
     @property
     def median_change(self) -> float | None:
-        """Of the scores, feature units; None where no photograph is in both."""
+        """Of the scores, feature units; None where there are none."""
         return median(one.after - one.before for one in self.scores) if self.scores else None
 
 
@@ -64,13 +64,22 @@ def diff(before: Path, after: Path) -> Diff:
     one, other = (_Read.of(index.resolve(path)) for path in (before, after))
     ours, theirs = ({record.content_sha256: record for record in read.records} for read in (one, other))
     both = [record for record in other.records if record.content_sha256 in ours]
-    scores = [ScoreChange(record.id, ours[record.content_sha256].score, record.score) for record in both]
-    return Diff(
+    found = Diff(
         before=one.manifest,
         after=other.manifest,
         left=tuple(record.id for record in one.records if record.content_sha256 not in theirs),
         entered=tuple(record.id for record in other.records if record.content_sha256 not in ours),
         same=len(both),
+        memories_left=None,
+        memories_entered=None,
+        memories_same=None,
+        scores=(),
+    )
+    if not found.comparable:
+        return found
+    scores = [ScoreChange(record.id, ours[record.content_sha256].score, record.score) for record in both]
+    return replace(
+        found,
         memories_left=len(one.memories - other.memories),
         memories_entered=len(other.memories - one.memories),
         memories_same=len(one.memories & other.memories),

@@ -53,7 +53,7 @@ class RemoveReport:
 
     removed: ids, of references and of photographs that it was calibrated on.  hashes: content hashes of these.
     lost: memories that are gone.  fell_back: so few were left of those that it was calibrated on that it is
-    calibrated on the reference photos now.
+    calibrated on the reference photos now.  missing: ids that stay, and were not where they were to be found.
     """
 
     made: Succession
@@ -61,6 +61,7 @@ class RemoveReport:
     hashes: tuple[str, ...]
     lost: int
     fell_back: bool
+    missing: tuple[str, ...]
 
 
 def holds(version: Path, chosen: Chosen) -> bool:
@@ -92,7 +93,13 @@ def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
         tuple(one.content_sha256 for one in gone),
         len(base.loaded.detector.bank) - len(draft.bank),
         bool(base.calibrated_on) and not draft.calibrated_on,
+        () if order.photos is None else _without_features(draft),
     )
+
+
+def _without_features(draft: Draft) -> tuple[str, ...]:
+    found = set(draft.numbers)
+    return tuple(record.id for number, record in enumerate(draft.kept) if number not in found)
 
 
 def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, stages: Stages) -> Draft:
