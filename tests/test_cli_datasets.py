@@ -191,7 +191,7 @@ def test_build_names_near_duplicates_among_the_normals(run: Run, drawn: Path, tm
         outcome.err,
     )
     assert len(re.findall("kept", outcome.err)) == 2
-    assert "keep one of them, or give both one patient" in outcome.err
+    assert "left out together in the calibration" in outcome.err
 
 
 @pytest.mark.parametrize(

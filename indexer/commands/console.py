@@ -49,13 +49,12 @@ def naming_left_aside() -> Iterator[None]:
 
 
 def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
-    """A line for each photograph that was taken, though it shows what another one shows, and what to do."""
+    """A line for each photograph that was taken, though it shows what another one shows, and what follows."""
     for pair in pairs:
         how = "is a mirror image of" if pair.mirrored else "shows the same as"
         warn(f"kept {pair.path}, though it {how} {pair.like} ({pair.bits} of 255 bits differ)")
     if pairs:
-        warn("photographs that show the same vouch for each other in the calibration, and p-values come out too "
-             "low: keep one of them, or give both one patient (column patient of a CSV)")  # fmt: skip
+        warn("photographs that show the same are left out together in the calibration; one of each would do")
 
 
 def tell_stale(manifest: Manifest) -> None:
