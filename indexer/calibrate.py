@@ -80,6 +80,7 @@ def recalibrate(
     if index.versions(place.parent).count(place.name) == 0:
         raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
     listed = list_references(photos)
+    _check_enough(len(listed), photos)
     left_aside: list[Skipped | Duplicate] = []
     with writing(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
@@ -87,7 +88,7 @@ def recalibrate(
             with closing(take_in(listed, preparation, limits, strict=strict)) as outcomes:
                 new = _new(_taken(outcomes, left_aside, advance), loaded.photos, left_aside, strict=strict)
                 scored = _score(loaded, new)
-        _check_enough(scored.records, photos, left_aside)
+        _check_enough(len(scored.records), photos, len(left_aside))
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
             kept = {one.name: one for one in loaded.manifest.files if one.name != CALIBRATION_FILE}
@@ -177,13 +178,11 @@ def _score(loaded: LoadedIndex, new: Iterator[tuple[Taken, _Hashes]]) -> _Scored
     return _Scored(tuple(records), np.concatenate([*distances, np.empty(0, np.float32)]))
 
 
-def _check_enough(
-    records: Sequence[CalibrationRecord], photos: Path, left_aside: Sequence[Skipped | Duplicate]
-) -> None:
-    if len(records) < _FEWEST:
+def _check_enough(count: int, photos: Path, left_aside: int = 0) -> None:
+    if count < _FEWEST:
         raise SettingError(
-            f"{photos} holds {len(records)} usable photographs ({len(left_aside)} left aside); "
-            f"a calibration needs at least {_FEWEST}, for a rate of {max(RATES):g}"
+            f"{photos} holds no more than {count} usable photographs ({left_aside} left aside); a "
+            f"calibration needs at least {_FEWEST}, for a rate of {max(RATES):g}"
         )
 
 

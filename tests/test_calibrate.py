@@ -126,9 +126,16 @@ def test_too_few_are_refused_and_unusable_ones_named(place: Path, others: Path, 
     for path in sorted((others / "drawn/train/good").iterdir())[:8]:
         shutil.copy(path, few)
     (few / "broken.jpg").write_bytes(b"no photograph")
-    with pytest.raises(SettingError, match=r"holds 8 usable photographs \(1 left aside\).* at least 9"):
+    with pytest.raises(
+        SettingError, match=r"holds no more than 8 usable photographs \(1 left aside\).* at least 9"
+    ):
         run(place, few)
     with pytest.raises(PhotoUnreadable, match=r"broken\.jpg"):
+        run(place, few, strict=True)
+    (few / "broken.jpg").unlink()
+    # With eight listed nothing is read, not even what could not be.
+    min(few.iterdir()).write_bytes(b"no photograph")
+    with pytest.raises(SettingError, match=r"holds no more than 8 usable photographs \(0 left aside\)"):
         run(place, few, strict=True)
     assert index.versions(place.parent) == [place.name]
 
