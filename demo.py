@@ -18,15 +18,15 @@ from PIL import Image
 
 from indexer.photo_csv import PhotoRow, rows_csv
 from indexer.photos import list_references
+from resad.calibration import normals_needed
 from resad.errors import SettingError
+from resad.verdict import USUAL_RATE
 
 _SECONDS_TO_START: Final = 120.0
 _MARK: Final = "MADE_BY_DEMO"
 _BIN: Final = Path(sys.executable).parent
 _PANEL_WIDTH: Final = 600
 _ASIDE: Final = 4
-_FOR_VERDICTS: Final = 19
-"""Normals that the usual rate of 5 % needs."""
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def _parted(photos: Path, out: Path) -> tuple[Path, list[Path]] | None:
     aside = found[:: max(1, len(found) // _ASIDE)][:_ASIDE]
     whose = {one.patient for one in aside} - {None}
     kept = [one for one in found if one not in aside and one.patient not in whose]
-    if len(kept) < _FOR_VERDICTS:
+    if len(kept) < normals_needed(USUAL_RATE):
         print(f"{len(found)} photographs: too few to keep any aside. Drawn ones are scored, which look abnormal "
               "beside yours as those of another camera do.", flush=True)  # fmt: skip
         return None

@@ -14,11 +14,13 @@ from indexer.foresight import Progressed, Sample, check_count, first_few, forese
 from indexer.intake import without_purged
 from indexer.journal import Inputs, inputs_of
 from indexer.leave_out import leave_out
+from indexer.left_out_groups import groups_of
+from indexer.look_alikes import same_among
 from indexer.photos import ReferencePhoto, list_references
 from indexer.progress import Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, check_listed, groups_in
+from indexer.references import check_enough, check_listed
 from indexer.search_choice import choose_search
 from indexer.selection import memory_count, select
 from indexer.work import Work
@@ -65,7 +67,8 @@ def build(
                 points = _foreseen(order, backbone, work, first_few(extraction, len(encoders)), on_forecast)
                 deque(extraction, maxlen=0)
         references, store = work.references, work.store
-        groups = groups_in(references)
+        patients, alike = [one.source.patient for one in references], same_among(references)
+        groups = groups_of(patients, alike)
         check_enough(order.photos, groups, work.left_aside)
         patches_in_all = int(store.first_rows[-1])
         wanted = memory_count(order.config.coreset, patches_in_all)
@@ -81,7 +84,6 @@ def build(
             masks = (mask_of(one.frame, one.field_of_view, preparation) for one in references)
             cameras = [one.source.camera for one in references]
             left_out = leave_out(store, masks, groups, bank, order.config, advance, cameras)
-        patients = [reference.source.patient for reference in references]
         known = patients if order.keep_names else number_patients(patients)
         records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
@@ -92,7 +94,7 @@ def build(
             )
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
-    return BuildReport.of(version, manifest, references, work.left_aside)
+    return BuildReport.of(version, manifest, references, work.left_aside, alike)
 
 
 def forecast_only(order: BuildOrder) -> Forecast:
@@ -112,7 +114,7 @@ def forecast_only(order: BuildOrder) -> Forecast:
         with closing(extracting) as extraction:
             _foreseen(order, backbone, work, first_few(extraction, len(encoders)), told.append)
         if not told:
-            check_enough(order.photos, groups_in(work.references), work.left_aside)
+            check_enough(order.photos, (), work.left_aside)
     return told[0]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from indexer.look_alikes import Likeness
 from indexer.people import People
 from indexer.photos import Duplicate, LookAlike, Skipped
 from indexer.references import Reference, look_alikes
@@ -65,6 +66,7 @@ class BuildReport:
         manifest: Manifest,
         references: Sequence[Reference],
         left_aside: Sequence[Skipped | Duplicate],
+        alike: Sequence[Likeness],
     ) -> "BuildReport":
         """What became of the listed photographs, those that were left aside told apart."""
         return cls(
@@ -72,6 +74,6 @@ class BuildReport:
             manifest,
             tuple(one for one in left_aside if isinstance(one, Skipped)),
             tuple(one for one in left_aside if isinstance(one, Duplicate)),
-            look_alikes(references),
+            look_alikes(references, alike),
             People.of(reference.source.patient for reference in references),
         )

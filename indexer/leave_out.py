@@ -37,7 +37,7 @@ class LeftOut:
 def leave_out(
     store: FeatureStore,
     masks: Iterable[NDArray[np.bool_]],
-    groups: Sequence[set[int]],
+    groups: Sequence[frozenset[int]],
     bank: MemoryBank,
     config: MethodConfig,
     on_photo: Callable[[int], None],
@@ -58,7 +58,7 @@ def leave_out(
 
 def left_out_distances(
     store: FeatureStore,
-    groups: Sequence[set[int]],
+    groups: Sequence[frozenset[int]],
     bank: MemoryBank,
     neighbors: int,
     on_photo: Callable[[int], None],

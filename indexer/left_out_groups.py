@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from indexer.look_alikes import Hashed, Likeness, same_among
 
 
-def groups_of(patients: Sequence[str | None], alike: Sequence[Likeness] = ()) -> list[set[int]]:
+def groups_of(patients: Sequence[str | None], alike: Sequence[Likeness] = ()) -> list[frozenset[int]]:
     """Per photo which ones are left out with it, itself among them: its patient's, copies, theirs, and so on.
 
     Args:
@@ -23,17 +23,13 @@ def groups_of(patients: Sequence[str | None], alike: Sequence[Likeness] = ()) ->
     count = len(patients)
     links = coo_array((np.ones(len(pairs), dtype=np.int8), (ends[0], ends[1])), shape=(count, count))
     labels = connected_components(links, directed=False)[1].tolist() if count else []
-    groups: dict[int, set[int]] = {}
+    members: dict[int, list[int]] = {}
     for number, label in enumerate(labels):
-        groups.setdefault(label, set()).add(number)
+        members.setdefault(label, []).append(number)
+    groups = {label: frozenset(numbers) for label, numbers in members.items()}
     return [groups[label] for label in labels]
 
 
-def left_out_groups(patients: Sequence[str | None], photos: Sequence[Hashed]) -> list[set[int]]:
+def left_out_groups(patients: Sequence[str | None], photos: Sequence[Hashed]) -> list[frozenset[int]]:
     """`groups_of` these photographs, with all that are copies or mirror images of each other."""
     return groups_of(patients, same_among(photos))
-
-
-def how_many(groups: Sequence[set[int]]) -> int:
-    """Groups that differ."""
-    return len({min(group) for group in groups})

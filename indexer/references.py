@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from indexer.intake import Taken
-from indexer.left_out_groups import groups_of, how_many, left_out_groups
-from indexer.look_alikes import perceptual_hash, same_among
+from indexer.left_out_groups import groups_of
+from indexer.look_alikes import Likeness, perceptual_hash
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped
 from resad.config import MethodConfig
 from resad.errors import SettingError
@@ -50,19 +50,14 @@ def without_pixels(taken: Taken) -> Reference:
     )
 
 
-def look_alikes(references: Sequence[Reference]) -> tuple[LookAlike, ...]:
-    """Photographs that are taken, but show what an earlier one shows."""
+def look_alikes(references: Sequence[Reference], alike: Sequence[Likeness]) -> tuple[LookAlike, ...]:
+    """Photographs that are taken, but show what an earlier one shows.  alike: `same_among` them."""
     return tuple(
         LookAlike(
             references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored
         )
-        for pair in same_among(references)
+        for pair in alike
     )
-
-
-def groups_in(references: Sequence[Reference]) -> list[set[int]]:
-    """Per photograph which ones are left out of the bank with it."""
-    return left_out_groups([one.source.patient for one in references], references)
 
 
 def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
@@ -70,7 +65,7 @@ def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodC
 
     What is unusable, or a copy, is not known yet; both only leave fewer.
     """
-    people = how_many(groups_of([photo.patient for photo in listed]))
+    people = len(set(groups_of([photo.patient for photo in listed])))
     if people < FEWEST:
         alone = len(listed) == 1
         held = "1 photograph, an" if alone else f"{len(listed)} photographs of 1 patient, an"
@@ -98,9 +93,11 @@ class TooFewTaken(SettingError):
         self.duplicates = tuple(one for one in left_aside if isinstance(one, Duplicate))
 
 
-def check_enough(source: Path, groups: Sequence[set[int]], left_aside: Sequence[Skipped | Duplicate]) -> None:
-    """Raise `TooFewTaken` where `source` gave too few photographs for an index, by the `groups_in` them."""
-    count, photos = how_many(groups), len(groups)
+def check_enough(
+    source: Path, groups: Sequence[frozenset[int]], left_aside: Sequence[Skipped | Duplicate]
+) -> None:
+    """Raise `TooFewTaken` where `source` gave too few photographs for an index, by what is left out together."""
+    count, photos = len(set(groups)), len(groups)
     if count >= FEWEST:
         return
     told = f"{source} holds {photos} usable photographs"

@@ -16,11 +16,13 @@ from indexer.cluster.shards import RemoteShards
 from indexer.cluster.worker import Worker
 from indexer.feature_store import FeatureStore
 from indexer.intake import without_purged
+from indexer.left_out_groups import groups_of
+from indexer.look_alikes import same_among
 from indexer.photos import list_references
 from indexer.progress import Advance, Stages
 from indexer.publication import Built, publish_version
 from indexer.records import new_records, number_patients
-from indexer.references import check_enough, check_listed, groups_in
+from indexer.references import check_enough, check_listed
 from indexer.search_choice import choose_search
 from indexer.selection import Selection, memory_count, run_greedy, sample_of, selection_of
 from indexer.work import Work
@@ -72,7 +74,8 @@ def build_on(
             features.settle()
             references = work.references = features.references
             work.left_aside = features.left_aside
-            groups = groups_in(references)
+            patients, alike = [one.source.patient for one in references], same_among(references)
+            groups = groups_of(patients, alike)
             check_enough(order.photos, groups, features.left_aside)
             patches_in_all = int(features.first_rows[-1])
             wanted = memory_count(order.config.coreset, patches_in_all)
@@ -95,14 +98,13 @@ def build_on(
             with stages.stage("calibrate", len(references), "photos") as advance:
                 cameras = [one.source.camera for one in references]
                 left_out = leave_out_on(features, groups, bank, order.config, advance, cameras)
-            patients = [reference.source.patient for reference in references]
             known = patients if order.keep_names else number_patients(patients)
             records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
             built = Built(backbone, encoder, bank, selection, left_out, records, features.grid, search)
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
-    return BuildReport.of(version, manifest, references, features.left_aside)
+    return BuildReport.of(version, manifest, references, features.left_aside, alike)
 
 
 def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:

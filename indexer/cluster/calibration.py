@@ -13,7 +13,7 @@ from resad.preparation import mask_of
 
 def leave_out_on(
     features: ClusterFeatures,
-    groups: Sequence[set[int]],
+    groups: Sequence[frozenset[int]],
     bank: MemoryBank,
     config: MethodConfig,
     advance: Callable[[int], None],
@@ -23,7 +23,7 @@ def leave_out_on(
     shared = features.crew.share((secrets.token_hex(4), bank.memories, bank.provenance))
 
     def arguments(piece: int) -> tuple[object, ...]:
-        theirs = tuple(frozenset(groups[number]) for number in features.photos(piece))
+        theirs = tuple(groups[number] for number in features.photos(piece))
         return features.chosen(piece), theirs, shared
 
     found: dict[int, tuple[tuple[Placed, ...], float]] = {}

@@ -33,6 +33,5 @@ class Worker(PointWorker):
         if self._bank is None or self._bank[0] != token:
             held = np.array(memories)  # what Ray hands over cannot be written, and lies where it likes
             self._bank = (token, MemoryBank(held, provenance, gpu=runtime.gpu_number(self._device)))
-        sets = [set(group) for group in groups]
         neighbors = self._task.inputs.config.search.neighbors
-        return left_out_distances(self._store(chosen), sets, self._bank[1], neighbors, quietly)
+        return left_out_distances(self._store(chosen), groups, self._bank[1], neighbors, quietly)

@@ -19,7 +19,7 @@ from indexer.journal import inputs_of
 from indexer.lifecycle.base import Base, open_base, store_of
 from indexer.lifecycle.draft import Draft
 from indexer.lifecycle.succession import Succession, succeed
-from indexer.look_alikes import same_pictures
+from indexer.look_alikes import same_among, same_pictures
 from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
 from indexer.progress import Stages
 from indexer.records import number_patients
@@ -93,7 +93,7 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
         len(work.references),
         tuple(one for one in work.left_aside if isinstance(one, Skipped)),
         tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
-        (*_old_look_alikes(base, work.references), *look_alikes(work.references)),
+        (*_old_look_alikes(base, work.references), *look_alikes(work.references, same_among(work.references))),
         _strangers(base, work.references),
     )
 

@@ -7,7 +7,6 @@ from typing import Final, get_args
 
 from indexer.calibration_records import CalibrationRecord
 from indexer.feature_store import FeatureStore
-from indexer.left_out_groups import how_many
 from indexer.lifecycle.base import Base
 from indexer.placed import Placed
 from indexer.references import FEWEST, Reference
@@ -58,9 +57,9 @@ def worst(standings: Iterable[Standing]) -> Standing:
     return max(standings, key=_WORST.index, default="measured")
 
 
-def check_people(groups: Sequence[set[int]]) -> None:
+def check_people(groups: Sequence[frozenset[int]]) -> None:
     """Raise `SettingError` where too few photographs are left for an index, by what is left out together."""
-    if (count := how_many(groups)) < FEWEST:
+    if (count := len(set(groups))) < FEWEST:
         raise SettingError(
             f"{count} photographs (of different patients, copies counted once) would be left, an index needs "
             f"at least {FEWEST}"

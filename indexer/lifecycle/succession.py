@@ -116,7 +116,7 @@ def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
 
 
 def _left_out(
-    draft: Draft, bank: MemoryBank, groups: Sequence[set[int]], advance: Callable[[int], None]
+    draft: Draft, bank: MemoryBank, groups: Sequence[frozenset[int]], advance: Callable[[int], None]
 ) -> LeftOut:
     """Of all photographs, from distances that are measured where features are there; the radius is over these."""
     config = draft.base.manifest.config

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -110,15 +110,7 @@ def _keep_photos(found: Sequence[Source], outputs: Sequence[Path]) -> None:
 def _deciding(wanted: Wanted, order: Order) -> dict[str, object]:
     """What two runs must have in common for one to go on with the other."""
     kinds = ("json", "geojson", "overlays")
-    query = order.query
-    return {
-        "index": query.index,
-        "fpr": query.fpr,
-        "threshold": query.threshold,
-        "camera": query.camera,
-        "quality": query.quality,
-        "evidence": query.evidence,
-        "eye": query.eye,
+    return asdict(order.query) | {
         "overlay": order.overlay if wanted.overlays else None,
         "size": order.size if wanted.overlays else None,
         "layout": order.layout if wanted.overlays else None,
