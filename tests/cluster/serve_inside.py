@@ -15,13 +15,13 @@ import pytest
 import yaml
 from resad_client import Client
 
-from indexer.cluster.connection import Cluster
+from cluster.connection import Cluster
 from resad import index
 from resad.config import PhotoLimits
 from resad.loaded_index import load_index
 from resad.preparation import prepare
 from resad.runtime import pick_device
-from service.key_file import KeyRecord, sha256_of, write_keys
+from service.keys import KeyRecord, sha256_of, write_keys
 from tests.indexes import build_small
 from tests.ports import free_port
 
@@ -50,7 +50,7 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
     """The address of two replicas."""
     from ray import serve
 
-    from service.cluster import deployment
+    from cluster.serve import deployment
 
     write_keys(keys, [KeyRecord("ward", sha256_of(KEY), ("score", "admin"))])
     port = free_port()
@@ -238,4 +238,4 @@ def test_the_configuration_file_is_one_that_ray_serve_takes() -> None:
     schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
     config = schema.ServeDeploySchema.model_validate(yaml.safe_load(CONFIGURATION.read_text()))
     assert config.http_options.host == "127.0.0.1"
-    assert config.applications[0].import_path == "service.cluster:app"
+    assert config.applications[0].import_path == "cluster.serve:app"

@@ -13,19 +13,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer import points
-from indexer.build import build
-from indexer.build_order import BuildOrder, BuildReport
-from indexer.cluster import build as cluster_build
-from indexer.cluster.build import build_on
-from indexer.cluster.connection import Cluster, WorkerSize
-from indexer.cluster.features import ClusterFeatures
-from indexer.cluster.foresight import ClusterForecast
-from indexer.cluster.orders import Workers
-from indexer.cluster.shards import RemoteShards
-from indexer.options import method
-from indexer.progress import Advance, Stages
-from indexer.selection import memory_count
+from cluster import build as cluster_build
+from cluster.build import build_on
+from cluster.connection import Cluster, WorkerSize
+from cluster.features import ClusterFeatures
+from cluster.foresight import ClusterForecast
+from cluster.orders import Workers
+from cluster.shards import RemoteShards
+from indexer.build.build import BuildOrder, BuildReport, build
+from indexer.build.progress import Advance, Stages
+from indexer.coreset.selection import memory_count
+from indexer.settings import method
 from resad import index
 from resad.config import MethodConfig, updated
 from tests.conftest import Run
@@ -40,7 +38,7 @@ BLOCK = 256
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points, "BLOCK_ROWS", BLOCK)
+    monkeypatch.setattr(projected_features, "BLOCK_ROWS", BLOCK)
 
 
 def order(photos: Path, root: Path, config: MethodConfig = CONFIG) -> BuildOrder:
@@ -57,7 +55,7 @@ def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(points, "BLOCK_ROWS", BLOCK)
+        patch.setattr(projected_features, "BLOCK_ROWS", BLOCK)
         report = build(order(many, tmp_path_factory.mktemp("whole")), quiet())
     torch.set_num_threads(threads)
     return report
@@ -176,7 +174,7 @@ def test_an_interrupted_build_goes_on_with_features_and_picks_where_they_are(
     """Over a sample of the patches, with the points on the workers' disks."""
     config = updated(CONFIG, "coreset.sample", "0.5")
     theirs = build(order(many, tmp_path / "one", config), quiet())
-    monkeypatch.setattr("indexer.checkpoint._SECONDS", 0.0)
+    monkeypatch.setattr("indexer.coreset.k_center._SECONDS", 0.0)
     extract = cluster_build._extract
     monkeypatch.setattr(cluster_build, "_extract", lambda *given: extract(*given) or True)
 
@@ -218,7 +216,7 @@ def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
     def here(address: str) -> Iterator[Cluster]:
         yield cluster
 
-    monkeypatch.setattr("indexer.commands.clustering.connected", here)
+    monkeypatch.setattr("cluster.commands.connected", here)
     root, scratch = tmp_path / "root", tmp_path / "scratch"
     scratch.mkdir()
     asked = ("build", many, "--root", root, "--name", "eyes", "--backbone", "bundled", "--size", 64)

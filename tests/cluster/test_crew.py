@@ -5,8 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
-from indexer.cluster.connection import Cluster, WorkerSize
-from indexer.cluster.crew import Ask, Crew, Hello
+from cluster.connection import Cluster, WorkerSize
+from cluster.crew import Ask, Crew, Hello
 
 LATE_S = 1.5
 """In which the second worker makes the folder: long after the first has deleted it."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.cluster.parquet import write_parquet
-from indexer.cluster.score_rows import Row
+from cluster.parquet import write_parquet
+from cluster.score_rows import Row
 from tests.cluster.conftest import RAY_REASON
 from tests.conftest import Run
 

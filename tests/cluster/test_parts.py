@@ -10,14 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.cluster.connection import connected
-from indexer.cluster.foresight import ClusterForecast
-from indexer.cluster.pieces import Dealer, cut
-from indexer.cluster.runs import runs_of
-from indexer.footprint import Task
-from indexer.forecast import Rates, forecast
-from indexer.photos import ReferencePhoto
-from indexer.room import Room
+from cluster.connection import connected
+from cluster.foresight import ClusterForecast
+from cluster.pieces import Dealer, cut
+from cluster.runs import runs_of
+from indexer.build.forecast import Rates, Room, Task, forecast
+from indexer.photos.listing import ReferencePhoto
 from resad.errors import SettingError
 from service.asked_index import CALLBACK, VARIABLE
 from tests.cluster.conftest import need_ray

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from indexer.cluster import scorer, scoring
-from indexer.cluster.connection import Cluster, WorkerSize
-from indexer.cluster.orders import Workers
-from indexer.cluster.score_rows import Row, Rows
-from indexer.cluster.scorer import Scorer, ScoreTask
-from indexer.cluster.scoring import TABLE, listed, score_on
+from cluster import scorer, scoring
+from cluster.connection import Cluster, WorkerSize
+from cluster.orders import Workers
+from cluster.score_rows import Row, Rows
+from cluster.scorer import Scorer, ScoreTask
+from cluster.scoring import TABLE, listed, score_on
 from indexer.commands.score import _tell_rows
 from resad import index
+from resad.calibration import Rule
 from resad.config import PhotoLimits
 from resad.detector import Detector
 from resad.errors import SettingError
@@ -26,7 +27,6 @@ from resad.loaded_index import load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, judge
 from resad.runtime import pick_device
-from resad.verdict import Rule
 from tests.conftest import Run
 from tests.cutting_server import serving
 
@@ -62,7 +62,7 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     def here(address: str):  # type: ignore[no-untyped-def]
         yield cluster
 
-    monkeypatch.setattr("indexer.commands.clustering.connected", here)
+    monkeypatch.setattr("cluster.commands.connected", here)
     out = tmp_path / "out"
     ended = run(
         "score", small_index, photos, "--out", out, "--cluster", "auto", "--worker-cpus", 1, "--device", "cpu",

@@ -1,0 +1,73 @@
+"""`resad-indexer ablation`."""
+
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.build.progress import Stages
+from indexer.commands import console
+from indexer.commands.console import Device
+from indexer.scoring import write_whole
+from indexer.settings import method
+from lab.ablation import WITHOUT_RESC, AblationOrder, run, trials_json
+from lab.ablation_summary import differences, summary
+from lab.commands.datasets import Altered, Data, Exclude, open_checked
+from lab.evaluate.paper import FULL
+from lab.evaluate.tables import ablation_table
+from lab.qualitative import qualitative
+from resad import runtime
+from resad.backbone import default_weights
+from resad.config import PhotoLimits, Preset
+from resad.errors import SettingError
+from resad.loaded_index import LoadedIndex
+
+
+def ablation_command(
+    data: Data,
+    dataset: Annotated[str, typer.Option(help="A name of `resad-indexer datasets`.")] = "idrid-paper",
+    exclude: Exclude = None,
+    altered_copy: Altered = False,
+    preset: Annotated[Preset, typer.Option(help="Settings to start from, as of build.")] = "paper",
+    backbone: Annotated[str | None, typer.Option(help="As of build.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As of build.")] = None,
+    coreset: Annotated[str | None, typer.Option(help="As of build.")] = None,
+    size: Annotated[int | None, typer.Option(help="As of build.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="As of build.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Random choices of 10, 40 and 70 % of the normals, each.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write every trial here as JSON.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw photographs, marks, and maps without and with ReSC here, as PNG.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Repeat the paper's table 3 and figure 2: parts of ReSC left out, and fewer normals."""
+    for option, place in (("--json", json), ("--figure", figure)):
+        if place is not None and not place.parent.is_dir():
+            raise SettingError(f"{option} {place}: {place.parent} is no folder")
+    labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
+    config = method(preset, backbone=backbone, size=size, coreset=coreset, settings=settings or ())
+    runtime.configure(config.precision)
+    weights = weights or default_weights(config.backbone.name)
+    order = AblationOrder(labeled, config, weights, runtime.pick_device(device), seeds)
+    trials, kept = [], {}
+    for trial, loaded in run(order, Stages(console.ERR)):
+        trials.append(trial)
+        if trial.row in (FULL, WITHOUT_RESC):
+            kept[trial.row] = loaded
+        if figure is not None and trial.row == WITHOUT_RESC:
+            _draw(order, kept[WITHOUT_RESC], kept[FULL], figure)
+        if json is not None:  # after each: the whole table may take hours
+            write_whole(json, trials_json(trials))
+    console.OUT.print(ablation_table(summary(trials, labeled.name), order))
+    if lines := differences(order):
+        console.say("The paper's figures are not to be expected here, as this is not its experiment:")
+        for line in lines:
+            console.say(f"  {line}")
+
+
+def _draw(order: AblationOrder, without_resc: LoadedIndex, with_resc: LoadedIndex, place: Path) -> None:
+    png = io.BytesIO()
+    qualitative(order.dataset, without_resc, with_resc, PhotoLimits()).save(png, "PNG", optimize=True)
+    write_whole(place, png.getvalue())

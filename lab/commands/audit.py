@@ -1,0 +1,77 @@
+"""`resad-indexer audit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.build.progress import Stages
+from indexer.commands import console
+from indexer.commands.console import Device, Index
+from indexer.lifecycle.remove import reference_files
+from indexer.photos.near_duplicates import left_out_groups
+from indexer.scoring import write_whole
+from lab.audit import Audit, audit, audit_csv, audit_json
+from lab.audit_page import audit_page
+from lab.audit_pictures import audit_picture
+from lab.audit_table import audit_table
+from resad import index as index_store
+from resad.config import PhotoLimits
+from resad.errors import SettingError
+from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
+from resad.result import INTENDED_USE
+
+_SHOWN = 10
+
+
+def audit_command(
+    index: Index,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="The photographs (folder or CSV), matched by content, to name and show them."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures here, in place of what is there.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line per photograph here.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Photographs shown on the page, highest score first.")] = 20,
+    device: Device = "auto",
+) -> None:
+    """Rank the reference photographs, least healthy-looking first, to find diseased ones among them."""
+    for file in (html, json, csv):
+        if file is not None and not file.parent.is_dir():
+            raise SettingError(f"{file}: {file.parent} is no folder")
+    version = index_store.resolve(index)
+    manifest = read_manifest(version / index_store.MANIFEST)
+    records = read_records(version / PHOTOS_FILE)
+    places = None if photos is None else reference_files(photos, records, PhotoLimits())
+    found = audit(manifest, records, places)
+    if json is not None:
+        write_whole(json, audit_json(found).encode() + b"\n")
+    if csv is not None:
+        write_whole(csv, audit_csv(found).encode())
+    if html is not None:
+        pictures = _pictures(index, found, records, places or {}, top, device)
+        write_whole(html, audit_page(found, pictures).encode())
+    console.OUT.print(audit_table(found, _SHOWN))
+    console.OUT.print(INTENDED_USE)
+
+
+def _pictures(
+    index: Path, found: Audit, records: tuple[ReferenceRecord, ...], places: dict[str, Path], top: int, device: str
+) -> dict[str, str]:
+    """Data URLs by id, of the highest that were found."""
+    rows = {record.id: row for row, record in enumerate(records)}
+    highest = [one.id for one in found.photos[:top] if records[rows[one.id]].content_sha256 in places]
+    if not highest:
+        return {}
+    loaded = console.load(index, device)
+    groups = left_out_groups([record.patient for record in records], records)
+    pictures = {}
+    with Stages(console.ERR).stage("draw", len(highest), "photos") as advance:
+        for number in highest:
+            place = places[records[rows[number]].content_sha256]
+            pictures[number] = audit_picture(loaded, groups[rows[number]], place, PhotoLimits())
+            advance(1)
+    return pictures

@@ -1,0 +1,39 @@
+"""Pictures of where lesions are -> bool."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lab.datasets import LesionMask, Marked
+from resad.errors import PhotoUnreadable, SettingError
+
+
+def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> NDArray[np.bool_]:
+    """Where a mask has a lesion: bool (height, width), which must be the size of the upright photograph.
+
+    Raises `SettingError` if the mask has another size, `PhotoUnreadable` if it is not an image.
+    """
+    try:
+        with Image.open(path) as mask:
+            if mask.size != (width, height):
+                found = f"{mask.width} x {mask.height}"
+                raise SettingError(f"mask {path} is {found}, its photograph {width} x {height}")
+            # What counts is the color seen: a palette's numbers are only names, and alpha is no color.
+            as_it_is = len(mask.getbands()) == 1 and (mask.mode != "P" or marked == "number")
+            pixels = np.asarray(mask) if as_it_is else np.asarray(mask.convert("RGBA"))[..., :3]
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise PhotoUnreadable(f"mask {path} cannot be read: {error}") from error
+    bright = np.asarray((pixels.reshape(height, width, -1) != 0).any(axis=2))
+    return ~bright if marked == "black" else bright
+
+
+def read_lesions(masks: Sequence[LesionMask], height: int, width: int) -> dict[str | None, NDArray[np.bool_]]:
+    """Per kind of lesion where it is, bool (height, width): `masks` of one kind are taken together."""
+    found: dict[str | None, NDArray[np.bool_]] = {}
+    for mask in masks:
+        where = read_mask(mask.path, height, width, mask.marked)
+        found[mask.kind] = found[mask.kind] | where if mask.kind in found else where
+    return found

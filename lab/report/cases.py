@@ -1,0 +1,118 @@
+"""The best and worst cases as pictures: photograph with its marks, and under its anomaly map."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from lab.datasets import LabeledPhoto
+from lab.datasets.masks import read_lesions
+from lab.evaluate.measured import Measured
+from lab.evaluate.names import names_of
+from lab.evaluate.photo_table import within_photo
+from resad.config import PhotoLimits
+from resad.errors import naming
+from resad.loaded_index import LoadedIndex
+from resad.photo import read_photo
+from resad.pictures.overlay import MapScale, colorize, faded
+from resad.preparation import prepare
+
+WIDTH: Final = 360
+"""px; of the picture in the report."""
+_EACH: Final = 3
+_QUALITY: Final = 82
+_MARK: Final = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A test photograph.  photo, overlay: data URLs of JPEGs.  pixel_auroc: within it; None where unmarked."""
+
+    name: str
+    kind: str
+    score: float
+    p_value: float
+    pixel_auroc: float | None
+    photo: str
+    overlay: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cases of one sort, the most telling one first."""
+
+    title: str
+    cases: tuple[Case, ...]
+
+
+def groups(measured: Measured, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits) -> tuple[Group, ...]:
+    """Of either kind the highest and the lowest image scores, no photograph twice."""
+    order = np.argsort(measured.scores, kind="stable")
+    abnormal = [int(n) for n in order if measured.labels[n]]
+    normal = [int(n) for n in order if not measured.labels[n]]
+    chosen = (
+        ("Abnormal, highest scores", abnormal[::-1][:_EACH]),
+        ("Abnormal, lowest scores: most easily missed", abnormal[:-_EACH][:_EACH]),
+        ("Normal, highest scores: first false alarms", normal[::-1][:_EACH]),
+        ("Normal, lowest scores", normal[:-_EACH][:_EACH]),
+    )
+    names = names_of(measured.photos)
+    return tuple(
+        Group(title, tuple(_case(n, names[n], measured, loaded, scale, limits) for n in numbers))
+        for title, numbers in chosen
+        if numbers
+    )
+
+
+def _case(
+    number: int, name: str, measured: Measured, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
+) -> Case:
+    labeled, score = measured.photos[number], float(measured.scores[number])
+    with naming(labeled.path):
+        prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
+        pixels = read_photo(labeled.path, limits).pixels
+    detection = loaded.detector.detect([prepared])[0]
+    height = round(WIDTH * pixels.shape[0] / pixels.shape[1])
+    small = Image.fromarray(pixels).resize((WIDTH, height), Image.Resampling.LANCZOS)
+    values = prepared.frame.map_to_photo(detection.anomaly_map, WIDTH, height)
+    return Case(
+        name=name,
+        kind=labeled.kind,
+        score=score,
+        p_value=loaded.manifest.calibration.p_value(score),
+        pixel_auroc=within_photo(measured, number),
+        photo=data_url(with_marks(small, labeled, pixels.shape[:2])),
+        overlay=data_url(under_map(small, values, scale)),
+    )
+
+
+def under_map(photo: Image.Image, values: NDArray[np.float32], scale: MapScale) -> Image.Image:
+    """The photograph under the colors of a map of its own size."""
+    picture = photo.copy()
+    colors = Image.fromarray(colorize(values, scale))
+    picture.paste(colors, (0, 0), faded(colors))
+    return picture
+
+
+def with_marks(photo: Image.Image, labeled: LabeledPhoto, shape: Sequence[int]) -> Image.Image:
+    """The photograph, reduced from `shape` (H, W), with a line around every lesion that was marked by hand."""
+    picture = photo.copy()
+    if labeled.masks:
+        marked = np.logical_or.reduce(list(read_lesions(labeled.masks, shape[0], shape[1]).values()))
+        small = np.asarray(Image.fromarray(marked).convert("L").resize(photo.size, Image.Resampling.BOX)) > 63
+        line = ndimage.binary_dilation(small) & ~small
+        picture.paste(_MARK, (0, 0), Image.fromarray(line))
+    return picture
+
+
+def data_url(picture: Image.Image) -> str:
+    """A JPEG inside a page."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
