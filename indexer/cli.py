@@ -5,27 +5,14 @@ Exit codes: 0 done; 1 a bug; 2 the user's to mend, with one line that says what;
 
 import signal
 import sys
-from types import FrameType
+from importlib import import_module
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 import typer
 
-from indexer.addresses import check_parts, is_address
-from indexer.commands import (
-    ablation,
-    archive,
-    audit,
-    build,
-    calibrate,
-    console,
-    datasets,
-    distill,
-    draw,
-    evaluate,
-    lifecycle,
-    score,
-    versions,
-)  # fmt: skip
+from indexer.commands import build, calibrate, console, distill, score, versions
+from indexer.photos.remote import check_parts, is_address
 from resad.errors import ResadError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -36,26 +23,31 @@ def about() -> None:
     """Build and use indexes of healthy fundus photographs. Research use only, not for diagnosis."""
 
 
+def _lab(command: str) -> ModuleType:
+    """The module of a research command: named, because nothing imports `lab`."""
+    return import_module(f"lab.commands.{command}")
+
+
 app.command("build")(build.build_command)
 app.command("calibrate")(calibrate.calibrate_command)
-app.command("audit")(audit.audit_command)
-app.command("add")(lifecycle.add_command)
-app.command("remove")(lifecycle.remove_command)
-app.command("merge")(lifecycle.merge_command)
-app.command("diff")(lifecycle.diff_command)
+app.command("audit")(_lab("audit").audit_command)
+app.command("add")(versions.add_command)
+app.command("remove")(versions.remove_command)
+app.command("merge")(versions.merge_command)
+app.command("diff")(versions.diff_command)
 app.command("list")(versions.list_command)
 app.command("inspect")(versions.inspect_command)
 app.command("verify")(versions.verify_command)
 app.command("activate")(versions.activate_command)
-app.command("rollback")(lifecycle.rollback_command)
-app.command("gc")(lifecycle.gc_command)
-app.command("export")(archive.export_command)
-app.command("import")(archive.import_command)
+app.command("rollback")(versions.rollback_command)
+app.command("gc")(versions.gc_command)
+app.command("export")(versions.export_command)
+app.command("import")(versions.import_command)
 app.command("score")(score.score_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("ablation")(ablation.ablation_command)
-app.add_typer(datasets.app, name="datasets")
-app.command("draw")(draw.draw_command)
+app.command("evaluate")(_lab("evaluate").evaluate_command)
+app.command("ablation")(_lab("ablation").ablation_command)
+app.add_typer(_lab("datasets").app, name="datasets")
+app.command("draw")(_lab("draw").draw_command)
 app.command("distill")(distill.distill_command)
 
 

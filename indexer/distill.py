@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from pydantic import TypeAdapter
 
+from indexer.build.progress import Stages
 from indexer.distillation.agreement import Agreement, agreements
 from indexer.distillation.checkpoint import load_checkpoint, save_checkpoint
 from indexer.distillation.curve import write_curve
@@ -15,8 +16,7 @@ from indexer.distillation.pool import Pool, draw_squares, read_pool
 from indexer.distillation.student import folded
 from indexer.distillation.targets import Projection
 from indexer.distillation.training import Training, TrainingConfig, new_training, train_step
-from indexer.photos import list_references
-from indexer.progress import Stages
+from indexer.photos.listing import list_references
 from resad.backbone import Backbone, load_backbone
 from resad.bundled import STAGES, BundledTrunk
 from resad.config import BackboneConfig, PhotoLimits

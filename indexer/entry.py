@@ -3,7 +3,7 @@
 import os
 import signal
 
-from resad.threads import wait_passively
+from resad.runtime import wait_passively
 
 
 def main() -> None:

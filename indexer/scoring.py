@@ -1,33 +1,97 @@
-"""`resad-indexer score`: photographs -> answers, maps, overlays and pictures of evidence, each in its file."""
+"""`resad-indexer score`: photographs -> results, maps, overlays and evidence pictures, each in its file."""
 
 import os
 import secrets
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from indexer.faults import fault_of
-from indexer.pipeline import Behind, ahead
-from indexer.score_jobs import Job, Order
+from indexer.photos.listing import ReferencePhoto, list_photos
+from indexer.photos.remote import placed
+from indexer.places import unique_labels, unique_places
+from indexer.prefetching import Behind, ahead
+from indexer.run_tables import RunTables, journal_path, refuse_existing
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
-from resad.answer import assemble
+from resad.calibration import Rule
 from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.errors import naming
-from resad.evidence_crops import jpeg
-from resad.evidence_strips import Squares, draw_strips
+from resad.engine import assemble
+from resad.errors import PhotoError, ResadError, SettingError, naming
 from resad.exports import Outcome, answer_json, geojson
+from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
-from resad.map_files import map_png16, map_tiff
+from resad.manifest import Manifest
 from resad.photo import read_photo
+from resad.pictures.evidence import Squares, draw_strips, jpeg
+from resad.pictures.map_files import map_png16, map_tiff
+from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
-from resad.rendering import overlay_picture, picture_file
 from resad.result import Result, Timings, result_json
+
+
+def fault_of(error: Exception) -> str:
+    """Why a photograph has no score, in a line; of an error that nobody raised on purpose its kind alone.
+
+    What libraries say may hold names of files and of keys.  An error that is the operator's to mend is raised: it
+    would come again with every photograph.
+    """
+    if isinstance(error, PhotoError):
+        return in_a_line(str(error))
+    if isinstance(error, ResadError):
+        raise error
+    return f"it could not be scored ({type(error).__name__})"
+
+
+def in_a_line(text: str) -> str:
+    """`text` with spaces for line breaks, as CSVs and journals know them."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+MapKind = Literal["png", "tiff"]
+"""16 bits on the absolute scale, or float32 distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How each photograph is judged and shown.
+
+    eye: of those whose source does not say.  require_quality: a photograph below the index's limits fails.
+    """
+
+    rule: Rule
+    evidence: int
+    eye: Eye | None = None
+    require_quality: bool = False
+    layout: Layout = "blend"
+    overlay_kind: PictureKind = "png"
+    map_kind: MapKind = "png"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A photograph, what it is called, the place of its files below any folder, and the files to write, if any."""
+
+    path: Path
+    label: str
+    place: str
+    eye: Eye | None = None
+    json: Path | None = None
+    map: Path | None = None
+    overlay: Path | None = None
+    geojson: Path | None = None
+    strips: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        paths = (self.json, self.map, self.overlay, self.geojson, self.strips)
+        return tuple(path for path in paths if path is not None)
+
 
 _THREADS: Final = 4
 """That prepare photographs, at most; half the cores, since the network wants them, too."""
@@ -198,3 +262,127 @@ def write_whole(path: Path, content: bytes) -> None:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""What becomes of files that are there: an error, a run to go on with, or replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A photograph to score, and what it is called: its path below the folder that was asked for."""
+
+    photo: ReferencePhoto
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which files are to be written: tables of the run, and folders for files of each photograph.
+
+    strips: pictures of evidence, where the index keeps what they are made of.
+    """
+
+    tables: RunTables = RunTables()
+    json: Path | None = None
+    maps: Path | None = None
+    overlays: Path | None = None
+    geojson: Path | None = None
+    strips: Path | None = None
+
+    @property
+    def folders(self) -> tuple[Path | None, ...]:
+        """Of all kinds."""
+        return self.json, self.maps, self.overlays, self.geojson, self.strips
+
+    def job(self, one: Listed, place: str, order: Order) -> Job:
+        """What is to be done about a photograph."""
+        return Job(
+            one.photo.path,
+            one.label,
+            place,
+            one.photo.eye,
+            json=self.json / f"{place}.json" if self.json else None,
+            map=self.maps / f"{place}_map{_SUFFIXES[order.map_kind]}" if self.maps else None,
+            overlay=self.overlays / f"{place}_overlay{_SUFFIXES[order.overlay_kind]}" if self.overlays else None,
+            geojson=self.geojson / f"{place}.geojson" if self.geojson else None,
+            strips=self.strips / f"{place}_evidence.jpg" if self.strips else None,
+        )
+
+
+def list_labeled(sources: Sequence[Path]) -> list[Listed]:
+    """The photographs of all `sources` (files, folders, CSVs), each once; raises as `list_photos`."""
+    found: dict[str, tuple[ReferencePhoto, str]] = {}
+    for source in map(placed, sources):
+        is_folder = source.is_dir()
+        folder = source if is_folder else source.parent
+        for photo in list_photos(source):
+            below = is_folder or (source != photo.path and photo.path.is_relative_to(folder))
+            short = photo.path.relative_to(folder).as_posix() if below else photo.path.name
+            # abspath and not resolve: two links to one file are two photographs.
+            found.setdefault(os.path.abspath(photo.path), (photo, short))  # noqa: PTH100
+    once = list(found.values())
+    labels = unique_labels([short for _, short in once], [photo.path for photo, _ in once])
+    return [Listed(photo, label) for (photo, _), label in zip(once, labels, strict=True)]
+
+
+@contextmanager
+def opened(wanted: Wanted, order: Order, manifest: Manifest, existing: Existing) -> Iterator[ScoreJournal]:
+    """The journal of a run, held while it goes on.
+
+    Raises `SettingError` where the run's files are there and must not be replaced, or nothing is to be written.
+    """
+    path = journal_path(wanted.tables, wanted.folders)
+    if path is None:
+        raise SettingError("nothing would be written: give --out FOLDER, or --csv FILE")
+    going_on = existing == "resume" and path.is_file()
+    if existing != "overwrite" and not going_on:
+        refuse_existing((*wanted.tables.paths, path))
+    with ScoreJournal(path, _deciding(wanted, order, manifest), resume=going_on) as journal:
+        yield journal
+
+
+def plan(
+    found: Sequence[Listed], wanted: Wanted, order: Order, journal: ScoreJournal, existing: Existing
+) -> tuple[Job, ...]:
+    """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there."""
+    known = journal.places
+    fresh = [one.label for one in found if one.label not in known]
+    places = known | dict(zip(fresh, unique_places(fresh, known.values()), strict=True))
+    jobs = tuple(
+        wanted.job(one, places[one.label], order)
+        for one in found
+        if not journal.done(one.label, stamp_of(one.photo.path))
+    )
+    _keep_photos(found, [file for job in jobs for file in job.files])
+    if existing != "overwrite":
+        # What a killed run has left without a line in its journal is younger than the run.
+        begun = journal.begun_ns if journal.resumed else None
+        refuse_existing((file for job in jobs if job.label not in known for file in job.files), begun)
+    return jobs
+
+
+def _keep_photos(found: Sequence[Listed], outputs: Sequence[Path]) -> None:
+    inputs = {one.photo.path.resolve() for one in found}
+    for output in outputs:
+        if output.resolve() in inputs:
+            raise SettingError(
+                f"{output} is a photograph to be scored and would be overwritten; give another --out"
+            )
+
+
+def _deciding(wanted: Wanted, order: Order, manifest: Manifest) -> dict[str, object]:
+    """What two runs must have in common for one to go on with the other."""
+    kinds = ("json", "maps", "overlays", "geojson", "strips")
+    return {
+        "index": f"{manifest.name}/{manifest.version}",
+        **asdict(order.rule),
+        "evidence": order.evidence,
+        "eye": order.eye,
+        "require_quality": order.require_quality,
+        "overlays": [order.layout, order.overlay_kind] if wanted.overlays else None,
+        "maps": order.map_kind if wanted.maps else None,
+        "files": [kind for kind, folder in zip(kinds, wanted.folders, strict=True) if folder],
+    }

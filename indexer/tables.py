@@ -1,20 +1,21 @@
 """What the command line prints."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from rich.table import Table
 
-from indexer.build_order import BuildReport
-from indexer.calibrate import CalibrationReport
-from indexer.datasets.catalog import Entry
+from indexer.build.build import BuildReport
+from indexer.calibration.calibrate import CalibrationReport
 from indexer.distill import DistillReport
-from indexer.people import People
+from indexer.lifecycle.derive import Succession
+from indexer.lifecycle.versions import Diff
+from indexer.photos.listing import People
 from resad.calibration import Calibration, Threshold
-from resad.evidence_crops import kept_squares
-from resad.manifest import Manifest, Quality
-from resad.photo_records import Standing
+from resad.manifest import Manifest, Quality, Standing
+from resad.pictures.evidence import kept_squares
 from resad.quality import FEWEST, QualityLimit
 
 _STANDINGS: Final[dict[Standing, str]] = {
@@ -32,7 +33,7 @@ def four_digits(value: float) -> str:
 def build_table(report: BuildReport) -> Table:
     """What was built."""
     manifest = report.manifest
-    table = _facts(f"{manifest.name} {manifest.version}")
+    table = facts(f"{manifest.name} {manifest.version}")
     _add_counts(table, manifest, report.people)
     table.add_row("left aside", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
     _add_search(table, manifest)
@@ -57,7 +58,7 @@ def agreement_table(report: DistillReport) -> Table:
 def index_table(version: Path, manifest: Manifest, people: People, *, live: bool) -> Table:
     """What an index says of itself."""
     config = manifest.config
-    table = _facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
+    table = facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
     made = manifest.history[-1]
     table.add_row("made", f"{made.operation} at {made.at} by resad {made.package_version} on {manifest.device}")
     table.add_row("backbone", f"{config.backbone.name}, stages {config.backbone.stages}, {manifest.weights}")
@@ -90,16 +91,6 @@ def calibration_table(report: CalibrationReport) -> Table:
     return table
 
 
-def dataset_table(entry: Entry) -> Table:
-    """What is known of a data set by name."""
-    table = _facts(f"{entry.name}: {entry.title}")
-    table.expand = True
-    for name, text in (("layout", entry.layout), ("split", entry.split), ("licence", entry.licence),
-                       ("source", entry.source)):  # fmt: skip
-        table.add_row(name, text)
-    return table
-
-
 def _add_search(table: Table, manifest: Manifest) -> None:
     """What searches, where it was measured or is not the flat search."""
     search = manifest.search
@@ -113,7 +104,8 @@ def _add_search(table: Table, manifest: Manifest) -> None:
     table.add_row("search", f"{search.chosen.kind} ({trials})")
 
 
-def _facts(title: str) -> Table:
+def facts(title: str) -> Table:
+    """An empty table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -184,3 +176,76 @@ def _value(threshold: Threshold) -> str:
 
 def _side(limit: QualityLimit) -> str:
     return "below" if limit.below else "above"
+
+
+_SHOWN: Final = 5
+_NAMED: Final = 20
+
+
+def succession_table(made: Succession) -> Table:
+    """The version that was made beside the one that it was made from."""
+    table = _before_and_after(f"{made.after.name} {made.after.version}", made.before, made.after)
+    table.add_row("memories entered", "", str(made.entered))
+    table.add_row("scores measured anew", "", f"{made.measured} of {made.after.counts.photos} photographs")
+    return table
+
+
+def diff_table(found: Diff) -> Table:
+    """Both versions side by side; without distances where those of the two mean different things."""
+    title = f"{found.before.name} and {found.after.name}"
+    return _before_and_after(title, found.before, found.after, distances=found.comparable)
+
+
+def diff_lines(found: Diff) -> Iterator[str]:
+    """What the two have and do not have in common."""
+    yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
+    # One id may be two photographs': each index counts its own.
+    for how, ids in (("left, by their ids before", found.left), ("entered, by their ids after", found.entered)):
+        if ids:
+            yield f"  {how}: {some_of(ids, _NAMED)}"
+    if not found.comparable:
+        yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
+        yield found.intended_use
+        return
+    yield (
+        f"memories: {found.memories_same} in both, {found.memories_left} left, {found.memories_entered} entered"
+    )
+    if found.median_change is not None:
+        yield f"scores of the photographs in both: median change {found.median_change:+.4g}"
+        for one in found.scores[:_SHOWN]:
+            yield f"  {one.id}: {four_digits(one.before)} -> {four_digits(one.after)}"
+    yield found.intended_use
+
+
+def some_of(ids: Sequence[str], most: int = _SHOWN) -> str:
+    """At most so many of them by name, and how many more there are."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
+
+
+def _before_and_after(title: str, before: Manifest, after: Manifest, *, distances: bool = True) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "before", "after"):
+        table.add_column(heading, overflow="fold")
+    pair = (before, after)
+    table.add_row("version", *(one.version for one in pair))
+    table.add_row("made by", *(one.history[-1].operation for one in pair))
+    table.add_row("photos", *(str(one.counts.photos) for one in pair))
+    table.add_row("memories", *(f"{one.counts.memories:,}" for one in pair))
+    if distances:
+        table.add_row("covering radius", *map(_covering_radius, pair))
+    table.add_row("calibration", *(f"{one.calibration.source}, {one.calibrated}" for one in pair))
+    if not distances:
+        return table
+    for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):
+        table.add_row(f"threshold {new.fpr:.0%}", _threshold_value(old), _threshold_value(new))
+    return table
+
+
+def _covering_radius(manifest: Manifest) -> str:
+    at_most = "at most " if manifest.quality.covering == "bound" else ""
+    return at_most + four_digits(manifest.quality.covering_radius)
+
+
+def _threshold_value(threshold: Threshold) -> str:
+    return "-" if threshold.value is None else four_digits(threshold.value)

@@ -8,22 +8,18 @@ from typing import Annotated, Protocol
 import typer
 
 from indexer import tables
-from indexer.build import build, forecast_only
-from indexer.build_order import BuildOrder, BuildReport
-from indexer.cluster.build import build_on, forecast_only_on
+from indexer.build.build import BuildOrder, BuildReport, build, forecast_only
+from indexer.build.forecast import Foretold, parse_size
+from indexer.build.progress import Stages
+from indexer.build.search_choice import SearchChoice
 from indexer.commands import console
-from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, workers_at
+from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, over_cluster
 from indexer.commands.console import Device, Root
-from indexer.forecast import Foretold
-from indexer.options import method, pick_devices
-from indexer.progress import Stages
-from indexer.room import parse_size
-from indexer.search_choice import SearchChoice
+from indexer.settings import method, pick_devices
 from resad import index, runtime
 from resad.backbone import default_weights
-from resad.config import Precision
+from resad.config import Precision, Preset
 from resad.errors import ResadError
-from resad.presets import Preset
 
 
 def build_command(
@@ -113,11 +109,12 @@ def build_command(
     if cluster is None:
         report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
     else:
-        with workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
+        commands = over_cluster()
+        with commands.workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
             size_of_each = f"{workers.count} workers of {worker_cpus} CPU cores"
             console.warn(f"{size_of_each}; forecasts are for each of them, and for the driver")
-            foresee = partial(forecast_only_on, workers, order) if only_forecast else None
-            report = _run(order, foresee, partial(build_on, workers))
+            foresee = partial(commands.forecast_only_on, workers, order) if only_forecast else None
+            report = _run(order, foresee, partial(commands.build_on, workers))
     if report is None:
         return
     console.tell_left_aside(report.skipped, report.duplicates)

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from indexer import tables
-from indexer.calibrate import recalibrate
+from indexer.build.progress import Stages
+from indexer.calibration.calibrate import recalibrate
 from indexer.commands import console
 from indexer.commands.console import Device, Index
-from indexer.progress import Stages
 from resad import index as index_store
+from resad.calibration import USUAL_RATE
 from resad.config import PhotoLimits
-from resad.verdict import USUAL_RATE
 
 
 def calibrate_command(

@@ -1,14 +1,11 @@
-"""Options of the commands that can work on a Ray cluster, and the way onto it."""
+"""Options of the commands that can work on a Ray cluster."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
-
-from indexer.cluster.connection import connected
-from indexer.cluster.orders import Workers
 
 ClusterAddress = Annotated[
     str | None,
@@ -31,15 +28,6 @@ Scratch = Annotated[
 ]
 
 
-@contextmanager
-def workers_at(
-    address: str, device: str, *, cpus: int, most: int | None, scratch: Path | None = None
-) -> Iterator[Workers]:
-    """The workers of the cluster at `address`; raises `SettingError` where there is none, or no Ray.
-
-    Args:
-        device: `auto` computes on GPUs where the cluster has any.
-    """
-    with connected(address) as cluster:
-        size = cluster.worker_size(cpus, gpu=None if device == "auto" else device.startswith("cuda"))
-        yield Workers(cluster, size, most, scratch)
+def over_cluster() -> ModuleType:
+    """The Ray add-on's commands: named, because nothing imports `cluster`."""
+    return import_module("cluster.commands")

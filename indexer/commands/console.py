@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from indexer.photos import Duplicate, LookAlike, Skipped, overlooked
-from indexer.references import TooFewTaken
+from indexer.build.references import TooFewTaken
+from indexer.photos.listing import Duplicate, LookAlike, Skipped, overlooked
 from resad import runtime
 from resad.loaded_index import LoadedIndex, load_index
 from resad.manifest import Manifest

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from indexer import tables
+from indexer.build.progress import Stages
 from indexer.commands import console
 from indexer.commands.console import Device
 from indexer.distill import DistillOrder, distill
 from indexer.distillation.training import TrainingConfig
-from indexer.progress import Stages
 from resad import runtime
 from resad.backbone import default_weights
 

@@ -6,32 +6,35 @@ from typing import Annotated, Literal
 
 import typer
 
-from indexer.cluster.orders import Workers
-from indexer.cluster.parquet import TABLE as PARQUET
-from indexer.cluster.parquet import check_installed, write_parquet
-from indexer.cluster.score_rows import Row
-from indexer.cluster.scoring import TABLE, check_scorable, listed, score_on
+from indexer.build.progress import Stages
 from indexer.commands import console
-from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, workers_at
+from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, over_cluster
 from indexer.commands.console import Device, Index
-from indexer.progress import Stages
 from indexer.run_tables import RunTables
-from indexer.score_jobs import Job, MapKind, Order
 from indexer.score_journal import ScoreJournal
-from indexer.score_runs import Existing, Wanted, list_labeled, opened, plan
 from indexer.score_tables import print_scores
-from indexer.scoring import Failed, Scored, score_photos
+from indexer.scoring import (
+    Existing,
+    Failed,
+    Job,
+    MapKind,
+    Order,
+    Scored,
+    Wanted,
+    list_labeled,
+    opened,
+    plan,
+    score_photos,
+)
 from resad import index as index_store
+from resad.calibration import Rule
 from resad.config import PhotoLimits
 from resad.errors import SettingError
-from resad.evidence_crops import keeps_crops, read_square
-from resad.evidence_strips import Squares
+from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
-from resad.manifest import read_manifest
-from resad.place import Eye
-from resad.rendering import Layout, PictureKind
+from resad.pictures.evidence import Squares, keeps_crops, read_square
+from resad.pictures.overlay import Layout, PictureKind
 from resad.result import INTENDED_USE
-from resad.verdict import Rule
 
 TableFormat = Literal["csv", "parquet"]
 
@@ -84,7 +87,7 @@ def score_command(
     device: Device = "auto",
     table_format: Annotated[
         TableFormat | None,
-        typer.Option("--format", help=f"Of the table over a cluster: csv, or parquet: OUT/{PARQUET}, too."),
+        typer.Option("--format", help="Of the table over a cluster: csv, or parquet: OUT/scores.parquet, too."),
     ] = None,
     cluster: ClusterAddress = None,
     worker_cpus: WorkerCpus = 4,
@@ -95,14 +98,12 @@ def score_command(
         one_by_one = (csv, findings_csv, coco, json, geojson, overlays, eye)
         if out is None or any(option is not None for option in one_by_one) or overwrite:
             raise SettingError(
-                f"--cluster writes OUT/{TABLE} alone, and goes on with it: give --out, and no other file"
+                "--cluster writes OUT/scores.csv alone, and goes on with it: give --out, and no other file"
             )
-        if table_format == "parquet":
-            check_installed()
-        rule = Rule(fpr, threshold, camera)
-        with workers_at(cluster, device, cpus=worker_cpus, most=most_workers) as workers:
-            rows = _on_cluster(workers, index, photos, out, rule, require_quality=require_quality)
-        _tell_rows(rows, out, table_format or "csv")
+        over_cluster().score_over_cluster(
+            cluster, device, index, photos, out, Rule(fpr, threshold, camera), cpus=worker_cpus, most=most_workers,
+            require_quality=require_quality, table_format=table_format or "csv",
+        )  # fmt: skip
         return
     if table_format is not None:
         raise SettingError(f"--format {table_format}: without --cluster, --csv FILE names the table")
@@ -170,31 +171,3 @@ def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, bef
     console.OUT.print(INTENDED_USE)
     if failed:
         raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
-
-
-def _on_cluster(
-    workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
-) -> dict[str, Row]:
-    found = listed(photos)
-    console.tell_stale(read_manifest(index_store.resolve(index) / index_store.MANIFEST))
-    with Stages(console.ERR).stage("score", len(found), "photos") as advance:
-        return score_on(
-            workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,
-            on_rows=lambda new: advance(len(new)),
-        )  # fmt: skip
-
-
-def _tell_rows(rows: dict[str, Row], out: Path, table_format: TableFormat) -> None:
-    tables = f"{out / TABLE}"
-    if table_format == "parquet":
-        write_parquet(list(rows.values()), out / PARQUET)
-        tables += f" and {out / PARQUET}"
-    doubtful = sum(bool(row.reasons) for row in rows.values())
-    abnormal = sum(row.abnormal == "true" and not row.reasons for row in rows.values())
-    counted = f"{abnormal} abnormal, {doubtful} doubtful" if doubtful else f"{abnormal} abnormal"
-    for row in rows.values():
-        if row.fault:
-            console.warn(f"{row.photo}: {row.fault}")
-    console.say(f"{len(rows)} photographs, {counted}, scores in {tables}")
-    console.say(INTENDED_USE)
-    check_scorable(rows)

@@ -1,20 +1,37 @@
-"""`resad-indexer list`, `inspect`, `verify` and `activate`: versions of an index as they lie on disk."""
+"""`resad-indexer list`, `inspect`, `verify`, `activate`, `add`, `remove`, `merge`, `diff`, `rollback`, `gc`, `export`, `import`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from indexer import tables
+from indexer.build.progress import Stages
 from indexer.commands import console
-from indexer.commands.console import Device, Index, Root
-from indexer.people import People
+from indexer.commands.console import Device, Index, Live, OneIndex, Root
+from indexer.lifecycle.add import AddOrder, add
+from indexer.lifecycle.archive import export_version, import_version
+from indexer.lifecycle.derive import Succession
+from indexer.lifecycle.merge import MergeOrder, merge
+from indexer.lifecycle.remove import (
+    BEYOND_REACH,
+    RemoveOrder,
+    RemoveReport,
+    choose,
+    holds,
+    purge,
+    remove,
+    to_purge,
+)
+from indexer.lifecycle.versions import collect, diff, diff_json, version_before
+from indexer.photos.listing import People
+from indexer.scoring import write_whole
 from resad import index as index_store
+from resad import runtime
 from resad.errors import IndexInvalid, SettingError
-from resad.integrity import check_files
+from resad.index import check_files
 from resad.loaded_index import check_probe
-from resad.manifest import read_manifest
-from resad.photo_records import PHOTOS_FILE, read_records
+from resad.manifest import PHOTOS_FILE, read_manifest, read_records
 
 
 def list_command(root: Root) -> None:
@@ -67,3 +84,198 @@ def _contents(version: Path) -> str:
         return f"cannot be read: {error}"
     counts = manifest.counts
     return f"{counts.photos} photos, {counts.memories} memories, by {manifest.history[-1].operation}"
+
+
+_WHITENING: Final = (
+    "resc.whitening, means and covariances over up to 64 photographs, may have seen them; it stays, since every "
+    "feature depends on it"
+)
+
+
+def add_command(
+    index: Index,
+    photos: Annotated[Path, typer.Argument(help="Folder of healthy photographs, or CSV as for build.")],
+    activate: Live = True,
+    strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Add healthy photographs: a new version, for which no old photograph is encoded again."""
+    console.tell_overlooked(photos)
+    order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
+    with console.naming_left_aside():
+        report = add(order, Stages(console.ERR))
+    console.tell_left_aside(report.skipped, report.duplicates)
+    console.tell_look_alikes(report.look_alikes)
+    if report.strangers:
+        console.warn(
+            f"{report.strangers} patients are counted as new: the index knows earlier ones by number alone. "
+            "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
+        )
+    console.say(f"{report.added} photographs added")
+    _tell(report.made, live=activate)
+
+
+def remove_command(
+    index: Index,
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(help="Id (r-00041), content hash, or the file itself (a folder or CSV of them, too)."),
+    ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="patient=ID or camera=NAME.")] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="The photographs that stay, matched by content: encoded again to repair what was covered, and to "
+            "calibrate, where the index keeps no features."
+        ),
+    ] = None,
+    do_purge: Annotated[
+        bool, typer.Option("--purge", help="Destroy every other version that holds them, and bar them for good.")
+    ] = False,
+    activate: Live = True,
+    device: Device = "auto",
+) -> None:
+    """Remove photographs: a new version without any memory, picture or record of theirs."""
+    choice = choose(photo or (), group or ())
+    place = index_store.resolve(index).resolve().parent
+    if do_purge and not activate:
+        raise SettingError("--purge destroys the version that is live now: it cannot go with --no-activate")
+    # Photographs that only other versions hold, or that an interrupted purge has left, need no new version.
+    hashes = set(to_purge(place, choice.hashes)) if do_purge else set()
+    if not hashes or holds(index_store.resolve(index), choice):
+        order = RemoveOrder(index, choice, runtime.pick_device(device), photos=photos, live=activate)
+        report = remove(order, Stages(console.ERR))
+        _tell_removed(report, photos, live=activate)
+        hashes |= set(report.hashes)
+    if do_purge:
+        _purge(place, sorted(hashes))
+
+
+def merge_command(
+    first: Index,
+    second: Index,
+    name: Annotated[str, typer.Option(help="Name of the merged index.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that holds it; that of the first unless given.")
+    ] = None,
+    activate: Live = True,
+    device: Device = "auto",
+) -> None:
+    """Make one index of two with the same settings and weights."""
+    root = index_store.resolve(first).resolve().parent.parent if root is None else root
+    order = MergeOrder(first, second, root, name, runtime.pick_device(device), live=activate)
+    report = merge(order, Stages(console.ERR))
+    console.tell_look_alikes(report.look_alikes)
+    if report.recalibrated:
+        console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
+                     "(resad-indexer calibrate brings that back)")  # fmt: skip
+    console.say(f"{report.doubles} photographs are in both")
+    _tell(report.made, live=activate)
+
+
+def diff_command(
+    before: Index,
+    after: Index,
+    json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
+) -> None:
+    """Compare two versions or two indexes: photographs, memories, coverage, scores of the references."""
+    found = diff(before, after)
+    if json is not None:
+        write_whole(json, diff_json(found).encode() + b"\n")
+    console.OUT.print(tables.diff_table(found))
+    for line in tables.diff_lines(found):
+        console.say(line)
+
+
+def rollback_command(
+    index: OneIndex,
+    to: Annotated[
+        str | None, typer.Option(help="Version; the one that the live version was made from unless given.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Verify an earlier version and make it the live one again; the later one stays."""
+    activate_command(index, version_before(index) if to is None else to, device)
+
+
+def gc_command(
+    index: OneIndex,
+    keep: Annotated[int, typer.Option(min=1, help="Versions to keep, the live one and the newest others.")],
+    work: Annotated[bool, typer.Option("--work", help="Also what an interrupted build has left.")] = False,
+    only_say: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and end.")] = False,
+) -> None:
+    """Delete old versions, never the live one, and what killed processes have left."""
+    report = collect(index, keep, with_work=work, only_say=only_say)
+    for version in report.deleted:
+        console.say(f"{'would delete' if only_say else 'deleted'} {version}")
+    console.say(f"{len(report.kept)} versions stay")
+    if report.work and not only_say:
+        console.warn(f"{index / index_store.WORK} stays: build --resume goes on with it, gc --work deletes it")
+
+
+def _tell(made: Succession, *, live: bool) -> None:
+    console.OUT.print(tables.succession_table(made))
+    console.tell_stale(made.after)
+    console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")
+
+
+def _tell_removed(report: RemoveReport, photos: Path | None, *, live: bool) -> None:
+    console.say(
+        f"{len(report.removed)} photographs removed, with {report.lost} memories: {', '.join(report.removed)}"
+    )
+    if report.fell_back:
+        console.warn("too few that it was calibrated on are left; the reference photos take over")
+    if report.made.after.config.resc.whitening is not None:
+        console.warn(_WHITENING)
+    after = report.made.after
+    if report.missing:
+        named = tables.some_of(report.missing)
+        console.warn(f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
+                     f"{photos}: {named}")  # fmt: skip
+    _tell(report.made, live=live)
+    if after.calibrated == "stale" and after.calibration.source == "left-out":
+        console.warn("or: resad-indexer rollback, and remove with --photos, a folder with all that stay")
+
+
+def _purge(place: Path, hashes: list[str]) -> None:
+    report = purge(place, hashes)
+    console.say(
+        f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them are deleted"
+    )
+    if report.work:
+        console.say("purged: what an interrupted build had left")
+    for version in report.elsewhere:
+        console.warn(f"NOT PURGED: {version} of another index holds some of them; remove them there, too")
+    for one in BEYOND_REACH:
+        console.warn(f"out of reach: {one}")
+
+
+def export_command(
+    index: Index,
+    file: Annotated[Path, typer.Argument(help="Archive to be made (.tar).")],
+    sign: Annotated[Path | None, typer.Option(help="Private Ed25519 key, PEM, to sign with.")] = None,
+) -> None:
+    """Write a version to one file, with the hashes of all it holds."""
+    manifest = export_version(index, file, key=sign)
+    kept = ", with all patch features" if manifest.keeps_features else ""
+    signed = "signed" if sign else "not signed"
+    console.say(
+        f"{manifest.name} {manifest.version} is in {file} ({signed}{kept}); a later purge does not reach it"
+    )
+
+
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Archive that export made.")],
+    root: Root,
+    verify: Annotated[
+        Path | None,
+        typer.Option(help="Public Ed25519 key, PEM; refuses what its private half has not signed."),
+    ] = None,
+    activate: Live = True,
+) -> None:
+    """Bring an exported version to its place below a root, its hashes checked."""
+    imported = import_version(file, root, live=activate, key=verify)
+    if verify is None:
+        told = "its signature was not checked (--verify KEY)" if imported.signed else "it is not signed"
+        console.warn(f"{file}: {told}; take indexes from people you trust alone")
+    console.say(f"{imported.version} is {'live' if activate else 'written; activate it to use it'}")

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from indexer.build.references import Taken, take_in
 from indexer.distillation.views import Square
-from indexer.intake import Taken, take_in
-from indexer.photos import ReferencePhoto, Skipped
-from indexer.synthetic import LESION_KINDS, LesionKind, draw_photo
+from indexer.photos.listing import ReferencePhoto, Skipped
+from lab.drawing import LESION_KINDS, LesionKind, draw_photo
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto, prepare

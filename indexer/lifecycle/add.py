@@ -13,22 +13,26 @@ from pathlib import Path
 
 import torch
 
-from indexer.extraction import batch_size, extract
-from indexer.intake import LookUp, without_purged
-from indexer.journal import inputs_of
-from indexer.lifecycle.base import Base, open_base, store_of
-from indexer.lifecycle.draft import Draft
-from indexer.lifecycle.succession import Succession, succeed
-from indexer.look_alikes import same_among, same_pictures
-from indexer.photos import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
-from indexer.progress import Stages
-from indexer.records import number_patients
-from indexer.references import Reference, TooFewTaken, look_alikes, photo_id, told_aside
-from indexer.work import Work
+from indexer.build.extraction import batch_size, extract
+from indexer.build.progress import Stages
+from indexer.build.references import (
+    LookUp,
+    Reference,
+    TooFewTaken,
+    look_alikes,
+    number_patients,
+    photo_id,
+    told_aside,
+    without_purged,
+)
+from indexer.build.state import Work, inputs_of
+from indexer.lifecycle.derive import Base, Draft, Succession, open_base, store_of, succeed
+from indexer.photos.listing import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
+from indexer.photos.near_duplicates import same_among, same_pictures
 from resad import index
 from resad.config import PhotoLimits
-from resad.evidence_crops import file_name, keeps_crops
-from resad.index_writing import writing
+from resad.index import writing
+from resad.pictures.evidence import file_name, keeps_crops
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,22 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indexer.feature_store import FeatureStore
-from indexer.lifecycle.base import Base, open_base, store_of
-from indexer.lifecycle.draft import Draft, worst
-from indexer.lifecycle.succession import Succession, succeed
-from indexer.look_alikes import Likeness, same_pictures
-from indexer.photos import LookAlike
-from indexer.placed import Placed
-from indexer.progress import Stages
-from indexer.records import number_patients
-from indexer.references import photo_id
+from indexer.build.feature_store import FeatureStore
+from indexer.build.progress import Stages
+from indexer.build.references import number_patients, photo_id
+from indexer.calibration.leave_out import Placed
+from indexer.lifecycle.derive import Base, Draft, Succession, open_base, store_of, succeed, worst
+from indexer.photos.listing import LookAlike
+from indexer.photos.near_duplicates import Likeness, same_pictures
 from resad.errors import IndexInvalid
-from resad.index_writing import writing
-from resad.memory_bank import MemoryBank
-from resad.photo_records import ReferenceRecord
-from resad.provenance import Provenance
-from resad.tombstones import purged, tombstone
+from resad.index import purged, tombstone, writing
+from resad.manifest import ReferenceRecord
+from resad.memory_bank import MemoryBank, Provenance
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,160 @@ the memories that are gone leave holes: the covering radius that is stated is th
 inequality, and the left-out distances that stay may be too small ("stale").
 """
 
+import hashlib
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 
-from indexer.audit_pictures import find_places
-from indexer.calibration_records import CalibrationRecord, calibration_records
-from indexer.feature_store import FeatureStore
-from indexer.lifecycle.base import Base, open_base, renumbered, store_of
-from indexer.lifecycle.draft import Draft
-from indexer.lifecycle.succession import Succession, succeed
-from indexer.progress import Stages
+from indexer.build.feature_store import FeatureStore
+from indexer.build.progress import Stages
+from indexer.build.state import file_sha256
+from indexer.calibration.calibrate import CalibrationRecord, calibration_records
+from indexer.lifecycle.derive import Base, Draft, Succession, open_base, renumbered, store_of, succeed
+from indexer.photos.listing import list_photos
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
-from resad.index_writing import writing
-from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
+from resad.index import (
+    add_purged,
+    clear_rubbish,
+    content_hashes,
+    delete_version,
+    only_writer,
+    purged,
+    tombstone,
+    writing,
+)
+from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
+
+_ID: Final = re.compile(r"[rc]-\d{5,}")
+_HASH: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_GROUPS: Final = ("patient", "camera")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """ids, hashes: of single photographs.  groups: (`patient` or `camera`, its value); a camera's without case.
+
+    A patient is one of the reference photos: those that an index was calibrated on have numbers of their own.
+    """
+
+    ids: frozenset[str]
+    hashes: frozenset[str]
+    groups: frozenset[tuple[str, str]]
+
+    def __call__(self, one: ReferenceRecord | CalibrationRecord) -> bool:
+        """Whether a photograph is meant."""
+        camera = None if one.camera is None else one.camera.casefold()
+        return (
+            one.id in self.ids
+            or one.content_sha256 in self.hashes
+            or (isinstance(one, ReferenceRecord) and ("patient", one.patient) in self.groups)
+            or ("camera", camera) in self.groups
+        )
+
+
+def choose(photos: Sequence[str], groups: Sequence[str]) -> Choice:
+    """What was typed.
+
+    Args:
+        photos: ids (r-00041), content hashes, files, folders or CSVs.
+        groups: `patient=p-00003` or `camera=Topcon`.
+    Raises:
+        SettingError: one of them is none of these, or there are none.
+    """
+    ids, hashes, chosen = set(), set(), set()
+    for text in photos:
+        if _ID.fullmatch(text):
+            ids.add(text)
+        elif found := _HASH.fullmatch(text.lower()):
+            hashes.add(found[1])
+        else:
+            hashes |= _of_files(text)
+    for text in groups:
+        kind, equals, value = text.partition("=")
+        if kind not in _GROUPS or not equals or not value:
+            raise SettingError(f"--group {text!r}: expected patient=ID or camera=NAME")
+        chosen.add((kind, value.casefold() if kind == "camera" else value))
+    if not (ids or hashes or chosen):
+        raise SettingError("nothing is named: give --photo or --group")
+    return Choice(frozenset(ids), frozenset(hashes), frozenset(chosen))
+
+
+def _of_files(text: str) -> set[str]:
+    path = Path(text)
+    if not path.exists():
+        raise SettingError(f"--photo {text!r} is no id (as r-00041), no content hash (64 hex digits), and no file")
+    return {content for photo in list_photos(path) if (content := file_sha256(photo.path)) is not None}
+
+
+BEYOND_REACH: Final = (
+    "exports of this index (resad-indexer export), and what was imported from them elsewhere",
+    "backups, snapshots and copies of the folder; blocks that the disk itself has not overwritten yet",
+    "services until they have loaded the new version, and answers that they gave",
+    "audit pages, reports and tables that were written to files",
+)
+"""What this program cannot know of."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """versions: those that were deleted.  work: what an interrupted build had left is gone, too.
+
+    elsewhere: versions of other indexes beside this one that hold purged photographs.
+    """
+
+    versions: tuple[str, ...]
+    work: bool
+    elsewhere: tuple[Path, ...]
+
+
+def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
+    """Destroy all that holds these photographs (content hashes) in ROOT/NAME, and bar them.
+
+    Raises:
+        IndexInvalid: the live version holds one: it is to be removed first.
+        SettingError: somebody else writes to the index.
+    """
+    with only_writer(place):
+        live = index.live_version(place)
+        holding = [version for version in index.versions(place) if content_hashes(place / version) & set(hashes)]
+        if live in holding:
+            raise IndexInvalid(f"{place / live} is live and holds the photographs: remove them first")
+        add_purged(place, hashes)
+        clear_rubbish(place)
+        for version in holding:
+            delete_version(place, version)
+        work = (place / index.WORK).exists()
+        shutil.rmtree(place / index.WORK, ignore_errors=True)
+    return PurgeReport(tuple(holding), work, _elsewhere(place))
+
+
+def to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
+    """Those of the content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
+    held = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
+    graves = purged(place)
+    return (held & hashes) | {one for one in hashes if tombstone(one) in graves}
+
+
+def _elsewhere(place: Path) -> tuple[Path, ...]:
+    graves = purged(place)
+    return tuple(
+        folder / version
+        for folder in sorted(place.parent.iterdir())
+        if folder != place
+        for version in index.versions(folder)
+        if any(tombstone(one) in graves for one in content_hashes(folder / version))
+    )
+
 
 Photo = ReferenceRecord | CalibrationRecord
 Chosen = Callable[[Photo], bool]
@@ -145,7 +278,7 @@ def _features(
     if order.photos is None:
         return store, ()
     records = [base.photos[row] for row in stay]
-    places = find_places(order.photos, records, order.limits)
+    places = reference_files(order.photos, records, order.limits)
     numbers = tuple(number for number, record in enumerate(records) if record.content_sha256 in places)
     encoder = base.loaded.detector.encoder
     with stages.stage("encode", len(numbers), "photos") as advance:
@@ -163,3 +296,21 @@ def _features(
             store.append(patches)
             advance(1)
     return store, numbers
+
+
+def reference_files(source: Path, records: Sequence[ReferenceRecord], limits: PhotoLimits) -> dict[str, Path]:
+    """Where the reference photographs lie in `source` (a folder tree or a CSV), by content hash.
+
+    Files that are none of them are passed over, whatever they hold.
+    Raises `SettingError` where nothing is to be listed.
+    """
+    wanted = {record.content_sha256 for record in records}
+    places: dict[str, Path] = {}
+    for photo in list_photos(source):
+        if photo.path.stat().st_size > limits.max_bytes:
+            continue
+        with photo.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        if content in wanted:
+            places.setdefault(content, photo.path)
+    return places

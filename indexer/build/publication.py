@@ -1,0 +1,166 @@
+"""A memory bank and what belongs to it -> the files of a version, published."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from indexer.build.feature_store import FeatureStore, all_files
+from indexer.calibration.leave_out import FILE as PLACED_FILE
+from indexer.calibration.leave_out import LeftOut, placed_bytes
+from indexer.coreset.selection import Selection
+from resad import index, runtime
+from resad.backbone import Backbone, save_backbone
+from resad.config import fingerprint
+from resad.detector import Detector
+from resad.encoder import Encoder
+from resad.index import publish
+from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, score_probe
+from resad.manifest import (
+    FEATURES,
+    FORMAT,
+    PHOTOS_FILE,
+    Counts,
+    FileRecord,
+    HistoryEntry,
+    Manifest,
+    Quality,
+    ReferenceRecord,
+    StageTime,
+    write_records,
+)
+from resad.memory_bank import MemoryBank
+from resad.pictures.evidence import file_name
+from resad.quality import quality_limits
+from resad.search.plan import SearchRecord
+from resad.whitening import FILE as WHITENING_FILE
+
+_PROBE: Final = resources.files("indexer") / "probe.png"
+"""A drawn photograph (`lab.drawing`, seed 0) whose score tells whether a host computes the same numbers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept.
+
+    crops: the folder that holds `evidence/`, if that is to be kept.
+    """
+
+    backbone: Backbone
+    encoder: Encoder
+    bank: MemoryBank
+    selection: Selection
+    left_out: LeftOut
+    records: tuple[ReferenceRecord, ...]
+    grid: tuple[int, int]
+    search: SearchRecord | None = None
+    features: FeatureStore | None = None
+    crops: Path | None = None
+
+
+def publish_version(
+    built: Built, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
+) -> tuple[Path, Manifest]:
+    """Write the version's files into `staging`, then publish them as the live version of `place` (ROOT/NAME)."""
+    staging.mkdir()
+    save_backbone(built.backbone, staging / BACKBONE_FILE)
+    if built.encoder.whitening is not None:
+        (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
+    write_left_out([record.id for record in built.records], built.left_out, staging)
+    if built.crops is not None:
+        names = [file_name(record.id) for record in built.records]
+        carry({name: built.crops / name for name in names}, staging)
+    built.bank.save(staging)
+    if built.features is not None:
+        carry(feature_files(built.records, built.features), staging)
+    write_records(built.records, staging / PHOTOS_FILE)
+    (staging / PROBE_FILE).write_bytes(_PROBE.read_bytes())
+    score = score_probe(Detector(built.encoder, built.bank), staging)
+
+    def describe(files: tuple[FileRecord, ...]) -> Manifest:
+        return _manifest(built, place.name, weights, times, score, files)
+
+    return publish(staging, place, describe)
+
+
+def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
+    """The left-out distances of photographs with these ids."""
+    (staging / PLACED_FILE).write_bytes(placed_bytes(ids, left_out.placed))
+
+
+def carry(files: Mapping[str, Path], staging: Path) -> None:
+    """Put `files` (name in the version -> where it lies) into `staging`, shared where the disk can.
+
+    A version never changes, so that two may share a file; either can be deleted.
+    """
+    for name, source in files.items():
+        target = staging / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> dict[str, Path]:
+    """Name in the version -> where it lies, of all files in `store`, which has the photographs of `records`."""
+    return {
+        name.as_posix(): source
+        for number, record in enumerate(records)
+        for name, source in zip(all_files(Path(FEATURES) / record.id), all_files(store.place(number)), strict=True)
+        if source.is_file()
+    }
+
+
+def made(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
+    """What is being done, now."""
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return HistoryEntry(operation, from_version, at, runtime.package_version(), also_from)
+
+
+def _manifest(
+    built: Built,
+    name: str,
+    weights: str,
+    times: Sequence[StageTime],
+    probe_score: float,
+    files: tuple[FileRecord, ...],
+) -> Manifest:
+    config, whitening, bank = built.encoder.config, built.encoder.whitening, built.bank
+    counts = Counts(
+        photos=len(built.records),
+        patches=sum(record.patches for record in built.records),
+        memories=len(bank),
+        dimension=bank.dimension,
+        grid=built.grid,
+    )
+    quality = Quality(
+        covering_radius=built.left_out.covering_radius,
+        projected_radius=built.selection.radius,
+        projected_dimension=built.selection.dimension,
+        stages=tuple(times),
+        peak_memory_bytes=runtime.peak_memory_bytes(),
+    )
+    return Manifest(
+        format=FORMAT,
+        name=name,
+        version=index.new_version(),
+        history=(made("build", None),),
+        config=config,
+        fingerprint=fingerprint(config, built.backbone.weights_sha256, whitening.sha256 if whitening else None),
+        weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",
+        weights_sha256=built.backbone.weights_sha256,
+        device=str(built.encoder.device),
+        counts=counts,
+        calibration=built.left_out.calibration,
+        quality=quality,
+        photo_quality=quality_limits([record.quality for record in built.records]),
+        search=built.search,
+        probe_score=probe_score,
+        packages=runtime.packages(),
+        files=files,
+    )

@@ -1,0 +1,180 @@
+"""The greedy's points, shard by shard: held in memory, or in a file that is read block by block.
+
+Both give the same values in blocks of the same shape, so that the greedy picks the same from either.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indexer.prefetching import ahead
+
+BLOCK_ROWS: Final = 8192
+"""Rows in one matrix product."""
+_BEGUN: Final = 2
+"""Blocks of a file that are read and not yet taken."""
+
+
+class Points(Protocol):
+    """Points (n, d) of one shard."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed with."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of their values."""
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All of them in order, `BLOCK_ROWS` at a time (or what was said when they were made).
+
+        A block holds its values until the next one is asked for.
+        """
+
+    def take(self, local: Tensor) -> Tensor:
+        """Some of them (t, d); local: int64 (t,)."""
+
+
+class HeldPoints:
+    """Points in the memory of a device, in blocks of `BLOCK_ROWS` unless told otherwise."""
+
+    def __init__(self, values: Tensor, block: int | None = None) -> None:
+        self._values = values
+        self._block = block or BLOCK_ROWS
+        self.device, self.dtype = values.device, values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """As `Points.blocks`."""
+        for start in range(0, len(self), self._block):
+            some = slice(start, start + self._block)
+            yield some, self._values[some]
+
+    def take(self, local: Tensor) -> Tensor:
+        """As `Points.take`."""
+        return self._values[local]
+
+
+class StoredPoints:
+    """Rows of a file of raw float32 values; the next block is read while one is computed with.
+
+    Args:
+        first, count: the rows that are meant.
+        mean: (d,) on the device; it is subtracted from every row that is read.
+        block: rows in a block; `BLOCK_ROWS` unless given.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, path: Path, first: int, count: int, mean: Tensor, block: int | None = None) -> None:
+        self.device = mean.device
+        self._block = block or BLOCK_ROWS
+        self._path, self._first, self._count, self._mean = path, first, count, mean
+        self._row_bytes = mean.numel() * mean.element_size()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """As `Points.blocks`."""
+        slices = [slice(start, start + self._block) for start in range(0, self._count, self._block)]
+        if self.device.type == "cpu":
+            yield from zip(slices, self._over_again(slices), strict=True)
+            return
+        read = ahead(slices, lambda some: self._read(some, self._pinned(some)), threads=1, most=_BEGUN)
+        blocks = (block.to(self.device, non_blocking=True) - self._mean for block in read)
+        yield from zip(slices, blocks, strict=True)
+
+    def take(self, local: Tensor) -> Tensor:
+        """As `Points.take`."""
+        shape = (self._first + self._count, self._mean.numel())
+        rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=shape)
+        some = torch.from_numpy(rows[self._first + local.cpu().numpy()])
+        return some.to(self.device) - self._mean
+
+    def _over_again(self, slices: Sequence[slice]) -> Iterator[Tensor]:
+        """Blocks in the same two buffers, made here: what the thread that reads frees stays with that thread."""
+        most = min(self._block, self._count)
+        buffers = [torch.empty(most, self._mean.numel()) for _ in range(_BEGUN)]
+        turns = zip(slices, cycle(buffers), strict=False)
+        for block in ahead(turns, lambda turn: self._read(*turn), threads=1, most=_BEGUN):
+            yield block.sub_(self._mean)
+
+    def _pinned(self, some: slice) -> Tensor:
+        # So that the copy to a GPU runs beside the computing; torch gives it to nobody before that ends.
+        return torch.empty(some.stop - some.start, self._mean.numel(), pin_memory=True)
+
+    def _read(self, some: slice, buffer: Tensor) -> Tensor:
+        """The rows `some`, at the beginning of `buffer`."""
+        block = buffer[: min(some.stop, self._count) - some.start]
+        with self._path.open("rb", buffering=0) as file:
+            file.seek((self._first + some.start) * self._row_bytes)
+            if file.readinto(block.numpy().data.cast("B")) != block.nbytes:
+                raise OSError(f"{self._path} was cut short while it was in use")
+        return block
+
+
+def held(
+    chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int
+) -> list[HeldPoints]:
+    """All points in memory, less their mean, as shards of `rows` rows dealt to the devices in turn.
+
+    Args:
+        chunks: float32 (n, dimension), in order; `total` rows together.
+    """
+    shards = [
+        torch.empty((min(rows, total - start), dimension), device=devices[number % len(devices)])
+        for number, start in enumerate(range(0, total, rows))
+    ]
+    mean = _Mean(dimension, devices[0])
+    for first, chunk in mean.over(chunks):
+        for number in range(first // rows, (first + len(chunk) - 1) // rows + 1):
+            low, high = max(first, number * rows), min(first + len(chunk), (number + 1) * rows)
+            shards[number][low - number * rows : high - number * rows] = chunk[low - first : high - first]
+    for shard in shards:
+        shard -= mean.value.to(shard.device)
+    return [HeldPoints(shard) for shard in shards]
+
+
+def stored(
+    chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int, path: Path
+) -> list[StoredPoints]:
+    """The same shards, in a file."""
+    mean = _Mean(dimension, devices[0])
+    with path.open("wb") as file:
+        for _, chunk in mean.over(chunks):
+            chunk.cpu().numpy().tofile(file)
+    return [
+        StoredPoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]))
+        for number, start in enumerate(range(0, total, rows))
+    ]
+
+
+class _Mean:
+    """The mean of rows that pass by, in float64 on the way, the same however they are kept."""
+
+    def __init__(self, dimension: int, device: torch.device) -> None:
+        self._sum = torch.zeros(dimension, dtype=torch.float64, device=device)
+        self._count = 0
+
+    def over(self, chunks: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """Each chunk with its first row."""
+        for chunk in chunks:
+            yield self._count, chunk
+            self._sum += chunk.sum(dim=0, dtype=torch.float64)
+            self._count += len(chunk)
+
+    @property
+    def value(self) -> Tensor:
+        """float32 (d,)."""
+        return (self._sum / self._count).float()

@@ -1,0 +1,287 @@
+"""Features on disk -> the memory bank: project, run the greedy, gather the picks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+from torch import Tensor
+
+from indexer.build.feature_store import FeatureStore
+from indexer.coreset.k_center import (
+    Checkpoint,
+    Coreset,
+    HeldShards,
+    Progress,
+    Shard,
+    Shards,
+    beside,
+    greedy_k_center,
+)
+from indexer.coreset.projected_features import BLOCK_ROWS, Points, held, stored
+from resad.config import CoresetConfig
+from resad.device import full_float32
+from resad.errors import SettingError
+from resad.memory_bank import MemoryBank, Provenance
+
+SHARD_ROWS: Final = 16 * BLOCK_ROWS
+"""Points of one shard, dealt to the devices in turn."""
+
+
+class Features(Protocol):
+    """What `selection_of` asks of a feature store, wherever the features are."""
+
+    @property
+    def dimension(self) -> int:
+        """As `FeatureStore.dimension`."""
+
+    @property
+    def first_rows(self) -> NDArray[np.int64]:
+        """As `FeatureStore.first_rows`."""
+
+    def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `FeatureStore.locate`."""
+
+    def cells(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """As `FeatureStore.cells`."""
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `FeatureStore.gather`."""
+
+
+class Selection(NamedTuple):
+    """memories: float32 (M, D), by photo and then in reading order.  radius: where the greedy measured it."""
+
+    memories: NDArray[np.float32]
+    provenance: Provenance
+    radius: float
+    dimension: int
+
+
+def memory_count(config: CoresetConfig, patches: int) -> int | None:
+    """How many memories the settings ask of so many patches; None where a radius decides."""
+    if config.share is not None:
+        return max(1, round(config.share * patches))
+    if config.count is not None and config.count > patches:
+        raise SettingError(f"a coreset of {config.count} memories asked of {patches} patches; 1.0 keeps them all")
+    return config.count
+
+
+def sample_size(config: CoresetConfig, patches: int) -> int:
+    """How many patches the greedy looks at."""
+    return patches if config.sample == 1 else max(1, round(config.sample * patches))
+
+
+def select(
+    store: FeatureStore,
+    config: CoresetConfig,
+    devices: Sequence[torch.device],
+    on_picks: Callable[[int], None],
+    *,
+    file: Path | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Selection:
+    """The greedy's memories out of all patches in `store`.
+
+    Args:
+        devices: the points are dealt to them; the picks do not depend on how many there are.
+        file: to be made and to hold the points; they are held in memory without one.  The picks are the same.
+        checkpoint: where an interrupted greedy goes on from.
+    """
+    total = int(store.first_rows[-1])
+    sample, size = sample_of(config, total), sample_size(config, total)
+    points = _points(store, config, sample, size, devices, file)
+    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    return selection_of(run_greedy(shards, config, total, on_picks, checkpoint), sample, store, config)
+
+
+def run_greedy(
+    shards: Shards,
+    config: CoresetConfig,
+    patches: int,
+    on_picks: Callable[[int], None],
+    checkpoint: Checkpoint | None = None,
+) -> Coreset:
+    """The greedy over the points of so many patches, from where `checkpoint` was, if anywhere."""
+    first = int(np.random.default_rng(config.seed).integers(shards.total))
+    on_round: Callable[[Callable[[], Progress]], None] = (
+        (lambda _: None) if checkpoint is None else checkpoint.on_round
+    )
+    coreset = greedy_k_center(
+        shards,
+        first,
+        count=memory_count(config, patches),
+        radius=config.radius,
+        on_picks=on_picks,
+        begun=None if checkpoint is None else checkpoint.begun(shards.total, first),  # held by nobody else
+        on_round=on_round,
+    )
+    if checkpoint is not None:
+        checkpoint.flush()
+    return coreset
+
+
+def selection_of(
+    coreset: Coreset, sample: NDArray[np.int64] | None, store: Features, config: CoresetConfig
+) -> Selection:
+    """What was picked, out of the store.
+
+    Args:
+        sample: the rows that the greedy looked at; None for all.
+    """
+    picked = coreset.rows if sample is None else sample[coreset.rows]
+    order = np.argsort(picked)
+    rows = picked[order]
+    photos, _ = store.locate(rows)
+    provenance = Provenance(photos.astype(np.int32), store.cells(rows), order.astype(np.int32))
+    size = sample_size(config, int(store.first_rows[-1]))
+    dimension = projected_dimension(config, size, store.dimension)
+    return Selection(store.gather(rows), provenance, coreset.radius, dimension)
+
+
+def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> int:
+    """Dimensions the greedy measures in; never more than the features have."""
+    if config.projection == "johnson-lindenstrauss":
+        wanted = int(johnson_lindenstrauss_min_dim(patches, eps=config.epsilon))
+        return min(wanted, dimension)
+    return min(config.projection or dimension, dimension)
+
+
+def sample_of(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
+    """The rows that the greedy looks at, ascending; None for all of them, which would be 8 bytes a patch."""
+    size = sample_size(config, patches)
+    if size == patches:
+        return None
+    return np.sort(np.random.default_rng((config.seed, 1)).choice(patches, size, replace=False))
+
+
+def _points(
+    store: FeatureStore,
+    config: CoresetConfig,
+    sample: NDArray[np.int64] | None,
+    size: int,
+    devices: Sequence[torch.device],
+    file: Path | None,
+) -> Sequence[Points]:
+    """The `size` patches of `sample`, or all, where the greedy measures, centered, shard by shard."""
+    target = projected_dimension(config, size, store.dimension)
+    matrix = projection(store.dimension, target, config.seed)
+    if matrix is not None:
+        matrix = matrix.to(devices[0])
+    chunks = projected(store, sample, matrix, devices[0])
+    if file is None:
+        return held(chunks, size, target, devices, SHARD_ROWS)
+    return stored(chunks, size, target, devices, SHARD_ROWS, file)
+
+
+def projected(
+    store: FeatureStore, sample: NDArray[np.int64] | None, matrix: Tensor | None, device: torch.device
+) -> Iterator[Tensor]:
+    """Photo by photo the rows of `sample`, or all: float32 (n, d)."""
+    first_rows = store.first_rows
+    borders = first_rows if sample is None else np.searchsorted(sample, first_rows)
+    for number, (start, stop) in enumerate(pairwise(borders.tolist())):
+        if start == stop:
+            continue
+        whole = torch.from_numpy(store.photo(number).features)
+        if sample is not None and stop - start < len(whole):
+            whole = whole[torch.from_numpy(sample[start:stop] - first_rows[number])]
+        some = whole.to(device)
+        if matrix is not None:
+            with full_float32():
+                some = torch.matmul(some, matrix)
+        yield some
+
+
+def projection(dimension: int, target: int, seed: int) -> Tensor | None:
+    """The sparse random projection (D, d) of Li, Hastie & Church (2006), if there is anything to project."""
+    if target >= dimension:
+        return None
+    projection = SparseRandomProjection(target, random_state=seed % 2**32, dense_output=True)
+    projection.fit(np.zeros((1, dimension), dtype=np.float32))
+    return torch.from_numpy(projection.components_.T.toarray().astype(np.float32))
+
+
+_HAIR: Final = 1 + 1e-6
+"""Times the radius: rounding moves the patch that is just at the radius, and it is covered."""
+_HELD_BYTES: Final = 2 * 10**9
+"""Of uncovered patches; more lie on disk while the greedy looks at them."""
+
+
+class _Uncovered(NamedTuple):
+    """Rows of the store's photographs, by photograph, and their squared distance to the nearest memory."""
+
+    rows: tuple[NDArray[np.int64], ...]
+    squared: NDArray[np.float32]
+
+
+def enlarge(
+    bank: MemoryBank,
+    store: FeatureStore,
+    numbers: Sequence[int],
+    radius: float,
+    device: torch.device,
+    on_photo: Callable[[int], None],
+    file: Path,
+) -> MemoryBank:
+    """`bank` with patches of `store` entered until it covers them all at `radius`; itself where it does already.
+
+    Args:
+        numbers: what the bank calls each of the store's photographs.
+        radius: feature units.
+        on_photo: told of each photograph that was searched in the bank.
+        file: to be made, where the uncovered patches do not fit into memory.
+    """
+    uncovered = _uncovered(bank, store, radius * _HAIR, on_photo)
+    total = len(uncovered.squared)
+    if not total:
+        return bank
+    chunks = _chunks(store, uncovered.rows, device)
+    if total * store.dimension * 4 <= _HELD_BYTES:
+        points = held(chunks, total, store.dimension, [device], SHARD_ROWS)
+    else:
+        points = stored(chunks, total, store.dimension, [device], SHARD_ROWS, file)  # type: ignore[assignment]
+    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    picks = greedy_k_center(shards, 0, radius=radius * _HAIR, begun=beside(uncovered.squared)).rows
+    first_rows = store.first_rows
+    of_all = np.concatenate([first_rows[place] + rows for place, rows in enumerate(uncovered.rows)])[picks]
+    return _with(bank, store, of_all, np.asarray(numbers, dtype=np.int32))
+
+
+def _uncovered(
+    bank: MemoryBank, store: FeatureStore, radius: float, on_photo: Callable[[int], None]
+) -> _Uncovered:
+    rows, squared = [], []
+    for patches in store:
+        nearest = bank.search(patches.features, 1).distances[:, 0]
+        beyond = np.flatnonzero(nearest > radius)
+        rows.append(beyond)
+        squared.append(nearest[beyond] ** 2)
+        on_photo(1)
+    return _Uncovered(tuple(rows), np.concatenate(squared))
+
+
+def _chunks(store: FeatureStore, rows: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
+    for number, some in enumerate(rows):
+        if len(some):
+            yield torch.from_numpy(store.photo(number).features[some]).to(device)
+
+
+def _with(
+    bank: MemoryBank, store: FeatureStore, rows: NDArray[np.int64], numbers: NDArray[np.int32]
+) -> MemoryBank:
+    """`bank` and the store's `rows`, in the order in which they were picked; photo by photo as ever."""
+    origin, entered = bank.provenance, len(rows)
+    places, _ = store.locate(rows)
+    both = Provenance(
+        np.concatenate([origin.photo, numbers[places]]),
+        np.concatenate([origin.cell, store.cells(rows)]),
+        np.concatenate([origin.pick, np.arange(len(bank), len(bank) + entered, dtype=np.int32)]),
+    )
+    order = both.photo_by_photo()
+    memories = np.concatenate([bank.memories, store.gather(rows)])[order]
+    return MemoryBank(memories, both.taken(order), gpu=bank.gpu, plan=bank.plan)

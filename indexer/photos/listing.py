@@ -1,0 +1,379 @@
+"""The photographs of a reference set: a folder tree, or the rows of a CSV file."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path, PurePath
+from typing import Final, Literal, NoReturn, TypeVar, get_args
+
+from indexer.photos.remote import RemotePath, check_parts, is_address, placed
+from resad.errors import SettingError
+from resad.findings import Eye
+
+_BLANK: Final = ' \t,;"'
+"""What a line without any value is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvLine:
+    """number: in the file, from 1, as an editor counts.  cells: without spaces around them."""
+
+    number: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """columns: what the first line names.  lines: the others; those without any value are left out."""
+
+    columns: tuple[str, ...]
+    lines: tuple[CsvLine, ...]
+    separator: str
+
+
+def read_table(path: Path) -> CsvTable:
+    """The table in `path`, UTF-8; raises `SettingError` where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+        separator = _separator(text)
+        reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = (CsvLine(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader)
+        columns, *rest = [line for line in lines if any(line.cells)] or [CsvLine(0, ())]
+    except UnicodeDecodeError as error:
+        raise SettingError(f'{path} is not UTF-8 text (in Excel: save it as "CSV UTF-8")') from error
+    except (csv.Error, OSError) as error:
+        raise SettingError(f"{path} cannot be read: {error}") from error
+    return CsvTable(columns.cells, tuple(rest), separator)
+
+
+def _separator(text: str) -> str:
+    """A semicolon where the first line has some and no comma: below it, cells may hold either."""
+    first = next((line for line in text.splitlines() if line.strip(_BLANK)), "")
+    return ";" if ";" in first and "," not in first else ","
+
+
+COLUMNS: Final = ("path", "label", "kind", "mask", "marked", "split", "patient", "eye", "camera")
+
+Label = Literal["normal", "abnormal"]
+Split = Literal["train", "test"]
+Marked = Literal["color", "number", "black"]
+"""Where a mask has a lesion: where its color is not black; where its number (a palette's index) is above 0; where
+it is black."""
+
+_EYES: Final[Mapping[str, Eye]] = {
+    "left": "left", "right": "right", "l": "left", "r": "right", "os": "left", "od": "right"
+}  # fmt: skip
+_LABELS: Final[Mapping[str, Label]] = {"normal": "normal", "0": "normal", "abnormal": "abnormal", "1": "abnormal"}
+_SPLITS: Final[Mapping[str, Split]] = {"train": "train", "test": "test"}
+_SEPARATORS: Final = {",": "comma", ";": "semicolon"}
+_MARKED: Final[Mapping[str, Marked]] = {word: word for word in get_args(Marked)}
+
+
+@dataclass(frozen=True, slots=True)
+class LesionMask:
+    """A picture of where lesions are.  kind: of the lesions, in the data set's own word; None for any of them."""
+
+    path: Path
+    kind: str | None = None
+    marked: Marked = "color"
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRow:
+    """What a line says; None and empty where it does not.  kind: what is wrong with an abnormal photograph."""
+
+    path: Path
+    label: Label | None = None
+    kind: str | None = None
+    masks: tuple[LesionMask, ...] = ()
+    split: Split | None = None
+    patient: str | None = None
+    eye: Eye | None = None
+    camera: str | None = None
+
+
+def read_rows(path: Path) -> tuple[PhotoRow, ...]:
+    """The lines of a CSV in their order, columns beyond `COLUMNS` ignored, empty lines, too.
+
+    Raises `SettingError` if a line cannot be used, naming it.
+    """
+    table = read_table(path)
+    header = [name.lower() for name in table.columns]
+    if "path" not in header:
+        found = ", ".join(header) or "nothing"
+        raise SettingError(f"{path}: the first line must name a column path (found: {found})")
+    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+        raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
+    folder = path.parent
+    return tuple(_row(table, header, line.cells, folder, f"{path} line {line.number}") for line in table.lines)
+
+
+def rows_csv(rows: Iterable[PhotoRow]) -> bytes:
+    """The inverse of `read_rows`, with absolute paths; columns that are empty throughout are left out.
+
+    Raises `SettingError` for a row whose masks are marked in different ways.
+    """
+    lines = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
+    used = [column for column in COLUMNS if any(line[column] for line in lines)]
+    text = StringIO()
+    writer = csv.DictWriter(text, used, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().encode()
+
+
+def _cells(row: PhotoRow) -> tuple[str, ...]:
+    ways = {mask.marked for mask in row.masks} or {"color"}
+    if len(ways) > 1:
+        raise SettingError(f"{row.path}: its masks are marked in different ways ({', '.join(sorted(ways))})")
+    way = ways.pop()
+    masks = ";".join(f"{mask.kind}={mask.path.resolve()}" if mask.kind else f"{mask.path.resolve()}"
+                     for mask in row.masks)  # fmt: skip
+    return (
+        str(row.path.resolve()), row.label or "", row.kind or "", masks, "" if way == "color" else way,
+        row.split or "", row.patient or "", row.eye or "", row.camera or "",
+    )  # fmt: skip
+
+
+def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Path, where: str) -> PhotoRow:
+    if any(row[len(header) :]):
+        quote = f"quote a value with a {_SEPARATORS[table.separator]}"
+        raise SettingError(f"{where}: {len(row)} values for {len(header)} columns ({quote})")
+    cells = {name: cell for name, cell in zip(header, row, strict=False) if cell}
+    if "path" not in cells:
+        raise SettingError(f"{where}: no path")
+    label = _word(cells, "label", _LABELS, where)
+    if "mask" in cells and label == "normal":
+        raise SettingError(f"{where}: a normal photograph with a mask")
+    return PhotoRow(
+        path=_photo(folder, cells["path"], where),
+        label=label,
+        kind=cells.get("kind"),
+        masks=_masks(cells, folder, where),
+        split=_word(cells, "split", _SPLITS, where),
+        patient=cells.get("patient"),
+        eye=_word(cells, "eye", _EYES, where),
+        camera=cells.get("camera"),
+    )
+
+
+def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMask, ...]:
+    marked = _word(cells, "marked", _MARKED, where) or "color"
+    parts = (part.strip().partition("=") for part in cells.get("mask", "").split(";") if part.strip())
+    named = ((kind, path) if equals else (None, kind) for kind, equals, path in parts)
+    return tuple(LesionMask(_file(folder / path, path, where), kind, marked) for kind, path in named)
+
+
+def _photo(folder: Path, cell: str, where: str) -> Path:
+    """Whether anything is at an address is found when it is read: asking would cost a journey for each of them."""
+    if not is_address(cell):
+        path = folder / cell
+    else:
+        try:
+            check_parts(cell)
+            path = placed(Path(cell))
+        except SettingError as error:
+            raise SettingError(f"{where}: {error}") from error
+    return path if isinstance(path, RemotePath) else _file(path, cell, where)
+
+
+def _file(path: Path, cell: str, where: str) -> Path:
+    if not path.is_file():
+        hint = "" if Path(cell).is_absolute() else " (relative paths count from the folder of the CSV)"
+        raise SettingError(f"{where}: no such file: {path}{hint}")
+    return path
+
+
+_Word = TypeVar("_Word", bound=str)
+
+
+def _word(cells: Mapping[str, str], column: str, words: Mapping[str, _Word], where: str) -> _Word | None:
+    value = cells.get(column)
+    if value is None:
+        return None
+    if value.lower() not in words:
+        raise SettingError(f"{where}: {column} {value!r} is none of {', '.join(words)}")
+    return words[value.lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """known: photographs whose patient is known.  patients: whose they are.  unknown: the other photographs."""
+
+    known: int
+    patients: int
+    unknown: int
+
+    @classmethod
+    def of(cls, patients: Iterable[str | None]) -> "People":
+        """Whose each photograph is; None where that is not known."""
+        each = list(patients)
+        known = [who for who in each if who is not None]
+        return cls(len(known), len(set(known)), len(each) - len(known))
+
+    def told(self) -> str:
+        """For people to read, and what follows where nobody is known."""
+        if not self.patients:
+            return "none known: two eyes of one person vouch for each other (README)"
+        patients = "1 patient" if self.patients == 1 else f"{self.patients} patients"
+        others = f", {self.unknown} of nobody known" if self.unknown else ""
+        return f"{self.known} photographs of {patients}{others}"
+
+
+PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+"""Of the types that can be read, in lower case; any case is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePhoto:
+    """A photograph to build from, and what a CSV file said about it."""
+
+    path: Path
+    patient: str | None = None
+    eye: Eye | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A photograph that was left out, and why.  unreached: its file could not be read, which may pass."""
+
+    path: Path
+    reason: str
+    unreached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A photograph that was left out because its bytes are those of `same_as`: a file, or an id of the index."""
+
+    path: Path
+    same_as: Path | str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlike:
+    """A photograph that was taken, though it shows what `like` shows (both a file, or an id of the index); so many
+    of 255 `bits` differ.  mirrored: from the other's mirror image.
+    """
+
+    path: Path | str
+    like: Path | str
+    bits: int
+    mirrored: bool = False
+
+
+def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
+    """The photographs of `source`: a folder tree, one photograph, or a CSV file.
+
+    A tree gives its files with a suffix of `PHOTO_SUFFIXES`, sorted by their path below `source`; hidden ones
+    are left out, links are followed, and no folder is entered twice.  A CSV file (`photo_csv`) gives its rows in
+    their order, of whatever split.  Each may be an address that fsspec reads (`remote`).
+
+    Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
+    """
+    source = placed(source)
+    return _listed(source, read_rows(source) if _is_csv(source) else ())
+
+
+def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
+    """As `list_photos`, for an index or its calibration: of a CSV with a column split the rows of `train`.
+
+    Raises `SettingError` also where a photograph to be learned from is labeled abnormal.
+    """
+    source = placed(source)
+    rows = read_rows(source) if _is_csv(source) else ()
+    if any(row.split for row in rows):
+        rows = tuple(row for row in rows if row.split == "train")
+        if not rows:
+            raise SettingError(f"{source}: no row has the split train")
+    abnormal = [row.path for row in rows if row.label == "abnormal"]
+    if abnormal:
+        first = abnormal[0]
+        which = f"{first} is" if len(abnormal) == 1 else f"{len(abnormal)} photographs, the first {first}, are"
+        raise SettingError(f"{source}: {which} labeled abnormal; an index learns from normal ones alone "
+                           "(a column split with train and test keeps others out)")  # fmt: skip
+    return _listed(source, rows)
+
+
+def overlooked(source: Path) -> tuple[str, ...]:
+    """What `list_references` takes no notice of in a CSV, a line each: columns, and rows of another split."""
+    source = placed(source)
+    if not _is_csv(source):
+        return ()
+    table = read_table(source)
+    names = [name.lower() for name in table.columns]
+    lines = []
+    if unused := [name for name in table.columns if name and name.lower() not in COLUMNS]:
+        lines.append(f"columns not used: {', '.join(unused)} (known: {', '.join(COLUMNS)})")
+    if "split" in names:
+        column = names.index("split")
+        splits = [line.cells[column].lower() if column < len(line.cells) else "" for line in table.lines]
+        if any(splits) and (others := sum(split != "train" for split in splits)):
+            lines.append(f"{others} of {len(splits)} rows left out: their split is not train")
+    return tuple(lines)
+
+
+def _is_csv(source: Path) -> bool:
+    return source.suffix.lower() == ".csv" and source.is_file()
+
+
+def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, ...]:
+    """`rows` are those of `source`, if it is a CSV file."""
+    if source.is_dir():
+        photos = tuple(map(ReferencePhoto, find_photos(source)))
+    elif not source.is_file():
+        raise SettingError(f"{source}: no such file or folder")
+    elif _is_csv(source):
+        photos = tuple(ReferencePhoto(row.path, row.patient, row.eye, row.camera) for row in rows)
+    elif source.suffix.lower() in PHOTO_SUFFIXES:
+        photos = (ReferencePhoto(source),)
+    else:
+        raise SettingError(
+            f"{source} is neither a folder, nor a .csv file, nor one of {', '.join(PHOTO_SUFFIXES)}"
+        )
+    if not photos and _is_csv(source):
+        raise SettingError(f"{source} has no rows, only the line that names the columns")
+    if not photos:
+        raise SettingError(f"no photographs in {source} (looked for {', '.join(PHOTO_SUFFIXES)})")
+    return photos
+
+
+def is_photo(path: Path) -> bool:
+    """Whether `path` is a file, not hidden, with a suffix of `PHOTO_SUFFIXES`; it is not opened."""
+    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """The photographs below `folder`, sorted by their path below it, as `list_photos`; may be empty."""
+    if isinstance(folder, RemotePath):
+        return _in_order(folder, folder.files(_is_shown))
+    found: list[Path] = []
+    entered: set[Path] = set()
+    for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        here = Path(name)
+        if here.resolve() in entered:
+            folders.clear()
+            continue
+        entered.add(here.resolve())
+        # Real folders before links to them, so that a photograph goes by its own path where there are two.
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders.sort(key=lambda f: (here / f).is_symlink())
+        found += [here / f for f in files if is_photo(here / f)]
+    return _in_order(folder, found)
+
+
+def _in_order(folder: Path, found: Iterable[Path]) -> list[Path]:
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _is_shown(below: PurePath) -> bool:
+    return below.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in below.parts)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Without this a folder that cannot be opened would count as empty."""
+    raise SettingError(f"{error.filename}: cannot be listed ({error.strerror})") from error
