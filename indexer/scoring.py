@@ -1,7 +1,6 @@
 """`resad-indexer score`: photographs -> results, maps, overlays and evidence pictures, each in its file."""
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from resad.detector import Detection
 from resad.engine import assemble
 from resad.errors import PhotoError, ResadError, SettingError, naming
 from resad.exports import Outcome, answer_json, geojson
+from resad.files import write_atomically
 from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
@@ -237,31 +237,20 @@ def _write(
         in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     if job.map:
         encode = map_png16 if order.map_kind == "png" else map_tiff
-        write_whole(job.map, encode(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
+        write_atomically(job.map, encode(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
     if job.overlay:
         with naming(job.path):
             pixels = read_photo(job.path, limits).pixels
         picture = overlay_picture(pixels, in_photo, result, manifest.calibration, order.layout)
-        write_whole(job.overlay, picture_file(picture, order.overlay_kind))
+        write_atomically(job.overlay, picture_file(picture, order.overlay_kind))
     if job.strips and result.findings and any(finding.evidence for finding in result.findings):
         strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
-        write_whole(job.strips, jpeg(strips))
+        write_atomically(job.strips, jpeg(strips))
     if job.geojson:
-        write_whole(job.geojson, geojson(job.label, result).encode())
+        write_atomically(job.geojson, geojson(job.label, result).encode())
     if job.json:
         # Last, so that a photograph with an answer has its pictures, too.
-        write_whole(job.json, answer_json(job.label, result_json(result)).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written, whatever happens; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        write_atomically(job.json, answer_json(job.label, result_json(result)).encode())
 
 
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}

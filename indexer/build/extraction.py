@@ -13,9 +13,9 @@ from indexer.build.references import LookUp, Taken, check_enough, take_in
 from indexer.build.state import Work
 from indexer.photos.listing import Duplicate, ReferencePhoto, Skipped
 from indexer.prefetching import Behind, in_turn, late
-from indexer.scoring import write_whole
 from resad.config import PhotoLimits, PreparationConfig
 from resad.encoder import Encoder, Encoding, PatchFeatures, Trunk, whitening_of
+from resad.files import write_atomically
 from resad.preparation import PreparedPhoto
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
@@ -120,7 +120,7 @@ def fitted_encoders(
         some = evenly(source, listed, trunks[0].config.preparation, limits, most, strict=strict)
         whitening = whitening_of(trunks[0], some)
         if whitening is not None:
-            write_whole(file, whitening.to_bytes())
+            write_atomically(file, whitening.to_bytes())
     else:
         whitening = Whitening.load(file)
     return [Encoder(trunk, whitening) for trunk in trunks]

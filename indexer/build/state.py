@@ -17,12 +17,12 @@ from indexer.build.feature_store import FeatureStore, checksum
 from indexer.build.references import Reference, Taken, photo_id, without_pixels
 from indexer.coreset.k_center import Checkpoint
 from indexer.photos.listing import Duplicate, ReferencePhoto, Skipped
-from indexer.scoring import write_whole
 from resad import runtime
 from resad.config import MethodConfig, PhotoLimits, StoredMethodConfig
 from resad.encoder import PatchFeatures
 from resad.errors import ResadError, SettingError
 from resad.field_of_view import FieldOfView
+from resad.files import write_atomically
 from resad.manifest import PackageVersion
 from resad.pictures.evidence import file_name, square_jpeg
 from resad.preparation import Frame
@@ -222,7 +222,7 @@ class Work:
         else:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            write_whole(folder / _INPUTS, inputs_json(inputs))
+            write_atomically(folder / _INPUTS, inputs_json(inputs))
         self.store = FeatureStore(folder / "features")
         self.references: list[Reference] = []
         self.seen: dict[str, ReferencePhoto] = {}
@@ -267,7 +267,7 @@ class Work:
         now = hashlib.sha256("".join(one.content_sha256 for one in self.references).encode()).hexdigest()
         if not of_whom.is_file() or of_whom.read_text() != now:
             file.unlink(missing_ok=True)
-            write_whole(of_whom, now.encode())
+            write_atomically(of_whom, now.encode())
         return Checkpoint(file)
 
     @property
@@ -294,7 +294,7 @@ class Work:
         if self.crops is not None:
             square = self.crops / file_name(photo_id(len(self.references) + 1))
             square.parent.mkdir(exist_ok=True)
-            write_whole(square, square_jpeg(taken.photo.pixels))
+            write_atomically(square, square_jpeg(taken.photo.pixels))
 
     def _keep(self, reference: Reference, patches: PatchFeatures) -> None:
         self.store.append(patches)
@@ -344,7 +344,7 @@ class Work:
                 continue
             unreached.discard(number)
             self._remember(line, self.listed[number])
-        write_whole(self.folder / _JOURNAL, b"".join(map(line_json, kept)))
+        write_atomically(self.folder / _JOURNAL, b"".join(map(line_json, kept)))
         return sorted(unreached)
 
     def _remember(self, line: Line, source: ReferencePhoto) -> None:

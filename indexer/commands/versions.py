@@ -25,10 +25,10 @@ from indexer.lifecycle.remove import (
 )
 from indexer.lifecycle.versions import collect, diff, diff_json, version_before
 from indexer.photos.listing import People
-from indexer.scoring import write_whole
 from resad import index as index_store
 from resad import runtime
 from resad.errors import IndexInvalid, SettingError
+from resad.files import write_atomically
 from resad.index import check_files
 from resad.loaded_index import check_probe
 from resad.manifest import PHOTOS_FILE, read_manifest, read_records
@@ -181,7 +181,7 @@ def diff_command(
     """Compare two versions or two indexes: photographs, memories, coverage, scores of the references."""
     found = diff(before, after)
     if json is not None:
-        write_whole(json, diff_json(found).encode() + b"\n")
+        write_atomically(json, diff_json(found).encode() + b"\n")
     console.OUT.print(tables.diff_table(found))
     for line in tables.diff_lines(found):
         console.say(line)
