@@ -15,12 +15,12 @@ from starlette.middleware.cors import CORSMiddleware
 from resad.errors import PhotoError
 from resad.result import INTENDED_USE
 from resad.runtime import package_version
-from service import evidence_routes, operator_routes, page, problems, routes
-from service.examples import with_examples
-from service.exchange import Exchange, account_of
-from service.house import House, MetricsOfAll, build_house
+from service import problems, routes
+from service.middleware import Exchange, account_of
 from service.problems import Refusal, problem_response, refusal
+from service.schemas import with_examples
 from service.settings import Settings
+from service.state import House, MetricsOfAll, build_house
 from service.tracing import tracing
 
 
@@ -46,10 +46,9 @@ def create_app(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -
     )
     app.state.house = house
     app.state.flush = flush
-    app.state.page = page.page_text(docs=settings.docs)
-    for router in (routes.router, evidence_routes.router, operator_routes.router, page.router):
-        app.include_router(router)
-    app.mount("/web", page.files)
+    app.state.page = routes.page_text(docs=settings.docs)
+    app.include_router(routes.router)
+    app.mount("/web", routes.files)
     for error in (Refusal, PhotoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _answered)
     if settings.allowed_origins:

@@ -18,11 +18,10 @@ from rich.console import Console
 from resad import index as index_store
 from resad import runtime
 from resad.errors import ResadError, SettingError
-from service import logs
+from service import server
 from service.app import create_app
-from service.house import House
-from service.serving import server_of
 from service.settings import Settings, read_settings
+from service.state import House
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _log = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def serve(
         if not _holds_an_index(settings.root):
             _log.warning("no index under %s; one that is built there is served from then on", settings.root)
         house: House = app.state.house
-        server_of(app, settings, house.draining.begin).run(sockets=[listening])
+        server.server_of(app, settings, house.draining.begin).run(sockets=[listening])
 
 
 def _holds_an_index(root: Path) -> bool:
@@ -101,7 +100,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 def _configure_process(settings: Settings) -> None:
     runtime.configure("exact")
     runtime.use_threads(settings.threads)
-    logs.configure(plain=sys.stderr.isatty())
+    server.configure_logs(plain=sys.stderr.isatty())
     # They would add a series to each counter, which says when the process began.
     disable_created_metrics()  # type: ignore[no-untyped-call]
 

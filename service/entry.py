@@ -1,6 +1,6 @@
 """What `resad-service` starts: first how threads wait, then everything else."""
 
-from resad.threads import wait_passively
+from resad.runtime import wait_passively
 
 
 def main() -> None:

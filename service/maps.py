@@ -1,4 +1,4 @@
-"""Maps as files, and which file a caller is given."""
+"""Map files and overlays for answers, and content negotiation between them."""
 
 import base64
 import re
@@ -12,10 +12,10 @@ from PIL import Image
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.manifest import Manifest
-from resad.map_files import map_npy, map_png16, map_tiff
 from resad.photo import SHRINKS, read_photo
+from resad.pictures.map_files import map_npy, map_png16, map_tiff
+from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
 from resad.preparation import Frame
-from resad.rendering import Layout, PictureKind, overlay_picture, picture_file
 from resad.result import Finding, Result
 from service.problems import NOT_ACCEPTABLE, Refusal
 

@@ -1,16 +1,16 @@
 """Every error a caller can get, as a problem document (RFC 9457, `application/problem+json`)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as model
 from starlette.responses import Response
 
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoPoor, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
-from service.memory import is_out_of_memory
 
 _log: Final = logging.getLogger(__name__)
 
@@ -154,3 +154,29 @@ def documented(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
 
 def _example(kind: Kind) -> Any:
     return _PROBLEM.dump_python(Refusal(kind, kind.example).problem("01KAPW6ZT0Q8V4M2N5E7R9X3YB"), mode="json")
+
+
+_FULL: Final = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "out of memory",
+)
+"""How torch's and FAISS's plain `RuntimeError` say it, in lower case."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what it came from, says that memory is full: the device's or the machine's."""
+    return any(
+        isinstance(one, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(one, RuntimeError) and any(words in str(one).lower() for words in _FULL))
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__

@@ -12,7 +12,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from resad.errors import SettingError
-from service.key_file import KeyRecord, Scope, read_keys, sha256_of
+from service.keys import KeyRecord, Scope, read_keys, sha256_of
 from service.problems import CALL_OFF, KEY_NEEDED, KEY_SCOPE, Kind, Refusal
 
 _log: Final = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from resad.answer import assemble
+from resad.calibration import Rule
 from resad.config import PhotoLimits
 from resad.detector import Detection
+from resad.engine import assemble
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Result, Timings
-from resad.verdict import Rule
 from tests.service.running import Served, served
 
 LOADED = anyio.open_file

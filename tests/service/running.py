@@ -16,10 +16,10 @@ from typing import IO, Any
 import httpx
 
 from service.app import create_app
-from service.house import House
-from service.key_file import KeyRecord, Scope, new_key, sha256_of, write_keys
-from service.serving import server_of
+from service.keys import KeyRecord, Scope, new_key, sha256_of, write_keys
+from service.server import server_of
 from service.settings import Settings
+from service.state import House
 
 JPEG = {"Content-Type": "image/jpeg"}
 

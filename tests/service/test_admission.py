@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import Admission, Bounds
-from service.pace import Pace
+from service.admission import Admission, Bounds, Pace
 from service.problems import Refusal
 
 

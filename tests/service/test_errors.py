@@ -134,7 +134,7 @@ def test_a_bug_tells_nothing_but_its_id(
         raise RuntimeError("secret of the house")
 
     with served(root) as service:
-        monkeypatch.setattr("service.scorer.assemble", broken)
+        monkeypatch.setattr("service.answering.assemble", broken)
         answer = service.score(photo)
         assert "secret" not in check(answer, 500, "internal") + answer.text
         parts = [("photo", ("x.jpg", photo, "image/jpeg"))]
@@ -214,7 +214,7 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(
         served(root, deadline_s=3.0, queue_size=3, decode_workers=2) as service,
         ThreadPoolExecutor(3) as callers,
     ):
-        monkeypatch.setattr("service.scorer.prepare", endless)
+        monkeypatch.setattr("service.answering.prepare", endless)
         try:
             for answer in callers.map(service.score, [photo] * 3):
                 check(answer, 504, "deadline")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from resad_client import Client, NotFound
 
-from resad.evidence_crops import crop_around, jpeg, read_square
 from resad.manifest import Manifest, read_manifest
+from resad.pictures.evidence import crop_around, jpeg, read_square
 from tests.indexes import build_small
 from tests.service.running import Served, served
 

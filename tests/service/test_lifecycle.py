@@ -92,7 +92,7 @@ def _read(line: socket.socket, *, pause: float = 0) -> int:
 
 
 def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bodies._GRACE_S", 0.3)
+    monkeypatch.setattr("service.uploads._GRACE_S", 0.3)
     with served(root, min_upload_rate=1000) as service, line_to(service) as line:
         line.sendall(HEAD + b"Content-Length: 20000\r\n\r\n")
         began = time.monotonic()
@@ -147,7 +147,7 @@ def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, phot
     ],
 )
 @pytest.mark.parametrize(
-    "place", ["service.scorer.prepare", "service.scorer.assemble", "resad.detector.Detector.detect"]
+    "place", ["service.answering.prepare", "service.answering.assemble", "resad.detector.Detector.detect"]
 )
 def test_full_memory_is_said_and_survived(
     running: Served, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
@@ -171,7 +171,7 @@ def test_memory_is_looked_at_before_a_version_is_loaded(
     with served(root, keys_file=tmp_path / "keys", headers=admin) as service:
         with monkeypatch.context() as patch:
             patch.setattr("service.memory.available_bytes", lambda: 150_000_000)
-            patch.setattr("service.loading.load_index", lambda *_: pytest.fail("it was loaded"))
+            patch.setattr("service.index_reloader.load_index", lambda *_: pytest.fail("it was loaded"))
             answer = service.client.put("/v1/indexes/drawn/current", json={"version": version})
             assert "MB are missing" in check(answer, 507, "index-too-large")
         assert service.score(photo).status_code == 200

@@ -12,9 +12,9 @@ from resad_client.watch_command import _HEAD, _MARK
 
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex
-from resad.map_files import read_map_png16, read_map_tiff
 from resad.photo import read_photo
-from resad.rendering import overlay_picture
+from resad.pictures.map_files import read_map_png16, read_map_tiff
+from resad.pictures.overlay import overlay_picture
 from resad.result import INTENDED_USE
 from service.maps import MAP_TYPES, negotiate, raster
 from service.problems import Refusal

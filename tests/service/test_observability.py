@@ -16,9 +16,9 @@ from scipy.stats import ks_2samp
 
 from resad.calibration import p_value
 from resad.errors import SettingError
-from service import logs, tracing
-from service.account import Account, ContentHash, Step
-from service.drift import WINDOW, Recent
+from service import server, tracing
+from service.metrics import WINDOW, Recent
+from service.tracing import Account, ContentHash, Step
 from tests.service.running import JPEG, Served
 
 _SCORES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, max_size=60)
@@ -81,7 +81,7 @@ def test_every_line_is_an_object_with_its_request(
         running.client.post("/v1/score", files=parts, headers={"X-Request-ID": "mine-2"})
         running.client.get("/v1/indexes/../../etc/passwd")
         running.client.get("/readyz")
-    render = logs.formatter(plain=False)
+    render = server.formatter(plain=False)
     lines = [json.loads(render.format(record)) for record in caplog.records if record.name.startswith("service")]
     one = next(line for line in lines if line.get("request_id") == "mine-1")
     assert (one["event"], one["level"], one["status"], one["route"]) == (
@@ -103,7 +103,7 @@ def test_every_line_is_an_object_with_its_request(
 
 def test_plain_lines_are_for_people() -> None:
     record = logging.LogRecord("service.x", logging.INFO, "", 0, "index %s: loaded", ("idrid",), None)
-    line = logs.formatter(plain=True).format(record)
+    line = server.formatter(plain=True).format(record)
     assert "index idrid: loaded" in line
     assert not line.startswith("{")
 
@@ -114,7 +114,7 @@ def test_a_traceback_shows_no_values() -> None:
         raise RuntimeError(f"a bug of {len(photograph)} bytes")
     except RuntimeError:
         record = logging.LogRecord("service.x", logging.ERROR, "", 0, "failed", (), sys.exc_info())
-    line = json.loads(logs.formatter(plain=False).format(record))
+    line = json.loads(server.formatter(plain=False).format(record))
     assert "a bug of 10 bytes" in line["exception"]
     assert photograph.decode() not in json.dumps(line)
 

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 import service.openapi
 from resad.result import Result
-from service.exchange import new_id
+from service.middleware import new_id
 from service.problems import MEDIA_TYPE, Problem
 from service.schemas import Results
 from service.uploads import PHOTO_TYPES

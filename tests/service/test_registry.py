@@ -235,7 +235,7 @@ def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
         raise error
 
     first, second = index.versions(own / "drawn")
-    monkeypatch.setattr(f"service.loading.{place}", full)
+    monkeypatch.setattr(f"service.index_reloader.{place}", full)
     answer = service.client.put("/v1/indexes/drawn/current", json={"version": second})
     assert "memory" in check(answer, 507, "index-too-large")
     assert index.live_version(own / "drawn") == first

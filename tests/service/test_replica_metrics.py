@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.replica_metrics import of_all
+from cluster.replica_metrics import of_all
 
 
 def told(scored: int) -> str:

@@ -13,7 +13,7 @@ from tests.indexes import build_small
 from tests.service.running import JPEG, process, until
 
 SWAPS = 8
-"""`benchmarks.load` makes 20, for longer."""
+"""`benchmarks.service` makes 20, for longer."""
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer.calibrate import recalibrate
-from indexer.progress import Stages
-from indexer.synthetic import write_dataset
+from indexer.build.progress import Stages
+from indexer.calibration.calibrate import recalibrate
+from lab.drawing import write_dataset
 from resad import index
 from resad.calibration import rate_at
 from resad.config import PhotoLimits

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from resad.loaded_index import LoadedIndex
-from resad.map_files import read_map_png16
+from resad.pictures.map_files import read_map_png16
 from resad.result import INTENDED_USE, Result
 from tests.service.conftest import Offline, score_offline
 from tests.service.running import JPEG, Served

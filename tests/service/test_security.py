@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from resad.errors import SettingError
 from service import keys
-from service.key_file import SCOPES, KeyRecord, Scope, new_key, read_keys, sha256_of, write_keys
+from service.keys import SCOPES, KeyRecord, Scope, new_key, read_keys, sha256_of, write_keys
 from service.problems import CALL_OFF, Refusal
 from service.security import Guard, KeyRing
 from tests.readme_session import README

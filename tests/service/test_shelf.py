@@ -19,9 +19,9 @@ import torch
 from resad import index
 from resad.loaded_index import LoadedIndex, load_index
 from resad.manifest import Manifest
+from service.index_cache import Shelf
 from service.problems import Refusal
 from service.registry import Registry, Served
-from service.shelf import Shelf
 from tests.indexes import build_small
 from tests.service.conftest import score_offline
 from tests.service.running import Served as Running

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.admission import Admission, Bounds
-from service.pace import Pace
+from service.admission import Admission, Bounds, Pace
 from service.problems import Refusal
 from service.settings import Settings
 from service.uploads import MULTIPART, Upload, read_upload

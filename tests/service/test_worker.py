@@ -15,7 +15,7 @@ import torch
 from resad import runtime
 from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
-from service.pace import Pace
+from service.admission import Pace
 from service.problems import OUT_OF_MEMORY, Refusal
 from service.worker import Batch, Worker
 from tests.conftest import prepared

@@ -10,11 +10,10 @@ import torch
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from rich.console import Console
 
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.options import method
-from indexer.progress import Stages
-from indexer.synthetic import write_dataset
+from indexer.build.build import BuildOrder, build
+from indexer.build.progress import Stages
+from indexer.settings import method
+from lab.drawing import write_dataset
 from tests.service.running import Served, served
 from tests.web.open_page import OpenPage
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from resad.map_files import read_map_tiff
+from resad.pictures.map_files import read_map_tiff
 from tests.service.running import Served, served
 from tests.web.conftest import Opener
 from tests.web.open_page import OpenPage

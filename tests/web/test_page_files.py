@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import find_contours
 
-import service.page
-from resad.map_colors import MapScale, colorize
+import service.routes
+from resad.pictures.overlay import MapScale, colorize
 from resad.result import INTENDED_USE
 from tests.service.running import Served
 from tests.web.conftest import Opener
 from tests.web.open_page import OpenPage
 
-WEB = Path(service.page.__file__).with_name("web")
+WEB = Path(service.routes.__file__).with_name("web")
 SOURCES = sorted(path for path in WEB.rglob("*") if path.suffix in (".js", ".css", ".html"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Route, expect
 
-from resad.evidence_crops import jpeg
+from resad.pictures.evidence import jpeg
 from tests.service.running import Served
 from tests.web.conftest import Opener, answered_by
 from tests.web.open_page import OpenPage

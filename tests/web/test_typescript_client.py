@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from resad_client import Client
 
-import service.page
+import service.routes
 from tests.service.running import Served
 
 NODE_REASON = "there is no Node.js 18 or newer with npm (apt-get install nodejs npm)"
 PACKAGE = Path(__file__).parents[2] / "clients/typescript"
-SERVED = Path(service.page.__file__).parent / "web/client"
+SERVED = Path(service.routes.__file__).parent / "web/client"
 
 
 def npm(*arguments: str, **variables: str) -> str:
@@ -51,7 +51,7 @@ def test_the_page_s_modules_are_what_the_sources_give(package: Path, tmp_path: P
 
 def test_types_are_those_of_the_contract(package: Path, tmp_path: Path) -> None:
     out = tmp_path / "openapi.ts"
-    contract = Path(service.page.__file__).with_name("openapi.json")
+    contract = Path(service.routes.__file__).with_name("openapi.json")
     npm("exec", "--", "openapi-typescript", str(contract), "--output", str(out), "--immutable")
     assert out.read_text() == (package / "src/openapi.ts").read_text(), (
         "run: npm run build (in clients/typescript)"

@@ -1,6 +1,4 @@
-"""Which indexes are in memory where there is not a place for each: who is asked for comes, and who was asked for
-longest ago leaves.
-"""
+"""LRU cache of loaded indexes, for when not all fit into memory."""
 
 import asyncio
 import time

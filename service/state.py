@@ -1,4 +1,4 @@
-"""The parts of the service, put together once and passed along."""
+"""Everything that lives as long as the service, created once and passed along."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -6,21 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from resad.runtime import pick_device
-from service.account import ContentHash
-from service.admission import Admission, Bounds
-from service.drawing import Drawing
-from service.loading import load_verified
+from service.admission import Admission, Bounds, Pace
+from service.answering import Drawing, Pipeline, Scorer, Steps
+from service.index_cache import Shelf
+from service.index_reloader import Succession, Watcher, load_verified
 from service.metrics import Metrics
-from service.pace import Pace
-from service.pipeline import Pipeline
 from service.registry import Registry
-from service.scorer import Scorer
 from service.security import Guard, KeyRing
 from service.settings import Settings
-from service.shelf import Shelf
-from service.steps import Steps
-from service.succession import Succession
-from service.watching import Watcher
+from service.tracing import ContentHash
 from service.worker import Batch, Worker
 
 MetricsOfAll = Callable[[bytes], Awaitable[bytes]]

@@ -1,14 +1,59 @@
-"""uvicorn with what it lacks: limits for callers who neither send nor read, and a stop that is known of."""
+"""The server process: log format, and uvicorn with limits for callers that neither send nor read."""
 
 import asyncio
+import logging
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+import structlog
 import uvicorn
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.settings import Settings
+
+_SHARED: Final[list[Any]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure_logs(*, plain: bool) -> None:
+    """Send every record to stderr; `plain` for people, else JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(plain=plain))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # It repeats bytes of the uploads that it cannot parse.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    # It says at every start and stop what the service itself says, and of a broken request only that it is one.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def formatter(*, plain: bool) -> ProcessorFormatter:
+    """Renders a record of `logging` with what was given as `extra`."""
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=False)]
+        if plain
+        # Without local variables: they may hold a photograph.
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    return ProcessorFormatter(
+        foreign_pre_chain=_SHARED, processors=[ProcessorFormatter.remove_processors_meta, _one_event, *last]
+    )
+
+
+def _one_event(logger: logging.Logger, name: str, event: EventDict) -> EventDict:
+    """uvicorn's records carry their message again with colors."""
+    event.pop("color_message", None)
+    return event
+
 
 _KEEP_ALIVE_S: Final = 75
 """Longer than proxies keep a connection that is idle: who closes first must not be the one that is being asked."""

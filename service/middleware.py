@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its line in the log, its count, and an answer whatever happens."""
+"""The outermost layer of every request: request id, log line, metrics, security headers, last-resort answers."""
 
 import asyncio
 import logging
@@ -12,11 +12,34 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.account import Account, Step
-from service.headers import protect
 from service.metrics import Metrics
 from service.problems import NOT_READY, Refusal, problem_response, refusal
-from service.tracing import Trace
+from service.tracing import Account, Step, Trace
+
+_PAGE: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self' blob: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_DOCS: Final = _PAGE.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'").replace(
+    "style-src 'self'", "style-src 'self' 'unsafe-inline'"
+)
+"""Swagger UI starts from a script inside its page, which nothing of a caller's ever enters."""
+_ALWAYS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def protect(headers: MutableHeaders, path: str) -> None:
+    """Add them to the answer of a call of `path`, which may be kept only where its route says so."""
+    for name, value in _ALWAYS.items():
+        headers[name] = value
+    headers["Content-Security-Policy"] = _DOCS if path == "/docs" else _PAGE
+    headers.setdefault("Cache-Control", "no-store")
+
 
 _log: Final = logging.getLogger(__name__)
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -1,28 +1,112 @@
-"""One version of an index takes the place of another, when it is ready.
+"""Loads index versions, watches CURRENT of every index, and replaces the version that answers.
 
-A version is loaded and its probe photograph scored beside the one that serves; a broken one changes nothing but
-the reason that is shown.
+A new version is loaded and its probe photograph scored beside the one that serves.  A broken version changes
+nothing but the fault that is shown.
 """
 
 import errno
 import gc
 import logging
+import stat
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import torch
 
 from resad import index as index_store
+from resad import runtime
 from resad.errors import ResadError
-from resad.loaded_index import LoadedIndex
+from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.manifest import read_manifest
+from resad.runtime import available_bytes
 from service import problems
-from service.loading import Pointer, read_pointer
-from service.problems import Refusal
+from service.admission import Pace
+from service.problems import INDEX_TOO_LARGE, Refusal, is_out_of_memory
 from service.registry import Registry, Served
+from service.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """CURRENT as it was read; one that is written again is another file."""
+
+    version: str
+    file: int
+    written: int
+
+
+def read_pointer(folder: Path) -> Pointer | None:
+    """CURRENT of `folder`, None where there is no such file; raises `OSError` where nobody can tell."""
+    path = folder / index_store.CURRENT
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Pointer(path.read_text(errors="replace").strip(), status.st_ino, status.st_mtime_ns)
+
+
+def load_verified(version: Path, device: torch.device, worker: Worker, pace: Pace) -> LoadedIndex:
+    """The version at ROOT/NAME/VERSION, loaded, its probe scored as when it was built.
+
+    Files are read and checked on the calling thread.  What touches a GPU is done on the worker's, which alone may
+    use FAISS there, in steps that photographs come between.
+
+    Raises:
+        IndexInvalid, OSError: its files cannot be used.
+        Refusal: 507 where memory has no room for it, 503 where the worker is gone.
+    """
+    missing = missing_bytes(version, device)
+    if missing:
+        raise Refusal(INDEX_TOO_LARGE, f"{INDEX_TOO_LARGE.example}: {missing / 1e6:,.0f} MB are missing")
+
+    def on_worker(work: Callable[[], Any]) -> Any:
+        return worker.run(work).result()
+
+    def check(loaded: LoadedIndex) -> None:
+        runtime.configure(loaded.manifest.config.precision)
+        check_probe(loaded, version)
+        if not pace.measured:  # the first photograph of all took longer than those to come will
+            began = time.perf_counter()
+            check_probe(loaded, version)
+            pace.scored(1, time.perf_counter() - began)
+
+    try:
+        # On a CPU loading touches nothing of the worker's.
+        loaded = (
+            load_index(version, device) if device.type == "cpu" else load_index(version, device, run=on_worker)
+        )
+        on_worker(lambda: check(loaded))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise Refusal(INDEX_TOO_LARGE, INDEX_TOO_LARGE.example) from error
+        raise
+    return loaded
+
+
+_BESIDE: Final = 2.0
+"""A version's files are read, and copied once more on the way to where they are used."""
+_WORK_BYTES: Final = 200_000_000
+"""Left for the photographs that are being scored meanwhile."""
+
+
+def missing_bytes(version: Path, device: torch.device) -> int:
+    """How many bytes are missing to load the version at ROOT/NAME/VERSION beside what is there; 0 if it fits."""
+    files = sum(path.stat().st_size for path in version.iterdir() if path.is_file())
+    wanted = int(_BESIDE * files) + _WORK_BYTES
+    missing = [wanted - available_bytes()]
+    if device.type == "cuda":
+        # What torch keeps in reserve is free for it, too.
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        missing.append(wanted - (free - torch.cuda.memory_allocated(device)))
+    return max(0, *missing)
+
 
 _log: Final = logging.getLogger(__name__)
 _RETRY_S: Final = 30.0
@@ -210,3 +294,60 @@ class Succession:
         """The error's line without the place of the root on this machine."""
         text = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
         return text.replace(f"{self._root}/", "")
+
+
+class Watcher:
+    """The thread that looks at CURRENT of every index.
+
+    Args:
+        registry: says what is served, and where.
+        succession: acts on what has changed.
+        poll_s: seconds between looks.
+    """
+
+    def __init__(self, registry: Registry, succession: Succession, poll_s: float) -> None:
+        self._registry = registry
+        self._succession = succession
+        self._poll_s = poll_s
+        self._unreadable: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Load what is live, then watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop to watch; what is loaded stays."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+            except OSError as error:
+                _log.error("the root cannot be read: %s", error.strerror)
+            except Exception:
+                _log.exception("the look at the indexes failed")
+            self._registry.looked = True
+            self._stop.wait(self._poll_s)
+
+    def _look(self) -> None:
+        """At every index once."""
+        names = {*self._registry.served, *(folder.name for folder in self._registry.root.iterdir())}
+        self._unreadable &= names
+        # The default first: where there is not a place for all, it is the likeliest to be asked for.
+        for name in sorted(names, key=lambda name: (name != self._registry.default, name)):
+            if self._stop.is_set():
+                return
+            self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
+        try:
+            self._succession.look_at(name)
+        except OSError as error:
+            if name not in self._unreadable:
+                _log.error("%s under the root is passed over: %s", name, error.strerror)
+            self._unreadable.add(name)
+        else:
+            self._unreadable.discard(name)
