@@ -1,18 +1,22 @@
-"""What every benchmark prints around its figures: the machine, the versions, and Markdown tables."""
+"""What every benchmark prints around its figures: machine, versions and Markdown tables; time and memory."""
 
 import os
 import platform
+import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import typer
 from pydantic_core import to_json
 
-from indexer.bootstrap import Figure
+from lab.evaluate.bootstrap import Figure
+from resad.memory_bank import Provenance
 from resad.runtime import packages
 
 Quick = Annotated[
@@ -76,15 +80,17 @@ def interval(figure: Figure, *, signed: bool = False) -> str:
     return f"{figure.value:{sign}.3f} ({figure.low:{sign}.3f} to {figure.high:{sign}.3f})"
 
 
-def median_time(call: Callable[[], _Result], repeats: int) -> Timed[_Result]:
-    """Run `call` so many times, at least once."""
-    began = time.perf_counter()
+def median_time(
+    call: Callable[[], _Result], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> Timed[_Result]:
+    """Run `call` `repeats` times, at least once."""
+    began = clock()
     result = call()
-    seconds = [time.perf_counter() - began]
+    seconds = [clock() - began]
     for _ in range(repeats - 1):
-        began = time.perf_counter()
+        began = clock()
         result = call()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return Timed(median(seconds), result)
 
 
@@ -123,3 +129,59 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+_PROC: Final = Path("/proc")
+
+
+class OwnMemory:
+    """The largest own memory of a process while this is entered, bytes.
+
+    Args:
+        process: its number; this one unless given.
+        every: seconds between two looks.
+    """
+
+    def __init__(self, process: int | None = None, every: float = 0.005) -> None:
+        self.most = 0
+        self._status = _PROC / ("self" if process is None else str(process)) / "status"
+        self._every = every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "OwnMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self.most = max(self.most, _own_bytes(self._status))
+            if self._over.wait(self._every):
+                return
+
+
+def own_bytes() -> int:
+    """Of this process, now."""
+    found = _own_bytes(_PROC / "self/status")
+    if not found:
+        raise SystemExit("/proc/self/status does not tell RssAnon: this benchmark takes Linux")
+    return found
+
+
+def _own_bytes(status: Path) -> int:
+    """0 where the process has ended."""
+    try:
+        found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def placeholder_provenance(count: int) -> Provenance:
+    """Provenance of memories whose origin no result of the benchmark names."""
+    photos = np.zeros(count, dtype=np.int32)
+    return Provenance(photos, np.zeros((count, 2), dtype=np.int16), np.arange(count, dtype=np.int32))

@@ -16,22 +16,19 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks._bench import interval
-from indexer import metrics
-from indexer.bootstrap import Figure
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.datasets import Dataset
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import Measured, measure_dataset
-from indexer.options import method
-from indexer.progress import Stages
+from benchmarks._bench import interval, print_table
+from indexer.build.build import BuildOrder, build
+from indexer.build.progress import Stages
+from indexer.settings import method
+from lab.datasets import Dataset
+from lab.datasets.mvtec import read_mvtec
+from lab.evaluate import Measured, measure_dataset, metrics
+from lab.evaluate.bootstrap import Figure
 from resad.backbone import load_backbone
-from resad.config import MethodConfig, PhotoLimits
+from resad.config import MethodConfig, Part, PhotoLimits, Preset
 from resad.encoder import Encoder, Trunk, whitening_of
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
-from resad.presets import Part, Preset
 
 CORESET: Final = "0.02"
 _SEED: Final = 0
@@ -188,3 +185,36 @@ def find_row(rows: Sequence[Row], variant: Variant) -> Row | None:
 
 def _generator() -> np.random.Generator:
     return np.random.default_rng(_SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row on some of the photographs, in JSON.  less_first: its difference from the first row."""
+
+    photos: str
+    row: str
+    scores: Scores
+    less_first: Difference | None
+
+
+def print_comparison(part: str, rows: Sequence[Row], chosen: Chosen, first: str) -> list[Line]:
+    """Print image and pixel AUROC on the `chosen` photographs; `first` is what the first row is called."""
+    photos = f"{part} ({count_of(rows[0].measured, chosen)})"
+    lines = [
+        Line(
+            photos,
+            row.variant.name,
+            scores(row.measured, chosen),
+            difference(row.measured, rows[0].measured, chosen) if row is not rows[0] else None,
+        )
+        for row in rows
+    ]
+    print_table(
+        f"AUROC and paired differences with 95 % intervals, {photos}",
+        ("row", "image", "pixel, field of view", f"image, less {first}", f"pixel fov, less {first}"),
+        [
+            (line.row, interval(line.scores.image), interval(line.scores.fov), *cells(line.less_first))
+            for line in lines
+        ],
+    )
+    return lines

@@ -1,160 +1,247 @@
-"""How far p-values hold on unseen normals, and what other ways to calibrate would give.
+"""How often unseen normals get low p-values, and how high diseased photographs rank among the references.
 
-Run as `python -m benchmarks.calibration [--size 256] [--splits 40]`; takes RESAD_DATA.  IDRiD's 36 + 16 healthy
-photographs are parted at random, many times, into 36 to build from and 16 that count as new.  Were references and
-new photographs scored alike, the rates over all ways of parting would be exactly those of the column "exact",
-whatever the photographs: what differs is the way of calibrating.
+Run as `python -m benchmarks.calibration [--size 256] [--splits 40]`; needs RESAD_DATA.
+
+Rates: IDRiD's 36 + 16 healthy photographs are split at random, many times, into 36 references and 16 new ones.  If
+references and new photographs were scored alike, the rates over all splits would be exactly those in the column
+"exact".  Ranks: each diseased test photograph is added to the 36 references, alone and with a second one, the bank
+is built from all of them, and each is scored without its own memories, as `build` does.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
-from benchmarks._held import Encoded, Rows, Seen, index_of, look_at, score
-from benchmarks._idrid import CORESET, Variant, data_set
+from benchmarks._idrid import CORESET, Variant, config_of, data_set
+from indexer.build.feature_store import FeatureStore
+from indexer.calibration.leave_out import LeftOut, leave_out
+from indexer.coreset.selection import select
+from indexer.photos.near_duplicates import groups_of
 from resad import runtime
+from resad.backbone import load_backbone
+from resad.config import MethodConfig, PhotoLimits
+from resad.detector import measure
+from resad.encoder import Encoder, PatchFeatures, Trunk
+from resad.memory_bank import MemoryBank
+from resad.preparation import prepare
 
 _REFERENCES: Final = 36
 _FOLDS: Final = 6
 _RATES: Final = (0.05, 0.10)
 _RESAMPLES: Final = 2000
+_SEED: Final = 0
+_PER_TENTH: Final = 10
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Procedure:
     """A way to calibrate.  normals: how many scores a new photograph is compared with."""
 
     name: str
     normals: int
 
 
-_WAYS: Final = (
-    Way("left out of the bank (default)", _REFERENCES),
-    Way(f"{_FOLDS} folds, each scored in a bank of the others", _REFERENCES),
-    Way("left out, new photo in the same reduced banks (jackknife+)", _REFERENCES),
-    Way("bank of one half, the other half scored in it (split)", _REFERENCES // 2),
+_PROCEDURES: Final = (
+    Procedure("left out of the bank (default)", _REFERENCES),
+    Procedure(f"{_FOLDS} folds, each scored in a bank of the others", _REFERENCES),
+    Procedure("left out, new photo in the same reduced banks (jackknife+)", _REFERENCES),
+    Procedure("bank of one half, the other half scored in it (split)", _REFERENCES // 2),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What came of one way: means over photographs with 95 % intervals from a bootstrap over photographs."""
+class RateCheck:
+    """Result of one procedure: means over photographs, 95 % intervals from a bootstrap over photographs."""
 
-    way: Way
+    procedure: Procedure
     rates: tuple[tuple[float, float, float], ...]
     exact_rates: tuple[float, ...]
     mean_p: tuple[float, float, float]
     exact_mean_p: float
 
 
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """One diseased photograph among the references.
+
+    rank: 1 for the highest score.  beside: the photograph planted with it.  of: photographs that were ranked.
+    """
+
+    photo: str
+    beside: str | None
+    rank: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPhotos:
+    """Patch features and fields of view of photographs, and the settings they were made with."""
+
+    patches: tuple[PatchFeatures, ...]
+    masks: tuple[NDArray[np.bool_], ...]
+    config: MethodConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryIndex:
+    """An index in memory: the bank of some photographs, and their left-out scores."""
+
+    bank: MemoryBank
+    left_out: LeftOut
+
+    def without(self, photo: int) -> "MemoryIndex":
+        """The same without the memories of one photograph."""
+        return replace(self, bank=self.bank.without_photos(np.array([photo], dtype=np.int32)))
+
+
+class _MemoryStore(FeatureStore):
+    """A feature store in memory."""
+
+    def __init__(self, patches: Sequence[PatchFeatures]) -> None:
+        self._patches = list(patches)
+        self._cells = [photo.cells for photo in patches]
+        self._grids = [photo.grid for photo in patches]
+        self._dimension = patches[0].features.shape[1]
+
+    def photo(self, number: int) -> PatchFeatures:
+        return self._patches[number]
+
+
 def main(
     size: Annotated[int, typer.Option(help="Side of the prepared square, px.")] = 256,
-    splits: Annotated[int, typer.Option(help="Random partings.")] = 40,
+    splits: Annotated[int, typer.Option(help="Random splits of the healthy photographs.")] = 40,
     quick: Quick = False,
     json: Json = None,
 ) -> None:
-    """Print the table."""
-    shared = shared_data()
+    """Measure rates of p-values on unseen normals, then ranks of planted diseased photographs."""
+    folder = data_set(shared := shared_data())
     runtime.configure("exact")
+    train, test, diseased = (
+        sorted((folder / part).iterdir()) for part in ("train/good", "test/good", "test/lesion")
+    )
     size, splits = (128, 3) if quick else (size, splits)
-    paths = _normals(shared)
     weights = str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")
-    seen = look_at(paths, Variant("resad"), size, weights)
-    p_values, shift = _parted(seen, splits)
+    photos = encode_photos([*train, *test, *diseased[: 4 if quick else None]], Variant("resad"), size, weights)
+    checks = _print_rates(photos, len(train) + len(test), size, splits)
+    planted = _print_ranks(photos, 8 if quick else len(train), len(train) + len(test), diseased, size)
+    write_json(json, {"rates": checks, "planted": planted})
+
+
+def encode_photos(paths: Sequence[Path], variant: Variant, size: int, weights: str) -> EncodedPhotos:
+    """Prepare and encode the photographs as an index of `variant` at `size` px does."""
+    config = config_of(variant, size)
+    encoder = Encoder(Trunk(load_backbone(config.backbone, weights), config, torch.device("cpu")), None)
+    photos = [prepare(path, config.preparation, PhotoLimits()) for path in paths]
+    patches = tuple(encoder.encode([photo])[0] for photo in photos)
+    return EncodedPhotos(patches, tuple(photo.mask for photo in photos), config)
+
+
+def build_in_memory(photos: EncodedPhotos, rows: Rows) -> MemoryIndex:
+    """The index of the photographs `rows`, as a build makes it."""
+    store = _MemoryStore([photos.patches[row] for row in rows])
+    selection = select(store, photos.config.coreset, [torch.device("cpu")], lambda _: None)
+    bank = MemoryBank(selection.memories, selection.provenance)
+    masks = [photos.masks[row] for row in rows]
+    groups = groups_of([None] * len(rows))
+    return MemoryIndex(bank, leave_out(store, masks, groups, bank, photos.config, lambda _: None))
+
+
+def image_score(photos: EncodedPhotos, row: int, index: MemoryIndex) -> float:
+    """The image score of one photograph."""
+    return measure(photos.patches[row], photos.masks[row], index.bank, photos.config).image_score
+
+
+def _print_rates(photos: EncodedPhotos, normals: int, size: int, splits: int) -> list[RateCheck]:
+    p_values, shift = _split_p_values(photos, normals, splits)
     print_header(
         "Calibration on unseen normals",
-        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}; {len(paths)} healthy photographs of IDRiD parted "
-        f"{splits} times into {_REFERENCES} to build from and {len(paths) - _REFERENCES} new ones.",
+        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}; {normals} healthy photographs of IDRiD split "
+        f"{splits} times into {_REFERENCES} references and {normals - _REFERENCES} new ones.",
     )
-    found = [_held(way, p_values[number]) for number, way in enumerate(_WAYS)]
-    headings = ["way", *(f"p <= {rate:g}" for rate in _RATES), "exact", "mean p", "exact"]
+    checks = [_check(procedure, p_values[number]) for number, procedure in enumerate(_PROCEDURES)]
     rows = [
         [
-            one.way.name,
-            *(_interval(rate) for rate in one.rates),
-            " / ".join(f"{rate:.3f}" for rate in one.exact_rates),
-            _interval(one.mean_p),
-            f"{one.exact_mean_p:.3f}",
+            check.procedure.name,
+            *(_interval(rate) for rate in check.rates),
+            " / ".join(f"{rate:.3f}" for rate in check.exact_rates),
+            _interval(check.mean_p),
+            f"{check.exact_mean_p:.3f}",
         ]
-        for one in found
+        for check in checks
     ]
-    print_table("Share of new normals with so low a p-value", headings, rows)
+    headings = ["procedure", *(f"p <= {rate:g}" for rate in _RATES), "exact", "mean p", "exact"]
+    print_table("Share of new normals with p-values that low", headings, rows)
     print(f"Left out, the median score is {shift:.1%} above that of new photographs in the whole bank.\n")
-    write_json(json, found)
+    return checks
 
 
-def _normals(shared: Path) -> list[Path]:
-    folder = data_set(shared)
-    return [path for part in ("train", "test") for path in sorted((folder / part / "good").iterdir())]
-
-
-def _parted(seen: Seen, splits: int) -> tuple[Floats, float]:
-    """p (ways, splits, photos), NaN for references; and by how much left-out scores lie above new ones."""
-    rng = np.random.default_rng(0)
-    count = len(seen.photos)
-    p_values = np.full((len(_WAYS), splits, count), np.nan)
+def _split_p_values(photos: EncodedPhotos, normals: int, splits: int) -> tuple[Floats, float]:
+    """p (procedures, splits, photos), NaN for references; and by how much left-out scores lie above new ones."""
+    rng = np.random.default_rng(_SEED)
+    p_values = np.full((len(_PROCEDURES), splits, normals), np.nan)
     shifts = []
     for number in range(splits):
-        order = rng.permutation(count)
+        order = rng.permutation(normals)
         references, new = order[:_REFERENCES], order[_REFERENCES:]
-        encoded = seen.fitted(references)
-        index = index_of(encoded, references)
+        index = build_in_memory(photos, references)
         left_out = np.array(index.left_out.scores)
-        scores = np.array([score(encoded, int(row), index) for row in new])
+        scores = np.array([image_score(photos, int(row), index) for row in new])
         shifts.append(np.median(left_out) / np.median(scores) - 1)
-        p_values[0, number, new] = _p(left_out[None], scores[:, None])
-        p_values[1, number, new] = _p(_folds(encoded, references)[None], scores[:, None])
-        reduced = [index.without(place) for place in range(_REFERENCES)]
-        in_reduced = np.array([[score(encoded, int(row), one) for one in reduced] for row in new])
-        p_values[2, number, new] = _p(left_out[None], in_reduced)
-        half, other = references[: _REFERENCES // 2], references[_REFERENCES // 2 :]
-        half_index = index_of(encoded, half)
-        calibration, fresh = (
-            np.array([score(encoded, int(row), half_index) for row in rows]) for rows in (other, new)
+        p_values[0, number, new] = _p_values(left_out[None], scores[:, None])
+        p_values[1, number, new] = _p_values(_fold_scores(photos, references)[None], scores[:, None])
+        reduced = [index.without(photo) for photo in range(_REFERENCES)]
+        in_reduced = np.array([[image_score(photos, int(row), smaller) for smaller in reduced] for row in new])
+        p_values[2, number, new] = _p_values(left_out[None], in_reduced)
+        half, rest = references[: _REFERENCES // 2], references[_REFERENCES // 2 :]
+        half_index = build_in_memory(photos, half)
+        calibration, new_scores = (
+            np.array([image_score(photos, int(row), half_index) for row in rows]) for rows in (rest, new)
         )
-        p_values[3, number, new] = _p(calibration[None], fresh[:, None])
+        p_values[3, number, new] = _p_values(calibration[None], new_scores[:, None])
     return p_values, float(np.mean(shifts))
 
 
-def _folds(encoded: Encoded, references: Rows) -> Floats:
-    """Each reference's score in a bank made anew of the other folds."""
+def _fold_scores(photos: EncodedPhotos, references: Rows) -> Floats:
+    """Each reference's score in a bank built from the other folds."""
     scores = np.empty(len(references))
     for fold in range(_FOLDS):
         out = np.arange(len(references)) % _FOLDS == fold
-        others = index_of(encoded, references[~out])
-        scores[out] = [score(encoded, int(row), others) for row in references[out]]
+        index = build_in_memory(photos, references[~out])
+        scores[out] = [image_score(photos, int(row), index) for row in references[out]]
     return scores
 
 
-def _p(normals: Floats, new: Floats) -> Floats:
+def _p_values(normals: Floats, new: Floats) -> Floats:
     """(1 + #{normals >= new}) / (n + 1) along the last axis, (photos,)."""
     normals, new = np.broadcast_arrays(normals, new)
     result: Floats = (1 + (normals >= new).sum(axis=1)) / (normals.shape[1] + 1)
     return result
 
 
-def _held(way: Way, p_values: Floats) -> Held:
-    """p (splits, photos), NaN where a photograph was a reference."""
-    exact = tuple(np.floor(rate * (way.normals + 1) + 1e-9) / (way.normals + 1) for rate in _RATES)
+def _check(procedure: Procedure, p_values: Floats) -> RateCheck:
+    """p_values: (splits, photos), NaN where a photograph was a reference."""
+    exact = tuple(np.floor(rate * (procedure.normals + 1) + 1e-9) / (procedure.normals + 1) for rate in _RATES)
     tested = ~np.isnan(p_values)
     rates = tuple(_mean(tested, lambda rate=rate: p_values <= rate) for rate in _RATES)  # type: ignore[misc]
     mean_p = _mean(tested, lambda: p_values)
-    return Held(way, rates, exact, mean_p, (way.normals + 2) / (2 * (way.normals + 1)))
+    return RateCheck(procedure, rates, exact, mean_p, (procedure.normals + 2) / (2 * (procedure.normals + 1)))
 
 
 def _mean(tested: NDArray[np.bool_], values: Callable[[], NDArray[np.generic]]) -> tuple[float, float, float]:
     """The mean over all tests, resampled over photographs with all their tests."""
     filled = np.where(tested, values(), 0).astype(np.float64)
     sums, counts = filled.sum(axis=0), tested.sum(axis=0)
-    drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    drawn = np.random.default_rng(_SEED).integers(len(sums), size=(_RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(sums.sum() / counts.sum()), float(low), float(high)
@@ -162,6 +249,46 @@ def _mean(tested: NDArray[np.bool_], values: Callable[[], NDArray[np.generic]]) 
 
 def _interval(value: tuple[float, float, float]) -> str:
     return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
+
+
+def _print_ranks(
+    photos: EncodedPhotos, references: int, normals: int, diseased: Sequence[Path], size: int
+) -> dict[str, list[Planted]]:
+    """Plant each diseased photograph alone, then in pairs.  normals: the row of the first diseased photograph."""
+    rows = np.arange(normals, len(photos.patches))
+    names = {int(row): path.stem for row, path in zip(rows, diseased, strict=False)}
+    alone = [planted for row in rows for planted in _plant(photos, np.array([row]), references, names)]
+    # A ring: each photograph once with the next one in a random order, and once with the one before.
+    ring = np.random.default_rng(_SEED).permutation(rows)
+    pairs = np.stack([ring, np.roll(ring, 1)], axis=1)
+    paired = [planted for pair in pairs for planted in _plant(photos, pair, references, names)]
+    print_header(
+        "Diseased photographs planted among the normals",
+        f"ResNet-18 (ImageNet), size {size}, coreset {CORESET}; {references} healthy training photographs and "
+        f"{len(rows)} diseased test photographs of IDRiD.",
+    )
+    headings = ["planted", "cases", "first", "in the first three", "in the first tenth", "median rank", "worst"]
+    print_table("Rank by the left-out score", headings, [_rank_row("one", alone), _rank_row("two", paired)])
+    return {"alone": alone, "paired": paired}
+
+
+def _plant(photos: EncodedPhotos, rows: Rows, references: int, names: dict[int, str]) -> list[Planted]:
+    """The rank of each of the photographs `rows` among the references, without the others of `rows`."""
+    everyone = np.concatenate([np.arange(references), rows])
+    scores = np.array(build_in_memory(photos, everyone).left_out.scores)
+    planted = []
+    for number, row in enumerate(rows):
+        above = int((scores[:references] > scores[references + number]).sum())
+        beside = [names[int(neighbor)] for neighbor in rows if neighbor != row]
+        planted.append(Planted(names[int(row)], beside[0] if beside else None, above + 1, references + 1))
+    return planted
+
+
+def _rank_row(name: str, planted: list[Planted]) -> list[str]:
+    ranks = np.array([photo.rank for photo in planted])
+    tenth = -(-planted[0].of // _PER_TENTH)
+    shares = (f"{np.mean(ranks <= limit):.0%}" for limit in (1, 3, tenth))
+    return [name, str(len(ranks)), *shares, f"{np.median(ranks):g} of {planted[0].of}", str(ranks.max())]
 
 
 if __name__ == "__main__":

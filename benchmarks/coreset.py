@@ -23,9 +23,8 @@ from torch import Tensor
 
 from benchmarks._bench import Json, Quick, median_time, print_header, print_table, product_rate, write_json
 from benchmarks._idrid import encoder_for, healthy
-from indexer.coreset import Coreset, greedy_k_center
-from indexer.points import BLOCK_ROWS
-from indexer.shards import shards_of
+from indexer.coreset.k_center import Coreset, greedy_k_center, shards_of
+from indexer.coreset.projected_features import BLOCK_ROWS
 from resad import runtime
 
 _RANK: Final = 32
@@ -192,9 +191,20 @@ def _versus(name: str, points: Tensor, picks: int, python: Path) -> Versus:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "points.npy"
         np.save(file, points.numpy())
-        script = Path(__file__).with_name("_anomalib_run.py")
-        theirs = _ran([str(python), str(script), str(file), str(picks)])
-        ours = _ran([sys.executable, "-m", "benchmarks._greedy_run", str(file), str(picks), str(theirs.rows[0])])
+        script = Path(__file__).with_name("_anomalib.py")
+        theirs = _ran([str(python), str(script), "greedy", "anomalib", str(file), str(picks)])
+        ours = _ran(
+            [
+                sys.executable,
+                "-m",
+                "benchmarks._anomalib",
+                "greedy",
+                "resad",
+                str(file),
+                str(picks),
+                str(theirs.rows[0]),
+            ]
+        )
     return Versus(
         points=name,
         theirs_seconds=theirs.seconds,

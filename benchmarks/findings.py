@@ -1,11 +1,12 @@
-"""How many of the lesions that experts marked the findings touch, and how many of the findings touch a lesion.
+"""How many of the lesions that experts marked the findings touch, how many findings touch a lesion, and the maps.
 
-Run as `python -m benchmarks.findings`; takes RESAD_DATA, and `--index` for an index that is there.  Findings
-are taken as a caller gets them: their polygons, filled, in the photograph's own px.
+Run as `python -m benchmarks.findings [--maps FILE]`; needs RESAD_DATA, and takes `--index` for an existing index.
+Findings are taken as a caller gets them: their polygons, filled, in the photograph's own pixels.  `--maps` draws
+photograph | anomaly map | marked lesions for five diseased photographs.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,20 +14,23 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
-from indexer.bootstrap import Figure
-from indexer.datasets.masks import read_mask
+from lab.datasets.masks import read_mask
+from lab.evaluate.bootstrap import Figure
 from resad import runtime
-from resad.answer import assemble
+from resad.calibration import USUAL_RATE, Rule, threshold
 from resad.config import PhotoLimits
+from resad.engine import assemble
+from resad.field_of_view import field_of_view_mask
 from resad.loaded_index import LoadedIndex, load_index
+from resad.photo import read_photo
+from resad.pictures.overlay import draw_panels, map_scale
 from resad.preparation import prepare
-from resad.result import Finding, Timings
-from resad.verdict import Rule
+from resad.result import Finding, Result, Timings
 
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 _RATES: Final = (0.05, 0.1, 0.25)
@@ -53,12 +57,12 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FindingCounts:
     """One photograph at one rate.
 
-    lesions: by kind, and `large` (of any kind, `_LARGE` px or more).  findings, on_lesion: how many there are, and
-    touch a lesion of any kind.  by_kind: and of each kind.  by_chance: how many would if they lay mirrored upside
-    down, left to right, and both: the sum of the three.
+    lesions: by kind, and `large` (any kind, `_LARGE` px or more).  findings: their number.  on_lesion: findings
+    that touch a lesion of any kind.  by_kind: findings that touch a lesion of that kind.  by_chance: findings that
+    would touch a lesion if the masks were mirrored upside down, left to right, or both; the sum of the three.
     """
 
     photo: str
@@ -71,8 +75,60 @@ class Seen:
     by_chance: int
 
 
-def main(quick: Quick = False, json: Json = None, index: Index = None) -> None:
-    """Recall and precision of findings on IDRiD's diseased photographs, lesion by lesion."""
+_PHOTOS: Final = ("IDRiD_02", "IDRiD_07", "IDRiD_14", "IDRiD_31", "IDRiD_48")
+_IN_README: Final = 2
+_CREDIT: Final = "Photographs: IDRiD (Porwal et al. 2018), CC BY 4.0"
+_WIDTH: Final = 1400
+_QUALITY: Final = 88
+_STRIP: Final = 44
+"""Height of the credit line, px."""
+_BRIGHT: Final = 0.99
+
+Maps = Annotated[
+    Path | None, typer.Option("--maps", help="Write the picture here, as JPEG, and a shorter one beside it.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LitLesion:
+    """One kind of lesion in one photograph.
+
+    marked: connected regions of the mask.  bright: of these, those in which the map somewhere exceeds 99 % of
+    normal patches.  above_level: in which it exceeds the level of findings.  bright_area: share of the marked
+    area above 99 % of normal patches.
+    """
+
+    photo: str
+    lesion: str
+    marked: int
+    bright: int
+    above_level: int
+    bright_area: float
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The same in the field of view outside every mask, as shares of its area."""
+
+    photo: str
+    image_score: float
+    p_value: float | None
+    findings: int
+    bright: float
+    above_level: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapPanel:
+    """One photograph, measured and drawn."""
+
+    picture: Image.Image
+    lesions: tuple[LitLesion, ...]
+    background: Background
+
+
+def main(quick: Quick = False, json: Json = None, index: Index = None, maps: Maps = None) -> None:
+    """Count findings against lesions on IDRiD's test photographs, then draw five diseased ones."""
     shared = shared_data()
     runtime.configure("exact")
     size = 256 if quick else 512
@@ -87,20 +143,28 @@ def main(quick: Quick = False, json: Json = None, index: Index = None) -> None:
         )
         folder = data_set(shared) / "test"
         diseased, healthy = (sorted((folder / kind).glob("*.jpg")) for kind in ("lesion", "good"))
-        some = (2, 1) if quick else (len(diseased), len(healthy))
-        seen = [one for path in [*diseased[: some[0]], *healthy[: some[1]]] for one in _look(loaded, shared, path)]
-    for rate in _RATES:
-        _print(rate, [one for one in seen if one.rate == rate])
-    write_json(json, seen)
+        if quick:
+            diseased, healthy = diseased[:2], healthy[:1]
+        counts = [count for path in [*diseased, *healthy] for count in _count_findings(loaded, shared, path)]
+        for rate in _RATES:
+            _print_rate(rate, [count for count in counts if count.rate == rate])
+        panels = [_draw_panel(loaded, data_set(shared), name) for name in _PHOTOS[: 1 if quick else None]]
+    _print_lit(panels)
+    if maps is not None:
+        pictures = [panel.picture for panel in panels]
+        _stacked(pictures).save(maps, quality=_QUALITY, optimize=True)
+        _stacked(pictures[:_IN_README]).save(maps.with_stem(f"{maps.stem}-two"), quality=_QUALITY, optimize=True)
+        print(f"Picture: {maps.name}, {maps.stat().st_size / 1e3:.0f} kB.\n")
+    write_json(json, {"findings": counts, "maps": [(panel.lesions, panel.background) for panel in panels]})
 
 
-def _look(loaded: LoadedIndex, shared: Path, path: Path) -> list[Seen]:
+def _count_findings(loaded: LoadedIndex, shared: Path, path: Path) -> list[FindingCounts]:
     """One photograph at every rate."""
     photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([photo])[0]
     shape = (photo.frame.height, photo.frame.width)
     masks = {kind: _mask(shared, path.stem, kind, shape) for kind in _LESIONS}
-    seen = []
+    counts = []
     for rate in _RATES:
         result = assemble(photo, detection, loaded, rule=Rule(fpr=rate), evidence=0, timings=Timings(0.0, 0.0))
         areas = [_filled(finding, shape) for finding in result.findings]
@@ -113,8 +177,8 @@ def _look(loaded: LoadedIndex, shared: Path, path: Path) -> list[Seen]:
         elsewhere = (any_lesion[::-1], any_lesion[:, ::-1], any_lesion[::-1, ::-1])
         chance = sum(bool((area & lesion).any()) for area in areas for lesion in elsewhere)
         diseased = bool(any_lesion.any())
-        seen.append(Seen(path.stem, diseased, rate, lesions, len(areas), touching, by_kind, chance))
-    return seen
+        counts.append(FindingCounts(path.stem, diseased, rate, lesions, len(areas), touching, by_kind, chance))
+    return counts
 
 
 def _mask(shared: Path, name: str, kind: str, shape: tuple[int, int]) -> Mask:
@@ -129,14 +193,14 @@ def _filled(finding: Finding, shape: tuple[int, int]) -> Mask:
     return np.asarray(picture)
 
 
-def _counts(mask: Mask, found: Mask, least: int = 1) -> Counts:
-    """Of the mask's regions of at least so many px."""
+def _counts(mask: Mask, findings: Mask, least: int = 1) -> Counts:
+    """Counts over the mask's regions of at least `least` px."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     counted = [label for label in range(1, count + 1) if sizes[label] >= least]
-    touched = set(np.unique(labels[found])) - {0}
+    touched = set(np.unique(labels[findings])) - {0}
     inside = np.isin(labels, counted)
-    covered = int((inside & found).sum())
+    covered = int((inside & findings).sum())
     return Counts(len(counted), sum(label in touched for label in counted), int(inside.sum()), covered)
 
 
@@ -157,22 +221,22 @@ def _cell(figure: Figure | None) -> str:
     return "-" if figure is None else interval(figure)
 
 
-def _print(rate: float, seen: Sequence[Seen]) -> None:
-    diseased, healthy = ([one for one in seen if one.diseased == wanted] for wanted in (True, False))
+def _print_rate(rate: float, photos: Sequence[FindingCounts]) -> None:
+    diseased, healthy = ([photo for photo in photos if photo.diseased == label] for label in (True, False))
     rows = []
     for kind, name in (*_LESIONS.items(), ("large", f"any of {_LARGE} px or more")):
-        having = [one for one in diseased if one.lesions[kind].marked]
-        counts = [one.lesions[kind] for one in having]
-        touching = [one.by_kind.get(kind, one.on_lesion) for one in diseased]
+        with_lesion = [photo for photo in diseased if photo.lesions[kind].marked]
+        counts = [photo.lesions[kind] for photo in with_lesion]
+        touching = [photo.by_kind.get(kind, photo.on_lesion) for photo in diseased]
         rows.append(
             (
                 name,
-                f"{len(having)}",
+                f"{len(with_lesion)}",
                 f"{sum(count.marked for count in counts)}",
                 _cell(_share([c.touched for c in counts], [c.marked for c in counts])),
                 _cell(_share([c.covered for c in counts], [c.area for c in counts])),
                 _cell(_share([min(c.touched, 1) for c in counts], [1] * len(counts))),
-                _cell(_share(touching, [one.findings for one in diseased])) if kind in _LESIONS else "-",
+                _cell(_share(touching, [photo.findings for photo in diseased])) if kind in _LESIONS else "-",
             )
         )
     print_table(
@@ -188,14 +252,122 @@ def _print(rate: float, seen: Sequence[Seen]) -> None:
         ),
         rows,
     )
-    findings = [one.findings for one in diseased]
-    precision = _share([one.on_lesion for one in diseased], findings)
-    chance = _share([one.by_chance for one in diseased], [3 * count for count in findings])
-    false = [one.findings for one in healthy if one.findings]
+    findings = [photo.findings for photo in diseased]
+    precision = _share([photo.on_lesion for photo in diseased], findings)
+    chance = _share([photo.by_chance for photo in diseased], [3 * count for count in findings])
+    false = [photo.findings for photo in healthy if photo.findings]
     print(f"Precision: {_cell(precision)} of {sum(findings)} findings touch a lesion of some kind.\\")
     print(f"The same findings mirrored: {_cell(chance)}.\\")
     print(
         f"Healthy photographs: {len(false)} of {len(healthy)} have a finding, {sum(false)} in all.\n", flush=True
+    )
+
+
+def _draw_panel(loaded: LoadedIndex, data: Path, name: str) -> MapPanel:
+    path = data / "test" / "lesion" / f"{name}.jpg"
+    photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
+    detection = loaded.detector.detect([photo])[0]
+    result = assemble(photo, detection, loaded, rule=Rule(fpr=USUAL_RATE), evidence=0, timings=Timings(0.0, 0.0))
+    in_photo = photo.frame.map_to_photo(detection.anomaly_map)
+    calibration = loaded.manifest.calibration
+    bright = next(quantile.value for quantile in calibration.patches if quantile.at == _BRIGHT)
+    finding_level = threshold(calibration.peaks, USUAL_RATE).value
+    levels = (bright, np.inf if finding_level is None else finding_level)
+    masks = dict(_masks(data / "ground_truth", name, in_photo.shape))
+    any_lesion = np.logical_or.reduce(list(masks.values()))
+    unmarked = field_of_view_mask(photo.field_of_view, *in_photo.shape) & ~any_lesion
+    picture = draw_panels(
+        read_photo(path, PhotoLimits()).pixels,
+        in_photo,
+        map_scale(calibration, finding_level),
+        [finding.contour for finding in result.findings],
+        any_lesion,
+        title=f"{name}: image score {result.image_score:#.4g} ({', '.join(masks)} marked)",
+    )
+    lesions = tuple(_lit_lesion(name, kind, mask, in_photo, levels) for kind, mask in masks.items())
+    return MapPanel(picture, lesions, _background(name, result, in_photo[unmarked], levels))
+
+
+def _masks(truth: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Mask]]:
+    """Kind of lesion -> bool (H, W), for the kinds that are marked in this photograph."""
+    for short, kind in _LESIONS.items():
+        path = truth / short / f"{name}_{short}.png"
+        if path.is_file() and (mask := read_mask(path, shape[0], shape[1])).any():
+            yield kind, mask
+
+
+def _lit_lesion(
+    photo: str, kind: str, mask: Mask, values: NDArray[np.float32], levels: tuple[float, float]
+) -> LitLesion:
+    regions, count = ndimage.label(mask, np.ones((3, 3)))
+    peaks = np.asarray(ndimage.maximum(values, regions, np.arange(1, count + 1)))
+    bright, above_level = (int((peaks > level).sum()) for level in levels)
+    return LitLesion(photo, kind, int(count), bright, above_level, float((values[mask] > levels[0]).mean()))
+
+
+def _background(
+    photo: str, result: Result, values: NDArray[np.float32], levels: tuple[float, float]
+) -> Background:
+    bright, above_level = (float((values > level).mean()) for level in levels)
+    return Background(photo, result.image_score, result.p_value, len(result.findings), bright, above_level)
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The pictures below each other on the first picture's background, then the credit line; `_WIDTH` px wide."""
+    ground = pictures[0].getpixel((0, 0))
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    whole = Image.new("RGB", (width, height), ground)
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    reduced = whole.resize((_WIDTH, round(height * _WIDTH / width)), Image.Resampling.LANCZOS)
+    final = Image.new("RGB", (_WIDTH, reduced.height + _STRIP), ground)
+    final.paste(reduced)
+    font = ImageFont.load_default(size=18)
+    at = (12, reduced.height + _STRIP // 2)
+    ImageDraw.Draw(final).text(at, _CREDIT, (200, 200, 200), font, anchor="lm")
+    return final
+
+
+def _print_lit(panels: Sequence[MapPanel]) -> None:
+    print_table(
+        f"Lesions marked by hand that light up somewhere, {len(panels)} photographs",
+        (
+            "photo",
+            "lesion",
+            "marked regions",
+            "above 99 % of normal patches",
+            "share of their area",
+            "above the level of findings",
+        ),
+        [
+            (
+                lesion.photo,
+                lesion.lesion,
+                f"{lesion.marked}",
+                f"{lesion.bright}",
+                f"{lesion.bright_area:.0%}",
+                f"{lesion.above_level}",
+            )
+            for panel in panels
+            for lesion in panel.lesions
+        ],
+    )
+    print_table(
+        "And the field of view outside the marks, share of its area",
+        ("photo", "image score", "p", "findings", "above 99 % of normal patches", "above the level of findings"),
+        [
+            (
+                background.photo,
+                f"{background.image_score:#.4g}",
+                "-" if background.p_value is None else f"{background.p_value:.3f}",
+                f"{background.findings}",
+                f"{background.bright:.1%}",
+                f"{background.above_level:.1%}",
+            )
+            for background in (panel.background for panel in panels)
+        ],
     )
 
 

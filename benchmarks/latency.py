@@ -6,10 +6,13 @@ all processors together is set against it: others who use the machine disturb th
 rate is the GPU's, the time by the clock is set against it, and FAISS and torch search side by side.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from math import log2, prod
 from pathlib import Path
 from statistics import median
@@ -23,23 +26,31 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._bench import Json, Quick, finish, print_header, print_table, product_rate, shared_data, write_json
-from benchmarks._color import no_provenance
-from benchmarks._device_latency import BATCH, flat_searches, steady_rate
+from benchmarks._bench import (
+    Json,
+    Quick,
+    finish,
+    placeholder_provenance,
+    print_header,
+    print_table,
+    product_rate,
+    shared_data,
+    write_json,
+)
 from benchmarks._idrid import Variant, config_of, data_set
+from indexer.prefetching import ahead
 from resad import anomaly_map, resc, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import PhotoLimits, Precision
 from resad.detector import Detector
 from resad.encoder import Encoder, PatchFeatures, Trunk, whitening_of
-from resad.map_colors import MapScale
-from resad.map_files import map_png16
 from resad.memory_bank import MemoryBank
 from resad.neighbors import Neighbors, nearest_of_both
-from resad.overlay import draw_overlay
 from resad.photo import read_bytes, read_photo
+from resad.pictures.map_files import map_png16
+from resad.pictures.overlay import MapScale, draw_overlay, picture_file
 from resad.preparation import PreparedPhoto, prepare
-from resad.rendering import picture_file
+from resad.search.flat import FaissOnGpu, RowSearch, TorchSearch, flat_index, memories_on
 from resad.search.plan import SearchPlan
 
 _LIMITS: Final = PhotoLimits()
@@ -232,7 +243,7 @@ def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, Me
     rng = np.random.default_rng(0)
     rows = features[rng.integers(len(features), size=memories)]
     noise = rng.normal(0, 0.02, size=rows.shape).astype(np.float32)
-    flat = MemoryBank(rows + noise, no_provenance(memories), gpu=gpu)
+    flat = MemoryBank(rows + noise, placeholder_provenance(memories), gpu=gpu)
     return {"flat": flat, "proved": flat.searched(SearchPlan("proved", width=160))}
 
 
@@ -283,6 +294,31 @@ def _print(path: Latency) -> None:
     )
     if path.steady:
         print(f"Steady state, JPEG in, map out, proved search, {BATCH} at a time: {path.steady:.1f} a second.\n")
+
+
+BATCH: Final = 4
+"""Photographs that are scored together."""
+
+
+def flat_searches(bank: MemoryBank) -> dict[str, RowSearch]:
+    """FAISS's and torch's, of a bank on a GPU, which keeps the faster of them."""
+    if bank.gpu is None:
+        return {}
+    on_device = memories_on(bank.memories, torch.device("cuda", bank.gpu))
+    return {"FAISS": FaissOnGpu(flat_index(bank.memories), bank.gpu), "torch": TorchSearch(on_device)}
+
+
+def steady_rate(detector: Detector, data: bytes, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Photographs a second, four at a time, decoded by threads while the GPU is at work."""
+    threads = max(len(os.sched_getaffinity(0)) - 1, 1)
+    preparation, count = detector.encoder.config.preparation, 12 * BATCH
+    prepare_photo = partial(prepare, config=preparation, limits=PhotoLimits())
+    with closing(ahead([data] * count, prepare_photo, threads=threads, most=threads + BATCH)) as photos:
+        detector.detect(list(islice(photos, BATCH)))
+        began = clock()
+        while batch := list(islice(photos, BATCH)):
+            detector.detect(batch)
+        return (count - BATCH) / (clock() - began)
 
 
 if __name__ == "__main__":

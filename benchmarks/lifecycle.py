@@ -19,15 +19,13 @@ from rich.console import Console
 from benchmarks import _idrid
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import Variant, config_of, data_set
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.datasets import Dataset
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import Measured, measure_dataset
+from indexer.build.build import BuildOrder, build
+from indexer.build.progress import Stages
 from indexer.lifecycle.add import AddOrder, add
-from indexer.lifecycle.choosing import choose
-from indexer.lifecycle.remove import RemoveOrder, remove
-from indexer.progress import Stages
+from indexer.lifecycle.remove import RemoveOrder, choose, remove
+from lab.datasets import Dataset
+from lab.datasets.mvtec import read_mvtec
+from lab.evaluate import Measured, measure_dataset
 from resad import index
 from resad.config import PhotoLimits
 from resad.detector import Detector

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import Variant, config_of, data_set, encoder_for, healthy
-from indexer.feature_store import FeatureStore
-from indexer.selection import select
+from indexer.build.feature_store import FeatureStore
+from indexer.coreset.selection import select
 from resad import runtime
 from resad.config import CoresetConfig, MethodConfig, PhotoLimits
 from resad.detector import measure
@@ -234,14 +234,14 @@ def _wholes(shared: Path, side: int, count: int | None, photos: int, memories: i
     parts = [encoder.encode([photo])[0].features for photo in known]
     features = np.concatenate(parts)
     rows = np.random.default_rng(0).choice(len(features), min(memories, len(features)), replace=False)
-    script = Path(__file__).with_name("_against_anomalib.py")
+    script = Path(__file__).with_name("_anomalib.py")
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "bank.npy", features[np.sort(rows)])
         pixels: NDArray[np.uint8] = np.stack([one.photo.pixels for one in _asked(encoder, shared, photos)])
         np.save(Path(folder) / "photos.npy", pixels)
         shutil.copy(weights, Path(folder) / "trunk.safetensors")
-        sides = [("anomalib's PatchCore", [str(anomalib), str(script), "anomalib", folder])]
-        ours = ["-m", "benchmarks._against_anomalib"]
+        sides = [("anomalib's PatchCore", [str(anomalib), str(script), "patchcore", "anomalib", folder])]
+        ours = ["-m", "benchmarks._anomalib", "patchcore"]
         kinds = ("flat", "proved", "ivf")
         sides += [(f"preset patchcore, {kind}", [sys.executable, *ours, kind, folder]) for kind in kinds]
         return [_whole(name, line) for name, line in sides]

@@ -1,47 +1,74 @@
-"""The service beside the same work offline: start, memory, and a lone request; `load` has many at once.
+"""The service: start, memory, single requests, many clients, overload, new versions under load, and SIGTERM.
 
-Run as `python -m benchmarks.service`; takes RESAD_DATA.  The service is a process of its own with its own
+Run as `python -m benchmarks.service`; needs RESAD_DATA.  Each service is a process of its own with its own
 settings; its clients, and the offline scoring that every answer is checked against, share the machine with it.
 """
 
+import asyncio
 import os
+import re
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
+import httpx
 import typer
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
-from benchmarks._service_offline import Photos
-from benchmarks._service_process import Memory, memory_of, running_service
-from benchmarks._service_requests import Lone, lone_requests
-from resad import runtime
+from benchmarks._service import (
+    LOST,
+    NEVER_ACCEPTED,
+    Asked,
+    Level,
+    Lone,
+    Memory,
+    Overload,
+    Photos,
+    Running,
+    Stop,
+    Swaps,
+    closed_loop,
+    lone_requests,
+    memory_of,
+    open_loop,
+    percentile,
+    running_service,
+    score_offline,
+    watch_memory,
+)
+from lab.datasets.mvtec import read_mvtec
+from resad import index, runtime
+from resad.loaded_index import LoadedIndex
 
 _BOUND: Final = 1e-4
 """How far an answer may lie from the offline one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is done."""
+class LonePlan:
+    """Extent of the measurements with one request at a time."""
 
     sizes: tuple[int, ...]
     starts: int
     lone: int
 
 
-_FULL: Final = Plan((512, 784), 3, 30)
-_QUICK: Final = Plan((128,), 1, 2)
+_LONE: Final = LonePlan((512, 784), 3, 30)
+_LONE_QUICK: Final = LonePlan((128,), 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """Medians of the starts, and one process's memory as time went by."""
+class Startup:
+    """Medians over the starts; memory of the last process when ready and after the requests."""
 
     size: int
     memories: int
@@ -52,18 +79,16 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class SizeResult:
     """Everything measured with one index."""
 
-    process: Process
+    startup: Startup
     lone: tuple[Lone, ...]
 
 
-def main(quick: Quick = False, json: Json = None) -> None:
-    """Measure the service with ResNet-18 on IDRiD."""
-    shared = shared_data()
-    runtime.configure("exact")
-    plan = _QUICK if quick else _FULL
+def _measure_lone(quick: bool, shared: Path) -> list[SizeResult]:
+    """Print start-up and single requests; fail where an answer is not the offline one."""
+    plan = _LONE_QUICK if quick else _LONE
     kinds = _photos(shared)
     print_header(
         "The service",
@@ -72,15 +97,15 @@ def main(quick: Quick = False, json: Json = None) -> None:
         f"512 px; {len(kinds[1].paths)} of 4288 x 2848 px (camera). "
         f"OMP_WAIT_POLICY: {os.environ.get('OMP_WAIT_POLICY', 'unset')}.",
     )
-    served = [_measure(size, plan, kinds, shared) for size in plan.sizes]
-    lone = [one for each in served for one in each.lone]
-    _print_processes([each.process for each in served], plan)
+    results = [_measure_size(size, plan, kinds, shared) for size in plan.sizes]
+    lone = [requests for result in results for requests in result.lone]
+    _print_startup([result.startup for result in results], plan)
     _print_lone(lone, plan)
-    write_json(json, served)
-    largest = max(one.deviation for one in lone)
+    largest = max(requests.deviation for requests in lone)
     if not largest <= _BOUND:
         print(f"an answer is {largest:.1e} from the offline one, the bound is {_BOUND:g}", file=sys.stderr)
         raise typer.Exit(1)
+    return results
 
 
 def _photos(shared: Path) -> tuple[Photos, Photos]:
@@ -90,7 +115,7 @@ def _photos(shared: Path) -> tuple[Photos, Photos]:
     return Photos("512 px", small), Photos("camera", tuple(large))
 
 
-def _measure(size: int, plan: Plan, kinds: Sequence[Photos], shared: Path) -> Served:
+def _measure_size(size: int, plan: LonePlan, kinds: Sequence[Photos], shared: Path) -> SizeResult:
     with tempfile.TemporaryDirectory() as folder:
         root, log, out = Path(folder) / "root", Path(folder) / "log", Path(folder) / "out"
         loaded = build_index(Variant("resad"), size, shared, root)
@@ -101,55 +126,327 @@ def _measure(size: int, plan: Plan, kinds: Sequence[Photos], shared: Path) -> Se
         with running_service(root, log) as running:
             starts.append(running)
             memory = [memory_of(running.pid)]
-            lone = [one for kind in kinds for one in lone_requests(running.url, loaded, kind, plan.lone, out)]
+            lone = [
+                requests for kind in kinds for requests in lone_requests(running.url, loaded, kind, plan.lone, out)
+            ]
             memory.append(memory_of(running.pid))
-    process = Process(
+    startup = Startup(
         size,
         loaded.manifest.counts.memories,
-        median(one.listening_seconds for one in starts),
-        median(one.ready_seconds for one in starts),
+        median(start.listening_seconds for start in starts),
+        median(start.ready_seconds for start in starts),
         *memory,
     )
-    return Served(process, tuple(lone))
+    return SizeResult(startup, tuple(lone))
 
 
-def _print_processes(processes: Sequence[Process], plan: Plan) -> None:
+def _print_startup(startups: Sequence[Startup], plan: LonePlan) -> None:
     print_table(
         f"Seconds from the process's start (medians of {plan.starts}); its resident memory, now and at most, MB",
         ("size", "memories", "it listens", "it is ready", "when ready", "after lone requests"),
         [
             (
-                str(one.size),
-                f"{one.memories:,}",
-                f"{one.listening_seconds:.2f}",
-                f"{one.ready_seconds:.2f}",
-                *(f"{at.now_mb:,.0f}, {at.peak_mb:,.0f}" for at in (one.started, one.after_lone)),
+                str(startup.size),
+                f"{startup.memories:,}",
+                f"{startup.listening_seconds:.2f}",
+                f"{startup.ready_seconds:.2f}",
+                *(f"{at.now_mb:,.0f}, {at.peak_mb:,.0f}" for at in (startup.started, startup.after_lone)),
             )
-            for one in processes
+            for startup in startups
         ],
     )
 
 
-def _print_lone(lone: Sequence[Lone], plan: Plan) -> None:
+def _print_lone(lone: Sequence[Lone], plan: LonePlan) -> None:
     print_table(
         f"A lone request, {plan.lone} of each, and offline the same work turn by turn with it, ms",
         ("size: request", "median", "p95", "offline, median", "resad-indexer score, median", "largest deviation"),
         [
             (
-                f"{one.size}: {one.request}",
-                *map(_ms, (one.median, one.p95, one.offline, one.command)),
-                f"{one.deviation:.0e}",
+                f"{requests.size}: {requests.request}",
+                *map(_ms, (requests.median, requests.p95, requests.offline, requests.command)),
+                f"{requests.deviation:.0e}",
             )
-            for one in lone
+            for requests in lone
         ],
     )
     print_table(
         "Where the time of a lone request goes, means, ms",
         ("size: request", "decode", "score", "render", "all else, the client's part included"),
         [
-            (f"{one.size}: {one.request}", *map(_ms, (one.decode, one.score, one.render)), f"{1e3 * one.rest:.1f}")
-            for one in lone
+            (
+                f"{requests.size}: {requests.request}",
+                *map(_ms, (requests.decode, requests.score, requests.render)),
+                f"{1e3 * requests.rest:.1f}",
+            )
+            for requests in lone
         ],
+    )
+
+
+_OVER: Final = 4
+"""Times its capacity that an overloaded service is offered."""
+_STOPPED_CLIENTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Extent of the load tests.  levels: numbers of clients, and of all their requests together."""
+
+    size: int
+    levels: tuple[tuple[int, int], ...]
+    overload_s: float
+    swaps: int
+    stop_after_s: float
+
+
+_LOAD: Final = LoadPlan(256, ((1, 30), (4, 80), (16, 160), (64, 320)), 120.0, 20, 3.0)
+_LOAD_QUICK: Final = LoadPlan(128, ((1, 4), (4, 12)), 3.0, 2, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """Everything.  wrong: answers that were not the offline score of their own version."""
+
+    levels: tuple[Level, ...]
+    overload: Overload
+    swaps: Swaps
+    stop: Stop
+    wrong: int
+
+
+def main(quick: Quick = False, json: Json = None) -> None:
+    """Measure single requests with ResNet-18, then load with the bundled trunk, on IDRiD."""
+    shared = shared_data()
+    runtime.configure("exact")
+    lone = _measure_lone(quick, shared)
+    load = _measure_load(quick, shared)
+    write_json(json, {"lone": lone, "load": load})
+    if load.wrong:
+        raise typer.Exit(1)
+
+
+def _measure_load(quick: bool, shared: Path) -> LoadResult:
+    plan = _LOAD_QUICK if quick else _LOAD
+    photos = [photo.path.read_bytes() for photo in read_mvtec(data_set(shared)).test[:8]]
+    print_header(
+        "The service under load",
+        f"preset resad, bundled trunk, size {plan.size}, coreset 0.02, exact; resad-service with its own settings "
+        f"(64 places, deadline 30 s). Posted in turn: {len(photos)} JPEGs of 512 x 512 px.",
+    )
+    result = _run_load(plan, photos, shared)
+    _print_levels(result.levels)
+    _print_overload(result.overload)
+    _print_swaps(result.swaps)
+    _print_stop(result.stop)
+    print(f"Answers that are not the offline score of the version they name: {result.wrong}.\n")
+    return result
+
+
+def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResult:
+    with tempfile.TemporaryDirectory() as folder:
+        root, log = Path(folder) / "root", Path(folder) / "log"
+        # Two versions that score differently, so that an answer tells which of them it came from.
+        variants = [Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled") for count in (1, 3)]
+        both = [build_index(variant, plan.size, shared, root) for variant in variants]
+        with running_service(root, log) as running:
+            levels = tuple(_level(running, photos, *each) for each in plan.levels)
+            overload = asyncio.run(_overload(running, photos, _capacity(levels), plan.overload_s))
+        with ExitStack() as stack:
+            replicas = [stack.enter_context(running_service(root, log)) for _ in range(2)]
+            swaps = asyncio.run(_swaps(replicas, root / "idrid", photos, plan.swaps))
+        with running_service(root, log) as running:
+            stop = asyncio.run(_stop(running, photos, log, plan.stop_after_s))
+        every = (*(one for level in levels for one in level.asked), *overload.asked, *swaps.asked, *stop.asked)
+        return LoadResult(levels, overload, swaps, stop, sum(_wrong(every, both, photos)))
+
+
+def _level(running: Running, photos: Sequence[bytes], clients: int, requests: int) -> Level:
+    began = time.perf_counter()
+    asked = asyncio.run(closed_loop([running.url], photos, clients, requests))
+    return Level(clients, time.perf_counter() - began, tuple(asked))
+
+
+def _capacity(levels: Sequence[Level]) -> float:
+    """Answers a second, at best."""
+    return max(sum(one.status == httpx.codes.OK for one in level.asked) / level.seconds for level in levels)
+
+
+async def _overload(running: Running, photos: Sequence[bytes], capacity: float, seconds: float) -> Overload:
+    rate = _OVER * capacity
+    watch = asyncio.create_task(watch_memory(running.pid, min(1.0, seconds / 10)))
+    asked = await open_loop(running.url, photos, rate, seconds)
+    await asyncio.sleep(min(2.0, seconds))
+    watch.cancel()
+    return Overload(rate, tuple(asked), tuple(await watch))
+
+
+async def _swaps(replicas: Sequence[Running], folder: Path, photos: Sequence[bytes], count: int) -> Swaps:
+    versions, stop, followed = index.versions(folder), asyncio.Event(), []
+    urls = [one.url for one in replicas]
+    load = asyncio.create_task(closed_loop(urls, photos, 2 * len(urls), 10**6, stop))
+    async with httpx.AsyncClient(timeout=120) as http:
+        for number in range(count):
+            version = versions[number % len(versions)]
+            index.activate(folder, version)
+            began = time.perf_counter()
+            while any([await _live(http, url) != version for url in urls]):
+                await asyncio.sleep(0.05)
+            followed.append(time.perf_counter() - began)
+    stop.set()
+    return Swaps(tuple(followed), tuple(await load))
+
+
+async def _live(http: httpx.AsyncClient, url: str) -> str | None:
+    version: str | None = (await http.get(f"{url}/v1/indexes/idrid")).json()["version"]
+    return version
+
+
+async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: float) -> Stop:
+    load = asyncio.create_task(closed_loop([running.url], photos, _STOPPED_CLIENTS, 10**6))
+    await asyncio.sleep(after_s)
+    async with httpx.AsyncClient(base_url=running.url, timeout=30) as http:
+        metrics = (await http.get("/metrics")).text
+        os.kill(running.pid, signal.SIGTERM)
+        began = time.perf_counter()
+    taken = re.search(r"^resad_queue_photos (\S+)$", metrics, re.MULTILINE)
+    assert taken
+    asked = await load
+    code = await asyncio.to_thread(running.process.wait)
+    seconds = time.perf_counter() - began
+    logged = log.read_text().count('"POST /v1/score ')
+    return Stop(int(float(taken[1])), tuple(asked), logged, seconds, code)
+
+
+def _wrong(asked: Sequence[Asked], both: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:
+    expected = {
+        (loaded.manifest.version, number): score_offline(loaded, photo).image_score
+        for loaded in both
+        for number, photo in enumerate(photos)
+    }
+    for one in asked:
+        if one.version is not None and one.score is not None:
+            true = expected[one.version, one.photo]
+            yield abs(one.score - true) > 1e-4 * true
+
+
+_OK: Final = 200
+_BUSY: Final = 429
+_PARTS: Final = 12
+"""Stretches of the overload that are looked at one by one."""
+
+
+def _print_levels(levels: Sequence[Level]) -> None:
+    """Clients at once."""
+    rows = [
+        (
+            str(level.clients),
+            str(len(level.asked)),
+            f"{len(_answered(level.asked)) / level.seconds:.2f}",
+            *(_ms(percentile(_answered(level.asked), at)) for at in (50, 95, 99)),
+            str(sum(one.status == _BUSY for one in level.asked)),
+            _others(level.asked),
+        )
+        for level in levels
+    ]
+    headings = ("clients", "requests", "answers/s", "p50, ms", "p95, ms", "p99, ms", "429", "others")
+    print_table("Clients at once, each asking again once it is answered; scores with map=none", headings, rows)
+
+
+def _print_overload(overload: Overload) -> None:
+    """The whole, then stretch by stretch."""
+    asked, resident = overload.asked, [one.mb for one in overload.resident]
+    seconds = max(one.began for one in asked)
+    answered, sent_away = _answered(asked), [one for one in asked if one.status == _BUSY]
+    span = max((one.began + one.seconds for one in asked if one.status == _OK), default=seconds)
+    waits = [one.retry_after for one in sent_away if one.retry_after is not None]
+    print_table(
+        f"{overload.rate:.0f} requests a second for {seconds:.0f} s, four times what it can do",
+        ("requests", "scored", "scored/s", "429", "others", "p50, ms", "p95, ms", "longest, ms", "429: p95, ms",
+         "Retry-After, s"),
+        [
+            (
+                f"{len(asked):,}", f"{len(answered):,}", f"{len(answered) / span:.2f}", f"{len(sent_away):,}",
+                _others(asked), *(_ms(percentile(answered, at)) for at in (50, 95, 100)),
+                _ms(percentile([one.seconds for one in sent_away], 95)),
+                f"{min(waits)} to {max(waits)}" if waits else "-",
+            )
+        ],
+    )  # fmt: skip
+    print_table(
+        "The same by time: of the requests that were scored, and the process's resident memory",
+        ("from, s", "scored", "p50, ms", "p95, ms", "longest, ms", "memory, MB"),
+        [
+            (
+                f"{start:.0f}",
+                str(len(_answered(part))),
+                *(_ms(percentile(_answered(part), at)) for at in (50, 95, 100)),
+                f"{max([one.mb for one in overload.resident if start <= one.began < end], default=0):,.0f}",
+            )
+            for start, end, part in _parts(overload)
+        ],
+    )
+    print(f"Resident memory before, at most, and at the end: "
+          f"{resident[0]:,.0f}, {max(resident):,.0f} and {resident[-1]:,.0f} MB.\n")  # fmt: skip
+
+
+def _print_swaps(swaps: Swaps) -> None:
+    """Twenty versions."""
+    versions = Counter(one.version for one in swaps.asked if one.version)
+    print_table(
+        "Versions activated one after another while two replicas on one root are asked by two clients each",
+        ("swaps", "both follow after, s (median)", "at most", "answers", "of each version", "others"),
+        [
+            (
+                str(len(swaps.followed)),
+                f"{median(swaps.followed):.2f}",
+                f"{max(swaps.followed):.2f}",
+                str(len(swaps.asked)),
+                " and ".join(map(str, sorted(versions.values()))),
+                _others(swaps.asked),
+            )
+        ],
+    )
+
+
+def _print_stop(stop: Stop) -> None:
+    """SIGTERM."""
+    received = sum(one.status > 0 for one in stop.asked)
+    print_table(
+        "SIGTERM while 16 clients ask without a pause",
+        ("accepted at the signal", "done with, by the service's log", "answers received", "lost", "others",
+         "exit code", "seconds to the end"),
+        [
+            (
+                str(stop.in_flight), str(stop.logged), str(received), str(stop.logged - received),
+                _others(stop.asked), str(stop.code), f"{stop.seconds:.1f}",
+            )
+        ],
+    )  # fmt: skip
+
+
+def _parts(overload: Overload) -> list[tuple[float, float, list[Asked]]]:
+    length = max(one.began for one in overload.asked) / _PARTS + 1e-9
+    return [
+        (
+            number * length,
+            (number + 1) * length,
+            [one for one in overload.asked if number <= one.began / length < number + 1],
+        )
+        for number in range(_PARTS)
+    ]
+
+
+def _answered(asked: Sequence[Asked]) -> list[float]:
+    return [one.seconds for one in asked if one.status == _OK]
+
+
+def _others(asked: Sequence[Asked]) -> str:
+    """Statuses beside 200 and 429, with their counts."""
+    names = {LOST: "no answer", NEVER_ACCEPTED: "not accepted"}
+    count = Counter(one.status for one in asked if one.status not in (_OK, _BUSY))
+    return (
+        ", ".join(f"{names.get(status, str(status))}: {times}" for status, times in sorted(count.items())) or "0"
     )
 
 

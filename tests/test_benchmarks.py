@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,26 +18,21 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 import benchmarks
-from benchmarks import _bench, _idrid, gpu, second_look
-from benchmarks._color import color_features
-from benchmarks._device_latency import steady_rate
+from benchmarks import _bench, _idrid, gpu
 from benchmarks._idrid import Variant
-from benchmarks._service_process import memory_of, stages
+from benchmarks._service import memory_of, stages
 from benchmarks.coreset import textbook
-from indexer.bootstrap import Figure
-from indexer.coreset import greedy_k_center
-from indexer.datasets import Dataset, LabeledPhoto
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import Measured
-from indexer.metrics import Rows, ScoreHistogram
-from indexer.shards import shards_of
-from resad.backbone import default_weights, load_backbone
-from resad.encoder import Encoder, Trunk
+from benchmarks.latency import steady_rate
+from indexer.coreset.k_center import greedy_k_center, shards_of
+from lab.datasets import Dataset, LabeledPhoto
+from lab.datasets.mvtec import read_mvtec
+from lab.evaluate import Measured
+from lab.evaluate.bootstrap import Figure
+from lab.evaluate.metrics import Rows, ScoreHistogram
+from resad.config import preset, without
 from resad.loaded_index import load_index
-from resad.presets import preset, without
-from service.account import Stage
 from service.metrics import Metrics
-from tests.conftest import prepared
+from service.tracing import Stage
 
 _HOME = Path(benchmarks.__file__).parent
 _MODULES = sorted(path.stem for path in _HOME.glob("[a-z]*.py"))
@@ -92,8 +86,7 @@ def test_the_steady_rate_is_over_all_photographs_but_the_first_batch(
     detector, clock = load_index(small_index, torch.device("cpu")).detector, iter([10.0, 12.0])
     batches: list[int] = []
     monkeypatch.setattr(detector, "detect", lambda photos: batches.append(len(photos)))
-    monkeypatch.setattr("benchmarks._device_latency.time.perf_counter", lambda: next(clock))
-    assert steady_rate(detector, (drawn / "test/good/drawn_0000.jpg").read_bytes()) == 44 / 2
+    assert steady_rate(detector, (drawn / "test/good/drawn_0000.jpg").read_bytes(), lambda: next(clock)) == 44 / 2
     assert batches == [4] * 12
 
 
@@ -114,11 +107,10 @@ def test_a_table_is_markdown_with_columns_in_line(capsys: pytest.CaptureFixture[
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["x", "22"]
 
 
-def test_the_median_is_that_of_all_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_median_is_that_of_all_repeats() -> None:
     ticks = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0])
-    monkeypatch.setattr("benchmarks._bench.time.perf_counter", lambda: next(ticks))
     results = iter("abc")
-    assert _bench.median_time(lambda: next(results), 3) == (2.0, "c")
+    assert _bench.median_time(lambda: next(results), 3, lambda: next(ticks)) == (2.0, "c")
 
 
 def test_an_interval_has_its_sign_where_asked() -> None:
@@ -200,39 +192,7 @@ def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram
     return Measured(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
 
 
-def test_colors_are_those_around_each_cell(rng: np.random.Generator) -> None:
-    pixels = rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
-    found = color_features(prepared(pixels))
-    assert found.grid == (8, 8)
-    row = found.cells.tolist().index([3, 2])
-    near = pixels[24:32, 16:24].reshape(-1, 3) / 255
-    around = pixels[16:40, 8:32].reshape(-1, 3) / 255
-    expected = np.concatenate([near.mean(0), near.std(0), around.mean(0), around.std(0)])
-    np.testing.assert_allclose(found.features[row], expected, atol=1e-5)
-
-
 def test_another_trunk_is_named_in_its_row() -> None:
     variant = Variant("resad", backbone="bundled", weights="bundled")
     assert variant.name == "resad --backbone bundled --weights bundled"
     assert _idrid.config_of(variant, 512).backbone.name == "bundled"
-
-
-def test_a_second_look_in_the_mirror_is_the_methods_own(rng: np.random.Generator) -> None:
-    config = _idrid.config_of(Variant("resad", backbone="bundled"), 64)
-    trunk = load_backbone(config.backbone, default_weights("bundled"))
-    photo = prepared(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    both = Encoder(Trunk(trunk, config, torch.device("cpu")), None)
-    one = replace(config, search=replace(config.search, mirrored=False))
-    alone = Encoder(Trunk(trunk, one, torch.device("cpu")), None)
-    mirror, upside_down = second_look.LOOKS[:2]
-    expected = both.encode([photo])[0]
-    assert expected.mirrored is not None
-    found = second_look.second(alone, photo, mirror).mirrored
-    assert found is not None
-    np.testing.assert_allclose(found, expected.mirrored, atol=1e-5)
-    below = replace(photo, pixels=np.ascontiguousarray(photo.pixels[::-1]))
-    again = second_look.second(alone, below, upside_down)
-    assert again.mirrored is not None
-    cells = again.cells[:, 0].max() - again.cells[:, 0], again.cells[:, 1]
-    order = np.lexsort((cells[1], cells[0]))
-    np.testing.assert_allclose(again.mirrored[order], expected.features, atol=1e-5)

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import betabinom
 
-from benchmarks._held import RememberingTrunk, Seen
-from indexer.feature_store import FeatureStore
-from indexer.leave_out import leave_out
-from indexer.left_out_groups import groups_of
-from indexer.options import method
-from indexer.selection import select
-from indexer.synthetic import draw_photo
+from indexer.build.feature_store import FeatureStore
+from indexer.calibration.leave_out import leave_out
+from indexer.coreset.selection import select
+from indexer.photos.near_duplicates import groups_of
+from indexer.settings import method
+from lab.drawing import draw_photo
 from resad.backbone import default_weights, load_backbone
 from resad.calibration import p_value
 from resad.detector import measure
-from resad.encoder import PatchFeatures
+from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.memory_bank import MemoryBank
 from resad.preparation import PreparedPhoto
 from tests.conftest import prepared
@@ -69,10 +68,9 @@ def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> list[Split]:
     """The same drawn photographs parted at random several times: each time another bank and calibration."""
-    trunk = RememberingTrunk(load_backbone(CONFIG.backbone, default_weights("bundled")), CONFIG)
-    seen = Seen(tuple(drawn_square(seed) for seed in range(REFERENCES + UNSEEN)), trunk)
-    assert CONFIG.resc.whitening is None, "a whitening is fitted to the references of each split"
-    patches = seen.fitted(np.arange(len(seen.photos))).patches
+    trunk = Trunk(load_backbone(CONFIG.backbone, default_weights("bundled")), CONFIG, torch.device("cpu"))
+    encoder = Encoder(trunk, None)
+    patches = tuple(encoder.encode([drawn_square(seed)])[0] for seed in range(REFERENCES + UNSEEN))
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("splits")
     return [split(patches, rng.permutation(len(patches)), folder / str(number)) for number in range(SPLITS)]

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import pytest
 
-from indexer.feature_store import FeatureStore
-from indexer.footprint import _PER_PATCH
+from indexer.build.feature_store import FeatureStore
+from indexer.build.forecast import _PER_PATCH
 from resad.encoder import PatchFeatures
 
 _GRID: Final = (50, 60)
@@ -26,9 +26,9 @@ _SELECT: Final = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from benchmarks._own_memory import OwnMemory, own_bytes
-from indexer.feature_store import FeatureStore
-from indexer.selection import select
+from benchmarks._bench import OwnMemory, own_bytes
+from indexer.build.feature_store import FeatureStore
+from indexer.coreset.selection import select
 from resad.config import CoresetConfig
 
 folder, photos, patches, grid = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
