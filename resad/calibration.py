@@ -1,13 +1,14 @@
-"""What a score means: normals' scores -> p-values, thresholds and the absolute scale of maps.
+"""What a score means: normals' scores -> p-values, thresholds, the decision, and the absolute scale of maps.
 
-A photo's p is its rank among n normals: (1 + #{normals >= s}) / (n + 1).  Where the normals were scored just as
-new photos are, p <= a comes at a rate of at most a whatever the scores' distribution (conformal prediction; Vovk,
-Gammerman & Shafer 2005): so with normals that are not in the memory bank (`source` "separate").  Reference photos
-are scored against the bank without their own memories, or their patient's ("left-out"); new photos are searched
-in the whole bank, one photo richer, score a little lower, and p errs upwards: on the safe side for false alarms,
-the more so the fewer the photos (measured in benchmarks/RESULTS.md).
+A photo's p is its rank among n normals: (1 + #{normals >= s}) / (n + 1).  If the normals were scored just as new
+photos are, p <= a occurs at a rate of at most a whatever the scores' distribution (conformal prediction; Vovk,
+Gammerman & Shafer 2005).  This holds for normals that are not in the memory bank (`source` "separate").
+Reference photos are scored against the bank without their own memories, or their patient's ("left-out").  New
+photos are searched in the whole bank, which is larger by one photo, so they score a little lower and p errs
+upwards: on the safe side for false alarms, the more so the fewer the photos (measured in benchmarks/RESULTS.md).
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.special import betaincinv
+
+from resad.errors import SettingError
 
 RATES: Final = (0.01, 0.05, 0.10)
 """False-positive rates for which thresholds are stated."""
@@ -197,3 +200,78 @@ def _interval(normals: tuple[float, ...], value: float) -> Interval:
     low = float(betaincinv(m, n - m + 1, _TAIL)) if m else 0.0
     high = float(betaincinv(m + 1, n - m, 1 - _TAIL)) if m < n else 1.0
     return Interval(low, high)
+
+
+USUAL_RATE: Final = 0.05
+"""The false-positive rate where none is asked for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """What decides whether a photo is abnormal: a false-positive rate or a threshold, and a camera to compare with.
+
+    fpr: rate in (0, 1); `USUAL_RATE` if neither it nor a threshold is given.  threshold: image score, feature
+    units.  camera: compare with the normals of this camera; upper and lower case are the same.
+    Raises `SettingError` if both are given, or one is out of range.
+    """
+
+    fpr: float | None = None
+    threshold: float | None = None
+    camera: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fpr is not None and self.threshold is not None:
+            raise SettingError("fpr and threshold exclude each other: give one of them")
+        if self.fpr is not None and not 0 < self.fpr < 1:
+            raise SettingError(f"fpr {self.fpr:g}: a rate lies between 0 and 1")
+        if self.threshold is not None and not 0 < self.threshold < math.inf:
+            raise SettingError(f"threshold {self.threshold:g}: a score is above 0 and finite")
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that decides; None if a threshold does."""
+        return (self.fpr or USUAL_RATE) if self.threshold is None else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Criterion:
+    """What a photo's score is compared with.
+
+    limit: a photo is abnormal above its value.  level: findings lie above it, feature units; None if there are too
+    few normals for the rate.  normals: those of `camera`, or all; `reason` says why all, though a camera was named.
+    """
+
+    limit: Threshold
+    level: float | None
+    normals: Normals
+    camera: str | None
+    reason: str | None
+
+
+def criterion(calibration: Calibration, rule: DecisionRule) -> Criterion:
+    """The criterion that `rule` asks for: by the camera's own normals if there are enough of them, else by all."""
+    normals, camera, reason = _normals_to_compare(calibration, rule)
+    if rule.threshold is None:
+        limit = threshold(normals.scores, rule.fpr or USUAL_RATE)
+    else:
+        limit = rate_at(normals.scores, rule.threshold)
+    level = threshold(normals.peaks, limit.fpr).value
+    return Criterion(limit, level, normals, camera, reason)
+
+
+def _normals_to_compare(calibration: Calibration, rule: DecisionRule) -> tuple[Normals, str | None, str | None]:
+    """The normals, their camera, and why they are not those of the camera that was named."""
+    if rule.camera is None:
+        return calibration, None, None
+    name = rule.camera.strip().casefold()
+    match = next((entry for entry in calibration.cameras if entry.camera.casefold() == name), None)
+    fallback = f"compared with all {len(calibration.scores)} normal photographs"
+    if match is None:
+        # The message lists no cameras: which ones a hospital has is not for every caller to know.
+        return calibration, None, f"no normal photographs of this camera; {fallback}"
+    # A given threshold names no rate: the usual one decides how many normals a camera needs.
+    rate = rule.rate or USUAL_RATE
+    if len(match.normals.scores) < normals_needed(rate):
+        few = f"a rate of {rate:g} needs {normals_needed(rate)} normal photographs of this camera"
+        return calibration, None, f"{few}, there are {len(match.normals.scores)}; {fallback}"
+    return match.normals, match.camera, None

@@ -1,17 +1,18 @@
-"""Every number of the method, with its unit and its source; only `resad.presets` chooses others.
+"""Settings of the method: every number with its unit and source, the presets, and the fingerprint.
 
-A `MethodConfig` says how a photograph becomes an anomaly map and a score.  It is stored in the index's manifest,
-and its fingerprint (`resad.stored_config`, together with the weights') decides whether two indexes measure the
-same thing.
-`PhotoLimits` only says what is refused; it changes no number, so it is not part of the fingerprint.
+A `MethodConfig` says how a photograph becomes an anomaly map and a score.  The index's manifest stores it.  Its
+fingerprint, taken together with the weights' hash, says whether two indexes measure the same thing.
+`PhotoLimits` only says what is refused.  It changes no number, so it is not part of the fingerprint.
 
 "Paper" below is Niu et al., "Region and Spatial Aware Anomaly Detection for Fundus Images" (arXiv 2303.03817).
 """
 
+import hashlib
 import json
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from resad.errors import SettingError, first_fault
@@ -19,6 +20,7 @@ from resad.errors import SettingError, first_fault
 _STRICT: Final = ConfigDict(extra="forbid")
 
 Precision = Literal["exact", "half"]
+Eye = Literal["left", "right"]
 
 PAPER_GRID: Final = 98
 """Cells along a side of the paper's patch grid: 784 px over stride 8 (section 4.1)."""
@@ -191,3 +193,77 @@ def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
     except json.JSONDecodeError:
         place[field] = value
     return from_json(json.dumps(document))
+
+
+Preset = Literal["resad", "paper", "patchcore"]
+Part = Literal["region", "spatial", "resc"]
+
+
+def preset(name: Preset) -> MethodConfig:
+    """The settings called `name`.
+
+    resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
+    in the pixels (benchmarks/RESULTS.md).
+    paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
+    """
+    literal = MethodConfig(
+        preparation=PreparationConfig(crop="none"),
+        resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
+        search=SearchConfig(neighbors=1, mirrored=False),
+        score=ScoreConfig(kind="max"),
+    )
+    match name:
+        case "resad":
+            return MethodConfig()
+        case "paper":
+            return literal
+        case "patchcore":
+            plain = ReSCConfig(normalize=False, pool=3, region=False, spatial="none")
+            return replace(literal, resc=plain)
+
+
+def without(config: MethodConfig, part: Part) -> MethodConfig:
+    """`config` with one part of ReSC left out, as in the paper's table 3."""
+    resc = config.resc
+    match part:
+        case "region":
+            return replace(config, resc=replace(resc, region=False))
+        case "spatial":
+            return replace(config, resc=replace(resc, spatial="none"))
+        case "resc":
+            return replace(config, resc=replace(resc, region=False, spatial="none"))
+
+
+def _as_it_was_meant(stored: object) -> object:
+    if isinstance(stored, dict) and isinstance(search := stored.get("search"), dict):
+        return stored | {"search": {"mirrored": False} | search}
+    return stored
+
+
+StoredMethodConfig = Annotated[MethodConfig, BeforeValidator(_as_it_was_meant)]
+"""Settings in a file.  `search.mirrored` is younger than some files: where it is missing it is false, whatever the
+default is now, as nothing looked at mirror images then."""
+
+
+def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:
+    """`sha256:...` of everything that changes a patch's features or a score: settings, weights and whitening.
+
+    `search.mirrored` is left out where it is false, so that what measures the same as before there was such a
+    setting has the same fingerprint as then.
+    """
+    unwritten = None if config.search.mirrored else {"search": {"mirrored"}}
+    return _hashed(_METHOD.dump_json(config, exclude=unwritten), weights_sha256, whitening_sha256)
+
+
+def is_fingerprint(stated: str, config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> bool:
+    """Whether `stated` is the `fingerprint` of these, or the same with a false `search.mirrored` written out.
+
+    The latter is in indexes from the first time of that setting.
+    """
+    whole = _hashed(_METHOD.dump_json(config), weights_sha256, whitening_sha256)
+    return stated in {fingerprint(config, weights_sha256, whitening_sha256), whole}
+
+
+def _hashed(settings: bytes, weights_sha256: str, whitening_sha256: str | None) -> str:
+    text = settings + f"\n{weights_sha256}\n{whitening_sha256 or ''}".encode()
+    return "sha256:" + hashlib.sha256(text).hexdigest()

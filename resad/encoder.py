@@ -15,9 +15,9 @@ from torch import Tensor
 from resad import resc
 from resad.backbone import Backbone
 from resad.config import MethodConfig, ReSCConfig
+from resad.device import Fetched, Fetching, sent, sent_together
 from resad.errors import SettingError
 from resad.preparation import PreparedPhoto
-from resad.transfer import Fetched, Fetching, sent, sent_together
 from resad.whitening import Whitening, fit_whitening
 
 _MEAN: Final = (0.485, 0.456, 0.406)

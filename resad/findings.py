@@ -1,11 +1,16 @@
-"""Findings: the regions of an anomaly map above a level, in the photo's own px.
+"""Findings: the regions of an anomaly map above a level, in the photo's own px, and where they lie in words.
 
 A pixel index (x, y) names the pixel that covers [x, x + 1) x [y, y + 1); boxes include both of their ends.
+
+Places are relative to the field of view, whose center need not be the fovea: photographs are centered on the
+macula, on the optic disc, or elsewhere.  Photographs are assumed to be upright, as fundus cameras deliver them: in
+a right eye the nasal side is on the right of the photograph, in a left eye on the left.
 """
 
 import math
 from dataclasses import dataclass
 from itertools import groupby
+from math import hypot
 from typing import Final
 
 import numpy as np
@@ -13,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
+from resad.config import Eye
+from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
 
 CONTOUR_TOLERANCE: Final = 0.25
@@ -186,3 +193,25 @@ def _check(
         raise ValueError(f"level {level}: must be a number above -inf")
     if limit < 1:
         raise ValueError(f"limit {limit}: must be at least 1")
+
+
+CENTRAL: Final = 0.25
+"""Share of the field of view's radius within which a point is central: 6 % of the area."""
+
+
+def place_in_words(x: float, y: float, field: FieldOfView, eye: Eye | None) -> str:
+    """`central`, or the quadrant: `superior temporal`; `superior, left of the photo` where the eye is not known.
+
+    Args:
+        x, y: px of the photo.
+        field: in px of the photo; where no disc was found, the frame stands in for it.
+    """
+    across, up = x - field.cx, field.cy - y
+    radius = field.radius if field.found else min(field.right - field.left, field.bottom - field.top) / 2
+    if hypot(across, up) <= CENTRAL * radius:
+        return "central"
+    vertical = "superior" if up > 0 else "inferior"
+    side: Eye = "left" if across < 0 else "right"
+    if eye is None:
+        return f"{vertical}, {side} of the photo"
+    return f"{vertical} {'nasal' if side == eye else 'temporal'}"

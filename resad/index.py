@@ -1,18 +1,29 @@
 """The index on disk: ROOT/NAME/VERSION/, with ROOT/NAME/CURRENT naming the live version.
 
-`CURRENT` is replaced atomically and alone says what is live.  How versions come and go is in
-`resad.index_writing`, whether their files are whole in `resad.integrity`.
+`CURRENT` is replaced atomically and is the only statement of what is live.  A version is written beside its place,
+synced, renamed, and never changes afterwards; `manifest.json` is written last and holds the size and SHA-256 of
+every other file.  One writer at a time.
+
+ROOT/NAME/PURGED lists photographs that this index must never hold again, one line each: the SHA-256 of the
+photograph's content hash.  Only someone who has the photograph can recognize its line.
 """
 
+import fcntl
+import hashlib
+import json
 import os
 import re
 import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from resad.errors import IndexInvalid, SettingError
-from resad.tombstones import check_purged
+from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, FileRecord, Manifest, read_manifest, write_manifest
 
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
@@ -93,3 +104,189 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+PURGED: Final = "PURGED"
+
+
+def tombstone(content_sha256: str) -> str:
+    """The line of a photograph, hexadecimal."""
+    return hashlib.sha256(content_sha256.encode()).hexdigest()
+
+
+def purged(index: Path) -> frozenset[str]:
+    """The tombstones of ROOT/NAME."""
+    file = index / PURGED
+    return frozenset(file.read_text().split()) if file.is_file() else frozenset()
+
+
+def add_purged(index: Path, hashes: Iterable[str]) -> None:
+    """Add photographs by content hash, atomically; the caller holds the index's lock."""
+    lines = sorted(purged(index) | set(map(tombstone, hashes)))
+    fresh = index / f".{PURGED}-{secrets.token_hex(4)}"
+    with fresh.open("w") as file:
+        file.write("".join(line + "\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(index / PURGED)
+
+
+def content_hashes(version: Path) -> frozenset[str]:
+    """Of all photographs that a version's records name: references, and those it was calibrated on."""
+    files = [version / PHOTOS_FILE, version / CALIBRATION_FILE]
+    lines = [line for file in files if file.is_file() for line in file.read_bytes().splitlines()]
+    return frozenset(json.loads(line)["content_sha256"] for line in lines)
+
+
+def check_purged(index: Path, version: Path) -> None:
+    """Raise `IndexInvalid` where `version` holds photographs that were purged from ROOT/NAME."""
+    graves = purged(index)
+    count = sum(tombstone(one) in graves for one in content_hashes(version)) if graves else 0
+    if count:
+        raise IndexInvalid(
+            f"{version} holds {count} photographs that were purged from {index.name}; it stays barred"
+        )
+
+
+def file_record(path: Path, name: str) -> FileRecord:
+    """What a manifest states of the file at `path`, which it calls `name`."""
+    return FileRecord(name, path.stat().st_size, _sha256(path))
+
+
+def check_files(version: Path, *, unread: Sequence[str] = ()) -> Manifest:
+    """The manifest, after every file it names was found with its size and hash; raises `IndexInvalid`.
+
+    Args:
+        unread: names that begin so are only looked for, with their sizes.
+    """
+    manifest = read_manifest(version / MANIFEST)
+    for record in manifest.files:
+        path = version / record.name
+        if not path.is_file():
+            raise IndexInvalid(f"{version}: {record.name} is missing")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise IndexInvalid(f"{version}: {record.name} has {size} bytes, its manifest says {record.bytes}")
+        if not record.name.startswith(tuple(unread)) and _sha256(path) != record.sha256:
+            raise IndexInvalid(f"{version}: {record.name} was changed after the index was written (SHA-256)")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_STAGING: Final = ".staging-"
+
+
+@contextmanager
+def only_writer(index: Path) -> Iterator[None]:
+    """Hold the lock of ROOT/NAME; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        SettingError: another process is writing to this index.
+    """
+    with (index / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingError(f"another process is writing to {index}; wait for it, or stop it") from error
+        yield
+
+
+@contextmanager
+def writing(root: Path, name: str) -> Iterator[Path]:
+    """A scratch folder on the index's own disk for one new version; gone afterwards, published or not.
+
+    While it is held, the folder `WORK` beside the versions is the caller's; it stays as the caller leaves it.
+
+    Raises:
+        SettingError: another process is writing to this index.
+    """
+    index = root / check_name(name)
+    fresh_root, fresh_index = not root.exists(), not index.exists() or (index / WORK).exists()
+    index.mkdir(parents=True, exist_ok=True)
+    with only_writer(index):
+        clear_rubbish(index)
+        staging = index / f"{_STAGING}{secrets.token_hex(4)}"
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            kept = (index / WORK).exists() or (index / PURGED).exists()
+            if fresh_index and not versions(index) and not kept:
+                shutil.rmtree(index, ignore_errors=True)
+                if fresh_root and not any(root.iterdir()):
+                    root.rmdir()
+
+
+def clear_rubbish(index: Path) -> None:
+    """Delete what a killed process has left; the caller holds the index's lock, which says that it is gone."""
+    for left in index.glob(f"{_STAGING}*"):
+        shutil.rmtree(left)
+    for name in (CURRENT, PURGED):
+        for left in index.glob(f".{name}-*"):
+            left.unlink(missing_ok=True)
+
+
+def delete_version(index: Path, version: str) -> None:
+    """Delete a version that is not live; one that is stopped half-way is rubbish, and no version any more.
+
+    The caller holds the index's lock.
+    """
+    if version == live_version(index):
+        raise IndexInvalid(f"{index}: {version} is live and stays")
+    gone = index / f"{_STAGING}{secrets.token_hex(4)}"
+    (index / version).rename(gone)
+    sync(index)
+    shutil.rmtree(gone)
+
+
+def publish(
+    staging: Path,
+    index: Path,
+    describe: Callable[[tuple[FileRecord, ...]], Manifest],
+    *,
+    live: bool = True,
+    known: Mapping[str, FileRecord] = MappingProxyType({}),
+) -> tuple[Path, Manifest]:
+    """Turn the files in `staging` into a version of `index` (ROOT/NAME), or, on any error, into nothing.
+
+    Args:
+        staging: a folder on the same disk; it is moved.
+        describe: makes the manifest, given the files' sizes and hashes.
+        live: make it the live version, too.
+        known: by name, files of another version that are shared with it, and so need not be read again.
+    Returns:
+        the version's folder and its manifest.
+    """
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    names = [path.relative_to(staging).as_posix() for path in files]
+    records = [known.get(name) or file_record(path, name) for name, path in zip(names, files, strict=True)]
+    manifest = describe(tuple(records))
+    write_manifest(manifest, staging / MANIFEST)
+    return settle(staging, index, manifest, live=live), manifest
+
+
+def settle(staging: Path, index: Path, manifest: Manifest, *, live: bool) -> Path:
+    """Move a folder that is a whole version, on the same disk, to its place in ROOT/NAME; that place.
+
+    Raises `IndexInvalid` where that version is there already.
+    """
+    place = index / manifest.version
+    if place.exists():
+        raise IndexInvalid(f"{index} has a version {manifest.version} already")
+    for path in (*staging.rglob("*"), staging):
+        sync(path)
+    try:
+        staging.rename(place)
+        sync(index)
+        if live:
+            activate(index, manifest.version)
+    except BaseException:
+        if live_version(index) != manifest.version:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return place

@@ -10,16 +10,14 @@ import torch
 
 from resad import index, runtime
 from resad.backbone import load_backbone
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, is_fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
-from resad.integrity import check_files
-from resad.manifest import FEATURES, Manifest
+from resad.index import check_files
+from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
-from resad.photo_records import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
-from resad.stored_config import is_fingerprint
 from resad.whitening import FILE as WHITENING_FILE
 from resad.whitening import Whitening
 

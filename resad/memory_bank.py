@@ -1,20 +1,32 @@
-"""The memory bank B_c: the healthy patch features that were kept, and what searches it (equation 7)."""
+"""The memory bank B_c: the healthy patch features that the coreset kept, where each came from, and their search
+(equation 7)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from resad.errors import IndexInvalid
 from resad.neighbors import Neighbors, direct_distances, nearest_first
-from resad.provenance import Provenance
-from resad.search.backends import ApproximateSearch, ProvedRows, RowSearch, flat_index, vectors_of
+from resad.search.flat import (
+    ApproximateSearch,
+    FlatSearch,
+    ProvedRows,
+    RowSearch,
+    build_approximate,
+    faster_on_gpu,
+    flat_index,
+    load_approximate,
+    memories_on,
+    vectors_of,
+)
 from resad.search.plan import SearchPlan
-from resad.search.planned import exact_search, fast_search
-from resad.search.proved import ProvedSearch
+from resad.search.pruned import ProvedSearch
 
 FAISS_FILE: Final = "memory_bank.faiss"
 PLAN_FILE: Final = "search.json"
@@ -22,6 +34,40 @@ _CHECKED_ROWS: Final = 4096
 """Rows looked through for NaN at a time: bounds the (rows, D) truth values."""
 _FLAT: Final = SearchPlan()
 _PLAN: Final = TypeAdapter(SearchPlan)
+
+
+PROVENANCE_FILE: Final = "provenance.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provenance:
+    """Where each memory came from.
+
+    photo: int32 (M,), the reference photo's row in `photos.jsonl`.  cell: int16 (M, 2), (y, x) on the patch grid.
+    pick: int32 (M,), its place in the greedy's order, so that the first m picks are the coreset of m memories.
+    """
+
+    photo: NDArray[np.int32]
+    cell: NDArray[np.int16]
+    pick: NDArray[np.int32]
+
+    def taken(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Provenance":
+        """That of some memories, bool (M,), or of the memories at these rows in their order."""
+        return Provenance(self.photo[rows], self.cell[rows], self.pick[rows])
+
+    def photo_by_photo(self) -> NDArray[np.intp]:
+        """The rows in the order in which a bank holds its memories: by photo, in each in reading order."""
+        return np.lexsort((self.cell[:, 1], self.cell[:, 0], self.photo))
+
+    def save(self, folder: Path) -> None:
+        """Write `provenance.npz` into `folder`."""
+        np.savez_compressed(folder / PROVENANCE_FILE, photo=self.photo, cell=self.cell, pick=self.pick)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Provenance":
+        """The inverse of `save`; raises `OSError`, `ValueError` or `KeyError` for a file that it did not write."""
+        with np.load(folder / PROVENANCE_FILE, allow_pickle=False) as arrays:
+            return cls(arrays["photo"], arrays["cell"], arrays["pick"])
 
 
 class MemoryBank:
@@ -194,3 +240,40 @@ def _refuse_unfinite(vectors: NDArray[np.float32], name: str) -> None:
         finite = np.isfinite(vectors[start : start + _CHECKED_ROWS]).all(axis=1)
         if not finite.all():
             raise IndexInvalid(f"{name} {start + int(finite.argmin())} is not finite: its feature has NaN or inf")
+
+
+def exact_search(
+    flat: Any,
+    memories: NDArray[np.float32],
+    plan: SearchPlan,
+    gpu: int | None,
+    proved: ProvedSearch | None = None,
+) -> RowSearch:
+    """What finds the nearest memories, whatever the plan.
+
+    Args:
+        flat: FAISS's flat index of the memories, on the CPU.
+        memories: float32 (M, D), the same.
+        gpu: number of the GPU to search on; on the CPU without one.
+        proved: a proved search of these memories, where there is one already.
+    Raises:
+        SettingError: a GPU was asked for where FAISS sees none, or its memory is too small.
+    """
+    if plan.kind == "flat":
+        return FlatSearch(flat, len(memories)) if gpu is None else faster_on_gpu(flat, memories, gpu)
+    device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
+    if proved is None:
+        proved = ProvedSearch(memories_on(memories, device), plan.width, plan.limit)
+    return ProvedRows(proved, device)
+
+
+def fast_search(
+    exact: RowSearch, flat: Any, memories: NDArray[np.float32], plan: SearchPlan, folder: Path | None
+) -> RowSearch:
+    """What searches as the plan says: `exact` where that is exact; from `folder`, where it was saved.
+
+    Raises `IndexInvalid` where the file in `folder` is missing or does not fit.
+    """
+    if plan.exact:
+        return exact
+    return build_approximate(flat, memories, plan) if folder is None else load_approximate(folder, flat, plan)

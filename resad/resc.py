@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from resad.config import PAPER_GRID, ReSCConfig
-from resad.transfer import sent
+from resad.device import sent
 from resad.whitening import Whitening
 
 _ATTENTION_ROWS = 1024

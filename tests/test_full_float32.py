@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.coreset import greedy_k_center
-from indexer.feature_store import FeatureStore
-from indexer.left_out_on_device import DevicePart
-from indexer.selection import projected
-from indexer.shards import shards_of
+from indexer.build.feature_store import FeatureStore
+from indexer.calibration.leave_out import DevicePart
+from indexer.coreset.k_center import greedy_k_center, shards_of
+from indexer.coreset.selection import projected
 from resad import runtime
+from resad.device import full_float32
 from resad.encoder import PatchFeatures
-from resad.search import proved, shadows
-from resad.search.backends import TorchSearch
-from resad.search.full_float32 import full_float32
-from resad.search.proved import ProvedSearch, Tiling
+from resad.search import bounds, pruned
+from resad.search.flat import TorchSearch
+from resad.search.pruned import ProvedSearch, Tiling
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +48,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bool]]:
     watch(torch, "addmm")
     watch(torch, "einsum")
     watch(torch, "matmul")
-    watch(shadows, "_lit")
-    watch(proved, "pair_squares")
+    watch(bounds, "_lit")
+    watch(pruned, "pair_squares")
     watch(ProvedSearch, "_in_full")
     return found
 

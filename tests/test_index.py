@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from resad import index, index_writing
+from resad import index
 from resad.calibration import Calibration, Quantile, Threshold
 from resad.config import MethodConfig
 from resad.errors import IndexInvalid, SettingError
-from resad.index_writing import delete_version, publish, writing
-from resad.integrity import check_files
+from resad.index import check_files, delete_version, publish, writing
 from resad.manifest import FORMAT, Counts, FileRecord, Manifest, Quality, read_manifest
 from resad.quality import QualityLimits
 
@@ -67,14 +66,14 @@ def test_stopped_at_the_last_moment_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     live = put(tmp_path)
-    done = getattr(index_writing, step)
+    done = getattr(index, step)
 
     def stop(path: Path, *rest: str) -> None:
         done(path, *rest) if path.is_file() else None
         if path == tmp_path / "eyes":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(index_writing, step, stop)
+    monkeypatch.setattr(index, step, stop)
     with pytest.raises(KeyboardInterrupt):
         put(tmp_path, "20260102T000000Z-0000")
     monkeypatch.undo()

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from resad import index
-from resad.answer import assemble
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.detector import Detection
+from resad.engine import ScoreOptions, assemble
 from resad.errors import IndexInvalid
-from resad.evidence_crops import cell_under
 from resad.loaded_index import LoadedIndex, check_probe, load_index
+from resad.pictures.evidence import cell_under
 from resad.preparation import PreparedPhoto, prepare
 from resad.result import Timings
-from resad.verdict import Rule
 from tests.conftest import mirror_image
 from tests.indexes import SETTINGS, build_small
 
@@ -45,7 +45,7 @@ def test_reference_photos_score_lower_against_their_own_memories(loaded: LoadedI
 
 def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn: Path) -> None:
     photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=4, timings=NO_TIME)
+    result = assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=4), timings=NO_TIME)
     assert result.findings
     ids = {record.id for record in loaded.photos}
     k = loaded.manifest.config.search.neighbors
@@ -57,7 +57,9 @@ def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn
         # Between patch centers the map is interpolated, so the peak's own patch lies near it, not on it.
         assert sum(one.distance for one in near[:k]) / k == pytest.approx(finding.peak, rel=0.1)
     assert (
-        assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=0, timings=NO_TIME).findings[0].evidence
+        assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=0), timings=NO_TIME)
+        .findings[0]
+        .evidence
         == ()
     )
 
@@ -87,7 +89,9 @@ def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(loaded: Loaded
         patches, bank = detection.patches, loaded.detector.bank
         assert patches.mirrored is not None
         lists = [
-            assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=count, timings=NO_TIME).findings
+            assemble(
+                photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=count), timings=NO_TIME
+            ).findings
             for count in (1, 2, 3, 6, 10**6)
         ]
         for shorter, longer in pairwise(lists):
@@ -114,13 +118,13 @@ def test_without_mirror_images_no_evidence_is_mirrored(drawn: Path, tmp_path: Pa
     report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=false"))
     loaded = load_index(report.version, CPU)
     photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.9), evidence=3, timings=NO_TIME)
+    result = assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=3), timings=NO_TIME)
     assert {one.mirrored for finding in result.findings for one in finding.evidence} == {False}
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:
     photo, detection = detect(loaded, drawn / "test/good/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, rule=Rule(fpr=0.01), evidence=1, timings=NO_TIME)
+    result = assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.01), evidence=1), timings=NO_TIME)
     assert (result.p_value, result.threshold, result.abnormal) == (None, None, None)
     assert "needs 99 normal photographs, the index has 8" in str(result.reason)
     assert result.findings == ()

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from resad.search import proved
-from resad.search.pairs import pair_squares
-from resad.search.proved import ProvedSearch, Tiling
-from resad.search.shadows import cast
+from resad.search import pruned
+from resad.search.bounds import cast
+from resad.search.pruned import ProvedSearch, Tiling, pair_squares
 from tests.test_memory_bank import brute_force
 
 SMALL = Tiling(queries=16, memories=24, leaf=10)
@@ -206,7 +205,7 @@ def test_a_sum_in_another_order_loses_no_neighbor(
         torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, leaf=300)
     )  # the first bound is exact
     wanted = search.search(queries, 3).rows
-    monkeypatch.setattr(proved, "pair_squares", jittered)
+    monkeypatch.setattr(pruned, "pair_squares", jittered)
     assert torch.equal(search.search(queries, 3).rows, wanted)
 
 

@@ -1,4 +1,4 @@
-"""Vectors -> their shadows: k + 1 small integers each, whose distances bound the true ones from below.
+"""Lower bounds of distances from vectors of small integers, and clusters of similar memories.
 
 With P an orthonormal basis of k directions and r(v) what P leaves of v, for every q and b
 
@@ -11,7 +11,10 @@ the length of each vector's rounding error is kept and subtracted:
     |q - b| >= unit * |q' - b'| - slack(q) - slack(b).
 """
 
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -139,3 +142,136 @@ def _padded(integers: Tensor, carried: Tensor) -> Tensor:
     digits[:, : integers.shape[1]] = integers
     digits[:, integers.shape[1] : integers.shape[1] + carried.shape[1]] = carried
     return digits
+
+
+_TURNS: Final = 3
+"""Power iterations for a direction; a rough one divides as well."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaves:
+    """Groups of memories that are alike, and groups beside each other somewhat so.
+
+    order: int64 (M,), place -> row.  starts: int64 (L + 1,), the places where the groups begin, and M.
+    """
+
+    order: Tensor
+    starts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def slices(self) -> Iterator[slice]:
+        """The places of each group."""
+        return (slice(start, stop) for start, stop in pairwise(self.starts.tolist()))
+
+    def kept(self, rows: Tensor) -> "Leaves":
+        """The same for a bank of these `rows`, int64, ascending, which are numbered anew; empty groups go."""
+        number = torch.full((len(self.order),), -1, dtype=torch.int64, device=rows.device)
+        number[rows] = torch.arange(len(rows), device=rows.device)
+        order = number[self.order]
+        here = order >= 0
+        before = torch.cat([here.new_zeros(1, dtype=torch.int64), here.cumsum(0)])
+        return Leaves(order[here], torch.unique_consecutive(before[self.starts]))
+
+
+def grow(points: Tensor, size: int) -> Leaves:
+    """Leaves of at most `size` points, float32 (M, W).  Where the cuts lie costs time, never exactness."""
+    parts = list(_divided(points, torch.arange(len(points), device=points.device), size))
+    ends = torch.tensor([0, *map(len, parts)], device=points.device).cumsum(0)
+    return Leaves(torch.cat(parts), ends)
+
+
+def _divided(points: Tensor, rows: Tensor, size: int) -> Iterator[Tensor]:
+    if len(rows) <= size:
+        yield rows
+        return
+    some = points[rows]
+    some -= some.mean(dim=0)
+    direction = some[some.square().sum(dim=1).argmax()]
+    for _ in range(_TURNS):
+        direction = torch.nn.functional.normalize((some @ direction) @ some, dim=0)
+    ranked = rows[(some @ direction).argsort(stable=True)]
+    middle = len(rows) // 2
+    yield from _divided(points, ranked[:middle], size)
+    yield from _divided(points, ranked[middle:], size)
+
+
+_AT_ONCE: Final = 16384
+"""Memories whose shadows are cast together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shaded:
+    """What is kept of one bank: a light, the leaves, and the shadows in the leaves' order."""
+
+    light: Light
+    leaves: Leaves
+    shadows: Shadows
+
+    def kept(self, rows: Tensor) -> "Shaded":
+        """The same for a bank of these `rows`, int64, ascending."""
+        kept = torch.zeros(len(self.leaves.order), dtype=torch.bool, device=rows.device)
+        kept[rows] = True
+        return Shaded(self.light, self.leaves.kept(rows), self.shadows[kept[self.leaves.order]])
+
+
+def shade(memories: Tensor, width: int, leaf: int) -> Shaded:
+    """For memories, float32 (M, D): shadows of `width` numbers, leaves of at most `leaf` memories."""
+    light = cast(memories, width)
+    shadows = _shadows(light, memories)
+    leaves = grow(shadows.digits[:, : light.basis.shape[1] + 1].float(), leaf)
+    return Shaded(light, leaves, shadows[leaves.order])
+
+
+def slices(total: int, size: int) -> Iterator[slice]:
+    """`total` things, `size` at a time."""
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+def _shadows(light: Light, memories: Tensor) -> Shadows:
+    parts = [light.of_memories(memories[some]) for some in slices(len(memories), _AT_ONCE)]
+    return Shadows(
+        torch.cat([part.digits for part in parts]),
+        torch.cat([part.slack for part in parts]),
+        torch.cat([part.half_squares for part in parts]),
+    )
+
+
+Multiply = Callable[[Tensor, Tensor], Tensor]
+"""int8 (n, W) and (m, W) -> their products (n, m), whole numbers below 2^24 in int32 or float32."""
+_LEAST_ROWS: Final = 17
+"""Rows that torch's int8 product on a GPU asks for at least; its columns come in eights."""
+
+
+def multiply_int8(a: Tensor, b: Tensor) -> Tensor:
+    """By the processor's int8 dot products (VNNI, tensor cores)."""
+    if a.device.type == "cpu":
+        return torch._int_mm(a, b.T)
+    wide = torch.zeros((-(-len(b) // 8) * 8, b.shape[1]), dtype=torch.int8, device=b.device)
+    wide[: len(b)] = b
+    high = torch.zeros((max(len(a), _LEAST_ROWS), a.shape[1]), dtype=torch.int8, device=a.device)
+    high[: len(a)] = a
+    return torch._int_mm(high, wide.T)[: len(a), : len(b)]
+
+
+def multiply_float32(a: Tensor, b: Tensor) -> Tensor:
+    """By float32, which holds every sum exactly: W products of at most 127^2 stay below 2^24 up to W = 1040."""
+    return a.float() @ b.float().T
+
+
+def faster_multiply(digits: Tensor) -> Multiply:
+    """The faster of two ways to the same whole numbers, on this machine.  digits: int8 (N, W), of their kind."""
+    if digits.device.type != "cpu":
+        return multiply_int8
+    some = digits[:1024].repeat(-(-1024 // max(1, len(digits))), 1)[:1024]
+    return min((multiply_int8, multiply_float32), key=lambda way: _seconds(way, some))
+
+
+def _seconds(multiply: Multiply, digits: Tensor) -> float:
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        multiply(digits, digits)
+        best = min(best, time.perf_counter() - began)
+    return best

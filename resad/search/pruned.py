@@ -1,36 +1,54 @@
-"""The proved search: every memory is either shown to be too far by its shadow, or measured in full.
+"""Exact search with pruning: each memory is either shown to be too far by a lower bound, or measured in full.
 
-An exhaustive pass over the shadows (`resad.search.shadows`) leaves, for each patch, the few memories whose lower
-bound is under an upper bound of its k-th distance; these are measured by direct difference.  The upper bound comes
-from the groups of alike memories (`resad.search.leaves`) that the patch is nearest to, and falls as the pass goes
-from the nearest blocks to the farthest.  Where many patches have many candidates in a block, these patches are
-searched in it in full.
-What is returned is therefore what the flat search returns, wherever the leading directions lie.
+An exhaustive pass over the quantized memories (`resad.search.bounds`) leaves, for each patch, the few memories
+whose lower bound is below an upper bound of its k-th distance; these are measured by direct difference.  The upper
+bound comes from the clusters that the patch is nearest to, and falls as the pass goes from the nearest blocks to
+the farthest.  Where many patches have many candidates in a block, these patches are searched in it in full.
+The result is therefore that of the flat search, whatever the leading directions are.
 """
 
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final, TypeVar
 
+import faiss
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from resad.search.finds import Finds
-from resad.search.full_float32 import full_float32
-from resad.search.integers import faster_multiply
-from resad.search.lone_threads import for_each, lone_threads
-from resad.search.pairs import hits_of, pair_squares
-from resad.search.shaded import Shaded, shade, slices
-from resad.search.shadows import Shadows
+from resad.device import full_float32
+from resad.search.bounds import Shaded, Shadows, faster_multiply, shade, slices
 
 _SPARE: Final = 8
 """Rows taken beyond k where a block is searched in full, for what the expanded form rounds away."""
+
+
 _PROBES: Final = 3
 """Leaves that the first upper bound of a patch comes from."""
+
+
 _DRAINS: Final = (2, 5, 10, 20, 40)
 """Blocks after which what was found lowers the bounds."""
+
+
+_GROUP: Final = 8
+"""Columns of which the largest is looked at first."""
+
+
+_PAIRS: Final = 2**16
+"""Pairs whose vectors are gathered together on a GPU: bounds the (pairs, D) difference."""
+
+
+Part = TypeVar("Part")
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,51 @@ class _Asked:
 
     vectors: Tensor
     shadows: Shadows
+
+
+@dataclass(slots=True, eq=False)
+class Finds:
+    """The best so far of N queries; threads may share it, each with queries of its own.
+
+    squares: float32 (N, k).  rows: int64 (N, k), -1 for none.  bound: float32 (N,), an upper bound of the k-th
+    squared distance; it may come from elsewhere than `rows`.
+    """
+
+    squares: Tensor
+    rows: Tensor
+    bound: Tensor
+
+    @classmethod
+    def nothing(cls, count: int, k: int, device: torch.device) -> "Finds":
+        """Of `count` queries that nothing is known of yet."""
+        return cls(
+            torch.full((count, k), torch.inf, device=device),
+            torch.full((count, k), -1, dtype=torch.int64, device=device),
+            torch.full((count,), torch.inf, device=device),
+        )
+
+    def take(self, query: Tensor, memory: Tensor, squares: Tensor, dimension: int) -> None:
+        """Take over the pairs that are near enough, no pair twice; float32 (pairs,) of vectors of `dimension`."""
+        # The bound may come from the same pair, its squares summed in another order: up to D roundings apart.
+        near = squares <= self.bound[query] * (1 + 1e-6 + 2.0**-22 * dimension)
+        if not bool(near.any()):
+            return
+        query, memory, squares = query[near], memory[near], squares[near]
+        order = squares.argsort(stable=True)
+        order = order[query[order].argsort(stable=True)]
+        query, memory, squares = query[order], memory[order], squares[order]
+        who, first = torch.unique_consecutive(query, return_inverse=True)
+        rank = torch.arange(len(query), device=query.device) - torch.searchsorted(query, query)
+        k = self.rows.shape[1]
+        kept = rank < k
+        new_squares = torch.full((len(who), k), torch.inf, device=query.device)
+        new_rows = torch.full((len(who), k), -1, dtype=torch.int64, device=query.device)
+        new_squares[first[kept], rank[kept]] = squares[kept]
+        new_rows[first[kept], rank[kept]] = memory[kept]
+        both = torch.cat([self.squares[who], new_squares], dim=1).sort(dim=1, stable=True)
+        self.squares[who] = both.values[:, :k]
+        self.rows[who] = torch.cat([self.rows[who], new_rows], dim=1).gather(1, both.indices[:, :k])
+        self.bound[who] = torch.minimum(self.bound[who], self.squares[who, -1])
 
 
 class ProvedSearch:
@@ -208,3 +271,83 @@ class ProvedSearch:
     def _measure(self, asked: _Asked, query: Tensor, rows: Tensor, finds: Finds) -> None:
         squares = pair_squares(asked.vectors, query, self._memories, rows)
         finds.take(query, rows, squares, asked.vectors.shape[1])
+
+
+def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns, int64, rows ascending, where `products` (n, m) reaches its row's `enough` (n,).
+
+    Few do: the largest of each group of columns says where to look, at a fraction of looking everywhere.
+    """
+    n, m = products.shape
+    least = enough.to(products.dtype)
+    groups = _GROUP if m % _GROUP == 0 else 1
+    members = products.view(n, groups, m // groups)
+    largest = members.amax(dim=1)
+    if products.device.type == "cpu":
+        found = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    row, first = (largest >= least[:, None]).nonzero(as_tuple=True)
+    hit, place = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
+    return row[hit], first[hit] + place * (m // groups)
+
+
+def _hits_by_numpy(
+    members: NDArray[Any], largest: NDArray[Any], least: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same: on a single core NumPy compares, gathers and finds several times faster than torch."""
+    _, groups, width = members.shape
+    row, first = np.divmod(np.flatnonzero(largest >= least[:, None]), width)
+    hit, place = np.divmod(np.flatnonzero(members[row, :, first] >= least[row, None]), groups)
+    return row[hit], first[hit] + place * width
+
+
+def pair_squares(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor) -> Tensor:
+    """|queries[query] - memories[memory]|^2 by direct difference: float32 (pairs,)."""
+    out = torch.empty(len(query), device=queries.device)
+    if queries.device.type == "cpu":
+        if len(query):
+            _by_faiss(queries, query, memories, memory, out)
+        return out
+    for start in range(0, len(query), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        out[some] = (queries[query[some]] - memories[memory[some]]).square().sum(dim=1)
+    return out
+
+
+def _by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, out: Tensor) -> None:
+    """FAISS reads the vectors where they lie; nothing is gathered."""
+    # Held by name, because FAISS is given addresses only.
+    arrays = [part.contiguous().numpy() for part in (queries, query, memories, memory)]
+    q, iq, m, im = (faiss.swig_ptr(array) for array in arrays)
+    measure: Any = faiss.pairwise_indexed_L2sqr  # type: ignore[attr-defined]
+    measure(queries.shape[1], len(query), q, iq, m, im, faiss.swig_ptr(out.numpy()))
+
+
+@contextmanager
+def lone_threads(device: torch.device) -> Iterator[Executor | None]:
+    """As many threads as torch uses on a CPU; none on another device or where it uses one.
+
+    How many threads OpenMP starts is kept by each thread for itself, so that the process' own setting stays.
+    """
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(count, "search", initializer=_alone) as pool:
+        yield pool
+
+
+def for_each(pool: Executor | None, work: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+    """What `work` says of every part, on the pool's threads if there is one; raises what was raised there."""
+    return list(map(work, parts) if pool is None else pool.map(work, parts))
+
+
+def _alone() -> None:
+    torch.get_num_threads()  # torch writes its own number over a thread's at the first call there
+    for library in _libraries():
+        library.set_num_threads(1)
+
+
+@cache
+def _libraries() -> tuple[Any, ...]:
+    return tuple(ThreadpoolController().select(user_api="openmp").lib_controllers)

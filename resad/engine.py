@@ -1,0 +1,252 @@
+"""One engine: a photograph's bytes or path -> its result (prepare, judge quality, detect, assemble).
+
+The command line, the cluster's workers and the service all score here.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resad.calibration import Criterion, DecisionRule, criterion
+from resad.config import Eye, PhotoLimits
+from resad.detector import Detection
+from resad.findings import Region, find_regions, place_in_words
+from resad.loaded_index import LoadedIndex
+from resad.manifest import Manifest
+from resad.neighbors import listed_of_both
+from resad.preparation import PreparedPhoto, prepare
+from resad.quality import PhotoQuality, demand, judge
+from resad.result import (
+    Disc,
+    Evidence,
+    Finding,
+    IndexReference,
+    NormalsReference,
+    PhotoReference,
+    Result,
+    Timings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How a photograph is judged and described.
+
+    rule: the rate or threshold that decides, and the camera to compare with.
+    evidence: healthy patches listed per finding, at least 0.
+    eye: which eye the photograph shows, if known; it makes the findings' places nasal or temporal.
+    require_quality: refuse a photograph below the index's limits of quality.
+    """
+
+    rule: DecisionRule = DecisionRule()
+    evidence: int = 0
+    eye: Eye | None = None
+    require_quality: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedPhoto:
+    """A prepared photograph and its quality.
+
+    started: when its preparation began, by `time.perf_counter`.  decode_ms: preparation and judging, milliseconds.
+    """
+
+    photo: PreparedPhoto
+    quality: PhotoQuality
+    started: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredPhoto:
+    """A prepared photograph, what was measured on it, and its result."""
+
+    photo: PreparedPhoto
+    detection: Detection
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """Scores photographs with one loaded index.
+
+    `prepare`, `judge` and `check` may run on any thread.  `detect`, `assemble` and `score` use torch and FAISS:
+    only one thread at a time may call them.
+
+    limits: what is refused before it is decoded.
+    """
+
+    loaded: LoadedIndex
+    limits: PhotoLimits = PhotoLimits()
+
+    def prepare(self, source: bytes | Path) -> PreparedPhoto:
+        """The prepared square of a file's bytes or path.  Raises as `resad.photo.read_photo`."""
+        return prepare(source, self.loaded.manifest.config.preparation, self.limits)
+
+    def judge(self, photo: PreparedPhoto, *, require: bool = False) -> PhotoQuality:
+        """The photograph's quality by the index's limits; with `require`, raises `PhotoPoor` if unacceptable."""
+        quality = judge(photo, self.loaded.manifest.photo_quality)
+        if require:
+            demand(quality)
+        return quality
+
+    def check(self, source: bytes | Path, options: ScoreOptions) -> CheckedPhoto:
+        """`prepare` and `judge` together; raises as they do."""
+        started = time.perf_counter()
+        photo = self.prepare(source)
+        quality = self.judge(photo, require=options.require_quality)
+        return CheckedPhoto(photo, quality, started, 1e3 * (time.perf_counter() - started))
+
+    def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
+        """One detection per photograph, the same alone and in a batch."""
+        return self.loaded.detector.detect(photos)
+
+    def assemble(
+        self, checked: CheckedPhoto, detection: Detection, options: ScoreOptions, *, request_id: str | None = None
+    ) -> Result:
+        """The result of a detection; its total time ends now.  Searches the memory bank for the evidence."""
+        total_ms = 1e3 * (time.perf_counter() - checked.started)
+        return assemble(
+            checked.photo, detection, self.loaded, options,
+            timings=Timings(checked.decode_ms, total_ms), quality=checked.quality, request_id=request_id,
+        )  # fmt: skip
+
+    def score(self, source: bytes | Path, options: ScoreOptions = ScoreOptions()) -> ScoredPhoto:
+        """All steps: prepare, judge, detect, assemble.
+
+        Raises `PhotoError` for a photograph that cannot be used.
+        """
+        return self.score_checked(self.check(source, options), options)
+
+    def score_checked(self, checked: CheckedPhoto, options: ScoreOptions = ScoreOptions()) -> ScoredPhoto:
+        """The steps after `check`: detect and assemble."""
+        detection = self.detect([checked.photo])[0]
+        return ScoredPhoto(checked.photo, detection, self.assemble(checked, detection, options))
+
+
+def assemble(
+    photo: PreparedPhoto,
+    detection: Detection,
+    loaded: LoadedIndex,
+    options: ScoreOptions,
+    *,
+    timings: Timings,
+    quality: PhotoQuality | None = None,
+    request_id: str | None = None,
+) -> Result:
+    """The result of a detection, by the index's calibration.
+
+    Args:
+        quality: of the photograph, if it was judged before.
+    """
+    chosen = criterion(loaded.manifest.calibration, options.rule)
+    limit, normals, score = chosen.limit.value, chosen.normals, detection.image_score
+    regions = (
+        ()
+        if chosen.level is None
+        else find_regions(detection.anomaly_map, detection.scored, photo.frame, chosen.level)
+    )
+    return Result(
+        request_id=request_id,
+        image_score=score,
+        p_value=normals.p_value(score) if limit is not None else None,
+        fpr=chosen.limit.fpr,
+        threshold=limit,
+        abnormal=score > limit if limit is not None else None,
+        reason=chosen.limit.reason,
+        normals=_normals_reference(chosen),
+        index=index_reference(loaded.manifest),
+        photo=_photo_reference(photo),
+        quality=quality or judge(photo, loaded.manifest.photo_quality),
+        findings=_findings(regions, photo, detection, loaded, chosen, options),
+        map=None,
+        timings_ms=timings,
+    )
+
+
+def index_reference(manifest: Manifest) -> IndexReference:
+    """What answers say of the index they come from."""
+    return IndexReference(
+        name=manifest.name,
+        version=manifest.version,
+        fingerprint=manifest.fingerprint,
+        backbone=manifest.config.backbone.name,
+        weights=manifest.weights_sha256,
+    )
+
+
+def _normals_reference(chosen: Criterion) -> NormalsReference:
+    return NormalsReference(
+        chosen.camera, len(chosen.normals.scores), chosen.limit.interval, chosen.level, chosen.reason
+    )
+
+
+def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
+    disc = photo.field_of_view
+    return PhotoReference(
+        width=photo.frame.width,
+        height=photo.frame.height,
+        field_of_view=Disc(disc.cx, disc.cy, disc.radius) if disc.found else None,
+    )
+
+
+def _findings(
+    regions: tuple[Region, ...],
+    photo: PreparedPhoto,
+    detection: Detection,
+    loaded: LoadedIndex,
+    chosen: Criterion,
+    options: ScoreOptions,
+) -> tuple[Finding, ...]:
+    """Regions with their p-values, places, and the healthy patches nearest to their peaks."""
+    near = _evidence(regions, detection, loaded, options.evidence)
+    return tuple(
+        Finding(
+            rank=rank,
+            peak=region.peak,
+            p_value=chosen.normals.peak_p_value(region.peak),
+            x=region.x,
+            y=region.y,
+            box=region.box,
+            area_px=region.area_px,
+            area_share=region.area_share,
+            place=place_in_words(region.x + 0.5, region.y + 0.5, photo.field_of_view, options.eye),
+            contour=region.contour,
+            evidence=healthy,
+        )
+        for rank, (region, healthy) in enumerate(zip(regions, near, strict=True), start=1)
+    )
+
+
+def _evidence(
+    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, count: int
+) -> list[tuple[Evidence, ...]]:
+    """Per region the memories nearest to the patch under its peak, nearest first.
+
+    They are those of the look that the map has the distance of: the photo's, or its mirror image's.
+    """
+    bank, patches = loaded.detector.bank, detection.patches
+    count = min(count, len(bank))
+    if not regions or not count:
+        return [() for _ in regions]
+    side = detection.anomaly_map.shape[0]
+    peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
+    distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
+    under = distance.argmin(axis=1)
+    mirror_image = None if patches.mirrored is None else patches.mirrored[under]
+    k = loaded.manifest.config.search.neighbors
+    found, in_mirror = listed_of_both(bank.search, patches.features[under], mirror_image, k, count)
+    origin = bank.provenance
+
+    def healthy(row: int, far: float, mirrored: bool) -> Evidence:
+        y, x = origin.cell[row].tolist()
+        return Evidence(loaded.photos[origin.photo[row]].id, far, y, x, mirrored)
+
+    each = zip(found.rows.tolist(), found.distances.tolist(), in_mirror.tolist(), strict=True)
+    return [
+        tuple(healthy(row, far, turned) for row, far in zip(rows, distances, strict=True))
+        for rows, distances, turned in each
+    ]
