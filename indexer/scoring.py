@@ -15,14 +15,13 @@ from indexer.places import unique_labels, unique_places
 from indexer.prefetching import Behind, ahead
 from indexer.run_tables import RunTables, journal_path, refuse_existing
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
-from resad.calibration import Rule
-from resad.config import PhotoLimits
+from resad.calibration import DecisionRule
+from resad.config import Eye, PhotoLimits
 from resad.detector import Detection
-from resad.engine import assemble
+from resad.engine import ScoreOptions, assemble
 from resad.errors import PhotoError, ResadError, SettingError, naming
 from resad.exports import Outcome, answer_json, geojson
 from resad.files import write_atomically
-from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.photo import read_photo
@@ -63,7 +62,7 @@ class Order:
     eye: of those whose source does not say.  require_quality: a photograph below the index's limits fails.
     """
 
-    rule: Rule
+    rule: DecisionRule
     evidence: int
     eye: Eye | None = None
     require_quality: bool = False
@@ -190,8 +189,9 @@ def _scored(job: Job, ready: _Ready, loaded: LoadedIndex, order: Order) -> tuple
     detection = loaded.detector.detect([ready.photo])[0]
     timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
     return detection, assemble(
-        ready.photo, detection, loaded, rule=order.rule, evidence=order.evidence, timings=timings,
-        quality=ready.quality, eye=job.eye or order.eye,
+        ready.photo, detection, loaded,
+        ScoreOptions(order.rule, order.evidence, job.eye or order.eye, order.require_quality),
+        timings=timings, quality=ready.quality,
     )  # fmt: skip
 
 

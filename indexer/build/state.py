@@ -23,10 +23,10 @@ from resad.encoder import PatchFeatures
 from resad.errors import ResadError, SettingError
 from resad.field_of_view import FieldOfView
 from resad.files import write_atomically
-from resad.manifest import PackageVersion
 from resad.pictures.evidence import file_name, square_jpeg
 from resad.preparation import Frame
 from resad.quality import QualityMeasures
+from resad.runtime import PackageVersion
 
 _STRICT: Final = ConfigDict(extra="forbid")
 

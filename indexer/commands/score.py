@@ -27,10 +27,9 @@ from indexer.scoring import (
     score_photos,
 )
 from resad import index as index_store
-from resad.calibration import Rule
-from resad.config import PhotoLimits
+from resad.calibration import DecisionRule
+from resad.config import Eye, PhotoLimits
 from resad.errors import SettingError
-from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
 from resad.pictures.evidence import Squares, keeps_crops, read_square
 from resad.pictures.overlay import Layout, PictureKind
@@ -101,7 +100,7 @@ def score_command(
                 "--cluster writes OUT/scores.csv alone, and goes on with it: give --out, and no other file"
             )
         over_cluster().score_over_cluster(
-            cluster, device, index, photos, out, Rule(fpr, threshold, camera), cpus=worker_cpus, most=most_workers,
+            cluster, device, index, photos, out, DecisionRule(fpr, threshold, camera), cpus=worker_cpus, most=most_workers,
             require_quality=require_quality, table_format=table_format or "csv",
         )  # fmt: skip
         return
@@ -110,7 +109,9 @@ def score_command(
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    order = Order(Rule(fpr, threshold, camera), evidence, eye, require_quality, layout, overlay_format, map_format)
+    order = Order(
+        DecisionRule(fpr, threshold, camera), evidence, eye, require_quality, layout, overlay_format, map_format
+    )
     found = list_labeled(photos)
     loaded = console.load(index, device)
     console.tell_stale(loaded.manifest)

@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from typing import Final, Literal, NoReturn, TypeVar, get_args
 
 from indexer.photos.remote import RemotePath, check_parts, is_address, placed
+from resad.config import Eye
 from resad.errors import SettingError
-from resad.findings import Eye
 
 _BLANK: Final = ' \t,;"'
 """What a line without any value is made of."""
