@@ -12,22 +12,20 @@ from PIL import Image
 from rich.console import Console
 
 from indexer import cli
-from indexer.ablation import AblationOrder, Trial, run
-from indexer.ablation_summary import differences, summary
-from indexer.datasets import Dataset
-from indexer.datasets.mvtec import read_mvtec
-from indexer.figure_tables import ablation_table
-from indexer.options import method
-from indexer.paper import FULL, TABLE_3, FourFigures
-from indexer.progress import Stages
+from indexer.build.progress import Stages
+from indexer.settings import method_config
+from lab.ablation import AblationOrder, Trial, ablation_table, differences, run, summary
+from lab.datasets import Dataset
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate.paper import FULL, TABLE_3, FourFigures
+from resad.config import preset
 from resad.errors import SettingError
-from resad.presets import preset
 
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
 
 
 def order(dataset: Dataset, seeds: int = 2) -> AblationOrder:
-    config = method("resad", backbone="bundled", size=64, coreset="0.5")
+    config = method_config("resad", backbone="bundled", size=64, coreset="0.5")
     return AblationOrder(dataset, config, "bundled", torch.device("cpu"), seeds)
 
 

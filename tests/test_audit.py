@@ -18,15 +18,13 @@ from PIL import Image
 from rich.console import Console
 
 from indexer import cli
-from indexer.audit import Audit, audit, audit_csv, audit_json
-from indexer.audit_page import audit_page
-from indexer.audit_pictures import audit_picture, find_places
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.options import method
-from indexer.progress import Stages
-from indexer.synthetic import draw_photo
-from indexer.synthetic.lesions import LESION_KINDS
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.lifecycle.remove import reference_files
+from indexer.settings import method_config
+from lab.audit import Audit, audit, audit_csv, audit_json, audit_page, audit_picture
+from lab.drawing import draw_photo
+from lab.drawing.lesions import LESION_KINDS
 from resad import index
 from resad.backbone import default_weights
 from resad.config import PhotoLimits
@@ -56,9 +54,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def version(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = method("resad", backbone="bundled", size=SIZE, coreset="0.1")
+    config = method_config("resad", backbone="bundled", size=SIZE, coreset="0.1")
     root = tmp_path_factory.mktemp("audited")
-    order = BuildOrder(planted, root, "eyes", config, default_weights("bundled"), CPU)
+    order = BuildOptions(planted, root, "eyes", config, default_weights("bundled"), CPU)
     return build(order, Stages(Console(quiet=True))).version
 
 
@@ -69,7 +67,7 @@ def loaded(version: Path) -> LoadedIndex:
 
 @pytest.fixture(scope="module")
 def places(loaded: LoadedIndex, planted: Path) -> dict[str, Path]:
-    return find_places(planted, loaded.photos, PhotoLimits())
+    return reference_files(planted, loaded.photos, PhotoLimits())
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +143,7 @@ def test_json_and_csv_say_the_same(found: Audit) -> None:
 
 
 def test_other_photographs_match_none(loaded: LoadedIndex, drawn: Path) -> None:
-    places = find_places(drawn / "test", loaded.photos, PhotoLimits())
+    places = reference_files(drawn / "test", loaded.photos, PhotoLimits())
     assert places == {}
     with pytest.raises(SettingError, match="none of the given photographs is in the index"):
         audit(loaded.manifest, loaded.photos, places)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.datasets import LabeledPhoto, LesionMask
-from indexer.datasets.adam import read_adam
-from indexer.datasets.catalog import CATALOG, open_dataset
-from indexer.datasets.idrid import read_idrid
-from indexer.datasets.masks import read_lesions
+from lab.datasets import LabeledPhoto, LesionMask
+from lab.datasets.catalog import CATALOG, open_dataset
+from lab.datasets.dataset import read_lesions
+from lab.datasets.published import read_adam, read_idrid
 from resad.errors import SettingError
 
 SIZE = (24, 16)
@@ -122,7 +121,7 @@ def test_an_idrid_that_is_not_the_published_one_is_named(idrid: Path) -> None:
 
 def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The published counts and names, at a small size."""
-    monkeypatch.setattr("indexer.datasets.idrid._SIZE", SIZE)
+    monkeypatch.setattr("lab.datasets.published._SIZE", SIZE)
     root = tmp_path / "all"
     photo(tmp_path / "one.jpg")
     parts = (

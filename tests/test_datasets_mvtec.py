@@ -8,10 +8,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.datasets import LabeledPhoto, LesionMask
-from indexer.datasets.masks import read_lesions, read_mask
-from indexer.datasets.mvtec import read_mvtec
-from indexer.photos import ReferencePhoto
+from indexer.photos.listing import ReferencePhoto
+from lab.datasets import LabeledPhoto, LesionMask
+from lab.datasets.dataset import read_lesions, read_mask
+from lab.datasets.layouts import read_mvtec
 from resad.errors import PhotoUnreadable, SettingError
 
 

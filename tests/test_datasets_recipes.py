@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.datasets.catalog import open_dataset
-from indexer.photos import list_references
+from indexer.photos.listing import list_references
+from lab.datasets.catalog import open_dataset
 
 PAGE = Path(__file__).parents[1] / "docs/datasets.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -14,24 +14,20 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from indexer import metrics
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.datasets import Dataset, LabeledPhoto
-from indexer.datasets.listed import listed_csv
-from indexer.datasets.masks import read_lesions
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import Measured, figures, measure_dataset, measure_with
-from indexer.evaluate.curves import Curve, image_precision, image_roc, pixel_roc, region_overlap
-from indexer.evaluate.figures import Figures
-from indexer.evaluate.guard import Guard, guard
-from indexer.evaluate.names import names_of
-from indexer.evaluate.photo_table import photo_table
-from indexer.options import method
-from indexer.photos import ReferencePhoto
-from indexer.progress import Stages
-from indexer.synthetic import draw_photo
-from indexer.synthetic.lesions import LesionKind
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.photos.listing import ReferencePhoto
+from indexer.settings import method_config
+from lab.datasets import Dataset, LabeledPhoto
+from lab.datasets.dataset import read_lesions
+from lab.datasets.layouts import listed_csv, read_mvtec
+from lab.drawing import draw_photo
+from lab.drawing.lesions import LesionKind
+from lab.evaluate import Measured, figures, measure_dataset, measure_with, metrics
+from lab.evaluate.figures import Figures, Guard, guard
+from lab.evaluate.measuring import names_of
+from lab.evaluate.tables import photo_table
+from lab.report.charts import Curve, image_precision, image_roc, pixel_roc, region_overlap
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.encoder import PatchFeatures
@@ -256,8 +252,8 @@ def built_with_patients(drawn: Path, folder: Path, *, keep_names: bool) -> Loade
     train = tuple(ReferencePhoto(path, "Jane" if n == 0 else f"other{n}") for n, path in enumerate(photos))
     folder.mkdir()
     (folder / "train.csv").write_bytes(listed_csv(Dataset("t", train, ())))
-    config = method("resad", backbone="resnet18", size=64, coreset="0.5", settings=("search.neighbors=1",))
-    order = BuildOrder(folder / "train.csv", folder, "eyes", config, "random:0", CPU, keep_names=keep_names)
+    config = method_config("resad", backbone="resnet18", size=64, coreset="0.5", settings=("search.neighbors=1",))
+    order = BuildOptions(folder / "train.csv", folder, "eyes", config, "random:0", CPU, keep_names=keep_names)
     return load_index(build(order, Stages(Console(quiet=True))).version, CPU)
 
 

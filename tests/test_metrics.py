@@ -13,11 +13,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from indexer import bootstrap, metrics
-from indexer.bootstrap import Figure
-from indexer.datasets.masks import read_mask
-from indexer.datasets.mvtec import read_mvtec
-from indexer.metrics import Rows, ScoreHistogram
+from lab.datasets.dataset import read_mask
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import bootstrap, metrics
+from lab.evaluate.bootstrap import Figure
+from lab.evaluate.metrics import Rows, ScoreHistogram
 from resad.errors import SettingError
 
 Floats = NDArray[np.float64]

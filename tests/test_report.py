@@ -13,16 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import Measured, figures, measure_dataset
-from indexer.evaluate.figures import Figures
-from indexer.report import report
-from indexer.report.svg import Axis, Chart, even_ticks
-from resad.calibration import threshold
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import Measured, figures, measure_dataset
+from lab.evaluate.figures import Figures
+from lab.report import report
+from lab.report.charts import Axis, Chart, even_ticks
+from resad.calibration import USUAL_RATE, threshold
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex, load_index
-from resad.map_colors import MapScale
-from resad.verdict import USUAL_RATE
+from resad.pictures.overlay import MapScale
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_cases_are_drawn_with_the_level_of_findings_in_feature_units(
         scales.append(scale)
         return ()
 
-    monkeypatch.setattr("indexer.report.page.cases.groups", listening)
+    monkeypatch.setattr("lab.report.page.cases.groups", listening)
     peaks = tuple(np.linspace(3.0, 5.0, 40).tolist())  # the small index has too few for the rate
     calibration = replace(loaded.manifest.calibration, peaks=peaks)
     report(

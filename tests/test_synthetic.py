@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from indexer.synthetic import LESION_KINDS, DrawnPhoto, Eye, LesionKind, draw_photo, write_dataset
-from indexer.synthetic.scene import draw_scene
-from indexer.synthetic.vessels import draw_vessels
+from lab.drawing import LESION_KINDS, DrawnPhoto, Eye, LesionKind, draw_photo, write_dataset
+from lab.drawing.retina import draw_scene
+from lab.drawing.vessels import draw_vessels
 from resad.errors import SettingError
 
 HEIGHT = 128

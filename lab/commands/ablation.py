@@ -9,18 +9,24 @@ import typer
 from indexer.build.progress import Stages
 from indexer.commands import console
 from indexer.commands.console import Device
-from indexer.scoring import write_whole
-from indexer.settings import method
-from lab.ablation import WITHOUT_RESC, AblationOrder, run, trials_json
-from lab.ablation_summary import differences, summary
+from indexer.settings import method_config
+from lab.ablation import (
+    WITHOUT_RESC,
+    AblationOrder,
+    ablation_table,
+    differences,
+    qualitative,
+    run,
+    summary,
+    trials_json,
+)
 from lab.commands.datasets import Altered, Data, Exclude, open_checked
 from lab.evaluate.paper import FULL
-from lab.evaluate.tables import ablation_table
-from lab.qualitative import qualitative
 from resad import runtime
 from resad.backbone import default_weights
 from resad.config import PhotoLimits, Preset
 from resad.errors import SettingError
+from resad.files import write_atomically
 from resad.loaded_index import LoadedIndex
 
 
@@ -47,7 +53,7 @@ def ablation_command(
         if place is not None and not place.parent.is_dir():
             raise SettingError(f"{option} {place}: {place.parent} is no folder")
     labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
-    config = method(preset, backbone=backbone, size=size, coreset=coreset, settings=settings or ())
+    config = method_config(preset, backbone=backbone, size=size, coreset=coreset, settings=settings or ())
     runtime.configure(config.precision)
     weights = weights or default_weights(config.backbone.name)
     order = AblationOrder(labeled, config, weights, runtime.pick_device(device), seeds)
@@ -59,7 +65,7 @@ def ablation_command(
         if figure is not None and trial.row == WITHOUT_RESC:
             _draw(order, kept[WITHOUT_RESC], kept[FULL], figure)
         if json is not None:  # after each: the whole table may take hours
-            write_whole(json, trials_json(trials))
+            write_atomically(json, trials_json(trials))
     console.OUT.print(ablation_table(summary(trials, labeled.name), order))
     if lines := differences(order):
         console.say("The paper's figures are not to be expected here, as this is not its experiment:")
@@ -70,4 +76,4 @@ def ablation_command(
 def _draw(order: AblationOrder, without_resc: LoadedIndex, with_resc: LoadedIndex, place: Path) -> None:
     png = io.BytesIO()
     qualitative(order.dataset, without_resc, with_resc, PhotoLimits()).save(png, "PNG", optimize=True)
-    write_whole(place, png.getvalue())
+    write_atomically(place, png.getvalue())

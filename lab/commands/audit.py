@@ -10,14 +10,11 @@ from indexer.commands import console
 from indexer.commands.console import Device, Index
 from indexer.lifecycle.remove import reference_files
 from indexer.photos.near_duplicates import left_out_groups
-from indexer.scoring import write_whole
-from lab.audit import Audit, audit, audit_csv, audit_json
-from lab.audit_page import audit_page
-from lab.audit_pictures import audit_picture
-from lab.audit_table import audit_table
+from lab.audit import Audit, audit, audit_csv, audit_json, audit_page, audit_picture, audit_table
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
+from resad.files import write_atomically
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
 from resad.result import INTENDED_USE
 
@@ -48,12 +45,12 @@ def audit_command(
     places = None if photos is None else reference_files(photos, records, PhotoLimits())
     found = audit(manifest, records, places)
     if json is not None:
-        write_whole(json, audit_json(found).encode() + b"\n")
+        write_atomically(json, audit_json(found).encode() + b"\n")
     if csv is not None:
-        write_whole(csv, audit_csv(found).encode())
+        write_atomically(csv, audit_csv(found).encode())
     if html is not None:
         pictures = _pictures(index, found, records, places or {}, top, device)
-        write_whole(html, audit_page(found, pictures).encode())
+        write_atomically(html, audit_page(found, pictures).encode())
     console.OUT.print(audit_table(found, _SHOWN))
     console.OUT.print(INTENDED_USE)
 

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from indexer import tables
 from indexer.commands import console
-from indexer.scoring import write_whole
 from lab.datasets import Dataset
 from lab.datasets.catalog import CATALOG, Entry, open_dataset
-from lab.datasets.listed import listed_csv
+from lab.datasets.layouts import listed_csv
 from resad.errors import SettingError
+from resad.files import write_atomically
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -45,7 +45,7 @@ def export_command(
     if out.suffix.lower() != ".csv" or not out.parent.is_dir():
         raise SettingError(f"--out {out}: a .csv file in a folder that is there")
     dataset = open_checked(name, data, exclude, altered_copy=altered_copy)
-    write_whole(out, listed_csv(dataset))
+    write_atomically(out, listed_csv(dataset))
     normal = sum(not photo.abnormal for photo in dataset.test)
     console.say(f"{len(dataset.train)} photographs to build from, {normal} normal and "
                 f"{len(dataset.test) - normal} abnormal ones to test on, listed in {out}")  # fmt: skip

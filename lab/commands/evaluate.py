@@ -9,16 +9,15 @@ from indexer.build.progress import Stages
 from indexer.calibration.calibrate import calibration_records
 from indexer.commands import console
 from indexer.commands.console import Device, Index
-from indexer.scoring import write_whole
 from lab.commands.datasets import Altered, Data, Exclude, open_checked
 from lab.evaluate import figures, figures_json, measure_dataset
-from lab.evaluate.guard import Guard
-from lab.evaluate.photo_table import photo_table
-from lab.evaluate.tables import figures_tables
+from lab.evaluate.figures import Guard
+from lab.evaluate.tables import figures_tables, photo_table
 from lab.report import report
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
+from resad.files import write_atomically
 
 
 def evaluate_command(
@@ -57,11 +56,11 @@ def evaluate_command(
     for reason in result.missing:
         console.warn(reason)
     if json is not None:
-        write_whole(json, figures_json(result).encode() + b"\n")
+        write_atomically(json, figures_json(result).encode() + b"\n")
     if csv is not None:
-        write_whole(csv, photo_table(measured, loaded.manifest.calibration))
+        write_atomically(csv, photo_table(measured, loaded.manifest.calibration))
     if html is not None:
-        write_whole(html, report(result, measured, loaded, PhotoLimits()).encode())
+        write_atomically(html, report(result, measured, loaded, PhotoLimits()).encode())
 
 
 def _warn_of(guard: Guard) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from indexer.photos.listing import ReferencePhoto
-from lab.datasets import Dataset, LabeledPhoto, adam, folder, idrid, listed, mvtec
+from lab.datasets.dataset import Dataset, LabeledPhoto
+from lab.datasets.layouts import FOLDER_LAYOUT, MVTEC_LAYOUT, read_folder, read_listed, read_mvtec
+from lab.datasets.published import read_adam, read_idrid
 from resad.errors import SettingError
 
 
@@ -36,7 +38,7 @@ CATALOG: Final = (
         "134 of grade 0 to build from; 81 with lesions and 34 of grade 0 to test on (the paper says 32)",
         "CC BY 4.0",
         "IEEE DataPort, 'Indian Diabetic Retinopathy Image Dataset (IDRiD)'; Porwal et al. 2018 (Data 3(3):25)",
-        idrid.read_idrid,
+        read_idrid,
     ),
     Entry(
         "adam-paper",
@@ -45,25 +47,25 @@ CATALOG: Final = (
         "282 without a marked lesion to build from; 118 with one to test on; no normal ones: pixel figures alone",
         "that of the challenge: read it there, research use",
         "Grand Challenge, 'ADAM' (registration); Fang et al. 2022 (IEEE Trans. Med. Imaging 41(10))",
-        adam.read_adam,
+        read_adam,
     ),
     Entry(
         "mvtec",
         "your own, in the layout of MVTec AD",
-        mvtec.LAYOUT,
+        MVTEC_LAYOUT,
         "train/good to build from, test/* to test on",
         _YOURS,
         "-",
-        mvtec.read_mvtec,
+        read_mvtec,
     ),
     Entry(
         "folder",
         "your own, a folder per disease and one called normal",
-        folder.LAYOUT,
+        FOLDER_LAYOUT,
         "all to test on; image figures alone",
         _YOURS,
         "-",
-        folder.read_folder,
+        read_folder,
     ),
     Entry(
         "csv",
@@ -72,7 +74,7 @@ CATALOG: Final = (
         "by the column split",
         _YOURS,
         "-",
-        listed.read_listed,
+        read_listed,
     ),
 )
 

@@ -11,9 +11,8 @@
 They look like photographs and are none: no figure measured on them says anything about patients.
 """
 
-from lab.drawing.dataset import write_dataset
+from lab.drawing.dataset import DrawnPhoto, draw_photo, write_dataset
 from lab.drawing.lesions import LESION_KINDS, LesionKind, LesionMask
-from lab.drawing.photo import DrawnPhoto, draw_photo
-from lab.drawing.scene import Eye
+from lab.drawing.retina import Eye
 
 __all__ = ["LESION_KINDS", "DrawnPhoto", "Eye", "LesionKind", "LesionMask", "draw_photo", "write_dataset"]

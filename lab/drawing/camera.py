@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from lab.drawing.scene import Scene
+from lab.drawing.retina import Scene
 from lab.drawing.texture import Texture, bell, enlarge, fineness, ramp
 
 

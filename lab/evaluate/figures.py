@@ -1,22 +1,231 @@
-"""What was measured -> figures, each with an interval over photographs; every variant has its own name."""
+"""Figures of an evaluation, each with an interval over photographs; every variant has its own name."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass as plain_dataclass
 from typing import Final
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from lab.datasets import Dataset
-from lab.evaluate.guard import Guard, guard
-from lab.evaluate.image_figures import Calibrated, ImageFigures, calibrated, image_figures
-from lab.evaluate.measured import Measured
-from lab.evaluate.pixel_figures import LesionFigures, PixelVariants, lesion_figures, pixel_variants
+from lab.evaluate import metrics
+from lab.evaluate.bootstrap import Figure, fresh_generator
+from lab.evaluate.measuring import LesionCounts, Measured, names_of
+from lab.evaluate.metrics import Rows, ScoreHistogram
 from resad.calibration import USUAL_RATE, threshold
 from resad.config import MethodConfig
 from resad.engine import index_reference
 from resad.loaded_index import LoadedIndex
-from resad.manifest import PackageVersion
+from resad.manifest import ReferenceRecord
 from resad.result import INTENDED_USE, IndexReference
-from resad.runtime import packages
+from resad.runtime import PackageVersion, packages
+
+
+@dataclass(frozen=True)
+class SamePhoto:
+    """A test photograph that is in the index as `reference`.
+
+    bits: of 255 that differ; null for the same file.  mirrored: it is a mirror image of `reference`.
+    """
+
+    photo: str
+    reference: str
+    bits: int | None
+    mirrored: bool
+
+    @property
+    def told(self) -> str:
+        """Which is which, in words."""
+        return f"{self.photo} is {'a mirror image of ' if self.mirrored else ''}{self.reference}"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """photos: in the index and tested on.  patients: of whom both are; null where that cannot be known, and `why`.
+
+    Every figure flatters where one of the two is not empty.
+    """
+
+    photos: tuple[SamePhoto, ...]
+    patients: tuple[str, ...] | None
+    why: str | None
+
+
+def guard(measured: Measured, dataset: Dataset, references: Sequence[ReferenceRecord]) -> Guard:
+    """What was found while measuring, and whose photographs are on both sides."""
+    names = names_of(measured.photos)
+    photos = tuple(
+        SamePhoto(names[one.photo], one.reference, one.bits, one.mirrored) for one in measured.in_the_index
+    )
+    found = _patients(dataset, references)
+    return Guard(photos, found.both, found.why)
+
+
+@plain_dataclass(frozen=True, slots=True)
+class _Patients:
+    both: tuple[str, ...] | None
+    why: str | None
+
+
+def _patients(dataset: Dataset, references: Sequence[ReferenceRecord]) -> _Patients:
+    """Of the index, if it keeps names; of the data set's own training photographs in any case."""
+    tested = {photo.patient for photo in dataset.test if photo.patient is not None}
+    if not tested:
+        return _Patients(None, "the data set names no patients")
+    # Without --keep-names an index holds running numbers, which mean nothing outside it.
+    kept = {record.patient for record in references if record.name is not None and record.patient is not None}
+    listed = {photo.patient for photo in dataset.train if photo.patient is not None}
+    both = tuple(sorted(tested & (kept | listed)))
+    if kept or listed:
+        return _Patients(
+            both, None if kept else "compared with the data set's training photographs, not the index's"
+        )
+    if any(record.patient is not None for record in references):
+        return _Patients(None, "the index numbers its patients; one built with --keep-names can be compared")
+    return _Patients(None, "the index names no patients")
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """Of image scores.
+
+    balanced_accuracy: at the threshold best for these photographs (as papers do), scores above `threshold`.
+    balanced_accuracy_calibrated: at the index's own threshold for a false-positive rate of 5 %; null without one.
+    """
+
+    auroc: Figure
+    average_precision: Figure
+    balanced_accuracy: Figure
+    threshold: float
+    specificity_at_95_sensitivity: Figure
+    specificity_at_99_sensitivity: Figure
+    balanced_accuracy_calibrated: Figure | None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """At the index's own threshold for a false-positive rate of `fpr`; null where a class is missing.
+
+    The intervals are those of Clopper and Pearson, not of the bootstrap.
+    """
+
+    fpr: float
+    threshold: float
+    sensitivity: Figure | None
+    specificity: Figure | None
+
+
+def image_figures(measured: Measured, limit: float | None) -> ImageFigures:
+    """Of photographs of both classes; `limit` is the index's own threshold, where it has one."""
+    scores, labels = measured.scores, measured.labels
+    return ImageFigures(
+        auroc=metrics.image_auroc(scores, labels, fresh_generator()),
+        average_precision=metrics.average_precision(scores, labels, fresh_generator()),
+        balanced_accuracy=metrics.balanced_accuracy(scores, labels, fresh_generator()),
+        threshold=metrics.best_threshold(scores, labels),
+        specificity_at_95_sensitivity=metrics.specificity_at(scores, labels, 0.95, fresh_generator()),
+        specificity_at_99_sensitivity=metrics.specificity_at(scores, labels, 0.99, fresh_generator()),
+        balanced_accuracy_calibrated=None
+        if limit is None
+        else metrics.balanced_accuracy_at(scores, labels, limit, fresh_generator()),
+    )
+
+
+def calibrated(measured: Measured, limit: float) -> Calibrated:
+    """Of photographs of either class, at the index's own threshold."""
+    normal, abnormal = measured.scores[~measured.labels], measured.scores[measured.labels]
+    found = metrics.share_above(abnormal, limit) if len(abnormal) else None
+    alarms = metrics.share_above(normal, limit) if len(normal) else None
+    specificity = None if alarms is None else Figure(1 - alarms.value, 1 - alarms.high, 1 - alarms.low)
+    return Calibrated(USUAL_RATE, limit, found, specificity)
+
+
+@dataclass(frozen=True)
+class PixelFigures:
+    """Over all pixels of all photographs of the variant.
+
+    aupro: mean over lesions of the share found, up to a false-positive rate of 0.3.
+    balanced_accuracy: at the best threshold, pixels of at least `threshold`.
+    """
+
+    photos: int
+    auroc: Figure
+    average_precision: Figure
+    aupro: Figure
+    balanced_accuracy: Figure
+    threshold: float
+
+
+@dataclass(frozen=True)
+class PixelVariants:
+    """fov: inside the field of view.  whole: the whole image; its black surround flatters.
+
+    Of all photographs that are normal or marked, or of the abnormal ones among them alone.
+    """
+
+    fov: PixelFigures
+    whole: PixelFigures
+    fov_abnormal_only: PixelFigures
+    whole_abnormal_only: PixelFigures
+
+
+@dataclass(frozen=True)
+class LesionFigures:
+    """Of one kind of lesion against unmarked pixels inside the field of view; other lesions count for nothing.
+
+    photos: that have it.  lesions: connected regions.
+    """
+
+    kind: str
+    photos: int
+    lesions: int
+    auroc: Figure
+    auroc_abnormal_only: Figure
+    average_precision: Figure
+    aupro: Figure
+
+
+def pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:
+    """Of all photographs, and of the abnormal ones among them; both have pixels of both classes."""
+    return PixelVariants(
+        fov=_pixel_figures(measured.fov, measured.fov_regions, measured),
+        whole=_pixel_figures(measured.whole, measured.whole_regions, measured),
+        fov_abnormal_only=_pixel_figures(abnormal.fov, abnormal.fov_regions, measured),
+        whole_abnormal_only=_pixel_figures(abnormal.whole, abnormal.whole_regions, measured),
+    )
+
+
+def _pixel_figures(histogram: ScoreHistogram, regions: Rows, measured: Measured) -> PixelFigures:
+    return PixelFigures(
+        photos=int((histogram.normal.per_photo() + histogram.abnormal.per_photo() > 0).sum()),
+        auroc=metrics.pixel_auroc(histogram, fresh_generator()),
+        average_precision=metrics.pixel_average_precision(histogram, fresh_generator()),
+        aupro=metrics.aupro(histogram.normal, regions, fresh_generator()),
+        balanced_accuracy=metrics.pixel_balanced_accuracy(histogram, fresh_generator()),
+        threshold=metrics.pixel_best_threshold(histogram, measured.edges),
+    )
+
+
+def lesion_figures(measured: Measured, abnormal: Measured) -> tuple[LesionFigures, ...]:
+    """Per kind of lesion that was met; nothing where all marks are of one kind, whose figures are those of all."""
+    if len(measured.lesions) < 2:
+        return ()
+    pairs = zip(measured.lesions, abnormal.lesions, strict=True)
+    return tuple(_lesion(all_, some, measured, abnormal) for all_, some in pairs if all_.pixels.any())
+
+
+def _lesion(every: LesionCounts, some: LesionCounts, measured: Measured, abnormal: Measured) -> LesionFigures:
+    histogram = ScoreHistogram(measured.fov.normal, every.pixels)
+    only_abnormal = ScoreHistogram(abnormal.fov.normal, some.pixels)
+    return LesionFigures(
+        kind=every.kind,
+        photos=int((every.pixels.per_photo() > 0).sum()),
+        lesions=round(every.regions.per_bin().sum()),
+        auroc=metrics.pixel_auroc(histogram, fresh_generator()),
+        auroc_abnormal_only=metrics.pixel_auroc(only_abnormal, fresh_generator()),
+        average_precision=metrics.pixel_average_precision(histogram, fresh_generator()),
+        aupro=metrics.aupro(measured.fov.normal, every.regions, fresh_generator()),
+    )
 
 
 @dataclass(frozen=True)

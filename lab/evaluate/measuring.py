@@ -1,18 +1,20 @@
-"""Every test photograph scored, and its pixels counted against its masks."""
+"""Score every test photograph and count the pixels of its anomaly map against its masks."""
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.photos.near_duplicates import Hashed, perceptual_hash, same_pictures
+from indexer.photos.near_duplicates import HashedPhoto, match_near_duplicates, perceptual_hash
 from lab.datasets import Dataset, LabeledPhoto
+from lab.datasets.dataset import read_lesions
 from lab.evaluate import metrics
-from lab.evaluate.counting import AreaCounts, PhotoCounts, count_photo
-from lab.evaluate.measured import InTheIndex, LesionCounts, Measured
-from lab.evaluate.metrics import GatheredRows, ScoreHistogram
+from lab.evaluate.bootstrap import Floats, Labels
+from lab.evaluate.metrics import GatheredRows, Rows, ScoreHistogram
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.errors import SettingError, naming
@@ -22,7 +24,136 @@ from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 
 
-class Known(Hashed, Protocol):
+def names_of(photos: Sequence[LabeledPhoto]) -> list[str]:
+    """`test/good/a.jpg`, shortened by the folders that all share; nothing of the machine's own is told."""
+    shared = Path(os.path.commonpath([photo.path.parent for photo in photos]))
+    return [photo.path.relative_to(shared).as_posix() for photo in photos]
+
+
+@dataclass(frozen=True, slots=True)
+class InTheIndex:
+    """A test photograph that is among the reference photos.
+
+    photo: its number among the test photographs.  reference: the id of the other.  bits: how many differ of their
+    perceptual hashes; None for the same file.  mirrored: those of the one and of the mirror image of the other.
+    """
+
+    photo: int
+    reference: str
+    bits: int | None
+    mirrored: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LesionCounts:
+    """One kind of lesion inside the field of view: pixels, and regions as for AUPRO."""
+
+    kind: str
+    pixels: Rows
+    regions: Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Per test photograph, for paired comparisons.
+
+    scores: float64 (n,).  labels: bool (n,), True abnormal.  fov, whole: pixels per bin of `edges`.
+    fov_regions, whole_regions: as `metrics.count_regions`.
+    """
+
+    photos: tuple[LabeledPhoto, ...]
+    scores: Floats
+    labels: Labels
+    in_the_index: tuple[InTheIndex, ...]
+    fov: ScoreHistogram
+    whole: ScoreHistogram
+    fov_regions: Rows
+    whole_regions: Rows
+    lesions: tuple[LesionCounts, ...]
+    edges: NDArray[np.float32]
+
+    def only(self, chosen: Labels) -> "Measured":
+        """The same of the `chosen` photographs, bool (n,), alone; `in_the_index` is not carried over."""
+        return replace(
+            self,
+            photos=tuple(photo for photo, taken in zip(self.photos, chosen, strict=True) if taken),
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            in_the_index=(),
+            fov=self.fov.only(chosen),
+            whole=self.whole.only(chosen),
+            fov_regions=self.fov_regions.only(chosen),
+            whole_regions=self.whole_regions.only(chosen),
+            lesions=tuple(
+                LesionCounts(one.kind, one.pixels.only(chosen), one.regions.only(chosen)) for one in self.lesions
+            ),
+        )
+
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AreaCounts:
+    """Rows of histograms (bins,): pixels without mark, marked ones, and `metrics.count_regions` of the marked."""
+
+    normal: Counts
+    abnormal: Counts
+    regions: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhotoCounts:
+    """fov: inside the field of view.  lesions: per kind asked for its pixels and regions there."""
+
+    fov: AreaCounts
+    whole: AreaCounts
+    lesions: tuple[tuple[Counts, Floats], ...]
+
+
+def count_photo(
+    labeled: LabeledPhoto,
+    values: NDArray[np.float32],
+    inside: Labels,
+    kinds: Sequence[str],
+    edges: NDArray[np.float32],
+) -> PhotoCounts:
+    """What a map `values` (H, W) says of a photograph whose field of view is `inside` (H, W).
+
+    An abnormal photograph without masks counts for nothing: where it is abnormal nobody knows.
+    """
+    if labeled.abnormal and not labeled.masks:
+        return _nothing(len(edges) - 1, len(kinds))
+    lesions = read_lesions(labeled.masks, *values.shape)
+    none = np.zeros(values.shape, dtype=bool)
+    marked = np.logical_or.reduce([none, *lesions.values()])
+    everywhere = np.ones(values.shape, dtype=bool)
+    return PhotoCounts(
+        fov=_area(values, marked, inside, edges),
+        whole=_area(values, marked, everywhere, edges),
+        lesions=tuple(_lesion(values, lesions.get(kind, none), inside, edges) for kind in kinds),
+    )
+
+
+def _area(values: NDArray[np.float32], marked: Labels, area: Labels, edges: NDArray[np.float32]) -> AreaCounts:
+    normal, abnormal = metrics.count_pixels(values[area], marked[area], edges)
+    return AreaCounts(normal, abnormal, metrics.count_regions(values, marked, area, edges))
+
+
+def _lesion(
+    values: NDArray[np.float32], lesion: Labels, inside: Labels, edges: NDArray[np.float32]
+) -> tuple[Counts, Floats]:
+    _, pixels = metrics.count_pixels(values[inside], lesion[inside], edges)
+    return pixels, metrics.count_regions(values, lesion, inside, edges)
+
+
+def _nothing(bins: int, kinds: int) -> PhotoCounts:
+    none, nothing = np.zeros(bins, dtype=np.int64), np.zeros(bins)
+    area = AreaCounts(none, none, nothing)
+    return PhotoCounts(area, area, ((none, nothing),) * kinds)
+
+
+class Known(HashedPhoto, Protocol):
     """A photograph that the index was built from or calibrated on."""
 
     @property
@@ -118,7 +249,7 @@ def _look_up(
     number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[Known]
 ) -> list[InTheIndex]:
     hashes = _Hashes(photo.content_hash, perceptual_hash(photo.pixels))
-    found = same_pictures([hashes], references)
+    found = match_near_duplicates([hashes], references)
     return [InTheIndex(number, references[one.second].id, one.bits, one.mirrored) for one in found]
 
 

@@ -1,18 +1,59 @@
-"""Figures as the command line prints them: of an evaluation, and of the paper's table 3, the paper's beside."""
+"""Tables of an evaluation: CSV with a row per photograph, and what the command line prints."""
 
-from collections.abc import Sequence
+import csv
+from io import StringIO
 from typing import Final
 
 from rich.table import Table
 
 from indexer.tables import four_digits
-from lab.ablation import AblationOrder
-from lab.ablation_summary import Row
+from lab.evaluate import bootstrap
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.figures import Figures
-from lab.evaluate.image_figures import ImageFigures
-from lab.evaluate.paper import PROTOCOLS, FourFigures
-from lab.evaluate.pixel_figures import PixelVariants
+from lab.evaluate.figures import Figures, ImageFigures, PixelVariants
+from lab.evaluate.measuring import Measured, names_of
+from lab.evaluate.paper import PROTOCOLS
+from resad.calibration import USUAL_RATE, Calibration, threshold
+
+COLUMNS: Final = (
+    "photo", "label", "kind", "image_score", "p_value", "abnormal_at_5_percent", "marked_share_fov",
+    "pixel_auroc_fov", "in_the_index", "patient", "eye", "camera",
+)  # fmt: skip
+
+
+def photo_table(measured: Measured, calibration: Calibration) -> bytes:
+    """UTF-8 with a header; numbers with the digits that distinguish them, cells without meaning empty."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_rows(measured, calibration))
+    return text.getvalue().encode()
+
+
+def within_photo(measured: Measured, number: int) -> float | None:
+    """Pixel AUROC of one photograph in its field of view; None without pixels of both classes."""
+    normal, abnormal = measured.fov.normal.row(number), measured.fov.abnormal.row(number)
+    if not normal.any() or not abnormal.any():
+        return None
+    return float(bootstrap.auroc(normal, abnormal)[0])
+
+
+def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
+    limit = threshold(calibration.scores, USUAL_RATE).value
+    known = {one.photo: one.reference for one in measured.in_the_index}
+    abnormal, normal = measured.fov.abnormal.per_photo(), measured.fov.normal.per_photo()
+    rows: list[tuple[str, ...]] = []
+    for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
+        score = float(measured.scores[number])
+        marked, unmarked = abnormal[number], normal[number]
+        auroc = within_photo(measured, number)
+        rows.append((
+            name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",
+            f"{calibration.p_value(score):.6f}", "" if limit is None else str(int(score > limit)),
+            f"{marked / (marked + unmarked):.6f}" if marked + unmarked else "",
+            "" if auroc is None else f"{auroc:.6f}", known.get(number, ""),
+            photo.patient or "", photo.eye or "", photo.camera or "",
+        ))  # fmt: skip
+    return rows
 
 
 def figures_tables(figures: Figures) -> list[Table]:
@@ -29,7 +70,7 @@ def figures_tables(figures: Figures) -> list[Table]:
 
 def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
     paper = PROTOCOLS.get(figures.dataset)
-    table = _titled(title, "image scores", *(["here", "paper"] if paper else ["here"]))
+    table = titled(title, "image scores", *(["here", "paper"] if paper else ["here"]))
     rows: list[tuple[str, str, float | None]] = [
         ("AUROC", _figure(image.auroc), paper.image_auc if paper else None),
         ("average precision", _figure(image.average_precision), None),
@@ -46,13 +87,13 @@ def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
                  for name, figure in (("sensitivity", own.sensitivity), ("specificity", own.specificity))
                  if figure is not None]  # fmt: skip
     for name, here, theirs in rows:
-        table.add_row(name, here, *([_plain(theirs)] if paper else []))
+        table.add_row(name, here, *([plain(theirs)] if paper else []))
     return table
 
 
 def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
     headings = ("pixels", "AUROC", "average\nprecision", "AUPRO\n(0.3)", "balanced\naccuracy")
-    table = _titled(title, *headings)
+    table = titled(title, *headings)
     for name, row in (
         ("field of view\nall photos", pixel.fov),
         ("whole image\nall photos", pixel.whole),
@@ -62,7 +103,7 @@ def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
         balanced = _two(row.balanced_accuracy, f" (≥ {four_digits(row.threshold)})")
         table.add_row(name, _two(row.auroc), _two(row.average_precision), _two(row.aupro), balanced)
     if paper := PROTOCOLS.get(figures.dataset):
-        table.add_row("the paper (not\nsaid which)", _plain(paper.pixel_auc), "-", "-", _plain(paper.pixel_acc))
+        table.add_row("the paper (not\nsaid which)", plain(paper.pixel_auc), "-", "-", plain(paper.pixel_acc))
     return table
 
 
@@ -75,7 +116,7 @@ def _lesion_table(figures: Figures) -> Table:
         "average\nprecision",
         "AUPRO\n(0.3)",
     )
-    table = _titled("One kind of lesion against unmarked pixels, field of view", *headings)
+    table = titled("One kind of lesion against unmarked pixels, field of view", *headings)
     for row in figures.lesions:
         table.add_row(row.kind, f"{row.photos}/\n{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
                       _two(row.average_precision), _two(row.aupro))  # fmt: skip
@@ -87,41 +128,17 @@ def _two(figure: Figure, beside: str = "") -> str:
     return f"{figure.value:.3f}{beside}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
 
 
-def _titled(title: str, *headings: str) -> Table:
+def titled(title: str, *headings: str) -> Table:
+    """An empty table with these columns."""
     table = Table(title=title, title_justify="left")
     for heading in headings:
         table.add_column(heading)
     return table
 
 
-def _plain(value: float | None) -> str:
+def plain(value: float | None) -> str:
+    """Three digits after the point, or a dash."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def ablation_table(rows: Sequence[Row], order: AblationOrder) -> Table:
-    """The paper's table 3 with the figures of here, mean and standard deviation, above the paper's own."""
-    data = order.dataset
-    normal = sum(not photo.abnormal for photo in data.test)
-    title = f"{data.name}: {normal} normal and {len(data.test) - normal} abnormal photographs; in gray the paper"
-    table = _titled(title, "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
-    for row in rows:
-        times = f", {row.trials} times" if row.trials > 1 else ""
-        paper, spread = row.paper or _NOTHING, row.spread or _NOTHING
-        table.add_row(
-            f"{row.name}\n[dim]({row.photos}{times})[/]",
-            _measured(row.mean.image_auc, spread.image_auc, paper.image_auc),
-            _measured(row.mean.image_acc, spread.image_acc, paper.image_acc),
-            _measured(row.mean.pixel_auc, spread.pixel_auc, paper.pixel_auc),
-            _measured(row.mean.pixel_acc, spread.pixel_acc, paper.pixel_acc),
-        )
-    return table
-
-
-_NOTHING: Final = FourFigures(None, None, None, None)
-
-
-def _measured(value: float | None, spread: float | None, paper: float | None) -> str:
-    return f"{_plain(value)}{'' if spread is None else f' ±{spread:.3f}'}\n[dim]{_plain(paper)}[/]"
 
 
 def _figure(figure: Figure) -> str:

@@ -12,10 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from lab.datasets import LabeledPhoto
-from lab.datasets.masks import read_lesions
-from lab.evaluate.measured import Measured
-from lab.evaluate.names import names_of
-from lab.evaluate.photo_table import within_photo
+from lab.datasets.dataset import read_lesions
+from lab.evaluate.measuring import Measured, names_of
+from lab.evaluate.tables import within_photo
 from resad.config import PhotoLimits
 from resad.errors import naming
 from resad.loaded_index import LoadedIndex

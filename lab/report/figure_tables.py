@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from html import escape
 
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.figures import Figures
-from lab.evaluate.image_figures import ImageFigures
+from lab.evaluate.figures import Figures, ImageFigures, PixelVariants
 from lab.evaluate.paper import PROTOCOLS
-from lab.evaluate.pixel_figures import PixelVariants
 
 
 def headline(figures: Figures) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from lab.evaluate.figures import Figures
-from lab.evaluate.guard import Guard
-from lab.evaluate.measured import Measured
+from lab.evaluate.figures import Figures, Guard
+from lab.evaluate.measuring import Measured
 from lab.report import cases
 from lab.report.cases import Case, Group
 from lab.report.charts import image_charts, score_chart

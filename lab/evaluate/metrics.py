@@ -1,16 +1,211 @@
-"""Figures of anomaly maps against masks, from the pixels and lesions of each photograph counted per bin."""
+"""How well scores separate normal from abnormal, with 95 % intervals.
 
+Image metrics take one score and one label per photograph; pixel metrics take histograms of anomaly maps against
+masks.  The unit that is resampled is always the photograph, because the pixels of one photograph are far from
+independent (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).  Equal generators give equal resamples for
+every image metric of the same photographs.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from lab.evaluate import bootstrap
 from lab.evaluate.bootstrap import RESAMPLES, Figure, Floats, Labels, Pool, Statistic
-from lab.evaluate.metrics.rows import Rows
 from resad.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """A row of counts a photograph, only those held that are not 0: nothing is lost, and ten thousand
+    photographs fit where whole rows would take ten times the memory.
+
+    held: int32 for pixels, float64 for regions; (n, bins), lowest bin first.
+    """
+
+    held: "csr_array[Any]"
+
+    @classmethod
+    def of(cls, table: "NDArray[np.int64] | Floats") -> Self:
+        """The same as a `table` (n, bins)."""
+        gathered = GatheredRows(table.shape[1])
+        for row in table:
+            gathered.add(row)
+        return cls(gathered.rows().held)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Photographs and bins."""
+        photos, bins = self.held.shape
+        return photos, bins
+
+    def any(self) -> bool:
+        """Is there a count at all?"""
+        return self.held.nnz > 0
+
+    def per_bin(self) -> Floats:
+        """Sums over photographs: float64 (bins,)."""
+        return np.asarray(np.ones(self.shape[0]) @ self.held, dtype=np.float64)
+
+    def per_photo(self) -> Floats:
+        """Sums over bins: float64 (n,)."""
+        return np.asarray(self.held @ np.ones(self.shape[1]), dtype=np.float64)
+
+    def only(self, chosen: Labels) -> "Rows":
+        """Those of the `chosen` photographs, bool (n,)."""
+        return Rows(self.held[chosen])
+
+    def row(self, number: int) -> Floats:
+        """One photograph's: float64 (1, bins)."""
+        return np.asarray(self.held[[number]].toarray(), dtype=np.float64)
+
+    def table(self, places: NDArray[np.intp], count: int) -> Floats:
+        """All of them as float64 (n, count), bin b added to column `places[b]`."""
+        held = self.held
+        merged = csr_array(
+            (held.data.astype(np.float64), places[held.indices], held.indptr), shape=(held.shape[0], count)
+        )
+        return np.asarray(merged.toarray())
+
+
+class GatheredRows:
+    """Rows while photographs are still being measured."""
+
+    def __init__(self, bins: int) -> None:
+        self._bins = bins
+        self._places: list[NDArray[np.int32]] = []
+        self._counts: list[NDArray[np.int32 | np.float64]] = []
+
+    def add(self, row: "NDArray[np.int64] | Floats") -> None:
+        """The next photograph's (bins,), not negative."""
+        places = np.flatnonzero(row)
+        self._places.append(places.astype(np.int32))
+        # A photograph has fewer than 2**31 pixels.
+        kind = np.float64 if row.dtype == np.float64 else np.int32
+        self._counts.append(row[places].astype(kind))
+
+    def rows(self) -> Rows:
+        """What was gathered, of which nothing is kept here."""
+        ends = np.cumsum([0, *(len(one) for one in self._places)])
+        counts, self._counts = _joined(self._counts), []
+        places, self._places = _joined(self._places), []
+        return Rows(csr_array((counts, places, ends), shape=(len(ends) - 1, self._bins)))
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+def image_auroc(scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES) -> Figure:
+    """Area under the ROC curve of image scores (n,) against `labels` (n,), True where abnormal.
+
+    Raises `SettingError` if a class is missing, a score is not finite or the shapes differ; so do the others.
+    """
+    pool = image_pool(scores, labels)
+    return bootstrap.figure(roc_auc_score(labels, scores), pool.under(bootstrap.auroc), pool, rng, resamples)
+
+
+def average_precision(
+    scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Figure:
+    """Average precision of image scores (n,), equal scores entering together."""
+    pool = image_pool(scores, labels)
+    value = average_precision_score(labels, scores)
+    return bootstrap.figure(value, pool.under(bootstrap.average_precision), pool, rng, resamples)
+
+
+def balanced_accuracy(
+    scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Figure:
+    """The highest (TPR + TNR) / 2 any threshold reaches: it flatters, and each resample picks its own."""
+    pool = image_pool(scores, labels)
+    false_rate, true_rate, _ = roc_curve(labels, scores)
+    value = (1 + (true_rate - false_rate).max()) / 2
+    return bootstrap.figure(value, pool.under(bootstrap.balanced_accuracy), pool, rng, resamples)
+
+
+def balanced_accuracy_at(
+    scores: Floats, labels: Labels, threshold: float, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Figure:
+    """(TPR + TNR) / 2 where every image score above `threshold` is called abnormal."""
+    _check_images(scores, labels)
+    # The ROC curve of a yes-or-no answer is two straight lines; the area under them is the balanced accuracy.
+    return image_auroc((scores > threshold).astype(np.float64), labels, rng, resamples)
+
+
+def specificity_at(
+    scores: Floats, labels: Labels, sensitivity: float, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Figure:
+    """The highest TNR of a threshold whose TPR is at least `sensitivity`; each resample picks its own."""
+    if not 0 < sensitivity <= 1:
+        raise SettingError(f"sensitivity {sensitivity:g}: must be above 0 and at most 1")
+    pool = image_pool(scores, labels)
+    of_weights = pool.under(bootstrap.specificity_at(sensitivity))
+    return bootstrap.figure(of_weights(np.ones((1, len(scores))))[0], of_weights, pool, rng, resamples)
+
+
+def share_above(scores: Floats, threshold: float) -> Figure:
+    """The share of `scores` (n,) above `threshold`: sensitivity of abnormal ones, false-positive rate of normal.
+
+    With the exact interval of Clopper and Pearson (1934): resamples of photographs that all agree have no width.
+    """
+    above = int((scores > threshold).sum())
+    interval = binomtest(above, len(scores)).proportion_ci(0.95, method="exact")
+    return Figure(above / len(scores), float(interval.low), float(interval.high))
+
+
+def best_threshold(scores: Floats, labels: Labels) -> float:
+    """Where `balanced_accuracy` is reached: abnormal are the scores above it, itself one of the `scores`.
+
+    The highest one, where several do equally well.
+    """
+    _check_images(scores, labels)
+    candidates = np.unique(scores)
+    normal, abnormal = np.sort(scores[~labels]), np.sort(scores[labels])
+    below = np.searchsorted(normal, candidates, side="right") / len(normal)
+    found = 1 - np.searchsorted(abnormal, candidates, side="right") / len(abnormal)
+    gain = below + found
+    return float(candidates[np.flatnonzero(gain >= gain.max() - 1e-12)[-1]])
+
+
+def paired_difference(
+    scores_a: Floats,
+    scores_b: Floats,
+    labels: Labels,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Figure:
+    """Image AUROC of `scores_a` less that of `scores_b` (n,), same photographs and same resamples."""
+    a, b = image_pool(scores_a, labels), image_pool(scores_b, labels)
+    value = roc_auc_score(labels, scores_a) - roc_auc_score(labels, scores_b)
+    return bootstrap.figure(value, bootstrap.difference_of(a, b), a, rng, resamples)
+
+
+def image_pool(scores: Floats, labels: Labels) -> Pool:
+    """One bin per distinct score, so that nothing is lost; sparse, as each photograph has a single one."""
+    _check_images(scores, labels)
+    distinct, places = np.unique(scores, return_inverse=True)
+    rows, shape = np.arange(len(scores)), (len(scores), len(distinct))
+    normal, abnormal = (csr_array((np.where(c, 1.0, 0.0), (rows, places)), shape=shape) for c in (~labels, labels))
+    return Pool(normal, abnormal, ~labels, labels)
+
+
+def _check_images(scores: Floats, labels: Labels) -> None:
+    if scores.ndim != 1 or scores.shape != labels.shape:
+        raise SettingError(f"{scores.shape} image scores for {labels.shape} labels: must be alike")
+    if not np.isfinite(scores).all():
+        raise SettingError(f"the image score of photograph {np.argmin(np.isfinite(scores))} is not finite")
+    for name, missing in (("normal", labels.all()), ("abnormal", not labels.any())):
+        if missing:
+            raise SettingError(f"no {name} test photographs: image figures need both")
+
 
 PRO_LIMIT: Final = 0.3
 """Of the false-positive rate, as everywhere AUPRO is reported (Bergmann et al. 2020, section 4)."""

@@ -1,14 +1,46 @@
-"""Pictures of where lesions are -> bool."""
+"""Records of a labeled data set, and masks of lesions read as arrays."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lab.datasets import LesionMask, Marked
+from indexer.photos.listing import LesionMask, Marked, ReferencePhoto
+from resad.config import Eye
 from resad.errors import PhotoUnreadable, SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledPhoto:
+    """A test photograph.
+
+    kind: what is wrong with it, in the data set's own word; `good` if nothing is.
+    masks: all of them together say where it is abnormal; none where that is unknown.
+    """
+
+    path: Path
+    abnormal: bool
+    kind: str
+    masks: tuple[LesionMask, ...] = ()
+    patient: str | None = None
+    eye: Eye | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Normal photographs to build from, and labeled ones to test on.
+
+    deviations: in what this copy differs from the one its makers publish.
+    """
+
+    name: str
+    train: tuple[ReferencePhoto, ...]
+    test: tuple[LabeledPhoto, ...]
+    deviations: tuple[str, ...] = ()
 
 
 def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> NDArray[np.bool_]:
