@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
@@ -23,13 +23,12 @@ from lab.datasets.layouts import listed_csv
 from lab.evaluate import Measured, measure_dataset, metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
 from lab.evaluate.paper import FULL, PROTOCOLS, TABLE_3, WEIGHTS, FourFigures
-from lab.evaluate.tables import plain, titled
-from resad.calibration import USUAL_RATE, threshold
+from lab.evaluate.tables import empty_table, three_digits
+from lab.report.pictures import under_map, usual_scale
 from resad.config import MethodConfig, Part, PhotoLimits, preset, to_json, without
 from resad.errors import SettingError, naming
 from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
-from resad.pictures.overlay import colorize, faded, map_scale
 from resad.preparation import prepare
 from resad.result import INTENDED_USE
 
@@ -47,8 +46,8 @@ _ONCE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class AblationOrder:
-    """What is to be measured.  seeds: how many random choices of the normals stand for each share of them."""
+class AblationOptions:
+    """The experiment.  seeds: random subsets of the normals for each share of them."""
 
     dataset: Dataset
     config: MethodConfig
@@ -60,7 +59,7 @@ class AblationOrder:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One index, measured.  seed: of the choice of its normals; None for all.  photos: it was built from."""
+    """An index and its figures.  seed: of the random subset of normals; None for all.  photos: built from."""
 
     row: str
     seed: int | None
@@ -84,28 +83,28 @@ def trials_json(trials: Sequence[Trial]) -> bytes:
     return _TRIALS.dump_json(tuple(trials), indent=2) + b"\n"
 
 
-def run(order: AblationOrder, stages: Stages) -> Iterator[tuple[Trial, LoadedIndex]]:
-    """Build and measure every index of the table, the whole one first, the one without ReSC next.
+def run(options: AblationOptions, stages: Stages) -> Iterator[tuple[Trial, LoadedIndex]]:
+    """Build and measure every index of the table: first the full method, then without ReSC, then the rest.
 
     Raises `SettingError` for a data set without photographs to build from or without marks, and as `build`.
     """
-    if len(order.dataset.train) < _FEWEST:
+    if len(options.dataset.train) < _FEWEST:
         raise SettingError(
-            f"data set {order.dataset.name} has {len(order.dataset.train)} photographs to build from; "
+            f"data set {options.dataset.name} has {len(options.dataset.train)} photographs to build from; "
             f"an ablation needs {_FEWEST} or more"
         )
-    if order.seeds < 1:
-        raise SettingError(f"--seeds {order.seeds}: must be 1 or more")
-    for plan in _plans(order):
-        loaded = _build(plan, order, stages)
-        with stages.stage(f"measure, {plan.row}", len(order.dataset.test), "photos") as advance:
-            measured = measure_dataset(loaded, order.dataset, order.limits, advance)
+    if options.seeds < 1:
+        raise SettingError(f"--seeds {options.seeds}: must be 1 or more")
+    for plan in _plans(options):
+        loaded = _build(plan, options, stages)
+        with stages.stage(f"measure, {plan.row}", len(options.dataset.test), "photos") as advance:
+            measured = measure_dataset(loaded, options.dataset, options.limits, advance)
         yield Trial(plan.row, plan.seed, loaded.manifest.counts.photos, four_figures(measured)), loaded
 
 
 def four_figures(measured: Measured) -> FourFigures:
-    """Of image scores, and of pixels in the field of view of all photographs, as far as there are both classes."""
-    labels, seen = measured.labels, measured.fov
+    """AUC and balanced accuracy of image scores and of pixels in the field of view; None without both classes."""
+    labels, pixels = measured.labels, measured.fov
     image = (
         _values(
             metrics.image_auroc(measured.scores, labels, fresh_generator(), _ONCE),
@@ -116,41 +115,41 @@ def four_figures(measured: Measured) -> FourFigures:
     )
     pixel = (
         _values(
-            metrics.pixel_auroc(seen, fresh_generator(), _ONCE),
-            metrics.pixel_balanced_accuracy(seen, fresh_generator(), _ONCE),
+            metrics.pixel_auroc(pixels, fresh_generator(), _ONCE),
+            metrics.pixel_balanced_accuracy(pixels, fresh_generator(), _ONCE),
         )
-        if seen.abnormal.any() and seen.normal.any()
+        if pixels.abnormal.any() and pixels.normal.any()
         else (None, None)
     )
     return FourFigures(*image, *pixel)
 
 
-def _plans(order: AblationOrder) -> Iterator[_Plan]:
-    every = order.dataset.train
-    yield _Plan(FULL, None, every, order.config)
+def _plans(options: AblationOptions) -> Iterator[_Plan]:
+    normals = options.dataset.train
+    yield _Plan(FULL, None, normals, options.config)
     for row, part in _PARTS:
-        yield _Plan(row, None, every, without(order.config, part))
+        yield _Plan(row, None, normals, without(options.config, part))
     for share in _SHARES:
-        for seed in range(order.seeds):
-            yield _Plan(f"{share * 100:.0f} % of the normals", seed, _chosen(every, share, seed), order.config)
+        for seed in range(options.seeds):
+            yield _Plan(f"{share * 100:.0f} % of the normals", seed, _subset(normals, share, seed), options.config)
 
 
-def _chosen(photos: tuple[ReferencePhoto, ...], share: float, seed: int) -> tuple[ReferencePhoto, ...]:
-    """`share` of the photographs at random, in their order; of one seed the smaller is part of the larger."""
+def _subset(photos: tuple[ReferencePhoto, ...], share: float, seed: int) -> tuple[ReferencePhoto, ...]:
+    """`share` of the photographs at random, in list order; of one seed a smaller share is part of a larger one."""
     count = max(_FEWEST, round(share * len(photos)))
     order = np.random.default_rng(seed).permutation(len(photos))
     return tuple(photos[number] for number in sorted(order[:count].tolist()))
 
 
-def _build(plan: _Plan, order: AblationOrder, stages: Stages) -> LoadedIndex:
+def _build(plan: _Plan, options: AblationOptions, stages: Stages) -> LoadedIndex:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        listed = folder / "normals.csv"
-        listed.write_bytes(listed_csv(replace(order.dataset, train=plan.train, test=())))
-        wanted = BuildOptions(
-            listed, folder / "root", "ablation", plan.config, order.weights, order.device, limits=order.limits
+        csv = folder / "normals.csv"
+        csv.write_bytes(listed_csv(replace(options.dataset, train=plan.train, test=())))
+        build_options = BuildOptions(
+            csv, folder / "root", "ablation", plan.config, options.weights, options.device, limits=options.limits
         )
-        return load_index(build(wanted, stages).version, order.device)
+        return load_index(build(build_options, stages).version, options.device)
 
 
 def _values(auc: Figure, acc: Figure) -> tuple[float, float]:
@@ -159,7 +158,7 @@ def _values(auc: Figure, acc: Figure) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The mean of a row's trials, their standard deviation where there are several, and what the paper has."""
+    """A row of the table: mean of its trials, standard deviation of several, and the paper's figures."""
 
     name: str
     photos: int
@@ -170,54 +169,45 @@ class Row:
 
 
 def summary(trials: Sequence[Trial], dataset: str) -> tuple[Row, ...]:
-    """The rows of the table in the paper's order, those that were measured."""
+    """The measured rows of the table, in the paper's options."""
     rows = []
     for name in TABLE_3:
-        some = [trial for trial in trials if trial.row == name]
-        if some:
-            figures = [trial.figures for trial in some]
-            spread = _each(figures, stdev) if len(figures) > 1 else None
-            rows.append(Row(name, some[0].photos, len(some), _each(figures, fmean), spread, _paper(name, dataset)))
+        row_trials = [trial for trial in trials if trial.row == name]
+        if row_trials:
+            figures = [trial.figures for trial in row_trials]
+            spread = _by_column(figures, stdev) if len(figures) > 1 else None
+            mean = _by_column(figures, fmean)
+            rows.append(Row(name, row_trials[0].photos, len(row_trials), mean, spread, _paper(name, dataset)))
     return tuple(rows)
 
 
-def differences(order: AblationOrder) -> tuple[str, ...]:
-    """In what this is not the paper's experiment, a line each: its figures cannot be expected here."""
+def differences(options: AblationOptions) -> tuple[str, ...]:
+    """How this differs from the paper's experiment, a line each: with any, its figures cannot be expected."""
     lines = []
-    if order.dataset.name not in PROTOCOLS:
-        lines.append(f"data set {order.dataset.name} instead of IDRiD under the protocol idrid-paper")
-    lines += order.dataset.deviations
-    ours, theirs = (dict(_flat(json.loads(to_json(one)))) for one in (order.config, preset("paper")))
+    if options.dataset.name not in PROTOCOLS:
+        lines.append(f"data set {options.dataset.name} instead of IDRiD under the protocol idrid-paper")
+    lines += options.dataset.deviations
+    ours, theirs = (dict(_flat(json.loads(to_json(config)))) for config in (options.config, preset("paper")))
     lines += [f"{name} {value} instead of {theirs[name]}" for name, value in ours.items() if value != theirs[name]]
-    if order.weights != WEIGHTS:
-        lines.append(f"weights {Path(order.weights).name} instead of {WEIGHTS}")
+    if options.weights != WEIGHTS:
+        lines.append(f"weights {Path(options.weights).name} instead of {WEIGHTS}")
     return tuple(lines)
 
 
 def _paper(row: str, dataset: str) -> FourFigures | None:
-    """Table 3 is of IDRiD; of ADAM the paper has the whole method alone."""
+    """The paper's figures of a row: table 3 is of IDRiD; on ADAM the paper has only the full method."""
     if dataset == "adam-paper":
         return PROTOCOLS[dataset] if row == FULL else None
     return TABLE_3[row]
 
 
-def _each(figures: Sequence[FourFigures], of: Callable[[Sequence[float]], float]) -> FourFigures:
-    columns = (
-        [one.image_auc for one in figures],
-        [one.image_acc for one in figures],
-        [one.pixel_auc for one in figures],
-        [one.pixel_acc for one in figures],
-    )
-    return FourFigures(*(_of(column, of) for column in columns))
-
-
-def _of(column: Sequence[float | None], of: Callable[[Sequence[float]], float]) -> float | None:
-    values = [value for value in column if value is not None]
-    return of(values) if len(values) == len(column) else None
+def _by_column(figures: Sequence[FourFigures], statistic: Callable[[Sequence[float]], float]) -> FourFigures:
+    columns = zip(*(astuple(trial) for trial in figures), strict=True)
+    return FourFigures(*(None if None in column else statistic(column) for column in columns))
 
 
 def _flat(document: dict[str, object], above: str = "") -> Iterator[tuple[str, object]]:
-    """Section.field and value, in their order."""
+    """Pairs of SECTION.FIELD and value."""
     for name, value in document.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{name}.")
@@ -225,12 +215,12 @@ def _flat(document: dict[str, object], above: str = "") -> Iterator[tuple[str, o
             yield f"{above}{name}", value
 
 
-def ablation_table(rows: Sequence[Row], order: AblationOrder) -> Table:
-    """The paper's table 3 with the figures of here, mean and standard deviation, above the paper's own."""
-    data = order.dataset
+def ablation_table(rows: Sequence[Row], options: AblationOptions) -> Table:
+    """Table 3 with mean and standard deviation of the trials above the paper's figures."""
+    data = options.dataset
     normal = sum(not photo.abnormal for photo in data.test)
     title = f"{data.name}: {normal} normal and {len(data.test) - normal} abnormal photographs; in gray the paper"
-    table = titled(title, "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
+    table = empty_table(title, "built from", "image AUC", "image ACC", "pixel AUC", "pixel ACC")
     for row in rows:
         times = f", {row.trials} times" if row.trials > 1 else ""
         paper, spread = row.paper or _NOTHING, row.spread or _NOTHING
@@ -248,7 +238,7 @@ _NOTHING: Final = FourFigures(None, None, None, None)
 
 
 def _measured(value: float | None, spread: float | None, paper: float | None) -> str:
-    return f"{plain(value)}{'' if spread is None else f' ±{spread:.3f}'}\n[dim]{plain(paper)}[/]"
+    return f"{three_digits(value)}{'' if spread is None else f' ±{spread:.3f}'}\n[dim]{three_digits(paper)}[/]"
 
 
 _CELL: Final = 320
@@ -258,18 +248,19 @@ _GROUND, _INK = (255, 255, 255), (29, 36, 48)
 _TITLES: Final = ("photograph", "marked by hand", "map without ReSC", "map with ReSC")
 
 
-def qualitative(
+def example_maps(
     dataset: Dataset, without_resc: LoadedIndex, with_resc: LoadedIndex, limits: PhotoLimits, count: int = 4
 ) -> Image.Image:
-    """`count` of the marked test photographs, evenly chosen, RGB; each index's maps on its own absolute scale.
+    """The paper's figure 2, RGB: a line per photograph with photograph, mask, map without and map with ReSC.
 
-    Raises `SettingError` if none is marked.
+    Shows `count` of the test photographs with masks, evenly spaced in the list; maps are on their index's own
+    scale. Raises `SettingError` where no test photograph has a mask.
     """
     marked = [photo for photo in dataset.test if photo.masks]
     if not marked:
         raise SettingError(f"data set {dataset.name} has no marked photographs to draw")
-    places = np.unique(np.linspace(0, len(marked) - 1, min(count, len(marked))).round().astype(int))
-    rows = [_row(marked[place], without_resc, with_resc, limits) for place in places]
+    numbers = np.unique(np.linspace(0, len(marked) - 1, min(count, len(marked))).round().astype(int))
+    rows = [_row(marked[number], without_resc, with_resc, limits) for number in numbers]
     return _composed(rows)
 
 
@@ -283,21 +274,19 @@ def _row(
     lesions = read_lesions(labeled.masks, pixels.shape[0], pixels.shape[1])
     mask = Image.fromarray(np.logical_or.reduce(list(lesions.values()))).convert("L")
     small = mask.resize((_CELL, height), Image.Resampling.BOX).point(lambda share: min(255, 3 * share))
-    maps = [_under_map(labeled, photo, loaded, limits) for loaded in (without_resc, with_resc)]
+    maps = [_gray_under_map(labeled, photo, loaded, limits) for loaded in (without_resc, with_resc)]
     return [photo, small.convert("RGB"), *maps]
 
 
-def _under_map(labeled: LabeledPhoto, photo: Image.Image, loaded: LoadedIndex, limits: PhotoLimits) -> Image.Image:
+def _gray_under_map(
+    labeled: LabeledPhoto, photo: Image.Image, loaded: LoadedIndex, limits: PhotoLimits
+) -> Image.Image:
     with naming(labeled.path):
         prepared = prepare(labeled.path, loaded.manifest.config.preparation, limits)
-    dense = loaded.detector.detect([prepared])[0].anomaly_map
-    values = prepared.frame.map_to_photo(dense, photo.width, photo.height)
-    calibration = loaded.manifest.calibration
-    level = threshold(calibration.peaks, USUAL_RATE).value
-    colors = Image.fromarray(colorize(values, map_scale(calibration, level)))
-    picture = photo.convert("L").convert("RGB")  # gray: the map's colors are then the only ones
-    picture.paste(colors, (0, 0), faded(colors))
-    return picture
+    anomaly_map = loaded.detector.detect([prepared])[0].anomaly_map
+    values = prepared.frame.map_to_photo(anomaly_map, photo.width, photo.height)
+    gray = photo.convert("L").convert("RGB")  # so that only the map has colors
+    return under_map(gray, values, usual_scale(loaded.manifest.calibration))
 
 
 def _composed(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

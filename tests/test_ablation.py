@@ -14,7 +14,7 @@ from rich.console import Console
 from indexer import cli
 from indexer.build.progress import Stages
 from indexer.settings import method_config
-from lab.ablation import AblationOrder, Trial, ablation_table, differences, run, summary
+from lab.ablation import AblationOptions, Trial, ablation_table, differences, run, summary
 from lab.datasets import Dataset
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate.paper import FULL, TABLE_3, FourFigures
@@ -24,9 +24,9 @@ from resad.errors import SettingError
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
 
 
-def order(dataset: Dataset, seeds: int = 2) -> AblationOrder:
+def order(dataset: Dataset, seeds: int = 2) -> AblationOptions:
     config = method_config("resad", backbone="bundled", size=64, coreset="0.5")
-    return AblationOrder(dataset, config, "bundled", torch.device("cpu"), seeds)
+    return AblationOptions(dataset, config, "bundled", torch.device("cpu"), seeds)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_what_is_not_the_papers_experiment_is_said(drawn: Path) -> None:
     assert f"data set {drawn.name} instead of IDRiD under the protocol idrid-paper" in lines
     assert "preparation.size 64 instead of 784" in lines
     assert "weights bundled instead of imagenet1k_v1" in lines
-    theirs = AblationOrder(
+    theirs = AblationOptions(
         Dataset("idrid-paper", (), ()), preset("paper"), "imagenet1k_v1", torch.device("cpu"), 3
     )
     assert differences(theirs) == ()

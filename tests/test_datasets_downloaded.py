@@ -119,9 +119,8 @@ def test_an_idrid_that_is_not_the_published_one_is_named(idrid: Path) -> None:
     assert "not of it (IDRiD_01_aug.jpg)" in "\n".join(read_idrid(idrid).deviations)
 
 
-def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path) -> None:
     """The published counts and names, at a small size."""
-    monkeypatch.setattr("lab.datasets.published._SIZE", SIZE)
     root = tmp_path / "all"
     photo(tmp_path / "one.jpg")
     parts = (
@@ -145,7 +144,7 @@ def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path, monkeypatch: pytes
     ):
         rows = [f"IDRiD_{n:03d},{0 if n <= normal else 2},0" for n in range(1, count + 1)]
         grades(root, f"{name} Labels.csv", "Image name,Retinopathy grade,Risk of macular edema", rows)
-    dataset = read_idrid(root)
+    dataset = read_idrid(root, SIZE)
     assert dataset.deviations == ()
     assert (len(dataset.train), len(dataset.test)) == (134, 81 + 34)
 

@@ -18,10 +18,10 @@ from lab.evaluate import Measured, figures, measure_dataset
 from lab.evaluate.figures import Figures
 from lab.report import report
 from lab.report.charts import Axis, Chart, even_ticks
+from lab.report.pictures import usual_scale
 from resad.calibration import USUAL_RATE, threshold
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex, load_index
-from resad.pictures.overlay import MapScale
 
 
 @pytest.fixture(scope="module")
@@ -148,22 +148,7 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert all(len(f"{tick:g}") <= 7 for tick in ticks)
 
 
-def test_cases_are_drawn_with_the_level_of_findings_in_feature_units(
-    result: Figures, measured: Measured, loaded: LoadedIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scales: list[MapScale] = []
-
-    def listening(_measured: Measured, _loaded: LoadedIndex, scale: MapScale, _limits: PhotoLimits) -> tuple[()]:
-        scales.append(scale)
-        return ()
-
-    monkeypatch.setattr("lab.report.page.cases.groups", listening)
+def test_maps_are_drawn_with_the_threshold_of_findings(loaded: LoadedIndex) -> None:
     peaks = tuple(np.linspace(3.0, 5.0, 40).tolist())  # the small index has too few for the rate
     calibration = replace(loaded.manifest.calibration, peaks=peaks)
-    report(
-        result,
-        measured,
-        replace(loaded, manifest=replace(loaded.manifest, calibration=calibration)),
-        PhotoLimits(),
-    )
-    assert scales[0].threshold == threshold(peaks, USUAL_RATE).value
+    assert usual_scale(calibration).threshold == threshold(peaks, USUAL_RATE).value

@@ -12,10 +12,10 @@ from indexer.commands.console import Device
 from indexer.settings import method_config
 from lab.ablation import (
     WITHOUT_RESC,
-    AblationOrder,
+    AblationOptions,
     ablation_table,
     differences,
-    qualitative,
+    example_maps,
     run,
     summary,
     trials_json,
@@ -56,24 +56,24 @@ def ablation_command(
     config = method_config(preset, backbone=backbone, size=size, coreset=coreset, settings=settings or ())
     runtime.configure(config.precision)
     weights = weights or default_weights(config.backbone.name)
-    order = AblationOrder(labeled, config, weights, runtime.pick_device(device), seeds)
+    options = AblationOptions(labeled, config, weights, runtime.pick_device(device), seeds)
     trials, kept = [], {}
-    for trial, loaded in run(order, Stages(console.ERR)):
+    for trial, loaded in run(options, Stages(console.ERR)):
         trials.append(trial)
         if trial.row in (FULL, WITHOUT_RESC):
             kept[trial.row] = loaded
         if figure is not None and trial.row == WITHOUT_RESC:
-            _draw(order, kept[WITHOUT_RESC], kept[FULL], figure)
+            _draw(options, kept[WITHOUT_RESC], kept[FULL], figure)
         if json is not None:  # after each: the whole table may take hours
             write_atomically(json, trials_json(trials))
-    console.OUT.print(ablation_table(summary(trials, labeled.name), order))
-    if lines := differences(order):
+    console.OUT.print(ablation_table(summary(trials, labeled.name), options))
+    if lines := differences(options):
         console.say("The paper's figures are not to be expected here, as this is not its experiment:")
         for line in lines:
             console.say(f"  {line}")
 
 
-def _draw(order: AblationOrder, without_resc: LoadedIndex, with_resc: LoadedIndex, place: Path) -> None:
+def _draw(options: AblationOptions, without_resc: LoadedIndex, with_resc: LoadedIndex, place: Path) -> None:
     png = io.BytesIO()
-    qualitative(order.dataset, without_resc, with_resc, PhotoLimits()).save(png, "PNG", optimize=True)
+    example_maps(options.dataset, without_resc, with_resc, PhotoLimits()).save(png, "PNG", optimize=True)
     write_atomically(place, png.getvalue())

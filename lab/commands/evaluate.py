@@ -67,7 +67,7 @@ def _warn_of(guard: Guard) -> None:
     for one in guard.photos:
         differ = f"{one.bits} of 255 bits differ"
         how = "the same file" if one.bits is None else differ if one.mirrored else f"the same picture, {differ}"
-        console.ERR.print(f"[bold red]IN THE INDEX[/] {one.told} ({how})")
+        console.ERR.print(f"[bold red]IN THE INDEX[/] {one.description} ({how})")
     if guard.photos:
         console.ERR.print(
             f"[bold red]{len(guard.photos)} test photographs are in the index: the figures flatter.[/]"

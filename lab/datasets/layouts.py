@@ -1,4 +1,6 @@
-"""Data sets of one's own: in the layout of MVTec AD (Bergmann et al. 2019), as a folder per disease, or listed in a CSV."""
+"""Data sets of one's own: in the layout of MVTec AD (Bergmann et al. 2019), as a folder per disease, or listed in
+a CSV.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,10 +1,11 @@
-"""IDRiD and ADAM as they are downloaded, split as in the paper (section 4.1), and a check that the copy is the published one.
+"""IDRiD and ADAM as they are downloaded, split as in the paper (section 4.1), and a check that the copy is the
+published one.
 
-IDRiD (Porwal et al. 2018): train on the disease grading set's training photographs of grade 0; test on all photographs
-of the segmentation set, with their masks, and on the grading set's testing photographs of grade 0.
+IDRiD (Porwal et al. 2018): train on the disease grading set's training photographs of grade 0; test on all
+photographs of the segmentation set, with their masks, and on the grading set's testing photographs of grade 0.
 
-ADAM (Fang et al. 2022): only its 400 training photographs have masks.  Test on those with a mask of any lesion, train on
-all others, whatever their label: a photograph may show AMD and no marked lesion, or a lesion and no AMD.
+ADAM (Fang et al. 2022): only its 400 training photographs have masks.  Test on those with a mask of any lesion,
+train on all others, whatever their label: a photograph may show AMD and no marked lesion, or a lesion and no AMD.
 """
 
 import csv
@@ -99,10 +100,13 @@ _IDRID_MARKED: Final = {"MA": 81, "HE": 80, "EX": 81, "SE": 40}
 """Photographs with a mask of each lesion."""
 
 
-def read_idrid(root: Path) -> Dataset:
+def read_idrid(root: Path, size: tuple[int, int] = _IDRID_SIZE) -> Dataset:
     """The paper's protocol: 134 photographs to build from, 81 abnormal and 34 normal ones to test on.
 
     The paper says 32 normal ones, and not which two of the official file's 34 it leaves out.
+
+    Args:
+        size: width and height of the published photographs, px; other sizes are reported as deviations.
 
     Raises `SettingError` where a folder, a label file or a labeled photograph is missing.
     """
@@ -113,7 +117,7 @@ def read_idrid(root: Path) -> Dataset:
     normal = _grade_zero(grading, _TEST, _TEST_LABELS)
     abnormal = [photo for split in (_TRAIN, _TEST) for photo in _segmented(segmentation, split)]
     test = (*abnormal, *(LabeledPhoto(path, False, "good") for path in normal))
-    deviations = tuple(_idrid_deviations(segmentation, grading, train, normal, abnormal))
+    deviations = tuple(_idrid_deviations(segmentation, grading, train, normal, abnormal, size))
     return Dataset("idrid-paper", tuple(map(ReferencePhoto, train)), test, deviations)
 
 
@@ -155,7 +159,12 @@ def _cells(row: dict[str, str | None]) -> dict[str, str]:
 
 
 def _idrid_deviations(
-    segmentation: Path, grading: Path, train: list[Path], normal: list[Path], abnormal: list[LabeledPhoto]
+    segmentation: Path,
+    grading: Path,
+    train: list[Path],
+    normal: list[Path],
+    abnormal: list[LabeledPhoto],
+    size: tuple[int, int],
 ) -> Iterator[str]:
     parts = (
         (segmentation, _TRAIN, [f"IDRiD_{n:02d}.jpg" for n in range(1, 55)]),
@@ -171,7 +180,7 @@ def _idrid_deviations(
     yield from unexpected_count("training photographs of grade 0", len(train), 134)
     yield from unexpected_count("test photographs of grade 0", len(normal), 34)
     used = [*train, *normal, *(photo.path for photo in abnormal)]
-    yield from unexpected_sizes(used, {_IDRID_SIZE})
+    yield from unexpected_sizes(used, {size})
 
 
 ADAM_LESIONS: Final = ("drusen", "exudate", "hemorrhage", "others", "scar")

@@ -1,14 +1,13 @@
-"""Drawn fundus photographs: for the tests, for a demonstration without patients, for the probe of an index.
+"""Drawn fundus photographs: for tests, and for demonstrations without patients.
 
-    scene      where things are: field of view, optic disc, fovea, left or right
-    retina     background, pigment, choroid, macula, optic disc and cup
-    vessels    branching arteries and veins (they grow in vessel_tree)
-    lesions    five kinds, each with its mask (their forms in lesion_shapes, drawn with spots)
+    texture    random textures and soft edges
+    retina     where disc, fovea and field of view lie; background, pigment, choroid, macula, disc and cup
+    vessels    branching arteries and veins
+    lesions    five kinds of lesion, each with its mask
     camera     light, haze, focus, field of view, sensor
-    photo      all of them in this order, from one random generator
-    dataset    folders of them in MVTec's layout
+    dataset    a photograph from one random generator, and folders of them in MVTec AD's layout
 
-They look like photographs and are none: no figure measured on them says anything about patients.
+They look like photographs and show nobody: no figure measured on them says anything about patients.
 """
 
 from lab.drawing.dataset import DrawnPhoto, draw_photo, write_dataset

@@ -1,7 +1,7 @@
 """Five kinds of lesion, each with its mask.
 
-Sizes are shares of the field of view's radius; sizes and counts follow the ground truth of IDRiD (Porwal et al. 2018)
-where it has the kind.
+Sizes are shares of the field of view's radius; sizes and counts follow the ground truth of IDRiD (Porwal et al.
+2018) where it has the kind.
 """
 
 import math

@@ -1,4 +1,12 @@
-"""An index against labeled photographs: measure once (`measuring`), then figures, curves and a report."""
+"""An index measured on labeled photographs.
+
+measuring  score every test photograph, count its pixels against its masks
+figures    the figures of an evaluation, each with an interval
+metrics    AUROC, average precision, AUPRO ...: of image scores, and of pixels
+bootstrap  percentile bootstrap over photographs
+tables     CSV per photograph, tables of the command line
+paper      the paper's figures
+"""
 
 from lab.evaluate.figures import Figures, figures, figures_json
 from lab.evaluate.measuring import Measured, measure_dataset, measure_with

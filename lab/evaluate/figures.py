@@ -34,7 +34,7 @@ class SamePhoto:
     mirrored: bool
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Which is which, in words."""
         return f"{self.photo} is {'a mirror image of ' if self.mirrored else ''}{self.reference}"
 

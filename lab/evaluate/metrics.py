@@ -2,8 +2,8 @@
 
 Image metrics take one score and one label per photograph; pixel metrics take histograms of anomaly maps against
 masks.  The unit that is resampled is always the photograph, because the pixels of one photograph are far from
-independent (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).  Equal generators give equal resamples for
-every image metric of the same photographs.
+independent (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).  Equal generators give equal resamples
+for every image metric of the same photographs.
 """
 
 from collections.abc import Sequence

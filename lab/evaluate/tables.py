@@ -29,7 +29,7 @@ def photo_table(measured: Measured, calibration: Calibration) -> bytes:
     return text.getvalue().encode()
 
 
-def within_photo(measured: Measured, number: int) -> float | None:
+def auroc_within(measured: Measured, number: int) -> float | None:
     """Pixel AUROC of one photograph in its field of view; None without pixels of both classes."""
     normal, abnormal = measured.fov.normal.row(number), measured.fov.abnormal.row(number)
     if not normal.any() or not abnormal.any():
@@ -45,7 +45,7 @@ def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]
     for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
         score = float(measured.scores[number])
         marked, unmarked = abnormal[number], normal[number]
-        auroc = within_photo(measured, number)
+        auroc = auroc_within(measured, number)
         rows.append((
             name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",
             f"{calibration.p_value(score):.6f}", "" if limit is None else str(int(score > limit)),
@@ -70,7 +70,7 @@ def figures_tables(figures: Figures) -> list[Table]:
 
 def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
     paper = PROTOCOLS.get(figures.dataset)
-    table = titled(title, "image scores", *(["here", "paper"] if paper else ["here"]))
+    table = empty_table(title, "image scores", *(["here", "paper"] if paper else ["here"]))
     rows: list[tuple[str, str, float | None]] = [
         ("AUROC", _figure(image.auroc), paper.image_auc if paper else None),
         ("average precision", _figure(image.average_precision), None),
@@ -87,13 +87,13 @@ def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
                  for name, figure in (("sensitivity", own.sensitivity), ("specificity", own.specificity))
                  if figure is not None]  # fmt: skip
     for name, here, theirs in rows:
-        table.add_row(name, here, *([plain(theirs)] if paper else []))
+        table.add_row(name, here, *([three_digits(theirs)] if paper else []))
     return table
 
 
 def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
     headings = ("pixels", "AUROC", "average\nprecision", "AUPRO\n(0.3)", "balanced\naccuracy")
-    table = titled(title, *headings)
+    table = empty_table(title, *headings)
     for name, row in (
         ("field of view\nall photos", pixel.fov),
         ("whole image\nall photos", pixel.whole),
@@ -103,7 +103,9 @@ def _pixel_table(figures: Figures, pixel: PixelVariants, title: str) -> Table:
         balanced = _two(row.balanced_accuracy, f" (≥ {four_digits(row.threshold)})")
         table.add_row(name, _two(row.auroc), _two(row.average_precision), _two(row.aupro), balanced)
     if paper := PROTOCOLS.get(figures.dataset):
-        table.add_row("the paper (not\nsaid which)", plain(paper.pixel_auc), "-", "-", plain(paper.pixel_acc))
+        table.add_row(
+            "the paper (not\nsaid which)", three_digits(paper.pixel_auc), "-", "-", three_digits(paper.pixel_acc)
+        )
     return table
 
 
@@ -116,7 +118,7 @@ def _lesion_table(figures: Figures) -> Table:
         "average\nprecision",
         "AUPRO\n(0.3)",
     )
-    table = titled("One kind of lesion against unmarked pixels, field of view", *headings)
+    table = empty_table("One kind of lesion against unmarked pixels, field of view", *headings)
     for row in figures.lesions:
         table.add_row(row.kind, f"{row.photos}/\n{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
                       _two(row.average_precision), _two(row.aupro))  # fmt: skip
@@ -128,7 +130,7 @@ def _two(figure: Figure, beside: str = "") -> str:
     return f"{figure.value:.3f}{beside}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
 
 
-def titled(title: str, *headings: str) -> Table:
+def empty_table(title: str, *headings: str) -> Table:
     """An empty table with these columns."""
     table = Table(title=title, title_justify="left")
     for heading in headings:
@@ -136,7 +138,7 @@ def titled(title: str, *headings: str) -> Table:
     return table
 
 
-def plain(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
     """Three digits after the point, or a dash."""
     return "-" if value is None else f"{value:.3f}"
 

@@ -1,130 +1,178 @@
-"""Figures, curves and cases -> the page."""
+"""The HTML page of an evaluation, and the templates of all pages."""
 
-from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from importlib import resources
+from typing import Any, Final
 
-from lab.evaluate.figures import Figures, Guard
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lab.evaluate.bootstrap import Figure
+from lab.evaluate.figures import Figures, Guard, ImageFigures, PixelVariants
 from lab.evaluate.measuring import Measured
-from lab.report import cases
-from lab.report.cases import Case, Group
+from lab.evaluate.paper import PROTOCOLS
+from lab.evaluate.tables import three_digits
 from lab.report.charts import image_charts, score_chart
-from lab.report.figure_tables import figure_tables, headline
-from resad.calibration import USUAL_RATE, threshold
+from lab.report.pictures import best_and_worst, usual_scale
 from resad.config import PhotoLimits, to_json
 from resad.loaded_index import LoadedIndex
-from resad.pictures.overlay import MapScale, color_stops, map_scale
-from resad.result import INTENDED_USE
+from resad.pictures.overlay import color_stops
+
+_NAMED: Final = 8
+"""Photographs of the index that a warning names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page; a figure is shown with its interval."""
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str | Figure, ...]]
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """A page of `lab/report/templates`; every value is escaped.  Raises `UndefinedError` for a missing value."""
+    environment = Environment(
+        loader=PackageLoader("lab.report"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters |= {"digits": three_digits, "interval": _interval, "zip": zip}
+    return environment.get_template(template).render(values)
 
 
 def report(figures: Figures, measured: Measured, loaded: LoadedIndex, limits: PhotoLimits) -> str:
-    """The page; scores the photographs that it shows again.
+    """The page of an evaluation; scores the photographs that it shows again.
 
     Raises `PhotoError` where one of them cannot be read any more.
     """
-    calibration = loaded.manifest.calibration
-    scale = map_scale(calibration, threshold(calibration.peaks, USUAL_RATE).value)
-    shown = cases.groups(measured, loaded, scale, limits)
-    style = resources.files("lab.report").joinpath("style.css").read_text()
-    parts = (
-        _head(figures),
-        *_warnings(figures),
-        headline(figures),
-        "<h2>Figures</h2>" + figure_tables(figures),
-        _charts(figures, measured),
-        _cases(shown, scale),
-        _settings(figures, loaded),
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(f'{figures.index.name} on {figures.dataset}')}</title>\n"
-        f"<style>\n{style}</style>\n</head>\n"
-        "<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
-    )
-
-
-def _head(figures: Figures) -> str:
-    photos = figures.photos
-    unmarked = f", {photos.without_mask} of them without a mask" if photos.without_mask else ""
-    return (
-        f"<header><h1>Index {escape(figures.index.name)} on {escape(figures.dataset)}</h1>"
-        f'<p class="quiet">{photos.normal} normal and {photos.abnormal} abnormal test photographs{unmarked}. '
-        f"Version {escape(figures.index.version)}, backbone {escape(figures.index.backbone)}, "
-        f"{figures.settings.preparation.size} px.</p>"
-        f'<p class="notice">{escape(INTENDED_USE)}</p></header>'
-    )
+    scale = usual_scale(loaded.manifest.calibration)
+    values = {
+        "figures": figures,
+        "style": resources.files("lab.report").joinpath("style.css").read_text(),
+        "warnings": _warnings(figures),
+        "headline": _headline(figures),
+        "tables": _tables(figures),
+        "curves": image_charts(measured, figures),
+        "scores": score_chart(measured, figures),
+        "color_stops": ",".join(color_stops()),
+        "scale": scale,
+        "groups": best_and_worst(measured, loaded, scale, limits),
+        "facts": _facts(figures, loaded),
+        "settings": to_json(figures.settings),
+    }
+    return render("evaluation.html.jinja", values)
 
 
 def _warnings(figures: Figures) -> list[str]:
-    lines = [*_guard_warnings(figures.guard)]
-    lines += [f"Not the published copy: {deviation}" for deviation in figures.deviations]
-    lines += [f"Left out: {reason}." for reason in figures.missing]
-    return [f'<p class="warn">{escape(line)}</p>' for line in lines]
+    return [
+        *_guard_warnings(figures.guard),
+        *(f"Not the published copy: {deviation}" for deviation in figures.deviations),
+        *(f"Left out: {reason}." for reason in figures.missing),
+    ]
 
 
 def _guard_warnings(guard: Guard) -> list[str]:
     lines = []
     if guard.photos:
-        named = ", ".join(one.told for one in guard.photos[:8])
-        more = ", ..." if len(guard.photos) > 8 else ""
-        lines.append(f"{len(guard.photos)} test photographs are in the index, the figures flatter: {named}{more}")
+        names = ", ".join(photo.description for photo in guard.photos[:_NAMED])
+        more = ", ..." if len(guard.photos) > _NAMED else ""
+        lines.append(f"{len(guard.photos)} test photographs are in the index, the figures flatter: {names}{more}")
     if guard.patients:
         lines.append(f"{len(guard.patients)} patients are both in the index and tested on, the figures flatter.")
     return lines
 
 
-def _patients(guard: Guard) -> str:
-    if guard.patients is None:
-        return f"not known: {guard.why}"
-    return f"{len(guard.patients)}" + (f", {guard.why}" if guard.why else "")
+def _headline(figures: Figures) -> list[tuple[str, Figure, str]]:
+    """Name, figure and population of the few figures that readers look for first."""
+    entries: list[tuple[str, Figure, str]] = []
+    if figures.image is not None:
+        entries.append(("image AUROC", figures.image.auroc, "all test photographs"))
+    if figures.pixel is not None:
+        entries.append(("pixel AUROC", figures.pixel.fov.auroc, "field of view, all photographs"))
+        entries.append(("AUPRO (0.3)", figures.pixel.fov.aupro, "field of view, all photographs"))
+    calibrated = figures.calibrated
+    if calibrated is not None and calibrated.sensitivity is not None:
+        name = f"sensitivity at a rate of {calibrated.fpr:.0%}"
+        entries.append((name, calibrated.sensitivity, "index's threshold"))
+    return entries
 
 
-def _charts(figures: Figures, measured: Measured) -> str:
-    drawn = "".join(
-        f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
-        for caption, chart in image_charts(measured, figures)
+def _tables(figures: Figures) -> list[Table]:
+    tables = [] if figures.image is None else [_image_table(figures, figures.image)]
+    if figures.pixel is not None:
+        tables.append(_pixel_table(figures, figures.pixel))
+    if figures.lesions:
+        tables.append(_lesion_table(figures))
+    return tables
+
+
+def _image_table(figures: Figures, image: ImageFigures) -> Table:
+    paper = PROTOCOLS.get(figures.dataset)
+    rows: list[tuple[str, Figure, float | None]] = [
+        ("AUROC", image.auroc, paper.image_auc if paper else None),
+        ("average precision", image.average_precision, None),
+        (f"balanced accuracy, best: scores above {image.threshold:#.4g}", image.balanced_accuracy,
+         paper.image_acc if paper else None),
+        ("specificity at 95 % sensitivity", image.specificity_at_95_sensitivity, None),
+        ("specificity at 99 % sensitivity", image.specificity_at_99_sensitivity, None),
+    ]  # fmt: skip
+    if (calibrated := figures.calibrated) is not None:
+        place = f"at the index's threshold for {calibrated.fpr:.0%} ({calibrated.threshold:#.4g})"
+        at_threshold = (("balanced accuracy", image.balanced_accuracy_calibrated),
+                        ("sensitivity", calibrated.sensitivity),
+                        ("specificity", calibrated.specificity))  # fmt: skip
+        rows += [(f"{name} {place}", figure, None) for name, figure in at_threshold if figure is not None]
+    columns = 4 if paper else 3
+    caption = f"Image scores; {figures.photos.normal} normal, {figures.photos.abnormal} abnormal photographs"
+    cells: list[tuple[str | Figure, ...]] = [
+        (name, three_digits(figure.value), _interval(figure), three_digits(theirs))[:columns]
+        for name, figure, theirs in rows
+    ]
+    return Table(caption, ("", "here", "95 % interval", "paper")[:columns], cells)
+
+
+def _pixel_table(figures: Figures, pixel: PixelVariants) -> Table:
+    variants = (
+        ("field of view, all photographs", pixel.fov),
+        ("whole image, all photographs", pixel.whole),
+        ("field of view, abnormal photographs only", pixel.fov_abnormal_only),
+        ("whole image, abnormal photographs only", pixel.whole_abnormal_only),
     )
-    curves = (
-        f'<h2>Curves</h2><p class="quiet">The band holds 95 % of the bootstrap\'s curves; dotted: chance.</p>'
-        f'<div class="charts">{drawn}</div>'
-        if drawn
-        else ""
-    )
-    return (
-        f"{curves}<h2>Image scores</h2><figure><figcaption>"
-        '<span class="key n"></span>normal<span class="key a"></span>abnormal; a stroke per photograph; dashed: '
-        f"the index's own threshold, from its reference photos alone</figcaption>"
-        f"{score_chart(measured, figures)}</figure>"
-    )
-
-
-def _cases(shown: Sequence[Group], scale: MapScale) -> str:
-    found = "".join(
-        f'<h3>{escape(group.title)}</h3><div class="cases">{"".join(map(_case, group.cases))}</div>'
-        for group in shown
-    )
-    return (
-        '<h2>Best and worst cases</h2><p class="quiet">Left the photograph, white lines around what was marked by '
-        "hand; right its anomaly map on the index's own scale, the same for every photograph.</p>"
-        f'<div class="bar" style="background-image:linear-gradient(to right,{",".join(color_stops())})"></div>'
-        f'<div class="ends"><span>{scale.low:#.3g}, as healthy patches</span><span>{scale.high:#.3g}</span></div>'
-        f"{found}"
+    rows: list[tuple[str | Figure, ...]] = [
+        (name, str(row.photos), row.auroc, row.average_precision, row.aupro, row.balanced_accuracy,
+         f"{row.threshold:#.4g}")
+        for name, row in variants
+    ]  # fmt: skip
+    if paper := PROTOCOLS.get(figures.dataset):
+        auroc, accuracy = three_digits(paper.pixel_auc), three_digits(paper.pixel_acc)
+        rows.append(("the paper (which pixels it does not say)", "", auroc, "-", "-", accuracy, "-"))
+    return Table(
+        "Pixels, each photograph at its own size; the black surround flatters the whole image",
+        ("pixels", "n", "AUROC", "average precision", "AUPRO (0.3)", "balanced accuracy, best", "from"),
+        rows,
     )
 
 
-def _case(case: Case) -> str:
-    within = "" if case.pixel_auroc is None else f", pixel AUROC within {case.pixel_auroc:.2f}"
-    return (
-        f'<figure class="case"><div><img src="{case.photo}" alt="photograph"><img src="{case.overlay}" '
-        f'alt="anomaly map"></div><figcaption><b>{escape(case.name)}</b> ({escape(case.kind)})<br>'
-        f"score {case.score:#.4g}, p {case.p_value:.3f}{within}</figcaption></figure>"
+def _lesion_table(figures: Figures) -> Table:
+    headings = (
+        "lesion",
+        "n",
+        "regions",
+        "AUROC",
+        "AUROC, abnormal photographs only",
+        "average precision",
+        "AUPRO (0.3)",
     )
+    rows: list[tuple[str | Figure, ...]] = [
+        (row.kind, str(row.photos), str(row.lesions), row.auroc, row.auroc_abnormal_only, row.average_precision,
+         row.aupro)
+        for row in figures.lesions
+    ]  # fmt: skip
+    return Table("One kind of lesion against unmarked pixels in the field of view", headings, rows)
 
 
-def _settings(figures: Figures, loaded: LoadedIndex) -> str:
+def _facts(figures: Figures, loaded: LoadedIndex) -> list[tuple[str, str]]:
     index, guard, manifest = figures.index, figures.guard, loaded.manifest
-    facts = [
+    return [
         ("index", f"{index.name} {index.version}"),
         ("fingerprint", index.fingerprint),
         ("weights", f"{manifest.weights}, {index.weights}"),
@@ -136,10 +184,15 @@ def _settings(figures: Figures, loaded: LoadedIndex) -> str:
             "95 %, percentile bootstrap over photographs, 2,000 resamples; of sensitivity and "
             "specificity at the index's threshold Clopper-Pearson",
         ),
-        ("packages", ", ".join(f"{one.name} {one.version}" for one in figures.packages)),
+        ("packages", ", ".join(f"{package.name} {package.version}" for package in figures.packages)),
     ]
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    return (
-        f"<h2>How it was made</h2><dl>{rows}</dl><details><summary>All settings</summary>"
-        f"<pre>{escape(to_json(figures.settings))}</pre></details><p class='notice'>{escape(INTENDED_USE)}</p>"
-    )
+
+
+def _patients(guard: Guard) -> str:
+    if guard.patients is None:
+        return f"not known: {guard.why}"
+    return f"{len(guard.patients)}" + (f", {guard.why}" if guard.why else "")
+
+
+def _interval(figure: Figure) -> str:
+    return f"{figure.low:.3f} to {figure.high:.3f}"
