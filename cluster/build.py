@@ -1,31 +1,31 @@
 """The offline sentence over a cluster: the steps of `indexer.build.build`, with the same names."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 from cluster.calibration import leave_out_on
 from cluster.crew import Crew
 from cluster.features import ClusterFeatures
 from cluster.foresight import AFTER, ClusterForecast, foresee_on
 from cluster.messages import Made
-from cluster.orders import Workers, batch_of, fitted_encoder, inputs_for, room_of, task_for
+from cluster.orders import Workers, batch_of, inputs_for, room_of, task_for
 from cluster.pieces import cut
 from cluster.shards import RemoteShards
 from cluster.worker import Worker
-from indexer.build.build import BuildOrder, BuildReport
+from indexer.build.build import BuildOptions, BuildReport
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Advance, Stages
-from indexer.build.publication import Built, publish_version
-from indexer.build.references import check_enough, check_listed, new_records, number_patients, without_purged
+from indexer.build.publication import VersionContent, publish_version
+from indexer.build.references import check_enough, new_records, number_patients, screen_purged
 from indexer.build.search_choice import choose_search
-from indexer.build.state import Work
+from indexer.build.state import BuildState
 from indexer.coreset.k_center import Checkpoint
 from indexer.coreset.selection import Selection, memory_count, run_greedy, sample_of, selection_of
-from indexer.photos.listing import list_references
-from indexer.photos.near_duplicates import groups_of, same_among
+from indexer.photos.listing import check_listed, list_references
+from indexer.photos.near_duplicates import group_photos, near_duplicate_pairs
 from resad import index, runtime
 from resad.backbone import load_backbone
 from resad.config import CoresetConfig
+from resad.encoder import Encoder, Trunk
 from resad.errors import SettingError
 from resad.index import writing
 from resad.memory_bank import MemoryBank
@@ -34,7 +34,7 @@ from resad.preparation import mask_of
 
 def build_on(
     workers: Workers,
-    order: BuildOrder,
+    order: BuildOptions,
     stages: Stages,
     on_forecast: Callable[[ClusterForecast], None] = lambda _: None,
     on_shards: Callable[[RemoteShards], None] = lambda _: None,
@@ -59,20 +59,19 @@ def build_on(
     place, pieces = order.root / order.name, cut(listed, workers.count, batch)
     with (
         writing(order.root, order.name) as scratch,
-        Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
+        BuildState(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
-        with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
-            encoder = fitted_encoder(order, backbone, work)
-        with Crew(workers.cluster, Worker, task_for(workers, order, work, inputs, backbone, encoder), workers.size,
+        encoder = Encoder(Trunk(backbone, order.config, order.device))
+        with Crew(workers.cluster, Worker, task_for(workers, order, work, inputs, backbone), workers.size,
                   min(workers.count, len(pieces))) as crew:  # fmt: skip
-            features = ClusterFeatures(crew, pieces, strict=order.strict, look_up=without_purged(place))
+            features = ClusterFeatures(crew, pieces, strict=order.strict, look_up=screen_purged(place))
             with stages.stage("encode", len(listed), "photos") as advance:
                 on_disk = _extract(features, order, work, advance, on_forecast)
             features.settle()
             references = work.references = features.references
             work.left_aside = features.left_aside
-            patients, alike = [one.source.patient for one in references], same_among(references)
-            groups = groups_of(patients, alike)
+            patients, alike = [one.source.patient for one in references], near_duplicate_pairs(references)
+            groups = group_photos(patients, alike)
             check_enough(order.photos, groups, features.left_aside)
             patches_in_all = int(features.first_rows[-1])
             wanted = memory_count(order.config.coreset, patches_in_all)
@@ -98,13 +97,13 @@ def build_on(
             known = patients if order.keep_names else number_patients(patients)
             records = new_records(references, left_out, known, keep_names=order.keep_names)
         with stages.stage("publish", 1, "version") as advance:
-            built = Built(backbone, encoder, bank, selection, left_out, records, features.grid, search)
+            built = VersionContent(backbone, encoder, bank, selection, left_out, records, features.grid, search)
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
             advance(1)
     return BuildReport.of(version, manifest, references, features.left_aside, alike)
 
 
-def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
+def forecast_only_on(workers: Workers, order: BuildOptions) -> ClusterForecast:
     """As `indexer.build.build.forecast_only`: what each worker's share would take, and the driver."""
     listed = list_references(order.photos)
     check_listed(order.photos, listed, order.config)
@@ -113,11 +112,11 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
     few = cut(listed, workers.count, batch)[: AFTER * workers.count]
     with (
         writing(order.root, order.name) as scratch,
-        Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
+        BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
-        task = task_for(workers, order, work, inputs, backbone, fitted_encoder(order, backbone, work))
+        task = task_for(workers, order, work, inputs, backbone)
         with Crew(workers.cluster, Worker, task, workers.size, min(workers.count, len(few))) as crew:
-            look_up = without_purged(order.root / order.name)
+            look_up = screen_purged(order.root / order.name)
             features = ClusterFeatures(crew, few, strict=order.strict, look_up=look_up)
             features.extract(lambda _: None)
             told = foresee_on(crew, len(listed), order.max_memory, room_of(order))
@@ -131,8 +130,8 @@ def forecast_only_on(workers: Workers, order: BuildOrder) -> ClusterForecast:
 
 def _extract(
     features: ClusterFeatures,
-    order: BuildOrder,
-    work: Work,
+    order: BuildOptions,
+    work: BuildState,
     advance: Advance,
     on_forecast: Callable[[ClusterForecast], None],
 ) -> bool:

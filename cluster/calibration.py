@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from cluster.features import ClusterFeatures
-from indexer.calibration.leave_out import LeftOut, Placed, score_left_out
+from indexer.calibration.leave_out import LeftOut, PatchDistances, score_left_out
 from resad.config import MethodConfig
 from resad.memory_bank import MemoryBank
 from resad.preparation import mask_of
@@ -25,7 +25,7 @@ def leave_out_on(
         theirs = tuple(groups[number] for number in features.photos(piece))
         return features.chosen(piece), theirs, shared
 
-    found: dict[int, tuple[tuple[Placed, ...], float]] = {}
+    found: dict[int, tuple[tuple[PatchDistances, ...], float]] = {}
     pieces = [piece for piece in range(len(features.pieces)) if features.photos(piece)]
     for piece, measured in features.each("left_out", arguments, pieces):
         found[piece] = measured

@@ -15,7 +15,7 @@ from cluster.scoring import TABLE, check_scorable, listed, score_on
 from indexer.build.progress import Stages
 from indexer.commands import console
 from resad import index as index_store
-from resad.calibration import Rule
+from resad.calibration import DecisionRule
 from resad.manifest import read_manifest
 from resad.result import INTENDED_USE
 
@@ -37,7 +37,7 @@ def workers_at(
 
 
 def score_over_cluster(
-    address: str, device: str, index: Path, photos: list[Path], out: Path, rule: Rule, *,
+    address: str, device: str, index: Path, photos: list[Path], out: Path, rule: DecisionRule, *,
     cpus: int, most: int | None, require_quality: bool, table_format: Literal["csv", "parquet"],
 ) -> None:  # fmt: skip
     """Score photographs over a cluster into OUT/scores.csv, and say what came of it."""
@@ -49,10 +49,10 @@ def score_over_cluster(
 
 
 def _on_cluster(
-    workers: Workers, index: Path, photos: list[Path], out: Path, rule: Rule, *, require_quality: bool
+    workers: Workers, index: Path, photos: list[Path], out: Path, rule: DecisionRule, *, require_quality: bool
 ) -> dict[str, Row]:
     found = listed(photos)
-    console.tell_stale(read_manifest(index_store.resolve(index) / index_store.MANIFEST))
+    console.warn_stale(read_manifest(index_store.resolve(index) / index_store.MANIFEST))
     with Stages(console.ERR).stage("score", len(found), "photos") as advance:
         return score_on(
             workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,

@@ -22,16 +22,14 @@ from cluster.messages import Chosen, Made, Task
 from cluster.pieces import Piece
 from indexer.build.extraction import batch_size, extract
 from indexer.build.feature_store import FeatureStore
-from indexer.build.forecast import Forecast, Progressed, Sample, forecast, measured, room
-from indexer.build.state import Inputs, Work, digest, inputs_of
+from indexer.build.forecast import Forecast, PhotoCounts, Sample, forecast, host_resources, measure_rates
+from indexer.build.state import BuildState, Inputs, build_inputs, digest
 from indexer.photos.listing import Skipped
 from resad import runtime
 from resad.backbone import load_backbone
 from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.errors import SettingError
 from resad.loaded_index import BACKBONE_FILE
-from resad.whitening import FILE as WHITENING_FILE
-from resad.whitening import Whitening
 
 _PREFIX: Final = "resad-"
 
@@ -40,7 +38,7 @@ class FeatureWorker:
     """One GPU or some CPU cores, and a folder."""
 
     def __init__(self) -> None:
-        self._works: dict[int, Work] = {}
+        self._works: dict[int, BuildState] = {}
         self._seconds, self._photos = 0.0, 0
 
     def begin(self, task: Task) -> Hello:
@@ -55,9 +53,10 @@ class FeatureWorker:
             file = Path(place) / BACKBONE_FILE
             file.write_bytes(task.backbone)
             backbone = self._backbone = load_backbone(config.backbone, str(file))
-            whitening = _whitening(task, Path(place))
-        self._encoder = Encoder(Trunk(backbone, config, self._device), whitening)
-        mine = inputs_of(config, task.inputs.limits, backbone.weights_sha256, self._device.type, (), crops=False)
+        self._encoder = Encoder(Trunk(backbone, config, self._device))
+        mine = build_inputs(
+            config, task.inputs.limits, backbone.weights_sha256, self._device.type, (), crops=False
+        )
         _check_alike(mine, task.inputs)
         return Hello(socket.gethostname(), os.getpid(), self._folder)
 
@@ -91,14 +90,14 @@ class FeatureWorker:
         if store is None:
             return None
         sample = Sample(self._seconds / self._photos, (store.photo(0),))
-        everything = Progressed(in_all, 0, 0)
-        whole, rates = measured(self._task.inputs.config, self._backbone, self._device, sample, everything)
+        everything = PhotoCounts(in_all, 0, 0)
+        whole, rates = measure_rates(self._task.inputs.config, self._backbone, self._device, sample, everything)
         share = listed / in_all
         task = replace(
             whole, photos=listed, to_encode=listed, patches=ceil(share * whole.patches),
             sampled=ceil(share * whole.sampled),
         )  # fmt: skip
-        here = room(self._folder, self._device, max_memory)
+        here = host_resources(self._folder, self._device, max_memory)
         memory = here.memory if max_memory is not None else here.memory // neighbors
         name = "a worker's share of its machine"
         return forecast(task, rates, replace(here, memory=memory, disk=here.disk // neighbors, limit_name=name))
@@ -116,14 +115,14 @@ class FeatureWorker:
         """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _work(self, piece: Piece) -> Work:
+    def _work(self, piece: Piece) -> BuildState:
         inputs = replace(self._task.inputs, photos=tuple(map(digest, piece.photos)))
         folder = self._folder / f"piece-{piece.number:06d}"
         batch = batch_size([self._device])
         try:
-            return Work(folder, inputs, piece.photos, resume=True, batch=batch)
+            return BuildState(folder, inputs, piece.photos, resume=True, batch=batch)
         except SettingError:  # what lies there is of something else
-            return Work(folder, inputs, piece.photos, resume=False, batch=batch)
+            return BuildState(folder, inputs, piece.photos, resume=False, batch=batch)
 
     def _store(self, chosen: Chosen) -> FeatureStore:
         whole = self._works[chosen.piece].store
@@ -148,13 +147,6 @@ def _check_alike(mine: Inputs, theirs: Inputs) -> None:
                 f"the worker on {socket.gethostname()} has {name} {here.get(name)}, where the build has "
                 f"{asked[name]}: all machines of a cluster take the same image"
             )
-
-
-def _whitening(task: Task, place: Path) -> Whitening | None:
-    if task.whitening is None:
-        return None
-    (place / WHITENING_FILE).write_bytes(task.whitening)
-    return Whitening.load(place / WHITENING_FILE)
 
 
 def _folder(task: Task) -> Path:

@@ -12,7 +12,7 @@ from cluster.crew import Ask, Crew, Member
 from cluster.dealing import deal
 from cluster.messages import Chosen, Made
 from cluster.pieces import Piece
-from indexer.build.references import LookUp, Reference
+from indexer.build.references import Reference, Screen
 from indexer.photos.listing import Duplicate, ReferencePhoto, Skipped
 from resad.encoder import PatchFeatures
 from resad.errors import PhotoUnreadable, SettingError
@@ -29,7 +29,7 @@ class ClusterFeatures:
         look_up: what becomes of a photograph by what is known of it beforehand, as for `take_in`.
     """
 
-    def __init__(self, crew: Crew, pieces: Sequence[Piece], *, strict: bool, look_up: LookUp) -> None:
+    def __init__(self, crew: Crew, pieces: Sequence[Piece], *, strict: bool, look_up: Screen) -> None:
         self.crew = crew
         self.pieces = pieces
         self.homes: dict[int, Member] = {}

@@ -5,7 +5,7 @@ from math import ceil
 from typing import Final
 
 from cluster.crew import Ask, Crew
-from indexer.build.forecast import Forecast, Room, bank_bytes, size
+from indexer.build.forecast import Forecast, HostResources, bank_bytes, format_bytes
 from resad.errors import SettingError
 
 AFTER: Final = 2
@@ -24,7 +24,7 @@ class ClusterForecast:
     """share: of one worker; they are about alike.  room: of the driver.  patches: of all photographs."""
 
     share: Forecast
-    room: Room
+    room: HostResources
     patches: int
 
     @property
@@ -44,7 +44,7 @@ class ClusterForecast:
         if self.memory > self.room.memory:
             task = self.share.task
             raise SettingError(
-                f"the driver would take {size(self.memory)} of memory, and there are {size(self.room.memory)} "
+                f"the driver would take {format_bytes(self.memory)} of memory, and there are {format_bytes(self.room.memory)} "
                 f"({self.room.limit_name}): {self.patches:,} patches of {_PER_PATCH} bytes and {_BANKS} times "
                 f"{task.memories:,} memories of {task.dimension} dimensions; run it on a larger machine, or with "
                 "a smaller --coreset, fewer photographs or a smaller --size"
@@ -52,11 +52,11 @@ class ClusterForecast:
 
     def lines(self) -> list[str]:
         """For people to read."""
-        driver = f"driver: memory {size(self.memory)} of {size(self.room.memory)}, {self.patches:,} patches in all"
+        driver = f"driver: memory {format_bytes(self.memory)} of {format_bytes(self.room.memory)}, {self.patches:,} patches in all"
         return [*self.share.lines(), f"forecast: {driver}"]
 
 
-def foresee_on(crew: Crew, listed: int, max_memory: int | None, room: Room) -> ClusterForecast | None:
+def foresee_on(crew: Crew, listed: int, max_memory: int | None, room: HostResources) -> ClusterForecast | None:
     """The forecast; None where no photograph could be used so far.
 
     Args:

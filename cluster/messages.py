@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.build.references import Reference
-from indexer.build.state import Inputs, Stored
+from indexer.build.state import Inputs, PhotoFacts
 from indexer.photos.listing import Duplicate, Skipped
 from resad.config import CoresetConfig
 
@@ -16,14 +16,13 @@ from resad.config import CoresetConfig
 class Task:
     """What all workers are told.
 
-    inputs: of the build.  backbone, whitening: the bytes of their files.  index, run: what the folder is called
+    inputs: of the build.  backbone: the bytes of its file.  index, run: what the folder is called
     after.  scratch: where it is made; the system's temporary folder unless given.
     threads: cores of each worker.  block_rows: points in one matrix product.
     """
 
     inputs: Inputs
     backbone: bytes
-    whitening: bytes | None
     index: str
     run: str
     scratch: Path | None
@@ -40,7 +39,7 @@ class Made:
 
     references: tuple[Reference, ...]
     left_aside: tuple[Skipped | Duplicate, ...]
-    stored: tuple[Stored, ...]
+    stored: tuple[PhotoFacts, ...]
     dimension: int
     unseen: Path | None
 

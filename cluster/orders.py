@@ -11,15 +11,14 @@ import torch
 
 from cluster.connection import Cluster, WorkerSize
 from cluster.messages import Task
-from indexer.build.build import BuildOrder
-from indexer.build.extraction import FITTED, batch_size, fitted_encoders
-from indexer.build.forecast import Room, room
-from indexer.build.state import Inputs, Work, inputs_of
+from indexer.build.build import BuildOptions
+from indexer.build.extraction import batch_size
+from indexer.build.forecast import HostResources, host_resources
+from indexer.build.state import BuildState, Inputs, build_inputs
 from indexer.coreset import projected_features
 from indexer.photos.listing import ReferencePhoto
-from indexer.scoring import write_whole
 from resad.backbone import Backbone, save_backbone
-from resad.encoder import Encoder, Trunk
+from resad.files import write_atomically
 from resad.loaded_index import BACKBONE_FILE
 
 _RUN = "cluster-run"
@@ -50,16 +49,16 @@ class Workers:
         return "cuda" if self.size.gpus else "cpu"
 
 
-def room_of(order: BuildOrder) -> Room:
+def room_of(order: BuildOptions) -> HostResources:
     """Of this process, which computes next to nothing."""
-    return room(order.root, torch.device("cpu"), order.max_memory)
+    return host_resources(order.root, torch.device("cpu"), order.max_memory)
 
 
 def inputs_for(
-    workers: Workers, order: BuildOrder, listed: Sequence[ReferencePhoto], backbone: Backbone
+    workers: Workers, order: BuildOptions, listed: Sequence[ReferencePhoto], backbone: Backbone
 ) -> Inputs:
     """What decides which features come out."""
-    return inputs_of(order.config, order.limits, backbone.weights_sha256, workers.kind, listed, crops=False)
+    return build_inputs(order.config, order.limits, backbone.weights_sha256, workers.kind, listed, crops=False)
 
 
 def batch_of(workers: Workers) -> int:
@@ -67,30 +66,18 @@ def batch_of(workers: Workers) -> int:
     return batch_size([torch.device(workers.kind)])
 
 
-def fitted_encoder(order: BuildOrder, backbone: Backbone, work: Work) -> Encoder:
-    """The driver's own encoder, with what is fitted on the first photographs."""
-    trunk = Trunk(backbone, order.config, order.device)
-    (encoder,) = fitted_encoders(
-        [trunk], order.photos, work.listed, order.limits, work.folder, FITTED, strict=order.strict
-    )
-    return encoder
-
-
-def task_for(
-    workers: Workers, order: BuildOrder, work: Work, inputs: Inputs, backbone: Backbone, encoder: Encoder
-) -> Task:
+def task_for(workers: Workers, order: BuildOptions, work: BuildState, inputs: Inputs, backbone: Backbone) -> Task:
     """What each worker begins with; the name of this run's folders is in the work folder."""
     place = (order.root / order.name).absolute()
     file = work.folder / _RUN
     if not file.is_file():
-        write_whole(file, secrets.token_hex(4).encode())
+        write_atomically(file, secrets.token_hex(4).encode())
     with TemporaryDirectory() as folder:
         save_backbone(backbone, Path(folder) / BACKBONE_FILE)
         weights = (Path(folder) / BACKBONE_FILE).read_bytes()
     return Task(
         inputs=inputs,
         backbone=weights,
-        whitening=encoder.whitening.to_bytes() if encoder.whitening else None,
         index=sha256(str(place).encode()).hexdigest()[:12],
         run=file.read_text(),
         scratch=workers.scratch,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cluster.feature_worker import FeatureWorker
 from cluster.messages import Projecting
-from indexer.coreset.k_center import HeldShards, Shard
-from indexer.coreset.projected_features import HeldPoints, Points, StoredPoints
-from indexer.coreset.selection import projected, projection
+from indexer.coreset.k_center import LocalShards, Shard
+from indexer.coreset.projected_features import FilePoints, MemoryPoints, Points
+from indexer.coreset.selection import projected_chunks, projection
 
 
 class PointWorker(FeatureWorker):
@@ -27,7 +27,9 @@ class PointWorker(FeatureWorker):
         """Make the points of a piece; the sum of each photograph's, (photos, d), for the mean of all."""
         store, sample = self._store(projecting.chosen), projecting.sample
         matrix = projection(store.dimension, projecting.target, projecting.config.seed)
-        chunks = projected(store, sample, matrix if matrix is None else matrix.to(self._device), self._device)
+        chunks = projected_chunks(
+            store, sample, matrix if matrix is None else matrix.to(self._device), self._device
+        )
         sums, file = [], self._points_file(projecting.chosen.piece)
         with file.with_suffix(".part").open("wb") as points:
             for chunk in chunks:
@@ -78,7 +80,7 @@ class PointWorker(FeatureWorker):
 
     def update(self, rows: NDArray[np.int64], centers: NDArray[np.float32], only: int | None = None) -> None:
         """As `Shards.update`; `only` the shards of the run that begins there."""
-        shards = self._all() if only is None else HeldShards(self._shards[only])
+        shards = self._all() if only is None else LocalShards(self._shards[only])
         shards.update(in_torch(rows).to(self._device), in_torch(centers).to(self._device))
 
     def let_go(self) -> None:
@@ -88,8 +90,8 @@ class PointWorker(FeatureWorker):
     def _points_file(self, piece: int) -> Path:
         return self._folder / f"piece-{piece:06d}" / "points"
 
-    def _all(self) -> HeldShards:
-        return HeldShards([shard for first in sorted(self._shards) for shard in self._shards[first]])
+    def _all(self) -> LocalShards:
+        return LocalShards([shard for first in sorted(self._shards) for shard in self._shards[first]])
 
     def _in_memory(
         self, first: int, chunks: Iterable[NDArray[np.float32]], total: int, mean: Tensor, rows: int
@@ -100,7 +102,7 @@ class PointWorker(FeatureWorker):
             filled += len(chunk)
         for some in torch.split(whole.to(self._device), rows):
             some -= mean
-            yield HeldPoints(some, self._task.block_rows)
+            yield MemoryPoints(some, self._task.block_rows)
 
     def _on_disk(
         self, first: int, chunks: Iterable[NDArray[np.float32]], total: int, mean: Tensor, rows: int
@@ -110,7 +112,7 @@ class PointWorker(FeatureWorker):
             for chunk in chunks:
                 chunk.tofile(file)
         for start in range(0, total, rows):
-            yield StoredPoints(path, start, min(rows, total - start), mean, self._task.block_rows)
+            yield FilePoints(path, start, min(rows, total - start), mean, self._task.block_rows)
 
 
 def in_torch(values: NDArray[np.generic]) -> Tensor:

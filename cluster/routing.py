@@ -2,7 +2,7 @@
 
 Runs in Ray Serve's proxies.  Replicas say every second what they have in memory, or will have in a moment
 (`Replica.record_routing_stats`); until then it is remembered who was sent the first request for an index.  Which
-index a request asks for is told by `asked_index`; without that, requests are spread over all replicas.
+index a request asks for is told by `requested_index`; without that, requests are spread over all replicas.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any, Final
 from ray.serve.request_router import LocalityMixin, PendingRequest, RequestRouter, RunningReplica
 
 from cluster.homes import Holding, home_of
-from service.asked_index import CALLBACK, VARIABLE, told_in
+from cluster.requested_index import CALLBACK, VARIABLE, told_in
 
 _log: Final = logging.getLogger("ray.serve")
 """What Ray Serve writes to the log of its proxies."""

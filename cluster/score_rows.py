@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from indexer.scoring import in_a_line
+from indexer.scoring import single_line
 from resad.errors import SettingError
 
 
@@ -136,8 +136,8 @@ def _damaged(path: Path) -> SettingError:
 
 def _in_lines(row: Row) -> Row:
     """Without line breaks in its cells, so that a row is a line."""
-    reasons, fault = in_a_line(row.reasons), in_a_line(row.fault)
-    return replace(row, photo=in_a_line(row.photo), reasons=reasons, fault=fault)
+    reasons, fault = single_line(row.reasons), single_line(row.fault)
+    return replace(row, photo=single_line(row.photo), reasons=reasons, fault=fault)
 
 
 def named(photo: Path) -> str:

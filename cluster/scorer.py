@@ -12,12 +12,12 @@ from typing import Final
 
 from cluster.crew import Hello
 from cluster.score_rows import Row, named, stamp
-from indexer.prefetching import ahead
-from indexer.scoring import fault_of
+from indexer.prefetching import prefetch
+from indexer.scoring import failure_reason
 from resad import runtime
-from resad.calibration import Rule
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
-from resad.engine import assemble
+from resad.engine import ScoreOptions, assemble
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
@@ -35,7 +35,7 @@ class ScoreTask:
     version: Path
     device: str
     threads: int
-    rule: Rule
+    rule: DecisionRule
     require_quality: bool
     limits: PhotoLimits
 
@@ -59,7 +59,7 @@ class Scorer:
     def score(self, photos: Sequence[Path]) -> list[Row]:
         """A row for each photograph, whatever is wrong with it."""
         look = partial(_prepared, loaded=self._loaded, limits=self._task.limits)
-        with closing(ahead(photos, look, threads=1, most=_AHEAD)) as prepared:
+        with closing(prefetch(photos, look, threads=1, most=_AHEAD)) as prepared:
             return [self._row(photo, ready) for photo, ready in zip(photos, prepared, strict=True)]
 
     def leave(self) -> None:
@@ -72,7 +72,7 @@ class Scorer:
         try:
             result = self._result(photo)
         except Exception as error:  # no photograph can end the run
-            return begin(fault=fault_of(error))
+            return begin(fault=failure_reason(error))
         return begin(
             image_score=f"{result.image_score:.9g}",
             p_value=_cell(result.p_value),
@@ -90,11 +90,11 @@ class Scorer:
         detection = self._loaded.detector.detect([photo])[0]
         timings = Timings(0.0, 1e3 * (time.perf_counter() - began))
         return assemble(
-            photo, detection, self._loaded, rule=self._task.rule, evidence=0, timings=timings, quality=quality
+            photo, detection, self._loaded, ScoreOptions(self._task.rule), timings=timings, quality=quality
         )
 
 
-def unscored(path: Path, version: str, rule: Rule) -> "partial[Row]":
+def unscored(path: Path, version: str, rule: DecisionRule) -> "partial[Row]":
     """A row's beginning: the photograph's file and what it is scored with."""
     return partial(Row, named(path), *stamp(path), version, _cell(rule.fpr), _cell(rule.threshold))
 
@@ -104,7 +104,7 @@ def _prepared(path: Path, loaded: LoadedIndex, limits: PhotoLimits) -> PreparedP
     try:
         return prepare(path, loaded.manifest.config.preparation, limits)
     except Exception as error:
-        return fault_of(error)
+        return failure_reason(error)
 
 
 def _cell(value: float | None) -> str:

@@ -11,7 +11,7 @@ from cluster.score_rows import Row, Rows, named
 from cluster.scorer import Scorer, ScoreTask, unscored
 from indexer.photos.listing import list_photos
 from resad import index
-from resad.calibration import Rule
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.errors import SettingError
 
@@ -35,7 +35,7 @@ def score_on(
     out: Path,
     *,
     device: str,
-    rule: Rule,
+    rule: DecisionRule,
     require_quality: bool = False,
     on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
 ) -> dict[str, Row]:
@@ -65,7 +65,7 @@ def score_on(
         return {named(photo): rows.known[named(photo)] for photo in photos}
 
 
-def _scored(crew: Crew, photos: Sequence[Path], version: str, rule: Rule) -> Iterator[list[Row]]:
+def _scored(crew: Crew, photos: Sequence[Path], version: str, rule: DecisionRule) -> Iterator[list[Row]]:
     """Piece by piece; those that a worker was lost with one by one, so that one of them is found."""
     pieces = [tuple(photos[start : start + _A_PIECE]) for start in range(0, len(photos), _A_PIECE)]
     for tried in range(_TRIES + 1):

@@ -25,7 +25,7 @@ from resad import runtime
 from resad.errors import ResadError
 from service.app import create_app
 from service.settings import read_settings
-from service.state import House
+from service.state import AppState
 
 _log: Final = logging.getLogger(__name__)
 _LOADED_S: Final = 600.0
@@ -53,7 +53,7 @@ def build_app() -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with inner(app):
-            await asyncio.wait_for(_loaded(app.state.house), _LOADED_S)
+            await asyncio.wait_for(_loaded(app.state.app_state), _LOADED_S)
             yield
 
     app.router.lifespan_context = lifespan
@@ -78,8 +78,8 @@ class OneRequestId:
         await self._app(scope, receive, told)
 
 
-async def _loaded(house: House) -> None:
-    while house.registry.not_ready() is not None:
+async def _loaded(state: AppState) -> None:
+    while state.registry.not_ready() is not None:
         await asyncio.sleep(_LOOK_S)
 
 
@@ -104,19 +104,19 @@ class Replica:
 
     def check_health(self) -> None:
         """Raises where the thread that scores is gone: Ray Serve then begins another replica."""
-        house: House = self.app.state.house
-        if not house.worker.alive:
+        state: AppState = self.app.state.app_state
+        if not state.worker.alive:
             raise ResadError("the scoring thread has ended")
 
     def record_routing_stats(self) -> dict[str, Any]:
         """What `routing` goes by."""
-        house: House = self.app.state.house
-        return {"unasked_s": house.shelf.unasked_s, "room": house.shelf.room, "default": house.registry.default}
+        state: AppState = self.app.state.app_state
+        return {"unasked_s": state.index_cache.idle_s, "room": state.index_cache.has_room, "default": state.registry.default}
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name, and what it alone would tell Prometheus."""
-        house: House = self.app.state.house
-        return serve.get_replica_context().replica_tag, house.metrics.text().decode()
+        state: AppState = self.app.state.app_state
+        return serve.get_replica_context().replica_tag, state.metrics.text().decode()
 
 
 deployment = serve.deployment(

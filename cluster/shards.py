@@ -23,7 +23,7 @@ from cluster.messages import Projecting
 from cluster.point_worker import in_torch
 from cluster.runs import Part, Run, runs_of
 from indexer.coreset import projected_features
-from indexer.coreset.k_center import Farthest, Progress, farthest_of, replay
+from indexer.coreset.k_center import Farthest, GreedyState, farthest_of, replay
 from indexer.coreset.selection import SHARD_ROWS, projected_dimension
 from resad.config import CoresetConfig
 
@@ -112,7 +112,7 @@ class RemoteShards:
         """Too many to be sent: the rounds are done again instead."""
         return
 
-    def take_up(self, progress: Progress) -> None:
+    def take_up(self, progress: GreedyState) -> None:
         """As `Shards.take_up`."""
         replay(self, progress)
 

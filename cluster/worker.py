@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cluster.feature_worker import quietly
 from cluster.messages import Chosen
 from cluster.point_worker import PointWorker
-from indexer.calibration.leave_out import Placed, left_out_distances
+from indexer.calibration.leave_out import PatchDistances, left_out_distances
 from resad import runtime
 from resad.memory_bank import MemoryBank, Provenance
 
@@ -25,7 +25,7 @@ class Worker(PointWorker):
         chosen: Chosen,
         groups: Sequence[frozenset[int]],
         bank: tuple[str, NDArray[np.float32], Provenance],
-    ) -> tuple[tuple[Placed, ...], float]:
+    ) -> tuple[tuple[PatchDistances, ...], float]:
         """`left_out_distances` of the piece's photographs.  bank: a name for it, and what it is."""
         token, memories, provenance = bank
         if self._bank is None or self._bank[0] != token:
