@@ -10,14 +10,14 @@ from itertools import cycle
 from types import TracebackType
 from typing import Final, TypeVar
 
-_BEHIND: Final = 2
+_MAX_PENDING: Final = 2
 """Tasks that may wait for the writer: one that it works on, one that is ready."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def ahead(
+def prefetch(
     items: Iterable[_Item], work: Callable[[_Item], _Result], *, threads: int, most: int
 ) -> Generator[_Result, None, None]:
     """`work(item)` of each item, in the items' order, at most `most` of them begun and not yet taken.
@@ -37,12 +37,12 @@ def ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def in_turn(
+def round_robin(
     items: Iterable[_Item], workers: list[Callable[[_Item], _Result]]
 ) -> Generator[tuple[_Item, _Result], None, None]:
     """Each item with its result, dealt to the workers in turn, each of which has a thread; in the items' order.
 
-    One worker works in the caller's own thread.  Close it as `ahead`.
+    One worker works in the caller's own thread.  Close it as `prefetch`.
     """
     if len(workers) == 1:
         yield from ((item, workers[0](item)) for item in items)
@@ -63,7 +63,7 @@ def in_turn(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def late(items: Iterable[_Item], wanted: bool) -> Iterator[_Item]:
+def delayed(items: Iterable[_Item], wanted: bool) -> Iterator[_Item]:
     """Each item once the one after it was asked for, so that what an item begins goes on beside the next one."""
     held: list[_Item] = []
     for item in items:
@@ -73,7 +73,7 @@ def late(items: Iterable[_Item], wanted: bool) -> Iterator[_Item]:
     yield from held
 
 
-class Behind:
+class BackgroundWriter:
     """One thread that does what it is given in order, at most two tasks behind; leaving waits for it.
 
     On an error in the block what has not begun is dropped.
@@ -84,7 +84,7 @@ class Behind:
         self._begun: deque[Future[None]] = deque()
         self._failed = False
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
     def __exit__(
@@ -96,7 +96,7 @@ class Behind:
 
     def do(self, task: Callable[[], None]) -> None:
         """Have `task` done; raises what an earlier one raised."""
-        while len(self._begun) >= _BEHIND or (self._begun and self._begun[0].done()):
+        while len(self._begun) >= _MAX_PENDING or (self._begun and self._begun[0].done()):
             self._begun.popleft().result()
         self._begun.append(self._pool.submit(self._run, task))
 

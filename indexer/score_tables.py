@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from indexer.scoring import Scored
+from indexer.scoring import ScoreRow
 
 _ALL_SHOWN: Final = 40
 _HIGHEST: Final = 10
@@ -19,7 +19,7 @@ _HIGHEST: Final = 10
 _DOUBT: Final = "? not like the photographs of the index, so that score, verdict and findings may not be trusted:"
 
 
-def print_scores(console: Console, scored: Sequence[Scored], *, before: int) -> None:
+def print_scores(console: Console, scored: Sequence[ScoreRow], *, before: int) -> None:
     """A table of all; of many photographs a summary and the highest scores; below it what is in doubt, and why.
 
     before: photographs that were scored by an earlier run.
@@ -37,7 +37,7 @@ def print_scores(console: Console, scored: Sequence[Scored], *, before: int) -> 
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def score_table(scored: Sequence[Scored], *, title: str) -> Table:
+def score_table(scored: Sequence[ScoreRow], *, title: str) -> Table:
     """One line per photograph."""
     table = Table(title=title, title_justify="left")
     table.add_column("photo", overflow="fold")
@@ -49,14 +49,14 @@ def score_table(scored: Sequence[Scored], *, title: str) -> Table:
     return table
 
 
-def score_line(one: Scored) -> str:
+def score_line(one: ScoreRow) -> str:
     """The same as a line of text."""
     photo, score, p_value, verdict, findings = _cells(one)
     line = f"{photo}: score {score}, p {p_value}, {verdict}, findings {findings}"
     return f"{line}; not to be trusted: {_reasons(one)}" if _is_doubtful(one) else line
 
 
-def _cells(one: Scored) -> tuple[str, str, str, str, str]:
+def _cells(one: ScoreRow) -> tuple[str, str, str, str, str]:
     result = one.result
     verdict = "-" if result.abnormal is None else "abnormal" if result.abnormal else "normal"
     p_value = "-" if result.p_value is None else f"{result.p_value:.4f}"
@@ -66,7 +66,7 @@ def _cells(one: Scored) -> tuple[str, str, str, str, str]:
     return one.label, f"{result.image_score:#.4g}", p_value, f"{verdict}{mark}", findings
 
 
-def _doubts(scored: Sequence[Scored]) -> list[str]:
+def _doubts(scored: Sequence[ScoreRow]) -> list[str]:
     """What the mark means, and for each photograph that has it why; no lines where none has."""
     doubtful = [one for one in scored if _is_doubtful(one)]
     lines = [_DOUBT, *(f"  {one.label}: {_reasons(one)}" for one in doubtful[:_ALL_SHOWN])] if doubtful else []
@@ -74,15 +74,15 @@ def _doubts(scored: Sequence[Scored]) -> list[str]:
     return [*lines, f"  and {more} more; the column quality of --csv has them all"] if more > 0 else lines
 
 
-def _is_doubtful(one: Scored) -> bool:
+def _is_doubtful(one: ScoreRow) -> bool:
     return not one.result.quality.acceptable
 
 
-def _reasons(one: Scored) -> str:
+def _reasons(one: ScoreRow) -> str:
     return ", ".join(one.result.quality.reasons)
 
 
-def _verdicts(scored: Sequence[Scored]) -> str:
+def _verdicts(scored: Sequence[ScoreRow]) -> str:
     """How many of each; what is in doubt is counted by itself."""
     counted = Counter("doubtful" if _is_doubtful(one) else one.result.abnormal for one in scored)
     words = ((True, "abnormal"), (False, "normal"), (None, "without a verdict"), ("doubtful", "doubtful"))

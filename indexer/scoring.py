@@ -1,79 +1,71 @@
-"""`resad-indexer score`: photographs -> results, maps, overlays and evidence pictures, each in its file."""
+"""A scoring run: which photographs are to be scored, and their results, maps, overlays and evidence as files.
+
+The engine is imported by the functions that score, so that refusals are quick.
+"""
 
 import os
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from indexer.photos.listing import ReferencePhoto, list_photos
-from indexer.photos.remote import placed
+from indexer.photos.remote import as_path
 from indexer.places import unique_labels, unique_places
-from indexer.prefetching import Behind, ahead
+from indexer.prefetching import BackgroundWriter, prefetch
 from indexer.run_tables import RunTables, journal_path, refuse_existing
 from indexer.score_journal import ScoreJournal, Stamp, stamp_of
-from resad.calibration import DecisionRule
-from resad.config import Eye, PhotoLimits
-from resad.detector import Detection
-from resad.engine import ScoreOptions, assemble
+from resad.config import Eye
 from resad.errors import PhotoError, ResadError, SettingError, naming
 from resad.exports import Outcome, answer_json, geojson
 from resad.files import write_atomically
-from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.photo import read_photo
-from resad.pictures.evidence import Squares, draw_strips, jpeg
-from resad.pictures.map_files import map_png16, map_tiff
-from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
-from resad.preparation import PreparedPhoto, prepare
-from resad.quality import PhotoQuality, demand, judge
-from resad.result import Result, Timings, result_json
+from resad.result import Result, result_json
 
-
-def fault_of(error: Exception) -> str:
-    """Why a photograph has no score, in a line; of an error that nobody raised on purpose its kind alone.
-
-    What libraries say may hold names of files and of keys.  An error that is the operator's to mend is raised: it
-    would come again with every photograph.
-    """
-    if isinstance(error, PhotoError):
-        return in_a_line(str(error))
-    if isinstance(error, ResadError):
-        raise error
-    return f"it could not be scored ({type(error).__name__})"
-
-
-def in_a_line(text: str) -> str:
-    """`text` with spaces for line breaks, as CSVs and journals know them."""
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-
+if TYPE_CHECKING:
+    from resad.engine import CheckedPhoto, Engine, ScoredPhoto, ScoreOptions
+    from resad.pictures.evidence import Squares
+    from resad.pictures.overlay import Layout, PictureKind
 
 MapKind = Literal["png", "tiff"]
 """16 bits on the absolute scale, or float32 distances."""
 
+ExistingFiles = Literal["refuse", "resume", "overwrite"]
+"""What happens to files of an earlier run: an error, the run continues, or they are replaced."""
+
+_MAX_THREADS: Final = 4
+"""Threads that prepare photographs, at most; half the cores, since the network needs them too."""
+_MAX_READY: Final = 2
+"""Prepared photographs that wait to be scored."""
+_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}
+
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """How each photograph is judged and shown.
+class RunOptions:
+    """How a run judges each photograph, and how it draws maps and overlays.
 
-    eye: of those whose source does not say.  require_quality: a photograph below the index's limits fails.
+    score: `score.eye` is that of photographs whose CSV names none.
     """
 
-    rule: DecisionRule
-    evidence: int
-    eye: Eye | None = None
-    require_quality: bool = False
-    layout: Layout = "blend"
-    overlay_kind: PictureKind = "png"
+    score: "ScoreOptions"
+    layout: "Layout" = "blend"
+    overlay_kind: "PictureKind" = "png"
     map_kind: MapKind = "png"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A photograph, what it is called, the place of its files below any folder, and the files to write, if any."""
+class LabeledPhoto:
+    """A photograph to score and its label: its path below the folder that was given."""
+
+    photo: ReferencePhoto
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """A photograph, its label, the place of its files below any output folder, and the files to write."""
 
     path: Path
     label: str
@@ -87,191 +79,16 @@ class Job:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """All files that will be written."""
         paths = (self.json, self.map, self.overlay, self.geojson, self.strips)
         return tuple(path for path in paths if path is not None)
 
 
-_THREADS: Final = 4
-"""That prepare photographs, at most; half the cores, since the network wants them, too."""
-_AHEAD: Final = 2
-"""Prepared photographs that wait."""
-
-
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A photograph that was scored; `result` without its findings, of which there are `findings`."""
+class OutputFiles:
+    """Outputs of a run: its tables, and a folder for each kind of file per photograph.
 
-    label: str
-    result: Result
-    findings: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A photograph that was not.  late: it was told as scored before its files could not be made."""
-
-    label: str
-    reason: str
-    late: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ready:
-    """A photograph before it is scored.  began: of its preparation, on the clock of `time.perf_counter`."""
-
-    stamp: Stamp | None
-    photo: PreparedPhoto
-    quality: PhotoQuality
-    began: float
-    prepared: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Unfit:
-    stamp: Stamp | None
-    fault: str
-
-
-def score_photos(
-    loaded: LoadedIndex,
-    jobs: Sequence[Job],
-    order: Order,
-    limits: PhotoLimits,
-    journal: ScoreJournal | None = None,
-    squares: Squares = lambda _: None,
-) -> Generator[Scored | Failed, None, None]:
-    """Score each photograph and write its files; each is noted in the journal once they are there.
-    Outcomes come in order, and after them those that failed late.  A full disk ends the run; no photograph does.
-
-    Threads prepare the next photographs and write the last ones' files meanwhile.  Run the iterator to its end or
-    close it: then nothing is written any more.
-
-    Args:
-        squares: the reference photos' prepared squares, where the index keeps them.
-    """
-    late: list[Failed] = []
-    threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
-    look = partial(_look, loaded=loaded, order=order, limits=limits)
-    with Behind() as writer, closing(ahead(jobs, look, threads=threads, most=threads + _AHEAD)) as looked:
-        for job, ready in zip(jobs, looked, strict=True):
-            if isinstance(ready, _Unfit):
-                writer.do(partial(_note, journal, job, ready.stamp, None, ready.fault))
-                yield Failed(job.label, ready.fault)
-                continue
-            try:
-                detection, result = _scored(job, ready, loaded, order)
-            except Exception as error:  # no photograph can end the run
-                fault = fault_of(error)
-                writer.do(partial(_note, journal, job, ready.stamp, None, fault))
-                yield Failed(job.label, fault)
-                continue
-            write = partial(_write, job, ready.photo, detection, result, loaded, limits, order, squares)
-            writer.do(partial(_finish, write, journal, job, ready.stamp, result, late))
-            yield Scored(job.label, replace(result, findings=()), len(result.findings))
-    yield from late
-
-
-def _look(job: Job, *, loaded: LoadedIndex, order: Order, limits: PhotoLimits) -> _Ready | _Unfit:
-    # Before the file is read: if it changes meanwhile, it will count as another one.
-    stamp, began = stamp_of(job.path), time.perf_counter()
-    try:
-        photo = prepare(job.path, loaded.manifest.config.preparation, limits)
-        quality = judge(photo, loaded.manifest.photo_quality)
-        if order.require_quality:
-            demand(quality)
-    except Exception as error:
-        return _Unfit(stamp, fault_of(error))
-    return _Ready(stamp, photo, quality, began, time.perf_counter())
-
-
-def _scored(job: Job, ready: _Ready, loaded: LoadedIndex, order: Order) -> tuple[Detection, Result]:
-    detection = loaded.detector.detect([ready.photo])[0]
-    timings = Timings(1e3 * (ready.prepared - ready.began), 1e3 * (time.perf_counter() - ready.began))
-    return detection, assemble(
-        ready.photo, detection, loaded,
-        ScoreOptions(order.rule, order.evidence, job.eye or order.eye, order.require_quality),
-        timings=timings, quality=ready.quality,
-    )  # fmt: skip
-
-
-def _finish(
-    write: Callable[[], None],
-    journal: ScoreJournal | None,
-    job: Job,
-    stamp: Stamp | None,
-    result: Result,
-    late: list[Failed],
-) -> None:
-    try:
-        write()
-    except OSError:  # a disk that is full, which the next photograph would meet, too
-        raise
-    except Exception as error:  # among others a file that was changed or taken away after it was scored
-        fault = fault_of(error)
-        _note(journal, job, stamp, None, fault)
-        late.append(Failed(job.label, fault, late=True))
-    else:
-        _note(journal, job, stamp, result, None)
-
-
-def _note(
-    journal: ScoreJournal | None, job: Job, stamp: Stamp | None, result: Result | None, fault: str | None
-) -> None:
-    if journal is not None:
-        journal.note(Outcome(job.label, result, fault), job.place, stamp)
-
-
-def _write(
-    job: Job,
-    photo: PreparedPhoto,
-    detection: Detection,
-    result: Result,
-    loaded: LoadedIndex,
-    limits: PhotoLimits,
-    order: Order,
-    squares: Squares,
-) -> None:
-    manifest = loaded.manifest
-    if job.map or job.overlay:
-        in_photo = photo.frame.map_to_photo(detection.anomaly_map)
-    if job.map:
-        encode = map_png16 if order.map_kind == "png" else map_tiff
-        write_atomically(job.map, encode(in_photo, manifest.calibration.full_scale, manifest.fingerprint))
-    if job.overlay:
-        with naming(job.path):
-            pixels = read_photo(job.path, limits).pixels
-        picture = overlay_picture(pixels, in_photo, result, manifest.calibration, order.layout)
-        write_atomically(job.overlay, picture_file(picture, order.overlay_kind))
-    if job.strips and result.findings and any(finding.evidence for finding in result.findings):
-        strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
-        write_atomically(job.strips, jpeg(strips))
-    if job.geojson:
-        write_atomically(job.geojson, geojson(job.label, result).encode())
-    if job.json:
-        # Last, so that a photograph with an answer has its pictures, too.
-        write_atomically(job.json, answer_json(job.label, result_json(result)).encode())
-
-
-_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}
-
-Existing = Literal["refuse", "resume", "overwrite"]
-"""What becomes of files that are there: an error, a run to go on with, or replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A photograph to score, and what it is called: its path below the folder that was asked for."""
-
-    photo: ReferencePhoto
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which files are to be written: tables of the run, and folders for files of each photograph.
-
-    strips: pictures of evidence, where the index keeps what they are made of.
+    strips: pictures of evidence, for an index that keeps its photographs' squares.
     """
 
     tables: RunTables = RunTables()
@@ -283,78 +100,241 @@ class Wanted:
 
     @property
     def folders(self) -> tuple[Path | None, ...]:
-        """Of all kinds."""
+        """The folder of each kind."""
         return self.json, self.maps, self.overlays, self.geojson, self.strips
 
-    def job(self, one: Listed, place: str, order: Order) -> Job:
-        """What is to be done about a photograph."""
-        return Job(
-            one.photo.path,
-            one.label,
+    def job(self, labeled: LabeledPhoto, place: str, options: RunOptions) -> ScoreJob:
+        """The job of a photograph whose files are called `place`."""
+        map_suffix, overlay_suffix = _SUFFIXES[options.map_kind], _SUFFIXES[options.overlay_kind]
+        return ScoreJob(
+            labeled.photo.path,
+            labeled.label,
             place,
-            one.photo.eye,
+            labeled.photo.eye,
             json=self.json / f"{place}.json" if self.json else None,
-            map=self.maps / f"{place}_map{_SUFFIXES[order.map_kind]}" if self.maps else None,
-            overlay=self.overlays / f"{place}_overlay{_SUFFIXES[order.overlay_kind]}" if self.overlays else None,
+            map=self.maps / f"{place}_map{map_suffix}" if self.maps else None,
+            overlay=self.overlays / f"{place}_overlay{overlay_suffix}" if self.overlays else None,
             geojson=self.geojson / f"{place}.geojson" if self.geojson else None,
             strips=self.strips / f"{place}_evidence.jpg" if self.strips else None,
         )
 
 
-def list_labeled(sources: Sequence[Path]) -> list[Listed]:
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """The result of a photograph without its findings, and how many findings it has."""
+
+    label: str
+    result: Result
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFailure:
+    """A photograph without a score, and why.  after_scoring: its row was given before its files failed."""
+
+    label: str
+    reason: str
+    after_scoring: bool = False
+
+
+def list_labeled(sources: Sequence[Path]) -> list[LabeledPhoto]:
     """The photographs of all `sources` (files, folders, CSVs), each once; raises as `list_photos`."""
-    found: dict[str, tuple[ReferencePhoto, str]] = {}
-    for source in map(placed, sources):
+    photos: dict[str, tuple[ReferencePhoto, str]] = {}
+    for source in map(as_path, sources):
         is_folder = source.is_dir()
         folder = source if is_folder else source.parent
         for photo in list_photos(source):
             below = is_folder or (source != photo.path and photo.path.is_relative_to(folder))
-            short = photo.path.relative_to(folder).as_posix() if below else photo.path.name
+            name = photo.path.relative_to(folder).as_posix() if below else photo.path.name
             # abspath and not resolve: two links to one file are two photographs.
-            found.setdefault(os.path.abspath(photo.path), (photo, short))  # noqa: PTH100
-    once = list(found.values())
-    labels = unique_labels([short for _, short in once], [photo.path for photo, _ in once])
-    return [Listed(photo, label) for (photo, _), label in zip(once, labels, strict=True)]
+            photos.setdefault(os.path.abspath(photo.path), (photo, name))  # noqa: PTH100
+    unique = list(photos.values())
+    labels = unique_labels([name for _, name in unique], [photo.path for photo, _ in unique])
+    return [LabeledPhoto(photo, label) for (photo, _), label in zip(unique, labels, strict=True)]
+
+
+def journal_file(outputs: OutputFiles, existing: ExistingFiles) -> Path:
+    """The path of a run's journal; raises `SettingError` as `open_journal`."""
+    path = journal_path(outputs.tables, outputs.folders)
+    if path is None:
+        raise SettingError("nothing would be written: give --out FOLDER, or --csv FILE")
+    if existing != "overwrite" and not (existing == "resume" and path.is_file()):
+        refuse_existing((*outputs.tables.paths, path))
+    return path
 
 
 @contextmanager
-def opened(wanted: Wanted, order: Order, manifest: Manifest, existing: Existing) -> Iterator[ScoreJournal]:
-    """The journal of a run, held while it goes on.
+def open_journal(
+    outputs: OutputFiles, options: RunOptions, manifest: Manifest, existing: ExistingFiles
+) -> Iterator[ScoreJournal]:
+    """The journal of a run, locked while the run goes on.
 
-    Raises `SettingError` where the run's files are there and must not be replaced, or nothing is to be written.
+    Raises `SettingError` if files of an earlier run must not be replaced, or if nothing is to be written.
     """
-    path = journal_path(wanted.tables, wanted.folders)
-    if path is None:
-        raise SettingError("nothing would be written: give --out FOLDER, or --csv FILE")
-    going_on = existing == "resume" and path.is_file()
-    if existing != "overwrite" and not going_on:
-        refuse_existing((*wanted.tables.paths, path))
-    with ScoreJournal(path, _deciding(wanted, order, manifest), resume=going_on) as journal:
+    path = journal_file(outputs, existing)
+    resume = existing == "resume" and path.is_file()
+    with ScoreJournal(path, _decisive_settings(outputs, options, manifest), resume=resume) as journal:
         yield journal
 
 
-def plan(
-    found: Sequence[Listed], wanted: Wanted, order: Order, journal: ScoreJournal, existing: Existing
-) -> tuple[Job, ...]:
-    """What is left to do; raises `SettingError` where a file would replace a photograph, or one that is there."""
-    known = journal.places
-    fresh = [one.label for one in found if one.label not in known]
-    places = known | dict(zip(fresh, unique_places(fresh, known.values()), strict=True))
+def plan_jobs(
+    photos: Sequence[LabeledPhoto],
+    outputs: OutputFiles,
+    options: RunOptions,
+    journal: ScoreJournal,
+    existing: ExistingFiles,
+) -> tuple[ScoreJob, ...]:
+    """The photographs that the journal has no score of.
+
+    Raises `SettingError` if an output would replace a photograph, or a file that must not be replaced.
+    """
+    recorded = journal.places
+    new = [photo.label for photo in photos if photo.label not in recorded]
+    places = recorded | dict(zip(new, unique_places(new, recorded.values()), strict=True))
     jobs = tuple(
-        wanted.job(one, places[one.label], order)
-        for one in found
-        if not journal.done(one.label, stamp_of(one.photo.path))
+        outputs.job(photo, places[photo.label], options)
+        for photo in photos
+        if not journal.done(photo.label, stamp_of(photo.photo.path))
     )
-    _keep_photos(found, [file for job in jobs for file in job.files])
+    _protect_photos(photos, [file for job in jobs for file in job.files])
     if existing != "overwrite":
-        # What a killed run has left without a line in its journal is younger than the run.
-        begun = journal.begun_ns if journal.resumed else None
-        refuse_existing((file for job in jobs if job.label not in known for file in job.files), begun)
+        # Files that a killed run wrote without a line in its journal are younger than the run.
+        start_ns = journal.begun_ns if journal.resumed else None
+        refuse_existing((file for job in jobs if job.label not in recorded for file in job.files), start_ns)
     return jobs
 
 
-def _keep_photos(found: Sequence[Listed], outputs: Sequence[Path]) -> None:
-    inputs = {one.photo.path.resolve() for one in found}
+def score_photos(
+    engine: "Engine",
+    jobs: Sequence[ScoreJob],
+    options: RunOptions,
+    journal: ScoreJournal | None = None,
+    squares: "Squares" = lambda _: None,
+) -> Generator[ScoreRow | ScoreFailure, None, None]:
+    """Score each photograph and write its files; the journal gets an entry once they are written.
+
+    Outcomes come in order; failures to write files come after them.  A full disk ends the run; no photograph does.
+    Threads prepare the next photographs and write the previous files meanwhile.  Run the iterator to its end or
+    close it: then nothing is written any more.
+
+    Args:
+        squares: the reference photos' prepared squares, if the index keeps them.
+    """
+    failed_files: list[ScoreFailure] = []
+    threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _MAX_THREADS)
+    check = partial(_check, engine=engine, options=options)
+    with (
+        BackgroundWriter() as writer,
+        closing(prefetch(jobs, check, threads=threads, most=threads + _MAX_READY)) as prepared,
+    ):
+        for job, (stamp, checked) in zip(jobs, prepared, strict=True):
+            record = partial(_record, journal, job, stamp)
+            scored = checked if isinstance(checked, str) else _score(checked, engine, _options_of(job, options))
+            if isinstance(scored, str):
+                writer.do(partial(record, None, scored))
+                yield ScoreFailure(job.label, scored)
+                continue
+            write = partial(_write_files, job, scored, engine, options, squares)
+            writer.do(partial(_finish, write, record, job, scored.result, failed_files))
+            yield ScoreRow(job.label, replace(scored.result, findings=()), len(scored.result.findings))
+    yield from failed_files
+
+
+def failure_reason(error: Exception) -> str:
+    """One line on why a photograph has no score; of an unexpected error only its type.
+
+    Messages of libraries may hold names of files and of keys.  A `ResadError` that is not about the photograph is
+    raised: it would come again with every photograph.
+    """
+    if isinstance(error, PhotoError):
+        return single_line(str(error))
+    if isinstance(error, ResadError):
+        raise error
+    return f"it could not be scored ({type(error).__name__})"
+
+
+def single_line(text: str) -> str:
+    """`text` with spaces for line breaks, for CSVs and journals."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def _options_of(job: ScoreJob, options: RunOptions) -> "ScoreOptions":
+    return replace(options.score, eye=job.eye or options.score.eye)
+
+
+def _check(job: ScoreJob, *, engine: "Engine", options: RunOptions) -> "tuple[Stamp | None, CheckedPhoto | str]":
+    """The file's stamp, and the prepared photograph or why there is none."""
+    stamp = stamp_of(job.path)  # before the file is read: a change meanwhile makes it another file
+    try:
+        return stamp, engine.check(job.path, options.score)
+    except Exception as error:
+        return stamp, failure_reason(error)
+
+
+def _score(checked: "CheckedPhoto", engine: "Engine", options: "ScoreOptions") -> "ScoredPhoto | str":
+    try:
+        return engine.score_checked(checked, options)
+    except Exception as error:  # no photograph can end the run
+        return failure_reason(error)
+
+
+def _finish(
+    write: Callable[[], None],
+    record: Callable[[Result | None, str | None], None],
+    job: ScoreJob,
+    result: Result,
+    failed_files: list[ScoreFailure],
+) -> None:
+    try:
+        write()
+    except OSError:  # a full disk, which the next photograph would meet, too
+        raise
+    except Exception as error:  # for example a photograph that was changed or deleted after it was scored
+        reason = failure_reason(error)
+        record(None, reason)
+        failed_files.append(ScoreFailure(job.label, reason, after_scoring=True))
+    else:
+        record(result, None)
+
+
+def _record(
+    journal: ScoreJournal | None, job: ScoreJob, stamp: Stamp | None, result: Result | None, reason: str | None
+) -> None:
+    if journal is not None:
+        journal.note(Outcome(job.label, result, reason), job.place, stamp)
+
+
+def _write_files(
+    job: ScoreJob, scored: "ScoredPhoto", engine: "Engine", options: RunOptions, squares: "Squares"
+) -> None:
+    from resad.photo import read_photo
+    from resad.pictures.evidence import draw_strips, jpeg
+    from resad.pictures.map_files import map_png16, map_tiff
+    from resad.pictures.overlay import overlay_picture, picture_file
+
+    manifest, photo, result = engine.loaded.manifest, scored.photo, scored.result
+    if job.map or job.overlay:
+        dense_map = photo.frame.map_to_photo(scored.detection.anomaly_map)
+    if job.map:
+        encode = map_png16 if options.map_kind == "png" else map_tiff
+        write_atomically(job.map, encode(dense_map, manifest.calibration.full_scale, manifest.fingerprint))
+    if job.overlay:
+        with naming(job.path):
+            pixels = read_photo(job.path, engine.limits).pixels
+        picture = overlay_picture(pixels, dense_map, result, manifest.calibration, options.layout)
+        write_atomically(job.overlay, picture_file(picture, options.overlay_kind))
+    if job.strips and result.findings and any(finding.evidence for finding in result.findings):
+        strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
+        write_atomically(job.strips, jpeg(strips))
+    if job.geojson:
+        write_atomically(job.geojson, geojson(job.label, result))
+    if job.json:
+        # Last: a photograph with a JSON file has its pictures, too.
+        write_atomically(job.json, answer_json(job.label, result_json(result)))
+
+
+def _protect_photos(photos: Sequence[LabeledPhoto], outputs: Sequence[Path]) -> None:
+    inputs = {photo.photo.path.resolve() for photo in photos}
     for output in outputs:
         if output.resolve() in inputs:
             raise SettingError(
@@ -362,16 +342,16 @@ def _keep_photos(found: Sequence[Listed], outputs: Sequence[Path]) -> None:
             )
 
 
-def _deciding(wanted: Wanted, order: Order, manifest: Manifest) -> dict[str, object]:
-    """What two runs must have in common for one to go on with the other."""
+def _decisive_settings(outputs: OutputFiles, options: RunOptions, manifest: Manifest) -> dict[str, object]:
+    """Everything that a resumed run must have in common with the run before."""
     kinds = ("json", "maps", "overlays", "geojson", "strips")
     return {
         "index": f"{manifest.name}/{manifest.version}",
-        **asdict(order.rule),
-        "evidence": order.evidence,
-        "eye": order.eye,
-        "require_quality": order.require_quality,
-        "overlays": [order.layout, order.overlay_kind] if wanted.overlays else None,
-        "maps": order.map_kind if wanted.maps else None,
-        "files": [kind for kind, folder in zip(kinds, wanted.folders, strict=True) if folder],
+        **asdict(options.score.rule),
+        "evidence": options.score.evidence,
+        "eye": options.score.eye,
+        "require_quality": options.score.require_quality,
+        "overlays": [options.layout, options.overlay_kind] if outputs.overlays else None,
+        "maps": options.map_kind if outputs.maps else None,
+        "files": [kind for kind, folder in zip(kinds, outputs.folders, strict=True) if folder],
     }

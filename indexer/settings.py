@@ -1,18 +1,25 @@
-"""What is typed on the command line -> settings."""
+"""Options of the command line -> settings, devices and sizes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-import torch
-from pydantic import ValidationError
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from resad import runtime
 from resad.config import CoresetConfig, MethodConfig, Part, Preset, preset, updated, without
 from resad.errors import SettingError, first_fault
 
+if TYPE_CHECKING:
+    import torch
 
-def method(
+SearchChoice = Literal["auto", "flat", "proved", "ivf"]
+"""`auto` takes the faster of the exact searches, flat and proved."""
+
+_BYTES: Final = TypeAdapter(ByteSize)
+
+
+def method_config(
     name: Preset,
     *,
     backbone: str | None = None,
@@ -23,7 +30,7 @@ def method(
     settings: Sequence[str] = (),
     leave_out: Sequence[str] = (),
 ) -> MethodConfig:
-    """The preset with what was given changed; raises `SettingError` naming what cannot be.
+    """A preset with the given changes; raises `SettingError` for a value that is not allowed.
 
     Args:
         coreset: `0.1` (share), `20000` (count) or `radius:0.8`.
@@ -32,13 +39,13 @@ def method(
     config = preset(name)
     if coreset is not None:
         config = replace(config, coreset=_coreset(config.coreset, coreset))
-    given = {
+    changes = {
         "backbone.name": backbone,
         "preparation.size": size,
         "precision": precision,
         "coreset.seed": seed,
     }
-    for path, value in given.items():
+    for path, value in changes.items():
         if value is not None:
             config = updated(config, path, str(value))
     for setting in settings:
@@ -46,22 +53,35 @@ def method(
         if not equals:
             raise SettingError(f"--set {setting!r}: expected SECTION.FIELD=VALUE, as in resc.region_radius=8")
         config = updated(config, path, value)
-    for name_of_part in leave_out:
-        config = without(config, _part(name_of_part))
+    for part in leave_out:
+        config = without(config, _part(part))
     return config
 
 
-def pick_devices(name: str) -> list[torch.device]:
-    """What `--device` names: `auto` and `cuda` are all GPUs like the first one, `cuda:N` is that one alone.
+def pick_devices(name: str) -> "list[torch.device]":
+    """The devices of `--device`: for `auto` and `cuda` all GPUs of the first one's model, for `cuda:N` only that.
 
-    Raises `SettingError` for a device that is not there.
+    Raises `SettingError` for a device that does not exist.
     """
+    import torch
+
     first = runtime.pick_device(name)
     if first.type != "cuda" or name not in ("auto", "cuda"):
         return [first]
-    kind = torch.cuda.get_device_name(0)
+    model = torch.cuda.get_device_name(0)
     numbers = range(torch.cuda.device_count())
-    return [torch.device("cuda", number) for number in numbers if torch.cuda.get_device_name(number) == kind]
+    return [torch.device("cuda", number) for number in numbers if torch.cuda.get_device_name(number) == model]
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `8G`, `500M`, `7.5GiB` or a plain number; raises `SettingError` for anything else."""
+    try:
+        size = int(_BYTES.validate_python(text))
+    except ValidationError:
+        size = 0
+    if size <= 0:
+        raise SettingError(f"--max-memory {text!r}: expected a size, as in 8G, 500M or 7.5GiB")
+    return size
 
 
 def _part(text: str) -> Part:
@@ -72,7 +92,7 @@ def _part(text: str) -> Part:
 
 
 def _coreset(config: CoresetConfig, text: str) -> CoresetConfig:
-    """`text` as the one limit of a coreset."""
+    """The coreset with `text` as its limit: a share, a count or a radius."""
     kind, colon, number = text.rpartition(":")
     try:
         if colon and kind == "radius":

@@ -1,22 +1,23 @@
-"""What the command line prints."""
+"""Tables that the commands print."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
-from indexer.build.build import BuildReport
-from indexer.calibration.calibrate import CalibrationReport
-from indexer.distill import DistillReport
-from indexer.lifecycle.derive import Succession
-from indexer.lifecycle.versions import Diff
-from indexer.photos.listing import People
+from indexer.photos.listing import PatientCounts
 from resad.calibration import Calibration, Threshold
 from resad.manifest import Manifest, Quality, Standing
-from resad.pictures.evidence import kept_squares
 from resad.quality import FEWEST, QualityLimit
+
+if TYPE_CHECKING:
+    from indexer.build.build import BuildReport
+    from indexer.calibration.calibrate import CalibrationReport
+    from indexer.distill import DistillReport
+    from indexer.lifecycle.derive import NewVersion
+    from indexer.lifecycle.versions import Diff
 
 _STANDINGS: Final[dict[Standing, str]] = {
     "measured": "",
@@ -30,7 +31,7 @@ def four_digits(value: float) -> str:
     return f"{value:#.4g}"
 
 
-def build_table(report: BuildReport) -> Table:
+def build_table(report: "BuildReport") -> Table:
     """What was built."""
     manifest = report.manifest
     table = facts(f"{manifest.name} {manifest.version}")
@@ -42,7 +43,7 @@ def build_table(report: BuildReport) -> Table:
     return table
 
 
-def agreement_table(report: DistillReport) -> Table:
+def agreement_table(report: "DistillReport") -> Table:
     """How far the student follows its teacher on photographs that were held out."""
     held = len(report.pool.held_out)
     table = Table(title=f"Agreement on {held} held-out photographs, loss {four_digits(report.loss)}",
@@ -55,7 +56,7 @@ def agreement_table(report: DistillReport) -> Table:
     return table
 
 
-def index_table(version: Path, manifest: Manifest, people: People, *, live: bool) -> Table:
+def index_table(version: Path, manifest: Manifest, people: PatientCounts, *, live: bool) -> Table:
     """What an index says of itself."""
     config = manifest.config
     table = facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
@@ -73,7 +74,7 @@ def index_table(version: Path, manifest: Manifest, people: People, *, live: bool
     return table
 
 
-def calibration_table(report: CalibrationReport) -> Table:
+def calibration_table(report: "CalibrationReport") -> Table:
     """The thresholds before and after."""
     before, after = report.before.calibration, report.after.calibration
     table = Table(title=f"{report.after.name} {report.after.version}", title_justify="left")
@@ -112,10 +113,10 @@ def facts(title: str) -> Table:
     return table
 
 
-def _add_counts(table: Table, manifest: Manifest, people: People) -> None:
+def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None:
     counts, quality = manifest.counts, manifest.quality
     table.add_row("photos", f"{counts.photos}")
-    table.add_row("patients", people.told())
+    table.add_row("patients", people.describe())
     table.add_row("patches", f"{counts.patches:,} on {counts.grid[0]} x {counts.grid[1]} grids")
     table.add_row("memories", f"{counts.memories:,} of {counts.dimension} dimensions")
     table.add_row("covering radius", _radius(quality))
@@ -132,6 +133,8 @@ def _add_counts(table: Table, manifest: Manifest, people: People) -> None:
 
 
 def _kept(manifest: Manifest) -> str:
+    from resad.pictures.evidence import kept_squares
+
     squares = kept_squares(manifest)
     if not squares:
         return "none (--keep-crops)"
@@ -182,7 +185,7 @@ _SHOWN: Final = 5
 _NAMED: Final = 20
 
 
-def succession_table(made: Succession) -> Table:
+def new_version_table(made: "NewVersion") -> Table:
     """The version that was made beside the one that it was made from."""
     table = _before_and_after(f"{made.after.name} {made.after.version}", made.before, made.after)
     table.add_row("memories entered", "", str(made.entered))
@@ -190,19 +193,19 @@ def succession_table(made: Succession) -> Table:
     return table
 
 
-def diff_table(found: Diff) -> Table:
+def diff_table(found: "Diff") -> Table:
     """Both versions side by side; without distances where those of the two mean different things."""
     title = f"{found.before.name} and {found.after.name}"
     return _before_and_after(title, found.before, found.after, distances=found.comparable)
 
 
-def diff_lines(found: Diff) -> Iterator[str]:
+def diff_lines(found: "Diff") -> Iterator[str]:
     """What the two have and do not have in common."""
     yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
     # One id may be two photographs': each index counts its own.
     for how, ids in (("left, by their ids before", found.left), ("entered, by their ids after", found.entered)):
         if ids:
-            yield f"  {how}: {some_of(ids, _NAMED)}"
+            yield f"  {how}: {first_ids(ids, _NAMED)}"
     if not found.comparable:
         yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
         yield found.intended_use
@@ -217,7 +220,7 @@ def diff_lines(found: Diff) -> Iterator[str]:
     yield found.intended_use
 
 
-def some_of(ids: Sequence[str], most: int = _SHOWN) -> str:
+def first_ids(ids: Sequence[str], most: int = _SHOWN) -> str:
     """At most so many of them by name, and how many more there are."""
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(ids[:most]) + more
@@ -238,14 +241,10 @@ def _before_and_after(title: str, before: Manifest, after: Manifest, *, distance
     if not distances:
         return table
     for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):
-        table.add_row(f"threshold {new.fpr:.0%}", _threshold_value(old), _threshold_value(new))
+        table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
     return table
 
 
 def _covering_radius(manifest: Manifest) -> str:
     at_most = "at most " if manifest.quality.covering == "bound" else ""
     return at_most + four_digits(manifest.quality.covering_radius)
-
-
-def _threshold_value(threshold: Threshold) -> str:
-    return "-" if threshold.value is None else four_digits(threshold.value)

@@ -2,32 +2,39 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
-from indexer.build.extraction import FITTED, batch_size, extract, fitted_encoders
-from indexer.build.forecast import Forecast, Progressed, Sample, check_count, first_few, foresee
+from indexer.build.extraction import batch_size, extract
+from indexer.build.forecast import Forecast, PhotoCounts, Sample, check_count, encode_sample, forecast_build
 from indexer.build.progress import Stages
-from indexer.build.publication import Built, publish_version
+from indexer.build.publication import VersionContent, publish_version
 from indexer.build.references import (
     Reference,
     check_enough,
-    check_listed,
-    look_alikes,
+    near_duplicates_of,
     new_records,
     number_patients,
-    without_purged,
+    screen_purged,
 )
-from indexer.build.search_choice import SearchChoice, choose_search
-from indexer.build.state import Inputs, Work, inputs_of
+from indexer.build.search_choice import choose_search
+from indexer.build.state import BuildState, Inputs, build_inputs
 from indexer.calibration.leave_out import leave_out
 from indexer.coreset.selection import memory_count, select
-from indexer.photos.listing import Duplicate, LookAlike, People, ReferencePhoto, Skipped, list_references
-from indexer.photos.near_duplicates import Likeness, groups_of, same_among
+from indexer.photos.listing import (
+    Duplicate,
+    NearDuplicate,
+    PatientCounts,
+    ReferencePhoto,
+    Skipped,
+    check_listed,
+    list_references,
+)
+from indexer.photos.near_duplicates import DuplicatePair, group_photos, near_duplicate_pairs
+from indexer.settings import SearchChoice
 from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import MethodConfig, PhotoLimits
@@ -39,7 +46,7 @@ from resad.preparation import mask_of
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOrder:
+class BuildOptions:
     """What is to be built and where.
 
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
@@ -79,8 +86,8 @@ class BuildReport:
     manifest: Manifest
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
-    look_alikes: tuple[LookAlike, ...]
-    people: People
+    near_duplicates: tuple[NearDuplicate, ...]
+    people: PatientCounts
 
     @classmethod
     def of(
@@ -89,7 +96,7 @@ class BuildReport:
         manifest: Manifest,
         references: Sequence[Reference],
         left_aside: Sequence[Skipped | Duplicate],
-        alike: Sequence[Likeness],
+        alike: Sequence[DuplicatePair],
     ) -> "BuildReport":
         """What became of the listed photographs, those that were left aside told apart."""
         return cls(
@@ -97,17 +104,13 @@ class BuildReport:
             manifest,
             tuple(one for one in left_aside if isinstance(one, Skipped)),
             tuple(one for one in left_aside if isinstance(one, Duplicate)),
-            look_alikes(references, alike),
-            People.of(reference.source.patient for reference in references),
+            near_duplicates_of(references, alike),
+            PatientCounts.of(reference.source.patient for reference in references),
         )
 
 
-_FEW: Final = 4
-"""Photographs that a whitening is fitted to for a forecast, whose numbers do not depend on it."""
-
-
 def build(
-    order: BuildOrder, stages: Stages, on_forecast: Callable[[Forecast], None] = lambda _: None
+    order: BuildOptions, stages: Stages, on_forecast: Callable[[Forecast], None] = lambda _: None
 ) -> BuildReport:
     """Build a version of an index and make it live; on any error no part of a version remains.
 
@@ -125,21 +128,20 @@ def build(
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     with (
         writing(order.root, order.name) as scratch,
-        Work(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
+        BuildState(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
     ):
-        with stages.stage("whiten", 1, "fit") if order.config.resc.whitening is not None else nullcontext():
-            encoders = _fitted(order, trunks, work, FITTED)
+        encoders = [Encoder(trunk) for trunk in trunks]
         with stages.stage("encode", len(listed), "photos") as advance:
             advance(work.done)
             extracting = extract(
-                encoders, order.limits, work, advance, strict=order.strict, look_up=without_purged(place)
+                encoders, order.limits, work, advance, strict=order.strict, look_up=screen_purged(place)
             )
             with closing(extracting) as extraction:
-                points = _foreseen(order, backbone, work, first_few(extraction, len(encoders)), on_forecast)
+                points = _foreseen(order, backbone, work, encode_sample(extraction, len(encoders)), on_forecast)
                 deque(extraction, maxlen=0)
         references, store = work.references, work.store
-        patients, alike = [one.source.patient for one in references], same_among(references)
-        groups = groups_of(patients, alike)
+        patients, alike = [one.source.patient for one in references], near_duplicate_pairs(references)
+        groups = group_photos(patients, alike)
         check_enough(order.photos, groups, work.left_aside)
         patches_in_all = int(store.first_rows[-1])
         wanted = memory_count(order.config.coreset, patches_in_all)
@@ -160,7 +162,7 @@ def build(
         with stages.stage("publish", 1, "version") as advance:
             kept = store if order.keep_features else None
             grid = store.photo(0).grid
-            built = Built(
+            built = VersionContent(
                 backbone, encoders[0], bank, selection, left_out, records, grid, search, kept, work.crops
             )
             version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
@@ -168,45 +170,45 @@ def build(
     return BuildReport.of(version, manifest, references, work.left_aside, alike)
 
 
-def forecast_only(order: BuildOrder) -> Forecast:
+def forecast_only(order: BuildOptions) -> Forecast:
     """Encode the first few photographs and say what the whole would take; leaves nothing.  Raises as `build`."""
     listed, backbone, trunks = _start(order)
     inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
     told: list[Forecast] = []
     with (
         writing(order.root, order.name) as scratch,
-        Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
+        BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
     ):
-        encoders = _fitted(order, trunks, work, _FEW)
+        encoders = [Encoder(trunk) for trunk in trunks]
         extracting = extract(
             encoders, order.limits, work, lambda _: None, strict=order.strict,
-            look_up=without_purged(order.root / order.name),
+            look_up=screen_purged(order.root / order.name),
         )  # fmt: skip
         with closing(extracting) as extraction:
-            _foreseen(order, backbone, work, first_few(extraction, len(encoders)), told.append)
+            _foreseen(order, backbone, work, encode_sample(extraction, len(encoders)), told.append)
         if not told:
             check_enough(order.photos, (), work.left_aside)
     return told[0]
 
 
-def _start(order: BuildOrder) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:
+def _start(order: BuildOptions) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:
     listed = list_references(order.photos)
     check_listed(order.photos, listed, order.config)
     backbone = load_backbone(order.config.backbone, order.weights)
     return listed, backbone, [Trunk(backbone, order.config, device) for device in order.devices]
 
 
-def _fitted(order: BuildOrder, trunks: list[Trunk], work: Work, most: int) -> list[Encoder]:
-    return fitted_encoders(trunks, order.photos, work.listed, order.limits, work.folder, most, strict=order.strict)
-
-
-def _inputs(order: BuildOrder, listed: tuple[ReferencePhoto, ...], backbone: Backbone) -> Inputs:
+def _inputs(order: BuildOptions, listed: tuple[ReferencePhoto, ...], backbone: Backbone) -> Inputs:
     weights, device = backbone.weights_sha256, order.device.type
-    return inputs_of(order.config, order.limits, weights, device, listed, crops=order.keep_crops)
+    return build_inputs(order.config, order.limits, weights, device, listed, crops=order.keep_crops)
 
 
 def _foreseen(
-    order: BuildOrder, backbone: Backbone, work: Work, sample: Sample, on_forecast: Callable[[Forecast], None]
+    order: BuildOptions,
+    backbone: Backbone,
+    work: BuildState,
+    sample: Sample,
+    on_forecast: Callable[[Forecast], None],
 ) -> Path | None:
     """Tell the forecast, refuse what is too much, and say in which file the points lie if they must."""
     if not sample.features and len(work.store):
@@ -214,8 +216,8 @@ def _foreseen(
     if not sample.features:
         return None
     check_count(order.config.coreset, len(work.listed), sample.features[0].grid)
-    progressed = Progressed(len(work.listed), len(work.references), len(work.left_aside))
-    told = foresee(order.config, backbone, order.devices, work.folder, order.max_memory, sample, progressed)
+    progressed = PhotoCounts(len(work.listed), len(work.references), len(work.left_aside))
+    told = forecast_build(order.config, backbone, order.devices, work.folder, order.max_memory, sample, progressed)
     on_forecast(told)
     told.check()
     return work.points if told.points_on_disk else None

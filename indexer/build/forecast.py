@@ -1,7 +1,6 @@
 """Time, memory and disk that a build will take."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from indexer.calibration.leave_out import LeftOutBanks
 from indexer.coreset.k_center import Shard
-from indexer.coreset.projected_features import BLOCK_ROWS, HeldPoints
+from indexer.coreset.projected_features import BLOCK_ROWS, MemoryPoints
 from indexer.coreset.selection import memory_count, projected_dimension, sample_size
 from resad import runtime
 from resad.backbone import Backbone
@@ -27,13 +26,11 @@ from resad.errors import SettingError
 from resad.memory_bank import MemoryBank, Provenance
 from resad.runtime import available_bytes
 
-_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-                 "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 _PROC: Final = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class HostResources:
     """Bytes: memory the process holds, has held at most, and may hold; free disk; the same for a GPU, 0 without.
 
     limit_name: what sets the limit of memory, for messages.
@@ -48,15 +45,7 @@ class Room:
     gpu: int = 0
 
 
-def parse_size(text: str) -> int:
-    """`8G`, `500M`, `7.5GiB` or a number of bytes; raises `SettingError` for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?I?)B?", text.strip().upper())
-    if not found or found[2] not in _UNITS or not float(found[1]):
-        raise SettingError(f"--max-memory {text!r}: expected a size, as in 8G, 500M or 7.5GiB")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-def room(place: Path, device: torch.device, max_memory: int | None) -> Room:
+def host_resources(place: Path, device: torch.device, max_memory: int | None) -> HostResources:
     """As it is now.
 
     Args:
@@ -71,7 +60,7 @@ def room(place: Path, device: torch.device, max_memory: int | None) -> Room:
     if device.type == "cuda":
         gpu_peak = torch.cuda.max_memory_allocated(device)
         gpu = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return Room(
+    return HostResources(
         resident=resident,
         peak=runtime.peak_memory_bytes(),
         memory=max_memory if limited and max_memory is not None else there,
@@ -102,7 +91,7 @@ _GPU_SCRATCH: Final = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class BuildSize:
     """What is to be done.
 
     photos: all of them.  to_encode: those that have no features yet.  patches: of all photographs.
@@ -123,17 +112,17 @@ class Task:
     views: int = 1
 
 
-def points_bytes(task: Task) -> int:
+def points_bytes(task: BuildSize) -> int:
     """Of what the greedy measures between, projected."""
     return task.sampled * task.projected * _VALUE
 
 
-def bank_bytes(task: Task) -> int:
+def bank_bytes(task: BuildSize) -> int:
     """Of the memory bank's vectors."""
     return task.memories * task.dimension * _VALUE
 
 
-def disk_bytes(task: Task, points: int) -> int:
+def disk_bytes(task: BuildSize, points: int) -> int:
     """What is written where the index goes, `points` of it by the greedy."""
     patch = (task.views * task.dimension + 1) * _VALUE
     features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * patch
@@ -141,14 +130,14 @@ def disk_bytes(task: Task, points: int) -> int:
     return features + points + bank + task.sampled * _VALUE + task.weights
 
 
-def memory_bytes(task: Task, room: Room, points: int) -> int:
+def memory_bytes(task: BuildSize, room: HostResources, points: int) -> int:
     """What this process holds at most, `points` of it for the greedy."""
     bank = bank_bytes(task)
     grows = task.patches * _PER_PATCH + _SLACK
     return max(room.peak, room.resident + grows + max(points + bank, 2 * bank))
 
 
-def gpu_bytes(task: Task, room: Room, points: int) -> int:
+def gpu_bytes(task: BuildSize, room: HostResources, points: int) -> int:
     """What the GPU holds at most, `points` of it for the greedy; 0 without a GPU."""
     if not room.gpu:
         return 0
@@ -175,7 +164,7 @@ class Rates:
     search: float
 
 
-class Foretold(Protocol):
+class AnyForecast(Protocol):
     """What a build will take, on one machine or over a cluster."""
 
     def lines(self) -> list[str]:
@@ -189,8 +178,8 @@ class Forecast:
     count: a coreset count that would take about as long as the encoding, where the one asked takes far longer.
     """
 
-    task: Task
-    room: Room
+    task: BuildSize
+    room: HostResources
     encode: float
     coreset: float
     calibrate: float
@@ -210,7 +199,7 @@ class Forecast:
         for name, need, there, whose in needs:
             if need > there:
                 raise SettingError(
-                    f"the build would take {size(need)} of {name}, and there are {size(there)} ({whose}): "
+                    f"the build would take {format_bytes(need)} of {name}, and there are {format_bytes(there)} ({whose}): "
                     f"{_what_to_change(self.task, self.room, name)}"
                 )
 
@@ -218,14 +207,14 @@ class Forecast:
         """For people to read."""
         task, on_disk = self.task, ", the greedy's points on disk" if self.points_on_disk else ""
         guessed = " (a guess: the radius decides)" if task.guessed else ""
-        gpu = f", GPU memory {size(self.gpu)} of {size(self.room.gpu)}" if self.room.gpu else ""
+        gpu = f", GPU memory {format_bytes(self.gpu)} of {format_bytes(self.room.gpu)}" if self.room.gpu else ""
         lines = [
             f"forecast: {task.photos:,} photographs, about {task.patches:,} patches, {task.memories:,} memories "
             f"of {task.dimension} dimensions{guessed}",
-            f"forecast: encode {duration(self.encode)}, coreset {duration(self.coreset)}, "
-            f"calibrate {duration(self.calibrate)}",
-            f"forecast: memory {size(self.memory)} of {size(self.room.memory)}, "
-            f"disk {size(self.disk)} of {size(self.room.disk)}{gpu}{on_disk}",
+            f"forecast: encode {format_seconds(self.encode)}, coreset {format_seconds(self.coreset)}, "
+            f"calibrate {format_seconds(self.calibrate)}",
+            f"forecast: memory {format_bytes(self.memory)} of {format_bytes(self.room.memory)}, "
+            f"disk {format_bytes(self.disk)} of {format_bytes(self.room.disk)}{gpu}{on_disk}",
         ]
         if self.count is not None:
             lines.append(
@@ -234,7 +223,7 @@ class Forecast:
         return lines
 
 
-def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
+def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
     """What `task` takes at these rates; the points go to disk if they do not fit otherwise."""
     held = points_bytes(task)
     gpu, gpu_less = gpu_bytes(task, room, held), gpu_bytes(task, room, 0)
@@ -256,26 +245,26 @@ def forecast(task: Task, rates: Rates, room: Room) -> Forecast:
     )
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """`6.0 GB`, in powers of ten."""
     return f"{count / 1e9:.1f} GB"
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """`12 s`, `34 min`, `5.6 h`."""
     if seconds < 120:
         return f"{ceil(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _greedy(task: Task, rates: Rates) -> float:
+def _greedy(task: BuildSize, rates: Rates) -> float:
     """The projection costs what so many centers cost as the features have dimensions."""
     rounds = min(_ROUNDS + task.memories / _PICKS_A_ROUND, task.memories)
     projecting = task.dimension if task.projected < task.dimension else 0
     return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.look)
 
 
-def _count(task: Task, rates: Rates, seconds: float) -> int | None:
+def _count(task: BuildSize, rates: Rates, seconds: float) -> int | None:
     """Memories for which greedy and calibration take as long as encoding all photographs, two digits."""
     encoding = max(task.photos * rates.photo, _WORTH_SAYING / 4)
     if seconds < max(_WORTH_SAYING, 3 * encoding):
@@ -286,16 +275,16 @@ def _count(task: Task, rates: Rates, seconds: float) -> int | None:
     return count if count < task.memories else None
 
 
-def _what_to_change(task: Task, room: Room, name: str) -> str:
-    held = size(bank_bytes(task))
+def _what_to_change(task: BuildSize, room: HostResources, name: str) -> str:
+    held = format_bytes(bank_bytes(task))
     bank = f"{task.memories:,} memories of {task.dimension} dimensions are {held}"
     if name == "disk":
         return f"fewer photographs, a smaller --size, or another --root; {bank}"
     without = memory_bytes(replace(task, memories=0), room, 0)
     if name == "memory" and without > room.memory:
-        now = size(max(room.peak, room.resident))
+        now = format_bytes(max(room.peak, room.resident))
         return (
-            f"{size(without)} with an empty memory bank, {now} for the program and its network alone, so that no "
+            f"{format_bytes(without)} with an empty memory bank, {now} for the program and its network alone, so that no "
             f"coreset is small enough; give more memory, a smaller --size, or a trunk with fewer channels "
             f"(--backbone)"
         )
@@ -320,7 +309,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Progressed:
+class PhotoCounts:
     """listed: all photographs.  taken: those whose features are stored.  left_aside: those that were not taken."""
 
     listed: int
@@ -328,7 +317,7 @@ class Progressed:
     left_aside: int
 
 
-def first_few(extraction: Iterator[Sequence[PatchFeatures]], encoders: int) -> Sample:
+def encode_sample(extraction: Iterator[Sequence[PatchFeatures]], encoders: int) -> Sample:
     """Let `extraction` do its first batches: one to warm up and two more for every encoder."""
     ends: list[float] = []
     taken: list[int] = []
@@ -357,14 +346,14 @@ def check_count(config: CoresetConfig, listed: int, grid: tuple[int, int]) -> No
         )
 
 
-def foresee(
+def forecast_build(
     config: MethodConfig,
     backbone: Backbone,
     devices: Sequence[torch.device],
     place: Path,
     max_memory: int | None,
     sample: Sample,
-    progressed: Progressed,
+    progressed: PhotoCounts,
 ) -> Forecast:
     """What the whole build takes, from its first photographs.
 
@@ -373,13 +362,13 @@ def foresee(
         max_memory: bytes, where it was said.
         sample: at least one photograph.
     """
-    task, rates = measured(config, backbone, devices[0], sample, progressed)
-    return forecast(task, rates, room(place, devices[0], max_memory))
+    task, rates = measure_rates(config, backbone, devices[0], sample, progressed)
+    return forecast(task, rates, host_resources(place, devices[0], max_memory))
 
 
-def measured(
-    config: MethodConfig, backbone: Backbone, device: torch.device, sample: Sample, progressed: Progressed
-) -> tuple[Task, Rates]:
+def measure_rates(
+    config: MethodConfig, backbone: Backbone, device: torch.device, sample: Sample, progressed: PhotoCounts
+) -> tuple[BuildSize, Rates]:
     """What is to be done, and how fast this process does it.  sample: at least one photograph."""
     task = _task(config, backbone, sample, progressed)
     features = np.concatenate([one.features for one in sample.features])
@@ -388,7 +377,7 @@ def measured(
     return task, Rates(sample.seconds, update, look, search)
 
 
-def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: Progressed) -> Task:
+def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: PhotoCounts) -> BuildSize:
     done = progressed.taken + progressed.left_aside
     usable = progressed.taken / done if done else 1.0
     to_encode = round((progressed.listed - done) * usable)
@@ -398,7 +387,7 @@ def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: 
     # A count beyond the estimate is judged when the patches are counted.
     counted = config.coreset.count is not None
     wanted = config.coreset.count if counted else memory_count(config.coreset, patches)
-    return Task(
+    return BuildSize(
         photos=photos,
         to_encode=to_encode,
         patches=patches,
@@ -416,7 +405,7 @@ def _greedy_rates(dimension: int, device: torch.device) -> tuple[float, float]:
     """Seconds a point and center, and seconds a point and round."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(BLOCK_ROWS, dimension, generator=generator).to(device)
-    shard, rows = Shard(HeldPoints(points), 0), torch.arange(_CENTERS, device=device)
+    shard, rows = Shard(MemoryPoints(points), 0), torch.arange(_CENTERS, device=device)
 
     def update() -> None:
         shard.update(rows, points[:_CENTERS])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from indexer.build.feature_store import FeatureStore, all_files
-from indexer.calibration.leave_out import FILE as PLACED_FILE
-from indexer.calibration.leave_out import LeftOut, placed_bytes
+from indexer.calibration.leave_out import LEFT_OUT_FILE as PLACED_FILE
+from indexer.calibration.leave_out import LeftOut, patch_distances_bytes
 from indexer.coreset.selection import Selection
 from resad import index, runtime
 from resad.backbone import Backbone, save_backbone
@@ -37,14 +37,13 @@ from resad.memory_bank import MemoryBank
 from resad.pictures.evidence import file_name
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
-from resad.whitening import FILE as WHITENING_FILE
 
 _PROBE: Final = resources.files("indexer") / "probe.png"
 """A drawn photograph (`lab.drawing`, seed 0) whose score tells whether a host computes the same numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Built:
+class VersionContent:
     """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept.
 
     crops: the folder that holds `evidence/`, if that is to be kept.
@@ -63,20 +62,18 @@ class Built:
 
 
 def publish_version(
-    built: Built, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
+    built: VersionContent, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
 ) -> tuple[Path, Manifest]:
     """Write the version's files into `staging`, then publish them as the live version of `place` (ROOT/NAME)."""
     staging.mkdir()
     save_backbone(built.backbone, staging / BACKBONE_FILE)
-    if built.encoder.whitening is not None:
-        (staging / WHITENING_FILE).write_bytes(built.encoder.whitening.to_bytes())
     write_left_out([record.id for record in built.records], built.left_out, staging)
     if built.crops is not None:
         names = [file_name(record.id) for record in built.records]
-        carry({name: built.crops / name for name in names}, staging)
+        link_files({name: built.crops / name for name in names}, staging)
     built.bank.save(staging)
     if built.features is not None:
-        carry(feature_files(built.records, built.features), staging)
+        link_files(feature_files(built.records, built.features), staging)
     write_records(built.records, staging / PHOTOS_FILE)
     (staging / PROBE_FILE).write_bytes(_PROBE.read_bytes())
     score = score_probe(Detector(built.encoder, built.bank), staging)
@@ -89,10 +86,10 @@ def publish_version(
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
     """The left-out distances of photographs with these ids."""
-    (staging / PLACED_FILE).write_bytes(placed_bytes(ids, left_out.placed))
+    (staging / PLACED_FILE).write_bytes(patch_distances_bytes(ids, left_out.placed))
 
 
-def carry(files: Mapping[str, Path], staging: Path) -> None:
+def link_files(files: Mapping[str, Path], staging: Path) -> None:
     """Put `files` (name in the version -> where it lies) into `staging`, shared where the disk can.
 
     A version never changes, so that two may share a file; either can be deleted.
@@ -116,21 +113,21 @@ def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> di
     }
 
 
-def made(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
+def history_entry(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
     """What is being done, now."""
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return HistoryEntry(operation, from_version, at, runtime.package_version(), also_from)
 
 
 def _manifest(
-    built: Built,
+    built: VersionContent,
     name: str,
     weights: str,
     times: Sequence[StageTime],
     probe_score: float,
     files: tuple[FileRecord, ...],
 ) -> Manifest:
-    config, whitening, bank = built.encoder.config, built.encoder.whitening, built.bank
+    config, bank = built.encoder.config, built.bank
     counts = Counts(
         photos=len(built.records),
         patches=sum(record.patches for record in built.records),
@@ -149,9 +146,9 @@ def _manifest(
         format=FORMAT,
         name=name,
         version=index.new_version(),
-        history=(made("build", None),),
+        history=(history_entry("build", None),),
         config=config,
-        fingerprint=fingerprint(config, built.backbone.weights_sha256, whitening.sha256 if whitening else None),
+        fingerprint=fingerprint(config, built.backbone.weights_sha256),
         weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",
         weights_sha256=built.backbone.weights_sha256,
         device=str(built.encoder.device),

@@ -6,15 +6,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Final
 
 from indexer.calibration.leave_out import LeftOut
-from indexer.photos.listing import Duplicate, LookAlike, ReferencePhoto, Skipped
-from indexer.photos.near_duplicates import Likeness, groups_of, perceptual_hash
-from indexer.prefetching import ahead
-from resad.config import MethodConfig, PhotoLimits, PreparationConfig
+from indexer.photos.listing import MIN_PHOTOS, Duplicate, NearDuplicate, ReferencePhoto, Skipped
+from indexer.photos.near_duplicates import DuplicatePair, perceptual_hash
+from indexer.prefetching import prefetch
+from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoUnreachable, SettingError
 from resad.field_of_view import FieldOfView, looks_like_fundus
 from resad.index import purged, tombstone
@@ -29,31 +28,31 @@ _AHEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taken:
+class LoadedPhoto:
     """A photograph that will be in the index."""
 
     source: ReferencePhoto
     photo: PreparedPhoto
 
 
-LookUp = Callable[[ReferencePhoto, str], Skipped | Duplicate | None]
+Screen = Callable[[ReferencePhoto, str], Skipped | Duplicate | None]
 """What becomes of a photograph with this content hash, by what is known of it beforehand; None for nothing."""
 
 
-def _unknown(source: ReferencePhoto, content_hash: str) -> None:
+def _accept(source: ReferencePhoto, content_hash: str) -> None:
     return None
 
 
-def take_in(
+def load_photos(
     listed: Sequence[ReferencePhoto],
     preparation: PreparationConfig,
     limits: PhotoLimits,
     *,
     strict: bool,
     seen: Mapping[str, ReferencePhoto] | None = None,
-    look_up: LookUp = _unknown,
+    look_up: Screen = _accept,
     threads: int | None = None,
-) -> Generator[Taken | Skipped | Duplicate, None, None]:
+) -> Generator[LoadedPhoto | Skipped | Duplicate, None, None]:
     """Each listed photograph's outcome, in order; threads prepare the next ones meanwhile.
 
     Run the iterator to its end or close it.
@@ -67,8 +66,8 @@ def take_in(
     """
     taken = dict(seen or {})
     threads = threads or min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
-    look = partial(_look, preparation=preparation, limits=limits)
-    with closing(ahead(listed, look, threads=threads, most=threads + _AHEAD)) as looked:
+    look = partial(_load, preparation=preparation, limits=limits)
+    with closing(prefetch(listed, look, threads=threads, most=threads + _AHEAD)) as looked:
         for source, photo in zip(listed, looked, strict=True):
             if isinstance(photo, PhotoError):
                 if strict:
@@ -82,10 +81,10 @@ def take_in(
                 yield known
                 continue
             first = taken.setdefault(photo.content_hash, source)
-            yield Taken(source, photo) if first is source else Duplicate(source.path, first.path)
+            yield LoadedPhoto(source, photo) if first is source else Duplicate(source.path, first.path)
 
 
-def without_purged(place: Path) -> LookUp:
+def screen_purged(place: Path) -> Screen:
     """Skips what was purged from `place`, ROOT/NAME."""
     graves = purged(place)
 
@@ -97,7 +96,7 @@ def without_purged(place: Path) -> LookUp:
     return look_up
 
 
-def _look(
+def _load(
     source: ReferencePhoto, preparation: PreparationConfig, limits: PhotoLimits
 ) -> PreparedPhoto | PhotoError:
     try:
@@ -112,10 +111,6 @@ def _check_retina(photo: PreparedPhoto) -> None:
     reason = looks_like_fundus(photo.pixels, photo.field_of_view)
     if reason is not None:
         raise NotAFundusPhoto(reason)
-
-
-FEWEST: Final = 2
-"""Photographs of an index: with one, nothing is left to calibrate against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,7 @@ def photo_id(number: int) -> str:
     return f"r-{number:05d}"
 
 
-def without_pixels(taken: Taken) -> Reference:
+def reference_of(taken: LoadedPhoto) -> Reference:
     """`taken`, less its pixels."""
     photo = taken.photo
     return Reference(
@@ -148,41 +143,19 @@ def without_pixels(taken: Taken) -> Reference:
     )
 
 
-def look_alikes(references: Sequence[Reference], alike: Sequence[Likeness]) -> tuple[LookAlike, ...]:
+def near_duplicates_of(
+    references: Sequence[Reference], alike: Sequence[DuplicatePair]
+) -> tuple[NearDuplicate, ...]:
     """Photographs that are taken, but show what an earlier one shows.  alike: `same_among` them."""
     return tuple(
-        LookAlike(
+        NearDuplicate(
             references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored
         )
         for pair in alike
     )
 
 
-def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
-    """Raise `SettingError` where the list alone says that no index can be made, before anything is encoded.
-
-    What is unusable, or a copy, is not known yet; both only leave fewer.
-    """
-    people = len(set(groups_of([photo.patient for photo in listed])))
-    if people < FEWEST:
-        alone = len(listed) == 1
-        held = "1 photograph, an" if alone else f"{len(listed)} photographs of 1 patient, an"
-        of = "" if alone else " patients"
-        raise SettingError(f"{source} holds {held} index needs at least {FEWEST}{of}")
-    count, neighbors = config.coreset.count, config.search.neighbors
-    if count is None:
-        return
-    # However the memories are spread, somebody holds as large a part of them as this.
-    left = count - ceil(count / people)
-    if left < neighbors:
-        raise SettingError(
-            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {left} "
-            f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
-            f"least {ceil(neighbors * people / (people - 1))}"
-        )
-
-
-class TooFewTaken(SettingError):
+class TooFewPhotos(SettingError):
     """Too few of the listed photographs were taken.  skipped, duplicates: those that were not, to be named."""
 
     def __init__(self, told: str, left_aside: Sequence[Skipped | Duplicate]) -> None:
@@ -194,19 +167,19 @@ class TooFewTaken(SettingError):
 def check_enough(
     source: Path, groups: Sequence[frozenset[int]], left_aside: Sequence[Skipped | Duplicate]
 ) -> None:
-    """Raise `TooFewTaken` where `source` gave too few photographs for an index, by what is left out together."""
+    """Raise `TooFewPhotos` where `source` gave too few photographs for an index, by what is left out together."""
     count, photos = len(set(groups)), len(groups)
-    if count >= FEWEST:
+    if count >= MIN_PHOTOS:
         return
     told = f"{source} holds {photos} usable photographs"
     if count < photos:
-        told += f", all of one patient or copies of each other: an index needs at least {FEWEST} that are not"
+        told += f", all of one patient or copies of each other: an index needs at least {MIN_PHOTOS} that are not"
     else:
-        told += f", an index needs at least {FEWEST}"
-    raise TooFewTaken(f"{told}; {told_aside(left_aside)}", left_aside)
+        told += f", an index needs at least {MIN_PHOTOS}"
+    raise TooFewPhotos(f"{told}; {skipped_summary(left_aside)}", left_aside)
 
 
-def told_aside(left_aside: Sequence[Skipped | Duplicate]) -> str:
+def skipped_summary(left_aside: Sequence[Skipped | Duplicate]) -> str:
     """`3 were left aside; first reason: ...`."""
     reasons = [f"; first reason: {one.reason}" for one in left_aside if isinstance(one, Skipped)]
     return f"{len(left_aside)} were left aside{reasons[0] if reasons else ''}"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Advance, Stages
 from indexer.calibration.leave_out import check_enough_left
+from indexer.settings import SearchChoice
 from resad.config import MethodConfig
 from resad.detector import Detection, measure
 from resad.encoder import PatchFeatures
 from resad.memory_bank import MemoryBank
 from resad.search.plan import SearchPlan, SearchRecord, SearchTrial
-
-SearchChoice = Literal["auto", "flat", "proved", "hnsw", "ivf"]
 
 _WIDTHS: Final = (96, 128, 160, 192, 256)
 _FEWEST: Final = 20_000
@@ -47,8 +46,8 @@ def choose_search(
 ) -> tuple[MemoryBank, SearchRecord]:
     """`bank` with the search that was asked for, or the faster exact one, and what was measured.
 
-    `auto` takes flat or proved: both find the nearest memories, so that neither changes a number.  `hnsw` and
-    `ivf` change the map where it is not highest, and are taken only when named.
+    `auto` takes flat or proved: both find the nearest memories, so that neither changes a number.  `ivf` changes
+    the map where it is not highest, and is taken only when named.
 
     Args:
         masks: of the reference photos that the store begins with, at least two of them; bool (S, S).
@@ -64,11 +63,11 @@ def choose_search(
         plans = [_FLAT]
         if choice in ("auto", "proved"):
             plans.append(_proved_plan(bank, held_out[0], config.search.neighbors))
-        if choice in ("hnsw", "ivf"):
+        if choice == "ivf":
             plans.append(replace(_FLAT, kind=choice))
         trials = _tried(bank, held_out, plans, config, advance)
     chosen = min(trials, key=lambda trial: trial.milliseconds).plan if choice == "auto" else plans[-1]
-    return bank if chosen == bank.plan else bank.searched(chosen), SearchRecord(chosen, len(held_out), trials)
+    return bank if chosen == bank.plan else bank.with_plan(chosen), SearchRecord(chosen, len(held_out), trials)
 
 
 def _proved_plan(bank: MemoryBank, held_out: _HeldOut, neighbors: int) -> SearchPlan:
@@ -78,7 +77,7 @@ def _proved_plan(bank: MemoryBank, held_out: _HeldOut, neighbors: int) -> Search
     others = bank.without_photos(np.array([held_out.number], dtype=np.int32))
 
     def seconds(plan: SearchPlan) -> float:
-        searched = others.searched(plan)
+        searched = others.with_plan(plan)
         taken = []
         for _ in range(2):
             began = time.perf_counter()
@@ -102,7 +101,7 @@ def _tried(
     for one in held_out:
         others = bank.without_photos(np.array([one.number], dtype=np.int32))
         for plan in plans:
-            searched = others.searched(plan)
+            searched = others.with_plan(plan)
             began = time.perf_counter()
             detection = measure(one.patches, one.mask, searched, config)
             found[plan].append((detection, time.perf_counter() - began, searched.proved))

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from indexer.build.feature_store import FeatureStore, checksum
-from indexer.build.references import Reference, Taken, photo_id, without_pixels
+from indexer.build.references import LoadedPhoto, Reference, photo_id, reference_of
 from indexer.coreset.k_center import Checkpoint
 from indexer.photos.listing import Duplicate, ReferencePhoto, Skipped
 from resad import runtime
@@ -49,7 +49,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Stored:
+class PhotoFacts:
     """What is known of a photograph whose features are stored.
 
     patches: their number.  grid: (h, w) cells.  checksum: of both files, `indexer.build.feature_store.checksum`.
@@ -65,7 +65,7 @@ class Stored:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Line:
+class JournalEntry:
     """A photograph's outcome.  sha256: of its file; none where that could not be read.
 
     stored: it was taken.  skipped: the reason.  Neither: its bytes are those of an earlier one.
@@ -74,7 +74,7 @@ class Line:
     """
 
     sha256: str | None
-    stored: Stored | None = None
+    stored: PhotoFacts | None = None
     skipped: str | None = None
     unreached: bool = False
     again: int | None = None
@@ -83,10 +83,10 @@ class Line:
 _MORE_PACKAGES: Final = ("resad", "scikit-learn")
 """Beside those of `runtime.packages`, what decides a bank: the code that makes features, and the projection."""
 _INPUTS_JSON: Final = TypeAdapter(Inputs)
-_LINE_JSON: Final = TypeAdapter(Line)
+_LINE_JSON: Final = TypeAdapter(JournalEntry)
 
 
-def inputs_of(
+def build_inputs(
     config: MethodConfig,
     limits: PhotoLimits,
     weights_sha256: str,
@@ -137,7 +137,7 @@ def check_inputs(path: Path, now: Inputs, listed: Sequence[ReferencePhoto]) -> N
             raise SettingError(_refusal(f"{name} was {before.get(name)}, now it is {after.get(name)}"))
 
 
-def check_content(lines: Sequence[Line], listed: Sequence[ReferencePhoto]) -> None:
+def check_content(lines: Sequence[JournalEntry], listed: Sequence[ReferencePhoto]) -> None:
     """Raises `SettingError` for the first photograph whose file is not what it was."""
     for number, line in enumerate(lines):
         photo = listed[number if line.again is None else line.again]
@@ -150,12 +150,12 @@ def check_content(lines: Sequence[Line], listed: Sequence[ReferencePhoto]) -> No
             raise SettingError(_refusal(f"{photo.path} has changed since"))
 
 
-def line_json(line: Line) -> bytes:
+def entry_json(line: JournalEntry) -> bytes:
     """One line of the journal."""
     return _LINE_JSON.dump_json(line) + b"\n"
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_journal(path: Path) -> list[JournalEntry]:
     """The lines that are whole: the last one may have been cut short."""
     lines = []
     for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
@@ -192,7 +192,7 @@ _COVERED: Final = "coreset.sha256"
 """A digest of the photographs, in order, whose patches the greedy picks from."""
 
 
-class Work:
+class BuildState:
     """The state of a build in a folder.
 
     Left without an error the folder is deleted; so it is after an error that would come again (a `ResadError`),
@@ -214,10 +214,10 @@ class Work:
         self.folder, self.listed = folder, listed
         self._keeps_crops = inputs.crops
         self.resumed = resume and folder.is_dir()
-        lines: list[Line] = []
+        lines: list[JournalEntry] = []
         if self.resumed:
             check_inputs(folder / _INPUTS, inputs, listed)
-            lines = read_lines(folder / _JOURNAL)
+            lines = read_journal(folder / _JOURNAL)
             check_content(lines, listed)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -232,7 +232,7 @@ class Work:
         self._numbers = (*range(self.done + len(unreached), len(listed)), *unreached)
         self._noted, self._first_again = 0, len(self._numbers) - len(unreached)
 
-    def __enter__(self) -> "Work":
+    def __enter__(self) -> "BuildState":
         return self
 
     def __exit__(
@@ -257,9 +257,9 @@ class Work:
         """Where the greedy's points may lie."""
         return self.folder / "points"
 
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[PhotoFacts]:
         """What is written down of each photograph in the store."""
-        return [line.stored for line in read_lines(self.folder / _JOURNAL) if line.stored is not None]
+        return [line.stored for line in read_journal(self.folder / _JOURNAL) if line.stored is not None]
 
     def checkpoint(self) -> Checkpoint:
         """Of the greedy over the references that there are now: what was written of one over others is deleted."""
@@ -275,22 +275,24 @@ class Work:
         """The folder in which `evidence/` holds the photographs' squares, if they are kept."""
         return self.folder if self._keeps_crops else None
 
-    def note(self, outcomes: Sequence[Taken | Skipped | Duplicate], features: Sequence[PatchFeatures]) -> None:
+    def note(
+        self, outcomes: Sequence[LoadedPhoto | Skipped | Duplicate], features: Sequence[PatchFeatures]
+    ) -> None:
         """Write down the next outcomes of `todo`; `features` are those of the photographs taken among them."""
         patches = iter(features)
         for outcome in outcomes:
-            if isinstance(outcome, Taken):
+            if isinstance(outcome, LoadedPhoto):
                 self._keep_square(outcome)
-                self._keep(without_pixels(outcome), next(patches))
+                self._keep(reference_of(outcome), next(patches))
             else:
                 reason = outcome.reason if isinstance(outcome, Skipped) else None
                 unreached = isinstance(outcome, Skipped) and outcome.unreached
                 # What could not be read is not asked for its bytes, which might be there by now.
                 content = None if unreached else file_sha256(outcome.path)
-                self._write(Line(content, skipped=reason, unreached=unreached))
+                self._write(JournalEntry(content, skipped=reason, unreached=unreached))
                 self.left_aside.append(outcome)
 
-    def _keep_square(self, taken: Taken) -> None:
+    def _keep_square(self, taken: LoadedPhoto) -> None:
         if self.crops is not None:
             square = self.crops / file_name(photo_id(len(self.references) + 1))
             square.parent.mkdir(exist_ok=True)
@@ -298,7 +300,7 @@ class Work:
 
     def _keep(self, reference: Reference, patches: PatchFeatures) -> None:
         self.store.append(patches)
-        stored = Stored(
+        stored = PhotoFacts(
             perceptual_hash=reference.perceptual_hash,
             frame=reference.frame,
             field_of_view=reference.field_of_view,
@@ -307,21 +309,21 @@ class Work:
             grid=patches.grid,
             checksum=checksum(patches),
         )
-        self._write(Line(reference.content_sha256, stored=stored))
+        self._write(JournalEntry(reference.content_sha256, stored=stored))
         self._take(reference)
 
     def _take(self, reference: Reference) -> None:
         self.seen[reference.content_sha256] = reference.source
         self.references.append(reference)
 
-    def _write(self, line: Line) -> None:
+    def _write(self, line: JournalEntry) -> None:
         if self._noted >= self._first_again:
             line = replace(line, again=self._numbers[self._noted])
         self._noted += 1
         with (self.folder / _JOURNAL).open("ab") as file:
-            file.write(line_json(line))
+            file.write(entry_json(line))
 
-    def _recall(self, lines: Sequence[Line], batch: int) -> list[int]:
+    def _recall(self, lines: Sequence[JournalEntry], batch: int) -> list[int]:
         """Take up the outcomes up to the last whole batch whose features are whole, and forget the rest.
 
         Returns which of the listed photographs they say could not be read.
@@ -332,7 +334,7 @@ class Work:
         )
         ended = whole - (whole % batch if len(lines) < len(self.listed) or whole < len(stored) else 0)
         self.store.forget(ended)
-        kept: list[Line] = []
+        kept: list[JournalEntry] = []
         unreached: set[int] = set()
         for line in lines:
             if line.stored is not None and len(self.references) == ended:
@@ -344,10 +346,10 @@ class Work:
                 continue
             unreached.discard(number)
             self._remember(line, self.listed[number])
-        write_atomically(self.folder / _JOURNAL, b"".join(map(line_json, kept)))
+        write_atomically(self.folder / _JOURNAL, b"".join(map(entry_json, kept)))
         return sorted(unreached)
 
-    def _remember(self, line: Line, source: ReferencePhoto) -> None:
+    def _remember(self, line: JournalEntry, source: ReferencePhoto) -> None:
         if line.stored is not None and line.sha256 is not None:
             one = line.stored
             self._take(

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from indexer.build.progress import Advance, Stages
-from indexer.build.publication import carry, made
-from indexer.build.references import Taken, take_in
+from indexer.build.publication import history_entry, link_files
+from indexer.build.references import LoadedPhoto, load_photos
 from indexer.photos.listing import Duplicate, Skipped, list_references
-from indexer.photos.near_duplicates import perceptual_hash, same_pictures
+from indexer.photos.near_duplicates import match_near_duplicates, perceptual_hash
 from resad import index
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
@@ -114,14 +114,14 @@ def recalibrate(
     with writing(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
             preparation = loaded.manifest.config.preparation
-            with closing(take_in(listed, preparation, limits, strict=strict)) as outcomes:
+            with closing(load_photos(listed, preparation, limits, strict=strict)) as outcomes:
                 new = _new(_taken(outcomes, left_aside, advance), loaded.photos, left_aside, strict=strict)
                 scored = _score(loaded, new)
         _check_enough(len(scored.records), photos, len(left_aside))
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
             kept = {one.name: one for one in loaded.manifest.files if one.name != CALIBRATION_FILE}
-            carry({name: place / name for name in kept}, staging)
+            link_files({name: place / name for name in kept}, staging)
             write_calibration_records(scored.records, staging / CALIBRATION_FILE)
             after = _manifest(loaded.manifest, scored)
             version, after = publish(
@@ -138,10 +138,10 @@ def recalibrate(
 
 
 def _taken(
-    outcomes: Iterator[Taken | Skipped | Duplicate], left_aside: list[Skipped | Duplicate], advance: Advance
-) -> Iterator[Taken]:
+    outcomes: Iterator[LoadedPhoto | Skipped | Duplicate], left_aside: list[Skipped | Duplicate], advance: Advance
+) -> Iterator[LoadedPhoto]:
     for outcome in outcomes:
-        if isinstance(outcome, Taken):
+        if isinstance(outcome, LoadedPhoto):
             yield outcome
         else:
             left_aside.append(outcome)
@@ -155,16 +155,16 @@ class _Hashes:
 
 
 def _new(
-    taken: Iterator[Taken],
+    taken: Iterator[LoadedPhoto],
     references: Sequence[ReferenceRecord],
     left_aside: list[Skipped | Duplicate],
     *,
     strict: bool,
-) -> Iterator[tuple[Taken, _Hashes]]:
+) -> Iterator[tuple[LoadedPhoto, _Hashes]]:
     """Those that show none of `references`; a copy that is not the same file is left aside."""
     for one in taken:
         hashes = _Hashes(one.photo.content_hash, perceptual_hash(one.photo.pixels))
-        same = next(same_pictures([hashes], references), None)
+        same = next(match_near_duplicates([hashes], references), None)
         if same is None:
             yield one, hashes
             continue
@@ -184,7 +184,7 @@ def _new(
         left_aside.append(Skipped(path, reason))
 
 
-def _score(loaded: LoadedIndex, new: Iterator[tuple[Taken, _Hashes]]) -> _Scored:
+def _score(loaded: LoadedIndex, new: Iterator[tuple[LoadedPhoto, _Hashes]]) -> _Scored:
     """Each photograph against the whole bank."""
     records, distances = [], []
     patients: dict[str, str] = {}
@@ -220,7 +220,7 @@ def _manifest(before: Manifest, scored: _Scored) -> Manifest:
     return replace(
         before,
         version=index.new_version(),
-        history=(*before.history, made("calibrate", before.version)),
+        history=(*before.history, history_entry("calibrate", before.version)),
         calibration=_calibration(scored),
         calibrated="measured",
         photo_quality=quality_limits([record.quality for record in scored.records]),

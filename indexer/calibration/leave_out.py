@@ -16,21 +16,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from indexer.build.feature_store import FeatureStore
-from indexer.prefetching import ahead
+from indexer.prefetching import prefetch
 from resad.calibration import Calibration, calibrate
 from resad.config import MethodConfig
-from resad.detector import score_distances
+from resad.detector import score_map
 from resad.device import full_float32
 from resad.errors import IndexInvalid, SettingError
 from resad.memory_bank import MemoryBank
 from resad.neighbors import Neighbors, Search, direct_distances, nearer, nearest_first
 from resad.search.flat import memories_on
 
-FILE: Final = "left_out.safetensors"
+LEFT_OUT_FILE: Final = "left_out.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
+class PatchDistances:
     """One photo: per patch the mean distance to its k nearest memories of others, float32 (N,), and where it lies.
 
     cells: int16 (N, 2), (y, x) on the grid, in reading order.  grid: (h, w).
@@ -41,7 +41,7 @@ class Placed:
     grid: tuple[int, int]
 
 
-def placed_bytes(ids: Sequence[str], placed: Sequence[Placed]) -> bytes:
+def patch_distances_bytes(ids: Sequence[str], placed: Sequence[PatchDistances]) -> bytes:
     """The file of photographs with these ids."""
     grids = {}
     for photo, one in zip(ids, placed, strict=True):
@@ -50,9 +50,9 @@ def placed_bytes(ids: Sequence[str], placed: Sequence[Placed]) -> bytes:
     return safetensors.numpy.save(grids)
 
 
-def read_placed(version: Path, ids: Sequence[str]) -> list[Placed]:
+def read_patch_distances(version: Path, ids: Sequence[str]) -> list[PatchDistances]:
     """The inverse, for a version's folder; raises `IndexInvalid` where it is missing or of other photographs."""
-    path = version / FILE
+    path = version / LEFT_OUT_FILE
     try:
         grids = safetensors.numpy.load_file(path)
     except (OSError, SafetensorError) as error:
@@ -62,9 +62,9 @@ def read_placed(version: Path, ids: Sequence[str]) -> list[Placed]:
     return [_of(grids[photo]) for photo in ids]
 
 
-def _of(values: NDArray[np.float32]) -> Placed:
+def _of(values: NDArray[np.float32]) -> PatchDistances:
     there = ~np.isnan(values)
-    return Placed(values[there], np.argwhere(there).astype(np.int16), (values.shape[0], values.shape[1]))
+    return PatchDistances(values[there], np.argwhere(there).astype(np.int16), (values.shape[0], values.shape[1]))
 
 
 _SPARE: Final = 8
@@ -201,7 +201,7 @@ class LeftOut:
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     calibration: Calibration
-    placed: tuple[Placed, ...]
+    placed: tuple[PatchDistances, ...]
     covering_radius: float
 
 
@@ -233,7 +233,7 @@ def left_out_distances(
     bank: MemoryBank,
     neighbors: int,
     on_photo: Callable[[int], None],
-) -> tuple[tuple[Placed, ...], float]:
+) -> tuple[tuple[PatchDistances, ...], float]:
     """Per photo of the store its patches' mean distances to the others' memories; and the covering radius.
 
     Args:
@@ -243,7 +243,7 @@ def left_out_distances(
     placed, radius, banks = [], 0.0, LeftOutBanks(bank)
     # The next photograph is read while a GPU searches; a CPU has no time to spare, and less memory is held.
     at_once = 1 if bank.gpu is None else 2
-    with closing(ahead(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
+    with closing(prefetch(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
         for patches, group in zip(photos, groups, strict=True):
             others = banks.without(group)
             check_enough_left(others.count, bank, neighbors)
@@ -251,14 +251,14 @@ def left_out_distances(
             nearest = found
             if patches.mirrored is not None:
                 nearest = nearer(found, others.others(patches.mirrored, neighbors))
-            placed.append(Placed(nearest.distances.mean(axis=1), patches.cells, patches.grid))
+            placed.append(PatchDistances(nearest.distances.mean(axis=1), patches.cells, patches.grid))
             radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
             on_photo(1)
     return tuple(placed), radius
 
 
 def score_left_out(
-    placed: Sequence[Placed],
+    placed: Sequence[PatchDistances],
     covering_radius: float,
     masks: Iterable[NDArray[np.bool_]],
     config: MethodConfig,
@@ -267,7 +267,7 @@ def score_left_out(
     """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`."""
     scores, peaks = [], []
     for one, mask in zip(placed, masks, strict=True):
-        scored = score_distances(one.distances, one.cells, one.grid, mask, config)
+        scored = score_map(one.distances, one.cells, one.grid, mask, config.score)
         scores.append(scored.image_score)
         peaks.append(scored.peak)
     # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.

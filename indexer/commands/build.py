@@ -3,23 +3,23 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from indexer import tables
-from indexer.build.build import BuildOrder, BuildReport, build, forecast_only
-from indexer.build.forecast import Foretold, parse_size
-from indexer.build.progress import Stages
-from indexer.build.search_choice import SearchChoice
 from indexer.commands import console
-from indexer.commands.clustering import ClusterAddress, MostWorkers, Scratch, WorkerCpus, over_cluster
-from indexer.commands.console import Device, Root
-from indexer.settings import method, pick_devices
-from resad import index, runtime
-from resad.backbone import default_weights
-from resad.config import Precision, Preset
+from indexer.commands.console import ClusterAddress, Device, MostWorkers, Root, Scratch, WorkerCpus
+from indexer.photos.listing import check_listed, list_references
+from indexer.photos.remote import starts_like_address
+from indexer.settings import SearchChoice, method_config, parse_size, pick_devices
+from resad import runtime
+from resad.config import MethodConfig, Precision, Preset
 from resad.errors import ResadError
+
+if TYPE_CHECKING:
+    from indexer.build.build import BuildOptions, BuildReport
+    from indexer.build.forecast import AnyForecast
+    from indexer.build.progress import Stages
 
 
 def build_command(
@@ -58,7 +58,7 @@ def build_command(
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
     search: Annotated[
         SearchChoice,
-        typer.Option(help="flat or proved (exact; auto takes the faster), hnsw or ivf (exact image score only)."),
+        typer.Option(help="flat or proved (exact; auto takes the faster), ivf (exact image score only)."),
     ] = "auto",
     keep_names: Annotated[bool, typer.Option(help="Store file names in the index.")] = False,
     keep_features: Annotated[
@@ -76,12 +76,12 @@ def build_command(
             "has the index can see them.",
         ),
     ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with what an interrupted build has left.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted build.")] = False,
     max_memory: Annotated[
         str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
     ] = None,
     only_forecast: Annotated[
-        bool, typer.Option("--forecast-only", help="Say what the build would take, and end.")
+        bool, typer.Option("--forecast-only", help="Print what the build would take, and stop.")
     ] = False,
     cluster: ClusterAddress = None,
     worker_cpus: WorkerCpus = 4,
@@ -89,10 +89,18 @@ def build_command(
     scratch: Scratch = None,
 ) -> None:
     """Build an index from healthy photographs and make it live."""
-    config = method(
+    config = method_config(
         preset, backbone=backbone, size=size, coreset=coreset, precision=precision, seed=seed,
         settings=settings or (), leave_out=without or (),
     )  # fmt: skip
+    memory_limit = None if max_memory is None else parse_size(max_memory)
+    _check_photos(photos, config)
+    console.warn_unused(photos)
+
+    from indexer import tables
+    from indexer.build.build import BuildOptions, build, forecast_only
+    from resad.backbone import default_weights
+
     weights = weights or default_weights(config.backbone.name)
     runtime.configure(config.precision)
     if weights.startswith("random:"):
@@ -100,64 +108,75 @@ def build_command(
             f"[bold yellow]The trunk is UNTRAINED ({weights}): the maps will mean next to nothing.[/]"
         )
     first, *more = pick_devices(device if cluster is None or device == "cpu" else "auto")
-    order = BuildOrder(
+    options = BuildOptions(
         photos, root, name, config, weights, first, strict, keep_names, keep_crops, more_devices=tuple(more),
-        resume=resume, search=search, keep_features=keep_features,
-        max_memory=None if max_memory is None else parse_size(max_memory),
+        resume=resume, search=search, keep_features=keep_features, max_memory=memory_limit,
     )  # fmt: skip
-    console.tell_overlooked(photos)
     if cluster is None:
-        report = _run(order, partial(forecast_only, order) if only_forecast else None, build)
+        report = _run(options, partial(forecast_only, options) if only_forecast else None, build)
     else:
-        commands = over_cluster()
-        with commands.workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
-            size_of_each = f"{workers.count} workers of {worker_cpus} CPU cores"
-            console.warn(f"{size_of_each}; forecasts are for each of them, and for the driver")
-            foresee = partial(commands.forecast_only_on, workers, order) if only_forecast else None
-            report = _run(order, foresee, partial(commands.build_on, workers))
+        ray = console.cluster_commands()
+        with ray.workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
+            console.warn(
+                f"{workers.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and for the "
+                "driver"
+            )
+            forecast = partial(ray.forecast_only_on, workers, options) if only_forecast else None
+            report = _run(options, forecast, partial(ray.build_on, workers))
     if report is None:
         return
-    console.tell_left_aside(report.skipped, report.duplicates)
-    console.tell_look_alikes(report.look_alikes)
+    console.warn_skipped(report.skipped, report.duplicates)
+    console.warn_near_duplicates(report.near_duplicates)
     console.OUT.print(tables.build_table(report))
 
 
-class _Builds(Protocol):
+def _check_photos(photos: Path, config: MethodConfig) -> None:
+    """Refuse a list that cannot become an index before anything slow is loaded; addresses are listed later."""
+    if not starts_like_address(str(photos)):
+        check_listed(photos, list_references(photos), config)
+
+
+class _Build(Protocol):
     def __call__(
-        self, order: BuildOrder, stages: Stages, on_forecast: Callable[[Foretold], None]
-    ) -> BuildReport: ...
+        self, options: "BuildOptions", stages: "Stages", on_forecast: "Callable[[AnyForecast], None]"
+    ) -> "BuildReport": ...
 
 
-def _run(order: BuildOrder, foresee: Callable[[], Foretold] | None, build: _Builds) -> BuildReport | None:
-    """The report; None where only the forecast was asked for, which is said."""
-    if foresee is None:
-        return _build(order, build)
-    with console.naming_left_aside():
-        told = foresee()
-    for line in told.lines():
+def _run(
+    options: "BuildOptions", forecast: "Callable[[], AnyForecast] | None", build: _Build
+) -> "BuildReport | None":
+    """The report; None after a forecast alone, which is printed."""
+    if forecast is None:
+        return _build(options, build)
+    with console.naming_skipped():
+        lines = forecast().lines()
+    for line in lines:
         console.say(line)
     return None
 
 
-def _build(order: BuildOrder, build: _Builds) -> BuildReport:
-    """Build, and say what becomes of work that is left, from before or by this build."""
-    left = order.root / order.name / index.WORK
-    before = left.is_dir()
-    if before and not order.resume:
-        console.warn(f"begins again: what an interrupted build left in {left} goes (--resume would go on with it)")
-    if order.resume and not before:
-        console.warn(f"nothing to resume in {left.parent}: begins")
+def _build(options: "BuildOptions", build: _Build) -> "BuildReport":
+    """Build, and say what happens to the unfinished state of an earlier build and of this one."""
+    from indexer.build.progress import Stages
+    from resad import index
+
+    state = options.root / options.name / index.WORK
+    unfinished = state.is_dir()
+    if unfinished and not options.resume:
+        console.warn(f"Starting over; discarding the unfinished build in {state} (use --resume to continue it).")
+    if options.resume and not unfinished:
+        console.warn(f"Nothing to resume in {state.parent}: starting.")
     try:
-        with console.naming_left_aside():
-            return build(order, Stages(console.ERR), _tell)
+        with console.naming_skipped():
+            return build(options, Stages(console.ERR), _print_forecast)
     except ResadError:
         raise
     except BaseException:
-        if left.is_dir():
-            console.warn(f"what is done so far stays in {left}: the same command with --resume goes on with it")
+        if state.is_dir():
+            console.warn(f"The unfinished build stays in {state}: the same command with --resume continues it.")
         raise
 
 
-def _tell(forecast: Foretold) -> None:
+def _print_forecast(forecast: "AnyForecast") -> None:
     for line in forecast.lines():
         console.warn(line)

@@ -5,13 +5,9 @@ from typing import Annotated
 
 import typer
 
-from indexer import tables
-from indexer.build.progress import Stages
-from indexer.calibration.calibrate import recalibrate
 from indexer.commands import console
 from indexer.commands.console import Device, Index
 from resad import index as index_store
-from resad.calibration import USUAL_RATE
 from resad.config import PhotoLimits
 
 
@@ -25,15 +21,21 @@ def calibrate_command(
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Calibrate an index anew on other normal photographs: p-values, thresholds, scale and quality limits.
+    """Calibrate an index on other normal photographs: p-values, thresholds, scale and quality limits.
 
     The memory bank stays as it is; the result is a new version.
     """
-    console.tell_overlooked(photos)
+    version = index_store.resolve(index).resolve()
+    console.warn_unused(photos)
+
+    from indexer import tables
+    from indexer.build.progress import Stages
+    from indexer.calibration.calibrate import recalibrate
+    from resad.calibration import USUAL_RATE
+
     loaded = console.load(index, device)
-    place = index_store.resolve(index).resolve()
-    report = recalibrate(place, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict)
-    console.tell_left_aside(report.skipped, report.duplicates)
+    report = recalibrate(version, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict)
+    console.warn_skipped(report.skipped, report.duplicates)
     console.OUT.print(tables.calibration_table(report))
     for threshold in report.after.calibration.thresholds:
         if threshold.fpr == USUAL_RATE and threshold.reason:

@@ -1,55 +1,108 @@
-"""What the commands share: the two streams, arguments that several take, and the loading of an index."""
+"""Shared by the commands: output streams, common options, warnings, and loading an index.
+
+Modules that take long to import are imported by the functions that need them, so that help and refusals are quick.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
-from indexer.build.references import TooFewTaken
-from indexer.photos.listing import Duplicate, LookAlike, Skipped, overlooked
 from resad import runtime
-from resad.loaded_index import LoadedIndex, load_index
-from resad.manifest import Manifest
+
+if TYPE_CHECKING:
+    from indexer.photos.listing import Duplicate, NearDuplicate, Skipped
+    from resad.loaded_index import LoadedIndex
+    from resad.manifest import Manifest
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
 
 Index = Annotated[Path, typer.Argument(help="ROOT/NAME (its live version) or ROOT/NAME/VERSION.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 OneIndex = Annotated[Path, typer.Argument(help="ROOT/NAME.")]
-Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Work on a Ray cluster: auto (the cluster this machine belongs to), HOST:PORT of its head, or local "
+        "(for this command alone). Needs the extra cluster.",
+    ),
+]
+WorkerCpus = Annotated[
+    int,
+    typer.Option("--worker-cpus", min=1, help="CPU cores of each worker of a cluster; with GPUs also one GPU."),
+]
+MostWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Workers at most; as many as fit unless given.")
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option(help="Folder on each node's own disk for features; the system's temporary folder unless given."),
+]
 
 
-def tell_overlooked(photos: Path) -> None:
-    """Lines for what is not used of a CSV: a column whose name is not known would be missed without a word."""
-    for line in overlooked(photos):
+def cluster_commands() -> ModuleType:
+    """The Ray add-on, imported by name because nothing may import `cluster`."""
+    return import_module("cluster.commands")
+
+
+def say(line: str) -> None:
+    """Print a line of the answer, without markup."""
+    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error, without markup."""
+    ERR.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def load(index: Path, device: str) -> "LoadedIndex":
+    """Load an index and set this process's precision as its settings ask."""
+    from resad.loaded_index import load_index
+
+    loaded = load_index(index, runtime.pick_device(device))
+    runtime.configure(loaded.manifest.config.precision)
+    return loaded
+
+
+def warn_unused(photos: Path) -> None:
+    """Warn of columns and rows of a CSV that are not used: a misspelled column would go unnoticed."""
+    from indexer.photos.listing import unused_rows_and_columns
+
+    for line in unused_rows_and_columns(photos):
         warn(line)
 
 
-def tell_left_aside(skipped: Iterable[Skipped], duplicates: Iterable[Duplicate]) -> None:
-    """A line beside the answer for each photograph that was not taken."""
-    for one in skipped:
-        warn(f"skipped {one.path}: {one.reason}")
-    for double in duplicates:
-        warn(f"dropped {double.path}: same file as {double.same_as}")
+def warn_skipped(skipped: Iterable["Skipped"], duplicates: Iterable["Duplicate"]) -> None:
+    """Warn of each photograph that was not used."""
+    for photo in skipped:
+        warn(f"skipped {photo.path}: {photo.reason}")
+    for duplicate in duplicates:
+        warn(f"dropped {duplicate.path}: same file as {duplicate.same_as}")
 
 
 @contextmanager
-def naming_left_aside() -> Iterator[None]:
-    """Name what was not taken also where too little was: the error that follows counts it alone."""
+def naming_skipped() -> Iterator[None]:
+    """Warn of each photograph that was not used also if too few are left: the error states only their number."""
+    from indexer.build.references import TooFewPhotos
+
     try:
         yield
-    except TooFewTaken as error:
-        tell_left_aside(error.skipped, error.duplicates)
+    except TooFewPhotos as error:
+        warn_skipped(error.skipped, error.duplicates)
         raise
 
 
-def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
-    """A line for each photograph that was taken, though it shows what another one shows, and what follows."""
+def warn_near_duplicates(pairs: Sequence["NearDuplicate"]) -> None:
+    """Warn of each photograph that was used although it shows the same as another one."""
     for pair in pairs:
         how = "is a mirror image of" if pair.mirrored else "shows the same as"
         warn(f"kept {pair.path}, though it {how} {pair.like} ({pair.bits} of 255 bits differ)")
@@ -57,27 +110,10 @@ def tell_look_alikes(pairs: Sequence[LookAlike]) -> None:
         warn("photographs that show the same are left out together in the calibration; one of each would do")
 
 
-def tell_stale(manifest: Manifest) -> None:
-    """A line where p-values of the index may be too low, and what mends them."""
+def warn_stale(manifest: "Manifest") -> None:
+    """Warn if p-values of the index may be too low, and say what mends them."""
     if manifest.calibrated == "stale":
         warn(
-            "STALE: the normals were scored in another bank, so that they may score higher now, and p-values be "
-            "too low; resad-indexer calibrate mends that"
+            "STALE: the normals were scored in another bank: they may score higher now, and p-values may be too "
+            "low; resad-indexer calibrate mends that"
         )
-
-
-def load(index: Path, device: str) -> LoadedIndex:
-    """The index, and this process set as its settings ask."""
-    loaded = load_index(index, runtime.pick_device(device))
-    runtime.configure(loaded.manifest.config.precision)
-    return loaded
-
-
-def say(line: str) -> None:
-    """A line of the answer, as it is."""
-    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def warn(line: str) -> None:
-    """A line beside the answer, as it is."""
-    ERR.print(line, highlight=False, soft_wrap=True, markup=False)

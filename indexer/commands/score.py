@@ -1,40 +1,29 @@
 """`resad-indexer score`."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from indexer.build.progress import Stages
 from indexer.commands import console
-from indexer.commands.clustering import ClusterAddress, MostWorkers, WorkerCpus, over_cluster
-from indexer.commands.console import Device, Index
-from indexer.run_tables import RunTables
-from indexer.score_journal import ScoreJournal
-from indexer.score_tables import print_scores
-from indexer.scoring import (
-    Existing,
-    Failed,
-    Job,
-    MapKind,
-    Order,
-    Scored,
-    Wanted,
-    list_labeled,
-    opened,
-    plan,
-    score_photos,
-)
+from indexer.commands.console import ClusterAddress, Device, Index, MostWorkers, WorkerCpus
 from resad import index as index_store
-from resad.calibration import DecisionRule
-from resad.config import Eye, PhotoLimits
+from resad.config import Eye
 from resad.errors import SettingError
-from resad.loaded_index import LoadedIndex
-from resad.pictures.evidence import Squares, keeps_crops, read_square
-from resad.pictures.overlay import Layout, PictureKind
-from resad.result import INTENDED_USE
 
+if TYPE_CHECKING:
+    from indexer.run_tables import RunTables
+    from indexer.score_journal import ScoreJournal
+    from indexer.scoring import RunOptions, ScoreFailure, ScoreJob, ScoreRow
+    from resad.engine import Engine
+    from resad.pictures.evidence import Squares
+
+# Literals of `indexer.scoring` and `resad.pictures.overlay`, which take long to import.
+Layout = Literal["blend", "side"]
+PictureKind = Literal["png", "jpeg"]
+MapKind = Literal["png", "tiff"]
 TableFormat = Literal["csv", "parquet"]
 
 
@@ -81,7 +70,7 @@ def score_command(
     map_format: Annotated[
         MapKind, typer.Option(help="Of maps: png (16 bits), or tiff (float32, unchanged).")
     ] = "png",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that wrote these files.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
     device: Device = "auto",
     table_format: Annotated[
@@ -92,83 +81,110 @@ def score_command(
     worker_cpus: WorkerCpus = 4,
     most_workers: MostWorkers = None,
 ) -> None:
-    """Score photographs against an index; over a cluster into one table, OUT/scores.csv, which is gone on with."""
+    """Score photographs against an index.
+
+    Over a cluster all scores go into one table, OUT/scores.csv; the same command continues it.
+    """
     if cluster is not None:
-        one_by_one = (csv, findings_csv, coco, json, geojson, overlays, eye)
-        if out is None or any(option is not None for option in one_by_one) or overwrite:
+        others = (csv, findings_csv, coco, json, geojson, overlays, eye)
+        if out is None or any(option is not None for option in others) or overwrite:
             raise SettingError(
                 "--cluster writes OUT/scores.csv alone, and goes on with it: give --out, and no other file"
             )
-        over_cluster().score_over_cluster(
-            cluster, device, index, photos, out, DecisionRule(fpr, threshold, camera), cpus=worker_cpus, most=most_workers,
+    elif table_format is not None:
+        raise SettingError(f"--format {table_format}: without --cluster, --csv FILE names the table")
+    if resume and overwrite:
+        raise SettingError("--resume and --overwrite: give one of them")
+    version = index_store.resolve(index)
+
+    from indexer.run_tables import RunTables
+    from indexer.scoring import (
+        ExistingFiles,
+        OutputFiles,
+        RunOptions,
+        journal_file,
+        list_labeled,
+        open_journal,
+        plan_jobs,
+    )
+    from resad.calibration import DecisionRule
+    from resad.manifest import read_manifest
+
+    rule = DecisionRule(fpr, threshold, camera)
+    if cluster is not None and out is not None:
+        console.cluster_commands().score_over_cluster(
+            cluster, device, index, photos, out, rule, cpus=worker_cpus, most=most_workers,
             require_quality=require_quality, table_format=table_format or "csv",
         )  # fmt: skip
         return
-    if table_format is not None:
-        raise SettingError(f"--format {table_format}: without --cluster, --csv FILE names the table")
-    if resume and overwrite:
-        raise SettingError("--resume and --overwrite: one of them")
-    existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    order = Order(
-        DecisionRule(fpr, threshold, camera), evidence, eye, require_quality, layout, overlay_format, map_format
-    )
-    found = list_labeled(photos)
-    loaded = console.load(index, device)
-    console.tell_stale(loaded.manifest)
-    kept = out if evidence and keeps_crops(loaded.manifest) else None
-    wanted = Wanted(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson, kept)
-    with opened(wanted, order, loaded.manifest, existing) as journal:
-        jobs = plan(found, wanted, order, journal, existing)
-        squares = _squares(index, loaded)
-        scored, failed = _run(loaded, jobs, order, journal, wanted.tables, squares)
-    _tell(scored, failed, camera, before=len(found) - len(jobs))
+    existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
+    outputs = OutputFiles(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson)
+    journal_file(outputs, existing)  # refuses, before anything slow is imported
+    listed = list_labeled(photos)
+    manifest = read_manifest(version / index_store.MANIFEST)
+
+    from resad.engine import Engine, ScoreOptions
+    from resad.pictures.evidence import keeps_crops, read_square
+
+    options = RunOptions(ScoreOptions(rule, evidence, eye, require_quality), layout, overlay_format, map_format)
+    if evidence and keeps_crops(manifest):
+        outputs = replace(outputs, strips=out)
+    with open_journal(outputs, options, manifest, existing) as journal:
+        jobs = plan_jobs(listed, outputs, options, journal, existing)
+        engine = Engine(console.load(version, device))
+        console.warn_stale(manifest)
+        rows, failures = _run(
+            engine, jobs, options, journal, outputs.tables, lambda photo: read_square(version, manifest, photo)
+        )
+    _print(rows, failures, camera, before=len(listed) - len(jobs))
 
 
 def _run(
-    loaded: LoadedIndex,
-    jobs: tuple[Job, ...],
-    order: Order,
-    journal: ScoreJournal,
-    run_tables: RunTables,
-    squares: Squares,
-) -> tuple[list[Scored], list[Failed]]:
-    """Score, then write the tables, also of a run that was stopped."""
-    scored: list[Scored] = []
-    failed: list[Failed] = []
+    engine: "Engine",
+    jobs: "tuple[ScoreJob, ...]",
+    options: "RunOptions",
+    journal: "ScoreJournal",
+    run_tables: "RunTables",
+    squares: "Squares",
+) -> "tuple[list[ScoreRow], list[ScoreFailure]]":
+    """Score, then write the tables, also after an interruption."""
+    from indexer.build.progress import Stages
+    from indexer.scoring import ScoreFailure, score_photos
+
+    rows: list[ScoreRow] = []
+    failures: list[ScoreFailure] = []
     try:
         with (
             Stages(console.ERR).stage("score", len(jobs), "photos") as advance,
-            closing(score_photos(loaded, jobs, order, PhotoLimits(), journal, squares)) as outcomes,
+            closing(score_photos(engine, jobs, options, journal, squares)) as outcomes,
         ):
             for outcome in outcomes:
-                if isinstance(outcome, Failed):
-                    advance(0 if outcome.late else 1)
-                    failed.append(outcome)
+                if isinstance(outcome, ScoreFailure):
+                    advance(0 if outcome.after_scoring else 1)
+                    failures.append(outcome)
                     console.warn(f"{outcome.label}: {outcome.reason}")
                     continue
                 advance(1)
-                scored.append(outcome)
+                rows.append(outcome)
     except KeyboardInterrupt:
-        console.warn("stopped: the same command with --resume goes on")
+        console.warn("stopped: the same command with --resume continues")
         raise typer.Exit(130) from None
     finally:
         if journal.places:
             run_tables.write(journal.outcomes)
-    late = {one.label for one in failed if one.late}
-    return [one for one in scored if one.label not in late], failed
+    withdrawn = {failure.label for failure in failures if failure.after_scoring}
+    return [row for row in rows if row.label not in withdrawn], failures
 
 
-def _squares(index: Path, loaded: LoadedIndex) -> Squares:
-    version = index_store.resolve(index)
-    return lambda photo: read_square(version, loaded.manifest, photo)
+def _print(rows: "list[ScoreRow]", failures: "list[ScoreFailure]", camera: str | None, *, before: int) -> None:
+    from indexer.score_tables import print_scores
+    from resad.result import INTENDED_USE
 
-
-def _tell(scored: list[Scored], failed: list[Failed], camera: str | None, *, before: int) -> None:
-    if scored and (reason := scored[0].result.normals.reason):
+    if rows and (reason := rows[0].result.normals.reason):
         console.warn(f"--camera {camera}: {reason}")
-    if scored and (reason := scored[0].result.reason):
+    if rows and (reason := rows[0].result.reason):
         console.warn(f"no verdict: {reason}")
-    print_scores(console.OUT, scored, before=before)
+    print_scores(console.OUT, rows, before=before)
     console.OUT.print(INTENDED_USE)
-    if failed:
-        raise SettingError(f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored")
+    if failures:
+        raise SettingError(f"{len(failures)} of {len(failures) + len(rows)} photographs could not be scored")

@@ -1,37 +1,19 @@
-"""`resad-indexer list`, `inspect`, `verify`, `activate`, `add`, `remove`, `merge`, `diff`, `rollback`, `gc`, `export`, `import`."""
+"""The commands that list, check, change, move and delete versions of an index."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indexer import tables
-from indexer.build.progress import Stages
 from indexer.commands import console
 from indexer.commands.console import Device, Index, Live, OneIndex, Root
-from indexer.lifecycle.add import AddOrder, add
-from indexer.lifecycle.archive import export_version, import_version
-from indexer.lifecycle.derive import Succession
-from indexer.lifecycle.merge import MergeOrder, merge
-from indexer.lifecycle.remove import (
-    BEYOND_REACH,
-    RemoveOrder,
-    RemoveReport,
-    choose,
-    holds,
-    purge,
-    remove,
-    to_purge,
-)
-from indexer.lifecycle.versions import collect, diff, diff_json, version_before
-from indexer.photos.listing import People
 from resad import index as index_store
 from resad import runtime
 from resad.errors import IndexInvalid, SettingError
-from resad.files import write_atomically
-from resad.index import check_files
-from resad.loaded_index import check_probe
-from resad.manifest import PHOTOS_FILE, read_manifest, read_records
+
+if TYPE_CHECKING:
+    from indexer.lifecycle.derive import NewVersion
+    from indexer.lifecycle.remove import RemoveReport
 
 
 def list_command(root: Root) -> None:
@@ -46,18 +28,24 @@ def list_command(root: Root) -> None:
 
 
 def inspect_command(index: Index) -> None:
-    """Show what an index says of itself."""
+    """Show settings, counts and calibration of an index."""
+    from indexer import tables
+    from indexer.photos.listing import PatientCounts
+    from resad.manifest import PHOTOS_FILE, read_manifest, read_records
+
     version = index_store.resolve(index)
     live = index_store.live_version(version.parent) == version.name
     manifest = read_manifest(version / index_store.MANIFEST)
-    people = People.of(record.patient for record in read_records(version / PHOTOS_FILE))
+    people = PatientCounts.of(record.patient for record in read_records(version / PHOTOS_FILE))
     console.OUT.print(tables.index_table(version, manifest, people, live=live))
 
 
 def verify_command(index: Index, device: Device = "auto") -> None:
     """Check an index: hashes, fingerprint, and the probe photograph's score."""
+    from resad.loaded_index import check_probe
+
     loaded = console.load(index, device)
-    check_files(index_store.resolve(index))
+    index_store.check_files(index_store.resolve(index))
     deviation = check_probe(loaded, index)
     manifest = loaded.manifest
     checked = f"{len(manifest.files)} files as written, fingerprint fits, probe scores as built"
@@ -72,24 +60,22 @@ def activate_command(
     """Verify a version, then make it the live one."""
     if version not in index_store.versions(index):
         index_store.activate(index, version)  # refuses, naming the versions there are
+    from resad.loaded_index import check_probe
+
     check_probe(console.load(index / version, device), index / version)
     index_store.activate(index, version)
     console.say(f"{index.name}: {version} is live")
 
 
 def _contents(version: Path) -> str:
+    from resad.manifest import read_manifest
+
     try:
         manifest = read_manifest(version / index_store.MANIFEST)
     except IndexInvalid as error:
         return f"cannot be read: {error}"
     counts = manifest.counts
     return f"{counts.photos} photos, {counts.memories} memories, by {manifest.history[-1].operation}"
-
-
-_WHITENING: Final = (
-    "resc.whitening, means and covariances over up to 64 photographs, may have seen them; it stays, since every "
-    "feature depends on it"
-)
 
 
 def add_command(
@@ -99,20 +85,28 @@ def add_command(
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Add healthy photographs: a new version, for which no old photograph is encoded again."""
-    console.tell_overlooked(photos)
-    order = AddOrder(index, photos, runtime.pick_device(device), strict=strict, live=activate)
-    with console.naming_left_aside():
-        report = add(order, Stages(console.ERR))
-    console.tell_left_aside(report.skipped, report.duplicates)
-    console.tell_look_alikes(report.look_alikes)
+    """Add healthy photographs to an index, as a new version.
+
+    No photograph of the index is encoded again.
+    """
+    index_store.resolve(index)
+    console.warn_unused(photos)
+
+    from indexer.build.progress import Stages
+    from indexer.lifecycle.add import AddOptions, add
+
+    options = AddOptions(index, photos, runtime.pick_device(device), strict=strict, live=activate)
+    with console.naming_skipped():
+        report = add(options, Stages(console.ERR))
+    console.warn_skipped(report.skipped, report.duplicates)
+    console.warn_near_duplicates(report.near_duplicates)
     if report.strangers:
         console.warn(
             f"{report.strangers} patients are counted as new: the index knows earlier ones by number alone. "
             "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
         )
     console.say(f"{report.added} photographs added")
-    _tell(report.made, live=activate)
+    _print_version(report.made, live=activate)
 
 
 def remove_command(
@@ -135,17 +129,21 @@ def remove_command(
     activate: Live = True,
     device: Device = "auto",
 ) -> None:
-    """Remove photographs: a new version without any memory, picture or record of theirs."""
-    choice = choose(photo or (), group or ())
+    """Remove photographs from an index, with everything made of them, as a new version."""
     place = index_store.resolve(index).resolve().parent
     if do_purge and not activate:
         raise SettingError("--purge destroys the version that is live now: it cannot go with --no-activate")
+
+    from indexer.build.progress import Stages
+    from indexer.lifecycle.remove import RemoveOptions, choose, hashes_to_purge, holds, remove
+
+    choice = choose(photo or (), group or ())
     # Photographs that only other versions hold, or that an interrupted purge has left, need no new version.
-    hashes = set(to_purge(place, choice.hashes)) if do_purge else set()
+    hashes = set(hashes_to_purge(place, choice.hashes)) if do_purge else set()
     if not hashes or holds(index_store.resolve(index), choice):
-        order = RemoveOrder(index, choice, runtime.pick_device(device), photos=photos, live=activate)
-        report = remove(order, Stages(console.ERR))
-        _tell_removed(report, photos, live=activate)
+        options = RemoveOptions(index, choice, runtime.pick_device(device), photos=photos, live=activate)
+        report = remove(options, Stages(console.ERR))
+        _print_removed(report, photos, live=activate)
         hashes |= set(report.hashes)
     if do_purge:
         _purge(place, sorted(hashes))
@@ -161,16 +159,21 @@ def merge_command(
     activate: Live = True,
     device: Device = "auto",
 ) -> None:
-    """Make one index of two with the same settings and weights."""
+    """Merge two indexes with the same settings and weights into a new one."""
+    index_store.resolve(second)
     root = index_store.resolve(first).resolve().parent.parent if root is None else root
-    order = MergeOrder(first, second, root, name, runtime.pick_device(device), live=activate)
-    report = merge(order, Stages(console.ERR))
-    console.tell_look_alikes(report.look_alikes)
+
+    from indexer.build.progress import Stages
+    from indexer.lifecycle.merge import MergeOptions, merge
+
+    options = MergeOptions(first, second, root, name, runtime.pick_device(device), live=activate)
+    report = merge(options, Stages(console.ERR))
+    console.warn_near_duplicates(report.near_duplicates)
     if report.recalibrated:
         console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
                      "(resad-indexer calibrate brings that back)")  # fmt: skip
     console.say(f"{report.doubles} photographs are in both")
-    _tell(report.made, live=activate)
+    _print_version(report.made, live=activate)
 
 
 def diff_command(
@@ -179,11 +182,15 @@ def diff_command(
     json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Compare two versions or two indexes: photographs, memories, coverage, scores of the references."""
-    found = diff(before, after)
+    from indexer import tables
+    from indexer.lifecycle.versions import diff, diff_json
+    from resad.files import write_atomically
+
+    difference = diff(before, after)
     if json is not None:
-        write_atomically(json, diff_json(found).encode() + b"\n")
-    console.OUT.print(tables.diff_table(found))
-    for line in tables.diff_lines(found):
+        write_atomically(json, diff_json(difference).encode() + b"\n")
+    console.OUT.print(tables.diff_table(difference))
+    for line in tables.diff_lines(difference):
         console.say(line)
 
 
@@ -195,59 +202,69 @@ def rollback_command(
     device: Device = "auto",
 ) -> None:
     """Verify an earlier version and make it the live one again; the later one stays."""
+    from indexer.lifecycle.versions import version_before
+
     activate_command(index, version_before(index) if to is None else to, device)
 
 
 def gc_command(
     index: OneIndex,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep, the live one and the newest others.")],
-    work: Annotated[bool, typer.Option("--work", help="Also what an interrupted build has left.")] = False,
-    only_say: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and end.")] = False,
+    work: Annotated[bool, typer.Option("--work", help="Delete an unfinished build, too.")] = False,
+    only_say: Annotated[bool, typer.Option("--dry-run", help="Print what would be deleted, and stop.")] = False,
 ) -> None:
     """Delete old versions, never the live one, and what killed processes have left."""
+    from indexer.lifecycle.versions import collect
+
     report = collect(index, keep, with_work=work, only_say=only_say)
     for version in report.deleted:
         console.say(f"{'would delete' if only_say else 'deleted'} {version}")
     console.say(f"{len(report.kept)} versions stay")
     if report.work and not only_say:
-        console.warn(f"{index / index_store.WORK} stays: build --resume goes on with it, gc --work deletes it")
+        console.warn(f"{index / index_store.WORK} stays: build --resume continues it, gc --work deletes it")
 
 
-def _tell(made: Succession, *, live: bool) -> None:
-    console.OUT.print(tables.succession_table(made))
-    console.tell_stale(made.after)
+def _print_version(made: "NewVersion", *, live: bool) -> None:
+    from indexer import tables
+
+    console.OUT.print(tables.new_version_table(made))
+    console.warn_stale(made.after)
     console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")
 
 
-def _tell_removed(report: RemoveReport, photos: Path | None, *, live: bool) -> None:
+def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool) -> None:
+    from indexer import tables
+
     console.say(
         f"{len(report.removed)} photographs removed, with {report.lost} memories: {', '.join(report.removed)}"
     )
     if report.fell_back:
-        console.warn("too few that it was calibrated on are left; the reference photos take over")
-    if report.made.after.config.resc.whitening is not None:
-        console.warn(_WHITENING)
+        console.warn("too few photographs of the calibration are left: calibrated on the reference photos instead")
     after = report.made.after
     if report.missing:
-        named = tables.some_of(report.missing)
-        console.warn(f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
-                     f"{photos}: {named}")  # fmt: skip
-    _tell(report.made, live=live)
+        names = tables.first_ids(report.missing)
+        console.warn(
+            f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
+            f"{photos}: {names}"
+        )
+    _print_version(report.made, live=live)
     if after.calibrated == "stale" and after.calibration.source == "left-out":
         console.warn("or: resad-indexer rollback, and remove with --photos, a folder with all that stay")
 
 
-def _purge(place: Path, hashes: list[str]) -> None:
-    report = purge(place, hashes)
+def _purge(index: Path, hashes: list[str]) -> None:
+    from indexer.lifecycle.remove import BEYOND_REACH, purge
+
+    report = purge(index, hashes)
     console.say(
         f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them are deleted"
     )
     if report.work:
-        console.say("purged: what an interrupted build had left")
+        console.say("purged: the unfinished build")
     for version in report.elsewhere:
         console.warn(f"NOT PURGED: {version} of another index holds some of them; remove them there, too")
-    for one in BEYOND_REACH:
-        console.warn(f"out of reach: {one}")
+    for copy in BEYOND_REACH:
+        console.warn(f"out of reach: {copy}")
 
 
 def export_command(
@@ -256,6 +273,8 @@ def export_command(
     sign: Annotated[Path | None, typer.Option(help="Private Ed25519 key, PEM, to sign with.")] = None,
 ) -> None:
     """Write a version to one file, with the hashes of all it holds."""
+    from indexer.lifecycle.archive import export_version
+
     manifest = export_version(index, file, key=sign)
     kept = ", with all patch features" if manifest.keeps_features else ""
     signed = "signed" if sign else "not signed"
@@ -273,9 +292,11 @@ def import_command(
     ] = None,
     activate: Live = True,
 ) -> None:
-    """Bring an exported version to its place below a root, its hashes checked."""
+    """Put an exported version into place below a root, its hashes checked."""
+    from indexer.lifecycle.archive import import_version
+
     imported = import_version(file, root, live=activate, key=verify)
     if verify is None:
-        told = "its signature was not checked (--verify KEY)" if imported.signed else "it is not signed"
-        console.warn(f"{file}: {told}; take indexes from people you trust alone")
+        reason = "its signature was not checked (--verify KEY)" if imported.signed else "it is not signed"
+        console.warn(f"{file}: {reason}; import indexes only from people you trust")
     console.say(f"{imported.version} is {'live' if activate else 'written; activate it to use it'}")

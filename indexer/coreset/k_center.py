@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.coreset.projected_features import HeldPoints, Points
+from indexer.coreset.projected_features import MemoryPoints, Points
 from resad.device import full_float32
 from resad.errors import SettingError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Progress:
+class GreedyState:
     """The greedy between two rounds: all that is needed to go on as if it had never stopped.
 
     rows: int64 (m,), the picks so far.  squared: (N,), every point's squared distance to the nearest of them;
@@ -72,9 +72,9 @@ class Shards(Protocol):
         """Let the points `centers` (b, d) at `rows` (b,) join the chosen ones."""
 
     def distances(self) -> NDArray[np.floating] | None:
-        """The squared distances (N,), for `Progress`."""
+        """The squared distances (N,), for `GreedyState`."""
 
-    def take_up(self, progress: Progress) -> None:
+    def take_up(self, progress: GreedyState) -> None:
         """Bring fresh points to where `progress` was."""
 
 
@@ -134,7 +134,7 @@ class Shard:
         self.squared.scatter_reduce_(0, local.clamp(0, len(self) - 1), zero.masked_fill_(~here, torch.inf), "amin")
 
 
-class HeldShards:
+class LocalShards:
     """Shards of this process, as `Shards`; on one machine they are all there are.
 
     Args:
@@ -176,7 +176,7 @@ class HeldShards:
         """As `Shards.distances`."""
         return np.concatenate([shard.squared.cpu().numpy() for shard in self._shards])
 
-    def take_up(self, progress: Progress) -> None:
+    def take_up(self, progress: GreedyState) -> None:
         """As `Shards.take_up`."""
         if progress.squared is None:
             replay(self, progress)
@@ -187,7 +187,7 @@ class HeldShards:
             start += len(shard)
 
 
-def replay(shards: Shards, progress: Progress) -> None:
+def replay(shards: Shards, progress: GreedyState) -> None:
     """Do the rounds of `progress` again, each with the product it was done with: the same distances to the bit."""
     for picks in torch.split(torch.from_numpy(progress.rows), list(progress.rounds)):
         shards.update(picks, shards.take(picks))
@@ -202,10 +202,10 @@ def farthest_of(parts: Sequence[Farthest], count: int, device: torch.device) -> 
     return Farthest(rows[best], squared[best])
 
 
-def shards_of(points: Tensor, size: int) -> HeldShards:
+def shards_of(points: Tensor, size: int) -> LocalShards:
     """`points` (n, d), centered, as shards of `size` rows."""
     centered = points - points.mean(dim=0)
-    return HeldShards([Shard(HeldPoints(centered[start : start + size]), start)
+    return LocalShards([Shard(MemoryPoints(centered[start : start + size]), start)
                        for start in range(0, len(points), size)])  # fmt: skip
 
 
@@ -243,8 +243,8 @@ def greedy_k_center(
     count: int | None = None,
     radius: float | None = None,
     on_picks: Callable[[int], None] = lambda _: None,
-    begun: Progress | None = None,
-    on_round: Callable[[Callable[[], Progress]], None] = lambda _: None,
+    begun: GreedyState | None = None,
+    on_round: Callable[[Callable[[], GreedyState]], None] = lambda _: None,
 ) -> Coreset:
     """Pick centers until there are `count`, or until none is farther than `radius` from its nearest.
 
@@ -252,9 +252,9 @@ def greedy_k_center(
         shards: all points, with fresh distances (no center yet).
         first: the global row of the first center.
         on_picks: told the number of new picks after every round.
-        begun: where an earlier call with the same points was, `first` among its picks; or `beside`, which needs
+        begun: where an earlier call with the same points was, `first` among its picks; or `from_existing_centers`, which needs
             no first one.
-        on_round: given, after every round, what makes the `Progress` to write down.
+        on_round: given, after every round, what makes the `GreedyState` to write down.
     Raises:
         SettingError: neither or both limits, or more centers than points.
     """
@@ -283,26 +283,26 @@ def greedy_k_center(
     return Coreset(np.asarray(picks, dtype=np.int64), float(shards.farthest(1).squared) ** 0.5)
 
 
-def beside(squared: NDArray[np.floating]) -> Progress:
+def from_existing_centers(squared: NDArray[np.floating]) -> GreedyState:
     """A greedy whose centers so far are no points of its own: their squared distance to every point, (N,)."""
-    return Progress(np.empty(0, dtype=np.int64), squared, _FEWEST)
+    return GreedyState(np.empty(0, dtype=np.int64), squared, _FEWEST)
 
 
-def _begin(shards: Shards, first: int) -> Progress:
+def _begin(shards: Shards, first: int) -> GreedyState:
     if not 0 <= first < shards.total:
         raise SettingError(f"the first pick {first} is not one of the {shards.total} patches")
     row = torch.tensor([first])
     shards.update(row, shards.take(row))
-    return Progress(row.numpy(), None, _FEWEST, (1,))
+    return GreedyState(row.numpy(), None, _FEWEST, (1,))
 
 
-def _go_on(shards: Shards, begun: Progress) -> Progress:
+def _go_on(shards: Shards, begun: GreedyState) -> GreedyState:
     shards.take_up(begun)
     return begun
 
 
-def _progress(shards: Shards, picks: Sequence[int], candidates: int, rounds: Sequence[int]) -> Progress:
-    return Progress(np.asarray(picks, dtype=np.int64), shards.distances(), candidates, tuple(rounds))
+def _progress(shards: Shards, picks: Sequence[int], candidates: int, rounds: Sequence[int]) -> GreedyState:
+    return GreedyState(np.asarray(picks, dtype=np.int64), shards.distances(), candidates, tuple(rounds))
 
 
 def _adapt(candidates: int, accepted: int) -> int:
@@ -359,7 +359,7 @@ _UNREADABLE: Final = (OSError, EOFError, ValueError, TypeError, LookupError, Att
 
 
 class Checkpoint:
-    """A file that holds the last `Progress` that was written, if any.
+    """A file that holds the last `GreedyState` that was written, if any.
 
     Args:
         path: of the file; its folder is there.
@@ -367,10 +367,10 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: Callable[[], Progress] | None = None
+        self._last: Callable[[], GreedyState] | None = None
         self._written = time.monotonic()
 
-    def begun(self, points: int, first: int) -> Progress | None:
+    def begun(self, points: int, first: int) -> GreedyState | None:
         """What was written last, if it can be read and is of a greedy over so many points that began at `first`.
 
         It is read anew and not held: it has 4 bytes a patch.
@@ -378,7 +378,7 @@ class Checkpoint:
         progress = _read(self._path)
         return progress if progress is not None and _fits(progress, points, first) else None
 
-    def on_round(self, make: Callable[[], Progress]) -> None:
+    def on_round(self, make: Callable[[], GreedyState]) -> None:
         """Note where the greedy is; written if it is time."""
         self._last = make
         if time.monotonic() - self._written >= _SECONDS:
@@ -399,17 +399,19 @@ class Checkpoint:
         self._last, self._written = None, time.monotonic()
 
 
-def _read(path: Path) -> Progress | None:
+def _read(path: Path) -> GreedyState | None:
     """None for whatever cannot be read: the greedy then begins again, which costs time alone."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             squared = arrays.get("squared")
-            return Progress(arrays["rows"], squared, int(arrays["candidates"]), tuple(arrays["rounds"].tolist()))
+            return GreedyState(
+                arrays["rows"], squared, int(arrays["candidates"]), tuple(arrays["rounds"].tolist())
+            )
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def _fits(progress: Progress, points: int, first: int) -> bool:
+def _fits(progress: GreedyState, points: int, first: int) -> bool:
     rows, squared = progress.rows, progress.squared
     if squared is None or progress.rounds:
         told = sum(progress.rounds) == len(rows) and min(progress.rounds, default=0) > 0

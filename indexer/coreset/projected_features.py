@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indexer.prefetching import ahead
+from indexer.prefetching import prefetch
 
 BLOCK_ROWS: Final = 8192
 """Rows in one matrix product."""
@@ -43,7 +43,7 @@ class Points(Protocol):
         """Some of them (t, d); local: int64 (t,)."""
 
 
-class HeldPoints:
+class MemoryPoints:
     """Points in the memory of a device, in blocks of `BLOCK_ROWS` unless told otherwise."""
 
     def __init__(self, values: Tensor, block: int | None = None) -> None:
@@ -65,7 +65,7 @@ class HeldPoints:
         return self._values[local]
 
 
-class StoredPoints:
+class FilePoints:
     """Rows of a file of raw float32 values; the next block is read while one is computed with.
 
     Args:
@@ -91,7 +91,7 @@ class StoredPoints:
         if self.device.type == "cpu":
             yield from zip(slices, self._over_again(slices), strict=True)
             return
-        read = ahead(slices, lambda some: self._read(some, self._pinned(some)), threads=1, most=_BEGUN)
+        read = prefetch(slices, lambda some: self._read(some, self._pinned(some)), threads=1, most=_BEGUN)
         blocks = (block.to(self.device, non_blocking=True) - self._mean for block in read)
         yield from zip(slices, blocks, strict=True)
 
@@ -107,7 +107,7 @@ class StoredPoints:
         most = min(self._block, self._count)
         buffers = [torch.empty(most, self._mean.numel()) for _ in range(_BEGUN)]
         turns = zip(slices, cycle(buffers), strict=False)
-        for block in ahead(turns, lambda turn: self._read(*turn), threads=1, most=_BEGUN):
+        for block in prefetch(turns, lambda turn: self._read(*turn), threads=1, most=_BEGUN):
             yield block.sub_(self._mean)
 
     def _pinned(self, some: slice) -> Tensor:
@@ -124,9 +124,9 @@ class StoredPoints:
         return block
 
 
-def held(
+def points_in_memory(
     chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int
-) -> list[HeldPoints]:
+) -> list[MemoryPoints]:
     """All points in memory, less their mean, as shards of `rows` rows dealt to the devices in turn.
 
     Args:
@@ -143,19 +143,19 @@ def held(
             shards[number][low - number * rows : high - number * rows] = chunk[low - first : high - first]
     for shard in shards:
         shard -= mean.value.to(shard.device)
-    return [HeldPoints(shard) for shard in shards]
+    return [MemoryPoints(shard) for shard in shards]
 
 
-def stored(
+def points_in_file(
     chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int, path: Path
-) -> list[StoredPoints]:
+) -> list[FilePoints]:
     """The same shards, in a file."""
     mean = _Mean(dimension, devices[0])
     with path.open("wb") as file:
         for _, chunk in mean.over(chunks):
             chunk.cpu().numpy().tofile(file)
     return [
-        StoredPoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]))
+        FilePoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]))
         for number, start in enumerate(range(0, total, rows))
     ]
 

@@ -15,14 +15,14 @@ from indexer.build.feature_store import FeatureStore
 from indexer.coreset.k_center import (
     Checkpoint,
     Coreset,
-    HeldShards,
-    Progress,
+    GreedyState,
+    LocalShards,
     Shard,
     Shards,
-    beside,
+    from_existing_centers,
     greedy_k_center,
 )
-from indexer.coreset.projected_features import BLOCK_ROWS, Points, held, stored
+from indexer.coreset.projected_features import BLOCK_ROWS, Points, points_in_file, points_in_memory
 from resad.config import CoresetConfig
 from resad.device import full_float32
 from resad.errors import SettingError
@@ -95,7 +95,7 @@ def select(
     total = int(store.first_rows[-1])
     sample, size = sample_of(config, total), sample_size(config, total)
     points = _points(store, config, sample, size, devices, file)
-    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    shards = LocalShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
     return selection_of(run_greedy(shards, config, total, on_picks, checkpoint), sample, store, config)
 
 
@@ -108,7 +108,7 @@ def run_greedy(
 ) -> Coreset:
     """The greedy over the points of so many patches, from where `checkpoint` was, if anywhere."""
     first = int(np.random.default_rng(config.seed).integers(shards.total))
-    on_round: Callable[[Callable[[], Progress]], None] = (
+    on_round: Callable[[Callable[[], GreedyState]], None] = (
         (lambda _: None) if checkpoint is None else checkpoint.on_round
     )
     coreset = greedy_k_center(
@@ -145,10 +145,7 @@ def selection_of(
 
 def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> int:
     """Dimensions the greedy measures in; never more than the features have."""
-    if config.projection == "johnson-lindenstrauss":
-        wanted = int(johnson_lindenstrauss_min_dim(patches, eps=config.epsilon))
-        return min(wanted, dimension)
-    return min(config.projection or dimension, dimension)
+    return min(int(johnson_lindenstrauss_min_dim(patches, eps=config.epsilon)), dimension)
 
 
 def sample_of(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
@@ -172,13 +169,13 @@ def _points(
     matrix = projection(store.dimension, target, config.seed)
     if matrix is not None:
         matrix = matrix.to(devices[0])
-    chunks = projected(store, sample, matrix, devices[0])
+    chunks = projected_chunks(store, sample, matrix, devices[0])
     if file is None:
-        return held(chunks, size, target, devices, SHARD_ROWS)
-    return stored(chunks, size, target, devices, SHARD_ROWS, file)
+        return points_in_memory(chunks, size, target, devices, SHARD_ROWS)
+    return points_in_file(chunks, size, target, devices, SHARD_ROWS, file)
 
 
-def projected(
+def projected_chunks(
     store: FeatureStore, sample: NDArray[np.int64] | None, matrix: Tensor | None, device: torch.device
 ) -> Iterator[Tensor]:
     """Photo by photo the rows of `sample`, or all: float32 (n, d)."""
@@ -206,9 +203,9 @@ def projection(dimension: int, target: int, seed: int) -> Tensor | None:
     return torch.from_numpy(projection.components_.T.toarray().astype(np.float32))
 
 
-_HAIR: Final = 1 + 1e-6
+_TOLERANCE: Final = 1 + 1e-6
 """Times the radius: rounding moves the patch that is just at the radius, and it is covered."""
-_HELD_BYTES: Final = 2 * 10**9
+_MAX_MEMORY: Final = 2 * 10**9
 """Of uncovered patches; more lie on disk while the greedy looks at them."""
 
 
@@ -219,7 +216,7 @@ class _Uncovered(NamedTuple):
     squared: NDArray[np.float32]
 
 
-def enlarge(
+def extend(
     bank: MemoryBank,
     store: FeatureStore,
     numbers: Sequence[int],
@@ -236,17 +233,19 @@ def enlarge(
         on_photo: told of each photograph that was searched in the bank.
         file: to be made, where the uncovered patches do not fit into memory.
     """
-    uncovered = _uncovered(bank, store, radius * _HAIR, on_photo)
+    uncovered = _uncovered(bank, store, radius * _TOLERANCE, on_photo)
     total = len(uncovered.squared)
     if not total:
         return bank
     chunks = _chunks(store, uncovered.rows, device)
-    if total * store.dimension * 4 <= _HELD_BYTES:
-        points = held(chunks, total, store.dimension, [device], SHARD_ROWS)
+    if total * store.dimension * 4 <= _MAX_MEMORY:
+        points = points_in_memory(chunks, total, store.dimension, [device], SHARD_ROWS)
     else:
-        points = stored(chunks, total, store.dimension, [device], SHARD_ROWS, file)  # type: ignore[assignment]
-    shards = HeldShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
-    picks = greedy_k_center(shards, 0, radius=radius * _HAIR, begun=beside(uncovered.squared)).rows
+        points = points_in_file(chunks, total, store.dimension, [device], SHARD_ROWS, file)  # type: ignore[assignment]
+    shards = LocalShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    picks = greedy_k_center(
+        shards, 0, radius=radius * _TOLERANCE, begun=from_existing_centers(uncovered.squared)
+    ).rows
     first_rows = store.first_rows
     of_all = np.concatenate([first_rows[place] + rows for place, rows in enumerate(uncovered.rows)])[picks]
     return _with(bank, store, of_all, np.asarray(numbers, dtype=np.int32))

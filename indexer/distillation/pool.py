@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from indexer.build.references import Taken, take_in
+from indexer.build.references import LoadedPhoto, load_photos
 from indexer.distillation.views import Square
 from indexer.photos.listing import ReferencePhoto, Skipped
 from lab.drawing import LESION_KINDS, LesionKind, draw_photo
@@ -49,8 +49,8 @@ def read_pool(
         SettingError: fewer than two can be used.
     """
     squares, skipped = [], []
-    for outcome in take_in(listed, PreparationConfig(size=size), limits, strict=False):
-        if isinstance(outcome, Taken):
+    for outcome in load_photos(listed, PreparationConfig(size=size), limits, strict=False):
+        if isinstance(outcome, LoadedPhoto):
             squares.append(_square(outcome.photo))
         elif isinstance(outcome, Skipped):
             skipped.append(outcome)

@@ -16,19 +16,19 @@ import torch
 from indexer.build.extraction import batch_size, extract
 from indexer.build.progress import Stages
 from indexer.build.references import (
-    LookUp,
     Reference,
-    TooFewTaken,
-    look_alikes,
+    Screen,
+    TooFewPhotos,
+    near_duplicates_of,
     number_patients,
     photo_id,
-    told_aside,
-    without_purged,
+    screen_purged,
+    skipped_summary,
 )
-from indexer.build.state import Work, inputs_of
-from indexer.lifecycle.derive import Base, Draft, Succession, open_base, store_of, succeed
-from indexer.photos.listing import Duplicate, LookAlike, ReferencePhoto, Skipped, list_references
-from indexer.photos.near_duplicates import same_among, same_pictures
+from indexer.build.state import BuildState, build_inputs
+from indexer.lifecycle.derive import NewVersion, SourceVersion, VersionSpec, derive_version, open_source, store_of
+from indexer.photos.listing import Duplicate, NearDuplicate, ReferencePhoto, Skipped, list_references
+from indexer.photos.near_duplicates import match_near_duplicates, near_duplicate_pairs
 from resad import index
 from resad.config import PhotoLimits
 from resad.index import writing
@@ -36,7 +36,7 @@ from resad.pictures.evidence import file_name, keeps_crops
 
 
 @dataclass(frozen=True, slots=True)
-class AddOrder:
+class AddOptions:
     """index: ROOT/NAME or ROOT/NAME/VERSION.  photos: a folder or a CSV.  strict: refuse instead of skipping
     photographs.  live: make the new version the live one.
     """
@@ -53,15 +53,15 @@ class AddOrder:
 class AddReport:
     """What came of it.  strangers: new patients who may be among those of before, who are known by number."""
 
-    made: Succession
+    made: NewVersion
     added: int
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
-    look_alikes: tuple[LookAlike, ...]
+    near_duplicates: tuple[NearDuplicate, ...]
     strangers: int
 
 
-def add(order: AddOrder, stages: Stages) -> AddReport:
+def add(order: AddOptions, stages: Stages) -> AddReport:
     """Write a version with more photographs; on any error all is as it was.
 
     Raises:
@@ -73,14 +73,14 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
     listed = list_references(order.photos)
     place = index.resolve(order.index).resolve().parent
     with writing(place.parent, place.name) as scratch:
-        base = open_base(order.index, order.device)
+        base = open_source(order.index, order.device)
         config = base.manifest.config
-        inputs = inputs_of(
+        inputs = build_inputs(
             config, order.limits, base.manifest.weights_sha256, order.device.type, listed,
             crops=keeps_crops(base.manifest),
         )  # fmt: skip
         batch = batch_size([order.device])
-        with Work(scratch / "work", inputs, listed, resume=False, batch=batch) as work:
+        with BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as work:
             with stages.stage("encode", len(listed), "photos") as advance:
                 extracting = extract(
                     [base.loaded.detector.encoder], order.limits, work, advance, strict=order.strict,
@@ -89,25 +89,28 @@ def add(order: AddOrder, stages: Stages) -> AddReport:
                 with closing(extracting) as extraction:
                     deque(extraction, maxlen=0)
             if not work.references:
-                told = f"{order.photos} adds nothing: {told_aside(work.left_aside)}"
-                raise TooFewTaken(told, work.left_aside)
-            made = succeed(_draft(base, work, scratch), place, scratch, stages, live=order.live)
+                told = f"{order.photos} adds nothing: {skipped_summary(work.left_aside)}"
+                raise TooFewPhotos(told, work.left_aside)
+            made = derive_version(_draft(base, work, scratch), place, scratch, stages, live=order.live)
     return AddReport(
         made,
         len(work.references),
         tuple(one for one in work.left_aside if isinstance(one, Skipped)),
         tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
-        (*_old_look_alikes(base, work.references), *look_alikes(work.references, same_among(work.references))),
+        (
+            *_near_duplicates_in_index(base, work.references),
+            *near_duplicates_of(work.references, near_duplicate_pairs(work.references)),
+        ),
         _strangers(base, work.references),
     )
 
 
-def _draft(base: Base, work: Work, scratch: Path) -> Draft:
+def _draft(base: SourceVersion, work: BuildState, scratch: Path) -> VersionSpec:
     old, new = len(base.photos), len(work.references)
     kept = [] if base.features is None else [(base.features, range(old))]
     patients = [reference.source.patient for reference in work.references]
     known = [record.patient for record in base.photos]
-    return Draft(
+    return VersionSpec(
         base=base,
         operation="add",
         bank=base.loaded.detector.bank,
@@ -127,7 +130,7 @@ def _draft(base: Base, work: Work, scratch: Path) -> Draft:
     )
 
 
-def _pictures(base: Base, work: Work) -> dict[str, Path]:
+def _pictures(base: SourceVersion, work: BuildState) -> dict[str, Path]:
     """Of the new photographs, where such are kept."""
     return {
         file_name(photo_id(base.numbered + number)): picture
@@ -136,11 +139,11 @@ def _pictures(base: Base, work: Work) -> dict[str, Path]:
     }
 
 
-def _look_up(base: Base) -> LookUp:
+def _look_up(base: SourceVersion) -> Screen:
     """Leaves aside what is in the index, or was purged from it, or is what it was calibrated on."""
     ids = {record.content_sha256: record.id for record in base.photos}
     normals = {record.content_sha256: record.id for record in base.calibrated_on}
-    purged = without_purged(base.place.parent)
+    purged = screen_purged(base.place.parent)
 
     def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | Duplicate | None:
         if content_hash in ids:
@@ -152,15 +155,15 @@ def _look_up(base: Base) -> LookUp:
     return look_up
 
 
-def _old_look_alikes(base: Base, references: Sequence[Reference]) -> tuple[LookAlike, ...]:
+def _near_duplicates_in_index(base: SourceVersion, references: Sequence[Reference]) -> tuple[NearDuplicate, ...]:
     ids = [f"{record.id} of the index" for record in base.photos]
     return tuple(
-        LookAlike(references[pair.first].source.path, ids[pair.second], pair.bits or 0, pair.mirrored)
-        for pair in same_pictures(references, base.photos)
+        NearDuplicate(references[pair.first].source.path, ids[pair.second], pair.bits or 0, pair.mirrored)
+        for pair in match_near_duplicates(references, base.photos)
     )
 
 
-def _strangers(base: Base, references: Sequence[Reference]) -> int:
+def _strangers(base: SourceVersion, references: Sequence[Reference]) -> int:
     known = {record.patient for record in base.photos} - {None}
     if base.keeps_names or not known:
         return 0

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
-from indexer.build.publication import carry, feature_files, made, write_left_out
-from indexer.build.references import FEWEST, Reference, new_records
+from indexer.build.publication import feature_files, history_entry, link_files, write_left_out
+from indexer.build.references import MIN_PHOTOS, Reference, new_records
 from indexer.calibration.calibrate import CalibrationRecord, calibration_records, write_calibration_records
-from indexer.calibration.leave_out import LeftOut, Placed, left_out_distances, read_placed, score_left_out
-from indexer.coreset.selection import enlarge
+from indexer.calibration.leave_out import (
+    LeftOut,
+    PatchDistances,
+    left_out_distances,
+    read_patch_distances,
+    score_left_out,
+)
+from indexer.coreset.selection import extend
 from indexer.photos.near_duplicates import left_out_groups
 from resad import index, runtime
 from resad.calibration import Calibration, Quantile, calibrate
@@ -40,11 +46,10 @@ from resad.pictures.evidence import file_name
 from resad.preparation import frame_of, mask_of
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
-from resad.whitening import FILE as WHITENING_FILE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Base:
+class SourceVersion:
     """place: ROOT/NAME/VERSION.  placed: left-out distances of its photographs, in their order.
 
     features: of all of them, where they are kept.
@@ -52,7 +57,7 @@ class Base:
 
     place: Path
     loaded: LoadedIndex
-    placed: tuple[Placed, ...]
+    placed: tuple[PatchDistances, ...]
     features: FeatureStore | None
     calibrated_on: tuple[CalibrationRecord, ...]
 
@@ -78,7 +83,7 @@ class Base:
 
     def shared_files(self) -> dict[str, Path]:
         """What belongs to no photograph: name -> where it lies."""
-        names = (BACKBONE_FILE, WHITENING_FILE, PROBE_FILE)
+        names = (BACKBONE_FILE, PROBE_FILE)
         return {one.name: self.place / one.name for one in self.manifest.files if one.name in names}
 
     def pictures(self, ids: Mapping[str, str]) -> dict[str, Path]:
@@ -91,7 +96,7 @@ class Base:
         return {here[one.name]: self.place / one.name for one in self.manifest.files if one.name in here}
 
 
-def open_base(path: Path, device: torch.device) -> Base:
+def open_source(path: Path, device: torch.device) -> SourceVersion:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION, with kept features.
 
     Raises:
@@ -106,8 +111,8 @@ def open_base(path: Path, device: torch.device) -> Base:
     if loaded.manifest.keeps_features:
         check_files(place)
         features = _stored(place, loaded)
-    placed = read_placed(place, [record.id for record in loaded.photos])
-    return Base(place, loaded, tuple(placed), features, calibration_records(place))
+    placed = read_patch_distances(place, [record.id for record in loaded.photos])
+    return SourceVersion(place, loaded, tuple(placed), features, calibration_records(place))
 
 
 def _stored(place: Path, loaded: LoadedIndex) -> FeatureStore:
@@ -142,7 +147,7 @@ _WORST: Final[tuple[Standing, ...]] = get_args(Standing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draft:
+class VersionSpec:
     """What a new version is to be made of; photographs are counted `kept` first, then `new`.
 
     base: whose settings, trunk, probe and history it has.  also_from: the second of a merge, NAME/VERSION.
@@ -157,7 +162,7 @@ class Draft:
     pictures: of reference photos: name -> where each lies.
     """
 
-    base: Base
+    base: SourceVersion
     operation: str
     bank: MemoryBank
     kept: tuple[ReferenceRecord, ...]
@@ -166,7 +171,7 @@ class Draft:
     store: FeatureStore
     numbers: tuple[int, ...]
     keep_features: bool
-    placed: Mapping[int, Placed]
+    placed: Mapping[int, PatchDistances]
     others: Standing
     covering: float
     radius: float
@@ -176,22 +181,22 @@ class Draft:
     also_from: str | None = None
 
 
-def worst(standings: Iterable[Standing]) -> Standing:
+def worst_standing(standings: Iterable[Standing]) -> Standing:
     """The one that promises least."""
     return max(standings, key=_WORST.index, default="measured")
 
 
 def check_people(groups: Sequence[frozenset[int]]) -> None:
     """Raise `SettingError` where too few photographs are left for an index, by what is left out together."""
-    if (count := len(set(groups))) < FEWEST:
+    if (count := len(set(groups))) < MIN_PHOTOS:
         raise SettingError(
             f"{count} photographs (of different patients, copies counted once) would be left, an index needs "
-            f"at least {FEWEST}"
+            f"at least {MIN_PHOTOS}"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Succession:
+class NewVersion:
     """The new version.  before: the manifest of its base.  entered: memories.
 
     measured: reference photos whose left-out scores were measured in the new bank.
@@ -204,14 +209,14 @@ class Succession:
     measured: int
 
 
-def replayed(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
+def sample_quantiles(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
     """So many values with these quantiles, as good as the quantiles tell: float32 (count,)."""
     at, values = zip(*((one.at, one.value) for one in patches), strict=True)
     drawn: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
     return drawn
 
 
-def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: bool) -> Succession:
+def derive_version(draft: VersionSpec, place: Path, scratch: Path, stages: Stages, *, live: bool) -> NewVersion:
     """Make the new version of `place` (ROOT/NAME), whose lock the caller holds.
 
     Args:
@@ -228,7 +233,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
     entered = len(bank) - len(draft.bank)
     with stages.stage("calibrate", len(draft.numbers), "photos") as advance:
         left_out = _left_out(draft, bank, groups, advance)
-    others = worst([draft.others, "bound" if entered else "measured"])
+    others = worst_standing([draft.others, "bound" if entered else "measured"])
     records = _records(draft, left_out, others)
     calibration, calibrated = _calibration(draft, records, left_out, others)
     with stages.stage("publish", 1, "version") as advance:
@@ -244,7 +249,7 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
             before,
             name=place.name,
             version=index.new_version(),
-            history=(*before.history, made(draft.operation, before.version, draft.also_from)),
+            history=(*before.history, history_entry(draft.operation, before.version, draft.also_from)),
             counts=_counts(before.counts, records, bank),
             calibration=calibration,
             calibrated=calibrated,
@@ -258,19 +263,19 @@ def succeed(draft: Draft, place: Path, scratch: Path, stages: Stages, *, live: b
         )
         version, after = publish(staging, place, lambda files: replace(told, files=files), live=live, known=known)
         advance(1)
-    return Succession(version, before, after, entered, len(draft.numbers))
+    return NewVersion(version, before, after, entered, len(draft.numbers))
 
 
-def _enlarged(draft: Draft, scratch: Path, stages: Stages) -> MemoryBank:
+def _enlarged(draft: VersionSpec, scratch: Path, stages: Stages) -> MemoryBank:
     with stages.stage("coreset", len(draft.store), "photos") as advance:
         if not len(draft.store):
             return draft.bank
         device = draft.base.loaded.detector.encoder.device
-        return enlarge(draft.bank, draft.store, draft.numbers, draft.radius, device, advance, scratch / "points")
+        return extend(draft.bank, draft.store, draft.numbers, draft.radius, device, advance, scratch / "points")
 
 
 def _left_out(
-    draft: Draft, bank: MemoryBank, groups: Sequence[frozenset[int]], advance: Callable[[int], None]
+    draft: VersionSpec, bank: MemoryBank, groups: Sequence[frozenset[int]], advance: Callable[[int], None]
 ) -> LeftOut:
     """Of all photographs, from distances that are measured where features are there; the radius is over these."""
     config = draft.base.manifest.config
@@ -283,7 +288,7 @@ def _left_out(
     return score_left_out([placed[number] for number in numbers], radius, masks, config, cameras)
 
 
-def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
+def _mask(draft: VersionSpec, number: int) -> NDArray[np.bool_]:
     """The field of view of a photograph on its prepared square, as when it was encoded: bool (S, S)."""
     preparation = draft.base.manifest.config.preparation
     if number >= len(draft.kept):
@@ -294,7 +299,7 @@ def _mask(draft: Draft, number: int) -> NDArray[np.bool_]:
     return mask_of(frame, record.field_of_view, preparation)
 
 
-def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[ReferenceRecord, ...]:
+def _records(draft: VersionSpec, left_out: LeftOut, others: Standing) -> tuple[ReferenceRecord, ...]:
     """Those kept, scored anew, then the new ones'."""
     measured, old = set(draft.numbers), len(draft.kept)
     records = [
@@ -302,7 +307,7 @@ def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[Referen
             one,
             score=left_out.scores[row],
             peak=left_out.peaks[row],
-            standing="measured" if row in measured else worst([one.standing, others]),
+            standing="measured" if row in measured else worst_standing([one.standing, others]),
         )
         for row, one in enumerate(draft.kept)
     ]
@@ -313,13 +318,15 @@ def _records(draft: Draft, left_out: LeftOut, others: Standing) -> tuple[Referen
 
 
 def _calibration(
-    draft: Draft, records: Sequence[ReferenceRecord], left_out: LeftOut, others: Standing
+    draft: VersionSpec, records: Sequence[ReferenceRecord], left_out: LeftOut, others: Standing
 ) -> tuple[Calibration, Standing]:
     """On the photographs outside the bank with their scores of before, or on the reference photos."""
     before = draft.base.manifest
     if draft.calibrated_on:
         normals = draft.calibrated_on
-        values = replayed(before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1])
+        values = sample_quantiles(
+            before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1]
+        )
         found = calibrate(
             [one.score for one in normals],
             [one.peak for one in normals],
@@ -327,11 +334,11 @@ def _calibration(
             cameras=[one.camera for one in normals],
             source="separate",
         )
-        return found, worst([before.calibrated, others])
-    return left_out.calibration, worst(one.standing for one in records)
+        return found, worst_standing([before.calibrated, others])
+    return left_out.calibration, worst_standing(one.standing for one in records)
 
 
-def _quality(draft: Draft, radius: float, photos: int, stages: Stages) -> Quality:
+def _quality(draft: VersionSpec, radius: float, photos: int, stages: Stages) -> Quality:
     whole = len(draft.numbers) == photos
     return replace(
         draft.base.manifest.quality,
@@ -348,11 +355,11 @@ def _counts(before: Counts, records: Sequence[ReferenceRecord], bank: MemoryBank
     return replace(before, photos=len(records), patches=patches, memories=len(bank))
 
 
-def _share_files(draft: Draft, records: Sequence[ReferenceRecord], staging: Path) -> dict[str, FileRecord]:
+def _share_files(draft: VersionSpec, records: Sequence[ReferenceRecord], staging: Path) -> dict[str, FileRecord]:
     """Put what the version shares with others into `staging`; by name, what the base's manifest knows of it."""
     base = draft.base
     files = {**base.shared_files(), **draft.pictures}
     if draft.keep_features:
         files |= feature_files(records, draft.store)
-    carry(files, staging)
+    link_files(files, staging)
     return {one.name: one for one in base.manifest.files if files.get(one.name) == base.place / one.name}

@@ -15,10 +15,18 @@ import torch
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
 from indexer.build.references import number_patients, photo_id
-from indexer.calibration.leave_out import Placed
-from indexer.lifecycle.derive import Base, Draft, Succession, open_base, store_of, succeed, worst
-from indexer.photos.listing import LookAlike
-from indexer.photos.near_duplicates import Likeness, same_pictures
+from indexer.calibration.leave_out import PatchDistances
+from indexer.lifecycle.derive import (
+    NewVersion,
+    SourceVersion,
+    VersionSpec,
+    derive_version,
+    open_source,
+    store_of,
+    worst_standing,
+)
+from indexer.photos.listing import NearDuplicate
+from indexer.photos.near_duplicates import DuplicatePair, match_near_duplicates
 from resad.errors import IndexInvalid
 from resad.index import purged, tombstone, writing
 from resad.manifest import ReferenceRecord
@@ -26,7 +34,7 @@ from resad.memory_bank import MemoryBank, Provenance
 
 
 @dataclass(frozen=True, slots=True)
-class MergeOrder:
+class MergeOptions:
     """first, second: ROOT/NAME or ROOT/NAME/VERSION.  root, name: of the index that a version is written to."""
 
     first: Path
@@ -41,17 +49,17 @@ class MergeOrder:
 class MergeReport:
     """What came of it.
 
-    doubles: photographs that are in both.  look_alikes: by their ids in the new index.
+    doubles: photographs that are in both.  near_duplicates: by their ids in the new index.
     recalibrated: one was calibrated on photographs outside its bank, which the new version is not.
     """
 
-    made: Succession
+    made: NewVersion
     doubles: int
-    look_alikes: tuple[LookAlike, ...]
+    near_duplicates: tuple[NearDuplicate, ...]
     recalibrated: bool
 
 
-def merge(order: MergeOrder, stages: Stages) -> MergeReport:
+def merge(order: MergeOptions, stages: Stages) -> MergeReport:
     """Write a version of ROOT/NAME with the photographs of both; on any error all is as it was.
 
     Raises:
@@ -59,24 +67,24 @@ def merge(order: MergeOrder, stages: Stages) -> MergeReport:
         SettingError: somebody else writes to ROOT/NAME.
     """
     with writing(order.root, order.name) as scratch:
-        first, second = (open_base(path, order.device) for path in (order.first, order.second))
+        first, second = (open_source(path, order.device) for path in (order.first, order.second))
         _check(first, second, order.root / order.name)
         draft, fresh, pairs = _draft(first, second, scratch)
-        made = succeed(draft, order.root / order.name, scratch, stages, live=order.live)
+        made = derive_version(draft, order.root / order.name, scratch, stages, live=order.live)
     ids = [record.id for record in draft.kept]
-    look_alikes = tuple(
-        LookAlike(ids[len(first.photos) + fresh.index(pair.first)], ids[pair.second], pair.bits, pair.mirrored)
+    near_duplicates = tuple(
+        NearDuplicate(ids[len(first.photos) + fresh.index(pair.first)], ids[pair.second], pair.bits, pair.mirrored)
         for pair in pairs
         if pair.bits is not None
     )
     doubles = len(second.photos) - len(fresh)
-    return MergeReport(made, doubles, look_alikes, bool(first.calibrated_on or second.calibrated_on))
+    return MergeReport(made, doubles, near_duplicates, bool(first.calibrated_on or second.calibrated_on))
 
 
-def _check(first: Base, second: Base, place: Path) -> None:
+def _check(first: SourceVersion, second: SourceVersion, place: Path) -> None:
     if first.manifest.fingerprint != second.manifest.fingerprint:
         raise IndexInvalid(
-            f"{first.place} and {second.place} do not measure the same: settings, weights or whitening differ "
+            f"{first.place} and {second.place} do not measure the same: settings or weights differ "
             f"(fingerprints {first.manifest.fingerprint[:19]}... and {second.manifest.fingerprint[:19]}...)"
         )
     graves = purged(place)
@@ -85,9 +93,11 @@ def _check(first: Base, second: Base, place: Path) -> None:
             raise IndexInvalid(f"{base.place} holds photographs that were purged from {place.name}")
 
 
-def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], list[Likeness]]:
+def _draft(
+    first: SourceVersion, second: SourceVersion, scratch: Path
+) -> tuple[VersionSpec, list[int], list[DuplicatePair]]:
     """With which rows of `second` are not in `first`, and what they look like there."""
-    pairs = list(same_pictures(second.photos, first.photos))
+    pairs = list(match_near_duplicates(second.photos, first.photos))
     same = {pair.first: pair.second for pair in pairs if pair.bits is None}
     fresh = [row for row in range(len(second.photos)) if row not in same]
     count = len(first.photos)
@@ -99,7 +109,7 @@ def _draft(first: Base, second: Base, scratch: Path) -> tuple[Draft, list[int], 
     if first.features is not None and second.features is not None:
         store = store_of(scratch / "whole", [(first.features, range(count)), (second.features, fresh)])
     manifests = first.manifest, second.manifest
-    draft = Draft(
+    draft = VersionSpec(
         base=first,
         operation="merge",
         bank=_united(first.loaded.detector.bank, second.loaded.detector.bank, number_of),
@@ -140,8 +150,8 @@ def _united(first: MemoryBank, second: MemoryBank, number_of: dict[int, int]) ->
 
 
 def _with_smaller_distances(
-    first: Base, second: Base, same: dict[int, int]
-) -> tuple[list[ReferenceRecord], list[Placed]]:
+    first: SourceVersion, second: SourceVersion, same: dict[int, int]
+) -> tuple[list[ReferenceRecord], list[PatchDistances]]:
     """Records and distances of `first`; of a photograph in both the smaller ones, as either bounds them."""
     records, placed = list(first.photos), list(first.placed)
     for theirs, ours in same.items():
@@ -151,12 +161,12 @@ def _with_smaller_distances(
         if bounds:
             smallest = np.minimum.reduce([one.distances for one in bounds])
             placed[ours] = replace(placed[ours], distances=smallest)
-            standing = worst(standing for standing in standings if standing != "stale")
+            standing = worst_standing(standing for standing in standings if standing != "stale")
             records[ours] = replace(records[ours], standing=standing)
     return records, placed
 
 
-def _renamed(first: Base, second: Base, fresh: Sequence[int]) -> list[ReferenceRecord]:
+def _renamed(first: SourceVersion, second: SourceVersion, fresh: Sequence[int]) -> list[ReferenceRecord]:
     """The records of `second` with ids, and patients' numbers, that go on after those of `first`."""
     patients = [second.photos[row].patient for row in fresh]
     if not (first.keeps_names and second.keeps_names):
@@ -171,14 +181,14 @@ def _renamed(first: Base, second: Base, fresh: Sequence[int]) -> list[ReferenceR
     ]
 
 
-def _patients_in_both(first: Base, second: Base) -> dict[str, str]:
+def _patients_in_both(first: SourceVersion, second: SourceVersion) -> dict[str, str]:
     """What `second` calls a patient -> what `first` does, as told by photographs that are in both."""
     ours = {record.content_sha256: record.patient for record in first.photos}
     pairs = ((record.patient, ours.get(record.content_sha256)) for record in second.photos)
     return {theirs: known for theirs, known in pairs if theirs is not None and known is not None}
 
 
-def _pictures(first: Base, second: Base, fresh: Sequence[int]) -> dict[str, Path]:
+def _pictures(first: SourceVersion, second: SourceVersion, fresh: Sequence[int]) -> dict[str, Path]:
     pictures = first.pictures({record.id: record.id for record in first.photos})
     ids = {second.photos[row].id: photo_id(first.numbered + place) for place, row in enumerate(fresh, start=1)}
     return pictures | second.pictures(ids)

@@ -21,7 +21,15 @@ from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
 from indexer.build.state import file_sha256
 from indexer.calibration.calibrate import CalibrationRecord, calibration_records
-from indexer.lifecycle.derive import Base, Draft, Succession, open_base, renumbered, store_of, succeed
+from indexer.lifecycle.derive import (
+    NewVersion,
+    SourceVersion,
+    VersionSpec,
+    derive_version,
+    open_source,
+    renumbered,
+    store_of,
+)
 from indexer.photos.listing import list_photos
 from resad import index
 from resad.calibration import RATES, normals_needed
@@ -143,7 +151,7 @@ def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
     return PurgeReport(tuple(holding), work, _elsewhere(place))
 
 
-def to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
+def hashes_to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
     """Those of the content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
     held = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
     graves = purged(place)
@@ -162,18 +170,18 @@ def _elsewhere(place: Path) -> tuple[Path, ...]:
 
 
 Photo = ReferenceRecord | CalibrationRecord
-Chosen = Callable[[Photo], bool]
+PhotoFilter = Callable[[Photo], bool]
 """Whether a photograph is to go."""
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveOrder:
+class RemoveOptions:
     """index: ROOT/NAME or ROOT/NAME/VERSION.  photos: where the photographs that stay are found by content, to be
     encoded again.  live: make the new version the live one.
     """
 
     index: Path
-    chosen: Chosen
+    chosen: PhotoFilter
     device: torch.device
     photos: Path | None = None
     live: bool = True
@@ -189,7 +197,7 @@ class RemoveReport:
     calibrated on the reference photos now.  missing: ids that stay, and were not where they were to be found.
     """
 
-    made: Succession
+    made: NewVersion
     removed: tuple[str, ...]
     hashes: tuple[str, ...]
     lost: int
@@ -197,13 +205,13 @@ class RemoveReport:
     missing: tuple[str, ...]
 
 
-def holds(version: Path, chosen: Chosen) -> bool:
+def holds(version: Path, chosen: PhotoFilter) -> bool:
     """Whether ROOT/NAME/VERSION has one of the chosen photographs."""
     there: list[Photo] = [*read_records(version / PHOTOS_FILE), *calibration_records(version)]
     return any(map(chosen, there))
 
 
-def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
+def remove(order: RemoveOptions, stages: Stages) -> RemoveReport:
     """Write a version without the chosen photographs; on any error all is as it was.
 
     Raises:
@@ -212,14 +220,14 @@ def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
     """
     place = index.resolve(order.index).resolve().parent
     with writing(place.parent, place.name) as scratch:
-        base = open_base(order.index, order.device)
+        base = open_source(order.index, order.device)
         there: list[Photo] = [*base.photos, *base.calibrated_on]
         gone = [one for one in there if order.chosen(one)]
         if not gone:
             raise SettingError(f"{base.place} holds no such photograph")
         stay = [row for row, record in enumerate(base.photos) if not order.chosen(record)]
         draft = _draft(base, order, stay, scratch, stages)
-        made = succeed(draft, place, scratch, stages, live=order.live)
+        made = derive_version(draft, place, scratch, stages, live=order.live)
     return RemoveReport(
         made,
         tuple(one.id for one in gone),
@@ -230,12 +238,14 @@ def remove(order: RemoveOrder, stages: Stages) -> RemoveReport:
     )
 
 
-def _without_features(draft: Draft) -> tuple[str, ...]:
+def _without_features(draft: VersionSpec) -> tuple[str, ...]:
     found = set(draft.numbers)
     return tuple(record.id for number, record in enumerate(draft.kept) if number not in found)
 
 
-def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, stages: Stages) -> Draft:
+def _draft(
+    base: SourceVersion, order: RemoveOptions, stay: Sequence[int], scratch: Path, stages: Stages
+) -> VersionSpec:
     bank, neighbors = base.loaded.detector.bank, base.manifest.config.search.neighbors
     lost = ~np.isin(bank.provenance.photo, stay)
     if (count := int((~lost).sum())) < neighbors:
@@ -248,7 +258,7 @@ def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, s
     covering = base.manifest.quality.covering_radius
     if lost.any():
         covering += float(left.search(bank.memories[lost], 1).distances.max())
-    return Draft(
+    return VersionSpec(
         base=base,
         operation="remove",
         bank=left,
@@ -269,7 +279,7 @@ def _draft(base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, s
 
 
 def _features(
-    base: Base, order: RemoveOrder, stay: Sequence[int], scratch: Path, stages: Stages
+    base: SourceVersion, order: RemoveOptions, stay: Sequence[int], scratch: Path, stages: Stages
 ) -> tuple[FeatureStore, tuple[int, ...]]:
     """Of the photographs that stay, and their numbers among these: all where they are kept, else what is found."""
     if base.features is not None:

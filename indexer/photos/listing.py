@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from math import ceil
 from pathlib import Path, PurePath
 from typing import Final, Literal, NoReturn, TypeVar, get_args
 
-from indexer.photos.remote import RemotePath, check_parts, is_address, placed
-from resad.config import Eye
+from indexer.photos.remote import RemotePath, as_path, check_parts, is_address
+from resad.config import Eye, MethodConfig
 from resad.errors import SettingError
 
 _BLANK: Final = ' \t,;"'
@@ -174,7 +175,7 @@ def _photo(folder: Path, cell: str, where: str) -> Path:
     else:
         try:
             check_parts(cell)
-            path = placed(Path(cell))
+            path = as_path(Path(cell))
         except SettingError as error:
             raise SettingError(f"{where}: {error}") from error
     return path if isinstance(path, RemotePath) else _file(path, cell, where)
@@ -200,7 +201,7 @@ def _word(cells: Mapping[str, str], column: str, words: Mapping[str, _Word], whe
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class PatientCounts:
     """known: photographs whose patient is known.  patients: whose they are.  unknown: the other photographs."""
 
     known: int
@@ -208,13 +209,13 @@ class People:
     unknown: int
 
     @classmethod
-    def of(cls, patients: Iterable[str | None]) -> "People":
+    def of(cls, patients: Iterable[str | None]) -> "PatientCounts":
         """Whose each photograph is; None where that is not known."""
         each = list(patients)
         known = [who for who in each if who is not None]
         return cls(len(known), len(set(known)), len(each) - len(known))
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """For people to read, and what follows where nobody is known."""
         if not self.patients:
             return "none known: two eyes of one person vouch for each other (README)"
@@ -222,6 +223,9 @@ class People:
         others = f", {self.unknown} of nobody known" if self.unknown else ""
         return f"{self.known} photographs of {patients}{others}"
 
+
+MIN_PHOTOS: Final = 2
+"""Photographs of an index: with one, nothing is left to calibrate against."""
 
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Of the types that can be read, in lower case; any case is taken."""
@@ -255,7 +259,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True, slots=True)
-class LookAlike:
+class NearDuplicate:
     """A photograph that was taken, though it shows what `like` shows (both a file, or an id of the index); so many
     of 255 `bits` differ.  mirrored: from the other's mirror image.
     """
@@ -275,7 +279,7 @@ def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
 
     Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
     """
-    source = placed(source)
+    source = as_path(source)
     return _listed(source, read_rows(source) if _is_csv(source) else ())
 
 
@@ -284,7 +288,7 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
 
     Raises `SettingError` also where a photograph to be learned from is labeled abnormal.
     """
-    source = placed(source)
+    source = as_path(source)
     rows = read_rows(source) if _is_csv(source) else ()
     if any(row.split for row in rows):
         rows = tuple(row for row in rows if row.split == "train")
@@ -299,9 +303,34 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
     return _listed(source, rows)
 
 
-def overlooked(source: Path) -> tuple[str, ...]:
+def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
+    """Raise `SettingError` if the list alone shows that no index can be made, before anything is encoded.
+
+    Unusable photographs and copies are not known yet; both only leave fewer.
+    """
+    counts = PatientCounts.of(photo.patient for photo in listed)
+    people = counts.patients + counts.unknown
+    if people < MIN_PHOTOS:
+        single = len(listed) == 1
+        number = "1 photograph, an" if single else f"{len(listed)} photographs of 1 patient, an"
+        unit = "" if single else " patients"
+        raise SettingError(f"{source} holds {number} index needs at least {MIN_PHOTOS}{unit}")
+    count, neighbors = config.coreset.count, config.search.neighbors
+    if count is None:
+        return
+    # However the memories are spread, some patient holds at least this part of them.
+    left = count - ceil(count / people)
+    if left < neighbors:
+        raise SettingError(
+            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {left} "
+            f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
+            f"least {ceil(neighbors * people / (people - 1))}"
+        )
+
+
+def unused_rows_and_columns(source: Path) -> tuple[str, ...]:
     """What `list_references` takes no notice of in a CSV, a line each: columns, and rows of another split."""
-    source = placed(source)
+    source = as_path(source)
     if not _is_csv(source):
         return ()
     table = read_table(source)

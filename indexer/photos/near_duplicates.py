@@ -24,7 +24,7 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-NEAR: Final = 20
+MAX_BITS: Final = 20
 """Bits: up to here two photographs count as the same picture."""
 
 _SIDE: Final = 64
@@ -34,7 +34,7 @@ _ODD: Final = np.frombuffer(b"\x55" * (8 * _WORDS), dtype=np.uint64)
 """The bits of odd horizontal frequencies."""
 
 
-class Hashed(Protocol):
+class HashedPhoto(Protocol):
     """What is compared: a SHA-256 of the file, and `perceptual_hash`."""
 
     @property
@@ -49,7 +49,7 @@ class Hashed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class DuplicatePair:
     """Two photographs, by number, and the bits between them; None where they are the same file.
 
     mirrored: between one and the mirror image of the other.
@@ -71,7 +71,9 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def same_pictures(photos: Sequence[Hashed], references: Sequence[Hashed]) -> Iterator[Likeness]:
+def match_near_duplicates(
+    photos: Sequence[HashedPhoto], references: Sequence[HashedPhoto]
+) -> Iterator[DuplicatePair]:
     """Each of `photos` (`first`) that is a copy of one of `references` (`second`), or its mirror image, with its
     nearest one.
     """
@@ -79,37 +81,37 @@ def same_pictures(photos: Sequence[Hashed], references: Sequence[Hashed]) -> Ite
     known = _bits(references)
     for number, (photo, own) in enumerate(zip(photos, _bits(photos), strict=True)):
         if photo.content_sha256 in by_content:
-            yield Likeness(number, by_content[photo.content_sha256], None)
+            yield DuplicatePair(number, by_content[photo.content_sha256], None)
         elif (nearest := _nearest(own, known)) is not None:
-            yield Likeness(number, *nearest)
+            yield DuplicatePair(number, *nearest)
 
 
-def same_among(photos: Sequence[Hashed]) -> tuple[Likeness, ...]:
+def near_duplicate_pairs(photos: Sequence[HashedPhoto]) -> tuple[DuplicatePair, ...]:
     """Each photograph (`second`) that shows what an earlier one (`first`) or its mirror image does; their files
     differ.
     """
     bits = _bits(photos)
     nearest = ((number, _nearest(bits[number], bits[:number])) for number in range(1, len(bits)))
-    return tuple(Likeness(found[0], number, *found[1:]) for number, found in nearest if found is not None)
+    return tuple(DuplicatePair(found[0], number, *found[1:]) for number, found in nearest if found is not None)
 
 
-def _bits(photos: Sequence[Hashed]) -> NDArray[np.uint64]:
+def _bits(photos: Sequence[HashedPhoto]) -> NDArray[np.uint64]:
     """The hashes as words (n, 4)."""
     joined = b"".join(bytes.fromhex(photo.perceptual_hash) for photo in photos)
     return np.frombuffer(joined, dtype=np.uint64).reshape(len(photos), _WORDS)
 
 
 def _nearest(own: NDArray[np.uint64], known: NDArray[np.uint64]) -> tuple[int, int, bool] | None:
-    """Number and distance of the nearest hash within `NEAR` bits, and whether it is that of a mirror image."""
+    """Number and distance of the nearest hash within `MAX_BITS` bits, and whether it is that of a mirror image."""
     if not len(known):
         return None
     far = np.stack([np.bitwise_count(known ^ one).sum(axis=1) for one in (own, own ^ _ODD)])
     mirrored, number = divmod(int(far.argmin()), len(known))
     bits = int(far[mirrored, number])
-    return (number, bits, bool(mirrored)) if bits <= NEAR else None
+    return (number, bits, bool(mirrored)) if bits <= MAX_BITS else None
 
 
-def groups_of(patients: Sequence[str | None], alike: Sequence[Likeness] = ()) -> list[frozenset[int]]:
+def group_photos(patients: Sequence[str | None], alike: Sequence[DuplicatePair] = ()) -> list[frozenset[int]]:
     """Per photo which ones are left out with it, itself among them: its patient's, copies, theirs, and so on.
 
     Args:
@@ -130,6 +132,6 @@ def groups_of(patients: Sequence[str | None], alike: Sequence[Likeness] = ()) ->
     return [groups[label] for label in labels]
 
 
-def left_out_groups(patients: Sequence[str | None], photos: Sequence[Hashed]) -> list[frozenset[int]]:
-    """`groups_of` these photographs, with all that are copies or mirror images of each other."""
-    return groups_of(patients, same_among(photos))
+def left_out_groups(patients: Sequence[str | None], photos: Sequence[HashedPhoto]) -> list[frozenset[int]]:
+    """`group_photos` these photographs, with all that are copies or mirror images of each other."""
+    return group_photos(patients, near_duplicate_pairs(photos))

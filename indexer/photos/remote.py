@@ -23,14 +23,14 @@ _HERE: Final = ("file", "local")
 """Whose addresses are paths."""
 
 
-def begins_as_address(text: str) -> bool:
+def starts_like_address(text: str) -> bool:
     """Whether `text`, perhaps as a path tells it (`s3:/bucket`), begins as an address does."""
     return _ADDRESS.match(text) is not None
 
 
 def is_address(text: str) -> bool:
     """Whether a text as it was given is an address, and no path."""
-    return "://" in text and begins_as_address(text)
+    return "://" in text and starts_like_address(text)
 
 
 def check_parts(text: str) -> None:
@@ -78,7 +78,7 @@ _STATUS: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: 
 _Answer = TypeVar("_Answer")
 
 
-def reached(address: str, ask: Callable[[], _Answer], *, again: bool = True) -> _Answer:
+def with_retries(address: str, ask: Callable[[], _Answer], *, again: bool = True) -> _Answer:
     """What `ask` answers; where it fails in a way that may pass it is asked `again`.
 
     Raises `OSError`, whatever fails, and lets pass what this project raises on purpose.
@@ -90,21 +90,21 @@ def reached(address: str, ask: Callable[[], _Answer], *, again: bool = True) -> 
         except (ResadError, MemoryError):
             raise
         except Exception as error:  # each filesystem has its own
-            told = _told(error, address)
+            told = _as_os_error(error, address)
             if told.errno != errno.EIO or not waits:
                 raise told from error
         time.sleep(waits.pop(0))
 
 
 class RemoteFile(io.RawIOBase):
-    """A file's bytes from `opened()`, in order; every failure is an `OSError` as of `reached`."""
+    """A file's bytes from `opened()`, in order; every failure is an `OSError` as of `with_retries`."""
 
     def __init__(self, address: str, opened: Callable[[], Any]) -> None:
         super().__init__()
         self._address, self._opened = address, opened
         self._file: Any = None
         self._begun = False
-        self._file = reached(address, opened)
+        self._file = with_retries(address, opened)
 
     def readable(self) -> bool:
         """It is."""
@@ -113,7 +113,7 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """As of any raw file."""
         # A second try after some bytes could mix two versions of a file.
-        data = reached(self._address, partial(self._read, len(buffer)), again=not self._begun)
+        data = with_retries(self._address, partial(self._read, len(buffer)), again=not self._begun)
         self._begun = True
         buffer[: len(data)] = data
         return len(data)
@@ -141,7 +141,7 @@ class RemoteFile(io.RawIOBase):
                 file.close()
 
 
-def _told(error: Exception, address: str) -> OSError:
+def _as_os_error(error: Exception, address: str) -> OSError:
     number = errno.EIO
     if address.startswith(_HTTP):
         if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
@@ -165,13 +165,13 @@ _CHANGED: Final = ("mtime", "LastModified", "last_modified", "updated", "created
 _Value = TypeVar("_Value")
 
 
-def placed(path: Path) -> Path:
+def as_path(path: Path) -> Path:
     """`path` as it is, unless it is an address: then a `RemotePath`.  What there is on this machine goes first.
 
     Raises `SettingError` where fsspec, or what it needs for this kind of address, is not installed, and for an
     address that may hold a password.
     """
-    if isinstance(path, RemotePath) or not begins_as_address(str(path)) or path.exists():
+    if isinstance(path, RemotePath) or not starts_like_address(str(path)) or path.exists():
         return path
     remote = RemotePath(path)
     refuse_secrets(str(remote))
@@ -279,7 +279,7 @@ class RemotePath(PosixPath):
         return filesystem.open(path, "rb")
 
     def _ask(self, question: Callable[[Any, str], _Value]) -> _Value:
-        return reached(str(self), lambda: question(*self._filesystem()))
+        return with_retries(str(self), lambda: question(*self._filesystem()))
 
 
 def _stat(info: Mapping[str, Any]) -> os.stat_result:
