@@ -8,147 +8,148 @@ from typing import Final, Literal
 
 from service.problems import BUSY, Refusal
 
-_RECENT: Final = 0.2
-"""Weight of the newest measurement."""
+Reason = Literal["queue", "deadline", "bytes"]
+_NEWEST_WEIGHT: Final = 0.2
+"""Weight of the newest measurement in the moving average."""
+_LONGEST_RETRY_S: Final = 60
+_DEADLINE_SHARE: Final = 0.8
+"""Share of the deadline that the queue may use up: the average is a mean, and some photographs take longer."""
 
 
-class Pace:
-    """Seconds that a photograph adds to the wait of those behind it: what is slower of scoring and decoding.
+class Throughput:
+    """Moving average of the seconds a photograph adds to the wait of the next: the slower of worker and pool.
 
-    Only photographs that were scored count; any number of unreadable ones says nothing of the others.
+    Only scored photographs count, because unreadable ones say nothing about the others.
 
     Args:
-        pool_threads: that decode and draw side by side.
+        pool_threads: threads that decode and draw.
     """
 
     def __init__(self, pool_threads: int) -> None:
         self._threads = pool_threads
-        self._scoring: float | None = None
-        self._pooled: float | None = None
+        self._worker_s: float | None = None
+        self._pool_s: float | None = None
 
     @property
     def measured(self) -> bool:
-        """Whether anything was scored yet."""
-        return self._scoring is not None
+        """Whether the worker has scored anything yet."""
+        return self._worker_s is not None
 
     @property
     def seconds_per_photo(self) -> float:
-        """1 s before anything was measured."""
-        scoring = 1.0 if self._scoring is None else self._scoring
-        return max(scoring, (self._pooled or 0.0) / self._threads)
+        """Seconds; 1 before the first measurement."""
+        worker_s = 1.0 if self._worker_s is None else self._worker_s
+        return max(worker_s, (self._pool_s or 0.0) / self._threads)
 
     def scored(self, photos: int, seconds: float) -> None:
-        """A batch took the worker so long."""
-        self._scoring = _blended(self._scoring, seconds / photos)
+        """Record a batch of the worker."""
+        self._worker_s = _moving_average(self._worker_s, seconds / photos)
 
     def pooled(self, seconds: float) -> None:
-        """One photograph that was scored took a thread of the pool so long, decoding and drawing together."""
-        self._pooled = _blended(self._pooled, seconds)
+        """Record one scored photograph's time on the pool, decoding and drawing together."""
+        self._pool_s = _moving_average(self._pool_s, seconds)
 
 
-def _blended(before: float | None, now: float) -> float:
-    return now if before is None else before + _RECENT * (now - before)
-
-
-Reason = Literal["queue", "deadline", "bytes"]
-_LONGEST: Final = 60
-"""Seconds after which a caller may always ask again."""
-_SURE: Final = 0.8
-"""Share of the deadline that may be spoken for: the pace is a mean, and some photographs take longer."""
+def _moving_average(average: float | None, newest: float) -> float:
+    return newest if average is None else average + _NEWEST_WEIGHT * (newest - average)
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """places: photographs.  held_bytes: of all uploads.  deadline_s: to answer in."""
+class Limits:
+    """photos: in the queue.  upload_bytes: of all uploads in memory.  deadline_s: seconds to answer in."""
 
-    places: int
-    held_bytes: int
+    photos: int
+    upload_bytes: int
     deadline_s: float
 
 
 class Admission:
-    """The bounded queue's places, from a request's arrival to the end of its work.  Used on the event loop alone.
+    """Counts the photographs and upload bytes of all requests.  Used on the event loop only.
 
     Args:
-        shed: told why, whenever somebody is sent away.
+        shed: called with the reason whenever a request is refused with 429.
     """
 
-    def __init__(self, bounds: Bounds, pace: Pace, shed: Callable[[Reason], None]) -> None:
-        self.bounds = bounds
-        self.taken = 0
-        self.held_bytes = 0
-        self._pace = pace
+    def __init__(self, limits: Limits, throughput: Throughput, shed: Callable[[Reason], None]) -> None:
+        self.limits = limits
+        self.queued = 0
+        self.upload_bytes = 0
+        self._throughput = throughput
         self._shed = shed
 
     @contextmanager
-    def places(self, count: int, *, own: int = 0) -> Iterator[None]:
-        """Hold `count` places, all or none, beside `own` that the same request has.
+    def admit(self, count: int, *, already: int = 0) -> Iterator[None]:
+        """Take `count` queue slots, all or none, until the end of the `with` block.
 
-        Raises `Refusal` (429 with Retry-After) where there are not so many, or where those before would, at the
-        measured pace, take up the deadline.
+        Args:
+            already: slots that the same request has.
+        Raises:
+            Refusal: 429 with Retry-After if the queue is full, or if it would not be answered before the deadline.
         """
-        if self.taken + count > self.bounds.places:
-            raise self._refused(
-                "queue", f"{self.taken} photographs are waiting, the limit is {self.bounds.places}", self.taken
+        limits = self.limits
+        if self.queued + count > limits.photos:
+            raise self._refuse(
+                "queue", f"{self.queued} photographs are waiting, the limit is {limits.photos}", self.queued
             )
-        before, room = self.taken - own, self._room()
-        # With nobody before it a request is tried, however slow the photographs of late were.
-        if before and self.taken + count > room:
-            raise self._refused(
+        ahead, answerable = self.queued - already, self._answerable()
+        # An empty queue always admits, however slow the last photographs were.
+        if ahead and self.queued + count > answerable:
+            raise self._refuse(
                 "deadline",
-                f"{self.taken} photographs are waiting, and {count} more would not be answered within "
-                f"{self.bounds.deadline_s:g} s",
-                self.taken + count - room,
+                f"{self.queued} photographs are waiting, and {count} more would not be answered within "
+                f"{limits.deadline_s:g} s",
+                self.queued + count - answerable,
             )
-        self.taken += count
+        self.queued += count
         try:
             yield
         finally:
-            self.taken -= count
+            self.queued -= count
 
     @contextmanager
-    def holding(self) -> Iterator["Held"]:
-        """What one request's upload takes of the memory for them all; given back at the end."""
-        held = Held(self)
+    def reserve_bytes(self) -> Iterator["ByteReservation"]:
+        """A reservation for one request's upload, released at the end of the `with` block."""
+        reservation = ByteReservation(self)
         try:
-            yield held
+            yield reservation
         finally:
-            self.held_bytes -= held.bytes
+            self.upload_bytes -= reservation.bytes
 
     def too_many_bytes(self, more: int) -> Refusal:
-        """What is said to an upload of so many more bytes than there is room for."""
-        limit = self.bounds.held_bytes
-        return self._refused(
+        """The refusal of an upload that needs `more` bytes than are free."""
+        limit = self.limits.upload_bytes
+        return self._refuse(
             "bytes",
-            f"uploads of {(self.held_bytes + more) / 1e6:.1f} MB at once, the limit is {limit / 1e6:g} MB",
+            f"uploads of {(self.upload_bytes + more) / 1e6:.1f} MB at once, the limit is {limit / 1e6:g} MB",
             1,
         )
 
-    def _room(self) -> float:
+    def _answerable(self) -> float:
         """Photographs that can be answered before the deadline."""
-        pace = self._pace.seconds_per_photo
-        return _SURE * self.bounds.deadline_s / pace if pace else math.inf
+        seconds = self._throughput.seconds_per_photo
+        return _DEADLINE_SHARE * self.limits.deadline_s / seconds if seconds else math.inf
 
-    def _refused(self, reason: Reason, why: str, photos_first: float) -> Refusal:
-        """Come back when so many photographs are done, at the measured pace."""
+    def _refuse(self, reason: Reason, detail: str, photos_ahead: float) -> Refusal:
+        """429; Retry-After is the time that `photos_ahead` photographs take."""
         self._shed(reason)
-        seconds = min(max(1, math.ceil(photos_first * self._pace.seconds_per_photo)), _LONGEST)
-        return Refusal(BUSY, f"{why}; retry in {seconds} s", {"Retry-After": str(seconds)})
+        wait_s = math.ceil(photos_ahead * self._throughput.seconds_per_photo)
+        retry_s = min(max(1, wait_s), _LONGEST_RETRY_S)
+        return Refusal(BUSY, f"{detail}; retry in {retry_s} s", {"Retry-After": str(retry_s)})
 
 
-class Held:
-    """Bytes of one upload, as they were announced or have arrived."""
+class ByteReservation:
+    """Bytes that one upload takes, announced or arrived."""
 
     def __init__(self, admission: Admission) -> None:
         self.bytes = 0
         self._admission = admission
 
     def grow_to(self, count: int) -> None:
-        """Hold at least so many; raises `Refusal` (429) where all uploads together would be too many."""
+        """Reserve at least `count` bytes; raises `Refusal` (429) if all uploads together exceed the limit."""
         more = count - self.bytes
         if more <= 0:
             return
-        if self._admission.held_bytes + more > self._admission.bounds.held_bytes:
+        if self._admission.upload_bytes + more > self._admission.limits.upload_bytes:
             raise self._admission.too_many_bytes(more)
-        self._admission.held_bytes += more
+        self._admission.upload_bytes += more
         self.bytes += more

@@ -10,333 +10,310 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from resad.calibration import Rule
-from resad.config import PhotoLimits
+from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.engine import assemble
-from resad.findings import Eye
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.pictures.overlay import Layout, PictureKind
+from resad.pictures.overlay import PictureKind
 from resad.preparation import PreparedPhoto, prepare
-from resad.quality import demand, judge
+from resad.quality import PhotoQuality, demand, judge
 from resad.result import Result, Timings
-from service.admission import Admission, Pace
-from service.index_cache import Shelf
-from service.maps import MapType, data_url, encoded_map, encoded_overlay
+from service.admission import Admission, Throughput
+from service.index_cache import IndexCache
+from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay
 from service.metrics import Metrics
 from service.problems import DEADLINE, Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
-from service.tracing import Account, ContentHash, PhotoAccount, Stage
+from service.tracing import ContentHash, PhotoTrace, RequestTrace, Stage
 from service.uploads import Upload
 from service.worker import Worker
 
 Answer = TypeVar("Answer")
 
 
-async def in_time(
-    request: Request, places: ExitStack, work: Callable[[], Coroutine[Any, Any, Answer]], deadline_s: float
+async def within_deadline(
+    request: Request, slots: ExitStack, work: Callable[[], Coroutine[Any, Any, Answer]], deadline_s: float
 ) -> Answer:
-    """`work`, until the deadline, while its caller is there; else it is dropped.
+    """Run `work` until it ends, the deadline passes, or the caller disconnects; in the last two cases cancel it.
 
-    The work takes the places over: what has begun on a thread ends later than the answer that it missed.
+    The work takes over the queue `slots` and frees them at its own end, because a step that runs on a thread
+    cannot be stopped and may end after the answer was given up.
 
-    Raises `Refusal` (504), and `ClientDisconnect` once nobody waits.
+    Raises `Refusal` (504) at the deadline and `ClientDisconnect` if the caller disconnects.
     """
-    task, gone = asyncio.create_task(work()), asyncio.create_task(_disconnected(request))
-    held = places.pop_all()
-    task.add_done_callback(lambda _: held.close())
+    task, disconnect = asyncio.create_task(work()), asyncio.create_task(_disconnect(request))
+    task_slots = slots.pop_all()
+    task.add_done_callback(lambda _: task_slots.close())
     try:
-        await asyncio.wait({task, gone}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        if gone.done():
+        if disconnect.done():
             raise ClientDisconnect
         raise Refusal(DEADLINE, f"no answer within {deadline_s:g} s")
     finally:
         task.cancel()
-        gone.cancel()
+        disconnect.cancel()
 
 
-async def ended(work: Future[Answer]) -> Answer:
-    """What `work` returns.  Cancelled, it is dropped or, once begun, waited for: a thread cannot be stopped."""
-    end = asyncio.wrap_future(work)
-    try:
-        return await asyncio.shield(end)
-    except asyncio.CancelledError:
-        if not work.cancel():
-            await asyncio.wait({end})
-        raise
-
-
-async def _disconnected(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Decodes and draws on the pool; tells the metrics and the photograph's own account."""
+async def wait_for(future: Future[Answer]) -> Answer:
+    """The result of a thread's work.
 
-    pool: Executor
+    If this is cancelled, work that has not begun is dropped, and work that has begun is waited for, because a
+    thread cannot be stopped.
+    """
+    wrapped = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(wrapped)
+    except asyncio.CancelledError:
+        if not future.cancel():
+            await asyncio.wait({wrapped})
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class TimedPool:
+    """A bounded pool of threads that decodes and draws, and measures each step."""
+
+    threads: Executor
     metrics: Metrics
 
-    async def pooled(self, stage: Stage, work: Callable[[], Answer], own: PhotoAccount) -> Answer:
-        """`work` on a thread of the pool; how long it waited for one, and how long it took there."""
-        asked = time.perf_counter()
+    async def run(self, stage: Stage, work: Callable[[], Answer], trace: PhotoTrace) -> Answer:
+        """Run `work` on a thread of the pool; records the wait for a thread and the time on it."""
+        submitted = time.perf_counter()
 
         def timed() -> tuple[float, Answer]:
             began = time.perf_counter()
             return began, work()
 
-        began, answer = await ended(self.pool.submit(timed))
-        self.over("wait", began - asked, own)
-        self.over(stage, time.perf_counter() - began, own)
+        began, answer = await wait_for(self.threads.submit(timed))
+        self.record("wait", began - submitted, trace)
+        self.record(stage, time.perf_counter() - began, trace)
         return answer
 
-    def over(self, stage: Stage, seconds: float, own: PhotoAccount) -> None:
-        """A step has just ended."""
+    def record(self, stage: Stage, seconds: float, trace: PhotoTrace) -> None:
+        """Record a stage that has just ended."""
         self.metrics.stage(stage, seconds)
-        own.over(stage, seconds)
+        trace.record(stage, seconds)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """A photograph, what was measured on it, and what is said of it."""
-
-    photo: PreparedPhoto
-    detection: Detection
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Scorer:
-    """Scores on the worker, decodes and judges on a bounded pool."""
+    """Scores one photograph: decodes and judges it on the pool, detects and assembles on the worker's thread."""
 
     worker: Worker
-    steps: Steps
-    content: ContentHash
+    pool: TimedPool
+    content_hash: ContentHash
     limits: PhotoLimits
+    prepare: Callable[[bytes, PreparationConfig, PhotoLimits], PreparedPhoto] = prepare
+    assemble: Callable[..., Result] = assemble
 
     async def score(
-        self,
-        data: bytes,
-        loaded: LoadedIndex,
-        rule: Rule,
-        own: PhotoAccount,
-        *,
-        evidence: int = 0,
-        request_id: str | None = None,
-        eye: Eye | None = None,
-        require_quality: bool = False,
-    ) -> Scored:
-        """A photograph's file scored by an index in memory; the result's total time is yet to be told.
+        self, data: bytes, loaded: LoadedIndex, query: ScoreQuery, trace: PhotoTrace, request_id: str | None
+    ) -> Drawable:
+        """The answer for `POST /v1/score`; `timings_ms.total` is left at 0.
 
-        Raises `PhotoError` for a photograph that cannot be used, and `Refusal` where the worker cannot.
+        Raises `PhotoError` for a photograph that cannot be used, `Refusal` if the worker cannot score it.
         """
-        manifest = loaded.manifest
         began = time.perf_counter()
+        photo = await self._decode(data, loaded.manifest, trace)
+        quality = await self._judge(photo, loaded.manifest, trace)
+        if query.quality == "require":
+            demand(quality)
+        timings = Timings(1e3 * (time.perf_counter() - began), 0.0)
 
-        def decode() -> PreparedPhoto:
-            own.content = self.content.of(data)
-            return prepare(data, manifest.config.preparation, self.limits)
-
-        with self.worker.expecting():
-            photo = await self.steps.pooled("decode", decode, own)
-            quality = await self.steps.pooled("judge", lambda: judge(photo, manifest.photo_quality), own)
-            if require_quality:
-                demand(quality)
-            decoded = time.perf_counter()
-            timings = Timings(1e3 * (decoded - began), 0.0)
-            turn = decoded
-
-            def begin() -> None:
-                nonlocal turn
-                turn = time.perf_counter()
-
-            def finish(detection: Detection) -> Scored:
-                # On the worker's thread, because evidence is searched for in the memory bank.
-                result = assemble(
-                    photo, detection, loaded, rule=rule, evidence=evidence, timings=timings, quality=quality,
-                    eye=eye, request_id=request_id,
-                )  # fmt: skip
-                return Scored(photo, detection, result)
-
-            queued = self.worker.detect(loaded.detector, photo, finish, begin)
-        scored = await ended(queued)
-        found = time.perf_counter()
-        self.steps.over("queue", turn - decoded, own)
-        self.steps.over("detect", found - turn, own)
-        self.steps.over("score", found - decoded, own)
-        self.steps.metrics.scored(scored.result)
-        return scored
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """Draws on the pool.  max_overlay_side: longest side of an overlay, px, whatever is asked."""
-
-    steps: Steps
-    limits: PhotoLimits
-    max_overlay_side: int
-
-    async def map(
-        self, kind: MapType, scored: Scored, loaded: LoadedIndex, size: int | None, own: PhotoAccount
-    ) -> bytes:
-        """The map in the photo's frame, its longer side at most `size` px."""
-        frame, manifest = scored.photo.frame, loaded.manifest
-        return await self.steps.pooled(
-            "render", lambda: encoded_map(kind, scored.detection, frame, manifest, size), own
-        )
-
-    async def overlay(
-        self,
-        data: bytes,
-        scored: Scored,
-        loaded: LoadedIndex,
-        own: PhotoAccount,
-        *,
-        size: int | None,
-        layout: Layout,
-        kind: PictureKind,
-    ) -> bytes:
-        """The photo, whose file `data` is, with its map, findings and color bar."""
-        detection, frame, result, manifest = scored.detection, scored.photo.frame, scored.result, loaded.manifest
-        longest = min(size or self.max_overlay_side, self.max_overlay_side)
-
-        def drawn() -> bytes:
-            return encoded_overlay(
-                data,
-                self.limits,
+        def finish(detection: Detection) -> Drawable:
+            # On the worker's thread, because evidence is searched for in the memory bank.
+            result = self.assemble(
+                photo,
                 detection,
-                frame,
-                result,
-                manifest,
-                longest,
-                layout=layout,
-                kind=kind,
+                loaded,
+                rule=query.rule,
+                evidence=query.evidence,
+                timings=timings,
+                quality=quality,
+                eye=query.eye,
+                request_id=request_id,
             )
+            return Drawable(photo.frame, detection, loaded.manifest, result)
 
-        return await self.steps.pooled("render", drawn, own)
+        return await self._detect(photo, loaded, finish, trace)
+
+    async def score_map(self, data: bytes, loaded: LoadedIndex, query: MapQuery, trace: PhotoTrace) -> Drawable:
+        """The map for `POST /v1/anomaly-map`, with the findings that an overlay outlines; raises as `score`."""
+        photo = await self._decode(data, loaded.manifest, trace)
+        if query.style == "map":
+            return await self._detect(
+                photo, loaded, lambda detection: Drawable(photo.frame, detection, loaded.manifest), trace
+            )
+        quality = await self._judge(photo, loaded.manifest, trace)
+
+        def finish(detection: Detection) -> Drawable:
+            result = self.assemble(
+                photo,
+                detection,
+                loaded,
+                rule=query.rule,
+                evidence=0,
+                timings=Timings(0.0, 0.0),
+                quality=quality,
+            )
+            return Drawable(photo.frame, detection, loaded.manifest, result)
+
+        return await self._detect(photo, loaded, finish, trace)
+
+    async def _decode(self, data: bytes, manifest: Manifest, trace: PhotoTrace) -> PreparedPhoto:
+        def decode() -> PreparedPhoto:
+            trace.content = self.content_hash.of(data)
+            return self.prepare(data, manifest.config.preparation, self.limits)
+
+        return await self.pool.run("decode", decode, trace)
+
+    async def _judge(self, photo: PreparedPhoto, manifest: Manifest, trace: PhotoTrace) -> PhotoQuality:
+        return await self.pool.run("judge", lambda: judge(photo, manifest.photo_quality), trace)
+
+    async def _detect(
+        self,
+        photo: PreparedPhoto,
+        loaded: LoadedIndex,
+        finish: Callable[[Detection], Drawable],
+        trace: PhotoTrace,
+    ) -> Drawable:
+        queued = begun = time.perf_counter()
+
+        def begin() -> None:
+            nonlocal begun
+            begun = time.perf_counter()
+
+        drawable = await wait_for(self.worker.detect(loaded.detector, photo, finish, begin))
+        ended = time.perf_counter()
+        self.pool.record("queue", begun - queued, trace)
+        self.pool.record("detect", ended - begun, trace)
+        self.pool.record("score", ended - queued, trace)
+        manifest = drawable.manifest
+        self.pool.metrics.scored(manifest.name, manifest.version, drawable.detection.image_score)
+        return drawable
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Answers requests from indexes that are in memory, and keeps the deadline and the queue's limit."""
+    """Answers requests from leased indexes, within the deadline and the queue's limit.
+
+    max_overlay_side: longest side of an overlay, px, whatever the query says.
+    """
 
     scorer: Scorer
-    drawing: Drawing
-    shelf: Shelf
+    index_cache: IndexCache
     admission: Admission
-    pace: Pace
+    throughput: Throughput
+    max_overlay_side: int
 
     async def score(
         self,
         request: Request,
         upload: Upload,
-        places: ExitStack,
-        name: str,
-        asked: ScoreQuery,
-        account: Account,
+        slots: ExitStack,
+        index: str,
+        query: ScoreQuery,
+        trace: RequestTrace,
     ) -> Result | Results:
-        """The answer of `POST /v1/score` by the index `name`.
+        """The answer of `POST /v1/score`.
 
-        `places` holds the one place that the request was admitted with.
-
-        Raises `Refusal` (429, 503, 504), `ClientDisconnect` once nobody waits, and `PhotoError` for a photograph
-        that came alone; among several, each has its own problem.
+        Args:
+            slots: holds the one queue slot that the request was admitted with.
+            index: its name.
+        Raises:
+            Refusal: 429, 503 or 504.
+            ClientDisconnect: the caller has disconnected.
+            PhotoError: a photograph sent by itself cannot be used; among several, each has its own problem.
         """
-        deadline_s = self.admission.bounds.deadline_s
+        deadline_s = self.admission.limits.deadline_s
         if not upload.several:
             data = upload.only()
 
-            async def the_one() -> Result:
-                async with self.shelf.lent(name) as loaded:
-                    return await self._result(data, loaded, asked, account)
+            async def score_alone() -> Result:
+                async with self.index_cache.lease(index) as loaded:
+                    return await self._result(data, loaded, query, trace)
 
-            return await in_time(request, places, the_one, deadline_s)
-        places.enter_context(self.admission.places(len(upload.photos) - 1, own=1))
+            return await within_deadline(request, slots, score_alone, deadline_s)
+        slots.enter_context(self.admission.admit(len(upload.photos) - 1, already=1))
 
-        async def all_of_them() -> Results:
-            async with self.shelf.lent(name) as loaded:
-                slots = (self._slot(photo, loaded, asked, account) for photo in upload.photos)
-                return Results(tuple(await asyncio.gather(*slots)))
+        async def score_all() -> Results:
+            async with self.index_cache.lease(index) as loaded:
+                answers = (self._result_or_problem(photo, loaded, query, trace) for photo in upload.photos)
+                return Results(tuple(await asyncio.gather(*answers)))
 
-        return await in_time(request, places, all_of_them, deadline_s)
+        return await within_deadline(request, slots, score_all, deadline_s)
 
     async def anomaly_map(
         self,
         request: Request,
         data: bytes,
-        places: ExitStack,
-        name: str,
-        asked: MapQuery,
-        kind: MapType,
-        account: Account,
+        slots: ExitStack,
+        index: str,
+        query: MapQuery,
+        media_type: MapType,
+        trace: RequestTrace,
     ) -> tuple[bytes, Manifest]:
-        """The answer of `POST /v1/anomaly-map`, and of which version it is.
+        """The file for `POST /v1/anomaly-map`, and the manifest of its version; raises as `score`."""
 
-        Raises as `score` does for a photograph that came alone.
-        """
-
-        async def drawn() -> tuple[bytes, Manifest]:
-            own = account.photo()
-            async with self.shelf.lent(name) as loaded:
-                scored = await self.scorer.score(data, loaded, asked.rule, own)
-                if asked.style == "overlay":
-                    picture: PictureKind = "jpeg" if kind == "image/jpeg" else "png"
-                    body = await self._overlay(data, scored, loaded, asked, picture, own)
+        async def draw() -> tuple[bytes, Manifest]:
+            photo_trace = trace.photo()
+            async with self.index_cache.lease(index) as loaded:
+                drawable = await self.scorer.score_map(data, loaded, query, photo_trace)
+                if query.style == "overlay":
+                    kind: PictureKind = "jpeg" if media_type == "image/jpeg" else "png"
+                    body = await self._overlay(data, drawable, query, kind, photo_trace)
                 else:
-                    body = await self.drawing.map(kind, scored, loaded, asked.size, own)
-            self.pace.pooled(own.pooled)
-            return body, loaded.manifest
+                    body = await self._map(drawable, media_type, query.size, photo_trace)
+            self.throughput.pooled(photo_trace.pooled_s)
+            return body, drawable.manifest
 
-        return await in_time(request, places, drawn, self.admission.bounds.deadline_s)
+        return await within_deadline(request, slots, draw, self.admission.limits.deadline_s)
 
-    async def _slot(
-        self, photo: bytes | Refusal, loaded: LoadedIndex, asked: ScoreQuery, account: Account
+    async def _result_or_problem(
+        self, photo: bytes | Refusal, loaded: LoadedIndex, query: ScoreQuery, trace: RequestTrace
     ) -> Result | Problem:
         try:
             if isinstance(photo, Refusal):
                 raise photo
-            return await self._result(photo, loaded, asked, account)
+            return await self._result(photo, loaded, query, trace)
         except Exception as error:
-            return refusal(error, account.request_id).problem(account.request_id)
+            return refusal(error, trace.request_id).problem(trace.request_id)
 
-    async def _result(self, data: bytes, loaded: LoadedIndex, asked: ScoreQuery, account: Account) -> Result:
-        began, own = time.perf_counter(), account.photo()
-        scored = await self.scorer.score(
-            data,
-            loaded,
-            asked.rule,
-            own,
-            evidence=asked.evidence,
-            request_id=account.request_id,
-            eye=asked.eye,
-            require_quality=asked.quality == "require",
-        )
-        match asked.map:
+    async def _result(self, data: bytes, loaded: LoadedIndex, query: ScoreQuery, trace: RequestTrace) -> Result:
+        began, photo_trace = time.perf_counter(), trace.photo()
+        drawable = await self.scorer.score(data, loaded, query, photo_trace, trace.request_id)
+        match query.map:
             case "none":
                 url = None
             case "png":
-                url = data_url(await self.drawing.map("image/png", scored, loaded, asked.size, own))
+                url = data_url(await self._map(drawable, "image/png", query.size, photo_trace))
             case "overlay":
-                url = data_url(await self._overlay(data, scored, loaded, asked, "png", own))
+                url = data_url(await self._overlay(data, drawable, query, "png", photo_trace))
             case "overlay-jpeg":
-                url = data_url(await self._overlay(data, scored, loaded, asked, "jpeg", own), "jpeg")
-        self.pace.pooled(own.pooled)
-        timings = Timings(scored.result.timings_ms.decode, 1e3 * (time.perf_counter() - began))
-        return replace(scored.result, map=url, timings_ms=timings)
+                url = data_url(await self._overlay(data, drawable, query, "jpeg", photo_trace), "jpeg")
+        self.throughput.pooled(photo_trace.pooled_s)
+        result = drawable.result
+        assert result is not None
+        timings = Timings(result.timings_ms.decode, 1e3 * (time.perf_counter() - began))
+        return replace(result, map=url, timings_ms=timings)
+
+    async def _map(self, drawable: Drawable, media_type: MapType, size: int | None, trace: PhotoTrace) -> bytes:
+        return await self.scorer.pool.run("render", lambda: encode_map(drawable, media_type, size), trace)
 
     async def _overlay(
-        self,
-        data: bytes,
-        scored: Scored,
-        loaded: LoadedIndex,
-        asked: ScoreQuery | MapQuery,
-        kind: PictureKind,
-        own: PhotoAccount,
+        self, data: bytes, drawable: Drawable, query: ScoreQuery | MapQuery, kind: PictureKind, trace: PhotoTrace
     ) -> bytes:
-        return await self.drawing.overlay(
-            data, scored, loaded, own, size=asked.size, layout=asked.layout, kind=kind
-        )
+        longest = min(query.size or self.max_overlay_side, self.max_overlay_side)
+
+        def draw() -> bytes:
+            return encode_overlay(drawable, data, self.scorer.limits, longest, query.layout, kind)
+
+        return await self.scorer.pool.run("render", draw, trace)

@@ -1,4 +1,4 @@
-"""`create_app(settings)`: the parts, the calls, and what becomes of errors."""
+"""`create_app(settings)`: the FastAPI application, its routes and middleware, and the answers to errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,41 +16,42 @@ from resad.errors import PhotoError
 from resad.result import INTENDED_USE
 from resad.runtime import package_version
 from service import problems, routes
-from service.middleware import Exchange, account_of
+from service.middleware import RequestMiddleware, trace_of
 from service.problems import Refusal, problem_response, refusal
 from service.schemas import with_examples
 from service.settings import Settings
-from service.state import House, MetricsOfAll, build_house
-from service.tracing import tracing
+from service.state import AppState, CombinedMetrics, create_state
+from service.tracing import start_tracing
 
 
-def create_app(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -> FastAPI:
-    """The application; it begins to load indexes when it is started.
+def create_app(settings: Settings, combined_metrics: CombinedMetrics | None = None) -> FastAPI:
+    """The application; it starts to load indexes when it is started itself.
 
     Args:
-        metrics_of_all: what `/metrics` tells where this is one of several processes behind one address.
-    Raises `SettingError` for a device, a keys file or a tracer that is not there.
+        combined_metrics: see `create_state`.
+    Raises:
+        SettingError: the device, the keys file or the tracing packages cannot be used.
     """
-    house = build_house(settings, metrics_of_all)
-    trace, flush = tracing()
-    # FastAPI's own /docs loads its scripts from elsewhere; a hospital's network has no elsewhere.
-    kind = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None, openapi_url=None)
-    app = kind(
+    state = create_state(settings, combined_metrics)
+    write_spans, flush_spans = start_tracing()
+    # FastAPI's own /docs loads scripts from the internet, which a hospital's network may not reach.
+    app_type = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None, openapi_url=None)
+    app = app_type(
         title="ReSAD",
         summary="Anomaly maps for fundus photographs, from healthy photographs alone.",
         description=INTENDED_USE,
         version=package_version(),
         redoc_url=None,
         lifespan=_lifespan,
-        generate_unique_id_function=_operation,
+        generate_unique_id_function=_operation_id,
     )
-    app.state.house = house
-    app.state.flush = flush
+    app.state.app_state = state
+    app.state.flush_spans = flush_spans
     app.state.page = routes.page_text(docs=settings.docs)
     app.include_router(routes.router)
     app.mount("/web", routes.files)
     for error in (Refusal, PhotoError, HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _answered)
+        app.add_exception_handler(error, _problem)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -59,33 +60,34 @@ def create_app(settings: Settings, metrics_of_all: MetricsOfAll | None = None) -
             allow_headers=("Authorization", "Content-Type", "X-Request-ID"),
             expose_headers=("X-Request-ID", "Retry-After", "Resad-Index", "Resad-Full-Scale"),
         )
-    app.add_middleware(Exchange, metrics=house.metrics, trace=trace)
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, write_spans=write_spans)
     app.openapi_schema = with_examples(app.openapi())
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    house: House = app.state.house
-    house.open()
+    state: AppState = app.state.app_state
+    state.open()
     try:
         yield
     finally:
-        house.draining.begin()
-        await run_in_threadpool(house.close)
-        await run_in_threadpool(app.state.flush)
+        state.draining.begin()
+        await run_in_threadpool(state.close)
+        await run_in_threadpool(app.state.flush_spans)
 
 
-async def _answered(request: Request, error: Exception) -> Response:
-    number = account_of(request).request_id
+async def _problem(request: Request, error: Exception) -> Response:
+    request_id = trace_of(request).request_id
     if isinstance(error, HTTPException):
-        error = _of_the_framework(error)
+        error = _framework_refusal(error)
     elif isinstance(error, RequestValidationError):
         error = Refusal(problems.INVALID_REQUEST, problems.faults(error.errors()))
-    return problem_response(refusal(error, number), number)
+    return problem_response(refusal(error, request_id), request_id)
 
 
-def _of_the_framework(error: HTTPException) -> Refusal:
+def _framework_refusal(error: HTTPException) -> Refusal:
+    """The refusal for an error that FastAPI raises, such as 404 and 405."""
     headers = error.headers or {}
     if error.status_code == problems.WRONG_METHOD.status:
         return Refusal(problems.WRONG_METHOD, f"allowed here: {headers.get('Allow', 'another one')}", headers)
@@ -95,5 +97,5 @@ def _of_the_framework(error: HTTPException) -> Refusal:
     return Refusal(kind, "the request cannot be answered", headers)
 
 
-def _operation(route: APIRoute) -> str:
+def _operation_id(route: APIRoute) -> str:
     return route.name

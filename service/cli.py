@@ -1,121 +1,126 @@
-"""The command line `resad-service`.
+"""The command line `resad-service`: reads the settings, refuses what cannot be served, then loads the server.
 
-Exit codes: 0 stopped when told to; 1 a bug; 2 the operator's to mend, with one line that says what.
+Exit codes: 0 stopped by a signal; 1 a bug; 2 the operator can mend it, and one line says how.
 """
 
-import logging
-import signal
+import ctypes
 import socket
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from prometheus_client import disable_created_metrics
 from rich.console import Console
 
 from resad import index as index_store
-from resad import runtime
 from resad.errors import ResadError, SettingError
-from service import server
-from service.app import create_app
+from resad.runtime import package_version, wait_passively
+from service.keys import read_keys
 from service.settings import Settings, read_settings
-from service.state import House
+from service.tracing import tracing_requested
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_log = logging.getLogger(__name__)
 _out = Console()
 _err = Console(stderr=True)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"resad-service {package_version()}")
+        raise typer.Exit
 
 
 @cli.command()
 def serve(
     root: Annotated[Path | None, typer.Option(help="Folder that holds the indexes.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless given.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; 8000 unless given.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto unless given.")] = None,
-    index: Annotated[str | None, typer.Option(help="Index that answers where a call names none.")] = None,
-    hold: Annotated[int | None, typer.Option(help="Indexes in memory at a time; all unless given.")] = None,
-    queue_size: Annotated[int | None, typer.Option(help="Photographs accepted at once; 64 unless given.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photographs scored together; 4 unless given.")] = None,
-    batch_wait_ms: Annotated[float | None, typer.Option(help="Wait of a batch for more; 0 unless given.")] = None,
-    deadline_s: Annotated[float | None, typer.Option(help="Seconds for an answer; 30 unless given.")] = None,
-    drain_s: Annotated[int | None, typer.Option(help="Seconds to finish in; 30 unless given.")] = None,
-    decode_workers: Annotated[int | None, typer.Option(help="Decoding threads; 2 unless given.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Cores that torch computes on; all unless given.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Of one photograph; 25000000 unless given.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Of one photograph; 80000000 unless given.")] = None,
-    max_photos: Annotated[int | None, typer.Option(help="In one request; 32 unless given.")] = None,
-    max_held_bytes: Annotated[
-        int | None, typer.Option(help="Of all uploads at once; 500000000 unless given.")
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default 8000.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; default auto.")] = None,
+    index: Annotated[str | None, typer.Option(help="Index for requests that name none.")] = None,
+    hold: Annotated[int | None, typer.Option(help="Most indexes in memory; default all.")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="Most photographs in the queue; default 64.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Most photographs in a batch; default 4.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds to answer in; default 30.")] = None,
+    drain_s: Annotated[
+        int | None, typer.Option(help="Seconds to finish accepted requests when stopped; default 30.")
     ] = None,
-    keys_file: Annotated[Path | None, typer.Option(help="Who may call, made by resad-keys.")] = None,
+    decode_workers: Annotated[int | None, typer.Option(help="Threads that decode and draw; default 2.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores for torch and FAISS; default all.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Most bytes of a photograph; default 25000000.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Most pixels of a photograph; default 80000000.")] = None,
+    max_photos: Annotated[int | None, typer.Option(help="Most photographs in a request; default 32.")] = None,
+    max_held_bytes: Annotated[
+        int | None, typer.Option(help="Most bytes of all uploads in memory; default 500000000.")
+    ] = None,
+    keys_file: Annotated[Path | None, typer.Option(help="Keys of the callers, made by resad-keys.")] = None,
     allowed_origins: Annotated[
-        str | None, typer.Option(help="Web pages of other addresses that may call, with commas between.")
+        str | None, typer.Option(help="Origins of other web pages that may call, separated by commas.")
     ] = None,
     docs: Annotated[bool, typer.Option("--docs/--no-docs", help="Serve /docs and /openapi.json.")] = True,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that others can reach without keys.")
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public address without keys.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Serve the indexes under ROOT. Research use only, not for diagnosis.
+    """Serve the indexes under ROOT over HTTP. Research use only, not for diagnosis.
 
-    Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. More are in docs/operations.md.
+    Every option is also a variable: --queue-size is RESAD_QUEUE_SIZE. docs/operations.md lists more.
     """
     settings = read_settings(
         root=root, host=host, port=port, device=device, index=index, hold=hold,
-        queue_size=queue_size, batch_size=batch_size, batch_wait_ms=batch_wait_ms, deadline_s=deadline_s,
+        queue_size=queue_size, batch_size=batch_size, deadline_s=deadline_s,
         drain_s=drain_s, decode_workers=decode_workers, threads=threads, max_bytes=max_bytes,
         max_pixels=max_pixels, max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
         allowed_origins=allowed_origins, docs=None if docs else False, insecure=insecure or None,
     )  # fmt: skip
+    _check(settings)
+    with _bind(settings.host, settings.port) as listener:
+        # Only now: torch and FAISS take seconds to load, and read the environment when they do.
+        wait_passively()
+        from service import server
+
+        server.run(settings, listener, lambda: _announce(settings, listener))
+
+
+def _check(settings: Settings) -> None:
+    """Raise `SettingError` for whatever would stop the server at its start."""
     if not settings.root.is_dir():
-        raise SettingError(f"{settings.root} is no folder; --root names the one that holds the indexes")
+        raise SettingError(f"{settings.root} is not a folder; --root names the folder that holds the indexes")
     if (settings.root / index_store.CURRENT).is_file():
-        holder = settings.root.resolve().parent
-        raise SettingError(f"{settings.root} is an index; --root names the folder that holds it: {holder}")
-    _configure_process(settings)
-    app = create_app(settings)
-    with _listen(settings.host, settings.port) as listening:
-        # uvicorn stops gracefully, then raises the signal again for whoever listened before.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _leave)
-        docs_at = " (docs at /docs)" if settings.docs else ""
-        _out.print(f"resad-service: {_address(listening)}{docs_at}", highlight=False, soft_wrap=True, markup=False)
-        if not _holds_an_index(settings.root):
-            _log.warning("no index under %s; one that is built there is served from then on", settings.root)
-        house: House = app.state.house
-        server.server_of(app, settings, house.draining.begin).run(sockets=[listening])
+        parent = settings.root.resolve().parent
+        raise SettingError(f"{settings.root} is an index; --root names the folder that holds it: {parent}")
+    if settings.keys_file:
+        read_keys(settings.keys_file)
+    if settings.device.startswith("cuda") and not _has_cuda_driver():
+        raise SettingError(f"device {settings.device!r} is not here: this machine has no CUDA driver; use cpu")
+    tracing_requested()
 
 
-def _holds_an_index(root: Path) -> bool:
-    return any((folder / index_store.CURRENT).is_file() for folder in root.iterdir())
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
-
-
-def _configure_process(settings: Settings) -> None:
-    runtime.configure("exact")
-    runtime.use_threads(settings.threads)
-    server.configure_logs(plain=sys.stderr.isatty())
-    # They would add a series to each counter, which says when the process began.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _has_cuda_driver() -> bool:
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet, so that no caller connects before the server is loaded."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except OSError as error:
+        listener.close()
         raise SettingError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+    return listener
 
 
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    docs = " (docs at /docs)" if settings.docs else ""
+    _out.print(f"resad-service: {address}{docs}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

@@ -23,25 +23,36 @@ from resad import runtime
 from resad.errors import ResadError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.manifest import read_manifest
-from resad.runtime import available_bytes
 from service import problems
-from service.admission import Pace
+from service.admission import Throughput
 from service.problems import INDEX_TOO_LARGE, Refusal, is_out_of_memory
-from service.registry import Registry, Served
+from service.registry import IndexEntry, Registry
 from service.worker import Worker
+
+_log: Final = logging.getLogger(__name__)
+_RETRY_S: Final = 30.0
+"""Seconds after which a version that failed is tried again: its files may still have been copied."""
+_FREE_S: Final = 2.0
+"""Most seconds to wait for the memory of an evicted index, while its last answers are sent."""
+_FIRST_PAUSE_S: Final = 0.01
+"""Between the first two checks of that memory; each pause is twice as long as the one before."""
+_FILE_COPIES: Final = 2.0
+"""A version's files are read, and copied once on the way to where they are used."""
+_RESERVE_BYTES: Final = 200_000_000
+"""Kept free for the photographs that are scored meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """CURRENT as it was read; one that is written again is another file."""
+    """The content and identity of CURRENT; a rewritten CURRENT is another file."""
 
     version: str
-    file: int
-    written: int
+    inode: int
+    modified_ns: int
 
 
 def read_pointer(folder: Path) -> Pointer | None:
-    """CURRENT of `folder`, None where there is no such file; raises `OSError` where nobody can tell."""
+    """CURRENT of `folder`; None if there is no such file.  Raises `OSError` if it cannot be read."""
     path = folder / index_store.CURRENT
     try:
         status = path.stat()
@@ -52,79 +63,73 @@ def read_pointer(folder: Path) -> Pointer | None:
     return Pointer(path.read_text(errors="replace").strip(), status.st_ino, status.st_mtime_ns)
 
 
-def load_verified(version: Path, device: torch.device, worker: Worker, pace: Pace) -> LoadedIndex:
-    """The version at ROOT/NAME/VERSION, loaded, its probe scored as when it was built.
+@dataclass(slots=True, eq=False)
+class Loader:
+    """Loads a version into memory and checks that its probe photograph scores as when it was built."""
 
-    Files are read and checked on the calling thread.  What touches a GPU is done on the worker's, which alone may
-    use FAISS there, in steps that photographs come between.
+    device: torch.device
+    worker: Worker
+    throughput: Throughput
+    load_index: Callable[..., LoadedIndex] = load_index
+    check_probe: Callable[[LoadedIndex, Path], None] = check_probe
+    available_bytes: Callable[[], int] = runtime.available_bytes
 
-    Raises:
-        IndexInvalid, OSError: its files cannot be used.
-        Refusal: 507 where memory has no room for it, 503 where the worker is gone.
-    """
-    missing = missing_bytes(version, device)
-    if missing:
-        raise Refusal(INDEX_TOO_LARGE, f"{INDEX_TOO_LARGE.example}: {missing / 1e6:,.0f} MB are missing")
+    def load(self, version: Path) -> LoadedIndex:
+        """The version at ROOT/NAME/VERSION.
 
-    def on_worker(work: Callable[[], Any]) -> Any:
-        return worker.run(work).result()
+        Files are read and checked on the calling thread.  Steps on a GPU run on the worker's thread, which alone
+        may use FAISS there; photographs are scored between the steps.
 
-    def check(loaded: LoadedIndex) -> None:
+        Raises:
+            IndexInvalid, OSError: its files cannot be used.
+            Refusal: 507 if it does not fit into memory, 503 if the worker has stopped.
+        """
+        missing = self._missing_bytes(version)
+        if missing:
+            raise Refusal(INDEX_TOO_LARGE, f"{INDEX_TOO_LARGE.example}: {missing / 1e6:,.0f} MB are missing")
+        try:
+            if self.device.type == "cpu":
+                loaded = self.load_index(version, self.device)
+            else:
+                loaded = self.load_index(version, self.device, run=self._on_worker)
+            self._on_worker(lambda: self._check(loaded, version))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise Refusal(INDEX_TOO_LARGE, INDEX_TOO_LARGE.example) from error
+            raise
+        return loaded
+
+    def _on_worker(self, step: Callable[[], Any]) -> Any:
+        return self.worker.run(step).result()
+
+    def _check(self, loaded: LoadedIndex, version: Path) -> None:
         runtime.configure(loaded.manifest.config.precision)
-        check_probe(loaded, version)
-        if not pace.measured:  # the first photograph of all took longer than those to come will
+        self.check_probe(loaded, version)
+        if not self.throughput.measured:  # the very first photograph is slower than all later ones
             began = time.perf_counter()
-            check_probe(loaded, version)
-            pace.scored(1, time.perf_counter() - began)
+            self.check_probe(loaded, version)
+            self.throughput.scored(1, time.perf_counter() - began)
 
-    try:
-        # On a CPU loading touches nothing of the worker's.
-        loaded = (
-            load_index(version, device) if device.type == "cpu" else load_index(version, device, run=on_worker)
-        )
-        on_worker(lambda: check(loaded))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise Refusal(INDEX_TOO_LARGE, INDEX_TOO_LARGE.example) from error
-        raise
-    return loaded
-
-
-_BESIDE: Final = 2.0
-"""A version's files are read, and copied once more on the way to where they are used."""
-_WORK_BYTES: Final = 200_000_000
-"""Left for the photographs that are being scored meanwhile."""
+    def _missing_bytes(self, version: Path) -> int:
+        """Bytes that loading the version needs beyond what is free; 0 if it fits."""
+        files = sum(path.stat().st_size for path in version.iterdir() if path.is_file())
+        required = int(_FILE_COPIES * files) + _RESERVE_BYTES
+        missing = [required - self.available_bytes()]
+        if self.device.type == "cuda":
+            # Memory that torch has reserved and does not use is free, too.
+            free = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+            missing.append(required - (free - torch.cuda.memory_allocated(self.device)))
+        return max(0, *missing)
 
 
-def missing_bytes(version: Path, device: torch.device) -> int:
-    """How many bytes are missing to load the version at ROOT/NAME/VERSION beside what is there; 0 if it fits."""
-    files = sum(path.stat().st_size for path in version.iterdir() if path.is_file())
-    wanted = int(_BESIDE * files) + _WORK_BYTES
-    missing = [wanted - available_bytes()]
-    if device.type == "cuda":
-        # What torch keeps in reserve is free for it, too.
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        missing.append(wanted - (free - torch.cuda.memory_allocated(device)))
-    return max(0, *missing)
-
-
-_log: Final = logging.getLogger(__name__)
-_RETRY_S: Final = 30.0
-"""After which a version that failed is tried again: its files may still have been on their way."""
-_FREE_S: Final = 2.0
-"""For which the memory of an index that leaves is waited for, while the last answers from it are on their way."""
-_PAUSE_S: Final = 0.01
-"""Between the first two looks whether it is free; each further pause is twice as long."""
-
-
-class Succession:
-    """Follows CURRENT and writes it; one version is loaded at a time.
+class IndexReloader:
+    """Follows CURRENT of every index, and writes it for `activate`; loads one version at a time.
 
     Args:
-        registry: is told what is served.
-        load: the version at ROOT/NAME/VERSION, verified and ready; see `loading.load_verified`.
-        observe: told of every load: the index's name, whether it went well, seconds.
-        hold: indexes in memory at most, but for the while in which a new version is beside the old; None for all.
+        registry: gets every change.
+        load: loads and checks the version at ROOT/NAME/VERSION; see `Loader.load`.
+        observe: called after every load with the index's name, success, and seconds.
+        hold: most indexes in memory, except while a new version is loaded beside the old one; None for no limit.
     """
 
     def __init__(
@@ -140,211 +145,198 @@ class Succession:
         self._load = load
         self._observe = observe
         self._hold = hold
-        self._acted_on: dict[str, Pointer] = {}
+        self.write_current: Callable[[Path, str], None] = index_store.activate
+        self._applied: dict[str, Pointer] = {}
         self._tried: dict[str, float] = {}
-        self._loading = threading.Lock()
+        self._lock = threading.Lock()
 
-    def activate(self, name: str, version: str) -> Served:
-        """Verify `version`, write CURRENT, serve it; or raise `Refusal` (404, 409, 507), and all is as it was."""
+    def activate(self, name: str, version: str) -> IndexEntry:
+        """Verify `version`, write CURRENT, and serve it; raises `Refusal` (404, 409, 507) and changes nothing."""
         folder = self._root / self._registry.get(name).name
         if version not in self._registry.versions(name):
             raise Refusal(problems.UNKNOWN_VERSION, f"{name} has no version {version!r}")
-        with self._loading:
+        with self._lock:
             try:
-                loaded = self._timed(name, folder / version)
+                loaded = self._timed_load(name, folder / version)
             except (ResadError, OSError) as error:
-                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
+                raise Refusal(problems.INDEX_INVALID, self._message(error)) from error
             try:
-                index_store.activate(folder, version)
+                self.write_current(folder, version)
             except ResadError as error:
-                raise Refusal(problems.INDEX_INVALID, self._told(error)) from error
+                raise Refusal(problems.INDEX_INVALID, self._message(error)) from error
             except OSError as error:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
                 raise Refusal(problems.READ_ONLY, problems.READ_ONLY.example) from error
-            return self._swap(self._placed(name, loaded), read_pointer(folder))
+            fits = self._registry.get(name).live is not None or self._has_room()
+            entry = IndexEntry(name, loaded) if fits else IndexEntry(name, resting=loaded.manifest)
+            return self._publish(entry, read_pointer(folder))
 
-    def bring(self, name: str, leaving: str | None) -> bool:
-        """Load `name`, which rests, after `leaving` has left, if anything; whether there was a place for it.
+    def load_resting(self, name: str, evict: str | None) -> bool:
+        """Load the resting version of `name` after evicting another index, if any; returns whether there was room.
 
-        Where it cannot be loaded its entry says why, as it does of a version that CURRENT names; where that one is
-        broken, it goes on saying so.
+        If it cannot be loaded, its entry gets the fault.  A fault of the version that CURRENT names stays.
         """
-        with self._loading:
-            if leaving is not None:
-                self._leave(leaving)
+        with self._lock:
+            if evict is not None:
+                self._evict(evict)
             entry = self._registry.get(name)
-            if entry.live is not None or entry.at_rest is None:
+            if entry.live is not None or entry.resting is None:
                 return True
-            if not self._has_place():
+            if not self._has_room():
                 return False
-            version = self._root / name / entry.at_rest.version
-            loaded = self._loaded(replace(entry, damaged=True), version, self._acted_on.get(name))
+            version = self._root / name / entry.resting.version
+            loaded = self._load_or_fail(replace(entry, damaged=True), version, self._applied.get(name))
             if loaded is not None:
-                self._swap(Served(name, loaded, entry.fault), None)
+                self._publish(IndexEntry(name, loaded, entry.fault), None)
             return True
 
-    def _leave(self, name: str) -> None:
-        """Out of memory with `name`, if it is there; returns when its memory is free."""
-        entry = self._registry.served.get(name)
+    def _evict(self, name: str) -> None:
+        """Remove `name` from memory, if it is there, and wait until its memory is free."""
+        entry = self._registry.entries.get(name)
         if entry is None or entry.live is None:
             return
-        held = weakref.ref(entry.live.detector)
-        self._swap(replace(entry, live=None, at_rest=entry.live.manifest), None)
+        detector = weakref.ref(entry.live.detector)
+        self._publish(replace(entry, live=None, resting=entry.live.manifest), None)
         del entry
-        end, pause = time.monotonic() + _FREE_S, _PAUSE_S
-        while held() is not None:
-            gc.collect()  # errors and the frames that they passed hold each other, and what was lent there
+        end, pause = time.monotonic() + _FREE_S, _FIRST_PAUSE_S
+        while detector() is not None:
+            gc.collect()  # errors and their frames refer to each other, and to the index
             if time.monotonic() > end:
-                _log.warning("index %s has left, but something still holds it in memory", name)
+                _log.warning("index %s was evicted, but something still keeps it in memory", name)
                 return
             time.sleep(pause)
             pause *= 2  # a collection stops all threads
 
-    def look_at(self, name: str) -> None:
-        """Act on CURRENT of `name` if it was written or removed since the last look.
+    def check(self, name: str) -> None:
+        """Apply CURRENT of `name` if it was written or removed since the last check.
 
-        Raises `OSError` where it cannot be read, and nothing has changed.
+        Raises `OSError` if it cannot be read; nothing has changed then.
         """
-        with self._loading:
+        with self._lock:
             folder = self._root / name
             pointer = read_pointer(folder)
             if pointer is not None:
-                self._follow(name, folder, pointer)
-            elif name in self._registry.served:
-                self._forget(name)
+                self._apply(name, folder, pointer)
+            elif name in self._registry.entries:
+                self._remove(name)
 
-    def _follow(self, name: str, folder: Path, pointer: Pointer) -> None:
-        entry = self._registry.served.get(name, Served(name))
-        if pointer == self._acted_on.get(name) and not (
-            entry.fault and time.monotonic() - self._tried[name] > _RETRY_S
-        ):
+    def _apply(self, name: str, folder: Path, pointer: Pointer) -> None:
+        entry = self._registry.entries.get(name, IndexEntry(name))
+        retry = entry.fault and time.monotonic() - self._tried[name] > _RETRY_S
+        if pointer == self._applied.get(name) and not retry:
             return
         if entry.live is not None and entry.live.manifest.version == pointer.version:
-            self._swap(replace(entry, fault=None), pointer)
+            self._publish(replace(entry, fault=None), pointer)
             return
-        if name not in self._registry.served:
-            self._swap(entry, None)
+        if name not in self._registry.entries:
+            self._publish(entry, None)
         try:
             index_store.check_name(name)
             version = index_store.resolve(folder)
-            manifest = None if entry.live or self._has_place() else read_manifest(version / index_store.MANIFEST)
+            manifest = None if entry.live or self._has_room() else read_manifest(version / index_store.MANIFEST)
         except (ResadError, OSError) as error:
-            self._fail(entry, pointer, self._told(error))
+            self._fail(entry, pointer, self._message(error))
             return
         if manifest is not None:
-            self._swap(Served(name, at_rest=manifest), pointer)
+            self._publish(IndexEntry(name, resting=manifest), pointer)
             return
-        loaded = self._loaded(entry, version, pointer)
+        loaded = self._load_or_fail(entry, version, pointer)
         if loaded is not None:
-            self._swap(Served(name, loaded), pointer)
+            self._publish(IndexEntry(name, loaded), pointer)
 
-    def _has_place(self) -> bool:
-        return (
-            self._hold is None or sum(one.live is not None for one in self._registry.served.values()) < self._hold
-        )
+    def _has_room(self) -> bool:
+        live = sum(entry.live is not None for entry in self._registry.entries.values())
+        return self._hold is None or live < self._hold
 
-    def _placed(self, name: str, loaded: LoadedIndex) -> Served:
-        """A version that was verified, in memory if it has a place there."""
-        if self._registry.get(name).live is not None or self._has_place():
-            return Served(name, loaded)
-        return Served(name, at_rest=loaded.manifest)
-
-    def _loaded(self, entry: Served, version: Path, pointer: Pointer | None) -> LoadedIndex | None:
-        """The version; None where it cannot be loaded, which `entry` then says."""
+    def _load_or_fail(self, entry: IndexEntry, version: Path, pointer: Pointer | None) -> LoadedIndex | None:
+        """The loaded version; None if it cannot be loaded, with the fault put into `entry`."""
         try:
-            return self._timed(entry.name, version)
+            return self._timed_load(entry.name, version)
         except (ResadError, Refusal, OSError) as error:
-            self._fail(entry, pointer, self._told(error))
+            self._fail(entry, pointer, self._message(error))
         except Exception:
             _log.exception("index %s could not be loaded", entry.name)
             self._fail(entry, pointer, f"version {version.name!r} could not be loaded; the log says why")
-        gc.collect()  # the error's frames hold what there was of it
+        gc.collect()  # the error's frames keep the half-loaded version in memory
         return None
 
-    def _timed(self, name: str, version: Path) -> LoadedIndex:
-        began, well = time.perf_counter(), False
+    def _timed_load(self, name: str, version: Path) -> LoadedIndex:
+        began, success = time.perf_counter(), False
         try:
             loaded = self._load(version)
-            well = True
+            success = True
         finally:
-            self._observe(name, well, time.perf_counter() - began)
+            self._observe(name, success, time.perf_counter() - began)
         return loaded
 
-    def _forget(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         _log.info("index %s: its CURRENT is gone, it is served no more", name)
         self._registry.drop(name)
-        self._acted_on.pop(name, None)
+        self._applied.pop(name, None)
         self._tried.pop(name, None)
 
-    def _fail(self, entry: Served, pointer: Pointer | None, fault: str) -> None:
+    def _fail(self, entry: IndexEntry, pointer: Pointer | None, fault: str) -> None:
         _log.error("index %s: %s", entry.name, fault)
         self._tried[entry.name] = time.monotonic()
-        self._swap(replace(entry, fault=fault), pointer)
+        self._publish(replace(entry, fault=fault), pointer)
 
-    def _swap(self, entry: Served, pointer: Pointer | None) -> Served:
+    def _publish(self, entry: IndexEntry, pointer: Pointer | None) -> IndexEntry:
         if entry.live is not None and entry.fault is None:
             _log.info("index %s: version %s is served", entry.name, entry.live.manifest.version)
         self._registry.put(entry)
         if pointer is not None:
-            self._acted_on[entry.name] = pointer
+            self._applied[entry.name] = pointer
         return entry
 
-    def _told(self, error: Exception) -> str:
-        """The error's line without the place of the root on this machine."""
+    def _message(self, error: Exception) -> str:
+        """The error's message without the root's path, which callers must not see."""
         text = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
         return text.replace(f"{self._root}/", "")
 
 
 class Watcher:
-    """The thread that looks at CURRENT of every index.
+    """A thread that checks CURRENT of every index every `poll_s` seconds."""
 
-    Args:
-        registry: says what is served, and where.
-        succession: acts on what has changed.
-        poll_s: seconds between looks.
-    """
-
-    def __init__(self, registry: Registry, succession: Succession, poll_s: float) -> None:
+    def __init__(self, registry: Registry, reloader: IndexReloader, poll_s: float) -> None:
         self._registry = registry
-        self._succession = succession
+        self._reloader = reloader
         self._poll_s = poll_s
         self._unreadable: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
     def start(self) -> None:
-        """Load what is live, then watch."""
+        """Load the live versions, then watch."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to watch; what is loaded stays."""
+        """Stop watching; loaded indexes stay."""
         self._stop.set()
 
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
-                self._look()
+                self._scan()
             except OSError as error:
                 _log.error("the root cannot be read: %s", error.strerror)
             except Exception:
-                _log.exception("the look at the indexes failed")
-            self._registry.looked = True
+                _log.exception("the scan of the indexes failed")
+            self._registry.scanned = True
             self._stop.wait(self._poll_s)
 
-    def _look(self) -> None:
-        """At every index once."""
-        names = {*self._registry.served, *(folder.name for folder in self._registry.root.iterdir())}
+    def _scan(self) -> None:
+        names = {*self._registry.entries, *(folder.name for folder in self._registry.root.iterdir())}
         self._unreadable &= names
-        # The default first: where there is not a place for all, it is the likeliest to be asked for.
+        # The default index first: if not all fit into memory, requests for it are the likeliest.
         for name in sorted(names, key=lambda name: (name != self._registry.default, name)):
             if self._stop.is_set():
                 return
-            self._look_at(name)
+            self._check(name)
 
-    def _look_at(self, name: str) -> None:
+    def _check(self, name: str) -> None:
         try:
-            self._succession.look_at(name)
+            self._reloader.check(name)
         except OSError as error:
             if name not in self._unreadable:
                 _log.error("%s under the root is passed over: %s", name, error.strerror)

@@ -1,4 +1,6 @@
-"""The keys file, and the command `resad-keys` that edits it.  The file holds the SHA-256 of each key, never the key.
+"""The keys file, and the command `resad-keys` that edits it.
+
+The file holds the SHA-256 of each key, never the key.
 
 Exit codes of the command: 0 done; 1 a bug; 2 the operator can mend it, and one line says how.
 """
@@ -17,18 +19,20 @@ from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from resad.errors import ResadError, SettingError
+from resad.files import replacing
+from resad.runtime import package_version
 
 Scope = Literal["score", "evidence", "admin", "metrics"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 _CONFIG: Final = ConfigDict(extra="forbid")
 _PREFIX: Final = "resad_"
-"""By which those who look for leaked secrets know one."""
+"""Lets scanners for leaked secrets recognize a key."""
 _KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class KeyRecord:
-    """A key.  name: whose.  sha256: of the key, hex.  scopes: what it opens."""
+    """A key.  name: its owner.  sha256: of the key, hexadecimal.  scopes: the calls it allows."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -36,74 +40,84 @@ class KeyRecord:
 
 
 @dataclass(frozen=True, config=_CONFIG)
-class _File:
+class _KeysFile:
     keys: tuple[KeyRecord, ...]
 
 
-_FILE: Final = TypeAdapter(_File)
+_FILE: Final = TypeAdapter(_KeysFile)
 
 
 def new_key() -> str:
-    """256 random bits, as letters that any header takes."""
+    """A key of 256 random bits, in characters that any HTTP header allows."""
     return _PREFIX + secrets.token_urlsafe(_KEY_BYTES)
 
 
 def sha256_of(key: str) -> str:
-    """What the file has of a key.  So many random bits need no slow hash."""
+    """The digest that the file holds.  256 random bits need no slow hash."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_keys(path: Path) -> tuple[KeyRecord, ...]:
-    """The records in `path`; raises `SettingError`, which repeats nothing of the file's values."""
+    """The records in `path`; raises `SettingError`, which repeats none of the file's values."""
     try:
-        found = _FILE.validate_json(path.read_bytes())
+        content = _FILE.validate_json(path.read_bytes())
     except OSError as error:
         raise SettingError(f"the keys file {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"])) or "file"
         raise SettingError(f"the keys file {path}: {place}: {fault['msg']}") from None
-    names = [record.name for record in found.keys]
+    names = [record.name for record in content.keys]
     if len(set(names)) != len(names):
         raise SettingError(f"the keys file {path} has the same name twice")
-    return found.keys
+    return content.keys
 
 
 def write_keys(path: Path, keys: Sequence[KeyRecord]) -> None:
-    """Replace `path` in one step; only its owner may read it."""
-    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(_FILE.dump_json(_File(tuple(keys)), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    """Replace `path` atomically; only its owner may read it."""
+    with (
+        replacing(path) as temporary,
+        os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        file.write(_FILE.dump_json(_KeysFile(tuple(keys)), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 cli: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _err: Final = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-File = Annotated[Path, typer.Argument(help="The keys file, which resad-service reads as --keys-file.")]
-Name = Annotated[str, typer.Argument(help="Whose key: letters, digits, . - and _.")]
+File = Annotated[Path, typer.Argument(help="The keys file; resad-service reads it as --keys-file.")]
+Name = Annotated[str, typer.Argument(help="The key's owner: letters, digits, . - and _.")]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"resad-keys {package_version()}")
+        raise typer.Exit
 
 
 @cli.callback()
-def about() -> None:
-    """Keys for callers of resad-service; a service that runs takes up every change."""
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make, list and remove the keys of a service's callers; a running service applies every change."""
 
 
 @cli.command()
 def add(
     file: File,
     name: Name,
-    scope: Annotated[list[str], typer.Option(help=f"What it opens, once for each: {', '.join(SCOPES)}.")],
+    scope: Annotated[
+        list[str], typer.Option(help=f"A scope of the key; repeat for several: {', '.join(SCOPES)}.")
+    ],
 ) -> None:
-    """Make a key and print it, this once: the file keeps its SHA-256 alone."""
+    """Make a key and print it.  It is printed only once: the file holds its SHA-256."""
     keys = read_keys(file) if file.exists() else ()
     if name in (record.name for record in keys):
-        raise SettingError(f"{file} has a key {name!r} already; remove it first, or take another name")
+        raise SettingError(f"{file} has a key {name!r} already; remove it first, or choose another name")
     key = new_key()
     write_keys(file, (*keys, _record(name, key, scope)))
     typer.echo(key)
@@ -111,29 +125,29 @@ def add(
 
 @cli.command("list")
 def list_keys(file: File) -> None:
-    """Names and scopes."""
+    """Print names and scopes."""
     for record in read_keys(file):
         typer.echo(f"{record.name}\t{' '.join(record.scopes)}")
 
 
 @cli.command()
 def remove(file: File, name: Name) -> None:
-    """From now on that key opens nothing."""
+    """Remove a key; it is refused from now on."""
     keys = read_keys(file)
-    kept = tuple(record for record in keys if record.name != name)
-    if len(kept) == len(keys):
-        there = ", ".join(record.name for record in keys) or "none"
-        raise SettingError(f"{file} has no key {name!r}; there is: {there}")
-    write_keys(file, kept)
+    remaining = tuple(record for record in keys if record.name != name)
+    if len(remaining) == len(keys):
+        names = ", ".join(record.name for record in keys) or "none"
+        raise SettingError(f"{file} has no key {name!r}; there is: {names}")
+    write_keys(file, remaining)
 
 
 def _record(name: str, key: str, scopes: list[str]) -> KeyRecord:
-    wrong = [scope for scope in scopes if scope not in SCOPES]
-    if wrong:
-        raise SettingError(f"--scope {wrong[0]!r} is none of {', '.join(SCOPES)}")
-    held: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope in scopes)
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise SettingError(f"--scope {unknown[0]!r} is none of {', '.join(SCOPES)}")
+    ordered: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope in scopes)
     try:
-        return KeyRecord(name, sha256_of(key), held)
+        return KeyRecord(name, sha256_of(key), ordered)
     except ValidationError as error:
         raise SettingError(f"{name!r} cannot name a key: 1 to 64 letters, digits, . - and _") from error
 

@@ -1,13 +1,14 @@
-"""Map files and overlays for answers, and content negotiation between them."""
+"""Map files and overlays of a scored photograph, and which file type a caller gets."""
 
 import base64
-import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from resad.config import PhotoLimits
 from resad.detector import Detection
@@ -22,35 +23,46 @@ from service.problems import NOT_ACCEPTABLE, Refusal
 MapType = Literal["image/png", "image/tiff", "application/x-npy", "image/jpeg"]
 MAP_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/tiff", "application/x-npy")
 OVERLAY_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/jpeg")
-_WEIGHT: Final = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
 def negotiate(accept: str, *, overlay: bool) -> MapType:
-    """The best of what is offered for an `Accept` header (RFC 9110, section 12.5.1).
+    """The file type to send for an `Accept` header (RFC 9110, section 12.5.1); the first offer if it has no wish.
 
-    Raises `Refusal` (406) where nothing of it is wanted.
+    Raises `Refusal` (406) if the header accepts none of the types on offer.
     """
     offers = OVERLAY_TYPES if overlay else MAP_TYPES
-    wanted = {offer: _quality(offer, accept or "*/*") for offer in offers}
-    best = max(offers, key=lambda offer: wanted[offer])
-    if not wanted[best]:
+    accepted = parse_accept_header(accept or "*/*", MIMEAccept)
+    best = max(offers, key=accepted.quality)
+    if not accepted.quality(best):
         raise Refusal(NOT_ACCEPTABLE, f"{'overlays' if overlay else 'maps'} come as {', '.join(offers)}")
     return best
 
 
-def raster(width: int, height: int, longest: int | None) -> tuple[int, int]:
-    """Width and height of a map whose longer side is at most `longest` px, and never more than the photo's."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawable:
+    """What a map file or an overlay is made from.
+
+    result: None for a map alone, which shows no findings.
+    """
+
+    frame: Frame
+    detection: Detection
+    manifest: Manifest
+    result: Result | None = None
+
+
+def raster_size(width: int, height: int, longest: int | None) -> tuple[int, int]:
+    """Width and height of a map whose longer side is at most `longest` px and never more than the photograph's."""
     share = 1.0 if longest is None else min(1.0, longest / max(width, height))
     return max(1, round(width * share)), max(1, round(height * share))
 
 
-def encoded_map(
-    kind: MapType, detection: Detection, frame: Frame, manifest: Manifest, longest: int | None
-) -> bytes:
-    """The map in the photo's frame, with its scale in the file's metadata where the format has any."""
-    values = frame.map_to_photo(detection.anomaly_map, *raster(frame.width, frame.height, longest))
+def encode_map(drawable: Drawable, media_type: MapType, longest: int | None) -> bytes:
+    """The map in the photograph's frame; PNG and TIFF state scale and fingerprint in their metadata."""
+    frame, manifest = drawable.frame, drawable.manifest
+    values = frame.map_to_photo(drawable.detection.anomaly_map, *raster_size(frame.width, frame.height, longest))
     full_scale = manifest.calibration.full_scale
-    match kind:
+    match media_type:
         case "image/tiff":
             return map_tiff(values, full_scale, manifest.fingerprint)
         case "application/x-npy":
@@ -59,24 +71,23 @@ def encoded_map(
             return map_png16(values, full_scale, manifest.fingerprint)
 
 
-def encoded_overlay(
-    data: bytes,
-    limits: PhotoLimits,
-    detection: Detection,
-    frame: Frame,
-    result: Result,
-    manifest: Manifest,
-    longest: int | None,
-    *,
-    layout: Layout,
-    kind: PictureKind,
+def encode_overlay(
+    drawable: Drawable, data: bytes, limits: PhotoLimits, longest: int, layout: Layout, kind: PictureKind
 ) -> bytes:
-    """The photo with its map, findings and color bar; `data` is the photo's file."""
-    width, height = raster(frame.width, frame.height, longest)
-    values = frame.map_to_photo(detection.anomaly_map, width, height)
-    seen = _reduced(result, width / frame.width, height / frame.height)
-    pixels = _pixels(data, limits, frame, (width, height))
-    return picture_file(overlay_picture(pixels, values, seen, manifest.calibration, layout), kind)
+    """The photograph with its map, findings and color bar.
+
+    Args:
+        drawable: with a result.
+        data: the photograph's file; it is decoded again at the size of the picture.
+        longest: longer side, px.
+    """
+    frame, result = drawable.frame, drawable.result
+    assert result is not None
+    width, height = raster_size(frame.width, frame.height, longest)
+    values = frame.map_to_photo(drawable.detection.anomaly_map, width, height)
+    scaled = _scale_contours(result, width / frame.width, height / frame.height)
+    pixels = _decode(data, limits, frame, (width, height))
+    return picture_file(overlay_picture(pixels, values, scaled, drawable.manifest.calibration, layout), kind)
 
 
 def data_url(picture: bytes, kind: PictureKind = "png") -> str:
@@ -84,7 +95,7 @@ def data_url(picture: bytes, kind: PictureKind = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _pixels(data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _decode(data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 (height, width, 3) of `size` (width, height), decoded no larger than needed."""
     shrink = max(number for number in SHRINKS if number == 1 or frame.width >= number * size[0])
     pixels = read_photo(data, limits, shrink=shrink).pixels
@@ -93,30 +104,10 @@ def _pixels(data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def _reduced(result: Result, across: float, down: float) -> Result:
-    """The findings' outlines on the smaller raster."""
+def _scale_contours(result: Result, across: float, down: float) -> Result:
+    """The result with the findings' contours in px of the smaller raster."""
 
-    def moved(finding: Finding) -> Finding:
+    def scale(finding: Finding) -> Finding:
         return replace(finding, contour=tuple((int(x * across), int(y * down)) for x, y in finding.contour))
 
-    return replace(result, findings=tuple(moved(finding) for finding in result.findings))
-
-
-def _quality(offer: MapType, accept: str) -> float:
-    """The weight of the range in `accept` that names `offer` most closely; 0 where none does."""
-    main = offer.split("/")[0]
-    closeness = {"*/*": 0, f"{main}/*": 1, offer: 2}
-    found = (-1, 0.0)
-    for item in accept.lower().split(","):
-        media_range, *parameters = (part.strip() for part in item.split(";"))
-        if media_range in closeness:
-            found = max(found, (closeness[media_range], _weight(parameters)))
-    return found[1]
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            return float(value) if _WEIGHT.fullmatch(value.strip()) else 0.0
-    return 1.0
+    return replace(result, findings=tuple(scale(finding) for finding in result.findings))

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import secrets
 import time
 from typing import Any, Final
 
@@ -11,65 +10,55 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from ulid import ULID
 
 from service.metrics import Metrics
 from service.problems import NOT_READY, Refusal, problem_response, refusal
-from service.tracing import Account, Step, Trace
+from service.tracing import RequestTrace, Step, WriteSpans
 
-_PAGE: Final = (
+_log: Final = logging.getLogger(__name__)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID_HEADER: Final = "X-Request-ID"
+_CLIENT_CLOSED_REQUEST: Final = 499
+"""The status that proxies log when the caller disconnects; it is never sent."""
+_PROBES: Final = ("/livez", "/readyz", "/metrics")
+"""Called every few seconds: their 200s are logged at DEBUG only."""
+_PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' blob: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-_DOCS: Final = _PAGE.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'").replace(
+_DOCS_POLICY: Final = _PAGE_POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'").replace(
     "style-src 'self'", "style-src 'self' 'unsafe-inline'"
 )
-"""Swagger UI starts from a script inside its page, which nothing of a caller's ever enters."""
-_ALWAYS: Final = {
+"""Swagger UI starts from an inline script, which never holds anything that a caller sent."""
+_SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-
-
-def protect(headers: MutableHeaders, path: str) -> None:
-    """Add them to the answer of a call of `path`, which may be kept only where its route says so."""
-    for name, value in _ALWAYS.items():
-        headers[name] = value
-    headers["Content-Security-Policy"] = _DOCS if path == "/docs" else _PAGE
-    headers.setdefault("Cache-Control", "no-store")
-
-
-_log: Final = logging.getLogger(__name__)
-_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEADER: Final = "X-Request-ID"
-_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_GONE: Final = 499
-"""As proxies count a caller who hung up; it is never sent."""
-_PROBES: Final = ("/livez", "/readyz", "/metrics")
-"""Asked every few seconds for as long as the service lives: their good answers are not worth a line each."""
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 def new_id() -> str:
-    """26 characters that sort by time: 48 bits of milliseconds and 80 random ones, as a ULID has them."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
+    """A request id: a ULID, 26 characters that sort by time."""
+    return str(ULID())
 
 
-def account_of(request: Request) -> Account:
-    """Of the request that is being answered."""
-    account: Account = request.scope["state"]["account"]
-    return account
+def trace_of(request: Request) -> RequestTrace:
+    """The trace of a request that is being answered."""
+    trace: RequestTrace = request.scope["state"]["trace"]
+    return trace
 
 
-class Exchange:
-    """The outermost layer, an ASGI application; logs the route, and nothing that a caller sent but a sound id."""
+class RequestMiddleware:
+    """ASGI middleware around everything; logs the route and, of what the caller sent, only a well-formed id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, write_spans: WriteSpans) -> None:
         self._app = app
         self._metrics = metrics
-        self._trace = trace
+        self._write_spans = write_spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,76 +67,78 @@ class Exchange:
             return
         began = time.perf_counter()
         headers = Request(scope).headers
-        given = headers.get(_HEADER, "")
-        own = Account(given if _ID.fullmatch(given) else new_id())
-        scope.setdefault("state", {})["account"] = own
+        requested_id = headers.get(_REQUEST_ID_HEADER, "")
+        trace = RequestTrace(requested_id if _REQUEST_ID.fullmatch(requested_id) else new_id())
+        scope.setdefault("state", {})["trace"] = trace
         status = 0
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer[_HEADER] = own.request_id
-                protect(answer, scope["path"])
+                response_headers = MutableHeaders(scope=message)
+                response_headers[_REQUEST_ID_HEADER] = trace.request_id
+                _add_security_headers(response_headers, scope["path"])
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=own.request_id):
+        with structlog.contextvars.bound_contextvars(request_id=trace.request_id):
             try:
-                await self._app(scope, receive, send_marked)
+                await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
-                status = _GONE
+                status = _CLIENT_CLOSED_REQUEST
             except asyncio.CancelledError:
-                # The time for the end is over: the server cancels what is left, and then the process goes.
+                # The draining time is over: the server cancels the remaining requests, then the process ends.
                 if not status:
                     stopping = Refusal(NOT_READY, "the service is stopping", {"Retry-After": "5"})
-                    await problem_response(stopping, own.request_id)(scope, receive, send_marked)
+                    await problem_response(stopping, trace.request_id)(scope, receive, send_with_headers)
             except Exception as error:
-                refused = refusal(error, own.request_id)
-                if status:  # too late to say so
+                refused = refusal(error, trace.request_id)
+                if status:  # the answer has begun, no other can be sent
                     raise
-                await problem_response(refused, own.request_id)(scope, receive, send_marked)
+                await problem_response(refused, trace.request_id)(scope, receive, send_with_headers)
             finally:
-                method = _known(scope["method"])
+                method = scope["method"] if scope["method"] in _METHODS else "other"  # metrics need few labels
                 route = getattr(scope.get("route"), "path", None) or "other"
                 seconds = time.perf_counter() - began
                 self._metrics.request(method, route, status, seconds)
                 level = logging.DEBUG if status == 200 and route in _PROBES else logging.INFO
-                line = _line(own, method, route, status, seconds)
-                _log.log(level, "%s %s %d", method, route, status, extra=line)
-                self._trace(own, headers.get("traceparent"), method, route, status, seconds)
+                fields = _log_fields(trace, method, route, status, seconds)
+                _log.log(level, "%s %s %d", method, route, status, extra=fields)
+                self._write_spans(trace, headers.get("traceparent"), method, route, status, seconds)
 
 
-def _line(own: Account, method: str, route: str, status: int, seconds: float) -> dict[str, Any]:
-    """What the log's line has beside its text."""
-    line: dict[str, Any] = {
-        "request_id": own.request_id,
+def _add_security_headers(headers: MutableHeaders, path: str) -> None:
+    """Nothing from other origins, no frames, and no caching unless the route allows it."""
+    for name, value in _SECURITY_HEADERS.items():
+        headers[name] = value
+    headers["Content-Security-Policy"] = _DOCS_POLICY if path == "/docs" else _PAGE_POLICY
+    headers.setdefault("Cache-Control", "no-store")
+
+
+def _log_fields(trace: RequestTrace, method: str, route: str, status: int, seconds: float) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "request_id": trace.request_id,
         "method": method,
         "route": route,
         "status": status,
         "ms": _ms(seconds),
     }
-    if own.key:
-        line["key"] = own.key
-    if own.received:
-        line["receive_ms"] = _ms(own.received.seconds)
-    if own.photos:
-        line["photos"] = [
-            {"content": photo.content, **{f"{step.stage}_ms": _ms(step.seconds) for step in _busy(photo.steps)}}
-            for photo in own.photos
+    if trace.key:
+        fields["key"] = trace.key
+    if trace.received:
+        fields["receive_ms"] = _ms(trace.received.seconds)
+    if trace.photos:
+        fields["photos"] = [
+            {"content": photo.content, **{f"{step.stage}_ms": _ms(step.seconds) for step in _steps(photo.steps)}}
+            for photo in trace.photos
         ]
-    return line
+    return fields
 
 
-def _busy(steps: list[Step]) -> list[Step]:
-    """Without the waits for a thread, of which a photograph has several."""
+def _steps(steps: list[Step]) -> list[Step]:
+    """The steps without the waits for a thread, of which a photograph has several."""
     return [step for step in steps if step.stage != "wait"]
 
 
 def _ms(seconds: float) -> float:
     return round(1e3 * seconds, 1)
-
-
-def _known(method: str) -> str:
-    """The method, unless it is one that a caller made up: a metric has few labels."""
-    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS") else "other"

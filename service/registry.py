@@ -1,4 +1,4 @@
-"""The indexes that are served, by name, and which one answers."""
+"""The served indexes by name, and which of them answers a request."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,106 +10,110 @@ from resad.manifest import Manifest
 from service import problems
 from service.problems import NOT_READY, Refusal
 
+_RETRY: dict[str, str] = {"Retry-After": "5"}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Served:
-    """An index.  live: what answers, if anything yet.  fault: why what CURRENT names does not.
+class IndexEntry:
+    """One served index.
 
-    at_rest: the version that is loaded when somebody asks for it, where there is no place for all.
-    damaged: whether it was asked for and could not be loaded.
+    live: the version in memory, if any.  fault: why the version that CURRENT names does not answer.
+    resting: manifest of a version that is loaded at the next request, when not all indexes fit into memory.
+    damaged: whether loading the resting version failed.
     """
 
     name: str
     live: LoadedIndex | None = None
     fault: str | None = None
-    at_rest: Manifest | None = None
+    resting: Manifest | None = None
     damaged: bool = False
 
     @property
     def answers(self) -> bool:
-        """At once, or as soon as it is loaded."""
-        return self.live is not None or (self.at_rest is not None and not self.damaged)
+        """Whether requests are answered, at once or after loading."""
+        return self.live is not None or (self.resting is not None and not self.damaged)
 
     @property
     def manifest(self) -> Manifest | None:
-        """Of the version that answers, in memory or not."""
-        return self.live.manifest if self.live else self.at_rest
+        """Manifest of the version that answers, in memory or not."""
+        return self.live.manifest if self.live else self.resting
 
 
 class Registry:
-    """What is served; reading is safe from any thread, as the mapping is replaced and never changed.
+    """The served indexes.  Safe to read on any thread: the mapping is replaced, never changed.
 
     Args:
-        root: holds the indexes.
-        default: the name that answers where none is given; None for the only one.
+        root: folder of the indexes.
+        default: name of the index for requests that name none; None for the only index.
     """
 
     def __init__(self, root: Path, *, default: str | None) -> None:
         self.root = root
-        self.served: MappingProxyType[str, Served] = MappingProxyType({})
-        self.looked = False
-        """Whether every index was looked at once."""
+        self.entries: MappingProxyType[str, IndexEntry] = MappingProxyType({})
+        self.scanned = False
+        """Whether the root has been scanned once."""
         self._default = default
 
-    def put(self, entry: Served) -> None:
-        """From now on `entry` is what is served under its name; called by `Succession` alone."""
-        self.served = MappingProxyType(dict(sorted({**self.served, entry.name: entry}.items())))
+    def put(self, entry: IndexEntry) -> None:
+        """Set the entry of an index; called by `IndexReloader` only."""
+        self.entries = MappingProxyType(dict(sorted({**self.entries, entry.name: entry}.items())))
 
     def drop(self, name: str) -> None:
-        """Serve it no more; requests that are with the index already finish."""
-        self.served = MappingProxyType({other: entry for other, entry in self.served.items() if other != name})
+        """Remove an index; requests that use it already finish."""
+        self.entries = MappingProxyType({key: entry for key, entry in self.entries.items() if key != name})
 
     def not_ready(self) -> str | None:
-        """Why not every index answers; None when they all do."""
-        if not self.looked:
+        """Why not every index answers; None if all do."""
+        if not self.scanned:
             return "the indexes are being loaded"
-        faults = [f"{one.name}: {one.fault or 'loading'}" for one in self.served.values() if one.manifest is None]
-        return "; ".join(faults) or (None if self.served else "there is no index under the root")
+        faults = [
+            f"{entry.name}: {entry.fault or 'loading'}"
+            for entry in self.entries.values()
+            if entry.manifest is None
+        ]
+        return "; ".join(faults) or (None if self.entries else "there is no index under the root")
 
-    def answering(self, name: str | None) -> str:
-        """The name of the index that answers, in memory or not.
-
-        Raises `Refusal` (404, 422 or 503) where none does.
-        """
-        served = self.get(self._default_name() if name is None else name)
-        if not served.answers:
-            raise _not_there(served)
-        return served.name
+    def resolve(self, name: str | None) -> str:
+        """The name of the index that answers a request for `name`; raises `Refusal` (404, 422 or 503)."""
+        entry = self.get(self._default_name() if name is None else name)
+        if not entry.answers:
+            raise _not_ready(entry)
+        return entry.name
 
     def find(self, name: str) -> LoadedIndex:
-        """The index that is in memory; raises `Refusal` (404 or 503) where it is not."""
-        served = self.get(name)
-        if served.live is None:
-            raise _not_there(served)
-        return served.live
+        """The index in memory; raises `Refusal` (404 or 503) if it is not there."""
+        entry = self.get(name)
+        if entry.live is None:
+            raise _not_ready(entry)
+        return entry.live
 
-    def get(self, name: str) -> Served:
-        """The entry of `name`; raises `Refusal` (404, or 503 before anything was looked at)."""
-        found = self.served.get(name)
-        if found is None and not self.looked:
-            raise Refusal(NOT_READY, "the indexes are being loaded", {"Retry-After": "5"})
-        if found is None:
-            there = ", ".join(self.served) or "none"
-            raise Refusal(problems.UNKNOWN_INDEX, f"no index {name!r}; there is: {there}")
-        return found
+    def get(self, name: str) -> IndexEntry:
+        """The entry of `name`; raises `Refusal` (404, or 503 before the first scan)."""
+        entry = self.entries.get(name)
+        if entry is None and not self.scanned:
+            raise Refusal(NOT_READY, "the indexes are being loaded", _RETRY)
+        if entry is None:
+            names = ", ".join(self.entries) or "none"
+            raise Refusal(problems.UNKNOWN_INDEX, f"no index {name!r}; there is: {names}")
+        return entry
 
     @property
     def default(self) -> str | None:
-        """Which index answers where none is named, if that is clear."""
-        return self._default or (next(iter(self.served)) if len(self.served) == 1 else None)
+        """Name of the index for requests that name none, if there is one."""
+        return self._default or (next(iter(self.entries)) if len(self.entries) == 1 else None)
 
     def _default_name(self) -> str:
         if self.default is not None:
             return self.default
-        if not self.served:
-            raise Refusal(NOT_READY, self.not_ready() or "loading", {"Retry-After": "5"})
-        names = ", ".join(self.served)
+        if not self.entries:
+            raise Refusal(NOT_READY, self.not_ready() or "loading", _RETRY)
+        names = ", ".join(self.entries)
         raise Refusal(problems.INDEX_NOT_NAMED, f"several are served: add index=NAME, one of {names}")
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions of `name` on the disk, oldest first; raises as `get`."""
+        """The versions of `name` on disk, oldest first; raises as `get`."""
         return tuple(index_store.versions(self.root / self.get(name).name))
 
 
-def _not_there(served: Served) -> Refusal:
-    return Refusal(NOT_READY, f"{served.name}: {served.fault or 'loading'}", {"Retry-After": "5"})
+def _not_ready(entry: IndexEntry) -> Refusal:
+    return Refusal(NOT_READY, f"{entry.name}: {entry.fault or 'loading'}", _RETRY)

@@ -19,9 +19,9 @@ from resad.result import Result
 from service import problems
 from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
 from service.metrics import MEDIA_TYPE
-from service.middleware import account_of
+from service.middleware import trace_of
 from service.problems import INVALID_REQUEST, NO_EVIDENCE, Refusal, documented, faults
-from service.registry import Served
+from service.registry import IndexEntry
 from service.schemas import (
     NAME_PATTERN,
     Activation,
@@ -34,15 +34,15 @@ from service.schemas import (
     Results,
     ScoreQuery,
 )
-from service.security import REFUSED, needs
-from service.state import House
-from service.tracing import Account, Step
-from service.uploads import MULTIPART, PART, PHOTO_TYPES, Upload, gathered, read_limited, read_upload
+from service.security import REFUSED, require_scope
+from service.state import AppState
+from service.tracing import RequestTrace, Step
+from service.uploads import MULTIPART, PART, PHOTO_TYPES, Upload, join
 
 router: Final = APIRouter()
 _ANSWER: Final[TypeAdapter[Result | Results]] = TypeAdapter(Result | Results)
 
-_UPLOAD: Final = (
+_UPLOAD_PROBLEMS: Final = (
     *REFUSED,
     problems.MALFORMED_UPLOAD,
     problems.UNKNOWN_INDEX,
@@ -61,8 +61,8 @@ _UPLOAD: Final = (
     problems.DEADLINE,
 )
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
-_ONE_PHOTO: Final[dict[str, Any]] = dict.fromkeys(PHOTO_TYPES, _BINARY)
-_SEVERAL: Final[dict[str, Any]] = {
+_PHOTO_BODY: Final[dict[str, Any]] = dict.fromkeys(PHOTO_TYPES, _BINARY)
+_MULTIPART_BODY: Final[dict[str, Any]] = {
     "schema": {
         "type": "object",
         "required": [PART],
@@ -72,44 +72,44 @@ _SEVERAL: Final[dict[str, Any]] = {
 }
 
 
-def _house(request: Request) -> House:
-    house: House = request.app.state.house
-    return house
+def _state_of(request: Request) -> AppState:
+    state: AppState = request.app.state.app_state
+    return state
 
 
-In = Annotated[House, Depends(_house)]
-Own = Annotated[Account, Depends(account_of)]
+State = Annotated[AppState, Depends(_state_of)]
+Trace = Annotated[RequestTrace, Depends(trace_of)]
 
 
 @router.post(
     "/v1/score",
     summary="Score one photograph, or several",
-    dependencies=[Depends(needs("score"))],
+    dependencies=[Depends(require_scope("score"))],
     response_model=Result | Results,
     responses={
         200: {
             "description": "One result for a photograph as the body; a list, in order, for a multipart.",
         },
-        **documented((*_UPLOAD, problems.POOR_QUALITY)),
+        **documented((*_UPLOAD_PROBLEMS, problems.POOR_QUALITY)),
     },
-    openapi_extra={"requestBody": {"required": True, "content": {**_ONE_PHOTO, MULTIPART: _SEVERAL}}},
+    openapi_extra={"requestBody": {"required": True, "content": {**_PHOTO_BODY, MULTIPART: _MULTIPART_BODY}}},
 )
-async def score(request: Request, house: In, own: Own, asked: Annotated[ScoreQuery, Query()]) -> Response:
+async def score(request: Request, state: State, trace: Trace, query: Annotated[ScoreQuery, Query()]) -> Response:
     """The photograph is the body; or a multipart's parts named `photo` are, and each has its own answer.
 
     Nothing that is uploaded is kept. Research use only, not for diagnosis.
     """
-    with ExitStack() as places:
-        name = _welcome(house, asked.index, places)
-        upload = await _received(request, house, own, places, several=True)
-        answer = await house.pipeline.score(request, upload, places, name, asked, own)
+    with ExitStack() as slots:
+        name = _admit(state, query.index, slots)
+        upload = await _receive(request, state, trace, slots, several=True)
+        answer = await state.pipeline.score(request, upload, slots, name, query, trace)
     return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
 
 @router.post(
     "/v1/anomaly-map",
     summary="The anomaly map of one photograph",
-    dependencies=[Depends(needs("score"))],
+    dependencies=[Depends(require_scope("score"))],
     response_class=Response,
     responses={
         200: {
@@ -124,71 +124,77 @@ async def score(request: Request, house: In, own: Own, asked: Annotated[ScoreQue
                 },
             },
         },
-        **documented((problems.NOT_ACCEPTABLE, *_UPLOAD)),
+        **documented((problems.NOT_ACCEPTABLE, *_UPLOAD_PROBLEMS)),
     },
-    openapi_extra={"requestBody": {"required": True, "content": _ONE_PHOTO}},
+    openapi_extra={"requestBody": {"required": True, "content": _PHOTO_BODY}},
 )
-async def anomaly_map(request: Request, house: In, own: Own, asked: Annotated[MapQuery, Query()]) -> Response:
+async def anomaly_map(
+    request: Request, state: State, trace: Trace, query: Annotated[MapQuery, Query()]
+) -> Response:
     """The map in the photograph's own frame, at its size or smaller; overlays are bounded in size."""
-    kind = negotiate(",".join(request.headers.getlist("accept")), overlay=asked.style == "overlay")
-    with ExitStack() as places:
-        name = _welcome(house, asked.index, places)
-        upload = await _received(request, house, own, places, several=False)
-        body, manifest = await house.pipeline.anomaly_map(request, upload.only(), places, name, asked, kind, own)
+    media_type = negotiate(",".join(request.headers.getlist("accept")), overlay=query.style == "overlay")
+    with ExitStack() as slots:
+        name = _admit(state, query.index, slots)
+        upload = await _receive(request, state, trace, slots, several=False)
+        body, manifest = await state.pipeline.anomaly_map(
+            request, upload.only(), slots, name, query, media_type, trace
+        )
     scale = {
         "Resad-Index": f"{manifest.name}/{manifest.version}",
         "Resad-Full-Scale": str(manifest.calibration.full_scale),
         "Vary": "Accept",
     }
-    return Response(body, headers=scale, media_type=kind)
+    return Response(body, headers=scale, media_type=media_type)
 
 
 @router.get("/livez", summary="Whether the service works", responses=documented((problems.NOT_LIVE,)))
-async def livez(house: In) -> Health:
+async def livez(state: State) -> Health:
     """503 once the thread that scores has died: restart the service."""
-    if not house.worker.alive:
+    if not state.worker.alive:
         raise problems.Refusal(problems.NOT_LIVE, problems.NOT_LIVE.example)
     return Health("live")
 
 
 @router.get("/readyz", summary="Whether every index answers", responses=documented((problems.NOT_READY,)))
-async def readyz(house: In) -> Health:
+async def readyz(state: State) -> Health:
     """200 once every live index has scored its probe photograph as when it was built; 503 while stopping."""
-    missing = house.not_ready()
-    if missing is not None:
-        raise problems.Refusal(problems.NOT_READY, missing)
+    reason = state.not_ready()
+    if reason is not None:
+        raise problems.Refusal(problems.NOT_READY, reason)
     return Health("ready")
 
 
-def _welcome(house: House, index: str | None, places: ExitStack) -> str:
-    """What is settled before the body is read: which index answers, and a place for the first photograph."""
-    name = house.registry.answering(index)
-    places.enter_context(house.admission.places(1))
+def _admit(state: AppState, index: str | None, slots: ExitStack) -> str:
+    """Before the body is read: resolve the index, and take a queue slot for the first photograph."""
+    name = state.registry.resolve(index)
+    slots.enter_context(state.admission.admit(1))
     return name
 
 
-async def _received(request: Request, house: House, own: Account, places: ExitStack, *, several: bool) -> Upload:
-    """The upload, its bytes counted as long as the places are held."""
-    held = places.enter_context(house.admission.holding())
+async def _receive(
+    request: Request, state: AppState, trace: RequestTrace, slots: ExitStack, *, several: bool
+) -> Upload:
+    """Read the upload; its bytes are reserved as long as the slots."""
+    reservation = slots.enter_context(state.admission.reserve_bytes())
     began = time.perf_counter()
-    upload = await read_upload(request, house.settings, held, several=several)
+    upload = await state.body_reader.read_upload(request, reservation, several=several)
     seconds = time.perf_counter() - began
-    house.metrics.stage("receive", seconds)
-    own.received = Step("receive", time.time(), seconds)
+    state.metrics.stage("receive", seconds)
+    trace.received = Step("receive", time.time(), seconds)
     return upload
 
 
 _JPEG: Final = "image/jpeg"
 _PICTURE: Final[dict[str, Any]] = {_JPEG: {"schema": {"type": "string", "format": "binary"}}}
 _PRIVATE: Final = {"Cache-Control": "private, no-store"}
-"""Pictures of patients do not belong into any cache."""
+"""No cache may keep pictures of patients."""
 
 
 @router.get(
     "/v1/indexes/{name}/evidence/{photo}/{y}/{x}",
     summary="What a healthy patch looks like",
     response_class=Response,
-    dependencies=[Depends(needs("evidence"))],
+    dependencies=[Depends(require_scope("evidence"))],
     responses={
         200: {"description": "The surroundings of the cell, which is framed.", "content": _PICTURE},
         **documented(
@@ -197,7 +203,7 @@ _PRIVATE: Final = {"Cache-Control": "private, no-store"}
     },
 )
 async def evidence(
-    house: In,
+    state: State,
     name: Annotated[str, Path(description="As in `GET /v1/indexes`.")],
     photo: Annotated[str, Path(max_length=64, description="`photo` of an item of `evidence`.")],
     y: Annotated[int, Path(ge=0, le=9999, description="Its `y`.")],
@@ -212,30 +218,30 @@ async def evidence(
     An id means another photograph in another version: name the version that the result states.  The picture is
     as the reference photo is: where the item is `mirrored`, turn it left to right beside the finding.
     """
-    async with house.shelf.lent(house.registry.answering(name)) as loaded:
-        square = await asyncio.to_thread(_square, house, loaded, photo, version)
+    async with state.index_cache.lease(state.registry.resolve(name)) as loaded:
+        square = await asyncio.to_thread(_read_square, state, loaded, photo, version)
         grid = loaded.manifest.counts.grid
     if y >= grid[0] or x >= grid[1]:
         raise Refusal(NO_EVIDENCE, f"cell {y}, {x}: the patch grid has {grid[0]} x {grid[1]} cells")
     return Response(jpeg(crop_around(square, (y, x), grid)), headers=_PRIVATE, media_type=_JPEG)
 
 
-def _square(house: House, loaded: LoadedIndex, photo: str, version: str | None) -> Pixels:
+def _read_square(state: AppState, loaded: LoadedIndex, photo: str, version: str | None) -> Pixels:
     manifest = loaded.manifest
     if version is not None and version != manifest.version:
         raise Refusal(NO_EVIDENCE, f"{manifest.name} answers with another version by now")
     if not keeps_crops(manifest):
         raise Refusal(NO_EVIDENCE, NO_EVIDENCE.example)
-    # Only an id that the index has ever becomes part of a path.
+    # Only ids of the index become part of a path.
     if all(record.id != photo for record in loaded.photos):
         raise Refusal(NO_EVIDENCE, f"{manifest.name} has no such reference photo")
-    square = read_square(house.settings.root / manifest.name / manifest.version, manifest, photo)
+    square = read_square(state.settings.root / manifest.name / manifest.version, manifest, photo)
     if square is None:
         raise Refusal(NO_EVIDENCE, f"{manifest.name} keeps no picture of this reference photo")
     return square
 
 
-_BODY_LIMIT: Final = 4096
+_ACTIVATION_BYTES: Final = 4096
 _LIST: Final = TypeAdapter(IndexList)
 _DETAIL: Final = TypeAdapter(IndexDetail)
 
@@ -245,32 +251,32 @@ Name = Annotated[str, Path(pattern=NAME_PATTERN, description="As in `GET /v1/ind
 @router.get(
     "/v1/indexes",
     summary="What is served",
-    dependencies=[Depends(needs("score", "admin"))],
+    dependencies=[Depends(require_scope("score", "admin"))],
     response_model=IndexList,
     responses=documented(REFUSED),
 )
-async def indexes(house: In) -> Response:
+async def indexes(state: State) -> Response:
     """Every index under the root, with the version that answers."""
-    found = tuple(_summary(house, entry) for entry in house.registry.served.values())
-    return Response(_LIST.dump_json(IndexList(found)), media_type="application/json")
+    summaries = tuple(_summary(state, entry) for entry in state.registry.entries.values())
+    return Response(_LIST.dump_json(IndexList(summaries)), media_type="application/json")
 
 
 @router.get(
     "/v1/indexes/{name}",
     summary="One index",
-    dependencies=[Depends(needs("score", "admin"))],
+    dependencies=[Depends(require_scope("score", "admin"))],
     response_model=IndexDetail,
     responses=documented((*REFUSED, problems.UNKNOWN_INDEX, INVALID_REQUEST, problems.NOT_READY)),
 )
-async def index(house: In, name: Name) -> Response:
+async def index(state: State, name: Name) -> Response:
     """With its manifest, its calibration, its versions, and why one of them is not live."""
-    return await _detail(house, house.registry.get(name))
+    return await _detail(state, state.registry.get(name))
 
 
 @router.put(
     "/v1/indexes/{name}/current",
     summary="Make a version live",
-    dependencies=[Depends(needs("admin"))],
+    dependencies=[Depends(require_scope("admin"))],
     response_model=IndexDetail,
     responses=documented(
         (
@@ -295,44 +301,43 @@ async def index(house: In, name: Name) -> Response:
         }
     },
 )
-async def activate(request: Request, house: In, name: Name) -> Response:
+async def activate(request: Request, state: State, name: Name) -> Response:
     """Verifies the version, then writes CURRENT; every service that watches the same volume follows.
 
     Off unless the service was started with a keys file; needs a key with the scope `admin`.
     """
-    chunks = read_limited(request, _BODY_LIMIT, problems.UPLOAD_TOO_LARGE, house.settings)
-    body = await gathered(chunks)
+    body = await join(state.body_reader.chunks(request, _ACTIVATION_BYTES, problems.UPLOAD_TOO_LARGE))
     try:
-        wanted = Activation.model_validate_json(body)
+        activation = Activation.model_validate_json(body)
     except ValidationError as error:
         raise Refusal(INVALID_REQUEST, faults(error.errors(include_url=False))) from error
-    entry = await asyncio.to_thread(house.succession.activate, name, wanted.version)
-    return await _detail(house, entry)
+    entry = await asyncio.to_thread(state.reloader.activate, name, activation.version)
+    return await _detail(state, entry)
 
 
 @router.get(
     "/metrics",
     summary="For Prometheus",
-    dependencies=[Depends(needs("metrics", "admin"))],
+    dependencies=[Depends(require_scope("metrics", "admin"))],
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(REFUSED)},
 )
-async def metrics(house: In) -> Response:
+async def metrics(state: State) -> Response:
     """Requests, queue, batches, seconds per stage, versions, scores and their drift, memory."""
-    return Response(await house.metrics_text(), media_type=MEDIA_TYPE)
+    return Response(await state.metrics_text(), media_type=MEDIA_TYPE)
 
 
-async def _detail(house: House, entry: Served) -> Response:
-    versions = await asyncio.to_thread(house.registry.versions, entry.name)
-    detail = IndexDetail(**asdict(_summary(house, entry)), versions=versions, manifest=entry.manifest)
+async def _detail(state: AppState, entry: IndexEntry) -> Response:
+    versions = await asyncio.to_thread(state.registry.versions, entry.name)
+    detail = IndexDetail(**asdict(_summary(state, entry)), versions=versions, manifest=entry.manifest)
     return Response(_DETAIL.dump_json(detail), media_type="application/json")
 
 
-def _summary(house: House, entry: Served) -> IndexSummary:
+def _summary(state: AppState, entry: IndexEntry) -> IndexSummary:
     manifest = entry.manifest
     return IndexSummary(
         name=entry.name,
-        default=entry.name == house.registry.default,
+        default=entry.name == state.registry.default,
         state=_state(entry),
         fault=entry.fault,
         version=manifest.version if manifest else None,
@@ -343,7 +348,7 @@ def _summary(house: House, entry: Served) -> IndexSummary:
     )
 
 
-def _state(entry: Served) -> IndexState:
+def _state(entry: IndexEntry) -> IndexState:
     if entry.live:
         return "serving"
     if entry.answers:
@@ -351,34 +356,34 @@ def _state(entry: Served) -> IndexState:
     return "failed" if entry.fault else "loading"
 
 
-_FOLDER: Final = pathlib.Path(__file__).with_name("web")
+_WEB: Final = pathlib.Path(__file__).with_name("web")
 
-HEADERS: Final = {"Cache-Control": "no-cache"}
-"""Asked for again each time, and answered with 304: a new version's modules never meet an old one's."""
+_REVALIDATE: Final = {"Cache-Control": "no-cache"}
+"""Browsers ask each time (and get 304), so that modules of two versions are never mixed."""
 
 
 class _Files(StaticFiles):
     def file_response(self, *args: Any, **options: Any) -> Response:
         response = super().file_response(*args, **options)
-        response.headers.update(HEADERS)
+        response.headers.update(_REVALIDATE)
         return response
 
 
-files: Final = _Files(directory=_FOLDER)
-"""To be mounted at `/web`."""
+files: Final = _Files(directory=_WEB)
+"""Mounted at `/web`."""
 
 
-_ABOUT_DOCS: Final = re.compile(r"\s*<(\w+)[^>]* data-docs>.*?</\1>", re.DOTALL)
-"""An element that leads to /docs; nothing of the same kind lies within it."""
+_DOCS_LINK: Final = re.compile(r"\s*<(\w+)[^>]* data-docs>.*?</\1>", re.DOTALL)
+"""An element with a link to /docs; it contains no element of its own kind."""
 
 
 def page_text(*, docs: bool) -> str:
-    """The page; without what leads to /docs where these are not served."""
-    text = (_FOLDER / "index.html").read_text(encoding="utf-8")
-    return text if docs else _ABOUT_DOCS.sub("", text)
+    """The page; without links to /docs if they are not served."""
+    text = (_WEB / "index.html").read_text(encoding="utf-8")
+    return text if docs else _DOCS_LINK.sub("", text)
 
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
-    """The page itself."""
-    return HTMLResponse(request.app.state.page, headers=HEADERS)
+    """The page."""
+    return HTMLResponse(request.app.state.page, headers=_REVALIDATE)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-from resad.calibration import Interval, Rule
-from resad.findings import Eye
+from resad.calibration import DecisionRule, Interval
+from resad.config import Eye
 from resad.index import NAME, VERSION
 from resad.manifest import Manifest
 from resad.pictures.overlay import Layout
@@ -65,9 +65,9 @@ class _Asked(BaseModel):
         return self
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> DecisionRule:
         """How the photograph is judged."""
-        return Rule(self.fpr, self.threshold, self.camera)
+        return DecisionRule(self.fpr, self.threshold, self.camera)
 
 
 class ScoreQuery(_Asked):

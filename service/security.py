@@ -16,57 +16,57 @@ from service.keys import KeyRecord, Scope, read_keys, sha256_of
 from service.problems import CALL_OFF, KEY_NEEDED, KEY_SCOPE, Kind, Refusal
 
 _log: Final = logging.getLogger(__name__)
-_LOOK_S: Final = 0.5
-"""Between looks whether the file has changed."""
-_UNKNOWN: Final = "the key that was sent is none of this service's: mistyped, perhaps, or removed"
+_CHECK_S: Final = 0.5
+"""Seconds between checks whether the keys file has changed."""
+_UNKNOWN_KEY: Final = "the key that was sent is none of this service's: mistyped, perhaps, or removed"
 REFUSED: Final[tuple[Kind, ...]] = (KEY_NEEDED, KEY_SCOPE)
-"""What a call that needs a key may answer."""
+"""The problems that any call with a required scope may answer."""
 _BEARER: Final = HTTPBearer(
     scheme_name="key",
     auto_error=False,
     description="A key made by `resad-keys`. A service that was started without a keys file asks for none.",
 )
-Given = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
 class KeyRing:
-    """The keys as the file has them now; one that cannot be read leaves those that were known.
+    """The keys of the keys file, read again when it changes; while it cannot be read, the last keys stay valid.
 
-    Raises `SettingError` where the file cannot be used at the start.
+    Raises `SettingError` if the file cannot be read at the start.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = self._look()  # first: what changes meanwhile is seen later
+        self._stamp = self._file_stamp()  # before reading, so that a change meanwhile is noticed later
         self._records = read_keys(path)
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
 
     def holder(self, key: str) -> KeyRecord | None:
-        """Whose key it is; takes as long whichever it is, or if it is none."""
-        self._follow()
-        given, found = sha256_of(key), None
+        """The record of `key`, None if it is unknown; takes equally long in every case."""
+        self._reload_if_changed()
+        digest, holder = sha256_of(key), None
         for record in self._records:
-            if hmac.compare_digest(record.sha256, given):
-                found = record
-        return found
+            if hmac.compare_digest(record.sha256, digest):
+                holder = record
+        return holder
 
-    def _follow(self) -> None:
-        if time.monotonic() - self._looked < _LOOK_S:
+    def _reload_if_changed(self) -> None:
+        if time.monotonic() - self._checked < _CHECK_S:
             return
-        self._looked = time.monotonic()
-        stamp = self._look()
+        self._checked = time.monotonic()
+        stamp = self._file_stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
             self._records = read_keys(self._path)
         except SettingError as error:
-            _log.error("%s; the keys of before are still taken", error)
+            _log.error("%s; the last keys stay valid", error)
         else:
             _log.info("the keys file was read again: %d keys", len(self._records))
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """What changes with the file, also where a link to it was moved."""
+    def _file_stamp(self) -> tuple[int, int, int] | None:
+        """Changes with the file, and with a link to it."""
         try:
             status = self._path.stat()
         except OSError:
@@ -76,19 +76,23 @@ class KeyRing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guard:
-    """Lets calls in.  ring: None without a keys file.  local: only this machine reaches the service.
+    """Decides who may call.
 
-    Without keys, scoring and its kind are open (`Settings` refuses that on a public address unless told so),
-    evidence is open to this machine alone, and admins' calls are off.
+    Without keys, scoring is open to everybody (`Settings` refuses a public address then, unless told otherwise),
+    evidence to this machine only, and administration to nobody.
+
+    Args:
+        ring: None without a keys file.
+        local: whether only this machine can reach the service.
     """
 
     ring: KeyRing | None
     local: bool
 
     def admit(self, key: str | None, scopes: tuple[Scope, ...]) -> KeyRecord | None:
-        """Whose call it is, None without keys.  One of the scopes is enough.
+        """The record of a caller that has at least one of the scopes; None without keys.
 
-        Raises `Refusal`: 401 without a known key, 403 where it lacks the scopes, or the call is off.
+        Raises `Refusal`: 401 without a known key, 403 if it lacks the scopes or the call is switched off.
         """
         if self.ring is None:
             if scopes == ("admin",) or (scopes == ("evidence",) and not self.local):
@@ -96,20 +100,20 @@ class Guard:
             return None
         holder = None if key is None else self.ring.holder(key)
         if holder is None:
-            detail = KEY_NEEDED.example if key is None else _UNKNOWN
+            detail = KEY_NEEDED.example if key is None else _UNKNOWN_KEY
             raise Refusal(KEY_NEEDED, detail, {"WWW-Authenticate": "Bearer"})
         if not set(scopes) & set(holder.scopes):
             raise Refusal(KEY_SCOPE, f"the key lacks the scope {' or '.join(scopes)}")
         return holder
 
 
-def needs(*scopes: Scope) -> Callable[[Request, Given], Awaitable[None]]:
-    """A dependency that lets a call in whose key has one of the scopes, before anything of its body is read."""
+def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[None]]:
+    """A dependency that admits callers with one of the scopes, before the body is read."""
 
-    async def admitted(request: Request, given: Given) -> None:
-        guard: Guard = request.app.state.house.guard
-        holder = guard.admit(given.credentials if given else None, scopes)
+    async def admit(request: Request, credentials: Credentials) -> None:
+        guard: Guard = request.app.state.app_state.guard
+        holder = guard.admit(credentials.credentials if credentials else None, scopes)
         if holder is not None:
-            request.scope["state"]["account"].key = holder.name
+            request.scope["state"]["trace"].key = holder.name
 
-    return admitted
+    return admit

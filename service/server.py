@@ -1,21 +1,36 @@
-"""The server process: log format, and uvicorn with limits for callers that neither send nor read."""
+"""The server process: log format, and uvicorn with limits for callers that neither send nor read.
+
+`resad-service` imports this module, and with it torch and FAISS, only after every refusal.
+"""
 
 import asyncio
 import logging
+import signal
+import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 import uvicorn
+from prometheus_client import disable_created_metrics
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from resad import index as index_store
+from resad import runtime
+from service.app import create_app
 from service.settings import Settings
+from service.state import AppState
 
-_SHARED: Final[list[Any]] = [
+_log: Final = logging.getLogger(__name__)
+_KEEP_ALIVE_S: Final = 75
+"""Longer than a proxy's keep-alive, so that the proxy closes idle connections first."""
+BACKLOG: Final = 2048
+"""Connections that may wait to be accepted."""
+_PROCESSORS: Final[list[Any]] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -25,127 +40,148 @@ _SHARED: Final[list[Any]] = [
 ]
 
 
+def run(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        listener: a bound socket.
+        announce: called once the socket listens.
+    """
+    runtime.configure("exact")
+    runtime.use_threads(settings.threads)
+    configure_logs(plain=sys.stderr.isatty())
+    # It would add a series to each counter, with the start time of the process.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    app = create_app(settings)
+    listener.listen(BACKLOG)
+    # uvicorn stops gracefully, then raises the signal again for the handler that was set before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
+    announce()
+    if not any((folder / index_store.CURRENT).is_file() for folder in settings.root.iterdir()):
+        _log.warning("no index under %s; one that is built there is served from then on", settings.root)
+    state: AppState = app.state.app_state
+    create_server(app, settings, state.draining.begin).run(sockets=[listener])
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
 def configure_logs(*, plain: bool) -> None:
-    """Send every record to stderr; `plain` for people, else JSON."""
+    """Send every log record to stderr: plain lines for people, else a JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(plain=plain))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # It repeats bytes of the uploads that it cannot parse.
+    # It logs bytes of uploads that it cannot parse.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    # It says at every start and stop what the service itself says, and of a broken request only that it is one.
+    # It repeats the service's own messages, and says nothing useful of malformed requests.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def formatter(*, plain: bool) -> ProcessorFormatter:
-    """Renders a record of `logging` with what was given as `extra`."""
-    last: list[Any] = (
+    """Renders a record of `logging` with its `extra` fields."""
+    renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=False)]
         if plain
         # Without local variables: they may hold a photograph.
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     return ProcessorFormatter(
-        foreign_pre_chain=_SHARED, processors=[ProcessorFormatter.remove_processors_meta, _one_event, *last]
+        foreign_pre_chain=_PROCESSORS,
+        processors=[ProcessorFormatter.remove_processors_meta, _drop_color_message, *renderers],
     )
 
 
-def _one_event(logger: logging.Logger, name: str, event: EventDict) -> EventDict:
-    """uvicorn's records carry their message again with colors."""
+def _drop_color_message(logger: logging.Logger, name: str, event: EventDict) -> EventDict:
+    """uvicorn's records repeat their message with colors."""
     event.pop("color_message", None)
     return event
 
 
-_KEEP_ALIVE_S: Final = 75
-"""Longer than proxies keep a connection that is idle: who closes first must not be the one that is being asked."""
-
-
 def connection_type(head_s: float, unread_s: float) -> type[H11Protocol]:
-    """Connections that are given up.
+    """A connection class that closes connections of slow callers.
 
     Args:
-        head_s: for a request's headers, or for what nobody wants of a refused body.
-        unread_s: for the caller to take anything of an answer.
+        head_s: seconds for a request's headers, and for the rest of a refused body.
+        unread_s: seconds in which the caller must read something of an answer.
     """
 
     class Connection(H11Protocol):
         """One connection.
 
-        `_patience` runs while it sends what no request's work waits for, `_unread` while it does not read.
+        `_head_timer` runs while bytes arrive that no request waits for, `_unread_timer` while nothing is read.
         """
 
-        _patience: asyncio.TimerHandle | None = None
-        _unread: asyncio.TimerHandle | None = None
+        _head_timer: asyncio.TimerHandle | None = None
+        _unread_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._wait()
+            self._start_head_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
-                self._patience = _cancelled(self._patience)
-            elif self._patience is None:
-                self._wait()
+                self._head_timer = _cancel(self._head_timer)
+            elif self._head_timer is None:
+                self._start_head_timer()
 
         def on_response_complete(self) -> None:
-            self._patience = _cancelled(self._patience)
+            self._head_timer = _cancel(self._head_timer)
             super().on_response_complete()
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._look_again(self.transport.get_write_buffer_size())
+            self._start_unread_timer(self.transport.get_write_buffer_size())
 
         def resume_writing(self) -> None:
-            self._unread = _cancelled(self._unread)
+            self._unread_timer = _cancel(self._unread_timer)
             super().resume_writing()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._patience, self._unread = _cancelled(self._patience), _cancelled(self._unread)
+            self._head_timer, self._unread_timer = _cancel(self._head_timer), _cancel(self._unread_timer)
             super().connection_lost(exc)
 
-        def _wait(self) -> None:
-            self._patience = self.loop.call_later(head_s, self.transport.abort)
+        def _start_head_timer(self) -> None:
+            self._head_timer = self.loop.call_later(head_s, self.transport.abort)
 
-        def _look_again(self, before: int) -> None:
-            self._unread = self.loop.call_later(unread_s, self._look, before)
+        def _start_unread_timer(self, buffered: int) -> None:
+            self._unread_timer = self.loop.call_later(unread_s, self._check_reading, buffered)
 
-        def _look(self, before: int) -> None:
-            """Give up unless something was read since there were `before` bytes left."""
-            left = self.transport.get_write_buffer_size()
-            if left < before:
-                self._look_again(left)
+        def _check_reading(self, buffered: int) -> None:
+            """Close the connection unless fewer bytes wait to be read than before."""
+            now = self.transport.get_write_buffer_size()
+            if now < buffered:
+                self._start_unread_timer(now)
             else:
                 self.transport.abort()
 
     return Connection
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """What is left of a timer: nothing."""
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Cancel a timer; returns None, the timer's new value."""
     if timer is not None:
         timer.cancel()
     return None
 
 
 class Server(uvicorn.Server):
-    """Says when it was told to stop, before it begins to.
+    """A server that calls `stopping` when a signal tells it to stop, before it stops; maybe more than once."""
 
-    Args:
-        told: called once or more, from a signal.
-    """
-
-    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
         super().__init__(config)
-        self._told = told
+        self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop."""
-        self._told()
+        """Start to stop."""
+        self._stopping()
         super().handle_exit(sig, frame)
 
 
-def server_of(app: Any, settings: Settings, told: Callable[[], None]) -> Server:
-    """A server for `app`, to be run on a socket that listens."""
+def create_server(app: Any, settings: Settings, stopping: Callable[[], None]) -> Server:
+    """A server for `app`, to be run on a listening socket."""
     config = uvicorn.Config(
         app,
         http=connection_type(settings.head_s, settings.unread_s),
@@ -156,4 +192,4 @@ def server_of(app: Any, settings: Settings, told: Callable[[], None]) -> Server:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
     )
-    return Server(config, told)
+    return Server(config, stopping)

@@ -1,4 +1,4 @@
-"""What the service is told once, at its start: by `RESAD_*` variables, or by the command line, which wins."""
+"""The settings of the service: `RESAD_*` variables, overridden by the command line."""
 
 import ipaddress
 import re
@@ -14,12 +14,13 @@ from resad.errors import SettingError
 
 _LIMITS: Final = PhotoLimits()
 _PILLOW_ALARM: Final = 89_478_485
-"""Pixels at which Pillow itself begins to refuse."""
+"""Pixels from which Pillow itself refuses."""
+_DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 class Settings(BaseSettings):
-    """Every setting of the service, with its unit; the variable is `RESAD_` and the name in capitals."""
+    """Every setting with its unit; its variable is `RESAD_` and the name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="RESAD_", frozen=True, extra="forbid")
 
@@ -27,90 +28,93 @@ class Settings(BaseSettings):
     """Folder that holds the indexes."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """0 takes a free one."""
+    """0 for a free one."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     index: str | None = None
-    """Which index answers where a call names none; with a single index, that one does."""
+    """Index for requests that name none; a single index needs no such setting."""
     hold: Annotated[int, Field(gt=0)] | None = None
-    """Indexes in memory at a time, all unless given; others are loaded when they are asked for."""
+    """Most indexes in memory, all if None; others are loaded at their next request."""
     keys_file: Path | None = None
-    """Who may call what, made by `resad-keys`; without one every caller may score and nobody may administer."""
+    """Keys of the callers, made by `resad-keys`; without one everybody may score and nobody may administer."""
     insecure: bool = False
-    """Allow an address that others can reach although no caller is asked for a key."""
+    """Allow a public address without keys."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Web pages of other addresses that may call, as `https://host`; with commas between them in the variable."""
+    """Origins of other web pages that may call, as `https://host`; separated by commas in the variable."""
     docs: bool = True
     """Serve `/docs` and `/openapi.json`."""
     log_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
-    """Key of the content hashes in the log; a new one for each process unless given.  Not on the command line,
-    where others could read it."""
+    """Key of the content hashes in the log; a new one for each process if None.  Not on the command line, where
+    others could read it."""
 
     max_bytes: Annotated[int, Field(gt=0)] = _LIMITS.max_bytes
-    """Of one photograph."""
+    """Most bytes of a photograph."""
     max_request_bytes: Annotated[int, Field(gt=0)] = 4 * _LIMITS.max_bytes
-    """Of a request with several photographs."""
+    """Most bytes of a request with several photographs."""
     max_pixels: Annotated[int, Field(gt=0, le=_PILLOW_ALARM)] = _LIMITS.max_pixels
-    """Of one photograph, width times height."""
+    """Most pixels of a photograph, width times height."""
     max_photos: Annotated[int, Field(gt=0)] = 32
-    """In one request; never more than the queue holds."""
+    """Most photographs in a request; never more than the queue holds."""
     max_held_bytes: Annotated[int, Field(gt=0)] = 500_000_000
-    """Of all uploads that are in memory at a time; more are refused with 429."""
+    """Most bytes of all uploads in memory; more are refused with 429."""
     max_overlay_side: Annotated[int, Field(ge=16)] = 4096
-    """Longer side of an overlay, px: drawing one costs time with its pixels."""
+    """Longest side of an overlay, px; drawing takes time for each pixel."""
     queue_size: Annotated[int, Field(gt=0)] = 64
-    """Photographs accepted, from before their upload until nothing works on them; more are refused with 429."""
+    """Most photographs in the queue, from before their upload until their last step; more are refused with 429."""
     batch_size: Annotated[int, Field(gt=0)] = 4
-    """Photographs scored together, at most; 4 at 784 px with 1536 channels take a few GB."""
-    batch_wait_ms: Annotated[float, Field(ge=0)] = 0.0
-    """How long a batch that is not full waits for photographs that are being decoded; a lone one never waits.
-    Photographs gather while the batch before is scored, so that waiting pays only on a device that hardly notices
-    a larger batch."""
+    """Most photographs in a batch; 4 at 784 px with 1536 channels take a few GB."""
     upload_s: Annotated[float, Field(gt=0)] = 60.0
-    """How long a request's body may take to arrive."""
+    """Seconds in which a request's body must arrive."""
     min_upload_rate: Annotated[float, Field(ge=0)] = 10_000.0
-    """Bytes a second below which a body is given up, after its first 5 s."""
+    """Bytes per second; a slower body is refused after its first 5 s."""
     head_s: Annotated[float, Field(gt=0)] = 10.0
-    """How long a connection may take to send a request's headers."""
+    """Seconds in which a connection must send a request's headers."""
     unread_s: Annotated[float, Field(gt=0)] = 60.0
-    """How long a caller may take nothing of an answer that is there."""
+    """Seconds in which a caller must read something of an answer."""
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
-    """From the body's arrival to the answer."""
+    """Seconds from the body's arrival to the answer."""
     drain_s: Annotated[int, Field(ge=0)] = 30
-    """How long accepted requests may take once the service is told to stop."""
+    """Seconds to finish accepted requests when the service is stopped."""
     decode_workers: Annotated[int, Field(gt=0)] = 2
     """Threads that decode photographs and encode maps."""
     threads: Annotated[int, Field(gt=0)] | None = None
-    """Cores that torch and FAISS compute on; all unless given."""
+    """Cores for torch and FAISS, all if None."""
     poll_s: Annotated[float, Field(gt=0)] = 1.0
-    """How often CURRENT of every index is looked at."""
+    """Seconds between checks of CURRENT of every index."""
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise PydanticCustomError("device", f"{device!r} is not known; use auto, cpu, cuda or cuda:N")
+        return device
 
     @field_validator("allowed_origins", mode="before")
     @classmethod
-    def _between_commas(cls, given: object) -> object:
+    def _split(cls, value: object) -> object:
         return (
-            tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+            tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
         )
 
     @field_validator("allowed_origins")
     @classmethod
-    def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in given:
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
             if not _ORIGIN.fullmatch(origin):
                 raise PydanticCustomError("origin", f"{origin!r} is no origin such as https://clinic.example")
-        return given
+        return origins
 
     @model_validator(mode="after")
-    def _only_here_unless_told(self) -> Self:
+    def _check_address(self) -> Self:
         if not (self.insecure or self.local or self.keys_file):
             raise SettingError(
-                f"host {self.host}: others can reach it, and nobody would be asked for a key; add --keys-file "
-                "(resad-keys makes one), keep to 127.0.0.1, or add --insecure"
+                f"host {self.host} is public, and callers would need no key: add --keys-file (resad-keys makes "
+                "one), use 127.0.0.1, or add --insecure"
             )
         return self
 
     @model_validator(mode="after")
-    def _room_for_one(self) -> Self:
+    def _check_upload_bytes(self) -> Self:
         largest = max(self.max_bytes, self.max_request_bytes)
         if self.max_held_bytes < largest:
             raise SettingError(
@@ -126,19 +130,19 @@ class Settings(BaseSettings):
 
     @property
     def photo_limits(self) -> PhotoLimits:
-        """What is refused before it is decoded."""
+        """Limits that are checked before decoding."""
         return PhotoLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
 
     @property
-    def photos_at_once(self) -> int:
-        """In one request: more than the queue's places could never be accepted."""
+    def photos_per_request(self) -> int:
+        """Most photographs in a request: more than the queue holds could never be accepted."""
         return min(self.max_photos, self.queue_size)
 
 
-def read_settings(**given: Any) -> Settings:
-    """The variables, with what was `given` (and is not None) before them; raises `SettingError`, one line."""
+def read_settings(**options: Any) -> Settings:
+    """The settings: options that are not None, then the variables; raises `SettingError`, one line."""
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(fault["loc"][0]) if fault["loc"] else "settings"

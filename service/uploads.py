@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.admission import Held
+from service.admission import ByteReservation
 from service.problems import (
     INVALID_REQUEST,
     MALFORMED_UPLOAD,
@@ -25,112 +25,117 @@ from service.problems import (
 )
 from service.settings import Settings
 
-_GRACE_S: Final = 5.0
-"""Before a body's rate is looked at: connections start slowly, and some clients wait before they begin."""
-
-
-async def gathered(chunks: AsyncIterator[bytes]) -> bytes:
-    """The whole body."""
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-    return bytes(body)
-
-
-async def read_limited(
-    request: Request, limit: int, kind: Kind, settings: Settings, held: Held | None = None
-) -> AsyncIterator[bytes]:
-    """The body's chunks as they arrive.
-
-    Args:
-        limit: bytes, refused as `kind` where more are announced or arrive.
-        held: counts them, announced ones before they arrive.
-    Raises:
-        Refusal: 413 as said, 415 for a compressed body, 408 where it takes too long or comes too slowly, 429 where
-            all uploads together are too many bytes.
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise Refusal(UNSUPPORTED, f"Content-Encoding {encoding[:32]!r}: bodies are taken as they are")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal():
-        if int(stated) > limit:
-            raise Refusal(kind, too_large(int(stated), limit))
-        if held:
-            held.grow_to(int(stated))
-    arrived, began = 0, asyncio.get_running_loop().time()
-    chunks = aiter(request.stream())
-    while (chunk := await _next(chunks, began, arrived, settings)) is not None:
-        arrived += len(chunk)
-        if arrived > limit:
-            raise Refusal(kind, too_large(arrived, limit, "or more"))
-        if held:
-            held.grow_to(arrived)
-        yield chunk
-
-
-async def _next(chunks: AsyncIterator[bytes], began: float, arrived: int, settings: Settings) -> bytes | None:
-    """The next chunk, None after the last; refused once it comes too late, or the whole is too slow."""
-    whole = began + settings.upload_s
-    rate = settings.min_upload_rate
-    slow = began + _GRACE_S + arrived / rate if rate else whole
-    try:
-        async with asyncio.timeout_at(min(whole, slow)):
-            return await anext(chunks, None)
-    except TimeoutError as error:
-        if slow < whole:
-            why = f"the body comes at less than {rate:g} bytes a second"
-        else:
-            why = f"the body did not arrive within {settings.upload_s:g} s"
-        raise Refusal(UPLOAD_SLOW, why) from error
-
-
-def too_large(count: int, limit: int, more: str = "") -> str:
-    """Both numbers, in a unit that suits the limit."""
-    unit, name = (1e6, "MB") if limit >= 1e6 else (1e3, "kB")
-    return " ".join(filter(None, (f"{count / unit:.1f} {name}", more))) + f", the limit is {limit / unit:g} {name}"
-
-
 PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp")
 MULTIPART: Final = "multipart/form-data"
 PART: Final = "photo"
-_UNNAMED: Final = ("", "application/octet-stream")
-"""What clients call a part whose type they do not know; its bytes tell."""
+_UNKNOWN_TYPES: Final = ("", "application/octet-stream")
+"""What clients send for a part whose type they do not know; its bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """photos: bytes, or why one of several is not taken.  several: whether the answer is a list."""
+    """photos: bytes, or the refusal of one of several.  several: whether the answer is a list."""
 
     photos: tuple[bytes | Refusal, ...]
     several: bool
 
     def only(self) -> bytes:
-        """The photograph that came alone."""
+        """The photograph that was sent by itself."""
         (photo,) = self.photos
         if isinstance(photo, Refusal):
             raise photo
         return photo
 
 
-async def read_upload(request: Request, settings: Settings, held: Held, *, several: bool) -> Upload:
-    """The request's photographs; `several` says whether it may be a multipart, `held` counts its bytes.
+@dataclass(slots=True, eq=False)
+class BodyReader:
+    """Reads request bodies within the limits of the settings.
 
-    Raises `Refusal`: 400 for a body that is empty or no multipart, 408 for one that does not arrive, 413 for
-    too many bytes or photographs, 415 for a type that is not taken, 422 for a part not called `photo`, 429 where
-    all uploads together are too many bytes.
+    grace_s: seconds before a body's rate is checked, because connections start slowly and some clients wait before
+    they send.
     """
-    media_type, options = parse_options_header(request.headers.get("content-type"))
-    if several and media_type == MULTIPART.encode():
-        body = read_limited(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, settings, held)
-        return await _read_parts(body, options.get(b"boundary", b""), settings)
-    if media_type.decode("latin-1") in PHOTO_TYPES:
-        photo = await gathered(read_limited(request, settings.max_bytes, PHOTO_TOO_LARGE, settings, held))
-        if not photo:
-            raise Refusal(MALFORMED_UPLOAD, "the body is empty")
-        return Upload((photo,), several=False)
-    taken = (*PHOTO_TYPES, MULTIPART) if several else PHOTO_TYPES
-    raise Refusal(UNSUPPORTED, _not_taken("Content-Type", media_type.decode("latin-1"), taken))
+
+    settings: Settings
+    grace_s: float = 5.0
+
+    async def read_upload(self, request: Request, reservation: ByteReservation, *, several: bool) -> Upload:
+        """The photographs of a request.
+
+        Args:
+            reservation: grows with the bytes that arrive.
+            several: whether a multipart body is allowed.
+        Raises:
+            Refusal: 400 for an empty body or a malformed multipart, 408 for one that arrives too slowly, 413 for
+                too many bytes or photographs, 415 for an unsupported type, 422 for a part not called `photo`, 429
+                if all uploads together are too many bytes.
+        """
+        settings = self.settings
+        media_type, options = parse_options_header(request.headers.get("content-type"))
+        if several and media_type == MULTIPART.encode():
+            body = self.chunks(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, reservation)
+            return await _read_parts(body, options.get(b"boundary", b""), settings)
+        if media_type.decode("latin-1") in PHOTO_TYPES:
+            photo = await join(self.chunks(request, settings.max_bytes, PHOTO_TOO_LARGE, reservation))
+            if not photo:
+                raise Refusal(MALFORMED_UPLOAD, "the body is empty")
+            return Upload((photo,), several=False)
+        supported = (*PHOTO_TYPES, MULTIPART) if several else PHOTO_TYPES
+        raise Refusal(UNSUPPORTED, _unsupported("Content-Type", media_type.decode("latin-1"), supported))
+
+    async def chunks(
+        self, request: Request, limit: int, kind: Kind, reservation: ByteReservation | None = None
+    ) -> AsyncIterator[bytes]:
+        """The body's chunks as they arrive.
+
+        Args:
+            limit: most bytes; more, announced or arrived, are refused as `kind`.
+            reservation: grows to the announced size first, then with what arrives.
+        Raises:
+            Refusal: 413 as above, 415 for a compressed body, 408 for one that arrives too slowly, 429 if all
+                uploads together are too many bytes.
+        """
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise Refusal(UNSUPPORTED, f"Content-Encoding {encoding[:32]!r}: bodies are taken as they are")
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal():
+            if int(announced) > limit:
+                raise Refusal(kind, _too_large(int(announced), limit))
+            if reservation:
+                reservation.grow_to(int(announced))
+        arrived, began = 0, asyncio.get_running_loop().time()
+        stream = aiter(request.stream())
+        while (chunk := await self._next(stream, began, arrived)) is not None:
+            arrived += len(chunk)
+            if arrived > limit:
+                raise Refusal(kind, _too_large(arrived, limit, "or more"))
+            if reservation:
+                reservation.grow_to(arrived)
+            yield chunk
+
+    async def _next(self, stream: AsyncIterator[bytes], began: float, arrived: int) -> bytes | None:
+        """The next chunk, None after the last; refused (408) if it comes too late or the body is too slow."""
+        settings = self.settings
+        body_end = began + settings.upload_s
+        rate = settings.min_upload_rate
+        rate_end = began + self.grace_s + arrived / rate if rate else body_end
+        try:
+            async with asyncio.timeout_at(min(body_end, rate_end)):
+                return await anext(stream, None)
+        except TimeoutError as error:
+            if rate_end < body_end:
+                detail = f"the body comes at less than {rate:g} bytes a second"
+            else:
+                detail = f"the body did not arrive within {settings.upload_s:g} s"
+            raise Refusal(UPLOAD_SLOW, detail) from error
+
+
+async def join(chunks: AsyncIterator[bytes]) -> bytes:
+    """The whole body."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+    return bytes(body)
 
 
 async def _read_parts(body: AsyncIterator[bytes], boundary: bytes, settings: Settings) -> Upload:
@@ -161,21 +166,21 @@ async def _read_parts(body: AsyncIterator[bytes], boundary: bytes, settings: Set
 
 
 class _Parts:
-    """Takes the parts as the parser comes upon them."""
+    """Collects the parts; the multipart parser calls its methods."""
 
     def __init__(self, settings: Settings) -> None:
         self.photos: list[bytes | Refusal] = []
         self.finished = False
-        self._limit = settings.max_bytes
-        self._most = settings.photos_at_once
+        self._max_bytes = settings.max_bytes
+        self._max_photos = settings.photos_per_request
         self._name, self._value = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
         self._refused: Refusal | None = None
 
     def begin(self) -> None:
-        if len(self.photos) == self._most:
-            raise Refusal(UPLOAD_TOO_LARGE, f"more than {self._most} photographs in one request")
+        if len(self.photos) == self._max_photos:
+            raise Refusal(UPLOAD_TOO_LARGE, f"more than {self._max_photos} photographs in one request")
         self._headers, self._body, self._refused = {}, bytearray(), None
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
@@ -193,16 +198,16 @@ class _Parts:
         if options.get(b"name") != PART.encode():
             raise Refusal(INVALID_REQUEST, f"a part that is not named {PART}")
         media_type, _ = parse_options_header(self._headers.get(b"content-type"))
-        named = media_type.decode("latin-1")
-        if named not in (*PHOTO_TYPES, *_UNNAMED):
-            self._refused = Refusal(UNSUPPORTED, _not_taken("the part's Content-Type", named, PHOTO_TYPES))
+        name = media_type.decode("latin-1")
+        if name not in (*PHOTO_TYPES, *_UNKNOWN_TYPES):
+            self._refused = Refusal(UNSUPPORTED, _unsupported("the part's Content-Type", name, PHOTO_TYPES))
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self._refused:
             return
         self._body += data[start:end]
-        if len(self._body) > self._limit:
-            self._refused = Refusal(PHOTO_TOO_LARGE, too_large(len(self._body), self._limit, "or more"))
+        if len(self._body) > self._max_bytes:
+            self._refused = Refusal(PHOTO_TOO_LARGE, _too_large(len(self._body), self._max_bytes, "or more"))
             self._body = bytearray()
 
     def end(self) -> None:
@@ -213,5 +218,12 @@ class _Parts:
         self.finished = True
 
 
-def _not_taken(what: str, media_type: str, taken: tuple[str, ...]) -> str:
-    return f"{what} {media_type[:64]!r} is not taken; {', '.join(taken)} are"
+def _too_large(count: int, limit: int, suffix: str = "") -> str:
+    """The size and the limit, in a unit that suits the limit."""
+    unit, name = (1e6, "MB") if limit >= 1e6 else (1e3, "kB")
+    size = " ".join(filter(None, (f"{count / unit:.1f} {name}", suffix)))
+    return f"{size}, the limit is {limit / unit:g} {name}"
+
+
+def _unsupported(header: str, media_type: str, supported: tuple[str, ...]) -> str:
+    return f"{header} {media_type[:64]!r} is not supported; supported are {', '.join(supported)}"

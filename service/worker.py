@@ -7,9 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,71 +19,17 @@ from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
 from service.problems import NOT_LIVE, OUT_OF_MEMORY, Refusal, is_out_of_memory
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WaitingPhoto:
-    """A photograph in the queue.
-
-    begin: called when its turn has come.  finish: makes the answer of its detection.  Both on the worker's thread.
-    """
-
-    detector: Detector
-    photo: PreparedPhoto
-    begin: Callable[[], None]
-    finish: Callable[[Detection], Any]
-    future: Future[Any]
-
-
-def score(photos: Sequence[WaitingPhoto]) -> int:
-    """Settle every photograph's future; how many of them memory had no room for.
-
-    A batch that fails is halved, until it is clear whose fault it is.
-    """
-    found, full = None, False
-    try:
-        found = photos[0].detector.detect([one.photo for one in photos])
-    except Exception as error:
-        full = is_out_of_memory(error)
-        if not full and len(photos) == 1:
-            photos[0].future.set_exception(error)
-            return 0
-    # Out here, where the error is gone and with it what its frames held in memory.
-    if full and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if found is None and len(photos) == 1:
-        photos[0].future.set_exception(Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example, {"Retry-After": "5"}))
-        return 1
-    if found is None:
-        half = len(photos) // 2
-        return score(photos[:half]) + score(photos[half:])
-    for one, detection in zip(photos, found, strict=True):
-        settle(one.future, lambda one=one, detection=detection: one.finish(detection))  # type: ignore[misc]
-    return 0
-
-
-def settle(future: Future[Any], work: Callable[[], Any]) -> None:
-    """Put what `work` returns or raises into `future`; what is no `Exception` goes on, too."""
-    try:
-        answer = work()
-    except Exception as error:
-        future.set_exception(error)
-    except BaseException:
-        future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
-        raise
-    else:
-        future.set_result(answer)
-
-
 Answer = TypeVar("Answer")
 
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What was taken from the queue at once.
+class BatchStats:
+    """One batch, or one cancelled photograph.
 
-    dropped: photographs nobody waited for any more.  without_memory: of the scored, those that did not fit.
+    scored: photographs that were scored, those that did not fit into memory included.  dropped: photographs whose
+    callers had gone.  without_memory: photographs that did not fit into memory.
     """
 
     scored: int
@@ -94,37 +39,56 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class QueuedPhoto:
+    """A photograph in the queue.
+
+    begin: called when its batch starts.  finish: turns its detection into the answer.  Both run on the worker's
+    thread.
+    """
+
+    detector: Detector
+    photo: PreparedPhoto
+    begin: Callable[[], None]
+    finish: Callable[[Detection], Any]
+    future: Future[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Task:
     run: Callable[[], Any]
     future: Future[Any]
 
 
 class Worker:
-    """The thread and its queue, which `Admission` bounds.
+    """The thread and its queue; `Admission` bounds the queue.
 
     Args:
-        batch_size: photographs scored together, at most.
-        batch_wait: seconds that a batch that is not full waits for the photographs that are on their way.
-        observe: told of every batch, on the worker's thread; of a photograph that was given up in the queue, on
-            the thread of who gave it up.
+        batch_size: most photographs in a batch.
+        observe: called for every batch on the worker's thread, and for every photograph that is cancelled in the
+            queue on the thread that cancelled it.
+        set_up: called first on the worker's thread.
     """
 
-    def __init__(self, batch_size: int, batch_wait: float, observe: Callable[[Batch], None]) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        observe: Callable[[BatchStats], None],
+        set_up: Callable[[], None] = runtime.use_threads,
+    ) -> None:
         self._batch_size = batch_size
-        self._batch_wait = batch_wait
         self._observe = observe
-        self._queue: deque[WaitingPhoto | _Task] = deque()
+        self._set_up = set_up
+        self._queue: deque[QueuedPhoto | _Task] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._coming = 0
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Finish what is queued, for at most so long; what comes later is refused."""
+        """Finish the queue, for at most so many seconds; later work is refused."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -132,25 +96,13 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether anything will still be scored."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
-        """Photographs and tasks that nobody has begun."""
+        """Photographs and tasks in the queue."""
         return len(self._queue)
-
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """A photograph is being decoded: a batch may wait for it.  Where none is, a lone one is scored at once."""
-        with self._changed:
-            self._coming += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._coming -= 1
-                self._changed.notify_all()
 
     def detect(
         self,
@@ -159,23 +111,22 @@ class Worker:
         finish: Callable[[Detection], Answer],
         begin: Callable[[], None] = lambda: None,
     ) -> Future[Answer]:
-        """`finish` of the photograph's detection, both on the worker's thread; cancel it to have it dropped.
+        """Queue a photograph; the future holds `finish(detection)`.  Cancel it to drop the photograph.
 
-        `begin` is called when its turn has come.  Fails with `Refusal` where memory is too small, or the worker
-        is gone.
+        The future fails with `Refusal` if memory is full or the worker has stopped.
         """
         future: Future[Answer] = Future()
-        self._put(WaitingPhoto(detector, photo, begin, finish, future))
+        self._put(QueuedPhoto(detector, photo, begin, finish, future))
         future.add_done_callback(self._drop)
         return future
 
     def run(self, task: Callable[[], Answer]) -> Future[Answer]:
-        """What `task` returns, in its turn, on the worker's thread."""
+        """Queue a call on the worker's thread; the future holds what it returns."""
         future: Future[Answer] = Future()
         self._put(_Task(task, future))
         return future
 
-    def _put(self, work: WaitingPhoto | _Task) -> None:
+    def _put(self, work: QueuedPhoto | _Task) -> None:
         with self._changed:
             if self._closing:
                 raise Refusal(NOT_LIVE, "the service is stopping" if self.alive else NOT_LIVE.example)
@@ -183,28 +134,28 @@ class Worker:
             self._changed.notify_all()
 
     def _drop(self, future: Future[Any]) -> None:
-        """Out of the queue with a photograph that nobody waits for: its index may be about to leave."""
+        """Remove a cancelled photograph from the queue, so that it keeps no index in memory."""
         if not future.cancelled():
             return
         with self._changed:
-            left = deque(one for one in self._queue if one.future is not future)
-            dropped, self._queue = len(self._queue) - len(left), left
+            remaining = deque(work for work in self._queue if work.future is not future)
+            dropped, self._queue = len(self._queue) - len(remaining), remaining
         if dropped:
-            self._observe(Batch(0, dropped, 0.0, 0))
+            self._observe(BatchStats(0, dropped, 0.0, 0))
 
     def _loop(self) -> None:
         try:
-            runtime.use_threads()
-            while (some := self._next()) is not None:
-                self._work(some)
-                del some  # while this waits, an index may have to leave
+            self._set_up()
+            while (batch := self._next_batch()) is not None:
+                self._work(batch)
+                del batch  # it would keep an index in memory while this thread waits
         except BaseException:
             _log.critical("the thread that scores died", exc_info=True)
         finally:
-            self._give_up()
+            self._refuse_all()
 
-    def _next(self) -> list[WaitingPhoto | _Task] | None:
-        """The oldest work and, if it is a photograph, others for the same index; None when all is done."""
+    def _next_batch(self) -> list[QueuedPhoto | _Task] | None:
+        """The oldest task, or the oldest photograph with others for the same index; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
@@ -212,41 +163,76 @@ class Worker:
             first = self._queue[0]
             if isinstance(first, _Task):
                 return [self._queue.popleft()]
-            if self._batch_wait:
-                self._changed.wait_for(
-                    lambda: len(self._queue) >= self._batch_size or self._closing or not self._coming,
-                    self._batch_wait,
-                )
-            alike = [
-                one for one in self._queue if isinstance(one, WaitingPhoto) and one.detector is first.detector
+            photos = [
+                work for work in self._queue if isinstance(work, QueuedPhoto) and work.detector is first.detector
             ]
-            batch = alike[: self._batch_size]
-            taken = set(map(id, batch))
-            self._queue = deque(one for one in self._queue if id(one) not in taken)
+            batch = photos[: self._batch_size]
+            batched = set(map(id, batch))
+            self._queue = deque(work for work in self._queue if id(work) not in batched)
             return list(batch)
 
-    def _work(self, some: Sequence[WaitingPhoto | _Task]) -> None:
+    def _work(self, batch: Sequence[QueuedPhoto | _Task]) -> None:
         began = time.perf_counter()
-        wanted = [one for one in some if one.future.set_running_or_notify_cancel()]
-        photos = [one for one in wanted if isinstance(one, WaitingPhoto)]
-        for task in wanted:
+        running = [work for work in batch if work.future.set_running_or_notify_cancel()]
+        photos = [work for work in running if isinstance(work, QueuedPhoto)]
+        for task in running:
             if isinstance(task, _Task):
-                settle(task.future, task.run)
+                _settle(task.future, task.run)
         without_memory = 0
         if photos:
             runtime.configure(photos[0].detector.encoder.config.precision)
-            for one in photos:
-                one.begin()
-            without_memory = score(photos)
+            for photo in photos:
+                photo.begin()
+            without_memory = _detect_batch(photos)
         seconds = time.perf_counter() - began
-        if isinstance(some[0], WaitingPhoto):
-            self._observe(Batch(len(photos), len(some) - len(photos), seconds, without_memory))
+        if isinstance(batch[0], QueuedPhoto):
+            self._observe(BatchStats(len(photos), len(batch) - len(photos), seconds, without_memory))
 
-    def _give_up(self) -> None:
-        """Nobody waits for what will never come."""
+    def _refuse_all(self) -> None:
+        """Fail every future in the queue: nothing will run any more."""
         with self._changed:
             self._closing = True
-            left, self._queue = self._queue, deque()
-        for work in left:
+            remaining, self._queue = self._queue, deque()
+        for work in remaining:
             if work.future.set_running_or_notify_cancel():
                 work.future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
+
+
+def _detect_batch(photos: Sequence[QueuedPhoto]) -> int:
+    """Detect a batch and settle every future; returns how many photographs did not fit into memory.
+
+    A batch that fails is halved until the photograph at fault is alone.
+    """
+    detections, out_of_memory = None, False
+    try:
+        detections = photos[0].detector.detect([queued.photo for queued in photos])
+    except Exception as error:
+        out_of_memory = is_out_of_memory(error)
+        if not out_of_memory and len(photos) == 1:
+            photos[0].future.set_exception(error)
+            return 0
+    # Outside of `except`, where the error's frames no longer hold memory.
+    if out_of_memory and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if detections is None and len(photos) == 1:
+        photos[0].future.set_exception(Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example, {"Retry-After": "5"}))
+        return 1
+    if detections is None:
+        half = len(photos) // 2
+        return _detect_batch(photos[:half]) + _detect_batch(photos[half:])
+    for queued, detection in zip(photos, detections, strict=True):
+        _settle(queued.future, lambda queued=queued, detection=detection: queued.finish(detection))  # type: ignore[misc]
+    return 0
+
+
+def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+    """Put what `work` returns or raises into `future`; raise on what is no `Exception`."""
+    try:
+        answer = work()
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException:
+        future.set_exception(Refusal(NOT_LIVE, NOT_LIVE.example))
+        raise
+    else:
+        future.set_result(answer)

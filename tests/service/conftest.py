@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resad.calibration import Rule
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.engine import assemble
@@ -68,7 +68,9 @@ def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> Offline
     """As `resad-indexer score` does it."""
     prepared = prepare(data, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([prepared])[0]
-    result = assemble(prepared, detection, loaded, rule=Rule(fpr=fpr), evidence=3, timings=Timings(0.0, 0.0))
+    result = assemble(
+        prepared, detection, loaded, rule=DecisionRule(fpr=fpr), evidence=3, timings=Timings(0.0, 0.0)
+    )
     return Offline(prepared, detection, result)
 
 

@@ -17,9 +17,9 @@ import httpx
 
 from service.app import create_app
 from service.keys import KeyRecord, Scope, new_key, sha256_of, write_keys
-from service.server import server_of
+from service.server import create_server
 from service.settings import Settings
-from service.state import House
+from service.state import AppState
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -28,7 +28,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 class Served:
     url: str
     client: httpx.Client
-    house: House
+    state: AppState
 
     def score(self, photo: bytes, **query: Any) -> httpx.Response:
         return self.client.post("/v1/score", content=photo, headers=JPEG, params=query)
@@ -46,7 +46,7 @@ class Served:
             begun.set()
             release.wait(30)
 
-        held = self.house.worker.run(wait)
+        held = self.state.worker.run(wait)
         assert begun.wait(5)
         try:
             yield
@@ -61,7 +61,7 @@ def served(
 ) -> Iterator[Served]:
     told = Settings(root=root, **{"device": "cpu", "poll_s": 0.05, **settings})
     app = create_app(told)
-    server = server_of(app, told, lambda: None)
+    server = create_server(app, told, lambda: None)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -71,7 +71,7 @@ def served(
                 until(lambda: server.started)
                 if ready:
                     until(lambda: client.get("/readyz").status_code == 200)
-                yield Served(url, client, app.state.house)
+                yield Served(url, client, app.state.app_state)
         finally:
             server.should_exit = True
             thread.join(20)

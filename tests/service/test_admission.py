@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import Admission, Bounds, Pace
+from service.admission import Admission, Limits, Throughput
 from service.problems import Refusal
 
 
@@ -18,10 +18,10 @@ def admission_at(
     shed: list[str] | None = None,
 ) -> Admission:
     """With a pace that was measured, and 1,000 bytes."""
-    pace = Pace(1)
+    pace = Throughput(1)
     pace.scored(1, rate)
     told = [] if shed is None else shed
-    return Admission(Bounds(places, 1000, deadline_s), pace, told.append)
+    return Admission(Limits(places, 1000, deadline_s), pace, told.append)
 
 
 @given(st.integers(1, 20), st.lists(st.integers(1, 8), max_size=20), st.floats(0, 100))
@@ -30,21 +30,21 @@ def test_places_are_never_more_than_there_are(size: int, wanted: list[int], rate
     with ExitStack() as places:
         for count in wanted:
             if held + count <= size:
-                places.enter_context(admission.places(count))
+                places.enter_context(admission.admit(count))
                 held += count
             else:
                 with pytest.raises(Refusal) as refused:
-                    places.enter_context(admission.places(count))
+                    places.enter_context(admission.admit(count))
                 assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-            assert admission.taken == held
-    assert admission.taken == 0
+            assert admission.queued == held
+    assert admission.queued == 0
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.0, 1), (0.3, 2), (2.0, 8), (50.0, 60)])
 def test_retry_after_is_what_the_queue_takes(rate: float, seconds: int) -> None:
     shed: list[str] = []
     admission = admission_at(rate, places=4, shed=shed)
-    with admission.places(4), pytest.raises(Refusal) as refused, admission.places(1):
+    with admission.admit(4), pytest.raises(Refusal) as refused, admission.admit(1):
         pass
     assert refused.value.headers["Retry-After"] == str(seconds)
     assert shed == ["queue"]
@@ -55,32 +55,32 @@ def test_nobody_is_let_in_who_would_be_answered_too_late(rate: float, deadline_s
     shed: list[str] = []
     admission = admission_at(rate, places=10_000, deadline_s=deadline_s, shed=shed)
     with ExitStack() as places:
-        places.enter_context(admission.places(1))  # alone, it is tried whatever the pace
+        places.enter_context(admission.admit(1))  # alone, it is tried whatever the pace
         refused = _filled(admission, places)
-        assert admission.taken == 1 or admission.taken * rate <= deadline_s
-        assert (admission.taken + 1) * rate > 0.8 * deadline_s  # nor was anybody sent away who had time
+        assert admission.queued == 1 or admission.queued * rate <= deadline_s
+        assert (admission.queued + 1) * rate > 0.8 * deadline_s  # nor was anybody sent away who had time
         assert shed == ["deadline"]
         # Whoever comes back then meets room, if nothing else changed.
         wait = int(refused.headers["Retry-After"])
-        assert wait == 60 or admission.taken + 1 - wait / rate <= 0.8 * deadline_s / rate
-    assert admission.taken == 0
+        assert wait == 60 or admission.queued + 1 - wait / rate <= 0.8 * deadline_s / rate
+    assert admission.queued == 0
 
 
 def _filled(admission: Admission, places: ExitStack) -> Refusal:
     try:
         while True:
-            places.enter_context(admission.places(1))
+            places.enter_context(admission.admit(1))
     except Refusal as refused:
         return refused
 
 
 def test_several_photographs_of_one_request_are_not_in_its_own_way() -> None:
     admission = admission_at(10.0, deadline_s=30)
-    with admission.places(1), admission.places(7, own=1):
-        assert admission.taken == 8
-        with pytest.raises(Refusal), admission.places(1):
+    with admission.admit(1), admission.admit(7, already=1):
+        assert admission.queued == 8
+        with pytest.raises(Refusal), admission.admit(1):
             pass
-    with admission.places(1), admission.places(1), pytest.raises(Refusal), admission.places(7, own=1):
+    with admission.admit(1), admission.admit(1), pytest.raises(Refusal), admission.admit(7, already=1):
         pass
 
 
@@ -89,7 +89,7 @@ def test_bytes_are_never_more_than_may_be_held(growth: list[tuple[int, int]]) ->
     shed: list[str] = []
     admission = admission_at(0.1, shed=shed)
     with ExitStack() as stack:
-        uploads = [stack.enter_context(admission.holding()) for _ in range(4)]
+        uploads = [stack.enter_context(admission.reserve_bytes()) for _ in range(4)]
         for which, count in growth:
             others = sum(upload.bytes for upload in uploads if upload is not uploads[which])
             if count > uploads[which].bytes and others + count > 1000:
@@ -99,6 +99,6 @@ def test_bytes_are_never_more_than_may_be_held(growth: list[tuple[int, int]]) ->
             else:
                 uploads[which].grow_to(count)
                 assert uploads[which].bytes >= count
-            assert admission.held_bytes == sum(upload.bytes for upload in uploads) <= 1000
-    assert admission.held_bytes == 0
+            assert admission.upload_bytes == sum(upload.bytes for upload in uploads) <= 1000
+    assert admission.upload_bytes == 0
     assert set(shed) <= {"bytes"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from cluster.requested_index import CALLBACK, index_of, middlewares, session_of, told_in
+from cluster.routing import CALLBACK, index_of, middlewares, session_of, told_in
 
 Pairs = list[tuple[bytes, bytes]]
 

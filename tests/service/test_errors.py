@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from resad.preparation import PreparedPhoto, prepare
+from resad.result import Result
 from service.problems import MEDIA_TYPE
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, served, until
@@ -127,14 +128,13 @@ def test_addresses_methods_and_names(running: Served, photo: bytes) -> None:
     check(running.client.put("/v1/indexes/drawn/current", json={"version": "x"}), 403, "call-off")
 
 
-def test_a_bug_tells_nothing_but_its_id(
-    root: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*arguments: object, **named: object) -> None:
+def test_a_bug_tells_nothing_but_its_id(root: Path, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*arguments: object, **named: object) -> Result:
         raise RuntimeError("secret of the house")
 
     with served(root) as service:
-        monkeypatch.setattr("service.answering.assemble", broken)
+        scorer = service.state.pipeline.scorer
+        assemble, scorer.assemble = scorer.assemble, broken
         answer = service.score(photo)
         assert "secret" not in check(answer, 500, "internal") + answer.text
         parts = [("photo", ("x.jpg", photo, "image/jpeg"))]
@@ -142,7 +142,7 @@ def test_a_bug_tells_nothing_but_its_id(
         assert (slot["status"], slot["type"]) == (500, "urn:resad:problem:internal")
         logged = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
         assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in logged)
-        monkeypatch.undo()
+        scorer.assemble = assemble
         assert service.score(photo).status_code == 200
 
 
@@ -150,7 +150,7 @@ def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
     with served(root, queue_size=2) as service, ThreadPoolExecutor(2) as callers:
         with service.busy():
             waiting = [callers.submit(service.score, photo) for _ in range(2)]
-            until(lambda: service.house.admission.taken == 2)
+            until(lambda: service.state.admission.queued == 2)
             assert service.metric("resad_queue_photos") == 2
             answer = service.score(photo)
             assert "the limit is 2" in check(answer, 429, "busy")
@@ -158,7 +158,7 @@ def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
             parts = [("photo", ("x.jpg", photo, "image/jpeg"))] * 2
             check(service.client.post("/v1/score", files=parts), 429, "busy")
         assert {one.result().status_code for one in waiting} == {200}
-        assert service.house.admission.taken == 0
+        assert service.state.admission.queued == 0
         check(service.client.post("/v1/score", files=[*parts, *parts]), 413, "upload-too-large")
 
 
@@ -168,13 +168,13 @@ def test_an_upload_has_its_place_before_it_arrives(root: Path, photo: bytes) -> 
         begun = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as line:
             line.sendall(begun)
-            until(lambda: service.house.admission.taken == 1)
+            until(lambda: service.state.admission.queued == 1)
             check(service.score(photo), 429, "busy")
             check(service.client.post("/v1/anomaly-map", content=photo, headers=JPEG), 429, "busy")
-        until(lambda: service.house.admission.taken == 0)
+        until(lambda: service.state.admission.queued == 0)
         for body, status in ((b"", 400), (b"junk", 422), (photo, 200)):
             assert service.score(body).status_code == status
-            assert service.house.admission.taken == 0
+            assert service.state.admission.queued == 0
 
 
 def test_past_the_deadline_the_work_is_dropped(root: Path, photo: bytes) -> None:
@@ -182,7 +182,7 @@ def test_past_the_deadline_the_work_is_dropped(root: Path, photo: bytes) -> None
         before = service.metric("resad_batch_photos_count")
         with service.busy():
             assert "1.5 s" in check(service.score(photo), 504, "deadline")
-            until(lambda: service.house.admission.taken == 0)
+            until(lambda: service.state.admission.queued == 0)
         until(lambda: service.metric("resad_dropped_photos_total") == 1)
         assert service.metric("resad_batch_photos_count") == before
         assert service.score(photo).status_code == 200
@@ -193,16 +193,14 @@ def test_the_work_of_a_caller_who_hung_up_is_dropped(root: Path, photo: bytes) -
         with service.busy():
             caller = threading.Thread(target=_hang_up, args=(service, photo))
             caller.start()
-            until(lambda: service.house.worker.waiting == 1)
+            until(lambda: service.state.worker.waiting == 1)
             caller.join(5)
-            until(lambda: service.house.admission.taken == 0)
+            until(lambda: service.state.admission.queued == 0)
         until(lambda: service.metric("resad_dropped_photos_total") == 1)
         assert service.metric('resad_requests_total{method="POST",route="/v1/score",status="499"}') == 1
 
 
-def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(
-    root: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path, photo: bytes) -> None:
     """Or every upload that takes long to decode would make room for the next, and none would be decoded."""
     release = threading.Event()
 
@@ -214,21 +212,21 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(
         served(root, deadline_s=3.0, queue_size=3, decode_workers=2) as service,
         ThreadPoolExecutor(3) as callers,
     ):
-        monkeypatch.setattr("service.answering.prepare", endless)
+        service.state.pipeline.scorer.prepare = endless
         try:
             for answer in callers.map(service.score, [photo] * 3):
                 check(answer, 504, "deadline")
             # The third was never begun.
-            until(lambda: service.house.admission.taken == 2)
+            until(lambda: service.state.admission.queued == 2)
             check(service.score(photo), 504, "deadline")
-            until(lambda: service.house.admission.taken == 2)
+            until(lambda: service.state.admission.queued == 2)
             parts = [("photo", ("x.jpg", photo, "image/jpeg"))] * 2
             check(service.client.post("/v1/score", files=parts), 429, "busy")
-            assert service.house.admission.taken == 2
+            assert service.state.admission.queued == 2
         finally:
             release.set()
-        until(lambda: service.house.admission.taken == 0)
-        monkeypatch.undo()
+        until(lambda: service.state.admission.queued == 0)
+        service.state.pipeline.scorer.prepare = prepare
         until(lambda: service.score(photo).status_code == 200)
 
 
@@ -243,7 +241,7 @@ def test_a_dead_worker_is_not_live(root: Path, photo: bytes) -> None:
 
     with served(root) as service:
         assert service.client.get("/livez").json() == {"status": "live"}
-        service.house.worker.run(die)
-        until(lambda: not service.house.worker.alive)
+        service.state.worker.run(die)
+        until(lambda: not service.state.worker.alive)
         check(service.client.get("/livez"), 503, "not-live")
         check(service.score(photo), 503, "not-live")

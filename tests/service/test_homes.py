@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.homes import UNMISSED_S, Holding, home_of, unmissed_s
+from cluster.routing import UNMISSED_S, Holding, home_of, unmissed_s
 
 
 def holding(room: bool = False, **unasked_s: float) -> Holding:

@@ -58,7 +58,7 @@ def test_a_long_answer_is_not_cut_by_the_limit_for_heads(root: Path, photo: byte
     with served(root, head_s=0.3) as service, line_to(service) as line:
         with service.busy():
             line.sendall(HEAD.replace(b"png", b"jpeg") + b"Content-Length: %d\r\n\r\n" % len(photo) + photo)
-            until(lambda: service.house.worker.waiting == 1)
+            until(lambda: service.state.worker.waiting == 1)
             time.sleep(0.6)
         assert line.recv(12) == b"HTTP/1.1 200"
 
@@ -69,8 +69,8 @@ def test_an_answer_that_nobody_reads_is_given_up(root: Path) -> None:
     with served(root, unread_s=1.0) as service:
         with line_to(service) as line:
             line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
-            until(lambda: service.house.admission.taken == 1)
-            until(lambda: service.house.admission.taken == 0)
+            until(lambda: service.state.admission.queued == 1)
+            until(lambda: service.state.admission.queued == 0)
             time.sleep(1.5)
             assert _read(line) < 10_000_000
         with line_to(service) as line:  # one that reads slowly gets all of it
@@ -91,9 +91,9 @@ def _read(line: socket.socket, *, pause: float = 0) -> int:
     return count
 
 
-def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.uploads._GRACE_S", 0.3)
+def test_a_body_that_only_trickles_is_given_up(root: Path) -> None:
     with served(root, min_upload_rate=1000) as service, line_to(service) as line:
+        service.state.body_reader.grace_s = 0.3
         line.sendall(HEAD + b"Content-Length: 20000\r\n\r\n")
         began = time.monotonic()
         for _ in range(4):  # 400 bytes: 0.3 s and 0.4 s more
@@ -105,7 +105,7 @@ def test_a_body_that_only_trickles_is_given_up(root: Path, monkeypatch: pytest.M
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"less than 1000 bytes a second" in answer
         assert 0.5 < time.monotonic() - began < 5
-        assert service.house.admission.held_bytes == 0
+        assert service.state.admission.upload_bytes == 0
         assert service.metric('resad_timed_out_requests_total{limit="upload"}') == 1
 
 
@@ -119,16 +119,16 @@ def test_uploads_together_hold_no_more_than_they_may(root: Path, photo: bytes) -
         assert answer.headers["retry-after"] == "1"
         assert service.metric('resad_shed_requests_total{reason="bytes"}') == 1
         line.close()
-        until(lambda: service.house.admission.held_bytes == 0)
+        until(lambda: service.state.admission.upload_bytes == 0)
         assert service.score(photo).status_code == 200
 
 
 def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, photo: bytes) -> None:
     with served(root, deadline_s=20) as service, line_to(service) as line:
         for _ in range(50):
-            service.house.pipeline.pace.scored(1, 10.0)
+            service.state.pipeline.throughput.scored(1, 10.0)
         line.sendall(HEAD + b"Content-Length: 9\r\n\r\nabc")
-        until(lambda: service.house.admission.taken == 1)
+        until(lambda: service.state.admission.queued == 1)
         answer = service.score(photo)
         assert "would not be answered within 20 s" in check(answer, 429, "busy")
         assert 1 <= int(answer.headers["retry-after"]) <= 20
@@ -146,9 +146,7 @@ def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, phot
         torch.OutOfMemoryError("CUDA out of memory"),
     ],
 )
-@pytest.mark.parametrize(
-    "place", ["service.answering.prepare", "service.answering.assemble", "resad.detector.Detector.detect"]
-)
+@pytest.mark.parametrize("place", ["prepare", "assemble", "detect"])
 def test_full_memory_is_said_and_survived(
     running: Served, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
 ) -> None:
@@ -156,7 +154,8 @@ def test_full_memory_is_said_and_survived(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, full)
+        live = running.state.registry.find("drawn")
+        patch.setattr(live.detector if place == "detect" else running.state.pipeline.scorer, place, full)
         answer = running.score(photo)
         check(answer, 503, "out-of-memory")
         assert answer.headers["retry-after"] == "5"
@@ -170,8 +169,8 @@ def test_memory_is_looked_at_before_a_version_is_loaded(
     admin = key_for(tmp_path / "keys", "score", "admin")
     with served(root, keys_file=tmp_path / "keys", headers=admin) as service:
         with monkeypatch.context() as patch:
-            patch.setattr("service.memory.available_bytes", lambda: 150_000_000)
-            patch.setattr("service.index_reloader.load_index", lambda *_: pytest.fail("it was loaded"))
+            patch.setattr(service.state.loader, "available_bytes", lambda: 150_000_000)
+            patch.setattr(service.state.loader, "load_index", lambda *_: pytest.fail("it was loaded"))
             answer = service.client.put("/v1/indexes/drawn/current", json={"version": version})
             assert "MB are missing" in check(answer, 507, "index-too-large")
         assert service.score(photo).status_code == 200
@@ -206,8 +205,8 @@ def test_overlays_are_bounded_and_maps_are_not(root: Path, photo: bytes) -> None
 
 def test_a_service_that_is_stopping_is_not_ready_and_still_answers(root: Path, photo: bytes) -> None:
     with served(root) as service:
-        service.house.draining.begin()
+        service.state.draining.begin()
         assert "stopping" in check(service.client.get("/readyz"), 503, "not-ready")
         assert service.client.get("/livez").status_code == 200
         assert service.score(photo).status_code == 200
-        assert 0 < service.house.draining.left_s <= 30
+        assert 0 < service.state.draining.left_s <= 30

@@ -16,7 +16,7 @@ from resad.photo import read_photo
 from resad.pictures.map_files import read_map_png16, read_map_tiff
 from resad.pictures.overlay import overlay_picture
 from resad.result import INTENDED_USE
-from service.maps import MAP_TYPES, negotiate, raster
+from service.maps import MAP_TYPES, negotiate, raster_size
 from service.problems import Refusal
 from tests.service.conftest import Offline
 from tests.service.running import JPEG, Served
@@ -36,7 +36,7 @@ def test_formats_hold_the_offline_map(
     running: Served, photo: bytes, offline: Offline, loaded: LoadedIndex, size: int | None
 ) -> None:
     frame, query = offline.photo.frame, {} if size is None else {"size": size}
-    expected = frame.map_to_photo(offline.detection.anomaly_map, *raster(frame.width, frame.height, size))
+    expected = frame.map_to_photo(offline.detection.anomaly_map, *raster_size(frame.width, frame.height, size))
     exact, full_scale = read_map_tiff(fetch(running, photo, "image/tiff", **query))
     np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
     assert full_scale == loaded.manifest.calibration.full_scale
@@ -108,7 +108,7 @@ def test_no_header_is_too_strange(accept: str) -> None:
 
 @given(st.integers(64, 9000), st.integers(64, 9000), st.integers(16, 65_536))
 def test_a_raster_keeps_the_shape_and_never_grows(width: int, height: int, longest: int) -> None:
-    small = raster(width, height, longest)
+    small = raster_size(width, height, longest)
     assert max(small) == min(longest, max(width, height))
     assert abs(small[0] * height - small[1] * width) <= max(width, height)
 

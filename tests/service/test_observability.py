@@ -17,8 +17,8 @@ from scipy.stats import ks_2samp
 from resad.calibration import p_value
 from resad.errors import SettingError
 from service import server, tracing
-from service.metrics import WINDOW, Recent
-from service.tracing import Account, ContentHash, Step
+from service.metrics import WINDOW, ScoreWindow
+from service.tracing import ContentHash, RequestTrace, Step
 from tests.service.running import JPEG, Served
 
 _SCORES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, max_size=60)
@@ -27,7 +27,7 @@ _SCORES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, 
 @given(_SCORES, _SCORES)
 def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], scores: list[float]) -> None:
     normals = sorted(normals)
-    recent = Recent(normals)
+    recent = ScoreWindow(normals)
     assert recent.drift() is None
     for score in scores:
         recent.add(score)
@@ -43,7 +43,7 @@ def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], score
 
 
 def test_drift_forgets_what_is_long_ago() -> None:
-    recent = Recent([1.0, 2.0, 3.0])
+    recent = ScoreWindow([1.0, 2.0, 3.0])
     for score in [9.0] * 50 + [2.0] * WINDOW:
         recent.add(score)
     drift = recent.drift()
@@ -128,13 +128,13 @@ def test_a_content_hash_is_known_to_those_who_share_the_secret_alone() -> None:
 def test_spans_form_a_tree_below_the_caller_s() -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    own = Account("id-1", began=100.0)
+    own = RequestTrace("id-1", began=100.0)
     own.received = Step("receive", 100.2, 0.1)
     photo = own.photo()
     photo.content = "ab" * 16
     photo.steps.append(Step("decode", 100.5, 0.25))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    tracing.tracer_of(provider.get_tracer("x"))(own, parent, "POST", "/v1/score", 504, 1.5)
+    tracing.spans_to(provider.get_tracer("x"))(own, parent, "POST", "/v1/score", 504, 1.5)
     receive, decode, whole = exporter.get_finished_spans()
     assert (whole.name, receive.name, decode.name) == ("POST /v1/score", "receive", "decode")
     assert f"{whole.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
@@ -152,10 +152,10 @@ def test_spans_form_a_tree_below_the_caller_s() -> None:
 def test_tracing_is_off_unless_the_environment_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
         monkeypatch.delenv(name, raising=False)
-    off, _ = tracing.tracing()
+    off, _ = tracing.start_tracing()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SettingError, match="pip install"):
-        tracing.tracing()
+        tracing.start_tracing()
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert tracing.tracing()[0] is off
+    assert tracing.start_tracing()[0] is off

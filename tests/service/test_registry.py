@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resad import index, tombstones
+from resad import index
 from tests.indexes import build_small
 from tests.service.running import Served, key_for, served, until
 from tests.service.test_errors import check
@@ -215,7 +215,7 @@ def test_an_index_that_is_taken_away_is_served_no_more(own: Path, photo: bytes) 
         assert 'index="bad"' not in service.client.get("/metrics").text
         with ThreadPoolExecutor(1) as caller, service.busy():
             waiting = caller.submit(service.score, photo)
-            until(lambda: service.house.worker.waiting == 1)
+            until(lambda: service.state.worker.waiting == 1)
             (own / "drawn").rename(own.parent / "aside")
             until(lambda: service.client.get("/v1/indexes").json()["indexes"] == [])
             assert "no index" in check(service.client.get("/readyz"), 503, "not-ready")
@@ -235,7 +235,7 @@ def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
         raise error
 
     first, second = index.versions(own / "drawn")
-    monkeypatch.setattr(f"service.index_reloader.{place}", full)
+    monkeypatch.setattr(service.state.loader, place, full)
     answer = service.client.put("/v1/indexes/drawn/current", json={"version": second})
     assert "memory" in check(answer, 507, "index-too-large")
     assert index.live_version(own / "drawn") == first
@@ -270,9 +270,9 @@ def test_what_an_admin_cannot_do(service: Served, own: Path, monkeypatch: pytest
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr("resad.index.activate", read_only)
+        patch.setattr(service.state.reloader, "write_current", read_only)
         check(put(address, json={"version": second}), 409, "read-only")
-    tombstones.add_purged(own / "drawn", tombstones.content_hashes(own / "drawn" / second))
+    index.add_purged(own / "drawn", index.content_hashes(own / "drawn" / second))
     assert "purged" in check(put(address, json={"version": second}), 409, "index-invalid")
     damage(own / "drawn" / second)
     assert "changed" in check(put(address, json={"version": second}), 409, "index-invalid")

@@ -107,7 +107,7 @@ def test_no_key_is_anywhere(keyed: Served, photo: bytes, caplog: pytest.LogCaptu
         for key in KEYS.values():
             ask(keyed, "POST", "/v1/score", photo, key)
     told = [keyed.client.get(path, headers=bearer(KEYS["admin"])).text for path in (*OPEN, "/metrics")]
-    told += [repr(keyed.house.settings), *(repr(vars(record)) for record in caplog.records)]
+    told += [repr(keyed.state.settings), *(repr(vars(record)) for record in caplog.records)]
     for key in KEYS.values():
         assert not any(key in text or sha256_of(key) in text for text in told)
     assert "of-score" in {record.__dict__.get("key") for record in caplog.records}

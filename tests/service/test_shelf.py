@@ -19,9 +19,9 @@ import torch
 from resad import index
 from resad.loaded_index import LoadedIndex, load_index
 from resad.manifest import Manifest
-from service.index_cache import Shelf
+from service.index_cache import IndexCache
 from service.problems import Refusal
-from service.registry import Registry, Served
+from service.registry import IndexEntry, Registry
 from tests.indexes import build_small
 from tests.service.conftest import score_offline
 from tests.service.running import Served as Running
@@ -50,14 +50,14 @@ def states(service: Running) -> dict[str, str]:
 
 
 def in_memory(service: Running) -> set[str]:
-    return {name for name, entry in service.house.registry.served.items() if entry.live is not None}
+    return {name for name, entry in service.state.registry.entries.items() if entry.live is not None}
 
 
 def alive_before_loads(service: Running) -> list[int]:
     """How many versions are in memory when one begins to be loaded, whoever holds them; grows with every load."""
-    succession = service.house.succession
+    succession = service.state.reloader
     load, counts = succession._load, list[int]()
-    lives = (entry.live for entry in service.house.registry.served.values())
+    lives = (entry.live for entry in service.state.registry.entries.values())
     detectors = [weakref.ref(live.detector) for live in lives if live is not None]
 
     def counting(version: Path) -> LoadedIndex:
@@ -104,7 +104,7 @@ def test_the_default_index_is_there_first(three: Path, photo: bytes) -> None:
 
 
 def test_who_left_takes_its_memory_along(one_place: Running, photo: bytes) -> None:
-    live = one_place.house.registry.served["a"].live
+    live = one_place.state.registry.entries["a"].live
     assert live is not None
     gone = weakref.ref(live.detector)
     del live
@@ -138,7 +138,7 @@ def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
 
         with ThreadPoolExecutor(9) as pool:
             answers = list(pool.map(ask, range(45)))
-        assert service.house.admission.taken == 0
+        assert service.state.admission.queued == 0
     assert len(alive) >= 3
     assert max(alive) == 0
     assert Counter(one.status_code for one in answers) == {200: 36, 422: 9}
@@ -159,12 +159,12 @@ def test_a_photograph_that_was_given_up_in_the_queue_keeps_no_index(three: Path,
 
 def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Path, photo: bytes) -> None:
     with served(three, hold=1, deadline_s=0.4) as service:
-        with service.house.succession._loading:
+        with service.state.reloader._lock:
             answer = service.score(photo, index="b")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:resad:problem:not-ready")
         assert int(answer.headers["Retry-After"]) >= 1
         until(lambda: in_memory(service) == {"b"})
-        assert service.house.admission.taken == 0
+        assert service.state.admission.queued == 0
 
 
 def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
@@ -194,7 +194,7 @@ def test_a_broken_current_leaves_the_version_answering_in_memory_or_not(
         current = root / asked / index.CURRENT
         before = current.read_text()
         replaced(current, "no-such-version\n")
-        until(lambda: "no-such-version" in (service.house.registry.get(asked).fault or ""))
+        until(lambda: "no-such-version" in (service.state.registry.get(asked).fault or ""))
         for name in ("c", asked, "c"):  # from memory, or from rest, or from rest again
             answer = service.score(photo, index=name)
             assert answer.status_code == 200
@@ -204,7 +204,7 @@ def test_a_broken_current_leaves_the_version_answering_in_memory_or_not(
         assert "no-such-version" in detail["fault"]
         assert service.client.get("/readyz").status_code == 200
         replaced(current, before)
-        until(lambda: service.house.registry.get(asked).fault is None)
+        until(lambda: service.state.registry.get(asked).fault is None)
         assert service.score(photo, index=asked).status_code == 200
 
 
@@ -236,24 +236,24 @@ class Slow:
     def __init__(self, *names: str, places: int, patience_s: float = 5.0) -> None:
         self.registry = Registry(Path("root"), default=None)
         for name in names:
-            self.registry.put(Served(name, at_rest=cast(Manifest, SimpleNamespace(name=name))))
+            self.registry.put(IndexEntry(name, resting=cast(Manifest, SimpleNamespace(name=name))))
         self.let = threading.Semaphore(0)
         self.brought: list[tuple[str, str | None]] = []
         self.places = places
-        self.shelf = Shelf(self.registry, self._bring, places, patience_s)
+        self.shelf = IndexCache(self.registry, self._bring, places, patience_s)
 
     def _bring(self, name: str, leaving: str | None) -> bool:
         assert self.let.acquire(timeout=5)
         manifest = cast(Manifest, SimpleNamespace(name=name))
         if leaving is not None:
-            self.registry.put(Served(leaving, at_rest=manifest))
-        assert sum(one.live is not None for one in self.registry.served.values()) < self.places
-        self.registry.put(Served(name, cast(LoadedIndex, SimpleNamespace(name=name))))
+            self.registry.put(IndexEntry(leaving, resting=manifest))
+        assert sum(one.live is not None for one in self.registry.entries.values()) < self.places
+        self.registry.put(IndexEntry(name, cast(LoadedIndex, SimpleNamespace(name=name))))
         self.brought.append((name, leaving))
         return True
 
     async def use(self, name: str, until: asyncio.Event | None = None) -> str:
-        async with self.shelf.lent(name) as loaded:
+        async with self.shelf.lease(name) as loaded:
             if until:
                 await until.wait()
             return cast(Any, loaded).name  # type: ignore[no-any-return]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.admission import Admission, Bounds, Pace
+from service.admission import Admission, Limits, Throughput
 from service.problems import Refusal
 from service.settings import Settings
-from service.uploads import MULTIPART, Upload, read_upload
+from service.uploads import MULTIPART, BodyReader, Upload
 
 SMALL = Settings(root=Path("indexes"), max_bytes=1000, max_request_bytes=5000, max_photos=3)
 
@@ -34,19 +34,21 @@ def upload(
         asked += chunk is not None
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
-    bounds = Bounds(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
-    admission = Admission(bounds, Pace(1), lambda reason: None)
+    bounds = Limits(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
+    admission = Admission(bounds, Throughput(1), lambda reason: None)
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
     try:
-        with admission.holding() as held:
-            outcome = asyncio.run(read_upload(request, settings, held, several=several))
-            assert admission.held_bytes >= sum(len(photo) for photo in outcome.photos if isinstance(photo, bytes))
+        with admission.reserve_bytes() as held:
+            outcome = asyncio.run(BodyReader(settings).read_upload(request, held, several=several))
+            assert admission.upload_bytes >= sum(
+                len(photo) for photo in outcome.photos if isinstance(photo, bytes)
+            )
             return outcome, asked
     except Refusal as refused:
         return refused, asked
     finally:
-        assert admission.held_bytes == 0
+        assert admission.upload_bytes == 0
 
 
 def refused(*arguments: Any, **named: Any) -> tuple[Refusal, int]:

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from resad import runtime
 from resad.detector import Detection, Detector
 from resad.preparation import PreparedPhoto
-from service.admission import Pace
+from service.admission import Throughput
 from service.problems import OUT_OF_MEMORY, Refusal
-from service.worker import Batch, Worker
+from service.worker import BatchStats, Worker
 from tests.conftest import prepared
 
 
@@ -48,7 +47,7 @@ def photo(value: int) -> PreparedPhoto:
 @dataclass
 class Bench:
     worker: Worker
-    seen: list[Batch]
+    seen: list[BatchStats]
     held: threading.Event = field(default_factory=threading.Event)
 
     def hold(self) -> None:
@@ -67,8 +66,8 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    seen: list[Batch] = []
-    worker = Worker(4, 0.0, seen.append)
+    seen: list[BatchStats] = []
+    worker = Worker(4, seen.append)
     worker.start()
     bench = Bench(worker, seen)
     yield bench
@@ -147,7 +146,7 @@ def test_an_error_in_finish_is_the_callers(bench: Bench) -> None:
 
 
 def test_a_stop_finishes_what_is_queued_and_refuses_the_rest() -> None:
-    worker, detector = Worker(2, 0.0, lambda batch: None), FakeDetector()
+    worker, detector = Worker(2, lambda batch: None), FakeDetector()
     worker.start()
     bench = Bench(worker, [])
     bench.hold()
@@ -164,7 +163,7 @@ def test_a_stop_finishes_what_is_queued_and_refuses_the_rest() -> None:
 
 
 def test_a_dead_worker_says_so_and_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
-    worker = Worker(2, 0.0, lambda batch: None)
+    worker = Worker(2, lambda batch: None)
     worker.start()
     bench = Bench(worker, [])
     bench.hold()
@@ -185,14 +184,11 @@ def test_a_dead_worker_says_so_and_leaves_nobody_waiting(caplog: pytest.LogCaptu
     assert "died" in caplog.text
 
 
-def test_a_worker_that_cannot_begin_leaves_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_that_cannot_begin_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise OSError("no threads")
 
-    monkeypatch.setattr(runtime, "use_threads", fail)
-    worker = Worker(2, 0.0, lambda batch: None)
+    worker = Worker(2, lambda batch: None, set_up=fail)
     left = Bench(worker, []).put(FakeDetector(), 1)
     worker.start()
     with pytest.raises(Refusal):
@@ -202,44 +198,14 @@ def test_a_worker_that_cannot_begin_leaves_nobody_waiting(
     assert "died" in caplog.text
 
 
-def test_a_batch_waits_for_what_is_on_its_way() -> None:
-    worker, detector = Worker(2, 5.0, lambda batch: None), FakeDetector()
-    worker.start()
-    bench = Bench(worker, [])
-    began = time.monotonic()
-    with worker.expecting():
-        futures = [bench.put(detector, 0)]
-        time.sleep(0.05)
-        assert detector.batches == []
-        futures.append(bench.put(detector, 1))
-    assert [future.result(4) for future in futures] == [0, 1]
-    assert detector.batches == [[0, 1]]
-    assert time.monotonic() - began < 4
-    worker.stop(5)
-
-
-def test_a_lone_photograph_waits_for_nobody() -> None:
-    worker, detector = Worker(2, 5.0, lambda batch: None), FakeDetector()
-    worker.start()
-    bench = Bench(worker, [])
-    began = time.monotonic()
-    assert bench.put(detector, 0).result(4) == 0
-    with worker.expecting():  # one that never comes
-        waiting = bench.put(detector, 1)
-    assert waiting.result(4) == 1
-    assert time.monotonic() - began < 4
-    assert detector.batches == [[0], [1]]
-    worker.stop(5)
-
-
 def test_the_rate_follows_what_is_measured() -> None:
     class Slow(FakeDetector):
         def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
             time.sleep(0.01 * len(photos))
             return super().detect(photos)
 
-    pace = Pace(2)
-    worker, detector = Worker(4, 0.0, lambda batch: pace.scored(batch.scored, batch.seconds)), Slow()
+    pace = Throughput(2)
+    worker, detector = Worker(4, lambda batch: pace.scored(batch.scored, batch.seconds)), Slow()
     assert (pace.measured, pace.seconds_per_photo) == (False, 1.0)
     worker.start()
     for value in range(40):

@@ -10,9 +10,9 @@ import torch
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from rich.console import Console
 
-from indexer.build.build import BuildOrder, build
+from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
-from indexer.settings import method
+from indexer.settings import method_config
 from lab.drawing import write_dataset
 from tests.service.running import Served, served
 from tests.web.open_page import OpenPage
@@ -33,8 +33,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def web_root(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index on the trunk inside the package."""
     root = tmp_path_factory.mktemp("root")
-    config = method("resad", backbone="bundled", size=192, coreset="0.1", settings=("search.neighbors=2",))
-    order = BuildOrder(photographs / "train/good", root, "drawn", config, "bundled", torch.device("cpu"))
+    config = method_config("resad", backbone="bundled", size=192, coreset="0.1", settings=("search.neighbors=2",))
+    order = BuildOptions(photographs / "train/good", root, "drawn", config, "bundled", torch.device("cpu"))
     build(order, Stages(Console(quiet=True)))
     return root
 
