@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.special import betaincinv
 
 from resad.errors import SettingError
 
@@ -196,6 +195,8 @@ def _interval(normals: tuple[float, ...], value: float) -> Interval:
     It holds although `value` is one of the scores: with m of n above, the rate beyond an order statistic follows
     Beta(m + 1, n - m), whose upper quantile is the interval's high end and whose lower one is above its low end.
     """
+    from scipy.special import betaincinv
+
     m, n = _above(normals, value), len(normals)
     low = float(betaincinv(m, n - m + 1, _TAIL)) if m else 0.0
     high = float(betaincinv(m + 1, n - m, 1 - _TAIL)) if m < n else 1.0
@@ -208,7 +209,7 @@ USUAL_RATE: Final = 0.05
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """What decides whether a photo is abnormal: a false-positive rate or a threshold, and a camera to compare with.
+    """Decides whether a photo is abnormal: a false-positive rate or a threshold, and a camera to compare with.
 
     fpr: rate in (0, 1); `USUAL_RATE` if neither it nor a threshold is given.  threshold: image score, feature
     units.  camera: compare with the normals of this camera; upper and lower case are the same.
@@ -238,7 +239,7 @@ class Criterion:
     """What a photo's score is compared with.
 
     limit: a photo is abnormal above its value.  level: findings lie above it, feature units; None if there are too
-    few normals for the rate.  normals: those of `camera`, or all; `reason` says why all, though a camera was named.
+    few normals for the rate.  normals: those of `camera`, or all; `reason` says why all if a camera was named.
     """
 
     limit: Threshold

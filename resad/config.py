@@ -10,10 +10,11 @@ fingerprint, taken together with the weights' hash, says whether two indexes mea
 import hashlib
 import json
 from dataclasses import replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import to_json as to_json_bytes
 
 from resad.errors import SettingError, first_fault
 
@@ -69,24 +70,16 @@ class ReSCConfig:
 
     normalize: bool = True
     """Scale each stage's feature vector to length 1 at every position, before anything else."""
-    whitening: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Center those unit vectors on the healthy photographs' mean and divide each of their principal directions by
-    its standard deviation to this power; null leaves them as they are."""
     pool: Literal[1, 3, 5] = 1
     """Side of the average pooling over each stage; 1 is none, 3 is PatchCore's."""
     region: bool = True
     """Add the region-aware map R (equation 3)."""
     region_radius: Annotated[int, Field(ge=1, le=PAPER_GRID)] = 21
     """Radius r in cells of the paper's 98 x 98 grid; scaled with the grid elsewhere."""
-    spatial: Literal["none", "softmax", "cosine", "gate"] = "softmax"
-    """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F; `cosine` uses unit vectors in
-    the product; `gate` multiplies F by the attention each position receives (mean 1)."""
+    spatial: Literal["none", "softmax"] = "softmax"
+    """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F."""
     attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
-
-    def __post_init__(self) -> None:
-        if self.whitening is not None and not self.normalize:
-            raise SettingError("whitening takes unit vectors: resc.whitening needs resc.normalize=true")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -107,11 +100,7 @@ class ScoreConfig:
     kind: Literal["max", "top_mean"] = "top_mean"
     """Maximum of the map, or the mean of its highest values."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.001
-    """For `top_mean`: how many values, as a share of the scored area."""
-    smoothing: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of the Gaussian that smooths the map, in prepared px at S = 784; scaled with S."""
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Width of the rim of the field of view that is not scored, as a share of S."""
+    """For `top_mean`: how many values, as a share of the field of view."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -124,12 +113,10 @@ class CoresetConfig:
     """Memories as a number."""
     radius: Annotated[float, Field(gt=0)] | None = None
     """Stop when every patch is this near to a memory.  Measured after the projection, which distorts distances:
-    the radius in feature units, which the manifest states, comes out somewhat different; the same where
-    `projection` is 0."""
-    projection: Annotated[int, Field(ge=0)] | Literal["johnson-lindenstrauss"] = "johnson-lindenstrauss"
-    """Dimensions of the sparse random projection in which the greedy measures; 0 is none."""
+    the radius in feature units, which the manifest states, comes out somewhat different."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.90
-    """Distortion of the Johnson-Lindenstrauss projection (paper, section 4.3)."""
+    """Distortion of the sparse random projection in which the greedy measures; its dimension follows from the
+    Johnson-Lindenstrauss lemma (paper, section 4.3)."""
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the patches, drawn at random, that the greedy looks at.  Below 1 it is as much faster and covers
     less well; the covering radius in the manifest is over all patches all the same."""
@@ -234,36 +221,74 @@ def without(config: MethodConfig, part: Part) -> MethodConfig:
             return replace(config, resc=replace(resc, region=False, spatial="none"))
 
 
-def _as_it_was_meant(stored: object) -> object:
-    if isinstance(stored, dict) and isinstance(search := stored.get("search"), dict):
-        return stored | {"search": {"mirrored": False} | search}
-    return stored
+@dataclass(frozen=True, slots=True)
+class _RemovedSetting:
+    """A setting that older indexes state: it comes after `after` in its section, and `neutral` had no effect."""
+
+    section: Literal["resc", "score", "coreset"]
+    after: str
+    name: str
+    neutral: float | str | None
 
 
-StoredMethodConfig = Annotated[MethodConfig, BeforeValidator(_as_it_was_meant)]
-"""Settings in a file.  `search.mirrored` is younger than some files: where it is missing it is false, whatever the
-default is now, as nothing looked at mirror images then."""
+_REMOVED: Final = (
+    _RemovedSetting("resc", "normalize", "whitening", None),
+    _RemovedSetting("score", "share", "smoothing", 0.0),
+    _RemovedSetting("score", "smoothing", "margin", 0.0),
+    _RemovedSetting("coreset", "radius", "projection", "johnson-lindenstrauss"),
+)
 
 
-def fingerprint(config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> str:
-    """`sha256:...` of everything that changes a patch's features or a score: settings, weights and whitening.
+def _read_stored(document: object) -> object:
+    """Settings as an index states them -> settings of today; raises `SettingError` for a removed one in use."""
+    if not isinstance(document, dict):
+        return document
+    document = {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
+    for removed in _REMOVED:
+        section = document.get(removed.section)
+        if isinstance(section, dict) and section.pop(removed.name, removed.neutral) != removed.neutral:
+            raise SettingError(f"{removed.section}.{removed.name} is a setting that this version no longer has")
+    resc, search = document.get("resc"), document.get("search")
+    if isinstance(resc, dict) and (spatial := resc.get("spatial")) in ("gate", "cosine"):
+        raise SettingError(f"resc.spatial={spatial} is a value that this version no longer has")
+    if isinstance(search, dict):
+        document["search"] = {"mirrored": False} | search
+    return document
 
-    `search.mirrored` is left out where it is false, so that what measures the same as before there was such a
-    setting has the same fingerprint as then.
+
+StoredMethodConfig = Annotated[MethodConfig, BeforeValidator(_read_stored)]
+"""Settings in a manifest.
+
+`search.mirrored` is younger than some manifests: a missing one is false, because nothing was mirrored then.
+Removed settings are dropped where they had no effect.
+"""
+
+
+def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
+    """`sha256:...` of everything that changes a patch's features or a score: settings and weights.
+
+    `search.mirrored` is left out if it is false, and removed settings are written with their neutral values: an
+    index has the same fingerprint as an older one that measures the same.
     """
-    unwritten = None if config.search.mirrored else {"search": {"mirrored"}}
-    return _hashed(_METHOD.dump_json(config, exclude=unwritten), weights_sha256, whitening_sha256)
+    return _hash(config, weights_sha256, with_mirrored=config.search.mirrored)
 
 
-def is_fingerprint(stated: str, config: MethodConfig, weights_sha256: str, whitening_sha256: str | None) -> bool:
+def is_fingerprint(stated: str, config: MethodConfig, weights_sha256: str) -> bool:
     """Whether `stated` is the `fingerprint` of these, or the same with a false `search.mirrored` written out.
 
-    The latter is in indexes from the first time of that setting.
+    The latter is in indexes from the first days of that setting.
     """
-    whole = _hashed(_METHOD.dump_json(config), weights_sha256, whitening_sha256)
-    return stated in {fingerprint(config, weights_sha256, whitening_sha256), whole}
+    return stated in {fingerprint(config, weights_sha256), _hash(config, weights_sha256, with_mirrored=True)}
 
 
-def _hashed(settings: bytes, weights_sha256: str, whitening_sha256: str | None) -> str:
-    text = settings + f"\n{weights_sha256}\n{whitening_sha256 or ''}".encode()
+def _hash(config: MethodConfig, weights_sha256: str, *, with_mirrored: bool) -> str:
+    document: dict[str, Any] = _METHOD.dump_python(config, mode="json")
+    if not with_mirrored:
+        del document["search"]["mirrored"]
+    for removed in _REMOVED:
+        items = list(document[removed.section].items())
+        place = [name for name, _ in items].index(removed.after) + 1
+        document[removed.section] = dict([*items[:place], (removed.name, removed.neutral), *items[place:]])
+    # The empty last line was the hash of a whitening, a part of the method that is gone.
+    text = to_json_bytes(document) + f"\n{weights_sha256}\n".encode()
     return "sha256:" + hashlib.sha256(text).hexdigest()

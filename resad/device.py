@@ -1,4 +1,8 @@
-"""Work on a device: copies to and from it that do not wait, and matrix products in full float32."""
+"""Work on a device: copies to and from it that do not wait, and matrix products in full float32.
+
+Copies go through pinned memory and take their turn among the device's work.  torch does not reuse pinned memory
+before the copies that read or write it have ended.
+"""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """`values`, on the host, on `device`."""
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy `values` from the host to `device`."""
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def sent_together(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
-    """Arrays of one shape, stacked, on `device`."""
+def stack_to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    """Stack arrays of one shape on `device`."""
     if device.type != "cuda":
         return torch.from_numpy(np.stack(arrays)).to(device)
     kind = torch.from_numpy(arrays[0]).dtype
@@ -37,58 +41,58 @@ class Fetched:
     _arrived: torch.cuda.Event | None
 
     def wait(self) -> tuple[Tensor, ...]:
-        """The tensors, once they are there."""
+        """Wait for the tensors and return them."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._tensors
 
 
-class Fetching:
-    """Copies to the host, on a stream of their own beside the computing."""
+class Fetcher:
+    """Copies tensors to the host on a stream of its own, beside the computing."""
 
     def __init__(self, device: torch.device) -> None:
         stream: Any = torch.cuda.Stream  # its stubs lack a type
         self._stream: torch.cuda.Stream | None = stream(device) if device.type == "cuda" else None
 
     def fetch(self, values: Sequence[Tensor]) -> Fetched:
-        """`values`, contiguous and on the device, once what computes them has come so far."""
+        """Start to copy `values`, contiguous and on the device, as soon as they are computed."""
         if self._stream is None:
             return Fetched(tuple(values), None)
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
-            here = tuple(
-                torch.empty(one.shape, dtype=one.dtype, pin_memory=True).copy_(one, non_blocking=True)
-                for one in values
+            copies = tuple(
+                torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+                for value in values
             )
-            # Blocking: whoever waits leaves the processor to those who decode.
+            # Blocking: the waiting thread leaves the processor to those that decode.
             event: Any = torch.cuda.Event
             arrived: torch.cuda.Event = event(blocking=True)
             arrived.record(self._stream)
-        for one in values:
-            one.record_stream(self._stream)  # their memory is not given away while it is read
-        return Fetched(here, arrived)
+        for value in values:
+            value.record_stream(self._stream)  # its memory is not reused while it is read
+        return Fetched(copies, arrived)
 
 
 _lock = threading.Lock()
-_inside: list[bool] = []
-"""One entry for each search that runs, each the setting that the first of them found."""
+_settings_before: list[bool] = []
+"""One entry for each running block of `full_float32`, each the setting before the first of them."""
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Keep TF32 out of CUDA's matrix products; the last to leave restores what the first found.
+    """Keep TF32 out of CUDA's matrix products; the last block to end restores the setting before the first.
 
-    TF32 keeps 11 bits of a number: a search would miss neighbors, and the error bounds of the proved one would not
-    hold.  The setting is the process', so that searches on several threads share one change of it.
+    TF32 keeps 11 bits of a number: a search would miss neighbors, and the error bounds of the pruned one would not
+    hold.  The setting belongs to the process, so that searches on several threads share one change of it.
     """
     matmul = torch.backends.cuda.matmul
     with _lock:
-        _inside.append(_inside[0] if _inside else matmul.allow_tf32)
+        _settings_before.append(_settings_before[0] if _settings_before else matmul.allow_tf32)
         matmul.allow_tf32 = False
     try:
         yield
     finally:
         with _lock:
-            before = _inside.pop()
-            if not _inside:
+            before = _settings_before.pop()
+            if not _settings_before:
                 matmul.allow_tf32 = before

@@ -1,7 +1,7 @@
 """Prepared photographs -> patch features: the one path that indexing and scoring share."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
@@ -15,10 +15,8 @@ from torch import Tensor
 from resad import resc
 from resad.backbone import Backbone
 from resad.config import MethodConfig, ReSCConfig
-from resad.device import Fetched, Fetching, sent, sent_together
-from resad.errors import SettingError
+from resad.device import Fetched, Fetcher, stack_to_device, to_device
 from resad.preparation import PreparedPhoto
-from resad.whitening import Whitening, fit_whitening
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
@@ -43,7 +41,7 @@ class PatchFeatures:
 
 
 class Trunk:
-    """The network on its device: what comes before anything is combined.
+    """The network on its device, before its stages are combined.
 
     Args:
         backbone: with its weights; copied to `device`.
@@ -70,7 +68,7 @@ class Trunk:
         Args:
             mirrored: of the photographs' mirror images, left and right changed.
         """
-        pixels = sent_together([photo.pixels for photo in photos], self.device)
+        pixels = stack_to_device([photo.pixels for photo in photos], self.device)
         masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
         if mirrored:
             pixels, masks = pixels.flip(2), masks.flip(2)
@@ -83,51 +81,22 @@ class Trunk:
         return ((pixels.float() / 255 - self._mean) / self._std).to(self.type).permute(0, 3, 1, 2)
 
 
-@torch.inference_mode()
-def whitening_of(trunk: Trunk, photos: Iterable[PreparedPhoto]) -> Whitening | None:
-    """Fitted to healthy photographs as the settings ask; None where they ask for none."""
-    config = trunk.config.resc
-    if config.whitening is None:
-        return None
-
-    def units(photo: PreparedPhoto) -> list[Tensor]:
-        stages, valid = trunk.stages([photo])
-        here = valid[0].to(trunk.device)
-        return [units[0][:, here].T for units in resc.on_one_grid(stages, config)]
-
-    return fit_whitening(map(units, photos), config.whitening)
-
-
 class Encoder:
-    """The trunk, and how its stages are combined.
+    """The trunk, and how its stages are combined.  trunk: on its device, with the settings."""
 
-    Args:
-        trunk: on its device, with the settings that are used.
-        whitening: fitted to healthy photographs, where the settings ask for it.
-    Raises:
-        SettingError: it is missing, or there is one that is not asked for.
-    """
-
-    def __init__(self, trunk: Trunk, whitening: Whitening | None) -> None:
-        if (trunk.config.resc.whitening is None) != (whitening is None):
-            raise SettingError(
-                f"resc.whitening is {trunk.config.resc.whitening}, but a whitening is "
-                f"{'missing' if whitening is None else 'given'}"
-            )
+    def __init__(self, trunk: Trunk) -> None:
         self.config = trunk.config
         self.device = trunk.device
-        self.whitening = whitening
         self._trunk = trunk
-        self._whitening = whitening and whitening.to(trunk.device)
         self._product = _product_type(trunk.config.resc, trunk.type)
-        self._fetching = Fetching(trunk.device)
+        self._fetcher = Fetcher(trunk.device)
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""
         return self.begin(photos).result()
 
     def begin(self, photos: Sequence[PreparedPhoto]) -> "Encoding":
-        """`encode` without a wait for a GPU: the next photographs can be begun while these are computed."""
+        """`encode` without waiting for a GPU: the next photographs can start while these are computed."""
         if self.device.type == "cpu":
             # A CPU gains nothing from a batch, and a convolution rounds differently with its size; the literal
             # attention softmax(F F^T) would magnify that to more than the 1e-4 that scores may differ by.
@@ -136,27 +105,26 @@ class Encoder:
 
     @torch.inference_mode()
     def _batch(self, photos: Sequence[PreparedPhoto]) -> "_Batch":
-        combined, valid, places = self._combined(photos, mirrored=False)
-        rows = _rows(combined, places)
+        combined, valid, positions = self._combine(photos, mirrored=False)
+        rows = _rows(combined, positions)
         if self.config.search.mirrored:
             # Mirrored back, so that a patch has one cell; the fields of view fall on the same cells either way.
-            rows += _rows(self._combined(photos, mirrored=True)[0].flip(3), places)
-        return _Batch(self._fetching.fetch(rows), valid)
+            rows += _rows(self._combine(photos, mirrored=True)[0].flip(3), positions)
+        return _Batch(self._fetcher.fetch(rows), valid)
 
-    def _combined(self, photos: Sequence[PreparedPhoto], *, mirrored: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(B, D, h, w); bool (B, h, w) on the host; per photograph the numbers of the cells that are valid."""
+    def _combine(self, photos: Sequence[PreparedPhoto], *, mirrored: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """C of equation 5, (B, D, h, w); valid, bool (B, h, w) on the host; per photograph the valid positions."""
         stages, valid = self._trunk.stages(photos, mirrored=mirrored)
-        places = [sent(one.flatten().nonzero()[:, 0], self.device) for one in valid]
+        positions = [to_device(part.flatten().nonzero()[:, 0], self.device) for part in valid]
         combined = resc.combine(
-            stages, sent(valid, self.device), self.config.resc,
-            whitening=self._whitening, product=self._product, places=places,
+            stages, to_device(valid, self.device), self.config.resc, product=self._product, positions=positions
         )  # fmt: skip
-        return combined, valid, places
+        return combined, valid, positions
 
 
-def _rows(combined: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
-    """(B, D, h, w) -> per photograph the features (N, D) at its `places`."""
-    return [f.flatten(1).index_select(1, p).T.contiguous() for f, p in zip(combined, places, strict=True)]
+def _rows(combined: Tensor, positions: Sequence[Tensor]) -> list[Tensor]:
+    """(B, D, h, w) -> per photograph the features (N, D) at its `positions`."""
+    return [f.flatten(1).index_select(1, p).T.contiguous() for f, p in zip(combined, positions, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,23 +135,25 @@ class _Batch:
     valid: Tensor
 
     def result(self) -> list[PatchFeatures]:
-        rows = [one.numpy() for one in self.features.wait()]
+        rows = [tensor.numpy() for tensor in self.features.wait()]
         count = len(self.valid)
         mirrored = rows[count:] or repeat(None, count)
         return [
-            PatchFeatures(features, one.nonzero().to(torch.int16).numpy(), (one.shape[0], one.shape[1]), other)
-            for features, other, one in zip(rows[:count], mirrored, self.valid, strict=True)
+            PatchFeatures(
+                features, valid.nonzero().to(torch.int16).numpy(), (valid.shape[0], valid.shape[1]), mirror
+            )
+            for features, mirror, valid in zip(rows[:count], mirrored, self.valid, strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """Patch features that a GPU may still be at work on."""
+    """Patch features that a GPU may still be computing."""
 
     _batches: list[_Batch]
 
     def result(self) -> list[PatchFeatures]:
-        """As `Encoder.encode`, once they are there."""
+        """Wait for them; the same as `Encoder.encode` returns."""
         return [patches for batch in self._batches for patches in batch.result()]
 
 
@@ -198,6 +168,5 @@ def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
 
     Never bfloat16: its logits are off by so much that image scores leave the bound stated for `half`.
     """
-    bounded = config.normalize or config.spatial == "cosine"
-    small = bounded and config.spatial != "gate" and config.attention_scale <= _STEEPEST
+    small = config.normalize and config.attention_scale <= _STEEPEST
     return trunk if small and trunk == torch.float16 else torch.float32

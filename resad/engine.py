@@ -16,7 +16,7 @@ from resad.detector import Detection
 from resad.findings import Region, find_regions, place_in_words
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
-from resad.neighbors import listed_of_both
+from resad.neighbors import list_with_mirror
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import PhotoQuality, demand, judge
 from resad.result import (
@@ -238,14 +238,14 @@ def _evidence(
     under = distance.argmin(axis=1)
     mirror_image = None if patches.mirrored is None else patches.mirrored[under]
     k = loaded.manifest.config.search.neighbors
-    found, in_mirror = listed_of_both(bank.search, patches.features[under], mirror_image, k, count)
+    nearest, in_mirror = list_with_mirror(bank.search, patches.features[under], mirror_image, k, count)
     origin = bank.provenance
 
     def healthy(row: int, far: float, mirrored: bool) -> Evidence:
         y, x = origin.cell[row].tolist()
         return Evidence(loaded.photos[origin.photo[row]].id, far, y, x, mirrored)
 
-    each = zip(found.rows.tolist(), found.distances.tolist(), in_mirror.tolist(), strict=True)
+    each = zip(nearest.rows.tolist(), nearest.distances.tolist(), in_mirror.tolist(), strict=True)
     return [
         tuple(healthy(row, far, turned) for row, far in zip(rows, distances, strict=True))
         for rows, distances, turned in each

@@ -24,6 +24,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+REBUILD = "rebuild the index: resad-indexer build PHOTOS --root ROOT --name NAME"
+"""What to do about an index that this version does not read."""
+
 
 class ResadError(Exception):
     """Base of all errors raised on purpose."""

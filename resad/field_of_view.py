@@ -13,8 +13,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
-from scipy.optimize import least_squares
 
 _LOOK: Final = 384
 """Longer side of the copy that is searched, px."""
@@ -198,6 +196,8 @@ def heaviest_circle(
 def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
     """The circle closest to all points, those more than half a px away counting less; at least three points."""
 
+    from scipy.optimize import least_squares
+
     def away(values: Floats) -> Floats:
         return Circle(*values).away(x, y)
 
@@ -262,6 +262,8 @@ class _Rim(NamedTuple):
 
 def find_disc(level: NDArray[np.float32]) -> Disc | None:
     """The disc in `level`, float32 (H, W), 0 to 255; None where no circle fits."""
+    from scipy import ndimage
+
     generator = np.random.default_rng(0)
     # A shadow's border is gentle, the rim's is steep.
     slope = ndimage.gaussian_gradient_magnitude(level.astype(np.float64), 1.5)
@@ -301,6 +303,8 @@ def _thresholds(level: NDArray[np.float32]) -> list[float]:
 
 def _largest_region(above: Bools) -> Bools:
     """The largest connected region of `above`, thin lines cut off, holes filled."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(ndimage.binary_opening(above, np.ones((3, 3), bool)))
     if count == 0:
         return np.zeros_like(above)
@@ -336,6 +340,8 @@ def _rim(level: NDArray[np.float32], circle: Circle) -> _Rim:
     At once: within 4 % of the radius by half or more of what it drops within 20 %; in small circles, within
     1.6 px and 8 px.
     """
+    from scipy import ndimage
+
     reach = max(0.1, 4.0 / circle.radius)
     shares = np.linspace(1.0 - reach, 1.0 + reach, 41)
     angles = np.radians(np.arange(360) + 0.5)

@@ -18,8 +18,6 @@ from resad.index import check_files
 from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
 from resad.preparation import prepare
-from resad.whitening import FILE as WHITENING_FILE
-from resad.whitening import Whitening
 
 Run = Callable[[Callable[[], Any]], Any]
 PROBE_FILE: Final = "probe.png"
@@ -50,9 +48,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
     version = index.resolve(path)
     manifest = check_files(version, unread=(f"{FEATURES}/",))
     config = manifest.config
-    whitening = None if config.resc.whitening is None else Whitening.load(version / WHITENING_FILE)
-    whitening_sha256 = whitening.sha256 if whitening else None
-    if not is_fingerprint(manifest.fingerprint, config, manifest.weights_sha256, whitening_sha256):
+    if not is_fingerprint(manifest.fingerprint, config, manifest.weights_sha256):
         raise IndexInvalid(f"{version}: the fingerprint does not belong to the settings in its manifest")
     backbone = load_backbone(config.backbone, str(version / BACKBONE_FILE))
     if backbone.weights_sha256 != manifest.weights_sha256:
@@ -64,7 +60,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
-    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device), whitening), bank))
+    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device)), bank))
     return LoadedIndex(manifest, photos, detector)
 
 

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from resad.calibration import Calibration
 from resad.config import StoredMethodConfig
-from resad.errors import IndexInvalid, first_fault
+from resad.errors import REBUILD, IndexInvalid, SettingError, first_fault
 from resad.field_of_view import FieldOfView
 from resad.quality import QualityLimits, QualityMeasures
 from resad.runtime import PackageVersion
@@ -170,9 +170,11 @@ def parse_manifest(told: bytes, where: str) -> Manifest:
     try:
         stated = _OF_FORMAT.validate_json(told).format
         if stated != FORMAT:
-            advice = "build the index anew" if stated < FORMAT else "a newer one wrote it"
+            advice = REBUILD if stated < FORMAT else "a newer version wrote it"
             raise IndexInvalid(f"{where} is of format {stated}; this version reads format {FORMAT} ({advice})")
         return _MANIFEST.validate_json(told)
+    except SettingError as error:
+        raise IndexInvalid(f"{where}: {error}; {REBUILD}") from error
     except ValidationError as error:
         raise IndexInvalid(f"{where}: {first_fault(error)}") from error
 

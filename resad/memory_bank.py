@@ -11,37 +11,32 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from resad.errors import IndexInvalid
+from resad.errors import REBUILD, IndexInvalid, SettingError
 from resad.neighbors import Neighbors, direct_distances, nearest_first
 from resad.search.flat import (
-    ApproximateSearch,
     FlatSearch,
-    ProvedRows,
+    IvfSearch,
     RowSearch,
-    build_approximate,
     faster_on_gpu,
     flat_index,
-    load_approximate,
     memories_on,
     vectors_of,
 )
 from resad.search.plan import SearchPlan
-from resad.search.pruned import ProvedSearch
+from resad.search.pruned import PrunedRows, PrunedSearch
 
 FAISS_FILE: Final = "memory_bank.faiss"
 PLAN_FILE: Final = "search.json"
-_CHECKED_ROWS: Final = 4096
-"""Rows looked through for NaN at a time: bounds the (rows, D) truth values."""
+PROVENANCE_FILE: Final = "provenance.npz"
+_ROWS_PER_CHECK: Final = 4096
+"""Rows that are tested for NaN at a time: bounds the (rows, D) truth values."""
 _FLAT: Final = SearchPlan()
 _PLAN: Final = TypeAdapter(SearchPlan)
 
 
-PROVENANCE_FILE: Final = "provenance.npz"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Provenance:
-    """Where each memory came from.
+    """Where each memory came from: `provenance.npz` beside the memories.
 
     photo: int32 (M,), the reference photo's row in `photos.jsonl`.  cell: int16 (M, 2), (y, x) on the patch grid.
     pick: int32 (M,), its place in the greedy's order, so that the first m picks are the coreset of m memories.
@@ -51,12 +46,12 @@ class Provenance:
     cell: NDArray[np.int16]
     pick: NDArray[np.int32]
 
-    def taken(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Provenance":
-        """That of some memories, bool (M,), or of the memories at these rows in their order."""
+    def subset(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Provenance":
+        """The provenance of a subset of memories: bool (M,), or rows in their order."""
         return Provenance(self.photo[rows], self.cell[rows], self.pick[rows])
 
-    def photo_by_photo(self) -> NDArray[np.intp]:
-        """The rows in the order in which a bank holds its memories: by photo, in each in reading order."""
+    def bank_order(self) -> NDArray[np.intp]:
+        """The rows in the order in which a bank stores its memories: by photo, within a photo in reading order."""
         return np.lexsort((self.cell[:, 1], self.cell[:, 0], self.photo))
 
     def save(self, folder: Path) -> None:
@@ -71,18 +66,18 @@ class Provenance:
 
 
 class MemoryBank:
-    """Memories and what searches them.
+    """Memories and their search.
 
-    A GPU index must not be used from two threads at a time, searches included.
+    A GPU index must not be used from two threads at a time, not even for searches.
 
     Args:
         memories: float32 (M, D).
         provenance: of the M memories.
-        gpu: number of the GPU to search on; on the CPU without one.
+        gpu: number of the GPU to search on; None for the CPU.
         plan: how to search.
     Raises:
         IndexInvalid: a memory is not finite.
-        SettingError: a GPU was asked for where FAISS sees none, or its memory is too small.
+        SettingError: FAISS does not see the GPU, or its memory is too small.
     """
 
     def __init__(
@@ -93,24 +88,43 @@ class MemoryBank:
         gpu: int | None = None,
         plan: SearchPlan = _FLAT,
     ) -> None:
-        _refuse_unfinite(memories, "memory")
-        self._hold(flat_index(memories), provenance, gpu, plan)
-        self._searches(None, None)
+        _check_finite(memories, "memory")
+        self._set_memories(flat_index(memories), provenance, gpu, plan)
+        self._set_searches()
 
-    def _hold(self, flat: Any, provenance: Provenance, gpu: int | None, plan: SearchPlan) -> None:
+    def _set_memories(self, flat: Any, provenance: Provenance, gpu: int | None, plan: SearchPlan) -> None:
         if flat.ntotal != len(provenance.photo):
             raise IndexInvalid(f"{flat.ntotal} memories, but {len(provenance.photo)} rows of provenance")
         self.provenance = provenance
         self.plan = plan
         self._gpu = gpu
-        # The CPU index owns the only copy; on a GPU it stays behind for the direct distances.
+        # The CPU index owns the only copy; with a GPU it remains for the direct distances.
         self._flat = flat
         self.memories: NDArray[np.float32] = vectors_of(flat)
 
-    def _searches(self, proved: ProvedSearch | None, folder: Path | None) -> None:
-        """Set up what searches exactly and what searches fast; the same where the plan is exact."""
-        self._exact = exact_search(self._flat, self.memories, self.plan, self._gpu, proved)
-        self._fast = fast_search(self._exact, self._flat, self.memories, self.plan, folder)
+    def _set_searches(self, pruned: PrunedSearch | None = None, folder: Path | None = None) -> None:
+        """Set up the exact search and the fast one; they are the same where the plan is exact.
+
+        pruned: a pruned search of these memories, if it exists already.  folder: where an IVF search was saved.
+        """
+        self._exact = self._exact_search(pruned)
+        self._fast: RowSearch = self._exact
+        if not self.plan.exact:
+            self._fast = (
+                IvfSearch.build(self.memories, self.plan)
+                if folder is None
+                else IvfSearch.load(folder, self.memories, self.plan)
+            )
+
+    def _exact_search(self, pruned: PrunedSearch | None) -> RowSearch:
+        if self.plan.kind == "flat":
+            if self._gpu is not None:
+                return faster_on_gpu(self._flat, self.memories, self._gpu)
+            return FlatSearch(self._flat, len(self.memories))
+        device = torch.device("cpu" if self._gpu is None else f"cuda:{self._gpu}")
+        if pruned is None:
+            pruned = PrunedSearch(memories_on(self.memories, device), self.plan.width, self.plan.limit)
+        return PrunedRows(pruned, device)
 
     def __len__(self) -> int:
         return len(self.memories)
@@ -127,32 +141,32 @@ class MemoryBank:
 
     @property
     def proved(self) -> float:
-        """`Proof.proved` of the last search where the plan is `proved`; else 1."""
-        return self._exact.proved if isinstance(self._exact, ProvedRows) else 1.0
+        """`PrunedResult.proved` of the last search; 1 where no pruned search runs."""
+        return self._exact.proved if isinstance(self._exact, PrunedRows) else 1.0
 
     def search(self, features: NDArray[np.float32], k: int) -> Neighbors:
         """The k nearest memories of each patch, exactly, whatever the plan.
 
-        FAISS finds the rows through |q|^2 - 2 q b + |b|^2, which cancels for near neighbors; the distances that
-        are returned come from the differences themselves, and so agree between CPU and GPU and between plans.
+        FAISS finds the rows through |q|^2 - 2 q b + |b|^2, which cancels for near neighbors.  The returned
+        distances come from the differences themselves, and so agree between CPU and GPU and between plans.
 
         Args:
             features: float32 (N, D).
             k: at most the number of memories.
         Raises:
             IndexInvalid: `features` have another dimension, are not finite or so large that squared distances
-                exceed float32, or fewer than k memories are there.
+                exceed float32, or there are fewer than k memories.
         """
-        return self._measured(self._exact, features, k)
+        return self._measure(self._exact, features, k)
 
     def search_fast(self, features: NDArray[np.float32], k: int) -> Neighbors:
-        """As the plan says: with `hnsw` and `ivf` near memories, so that no distance is smaller than the true one.
+        """As the plan says.  With `ivf` neighbors may not be the nearest; no distance is below the true one.
 
         Arguments and errors as for `search`.
         """
-        return self._measured(self._fast, features, k)
+        return self._measure(self._fast, features, k)
 
-    def _measured(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
+    def _measure(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
         if features.shape[1] != self.dimension or k > len(self):
             raise IndexInvalid(
                 f"{k} neighbors of {features.shape[1]}-dimensional patches asked of a memory bank "
@@ -160,120 +174,85 @@ class MemoryBank:
             )
         # Writable, because torch warns of an array that is mapped for reading only.
         features = np.require(features, dtype=np.float32, requirements=("C", "W"))
-        _refuse_unfinite(features, "patch")
-        found = self._nearest(search, features, k)
-        if isinstance(search, ApproximateSearch):
-            found = self._completed(found, features, k)
-        if np.isinf(found.distances).any():
-            row = int(np.isinf(found.distances).any(axis=1).argmax())
+        _check_finite(features, "patch")
+        neighbors = self._nearest(search, features, k)
+        if isinstance(search, IvfSearch):
+            neighbors = self._complete(neighbors, features, k)
+        if np.isinf(neighbors.distances).any():
+            row = int(np.isinf(neighbors.distances).any(axis=1).argmax())
             raise IndexInvalid(f"patch {row} is too far from the memories: squared distances exceed float32")
-        return found
+        return neighbors
 
     def _nearest(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
-        """What `search` finds, measured; row -1 and an infinite distance where it finds too little."""
+        """The neighbors by `search`, measured; row -1 and an infinite distance where it finds too few."""
         rows = search.rows(features, k)
         distances = direct_distances(features, self.memories, rows)
-        distances[rows < 0] = np.inf  # too few were found in the lists that were looked into
+        distances[rows < 0] = np.inf  # too few memories in the lists that were searched
         return nearest_first(distances, rows, k)
 
-    def _completed(self, found: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
-        """`found`, by an approximate search, with an exact one where fewer than k rows came back."""
-        short = found.rows[:, -1] < 0
+    def _complete(self, neighbors: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
+        """`neighbors` of an approximate search, with an exact one where it found fewer than k rows."""
+        short = neighbors.rows[:, -1] < 0
         if short.any():
             exact = self._nearest(self._exact, features[short], k)
-            found.distances[short], found.rows[short] = exact.distances, exact.rows
-        return found
+            neighbors.distances[short], neighbors.rows[short] = exact.distances, exact.rows
+        return neighbors
 
     def without_photos(self, photos: NDArray[np.int32]) -> "MemoryBank":
         """The bank as if these reference photos had never been in it (their memories gone, nothing refilled).
 
-        Searched exactly: flat, or proved where this one is.
+        Searched exactly: flat, or pruned where this one is.
         """
         keep = ~np.isin(self.provenance.photo, photos)
         plan = self.plan if self.plan.exact and keep.any() else _FLAT
         part = MemoryBank.__new__(MemoryBank)
-        part._hold(flat_index(self.memories[keep]), self.provenance.taken(keep), self._gpu, plan)
-        proved = None
-        if plan.kind == "proved" and isinstance(self._exact, ProvedRows):
-            proved = self._exact.subset(part.memories, keep)
-        part._searches(proved, None)
+        part._set_memories(flat_index(self.memories[keep]), self.provenance.subset(keep), self._gpu, plan)
+        pruned = None
+        if plan.kind == "proved" and isinstance(self._exact, PrunedRows):
+            pruned = self._exact.subset(part.memories, keep)
+        part._set_searches(pruned)
         return part
 
-    def searched(self, plan: SearchPlan) -> "MemoryBank":
-        """The same memories, not copied, searched in another way."""
-        other = MemoryBank.__new__(MemoryBank)
-        other._hold(self._flat, self.provenance, self._gpu, plan)
-        other._searches(None, None)
-        return other
+    def with_plan(self, plan: SearchPlan) -> "MemoryBank":
+        """The same memories, not copied, with another search."""
+        bank = MemoryBank.__new__(MemoryBank)
+        bank._set_memories(self._flat, self.provenance, self._gpu, plan)
+        bank._set_searches()
+        return bank
 
     def save(self, folder: Path) -> None:
-        """Write the index (in CPU form), the provenance and, where it is not flat, the plan into `folder`."""
+        """Write the memories (in CPU form), the provenance and, if it is not flat, the plan into `folder`."""
         faiss.write_index(self._flat, str(folder / FAISS_FILE))
         self.provenance.save(folder)
         if self.plan != _FLAT:
             (folder / PLAN_FILE).write_bytes(_PLAN.dump_json(self.plan, indent=2) + b"\n")
-        if isinstance(self._fast, ApproximateSearch):
+        if isinstance(self._fast, IvfSearch):
             self._fast.save(folder)
 
     @classmethod
     def load(cls, folder: Path, *, gpu: int | None = None) -> "MemoryBank":
-        """The inverse of `save`; raises `IndexInvalid` where the files are missing or of another kind."""
+        """The inverse of `save`; raises `IndexInvalid` if the files are missing or of another kind."""
         try:
             index = faiss.read_index(str(folder / FAISS_FILE))
             provenance = Provenance.load(folder)
             plan_file = folder / PLAN_FILE
             plan = _PLAN.validate_json(plan_file.read_bytes()) if plan_file.exists() else _FLAT
+        except SettingError as error:
+            raise IndexInvalid(f"{folder / PLAN_FILE}: {error}; {REBUILD}") from error
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise IndexInvalid(f"the memory bank in {folder} cannot be read") from error
         if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_L2:
             raise IndexInvalid(f"{folder / FAISS_FILE} is not a flat L2 index")
         bank = cls.__new__(cls)
-        bank._hold(index, provenance, gpu, plan)
-        _refuse_unfinite(bank.memories, "memory")
-        bank._searches(None, folder)
+        bank._set_memories(index, provenance, gpu, plan)
+        _check_finite(bank.memories, "memory")
+        bank._set_searches(folder=folder)
         return bank
 
 
-def _refuse_unfinite(vectors: NDArray[np.float32], name: str) -> None:
-    """Raise `IndexInvalid` for the first row that holds NaN or infinity; nothing is near to it, or to all else."""
-    for start in range(0, len(vectors), _CHECKED_ROWS):
-        finite = np.isfinite(vectors[start : start + _CHECKED_ROWS]).all(axis=1)
+def _check_finite(vectors: NDArray[np.float32], name: str) -> None:
+    """Raise `IndexInvalid` for the first row with NaN or infinity: its distances would mean nothing."""
+    for start in range(0, len(vectors), _ROWS_PER_CHECK):
+        finite = np.isfinite(vectors[start : start + _ROWS_PER_CHECK]).all(axis=1)
         if not finite.all():
             raise IndexInvalid(f"{name} {start + int(finite.argmin())} is not finite: its feature has NaN or inf")
-
-
-def exact_search(
-    flat: Any,
-    memories: NDArray[np.float32],
-    plan: SearchPlan,
-    gpu: int | None,
-    proved: ProvedSearch | None = None,
-) -> RowSearch:
-    """What finds the nearest memories, whatever the plan.
-
-    Args:
-        flat: FAISS's flat index of the memories, on the CPU.
-        memories: float32 (M, D), the same.
-        gpu: number of the GPU to search on; on the CPU without one.
-        proved: a proved search of these memories, where there is one already.
-    Raises:
-        SettingError: a GPU was asked for where FAISS sees none, or its memory is too small.
-    """
-    if plan.kind == "flat":
-        return FlatSearch(flat, len(memories)) if gpu is None else faster_on_gpu(flat, memories, gpu)
-    device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
-    if proved is None:
-        proved = ProvedSearch(memories_on(memories, device), plan.width, plan.limit)
-    return ProvedRows(proved, device)
-
-
-def fast_search(
-    exact: RowSearch, flat: Any, memories: NDArray[np.float32], plan: SearchPlan, folder: Path | None
-) -> RowSearch:
-    """What searches as the plan says: `exact` where that is exact; from `folder`, where it was saved.
-
-    Raises `IndexInvalid` where the file in `folder` is missing or does not fit.
-    """
-    if plan.exact:
-        return exact
-    return build_approximate(flat, memories, plan) if folder is None else load_approximate(folder, flat, plan)

@@ -1,4 +1,4 @@
-"""The memories nearest to patches: their distances, and which of a patch's two looks is nearer (equation 7)."""
+"""The memories nearest to patches, and whether a patch or its mirror image is nearer (equation 7)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _VALUES: Final = 2**22
-"""Of the (rows, k, D) differences that are held at a time: 16 MB."""
+"""Of the (rows, k, D) differences that are in memory at a time: 16 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,65 +39,68 @@ def direct_distances(
         float32 (N, k).
     """
     distances = np.empty(rows.shape, dtype=np.float32)
-    at_once = max(_VALUES // max(rows.shape[1] * features.shape[1], 1), 1)
-    for start in range(0, len(features), at_once):
-        some = slice(start, start + at_once)
-        difference = features[some, None, :] - memories[rows[some]]  # (rows, k, D)
-        distances[some] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
+    step = max(_VALUES // max(rows.shape[1] * features.shape[1], 1), 1)
+    for start in range(0, len(features), step):
+        part = slice(start, start + step)
+        difference = features[part, None, :] - memories[rows[part]]  # (rows, k, D)
+        distances[part] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
     return distances
 
 
 def nearest_first(distances: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:
-    """The k nearest of the memories found for each patch, (N, k or more); of equal ones those found first."""
+    """The k nearest of each patch's candidates, (N, k or more); equal ones in the order given."""
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return Neighbors(np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1))
 
 
-def nearest_of_both(
+def nearest_with_mirror(
     search: Search, features: NDArray[np.float32], mirrored: NDArray[np.float32] | None, k: int
 ) -> Neighbors:
-    """What `search` finds for each patch as it is, or as it looks in the mirror image where that is nearer.
+    """The k nearest memories of each patch, or of the patch in the mirror image where those are nearer.
 
-    features, mirrored: float32 (N, D), the latter where there is one.
+    features, mirrored: float32 (N, D); `mirrored` is None where mirror images are not searched.
     """
-    found = search(features, k)
-    return found if mirrored is None else nearer(found, search(mirrored, k))
+    neighbors = search(features, k)
+    return neighbors if mirrored is None else nearer(neighbors, search(mirrored, k))
 
 
-def nearer(found: Neighbors, other: Neighbors) -> Neighbors:
-    """For each patch what is nearer by the mean of the k distances; `found` where they are equal."""
-    return _either(found, other, _other_is_nearer(found, other, found.distances.shape[1]))
+def nearer(neighbors: Neighbors, of_mirrored: Neighbors) -> Neighbors:
+    """For each patch the set with the smaller mean distance; the first where they are equal."""
+    return _select(neighbors, of_mirrored, _mirror_is_nearer(neighbors, of_mirrored, neighbors.distances.shape[1]))
 
 
-def listed_of_both(
+def list_with_mirror(
     search: Search, features: NDArray[np.float32], mirrored: NDArray[np.float32] | None, k: int, count: int
 ) -> tuple[Neighbors, NDArray[np.bool_]]:
-    """The `count` nearest memories of the look that `nearest_of_both` takes for k, and which look that is.
+    """The `count` nearest memories of the patch or its mirror image, whichever `nearest_with_mirror` takes for k.
 
-    The k decide however many are listed, so that a longer list begins with the shorter one.
+    k decides whatever `count` is, so that a longer list begins with the shorter one.
 
     Args:
-        features, mirrored: float32 (N, D), the latter where there is one.
+        features, mirrored: float32 (N, D); `mirrored` may be None.
         k: at least 1.
-        count: listed, at least 0.
+        count: how many to list, at least 0.
     Returns:
-        Neighbors (N, count); bool (N,), True where it is the mirror image.
+        Neighbors (N, count); bool (N,), True where the mirror image is nearer.
     """
-    found = search(features, max(k, count))
+    neighbors = search(features, max(k, count))
     in_mirror = np.zeros(len(features), dtype=bool)
     if mirrored is not None:
-        other = search(mirrored, max(k, count))
-        in_mirror = _other_is_nearer(found, other, k)
-        found = _either(found, other, in_mirror)
-    return Neighbors(found.distances[:, :count], found.rows[:, :count]), in_mirror
+        of_mirrored = search(mirrored, max(k, count))
+        in_mirror = _mirror_is_nearer(neighbors, of_mirrored, k)
+        neighbors = _select(neighbors, of_mirrored, in_mirror)
+    return Neighbors(neighbors.distances[:, :count], neighbors.rows[:, :count]), in_mirror
 
 
-def _other_is_nearer(found: Neighbors, other: Neighbors, k: int) -> NDArray[np.bool_]:
-    """bool (N,): by the mean of the first k distances; not where they are equal."""
-    nearer: NDArray[np.bool_] = other.distances[:, :k].mean(axis=1) < found.distances[:, :k].mean(axis=1)
+def _mirror_is_nearer(neighbors: Neighbors, of_mirrored: Neighbors, k: int) -> NDArray[np.bool_]:
+    """bool (N,): whether the mirror image has the smaller mean of the first k distances."""
+    nearer: NDArray[np.bool_] = of_mirrored.distances[:, :k].mean(axis=1) < neighbors.distances[:, :k].mean(axis=1)
     return nearer
 
 
-def _either(found: Neighbors, other: Neighbors, take_other: NDArray[np.bool_]) -> Neighbors:
-    take = take_other[:, None]
-    return Neighbors(np.where(take, other.distances, found.distances), np.where(take, other.rows, found.rows))
+def _select(neighbors: Neighbors, of_mirrored: Neighbors, in_mirror: NDArray[np.bool_]) -> Neighbors:
+    mirror = in_mirror[:, None]
+    return Neighbors(
+        np.where(mirror, of_mirrored.distances, neighbors.distances),
+        np.where(mirror, of_mirrored.rows, neighbors.rows),
+    )

@@ -1,4 +1,4 @@
-"""Decode a photograph: a file's bytes -> an upright RGB picture, or an error that says what is wrong with the file.
+"""Decode a photograph: a file's bytes -> an upright RGB picture, or an error that says what is wrong.
 
 Size limits are checked before anything is decoded.  The EXIF orientation is read without Pillow: Pillow parses all
 of a JPEG's EXIF while opening it and reports a damaged block through `warnings`, which the process may turn into

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
-import scipy.ndimage as ndi
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -202,6 +201,8 @@ def _completeness(field: FieldOfView) -> float:
 
 def _fine_detail(green: NDArray[np.float32]) -> NDArray[np.float32]:
     """The band between two Gaussians."""
+    import scipy.ndimage as ndi
+
     sigma = _BAND * len(green)
     fine: NDArray[np.float32] = ndi.gaussian_filter(green, sigma)
     fine -= ndi.gaussian_filter(green, 2 * sigma)

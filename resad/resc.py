@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from resad.config import PAPER_GRID, ReSCConfig
-from resad.device import sent
-from resad.whitening import Whitening
+from resad.device import to_device
 
 _ATTENTION_ROWS = 1024
 """Rows of the hw x hw attention matrix that exist at a time: 40 MB of float32 on the paper's grid."""
@@ -31,39 +30,31 @@ def combine(
     valid: Tensor,
     config: ReSCConfig,
     *,
-    whitening: Whitening | None = None,
     product: torch.dtype = torch.float32,
-    places: Sequence[Tensor] | None = None,
+    positions: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """C of equation 5.
 
     Args:
         stages: float (B, C_i, h_i, w_i), finest first.
         valid: bool (B, h, w) on the finest stage's grid, the positions that touch the field of view.
-        whitening: of the same stages, where the settings ask for it.
         product: as for `spatial_filter`.
-        places: per photo where it is valid, as for `spatial_filter`.
+        positions: per photo the valid positions, as for `spatial_filter`.
     Returns:
         float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
     """
-    maps = on_one_grid(stages, config)
-    if whitening is not None:
-        maps = [whitening.of(number, units) for number, units in enumerate(maps)]
-    features = torch.cat(maps, dim=1) * valid[:, None]  # F of equation 2
+    features = torch.cat(on_one_grid(stages, config), dim=1) * valid[:, None]  # F of equation 2
     parts = []
     if config.region:
         parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
     if config.spatial != "none":
-        at = [None] * len(features) if places is None else places
-        attended = [
-            spatial_filter(f, v, config, product, where) for f, v, where in zip(features, valid, at, strict=True)
-        ]
-        parts.append(torch.stack(attended))
+        per_photo = zip(features, valid, positions or [None] * len(features), strict=True)
+        parts.append(torch.stack([spatial_filter(f, v, config, product, at) for f, v, at in per_photo]))
     return sum(parts[1:], start=parts[0]) if parts else features
 
 
 def on_one_grid(stages: Sequence[Tensor], config: ReSCConfig) -> list[Tensor]:
-    """What equation 2 concatenates: stages pooled, resized to the finest grid, normalized: (B, C_i, h, w) each."""
+    """The maps that equation 2 concatenates: pooled, on the finest grid, normalized: (B, C_i, h, w) each."""
     grid = stages[0].shape[-2:]
     maps = []
     for stage in stages:
@@ -101,12 +92,12 @@ def region_filter(features: Tensor, valid: Tensor, radius: int) -> Tensor:
     h, w = valid.shape[-2:]
     # Padded by the radius, so that the circular product never wraps into the map.
     shape = (_fast_length(h + radius), _fast_length(w + radius))
-    spectrum = torch.fft.rfft2(_centered(sent(region_kernel(radius), features.device), shape))
+    spectrum = torch.fft.rfft2(_centered(to_device(region_kernel(radius), features.device), shape))
     out = torch.empty_like(features)
     weight = _convolve(valid[:, None].float(), spectrum, shape).clamp(min=torch.finfo(torch.float32).tiny)
     for start in range(0, features.shape[1], _REGION_CHANNELS):
-        some = slice(start, start + _REGION_CHANNELS)
-        out[:, some] = _convolve(features[:, some], spectrum, shape)[..., :h, :w] / weight[..., :h, :w]
+        part = slice(start, start + _REGION_CHANNELS)
+        out[:, part] = _convolve(features[:, part], spectrum, shape)[..., :h, :w] / weight[..., :h, :w]
     return out * valid[:, None]
 
 
@@ -135,47 +126,42 @@ def spatial_filter(
     valid: Tensor,
     config: ReSCConfig,
     product: torch.dtype = torch.float32,
-    places: Tensor | None = None,
+    positions: Tensor | None = None,
 ) -> Tensor:
-    """P of equation 4 for one photograph; the hw x hw matrix never exists as a whole.
+    """P of equation 4 for one photograph; the hw x hw matrix is never in memory as a whole.
 
     Args:
         features: float32 (D, h, w), 0 where not valid.
         valid: bool (h, w).
         product: type of the two matrix products' factors.  With float16, scale 20 and unit stages, P differs
             by less than 1 % of a position's length.
-        places: int64 (N,), the valid positions, in reading order, where they are known on the features' device;
-            a GPU is waited for where they are not.
+        positions: int64 (N,), the valid positions, in reading order, on the features' device.  Without them they
+            are taken from `valid`, which waits for a GPU.
     """
-    places = valid.flatten().nonzero()[:, 0] if places is None else places
+    positions = valid.flatten().nonzero()[:, 0] if positions is None else positions
     flat = features.flatten(1)
-    x = flat.index_select(1, places).T.contiguous()  # (N, D)
-    queries = nnf.normalize(x, dim=1) if config.spatial == "cosine" else x
-    by_kernel = config.spatial != "gate" and x.device.type == "cpu" and product == torch.float32 and len(x)
-    found = _attended(queries, x, config.attention_scale) if by_kernel else _by_rows(queries, x, config, product)
-    return torch.zeros_like(flat).index_copy_(1, places, found.T).reshape(features.shape)
+    x = flat.index_select(1, positions).T.contiguous()  # (N, D)
+    by_kernel = x.device.type == "cpu" and product == torch.float32 and len(x)
+    attended = _attend(x, config.attention_scale) if by_kernel else _attend_by_rows(x, config, product)
+    return torch.zeros_like(flat).index_copy_(1, positions, attended.T).reshape(features.shape)
 
 
-def _attended(queries: Tensor, x: Tensor, scale: float) -> Tensor:
-    """softmax(scale q q^T) x by torch's flash kernel for CPUs: a fifth faster, a little more exact, less memory.
+def _attend(x: Tensor, scale: float) -> Tensor:
+    """softmax(scale x x^T) x by torch's flash kernel for CPUs: a fifth faster, a little more exact, less memory.
 
-    On a GPU that kernel ends at head dimension 256, and what stands in for it may hold the whole matrix.
+    On a GPU that kernel ends at head dimension 256, and its replacement may hold the whole matrix.
     """
-    q, values = queries[None, None], x[None, None]
+    q = x[None, None]
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return nnf.scaled_dot_product_attention(q, q, values, scale=scale)[0, 0]
+        return nnf.scaled_dot_product_attention(q, q, q, scale=scale)[0, 0]
 
 
-def _by_rows(queries: Tensor, x: Tensor, config: ReSCConfig, product: torch.dtype) -> Tensor:
-    """P, or x times the attention it receives: (N, D), `_ATTENTION_ROWS` rows of the matrix at a time."""
-    asked, values = queries.to(product), x.to(product)
-    received = torch.zeros(len(x), device=x.device)
+def _attend_by_rows(x: Tensor, config: ReSCConfig, product: torch.dtype) -> Tensor:
+    """The same, (N, D), `_ATTENTION_ROWS` rows of the matrix at a time."""
+    values = x.to(product)
     attended = torch.empty_like(x)
     for start in range(0, len(x), _ATTENTION_ROWS):
         rows = slice(start, start + _ATTENTION_ROWS)
-        attention = torch.softmax((asked[rows] @ asked.T).float().mul_(config.attention_scale), dim=1)  # (rows, N)
-        if config.spatial == "gate":
-            received += attention.sum(dim=0)
-        else:
-            attended[rows] = (attention.to(product) @ values).float()
-    return received[:, None] * x if config.spatial == "gate" else attended
+        logits = (values[rows] @ values.T).float().mul_(config.attention_scale)  # (rows, N)
+        attended[rows] = (torch.softmax(logits, dim=1).to(product) @ values).float()
+    return attended

@@ -133,7 +133,7 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
 
 
 def _container_bytes(limit: Path, used: Path, stat: Path) -> int | None:
-    """What is free within a container's limit; pages that only cache files count as free.  None without a limit."""
+    """Free bytes within a container's limit, file caches counted as free; None without a limit."""
     try:
         most, now = limit.read_text().strip(), int(used.read_text())
         cached = re.search(r"(?:total_)?inactive_file (\d+)", stat.read_text())

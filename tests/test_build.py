@@ -1,4 +1,4 @@
-"""Which photographs whitening is fitted to, and what a build says of unusable ones and of other versions."""
+"""What a build says of unusable ones and of other versions."""
 
 import shutil
 from dataclasses import replace
@@ -9,22 +9,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer import build as building
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.fitting import evenly
-from indexer.options import method
-from indexer.photos import ReferencePhoto, list_photos, list_references
-from indexer.progress import Stages
+from indexer.build import build as building
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.photos.listing import ReferencePhoto, list_references
+from indexer.settings import method_config
 from resad import index, runtime
-from resad.config import PhotoLimits
 from resad.errors import SettingError
 
-CONFIG = method("resad", backbone="bundled", size=64, coreset="0.3")
+CONFIG = method_config("resad", backbone="bundled", size=64, coreset="0.3")
 
 
-def order(photos: Path, root: Path) -> BuildOrder:
-    return BuildOrder(photos, root, "eyes", CONFIG, "bundled", torch.device("cpu"))
+def order(photos: Path, root: Path) -> BuildOptions:
+    return BuildOptions(photos, root, "eyes", CONFIG, "bundled", torch.device("cpu"))
 
 
 def quiet() -> Stages:
@@ -41,26 +38,6 @@ def mixed(folder: Path, drawn: Path, usable: set[int], count: int) -> Path:
         else:
             (folder / f"{number:02d}.jpg").write_text("call the clinic")
     return folder
-
-
-def fitted(photos: Path, most: int) -> int:
-    some = evenly(photos, list_photos(photos), CONFIG.preparation, PhotoLimits(), most, strict=False)
-    return len(list(some))
-
-
-def test_neighbors_stand_in_for_those_that_cannot_be_used(drawn: Path, tmp_path: Path) -> None:
-    every_second = mixed(tmp_path / "photos", drawn, {1, 3, 5, 7}, 8)
-    assert fitted(every_second, 4) == 4
-    assert fitted(mixed(tmp_path / "few", drawn, {3}, 8), 4) == 1
-    assert fitted(mixed(tmp_path / "all", drawn, set(range(8)), 8), 4) == 4
-
-
-def test_a_build_lives_with_every_step_th_unusable(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(building, "FITTED", 4)
-    report = build(order(mixed(tmp_path / "photos", drawn, {1, 3, 5, 7}, 8), tmp_path / "root"), quiet())
-    assert report.manifest.counts.photos == 4
 
 
 def test_where_none_can_be_used_that_is_said(drawn: Path, tmp_path: Path) -> None:

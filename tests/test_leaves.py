@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resad.search.leaves import Leaves, grow
+from resad.search.bounds import Clusters, bisect
 from tests.test_proved_search import KINDS, cloud
 
 
-def parts_of(leaves: Leaves) -> list[torch.Tensor]:
+def parts_of(leaves: Clusters) -> list[torch.Tensor]:
     return [leaves.order[start:stop] for start, stop in pairwise(leaves.starts.tolist())]
 
 
@@ -28,13 +28,13 @@ def test_every_memory_lies_in_one_leaf_whatever_is_left_out(
     seed: int, kind: str, count: int, size: int, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    leaves = grow(torch.from_numpy(cloud(rng, kind, count, 6)), size)
+    leaves = bisect(torch.from_numpy(cloud(rng, kind, count, 6)), size)
     assert torch.equal(leaves.order.sort().values, torch.arange(count))
     parts = parts_of(leaves)
     assert all(0 < len(part) <= size for part in parts)
     rows = np.flatnonzero(rng.random(count) < share)
     rows = rows if len(rows) else np.array([count - 1])
-    kept = leaves.kept(torch.from_numpy(rows))
+    kept = leaves.subset(torch.from_numpy(rows))
     left = [[row for row in part.tolist() if row in rows] for part in parts]
     assert [torch.from_numpy(rows)[part].tolist() for part in parts_of(kept)] == [part for part in left if part]
 
@@ -42,7 +42,7 @@ def test_every_memory_lies_in_one_leaf_whatever_is_left_out(
 def test_a_leaf_holds_what_is_alike(rng: np.random.Generator) -> None:
     groups = 10 * rng.normal(size=(8, 12))
     points = groups[np.arange(400) % 8] + 0.1 * rng.normal(size=(400, 12))
-    leaves = grow(torch.from_numpy(points.astype(np.float32)), 100)
+    leaves = bisect(torch.from_numpy(points.astype(np.float32)), 100)
     for part in parts_of(leaves):
         assert len(set((part % 8).tolist())) <= 3
 
@@ -51,5 +51,5 @@ def test_a_leaf_holds_what_is_alike(rng: np.random.Generator) -> None:
 def test_the_largest_numbers_still_have_an_order(bad: float, rng: np.random.Generator) -> None:
     points = cloud(rng, "spread", 50, 6)
     points[7] = bad
-    order = grow(torch.from_numpy(points), 8).order
+    order = bisect(torch.from_numpy(points), 8).order
     assert torch.equal(order.sort().values, torch.arange(50))

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resad.memory_bank import MemoryBank
-from resad.neighbors import listed_of_both, nearest_of_both
-from resad.provenance import Provenance
+from resad.memory_bank import MemoryBank, Provenance
+from resad.neighbors import list_with_mirror, nearest_with_mirror
 
 PATCHES, MEMORIES, D = 40, 60, 3
 
@@ -40,23 +39,23 @@ def test_the_look_of_the_score_is_listed_whatever_the_count(
     views = [rng.normal(size=(PATCHES, D)).astype(np.float32) for _ in range(1 + with_mirror)]
     mirrored = views[1] if with_mirror else None
     search = bank_of(memories).search
-    found, in_mirror = listed_of_both(search, views[0], mirrored, k, count)
+    found, in_mirror = list_with_mirror(search, views[0], mirrored, k, count)
     for patch in range(PATCHES):
         looks = [view[patch] for view in views]
         rows, distances, second = listed_one_by_one(looks, memories, k, count)
         assert (found.rows[patch].tolist(), bool(in_mirror[patch])) == (rows, second)
         assert found.distances[patch] == pytest.approx(distances, rel=1e-5)
-    longer, _ = listed_of_both(search, views[0], mirrored, k, count + 3)
+    longer, _ = list_with_mirror(search, views[0], mirrored, k, count + 3)
     np.testing.assert_array_equal(longer.rows[:, :count], found.rows)
     np.testing.assert_array_equal(longer.distances[:, :count], found.distances)
-    scored = nearest_of_both(search, views[0], mirrored, k)
+    scored = nearest_with_mirror(search, views[0], mirrored, k)
     both = min(k, count + 3)
     np.testing.assert_array_equal(longer.rows[:, :both], scored.rows[:, :both])
 
 
 def test_equal_looks_are_the_photograph_s_own(rng: np.random.Generator) -> None:
     memories, own = (rng.normal(size=(n, D)).astype(np.float32) for n in (MEMORIES, PATCHES))
-    _, in_mirror = listed_of_both(bank_of(memories).search, own, own.copy(), 2, 1)
+    _, in_mirror = list_with_mirror(bank_of(memories).search, own, own.copy(), 2, 1)
     assert not in_mirror.any()
 
 
@@ -65,5 +64,5 @@ def test_the_nearest_memory_alone_does_not_decide() -> None:
     bank = bank_of(np.array([[0.0], [9.0], [9.5], [20.0], [21.0], [21.5]], np.float32))
     own, other = np.array([[0.3]], np.float32), np.array([[20.45]], np.float32)
     for k, expected in ((1, (0, False)), (3, (3, True))):
-        found, in_mirror = listed_of_both(bank.search, own, other, k, 1)
+        found, in_mirror = list_with_mirror(bank.search, own, other, k, 1)
         assert (int(found.rows[0, 0]), bool(in_mirror[0])) == expected

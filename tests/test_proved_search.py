@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from resad.search import pruned
-from resad.search.bounds import cast
-from resad.search.pruned import ProvedSearch, Tiling, pair_squares
+from resad.search.bounds import Quantizer
+from resad.search.pruned import GPU_TILING, PrunedSearch, Tiling, pair_squares
 from tests.test_memory_bank import brute_force
 
-SMALL = Tiling(queries=16, memories=24, leaf=10)
+SMALL = Tiling(queries=16, memories=24, cluster=10)
 
 
 def cloud(rng: np.random.Generator, kind: str, count: int, d: int) -> NDArray[np.float32]:
@@ -90,7 +89,7 @@ def test_distances_are_those_of_brute_force(
     if queries > 2 and data.draw(st.booleans()):
         features[: queries // 2] = memories[rng.integers(count, size=queries // 2)]
     k = data.draw(st.integers(1, min(50, count)))
-    search = ProvedSearch(torch.from_numpy(memories), width, limit, SMALL)
+    search = PrunedSearch(torch.from_numpy(memories), width, limit, SMALL)
     proof = search.search(torch.from_numpy(features), k)
     rows = proof.rows.numpy()
     assert rows.shape == (queries, k)
@@ -105,11 +104,11 @@ def test_distances_are_those_of_brute_force(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shadow_is_never_farther_than_its_vector(kind: str, rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, kind, 300, 24), cloud(rng, "spread", 50, 24)
-    light = cast(torch.from_numpy(memories), 16)
-    mine, theirs = light.of_queries(torch.from_numpy(queries)), light.of_memories(torch.from_numpy(memories))
+    quantizer = Quantizer.fit(torch.from_numpy(memories), 16)
+    mine, theirs = quantizer.quantize_queries(torch.from_numpy(queries)), quantizer.quantize_memories(torch.from_numpy(memories))
     products = mine.digits.double() @ theirs.digits.double().T
-    squares = 2 * (mine.half_squares[:, None] + light.offset - products).numpy()
-    shadow = light.unit * np.sqrt(np.maximum(squares, 0))
+    squares = 2 * (mine.half_squares[:, None] + quantizer.offset - products).numpy()
+    shadow = quantizer.unit * np.sqrt(np.maximum(squares, 0))
     bound = shadow - mine.slack.numpy()[:, None] - theirs.slack.numpy()
     assert (bound <= brute_force(queries, memories) * (1 + 1e-6)).all()
     if kind == "spread":
@@ -120,7 +119,7 @@ def test_most_is_proved_where_few_directions_carry_most(rng: np.random.Generator
     basis = rng.normal(size=(12, 96))
     memories = (rng.normal(size=(4000, 12)) @ basis + 0.3 * rng.normal(size=(4000, 96))).astype(np.float32)
     queries = memories[::40] + rng.normal(size=(100, 96)).astype(np.float32) * 0.3
-    proof = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).search(torch.from_numpy(queries), 3)
+    proof = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).search(torch.from_numpy(queries), 3)
     assert proof.proved > 0.99
     nearest = np.sort(brute_force(queries, memories), axis=1)[:, :3]
     np.testing.assert_allclose(
@@ -132,8 +131,8 @@ def test_a_subset_is_a_search_over_fewer(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 40, 20))
     rows = torch.arange(0, 300, 3)
     some = torch.from_numpy(memories)[rows]
-    part = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).subset(some, rows)
-    proof, anew = part.search(queries, 4), ProvedSearch(some, 32, 0.2, SMALL).search(queries, 4)
+    part = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).subset(some, rows)
+    proof, anew = part.search(queries, 4), PrunedSearch(some, 32, 0.2, SMALL).search(queries, 4)
     np.testing.assert_array_equal(proof.rows, anew.rows)
 
 
@@ -141,8 +140,8 @@ def test_tiles_change_nothing(rng: np.random.Generator) -> None:
     """Those of a GPU are larger; ties may come in any order, so there are none."""
     memories, queries = cloud(rng, "spread", 3000, 20), torch.from_numpy(cloud(rng, "spread", 700, 20))
     found = [
-        ProvedSearch(torch.from_numpy(memories), 32, 0.2, tiling).search(queries, 3).rows
-        for tiling in (Tiling(), proved.FOR_GPU, SMALL)
+        PrunedSearch(torch.from_numpy(memories), 32, 0.2, tiling).search(queries, 3).rows
+        for tiling in (Tiling(), GPU_TILING, SMALL)
     ]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
@@ -150,7 +149,7 @@ def test_tiles_change_nothing(rng: np.random.Generator) -> None:
 
 def test_threads_change_nothing(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
-    search, threads = ProvedSearch(torch.from_numpy(memories), 32, 0.2, SMALL), torch.get_num_threads()
+    search, threads = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL), torch.get_num_threads()
     found = []
     try:
         for count in (1, 2, 3):
@@ -167,7 +166,7 @@ def test_threads_change_nothing(rng: np.random.Generator) -> None:
 def test_a_full_search_that_rounds_loses_no_bound(rng: np.random.Generator) -> None:
     """Patches that are memories, in clusters so narrow that the expanded form cannot tell their members apart."""
     memories = cloud(rng, "clusters", 600, 38)
-    search = ProvedSearch(torch.from_numpy(memories), 16, 0.0, Tiling(16, 300, 600))
+    search = PrunedSearch(torch.from_numpy(memories), 16, 0.0, Tiling(16, 300, 600))
     rows = search.search(torch.from_numpy(memories), 2).rows
     assert (rows >= 0).all()
     assert (brute_force(memories, memories)[np.arange(600)[:, None], rows] < 1).all()  # in their own cluster
@@ -179,7 +178,7 @@ def test_threads_lose_no_count(rng: np.random.Generator, monkeypatch: pytest.Mon
         return tensor.shape[0]
 
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
-    search, threads = ProvedSearch(torch.from_numpy(memories), 16, 0.0, SMALL), torch.get_num_threads()
+    search, threads = PrunedSearch(torch.from_numpy(memories), 16, 0.0, SMALL), torch.get_num_threads()
     shares = []
     monkeypatch.setattr(torch.Tensor, "__len__", slow)
     try:
@@ -193,7 +192,7 @@ def test_threads_lose_no_count(rng: np.random.Generator, monkeypatch: pytest.Mon
 
 
 def test_a_sum_in_another_order_loses_no_neighbor(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    rng: np.random.Generator,
 ) -> None:
     def jittered(*pairs: torch.Tensor) -> torch.Tensor:
         squares = pair_squares(*pairs)
@@ -201,17 +200,17 @@ def test_a_sum_in_another_order_loses_no_neighbor(
         return torch.nextafter(squares, toward).clamp(min=0)
 
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 60, 20))
-    search = ProvedSearch(
-        torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, leaf=300)
-    )  # the first bound is exact
-    wanted = search.search(queries, 3).rows
-    monkeypatch.setattr(pruned, "pair_squares", jittered)
-    assert torch.equal(search.search(queries, 3).rows, wanted)
+    # Clusters so large that the first bound is exact.
+    exact, rounded = (
+        PrunedSearch(torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, cluster=300), measure=measure)
+        for measure in (pair_squares, jittered)
+    )
+    assert torch.equal(rounded.search(queries, 3).rows, exact.search(queries, 3).rows)
 
 
 @pytest.mark.gpu
 def test_gpu_and_cpu_prove_the_same(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 5000, 96), torch.from_numpy(cloud(rng, "spread", 300, 96))
-    on_cpu = ProvedSearch(torch.from_numpy(memories), 64, 0.2).search(queries, 3)
-    on_gpu = ProvedSearch(torch.from_numpy(memories).cuda(), 64, 0.2).search(queries.cuda(), 3)
+    on_cpu = PrunedSearch(torch.from_numpy(memories), 64, 0.2).search(queries, 3)
+    on_gpu = PrunedSearch(torch.from_numpy(memories).cuda(), 64, 0.2).search(queries.cuda(), 3)
     assert torch.equal(on_cpu.rows, on_gpu.rows.cpu())

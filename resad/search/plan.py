@@ -1,35 +1,47 @@
-"""How a memory bank is searched, and what was measured of that when the index was built."""
+"""How a memory bank is searched, and what was measured when that was chosen."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
+
+from resad.errors import SettingError
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
-SearchKind = Literal["flat", "proved", "hnsw", "ivf"]
+SearchKind = Literal["flat", "proved", "ivf"]
+_REMOVED: Final = ("links", "breadth")
+"""Settings of `hnsw`, a kind that older plans may name."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchPlan:
-    """`flat` and `proved` find the nearest memories; `hnsw` and `ivf` find near ones, and the detector then makes
-    the image score exact.  A field of another kind than `kind` is not read.
+    """Which search, and its settings; settings of another kind than `kind` are ignored.
+
+    `flat` and `proved` find the nearest memories.  `ivf` finds near ones, and the detector then makes the image
+    score exact.
     """
 
     kind: SearchKind = "flat"
     width: Annotated[int, Field(ge=16, le=1040, multiple_of=16)] = 128
-    """`proved`: numbers in a shadow."""
+    """`proved`: numbers in a quantized vector."""
     limit: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """`proved`: share of a block of memories, and of the patches at hand: where more patches have more candidates
-    there, they are searched there in full."""
-    links: Annotated[int, Field(ge=4, le=128)] = 32
-    """`hnsw`: links of a memory."""
-    breadth: Annotated[int, Field(ge=1)] = 64
-    """`hnsw`: memories that a search keeps in view (FAISS's efSearch)."""
+    """`proved`: a share, both of a block's memories and of the patches of a tile.  Where more patches have more
+    candidates in a block, they are searched in it in full."""
     lists: Annotated[int, Field(ge=1)] = 1024
-    """`ivf`: lists that the memories are in."""
+    """`ivf`: lists that the memories are divided into."""
     probes: Annotated[int, Field(ge=1)] = 8
     """`ivf`: lists that are searched for a patch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_stored(cls, stored: Any) -> Any:
+        """Drop the settings of a kind that is gone; raises `SettingError` for a plan of that kind."""
+        if not isinstance(stored, dict):
+            return stored
+        if stored.get("kind") == "hnsw":
+            raise SettingError("hnsw is a search that this version no longer has (it has flat, proved and ivf)")
+        return {name: value for name, value in stored.items() if name not in _REMOVED}
 
     @property
     def exact(self) -> bool:
@@ -39,12 +51,12 @@ class SearchPlan:
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchTrial:
-    """A plan tried on left-out reference photos.
+    """The measurements of one plan on left-out reference photos.
 
-    milliseconds: of a photo's search, and the exact step where there is one; median.
-    image_score_ratio: to the flat search, the one farthest from 1.
-    map_error: the largest deviation of a map from the flat search's, as a share of that one's peak.
-    proved: share of patches and memories that no full search was needed for; 1 where nothing is proved.
+    milliseconds: of a photo's search, with the exact step if there is one; median.
+    image_score_ratio: to the flat search, the ratio farthest from 1.
+    map_error: the largest deviation of a map from the flat search's, as a share of that map's peak.
+    proved: share of pairs of patch and memory that needed no full search; 1 for other kinds than `proved`.
     """
 
     plan: SearchPlan
@@ -56,10 +68,10 @@ class SearchTrial:
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchRecord:
-    """What was chosen and what it was chosen from.
+    """The chosen plan and the trials it was chosen from.
 
-    photos: reference photos that it was measured on, each against the others' memories; 0 where the bank is too
-    small to measure or the search was named.
+    photos: reference photos that were measured, each against the others' memories; 0 where the bank is too small
+    to measure or the search was named.
     """
 
     chosen: SearchPlan

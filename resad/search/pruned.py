@@ -23,54 +23,46 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from resad.device import full_float32
-from resad.search.bounds import Shaded, Shadows, faster_multiply, shade, slices
+from resad.search.bounds import QuantizedBank, QuantizedVectors, faster_multiply, slices
 
 _SPARE: Final = 8
-"""Rows taken beyond k where a block is searched in full, for what the expanded form rounds away."""
-
-
+"""Rows beyond k where a block is searched in full, against the rounding of the expanded form."""
 _PROBES: Final = 3
-"""Leaves that the first upper bound of a patch comes from."""
-
-
-_DRAINS: Final = (2, 5, 10, 20, 40)
-"""Blocks after which what was found lowers the bounds."""
-
-
+"""Clusters that the first upper bound of a patch comes from."""
+_UPDATES: Final = (2, 5, 10, 20, 40)
+"""Numbers of blocks after which the new neighbors lower the bounds."""
 _GROUP: Final = 8
-"""Columns of which the largest is looked at first."""
-
-
+"""Columns whose maximum is tested first."""
 _PAIRS: Final = 2**16
 """Pairs whose vectors are gathered together on a GPU: bounds the (pairs, D) difference."""
 
-
 Part = TypeVar("Part")
-
-
 Answer = TypeVar("Answer")
+PairSquares = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""As `pair_squares`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How much is in hand at a time; changes time and memory, never a result.
+    """Sizes of the parts that are computed together; they change time and memory, never a result.
 
-    queries, memories: a tile's rows and columns.  leaf: memories in a group of alike ones, at most.
+    queries, memories: a tile's rows and columns.  cluster: memories in a cluster, at most.
     """
 
     queries: int = 512
     memories: int = 2048
-    leaf: int = 1024
+    cluster: int = 1024
 
 
-FOR_GPU: Final = Tiling(queries=4096, memories=8192)
-"""Fewer and larger products, so that starting them does not take longer than they do."""
+GPU_TILING: Final = Tiling(queries=4096, memories=8192)
+"""Fewer and larger products, so that starting them takes less time than computing them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Proof:
-    """rows: int64 (N, k), nearest first.  proved: share of the pairs of patch and memory that the flat search of
-    the remainder was not needed for.
+class PrunedResult:
+    """The result of a search.
+
+    rows: int64 (N, k), nearest first.  proved: share of pairs of patch and memory not searched in full.
     """
 
     rows: Tensor
@@ -78,16 +70,16 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """Queries, float32 (N, D), in an order in which those near the same leaf lie together, and their shadows."""
+class _Queries:
+    """Queries, float32 (N, D), in an order in which those near the same cluster are contiguous; and quantized."""
 
     vectors: Tensor
-    shadows: Shadows
+    quantized: QuantizedVectors
 
 
 @dataclass(slots=True, eq=False)
-class Finds:
-    """The best so far of N queries; threads may share it, each with queries of its own.
+class TopK:
+    """The nearest memories of N queries so far.  Threads may share it, each with queries of its own.
 
     squares: float32 (N, k).  rows: int64 (N, k), -1 for none.  bound: float32 (N,), an upper bound of the k-th
     squared distance; it may come from elsewhere than `rows`.
@@ -98,16 +90,19 @@ class Finds:
     bound: Tensor
 
     @classmethod
-    def nothing(cls, count: int, k: int, device: torch.device) -> "Finds":
-        """Of `count` queries that nothing is known of yet."""
+    def empty(cls, count: int, k: int, device: torch.device) -> "TopK":
+        """For `count` queries without any neighbors yet."""
         return cls(
             torch.full((count, k), torch.inf, device=device),
             torch.full((count, k), -1, dtype=torch.int64, device=device),
             torch.full((count,), torch.inf, device=device),
         )
 
-    def take(self, query: Tensor, memory: Tensor, squares: Tensor, dimension: int) -> None:
-        """Take over the pairs that are near enough, no pair twice; float32 (pairs,) of vectors of `dimension`."""
+    def update(self, query: Tensor, memory: Tensor, squares: Tensor, dimension: int) -> None:
+        """Add the pairs that are near enough; no pair twice.
+
+        squares: float32 (pairs,), squared distances of vectors of `dimension`.
+        """
         # The bound may come from the same pair, its squares summed in another order: up to D roundings apart.
         near = squares <= self.bound[query] * (1 + 1e-6 + 2.0**-22 * dimension)
         if not bool(near.any()):
@@ -116,28 +111,30 @@ class Finds:
         order = squares.argsort(stable=True)
         order = order[query[order].argsort(stable=True)]
         query, memory, squares = query[order], memory[order], squares[order]
-        who, first = torch.unique_consecutive(query, return_inverse=True)
+        changed, first = torch.unique_consecutive(query, return_inverse=True)
         rank = torch.arange(len(query), device=query.device) - torch.searchsorted(query, query)
         k = self.rows.shape[1]
         kept = rank < k
-        new_squares = torch.full((len(who), k), torch.inf, device=query.device)
-        new_rows = torch.full((len(who), k), -1, dtype=torch.int64, device=query.device)
+        new_squares = torch.full((len(changed), k), torch.inf, device=query.device)
+        new_rows = torch.full((len(changed), k), -1, dtype=torch.int64, device=query.device)
         new_squares[first[kept], rank[kept]] = squares[kept]
         new_rows[first[kept], rank[kept]] = memory[kept]
-        both = torch.cat([self.squares[who], new_squares], dim=1).sort(dim=1, stable=True)
-        self.squares[who] = both.values[:, :k]
-        self.rows[who] = torch.cat([self.rows[who], new_rows], dim=1).gather(1, both.indices[:, :k])
-        self.bound[who] = torch.minimum(self.bound[who], self.squares[who, -1])
+        merged = torch.cat([self.squares[changed], new_squares], dim=1).sort(dim=1, stable=True)
+        self.squares[changed] = merged.values[:, :k]
+        self.rows[changed] = torch.cat([self.rows[changed], new_rows], dim=1).gather(1, merged.indices[:, :k])
+        self.bound[changed] = torch.minimum(self.bound[changed], self.squares[changed, -1])
 
 
-class ProvedSearch:
-    """Shadows of one memory bank.
+class PrunedSearch:
+    """Exact search of one memory bank by lower bounds.
 
     Args:
         memories: float32 (M, D), on the device that searches.
-        width: numbers in a shadow.
+        width: numbers in a quantized vector.
         limit: share of a block's memories, and of the patches in a tile: where more patches have more candidates,
             they are searched there in full.
+        quantized: of these memories, if it exists already.
+        measure: squared distances of pairs; tests replace it.
     """
 
     def __init__(
@@ -146,137 +143,171 @@ class ProvedSearch:
         width: int,
         limit: float,
         tiling: Tiling | None = None,
-        known: Shaded | None = None,
+        quantized: QuantizedBank | None = None,
+        measure: "PairSquares | None" = None,
     ) -> None:
         self._memories = memories
         self._width = width
         self._limit = limit
-        self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else FOR_GPU)
+        self._measure = measure or pair_squares
+        self._tiling = tiling or (Tiling() if memories.device.type == "cpu" else GPU_TILING)
         with full_float32():
-            self._shaded = known or shade(memories, width, self._tiling.leaf)
-            self._light, self._leaves = self._shaded.light, self._shaded.leaves
-            self._shadows = self._shaded.shadows
+            self._quantized = quantized or QuantizedBank.of(memories, width, self._tiling.cluster)
+            self._quantizer, self._clusters = self._quantized.quantizer, self._quantized.clusters
+            self._vectors = self._quantized.vectors
             self._blocks = list(slices(len(memories), self._tiling.memories))
             self._block_digits = torch.stack(
-                [self._shadows.digits[block].float().mean(dim=0) for block in self._blocks]
+                [self._vectors.digits[block].float().mean(dim=0) for block in self._blocks]
             )
-            self._block_slack = torch.stack([self._shadows.slack[block].max() for block in self._blocks])
-            self._leaf_digits = torch.stack(
-                [self._shadows.digits[leaf].float().mean(dim=0) for leaf in self._leaves.slices()]
+            self._block_slack = torch.stack([self._vectors.slack[block].max() for block in self._blocks])
+            self._cluster_digits = torch.stack(
+                [self._vectors.digits[cluster].float().mean(dim=0) for cluster in self._clusters.slices()]
             )
-        self._multiply = faster_multiply(self._shadows.digits)
+        self._multiply = faster_multiply(self._vectors.digits)
 
-    def subset(self, memories: Tensor, rows: Tensor) -> "ProvedSearch":
+    def subset(self, memories: Tensor, rows: Tensor) -> "PrunedSearch":
         """The search over `memories`, which are these `rows` of the present ones, ascending."""
-        return ProvedSearch(memories, self._width, self._limit, self._tiling, self._shaded.kept(rows))
+        return PrunedSearch(
+            memories, self._width, self._limit, self._tiling, self._quantized.subset(rows), self._measure
+        )
 
     @full_float32()
     @torch.inference_mode(False)  # the threads would not share the caller's mode, and may not write its tensors
-    def search(self, queries: Tensor, k: int) -> Proof:
+    def search(self, queries: Tensor, k: int) -> PrunedResult:
         """The k nearest memories of each query, float32 (N, D)."""
         n, device = len(queries), queries.device
         if not n:
-            return Proof(torch.empty((0, k), dtype=torch.int64, device=device), 1.0)
-        shadows = self._light.of_queries(queries)
-        near = (shadows.digits.float() @ self._leaf_digits.T).topk(min(_PROBES, len(self._leaves)), dim=1).indices
-        order = near[:, 0].argsort(stable=True)
-        asked, near = _Asked(queries[order], shadows[order]), near[order]
-        finds = Finds.nothing(n, k, device)
+            return PrunedResult(torch.empty((0, k), dtype=torch.int64, device=device), 1.0)
+        quantized = self._quantizer.quantize_queries(queries)
+        closeness = quantized.digits.float() @ self._cluster_digits.T
+        clusters = closeness.topk(min(_PROBES, len(self._clusters)), dim=1).indices
+        order = clusters[:, 0].argsort(stable=True)
+        ordered, clusters = _Queries(queries[order], quantized[order]), clusters[order]
+        top = TopK.empty(n, k, device)
         # Each thread takes tiles of its own through all steps: threads that meet at every small product would wait
         # for each other most of the time.
-        with lone_threads(device) as pool:
-            guesses = self._guesses(asked, near, finds, pool)
+        with single_threaded_pool(device) as pool:
+            first = self._first_neighbors(ordered, clusters, top, pool)
             tiles = list(slices(n, self._tiling.queries))
-            full = sum(for_each(pool, partial(self._tiles, asked, finds), tiles))
-        # A block searched in full may miss, by rounding, the memory that a bound came from; the guesses have it.
-        rows = torch.empty_like(finds.rows)
-        rows[order], _ = self._best(asked.vectors, torch.cat([guesses, finds.rows], dim=1), k)
-        return Proof(rows, 1 - full / (n * len(self._memories)))
+            full = sum(for_each(pool, partial(self._search_tile, ordered, top), tiles))
+        # A block searched in full may miss, by rounding, the memory that a bound came from; `first` has it.
+        rows = torch.empty_like(top.rows)
+        rows[order], _ = self._nearest_of(ordered.vectors, torch.cat([first, top.rows], dim=1), k)
+        return PrunedResult(rows, 1 - full / (n * len(self._memories)))
 
-    def _guesses(self, asked: _Asked, near: Tensor, finds: Finds, pool: Executor | None) -> Tensor:
-        """Rows (N, k) that are near, -1 for none, out of the leaves `near` (N, probes); the bounds, from them."""
-        n, k = finds.rows.shape
-        guesses = torch.full((n, near.shape[1], 2 * k), -1, dtype=torch.int64, device=near.device)
+    def _first_neighbors(self, queries: _Queries, clusters: Tensor, top: TopK, pool: Executor | None) -> Tensor:
+        """Near rows (N, k), -1 for none, out of each query's `clusters` (N, probes); sets the bounds from them."""
+        n, k = top.rows.shape
+        candidates = torch.full((n, clusters.shape[1], 2 * k), -1, dtype=torch.int64, device=clusters.device)
 
-        def of_leaf(number: int, leaf: slice) -> None:
-            who, probe = (near == number).nonzero(as_tuple=True)
-            if len(who):
-                products = self._multiply(asked.shadows.digits[who], self._shadows.digits[leaf])
-                nearest = products.topk(min(2 * k, leaf.stop - leaf.start), dim=1).indices + leaf.start
-                guesses[who, probe, : nearest.shape[1]] = self._leaves.order[nearest]
+        def search_cluster(number: int, cluster: slice) -> None:
+            query, probe = (clusters == number).nonzero(as_tuple=True)
+            if len(query):
+                products = self._multiply(queries.quantized.digits[query], self._vectors.digits[cluster])
+                nearest = products.topk(min(2 * k, cluster.stop - cluster.start), dim=1).indices + cluster.start
+                candidates[query, probe, : nearest.shape[1]] = self._clusters.order[nearest]
 
-        for_each(pool, lambda some: of_leaf(*some), list(enumerate(self._leaves.slices())))
+        for_each(pool, lambda item: search_cluster(*item), list(enumerate(self._clusters.slices())))
 
-        def measured(some: slice) -> Tensor:
-            rows, squares = self._best(asked.vectors[some], guesses[some].flatten(1), k)
-            finds.bound[some] = squares[:, -1]
+        def measure_tile(tile: slice) -> Tensor:
+            rows, squares = self._nearest_of(queries.vectors[tile], candidates[tile].flatten(1), k)
+            top.bound[tile] = squares[:, -1]
             return rows
 
-        return torch.cat(for_each(pool, measured, list(slices(n, self._tiling.queries))))
+        return torch.cat(for_each(pool, measure_tile, list(slices(n, self._tiling.queries))))
 
-    def _best(self, queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k nearest of each query's `rows`, int64 (N, any number), doubles and -1 passed over; squares."""
-        others = rows.sort(dim=1).values
-        again = others < 0
-        again[:, 1:] |= others[:, 1:] == others[:, :-1]
-        squares = torch.full(others.shape, torch.inf, device=queries.device)
-        query, column = (~again).nonzero(as_tuple=True)
-        squares[query, column] = pair_squares(queries, query, self._memories, others[query, column])
-        nearest, places = squares.sort(dim=1, stable=True)
-        return others.gather(1, places[:, :k]), nearest[:, :k]
+    def _nearest_of(self, queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k nearest of each query's `rows`, int64 (N, any number), duplicates and -1 ignored; and squares."""
+        candidates = rows.sort(dim=1).values
+        ignored = candidates < 0
+        ignored[:, 1:] |= candidates[:, 1:] == candidates[:, :-1]
+        squares = torch.full(candidates.shape, torch.inf, device=queries.device)
+        query, column = (~ignored).nonzero(as_tuple=True)
+        squares[query, column] = self._measure(queries, query, self._memories, candidates[query, column])
+        nearest, columns = squares.sort(dim=1, stable=True)
+        return candidates.gather(1, columns[:, :k]), nearest[:, :k]
 
-    def _tiles(self, asked: _Asked, finds: Finds, some: slice) -> int:
-        """Whatever belongs to the finds of `some` queries; pairs searched in full."""
-        mine = asked.shadows[some]
-        closeness = self._block_digits @ mine.digits.float().mean(dim=0)
+    def _search_tile(self, queries: _Queries, top: TopK, tile: slice) -> int:
+        """Complete the top k of a tile of queries; returns how many pairs were searched in full."""
+        quantized = queries.quantized[tile]
+        closeness = self._block_digits @ quantized.digits.float().mean(dim=0)
         order: list[int] = closeness.argsort(descending=True, stable=True).tolist()
-        marks = [0, *(mark for mark in _DRAINS if mark < len(order)), len(order)]
-        return sum(self._visit(asked, finds, some, mine, order[first:last]) for first, last in pairwise(marks))
+        marks = [0, *(mark for mark in _UPDATES if mark < len(order)), len(order)]
+        return sum(
+            self._search_blocks(queries, top, tile, quantized, order[first:last])
+            for first, last in pairwise(marks)
+        )
 
-    def _visit(self, asked: _Asked, finds: Finds, some: slice, mine: Shadows, numbers: list[int]) -> int:
-        """The same, of the blocks with these `numbers`."""
-        reach = finds.bound[some].double().sqrt() * (1 + 1e-5 + 2.0**-22 * asked.vectors.shape[1]) + mine.slack
+    def _search_blocks(
+        self, queries: _Queries, top: TopK, tile: slice, quantized: QuantizedVectors, numbers: list[int]
+    ) -> int:
+        """The same, in the blocks with these `numbers`."""
+        reach = (
+            top.bound[tile].double().sqrt() * (1 + 1e-5 + 2.0**-22 * queries.vectors.shape[1]) + quantized.slack
+        )
         reach = reach + self._block_slack[numbers, None]  # (blocks, queries)
-        enough = mine.half_squares + self._light.offset - (reach / self._light.unit).square() * (0.5 + 1e-9)
+        steps = (reach / self._quantizer.unit).square() * (0.5 + 1e-9)
+        enough = quantized.half_squares + self._quantizer.offset - steps
         enough = enough.floor().clamp(-(2.0**30), 2.0**30) - 1
         hits, full = [], 0
         for number, least in zip(numbers, enough, strict=True):
             block = self._blocks[number]
-            query, place = hits_of(self._multiply(mine.digits, self._shadows.digits[block]), least)
+            query, column = hits_of(self._multiply(quantized.digits, self._vectors.digits[block]), least)
             size = block.stop - block.start
             if len(query) > self._limit**2 * size * len(least):
                 many = torch.bincount(query, minlength=len(least)) > self._limit * size
-                which = many.nonzero()[:, 0] + some.start
-                # Few are better measured pair by pair than after the gathering of a whole block.
-                if len(which) > self._limit * len(least):
+                crowded = many.nonzero()[:, 0] + tile.start
+                # A few are better measured pair by pair than after the gathering of a whole block.
+                if len(crowded) > self._limit * len(least):
                     keep = ~many[query]
-                    query, place = query[keep], place[keep]
-                    self._in_full(asked, which, block, finds)
-                    full += len(which) * size
-            hits.append((query + some.start, place + block.start))
-        queries, places = (torch.cat(parts) for parts in zip(*hits, strict=True))
-        self._measure(asked, queries, self._leaves.order[places], finds)
+                    query, column = query[keep], column[keep]
+                    self._search_fully(queries, crowded, block, top)
+                    full += len(crowded) * size
+            hits.append((query + tile.start, column + block.start))
+        query, position = (torch.cat(parts) for parts in zip(*hits, strict=True))
+        self._update(queries, query, self._clusters.order[position], top)
         return full
 
-    def _in_full(self, asked: _Asked, which: Tensor, block: slice, finds: Finds) -> None:
-        """The flat search, by one matrix product, of `which` queries in one block."""
-        rows = self._leaves.order[block]
-        memories = self._memories[rows] - self._light.center
-        vectors = asked.vectors[which] - self._light.center
+    def _search_fully(self, queries: _Queries, crowded: Tensor, block: slice, top: TopK) -> None:
+        """The flat search, by one matrix product, of the queries `crowded` in one block."""
+        rows = self._clusters.order[block]
+        memories = self._memories[rows] - self._quantizer.center
+        vectors = queries.vectors[crowded] - self._quantizer.center
         products = torch.addmm(memories.square().sum(dim=1), vectors, memories.T, alpha=-2)
-        k = min(finds.rows.shape[1] + _SPARE, len(rows))
+        k = min(top.rows.shape[1] + _SPARE, len(rows))
         nearest = rows[products.topk(k, dim=1, largest=False).indices]
-        self._measure(asked, which.repeat_interleave(k), nearest.flatten(), finds)
+        self._update(queries, crowded.repeat_interleave(k), nearest.flatten(), top)
 
-    def _measure(self, asked: _Asked, query: Tensor, rows: Tensor, finds: Finds) -> None:
-        squares = pair_squares(asked.vectors, query, self._memories, rows)
-        finds.take(query, rows, squares, asked.vectors.shape[1])
+    def _update(self, queries: _Queries, query: Tensor, rows: Tensor, top: TopK) -> None:
+        squares = self._measure(queries.vectors, query, self._memories, rows)
+        top.update(query, rows, squares, queries.vectors.shape[1])
+
+
+class PrunedRows:
+    """The pruned search behind NumPy arrays.  proved: `PrunedResult.proved` of the last search."""
+
+    def __init__(self, search: PrunedSearch, device: torch.device) -> None:
+        self._search = search
+        self._device = device
+        self.proved = 1.0
+
+    def subset(self, memories: NDArray[np.float32], keep: NDArray[np.bool_]) -> PrunedSearch:
+        """The search over `memories`, which are those to `keep`."""
+        rows = torch.from_numpy(np.flatnonzero(keep)).to(self._device)
+        return self._search.subset(torch.from_numpy(memories).to(self._device), rows)
+
+    def rows(self, features: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """The nearest rows."""
+        result = self._search.search(torch.from_numpy(features).to(self._device), k)
+        self.proved = result.proved
+        nearest: NDArray[np.int64] = result.rows.cpu().numpy()
+        return nearest
 
 
 def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns, int64, rows ascending, where `products` (n, m) reaches its row's `enough` (n,).
 
-    Few do: the largest of each group of columns says where to look, at a fraction of looking everywhere.
+    Few do.  The maximum of each group of columns says where to look, at a fraction of the cost of the whole.
     """
     n, m = products.shape
     least = enough.to(products.dtype)
@@ -284,21 +315,21 @@ def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     members = products.view(n, groups, m // groups)
     largest = members.amax(dim=1)
     if products.device.type == "cpu":
-        found = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
-        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
+        return torch.from_numpy(row), torch.from_numpy(column)
     row, first = (largest >= least[:, None]).nonzero(as_tuple=True)
-    hit, place = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
-    return row[hit], first[hit] + place * (m // groups)
+    hit, group = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
+    return row[hit], first[hit] + group * (m // groups)
 
 
 def _hits_by_numpy(
     members: NDArray[Any], largest: NDArray[Any], least: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same: on a single core NumPy compares, gathers and finds several times faster than torch."""
+    """The same: on a single core NumPy compares and gathers several times faster than torch."""
     _, groups, width = members.shape
     row, first = np.divmod(np.flatnonzero(largest >= least[:, None]), width)
-    hit, place = np.divmod(np.flatnonzero(members[row, :, first] >= least[row, None]), groups)
-    return row[hit], first[hit] + place * width
+    hit, group = np.divmod(np.flatnonzero(members[row, :, first] >= least[row, None]), groups)
+    return row[hit], first[hit] + group * width
 
 
 def pair_squares(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor) -> Tensor:
@@ -306,17 +337,17 @@ def pair_squares(queries: Tensor, query: Tensor, memories: Tensor, memory: Tenso
     out = torch.empty(len(query), device=queries.device)
     if queries.device.type == "cpu":
         if len(query):
-            _by_faiss(queries, query, memories, memory, out)
+            _pair_squares_by_faiss(queries, query, memories, memory, out)
         return out
     for start in range(0, len(query), _PAIRS):
-        some = slice(start, start + _PAIRS)
-        out[some] = (queries[query[some]] - memories[memory[some]]).square().sum(dim=1)
+        part = slice(start, start + _PAIRS)
+        out[part] = (queries[query[part]] - memories[memory[part]]).square().sum(dim=1)
     return out
 
 
-def _by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, out: Tensor) -> None:
-    """FAISS reads the vectors where they lie; nothing is gathered."""
-    # Held by name, because FAISS is given addresses only.
+def _pair_squares_by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, out: Tensor) -> None:
+    """FAISS reads the vectors in place; nothing is gathered."""
+    # The arrays have names because FAISS only gets their addresses.
     arrays = [part.contiguous().numpy() for part in (queries, query, memories, memory)]
     q, iq, m, im = (faiss.swig_ptr(array) for array in arrays)
     measure: Any = faiss.pairwise_indexed_L2sqr  # type: ignore[attr-defined]
@@ -324,30 +355,31 @@ def _by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, 
 
 
 @contextmanager
-def lone_threads(device: torch.device) -> Iterator[Executor | None]:
-    """As many threads as torch uses on a CPU; none on another device or where it uses one.
+def single_threaded_pool(device: torch.device) -> Iterator[Executor | None]:
+    """A pool of threads whose torch and FAISS calls run on the calling thread alone.
 
-    How many threads OpenMP starts is kept by each thread for itself, so that the process' own setting stays.
+    As many as torch uses on a CPU; no pool on another device or where torch uses one.  OpenMP keeps the number of
+    threads for each calling thread, so that the process's own setting stays.
     """
     count = torch.get_num_threads() if device.type == "cpu" else 1
     if count == 1:
         yield None
         return
-    with ThreadPoolExecutor(count, "search", initializer=_alone) as pool:
+    with ThreadPoolExecutor(count, "search", initializer=_use_one_thread) as pool:
         yield pool
 
 
 def for_each(pool: Executor | None, work: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
-    """What `work` says of every part, on the pool's threads if there is one; raises what was raised there."""
+    """The results of `work` on every part, on the pool's threads if there is a pool; raises what `work` raises."""
     return list(map(work, parts) if pool is None else pool.map(work, parts))
 
 
-def _alone() -> None:
+def _use_one_thread() -> None:
     torch.get_num_threads()  # torch writes its own number over a thread's at the first call there
-    for library in _libraries():
+    for library in _openmp_libraries():
         library.set_num_threads(1)
 
 
 @cache
-def _libraries() -> tuple[Any, ...]:
+def _openmp_libraries() -> tuple[Any, ...]:
     return tuple(ThreadpoolController().select(user_api="openmp").lib_controllers)
