@@ -29,13 +29,12 @@ from rich.console import Console
 
 from benchmarks._bench import Json, Quick, print_header, print_table, write_json
 from cluster.build import build_on
-from cluster.connection import Cluster, WorkerSize, connected
-from cluster.orders import Workers
 from cluster.shards import RemoteShards
-from indexer.build.build import BuildOrder, build
+from cluster.worker_pool import Cluster, PoolOptions, WorkerSize, connected
+from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Advance, Stages
 from indexer.coreset import projected_features
-from indexer.settings import method
+from indexer.settings import method_config
 from lab.drawing import write_dataset
 from resad import index
 
@@ -98,15 +97,15 @@ def main(
 
 
 def _measure(cluster: Cluster, folder: Path, side: int, workers: tuple[int, ...]) -> Iterator[Measured]:
-    config = method("resad", backbone="bundled", size=side, coreset=_SHARE)
+    config = method_config("resad", backbone="bundled", size=side, coreset=_SHARE)
     photos, cpu = folder / "train/good", torch.device("cpu")
     clock = _Clock()
-    single = build(BuildOrder(photos, folder / "one", "eyes", config, "bundled", cpu), clock).version
+    single = build(BuildOptions(photos, folder / "one", "eyes", config, "bundled", cpu), clock).version
     yield clock.measured(0, same=True)
     for count in workers:
         clock = _Clock()
-        order = BuildOrder(photos, folder / f"of-{count}", "eyes", config, "bundled", cpu)
-        group = Workers(cluster, WorkerSize(1, 0), most=count, scratch=folder)
+        order = BuildOptions(photos, folder / f"of-{count}", "eyes", config, "bundled", cpu)
+        group = PoolOptions(cluster, WorkerSize(1, 0), limit=count, scratch=folder)
         version = build_on(group, order, clock, on_shards=clock.watch).version
         bank = "memory_bank.faiss"
         yield clock.measured(count, same=(version / bank).read_bytes() == (single / bank).read_bytes())
@@ -157,7 +156,7 @@ class _Clock(Stages):
 def _print(found: list[Measured]) -> None:
     print_table(
         "By workers",
-        ("workers", "runs of pieces", "rounds", "ms a round", "kB received", "kB sent", "photographs/s", "bank"),
+        ("workers", "runs of chunks", "rounds", "ms a round", "kB received", "kB sent", "photographs/s", "bank"),
         [
             (
                 str(one.workers) if one.workers else "one process",

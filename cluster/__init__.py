@@ -1,21 +1,19 @@
-"""A build, or the scoring of a folder, over a Ray cluster (extra `cluster`): the same steps, the same numbers.
+"""Builds, scoring and the service over a Ray cluster (extra `cluster`): the same steps, the same numbers.
 
-    connection.py  an address -> a cluster to work on; the only file that imports Ray
-    crew.py        its workers: begun, asked, lost and replaced
-    dealing.py     pieces of work, to whoever is free
-    pieces.py      the listed photographs in pieces, dealt to the workers
-    worker.py      what runs on a worker, on a piece: features (feature_worker.py), points and the greedy
-                   (point_worker.py), what is left out
-    messages.py    what driver and workers tell each other
-    features.py    photographs -> features, which stay where they were made
-    runs.py        whose points are whose: shards of whole blocks in the one order of all patches
-    shards.py      the greedy's shards, on the workers
-    foresight.py   what it will take
-    calibration.py each photograph left out, where its features are
-    orders.py      who works on a build, and what all of them are told
-    build.py       the offline sentence
-    scoring.py     photographs -> a table of scores (score_rows.py), by workers with an index (scorer.py)
-    parquet.py     that table for programs
+    worker_pool      connection to a cluster, workers started, called and replaced when they are lost
+    scheduling       chunks of photographs, handed to workers as they become free
+    worker           the process on a worker of a build
+    features         features of all photographs, on the workers that made them
+    shards           the greedy's shards on the workers
+    build            a build over a cluster
+    scorer           the process on a worker that scores
+    scoring          scoring over a cluster
+    commands         what `resad-indexer --cluster` calls
+    serve            the service as a Ray Serve deployment
+    routing          which index a request asks for, which replica is to load it
+    ray_router       Ray Serve's request router
+    replica_metrics  Prometheus metrics of several replicas as one text
 
-Ray is loaded only when a cluster was asked for.
+May use every package; nothing imports it (commands name it as a string).  Ray is imported when a cluster is asked
+for.
 """

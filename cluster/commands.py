@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.build import build_on, forecast_only_on
-from cluster.connection import connected
-from cluster.orders import Workers
 from cluster.parquet import TABLE as PARQUET
 from cluster.parquet import check_installed, write_parquet
 from cluster.score_rows import Row
 from cluster.scoring import TABLE, check_scorable, listed, score_on
+from cluster.worker_pool import PoolOptions, connected
 from indexer.build.progress import Stages
 from indexer.commands import console
 from resad import index as index_store
@@ -25,7 +24,7 @@ __all__ = ["build_on", "forecast_only_on", "score_over_cluster", "workers_at"]
 @contextmanager
 def workers_at(
     address: str, device: str, *, cpus: int, most: int | None, scratch: Path | None = None
-) -> Iterator[Workers]:
+) -> Iterator[PoolOptions]:
     """The workers of the cluster at `address`; raises `SettingError` where there is none, or no Ray.
 
     Args:
@@ -33,7 +32,7 @@ def workers_at(
     """
     with connected(address) as cluster:
         size = cluster.worker_size(cpus, gpu=None if device == "auto" else device.startswith("cuda"))
-        yield Workers(cluster, size, most, scratch)
+        yield PoolOptions(cluster, size, most, scratch)
 
 
 def score_over_cluster(
@@ -49,13 +48,13 @@ def score_over_cluster(
 
 
 def _on_cluster(
-    workers: Workers, index: Path, photos: list[Path], out: Path, rule: DecisionRule, *, require_quality: bool
+    workers: PoolOptions, index: Path, photos: list[Path], out: Path, rule: DecisionRule, *, require_quality: bool
 ) -> dict[str, Row]:
     found = listed(photos)
     console.warn_stale(read_manifest(index_store.resolve(index) / index_store.MANIFEST))
     with Stages(console.ERR).stage("score", len(found), "photos") as advance:
         return score_on(
-            workers, index, found, out, device=workers.kind, rule=rule, require_quality=require_quality,
+            workers, index, found, out, device=workers.device, rule=rule, require_quality=require_quality,
             on_rows=lambda new: advance(len(new)),
         )  # fmt: skip
 

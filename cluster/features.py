@@ -1,4 +1,4 @@
-"""Listed photographs -> features on the workers, and what can be asked of them: the remote twin of the store."""
+"""The features of all reference photographs on the workers that made them: the remote twin of the feature store."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.crew import Ask, Crew, Member
-from cluster.dealing import deal
-from cluster.messages import Chosen, Made
-from cluster.pieces import Piece
+from cluster.scheduling import Chunk, process_chunks
+from cluster.worker import ChunkResult, ChunkSubset
+from cluster.worker_pool import Call, Worker, WorkerPool
 from indexer.build.references import Reference, Screen
 from indexer.photos.listing import Duplicate, ReferencePhoto, Skipped
 from resad.encoder import PatchFeatures
@@ -19,193 +18,204 @@ from resad.errors import PhotoUnreadable, SettingError
 
 
 class ClusterFeatures:
-    """The features of all reference photographs, each with the worker that made them.
+    """The features of all reference photographs, each chunk on the worker that made it.
 
-    A worker that is lost takes its pieces along; they are made again, by whoever is free, when they are asked for.
+    A lost worker takes its chunks along; the next request for them has them made again by another worker.
 
     Args:
-        pieces: together all listed photographs.
+        chunks: together all listed photographs.
         strict: refuse instead of skipping photographs.
-        look_up: what becomes of a photograph by what is known of it beforehand, as for `take_in`.
+        screen: whether a photograph is refused by its content, as for `load_photos`.
     """
 
-    def __init__(self, crew: Crew, pieces: Sequence[Piece], *, strict: bool, look_up: Screen) -> None:
-        self.crew = crew
-        self.pieces = pieces
-        self.homes: dict[int, Member] = {}
+    def __init__(self, pool: WorkerPool, chunks: Sequence[Chunk], *, strict: bool, screen: Screen) -> None:
+        self.pool = pool
+        self.chunks = chunks
+        self.owners: dict[int, Worker] = {}
         self.references: list[Reference] = []
-        self.left_aside: list[Skipped | Duplicate] = []
+        self.unused: list[Skipped | Duplicate] = []
         self.grid = (0, 0)
         self.dimension = 0
-        self._made: dict[int, Made] = {}
-        self._chosen: list[Chosen] = []
+        self._results: dict[int, ChunkResult] = {}
+        self._subsets: list[ChunkSubset] = []
         self._patches: list[int] = []
         self._first_photos: list[int] = []
-        self._strict, self._look_up = strict, look_up
+        self._strict, self._screen = strict, screen
 
-    def extract(self, advance: Callable[[int], None], on_made: Callable[[Made], None] = lambda _: None) -> None:
-        """Have everything made that no worker has.
+    def extract(
+        self, advance: Callable[[int], None], on_result: Callable[[ChunkResult], None] = lambda _: None
+    ) -> None:
+        """Have every chunk made that no worker has.
 
         Args:
-            advance: told the photographs of each piece that is made, less those of one that is lost.
-            on_made: told of each piece that is made for the first time.
+            advance: called with the number of photographs of each chunk made, negative for chunks that are lost.
+            on_result: called with each chunk made for the first time.
         Raises:
             PhotoError: with `strict`, for a photograph that cannot be used.
-            SettingError: a photograph cannot be seen from a worker, or comes out differently on another one.
+            SettingError: a worker cannot find a photograph, or gets other features than an earlier worker.
         """
 
-        def on_lost(member: Member, given: Sequence[int]) -> Collection[int]:
-            gone = self._forget(member)
-            advance(-sum(len(self.pieces[number].photos) for number in gone))
-            return [*gone, *given]
+        def on_lost(worker: Worker, submitted: Sequence[int]) -> Collection[int]:
+            lost = self._disown(worker)
+            advance(-sum(len(self.chunks[number].photos) for number in lost))
+            return [*lost, *submitted]
 
-        for answer in deal(self.crew, self._missing(), "extract", lambda one: (self.pieces[one],), on_lost):
-            if answer.key not in self._made:
-                on_made(answer.value)
-            self._keep(answer.key, answer.value, answer.member)
-            advance(len(self.pieces[answer.key].photos))
+        replies = process_chunks(
+            self.pool, self._missing(), "extract", lambda number: (self.chunks[number],), on_lost
+        )
+        for reply in replies:
+            if reply.key not in self._results:
+                on_result(reply.value)
+            self._add(reply.key, reply.value, reply.worker)
+            advance(len(self.chunks[reply.key].photos))
 
-    def settle(self) -> None:
-        """Number the photographs that are taken, in the order of the list, once everything is made."""
-        seen: dict[str, ReferencePhoto] = {}
-        asides: list[Skipped | Duplicate] = []
-        for piece in self.pieces:
-            made = self._made[piece.number]
-            chosen = []
-            for number, reference in enumerate(made.references):
-                aside = self._look_up(reference.source, reference.content_sha256)
-                first = seen.setdefault(reference.content_sha256, reference.source)
-                if aside is None and first is not reference.source:
-                    aside = Duplicate(reference.source.path, first.path)
-                if aside is not None:
-                    asides.append(aside)
+    def number_photos(self) -> None:
+        """Once every chunk is made: number the photographs that the index uses, in the order of the list."""
+        first_sources: dict[str, ReferencePhoto] = {}
+        unused: list[Skipped | Duplicate] = []
+        for chunk in self.chunks:
+            result = self._results[chunk.number]
+            numbers = []
+            for number, reference in enumerate(result.references):
+                refusal = self._screen(reference.source, reference.content_sha256)
+                first = first_sources.setdefault(reference.content_sha256, reference.source)
+                if refusal is None and first is not reference.source:
+                    refusal = Duplicate(reference.source.path, first.path)
+                if refusal is not None:
+                    unused.append(refusal)
                     continue
-                chosen.append(number)
-                self._patches.append(made.stored[number].patches)
+                numbers.append(number)
+                self._patches.append(reference.facts.patches)
                 self.references.append(reference)
-                self.grid, self.dimension = made.stored[number].grid, made.dimension
-            asides += made.left_aside
-            self._first_photos.append(len(self._patches) - len(chosen))
-            self._chosen.append(Chosen(piece.number, tuple(chosen)))
-        self.left_aside = self._in_order(asides)
+                self.grid, self.dimension = reference.facts.grid, result.dimension
+            unused += result.unused
+            self._first_photos.append(len(self._patches) - len(numbers))
+            self._subsets.append(ChunkSubset(chunk.number, tuple(numbers)))
+        self.unused = self._in_list_order(unused)
 
-    def each(
-        self, method: str, arguments: Callable[[int], tuple[Any, ...]], pieces: Iterable[int] | None = None
+    def call_owners(
+        self, method: str, arguments: Callable[[int], tuple[Any, ...]], chunks: Iterable[int] | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Ask the worker that has it about each piece; the answers as they come.  What is lost is made again."""
-        asked = {*(range(len(self.pieces)) if pieces is None else pieces)}
-        while asked:
-            self.again()
-            for answer in self.crew.ask(
-                Ask(self.homes[one], one, method, arguments(one)) for one in sorted(asked)
-            ):
-                if answer.lost:
-                    self._forget(answer.member)
-                else:
-                    asked.remove(answer.key)
-                    yield answer.key, answer.value
+        """Call a method for each chunk on the worker that has it: pairs of chunk and value as they come.
 
-    def again(self) -> None:
-        """Have made again what was lost."""
+        Chunks of a lost worker are made again first.
+        """
+        todo = {*(range(len(self.chunks)) if chunks is None else chunks)}
+        while todo:
+            self.restore()
+            for reply in self.pool.call_all(
+                Call(self.owners[number], number, method, arguments(number)) for number in sorted(todo)
+            ):
+                if reply.lost:
+                    self._disown(reply.worker)
+                else:
+                    todo.remove(reply.key)
+                    yield reply.key, reply.value
+
+    def restore(self) -> None:
+        """Have the chunks of lost workers made again."""
         while True:
-            self.homes = {one: member for one, member in self.homes.items() if member in self.crew.members}
+            self.owners = {number: worker for number, worker in self.owners.items() if worker in self.pool.workers}
             if not self._missing():
                 return
             self.extract(lambda _: None)
 
-    def chosen(self, piece: int) -> Chosen:
-        """The photographs that are taken of a piece."""
-        return self._chosen[piece]
+    def subset(self, chunk: int) -> ChunkSubset:
+        """The photographs of a chunk that the index uses."""
+        return self._subsets[chunk]
 
-    def photos(self, piece: int) -> range:
-        """Their numbers among all that are taken."""
-        first = self._first_photos[piece]
-        return range(first, first + len(self._chosen[piece].photos))
+    def photos(self, chunk: int) -> range:
+        """Numbers of a chunk's photographs among all photographs of the index."""
+        first = self._first_photos[chunk]
+        return range(first, first + len(self._subsets[chunk].photos))
 
-    def first_few(self, count: int) -> list[PatchFeatures]:
-        """The features of the first so many photographs."""
-        found: list[PatchFeatures] = []
-        for piece in range(len(self.pieces)):
-            wanted = self._chosen[piece].photos[: count - len(found)]
-            if wanted:
-                some = replace(self._chosen[piece], photos=wanted)
-                for _, features in self.each("features", lambda _, some=some: (some,), [piece]):  # type: ignore[misc]
-                    found += features
-        return found
+    def first_photos(self, count: int) -> list[PatchFeatures]:
+        """The features of the first `count` photographs."""
+        features: list[PatchFeatures] = []
+        for chunk in range(len(self.chunks)):
+            numbers = self._subsets[chunk].photos[: count - len(features)]
+            if numbers:
+                subset = replace(self._subsets[chunk], photos=numbers)
+                for _, values in self.call_owners("features", lambda _, subset=subset: (subset,), [chunk]):  # type: ignore[misc]
+                    features += values
+        return features
 
     @property
     def first_rows(self) -> NDArray[np.int64]:
-        """As `FeatureStore.first_rows`."""
+        """The row at which each photograph begins, as `FeatureStore.first_rows`."""
         return np.cumsum([0, *self._patches], dtype=np.int64)
 
     @property
-    def piece_rows(self) -> NDArray[np.int64]:
-        """int64 (pieces + 1,): the row at which each piece begins; the last entry is the number of rows."""
+    def chunk_rows(self) -> NDArray[np.int64]:
+        """int64 (chunks + 1,): the row at which each chunk begins; the last entry is the number of rows."""
         return self.first_rows[[*self._first_photos, len(self._patches)]]
 
     def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As `FeatureStore.locate`."""
+        """Photograph and row within it, as `FeatureStore.locate`."""
         photos = np.searchsorted(self.first_rows, rows, side="right") - 1
         return photos, rows - self.first_rows[photos]
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As `FeatureStore.gather`."""
-        return self._gathered(rows)[0]
+        """Features at these rows, as `FeatureStore.gather`."""
+        return self._gather(rows)[0]
 
     def cells(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
-        """As `FeatureStore.cells`."""
-        return self._gathered(rows)[1]
+        """Cells at these rows, as `FeatureStore.cells`."""
+        return self._gather(rows)[1]
 
-    def _gathered(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        borders = self.piece_rows
-        where = np.searchsorted(borders, rows, side="right") - 1
+    def _gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        borders = self.chunk_rows
+        chunk_of_row = np.searchsorted(borders, rows, side="right") - 1
         features = np.empty((len(rows), self.dimension), dtype=np.float32)
         cells = np.empty((len(rows), 2), dtype=np.int16)
-        wanted = np.unique(where).tolist()
-        asks = self.each(
-            "gather", lambda piece: (self._chosen[piece], rows[where == piece] - borders[piece]), wanted
+        replies = self.call_owners(
+            "gather",
+            lambda chunk: (self._subsets[chunk], rows[chunk_of_row == chunk] - borders[chunk]),
+            np.unique(chunk_of_row).tolist(),
         )
-        for piece, (some_features, some_cells) in asks:
-            here = where == piece
-            features[here], cells[here] = some_features, some_cells
+        for chunk, (chunk_features, chunk_cells) in replies:
+            mask = chunk_of_row == chunk
+            features[mask], cells[mask] = chunk_features, chunk_cells
         return features, cells
 
-    def _keep(self, number: int, made: Made, member: Member) -> None:
-        if made.unseen is not None and made.unseen.exists():
+    def _add(self, number: int, result: ChunkResult, worker: Worker) -> None:
+        if result.missing is not None and result.missing.exists():
             raise SettingError(
-                f"{made.unseen} is here, but not for the worker on {member.hello.node}: photographs must lie "
+                f"{result.missing} is here, but not for the worker on {worker.info.node}: photographs must lie "
                 "where every node of the cluster sees them under the same path"
             )
-        skipped = [one for one in made.left_aside if isinstance(one, Skipped)]
+        skipped = [photo for photo in result.unused if isinstance(photo, Skipped)]
         if self._strict and skipped:
             raise PhotoUnreadable(f"{skipped[0].path}: {skipped[0].reason}")
-        before = self._made.setdefault(number, made)
-        if before.stored != made.stored:
+        earlier = self._results.setdefault(number, result)
+        if [photo.facts for photo in earlier.references] != [photo.facts for photo in result.references]:
             raise SettingError(
-                f"the photographs from {self.pieces[number].photos[0].path} on came out differently on "
-                f"{member.hello.node}: the machines of the cluster do not compute alike (processors of one kind "
-                "are needed), or a photograph has changed"
+                f"the photographs from {self.chunks[number].photos[0].path} on came out differently on "
+                f"{worker.info.node}: the machines of the cluster do not compute alike (they need processors of "
+                "one kind), or a photograph has changed"
             )
-        self.homes[number] = member
+        self.owners[number] = worker
 
-    def _forget(self, member: Member) -> list[int]:
-        gone = [number for number, home in self.homes.items() if home is member]
-        for number in gone:
-            del self.homes[number]
-        return gone
+    def _disown(self, worker: Worker) -> list[int]:
+        lost = [number for number, owner in self.owners.items() if owner is worker]
+        for number in lost:
+            del self.owners[number]
+        return lost
 
     def _missing(self) -> list[int]:
-        return [piece.number for piece in self.pieces if piece.number not in self.homes]
+        return [chunk.number for chunk in self.chunks if chunk.number not in self.owners]
 
-    def _in_order(self, asides: Sequence[Skipped | Duplicate]) -> list[Skipped | Duplicate]:
-        """In the order of the list; a duplicate names the photograph that is taken."""
-        firsts: dict[Path | str, Path | str] = {
-            one.path: one.same_as for one in asides if isinstance(one, Duplicate)
+    def _in_list_order(self, unused: Sequence[Skipped | Duplicate]) -> list[Skipped | Duplicate]:
+        """Sorted as the list; each duplicate refers to the photograph that the index uses."""
+        originals: dict[Path | str, Path | str] = {
+            photo.path: photo.same_as for photo in unused if isinstance(photo, Duplicate)
         }
-        named: list[Skipped | Duplicate] = [
-            Duplicate(one.path, firsts.get(one.same_as, one.same_as)) if isinstance(one, Duplicate) else one
-            for one in asides
+        resolved: list[Skipped | Duplicate] = [
+            Duplicate(photo.path, originals.get(photo.same_as, photo.same_as))
+            if isinstance(photo, Duplicate)
+            else photo
+            for photo in unused
         ]
-        listed = (photo.path for piece in self.pieces for photo in piece.photos)
-        place = {path: number for number, path in enumerate(listed)}
-        return sorted(named, key=lambda one: place[one.path])
+        paths = (photo.path for chunk in self.chunks for photo in chunk.photos)
+        place = {path: number for number, path in enumerate(paths)}
+        return sorted(resolved, key=lambda photo: place[photo.path])

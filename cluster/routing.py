@@ -1,92 +1,121 @@
-"""Which replica of Ray Serve gets a request: one that has the request's index in memory.
+"""Which index a request asks for, and which replica of Ray Serve is to load it.  No Ray in this file."""
 
-Runs in Ray Serve's proxies.  Replicas say every second what they have in memory, or will have in a moment
-(`Replica.record_routing_stats`); until then it is remembered who was sent the first request for an index.  Which
-index a request asks for is told by `requested_index`; without that, requests are spread over all replicas.
-"""
-
-import logging
+import hashlib
+import math
 import os
-import random
-import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, quote, unquote
 
-from ray.serve.request_router import LocalityMixin, PendingRequest, RequestRouter, RunningReplica
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cluster.homes import Holding, home_of
-from cluster.requested_index import CALLBACK, VARIABLE, told_in
-
-_log: Final = logging.getLogger("ray.serve")
-"""What Ray Serve writes to the log of its proxies."""
-STATS_S: Final = 1.0
-"""Seconds between a replica's words."""
-BUSY: Final = 8
-"""Requests that a replica has in hand, from which on the index may be loaded by another one, too."""
-_SOON_S: Final = 3.0
-"""For which somebody who was sent a request for an index counts as having it."""
+VARIABLE: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+"""Ray's, in the environment of the proxies."""
+CALLBACK: Final = "cluster.requested_index.middlewares"
+"""What it has to be."""
+_SESSION: Final = os.environ.get("RAY_SERVE_SESSION_ID_HEADER_KEY", "x-session-id").lower()
+_MARK: Final = "resad-index:"
+"""Begins what is written here, so that a session of somebody else's is not taken for an index."""
 
 
-class ByIndex(LocalityMixin, RequestRouter):  # type: ignore[misc]
-    """Prefers replicas with the index, near ones among equals; then the one that `homes` names."""
-
-    def initialize_state(self, **_: Any) -> None:
-        """Nobody was sent anything yet."""
-        self._sent: dict[str, tuple[str, float]] = {}
-        self._told = VARIABLE in os.environ
-
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
-    ) -> list[list[RunningReplica]]:
-        """The replicas in the order in which they are asked for room."""
-        if pending_request is not None:
-            pending_request.routing_context.should_backoff = True
-        wanted = None if pending_request is None else self._index(pending_request, candidate_replicas)
-        if wanted is None:
-            return self._near(candidate_replicas)
-        told = {name_of(one): told_by(one) for one in candidate_replicas}
-        holders = [one for one in candidate_replicas if wanted in told[name_of(one)].unasked_s]
-        if not holders:
-            holders = [one for one in candidate_replicas if name_of(one) == self._just_sent(wanted)]
-        free = [one for one in holders if (self.replica_queue_len_cache.get(one.replica_id) or 0) < BUSY]
-        if free:
-            return [*self._near(free), *self._near(candidate_replicas)]
-        chosen = home_of(wanted, told, {name_of(one) for one in holders})
-        if chosen is None:
-            return self._near(holders)
-        (next_one,) = (one for one in candidate_replicas if name_of(one) == chosen)
-        self._sent[wanted] = chosen, time.monotonic()
-        return [[*holders, next_one], candidate_replicas]
-
-    def _just_sent(self, wanted: str) -> str | None:
-        """Who was sent the first request for an index, if that is not long ago."""
-        now = time.monotonic()
-        self._sent = {name: sent for name, sent in self._sent.items() if now - sent[1] < _SOON_S}
-        return self._sent.get(wanted, (None,))[0]
-
-    def _index(self, request: PendingRequest, replicas: Sequence[RunningReplica]) -> str | None:
-        """The index that is asked for; None for requests that need none."""
-        if request.metadata.is_http_request and not self._told:
-            self._told = True
-            _log.warning("requests are spread whatever their index: no %s=%s in this proxy", VARIABLE, CALLBACK)
-        named = told_in(request.metadata.session_id)
-        if named == "":
-            named = next((default for one in replicas if (default := one.routing_stats.get("default"))), None)
-        return named
-
-    def _near(self, replicas: Sequence[RunningReplica]) -> list[list[RunningReplica]]:
-        """Two at random of each distance: asking all of them how busy they are would cost more than it gains."""
-        ranks = self.rank_replicas_via_locality(list(replicas))
-        return [random.sample(some, min(2, len(some))) for some in ranks if some]
+def middlewares() -> list[Middleware]:
+    """What Ray Serve puts around its proxies."""
+    return [Middleware(IndexAsSession)]
 
 
-def told_by(replica: RunningReplica) -> Holding:
-    """What it last said to have in memory."""
-    stats = replica.routing_stats
-    return Holding(stats.get("unasked_s", {}), bool(stats.get("room", True)))
+class IndexAsSession:
+    """Makes the index that a request asks for its session, whatever a caller says.
+
+    Requests that need no index keep theirs: another application of the cluster may go by them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As any ASGI application."""
+        name = index_of(scope["path"], scope["query_string"]) if scope["type"] == "http" else None
+        if name is not None:
+            others = [pair for pair in scope["headers"] if not _names_session(pair[0])]
+            scope = {**scope, "headers": [*others, (_SESSION.encode(), session_of(name).encode())]}
+        await self._app(scope, receive, send)
 
 
-def name_of(replica: RunningReplica) -> str:
-    """Its own, for as long as it lives."""
-    name: str = replica.replica_id.unique_id
-    return name
+def _names_session(header: bytes) -> bool:
+    """As Ray Serve compares names, to which hyphens are underscores."""
+    return header.lower().replace(b"-", b"_") == _SESSION.replace("-", "_").encode()
+
+
+def index_of(path: str, query: bytes) -> str | None:
+    """The index of a request by its address; empty for the default one, None where none is needed."""
+    parts = path.rstrip("/").split("/")
+    if parts[-2:] in (["v1", "score"], ["v1", "anomaly-map"]):
+        return parse_qs(query.decode("latin-1")).get("index", [""])[-1]
+    if len(parts) > 5 and parts[-4] == "evidence":
+        return parts[-5]
+    return None
+
+
+def session_of(name: str) -> str:
+    """What a router is told: ASCII without spaces, whatever a caller writes for a name."""
+    return _MARK + quote(name, safe="")
+
+
+def told_in(session: str) -> str | None:
+    """The name that `session_of` was given; None for a session of another kind."""
+    return unquote(session.removeprefix(_MARK)) if session.startswith(_MARK) else None
+
+
+UNMISSED_S: Final = 60.0
+"""Seconds after which nobody is expected to ask for an index again, so that a busy one may take its place."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a replica has in memory.
+
+    unasked_s: for how many seconds nobody has asked it for each of its indexes.
+    room: whether another index displaces none of them.
+    """
+
+    unasked_s: Mapping[str, float]
+    room: bool
+
+
+def home_of(wanted: str, held: Mapping[str, Holding], holders: Collection[str] = ()) -> str | None:
+    """The replica that is to load an index; the same one whoever asks.
+
+    Args:
+        held: by the name of each replica.
+        holders: those that have the index, or were told to load it, and are busy.  Another one then joins them
+            only where what leaves is not missed: two indexes that are asked for more than one replica can answer
+            would else drive each other out in turn.
+
+    Returns:
+        One that is not among the holders; None where there is none.
+    """
+    unmissed = unmissed_s(held)
+    others = [name for name in held if name not in holders and not (holders and unmissed[name] < UNMISSED_S)]
+    return max(others, key=lambda name: (unmissed[name], _lot(name, wanted)), default=None)
+
+
+def unmissed_s(held: Mapping[str, Holding]) -> dict[str, float]:
+    """For how many seconds nobody has asked for what would leave each replica; infinite where nothing is lost.
+
+    That one leaves which was asked for longest ago, as in `shelf`.
+    """
+    copies = Counter(name for one in held.values() for name in one.unasked_s)
+    found = {}
+    for replica, one in held.items():
+        leaving = max(one.unasked_s, key=one.unasked_s.__getitem__, default=None)
+        lost = leaving is not None and not one.room and copies[leaving] == 1
+        found[replica] = one.unasked_s[leaving] if leaving is not None and lost else math.inf
+    return found
+
+
+def _lot(replica: str, wanted: str) -> bytes:
+    """Spreads indexes over replicas among which nothing else decides."""
+    return hashlib.sha256(f"{wanted}@{replica}".encode()).digest()

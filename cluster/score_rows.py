@@ -38,7 +38,7 @@ _COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Rows:
-    """A CSV of `Row`s that grows; a last line that was cut short is dropped.
+    """A CSV of `Row`s that grows; a last line that was split short is dropped.
 
     Args:
         asked: version, fpr and limit of this run; a table of another one is refused.
@@ -102,7 +102,7 @@ class Rows:
 
 
 def _read(file: BinaryIO, path: Path) -> Iterator[tuple[list[str], int, bool]]:
-    """Each row, where it ends, bytes, and whether its line does; not a last one that was cut within quotes."""
+    """Each row, where it ends, bytes, and whether its line does; not a last one that was split within quotes."""
     end, whole = 0, True
 
     def lines() -> Iterator[str]:

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cluster.crew import Hello
 from cluster.score_rows import Row, named, stamp
+from cluster.worker_pool import WorkerInfo
 from indexer.prefetching import prefetch
 from indexer.scoring import failure_reason
 from resad import runtime
@@ -43,7 +43,7 @@ class ScoreTask:
 class Scorer:
     """An actor: an index in memory."""
 
-    def begin(self, task: ScoreTask) -> Hello:
+    def start(self, task: ScoreTask) -> WorkerInfo:
         """Load the index; raises `SettingError` where this node does not see it."""
         if not task.version.is_dir():
             raise SettingError(
@@ -54,7 +54,7 @@ class Scorer:
         self._loaded = load_index(task.version, runtime.pick_device(task.device))
         runtime.configure(self._loaded.manifest.config.precision)
         self._task = task
-        return Hello(socket.gethostname(), os.getpid())
+        return WorkerInfo(socket.gethostname(), os.getpid())
 
     def score(self, photos: Sequence[Path]) -> list[Row]:
         """A row for each photograph, whatever is wrong with it."""
@@ -62,7 +62,7 @@ class Scorer:
         with closing(prefetch(photos, look, threads=1, most=_AHEAD)) as prepared:
             return [self._row(photo, ready) for photo, ready in zip(photos, prepared, strict=True)]
 
-    def leave(self) -> None:
+    def clean_up(self) -> None:
         """Nothing is left."""
 
     def _row(self, path: Path, photo: PreparedPhoto | str) -> Row:

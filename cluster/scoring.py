@@ -4,11 +4,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cluster.crew import Crew, Member
-from cluster.dealing import deal
-from cluster.orders import Workers
+from cluster.scheduling import process_chunks
 from cluster.score_rows import Row, Rows, named
 from cluster.scorer import Scorer, ScoreTask, unscored
+from cluster.worker_pool import PoolOptions, Worker, WorkerPool
 from indexer.photos.listing import list_photos
 from resad import index
 from resad.calibration import DecisionRule
@@ -19,7 +18,7 @@ TABLE: Final = "scores.csv"
 _A_PIECE: Final = 16
 """Photographs that are given out together."""
 _TRIES: Final = 2
-"""Workers that a single photograph may take along, until it is the photograph."""
+"""PoolOptions that a single photograph may take along, until it is the photograph."""
 
 
 def listed(sources: Sequence[Path]) -> list[Path]:
@@ -29,7 +28,7 @@ def listed(sources: Sequence[Path]) -> list[Path]:
 
 
 def score_on(
-    workers: Workers,
+    workers: PoolOptions,
     version: Path,
     photos: Sequence[Path],
     out: Path,
@@ -58,21 +57,21 @@ def score_on(
             count = min(workers.count, -(-len(todo) // _A_PIECE))
             # Whoever is lost has a suspect photograph, and each of them may take a few along.
             losses = 3 * count + 2 * _TRIES * len(todo)
-            with Crew(workers.cluster, Scorer, task, workers.size, count, losses) as crew:
-                for new in _scored(crew, todo, version.name, rule):
+            with WorkerPool(workers.cluster, Scorer, task, workers.size, count, losses) as pool:
+                for new in _scored(pool, todo, version.name, rule):
                     rows.add(new)
                     on_rows(new)
         return {named(photo): rows.known[named(photo)] for photo in photos}
 
 
-def _scored(crew: Crew, photos: Sequence[Path], version: str, rule: DecisionRule) -> Iterator[list[Row]]:
+def _scored(pool: WorkerPool, photos: Sequence[Path], version: str, rule: DecisionRule) -> Iterator[list[Row]]:
     """Piece by piece; those that a worker was lost with one by one, so that one of them is found."""
     pieces = [tuple(photos[start : start + _A_PIECE]) for start in range(0, len(photos), _A_PIECE)]
     for tried in range(_TRIES + 1):
         suspects: list[tuple[Path, ...]] = []
 
         def on_lost(
-            member: Member,
+            member: Worker,
             given: Sequence[int],
             pieces: Sequence[tuple[Path, ...]] = pieces,
             suspects: list[tuple[Path, ...]] = suspects,
@@ -80,7 +79,9 @@ def _scored(crew: Crew, photos: Sequence[Path], version: str, rule: DecisionRule
             suspects += [(photo,) for photo in pieces[given[0]]]
             return given[1:]
 
-        asks = deal(crew, range(len(pieces)), "score", lambda one, pieces=pieces: (pieces[one],), on_lost)  # type: ignore[misc]
+        asks = process_chunks(
+            pool, range(len(pieces)), "score", lambda one, pieces=pieces: (pieces[one],), on_lost
+        )  # type: ignore[misc]
         for answer in asks:
             yield answer.value
         pieces = suspects

@@ -19,8 +19,8 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.ray_router import STATS_S, ByIndex
 from cluster.replica_metrics import of_all
-from cluster.routing import STATS_S, ByIndex
 from resad import runtime
 from resad.errors import ResadError
 from service.app import create_app
@@ -111,7 +111,11 @@ class Replica:
     def record_routing_stats(self) -> dict[str, Any]:
         """What `routing` goes by."""
         state: AppState = self.app.state.app_state
-        return {"unasked_s": state.index_cache.idle_s, "room": state.index_cache.has_room, "default": state.registry.default}
+        return {
+            "unasked_s": state.index_cache.idle_s,
+            "room": state.index_cache.has_room,
+            "default": state.registry.default,
+        }
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name, and what it alone would tell Prometheus."""

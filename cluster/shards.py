@@ -1,27 +1,30 @@
-"""The greedy's shards on the workers: `Shards` for the driver, whose round is three exchanges with all of them.
+"""The greedy's shards on the workers: `Shards` for the driver, whose round is three exchanges with all workers.
 
     farthest  in   rows and squared distances, the T + 1 largest of each worker
     take      in   the points of the T winners, each from the worker that has it
     update    out  the round's picks, rows and points
 
-A worker that is lost takes its shards along.  Its pieces are made again elsewhere, the rounds so far are done
-again on them, each with the product it was done with, and the round goes on: the picks are the same.
+A lost worker takes its shards along.  Its chunks are made again elsewhere, the rounds so far are repeated on them,
+each with the same matrix product, and the round goes on: the picks are the same.
+
+The points have one order, that of all patches, cut into shards of whole blocks.  A block of `BLOCK_ROWS` points
+belongs to the chunk in which it begins, so that the blocks, and with them every product of the greedy, are those
+of one machine.  The last block of a run of chunks extends into the next chunk: less than a block of points moves
+for each run.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cluster.crew import Answer, Ask, Member
 from cluster.features import ClusterFeatures
-from cluster.messages import Projecting
-from cluster.point_worker import in_torch
-from cluster.runs import Part, Run, runs_of
+from cluster.worker import ProjectionTask, aligned_tensor
+from cluster.worker_pool import Call, Reply, Worker
 from indexer.coreset import projected_features
 from indexer.coreset.k_center import Farthest, GreedyState, farthest_of, replay
 from indexer.coreset.selection import SHARD_ROWS, projected_dimension
@@ -30,178 +33,252 @@ from resad.config import CoresetConfig
 _CPU = torch.device("cpu")
 
 
+class ChunkRange(NamedTuple):
+    """Points `start` to `stop` of a chunk."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighboring chunks of one worker.
+
+    first, stop: global rows, multiples of the block (stop may be the end).  parts: the worker's own points.
+    tail: the points that follow, of other chunks.
+    """
+
+    first: int
+    stop: int
+    parts: tuple[ChunkRange, ...]
+    tail: tuple[ChunkRange, ...]
+
+
+def runs_of(
+    chunks: Sequence[int], owners: Mapping[int, int], first_points: Sequence[int], block: int
+) -> list[Run]:
+    """The runs that hold every block beginning in one of `chunks`.
+
+    Args:
+        chunks: ascending.
+        owners: number of the worker of each.
+        first_points: the global row at which each chunk of all begins, and the number of points.
+    """
+    groups: list[list[int]] = []
+    for chunk in chunks:
+        if groups and chunk == groups[-1][-1] + 1 and owners[chunk] == owners[groups[-1][-1]]:
+            groups[-1].append(chunk)
+        else:
+            groups.append([chunk])
+    runs = (_run(group, first_points, block) for group in groups)
+    return [run for run in runs if run.first < run.stop]
+
+
+def _run(group: Sequence[int], first_points: Sequence[int], block: int) -> Run:
+    last = group[-1]
+    first = _round_up(first_points[group[0]], block)
+    stop = min(_round_up(first_points[last + 1], block), first_points[-1])
+    parts = tuple(_range(chunk, first, first_points[last + 1], first_points) for chunk in group)
+    tail = tuple(
+        _range(chunk, first_points[last + 1], stop, first_points)
+        for chunk in range(last + 1, len(first_points) - 1)
+    )
+    return Run(first, stop, _not_empty(parts), _not_empty(tail))
+
+
+def _range(chunk: int, first: int, stop: int, first_points: Sequence[int]) -> ChunkRange:
+    start, end = first_points[chunk], first_points[chunk + 1]
+    return ChunkRange(chunk, max(first, start) - start, min(stop, end) - start)
+
+
+def _not_empty(ranges: tuple[ChunkRange, ...]) -> tuple[ChunkRange, ...]:
+    return tuple(part for part in ranges if part.start < part.stop)
+
+
+def _round_up(row: int, block: int) -> int:
+    return -(-row // block) * block
+
+
 @dataclass
 class Traffic:
-    """Bytes that the driver has received and sent: rows, distances and points, not what wraps them."""
+    """Bytes that the driver received and sent: rows, distances and points, without overhead."""
 
     received: int = 0
     sent: int = 0
 
 
 @dataclass
-class _Held:
-    """Which runs a worker holds."""
+class _Assignment:
+    """The runs on a worker."""
 
-    member: Member
+    worker: Worker
     runs: list[Run] = field(default_factory=list)
 
 
 class RemoteShards:
-    """All points of the greedy, held by the workers that made their features.
+    """All points of the greedy, on the workers that made their features.
 
     Args:
-        features: settled.
-        sample: the rows that are looked at; None for all.
+        features: with numbered photographs.
+        sample: rows that become points; None for all.
         on_disk: the points stay on the workers' disks.
     """
 
     def __init__(
         self, features: ClusterFeatures, config: CoresetConfig, sample: NDArray[np.int64] | None, *, on_disk: bool
     ) -> None:
-        rows = features.piece_rows
+        rows = features.chunk_rows
         self._features, self._config, self._sample, self._on_disk = features, config, sample, on_disk
-        self._piece_rows = rows.tolist()
+        self._chunk_rows = rows.tolist()
         self._first_points = (rows if sample is None else np.searchsorted(sample, rows)).tolist()
         self._target = projected_dimension(config, self.total, features.dimension)
-        self._held: dict[int, _Held] = {}
+        self._assignments: dict[int, _Assignment] = {}
         self._rounds: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         self.traffic = Traffic()
         self._mean = self._measure_mean()
-        self._hold(range(len(features.pieces)))
+        self._assign(range(len(features.chunks)))
 
     @property
     def total(self) -> int:
-        """As `Shards.total`."""
+        """Number of points, as `Shards.total`."""
         return int(self._first_points[-1])
 
     @property
     def runs(self) -> int:
-        """How many runs of pieces are held, by all workers."""
-        return sum(len(held.runs) for held in self._held.values())
+        """Number of runs on all workers."""
+        return sum(len(assignment.runs) for assignment in self._assignments.values())
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds so far."""
+        return len(self._rounds)
 
     def farthest(self, count: int) -> Farthest:
         """As `Shards.farthest`."""
-        found = [value for _, value in self._everywhere("farthest", lambda _: (count,))]
-        self.traffic.received += sum(rows.nbytes + squared.nbytes for rows, squared in found)
-        return farthest_of([Farthest(in_torch(rows), in_torch(squared)) for rows, squared in found], count, _CPU)
+        parts = [value for _, value in self._call_all("farthest", lambda _: (count,))]
+        self.traffic.received += sum(rows.nbytes + squared.nbytes for rows, squared in parts)
+        tensors = [Farthest(aligned_tensor(rows), aligned_tensor(squared)) for rows, squared in parts]
+        return farthest_of(tensors, count, _CPU)
 
     def take(self, rows: Tensor) -> Tensor:
         """As `Shards.take`."""
-        asked = rows.numpy()
-        taken = torch.empty((len(asked), self._target))
+        numbers = rows.numpy()
+        points = torch.empty((len(numbers), self._target))
 
-        def here(held: _Held) -> NDArray[np.bool_]:
-            inside = [(asked >= run.first) & (asked < run.stop) for run in held.runs]
+        def on_worker(assignment: _Assignment) -> NDArray[np.bool_]:
+            inside = [(numbers >= run.first) & (numbers < run.stop) for run in assignment.runs]
             return np.asarray(np.any(inside, axis=0))
 
-        for held, values in self._everywhere("take", lambda held: (asked[here(held)],), here):
-            taken.numpy()[here(held)] = values
+        replies = self._call_all("take", lambda assignment: (numbers[on_worker(assignment)],), on_worker)
+        for assignment, values in replies:
+            points.numpy()[on_worker(assignment)] = values
             self.traffic.received += values.nbytes
-        return taken
+        return points
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """As `Shards.update`."""
         picks = (rows.numpy().copy(), centers.numpy().copy())
-        # Noted before anybody is asked: whoever is lost meanwhile comes back with this round done.
+        # Recorded before the calls: a worker lost meanwhile is restored with this round.
         self._rounds.append(picks)
-        shared = self._share(picks)
-        for _ in self._everywhere("update", lambda _: shared):
+        references = self._put(picks)
+        for _ in self._call_all("update", lambda _: references):
             self.traffic.sent += sum(part.nbytes for part in picks)
 
     def distances(self) -> None:
-        """Too many to be sent: the rounds are done again instead."""
+        """None: there are too many distances to send; a resumed greedy repeats the rounds instead."""
         return
 
     def take_up(self, progress: GreedyState) -> None:
         """As `Shards.take_up`."""
         replay(self, progress)
 
-    def let_go(self) -> None:
-        """The greedy is over: the workers need no memory for it."""
-        for _ in self._everywhere("let_go", lambda _: ()):
+    def release(self) -> None:
+        """Free the workers' memory after the greedy."""
+        for _ in self._call_all("release_shards", lambda _: ()):
             pass
-        self._held.clear()
+        self._assignments.clear()
 
-    def _everywhere(
+    def _call_all(
         self,
         method: str,
-        arguments: Callable[[_Held], tuple[Any, ...]],
-        wanted: Callable[[_Held], NDArray[np.bool_]] = lambda _: np.ones(1, dtype=bool),
-    ) -> list[tuple[_Held, Any]]:
-        """Ask every worker that holds points (and is `wanted`); asked anew from the start where one was lost.
+        arguments: Callable[[_Assignment], tuple[Any, ...]],
+        is_needed: Callable[[_Assignment], NDArray[np.bool_]] = lambda _: np.ones(1, dtype=bool),
+    ) -> list[tuple[_Assignment, Any]]:
+        """Call a method on every worker with points; all calls are repeated where a worker was lost.
 
-        Whatever is asked may be asked twice: looking changes nothing, and a center counts once.
+        A call may run twice: reading changes nothing, and a center counts once.
         """
         while True:
-            self._make_whole()
-            asks = [
-                Ask(held.member, number, method, arguments(held))
-                for number, held in self._held.items()
-                if wanted(held).any()
+            self._restore()
+            calls = [
+                Call(assignment.worker, number, method, arguments(assignment))
+                for number, assignment in self._assignments.items()
+                if is_needed(assignment).any()
             ]
-            answers: list[Answer[int]] = list(self._features.crew.ask(asks))
-            if not any(answer.lost for answer in answers):
-                return [(self._held[answer.key], answer.value) for answer in answers]
+            replies: list[Reply[int]] = list(self._features.pool.call_all(calls))
+            if not any(reply.lost for reply in replies):
+                return [(self._assignments[reply.key], reply.value) for reply in replies]
 
-    def _make_whole(self) -> None:
-        """Hold again what was held by workers that are no more."""
-        present = {member.number for member in self._features.crew.members}
-        while lost := [number for number in self._held if number not in present]:
-            pieces = sorted({part.piece for number in lost for run in self._held[number].runs for part in run.own})
+    def _restore(self) -> None:
+        """Assign the runs of lost workers again."""
+        present = {worker.number for worker in self._features.pool.workers}
+        while lost := [number for number in self._assignments if number not in present]:
+            runs = [run for number in lost for run in self._assignments[number].runs]
+            chunks = sorted({part.chunk for run in runs for part in run.parts})
             for number in lost:
-                del self._held[number]
-            self._hold(pieces)
-            present = {member.number for member in self._features.crew.members}
+                del self._assignments[number]
+            self._assign(chunks)
+            present = {worker.number for worker in self._features.pool.workers}
 
-    def _hold(self, pieces: Iterable[int]) -> None:
-        """Have runs of these pieces held, wherever their features are, with all rounds so far done on them."""
-        todo = sorted(pieces)
+    def _assign(self, chunks: Iterable[int]) -> None:
+        """Load the runs of these chunks on the workers that have the features, and repeat all rounds so far."""
+        todo = sorted(chunks)
         while todo:
-            self._features.again()
-            homes = {piece: self._features.homes[piece].number for piece in todo}
-            members = {member.number: member for member in self._features.crew.members}
-            runs = runs_of(todo, homes, self._first_points, projected_features.BLOCK_ROWS)
+            self._features.restore()
+            owners = {chunk: self._features.owners[chunk].number for chunk in todo}
+            workers = {worker.number: worker for worker in self._features.pool.workers}
+            runs = runs_of(todo, owners, self._first_points, projected_features.BLOCK_ROWS)
             failed: set[int] = set()
             for run in runs:
-                number = homes[run.own[0].piece]
-                if self._held_by(members[number], run):
-                    self._held.setdefault(number, _Held(members[number])).runs.append(run)
+                number = owners[run.parts[0].chunk]
+                if self._load(workers[number], run):
+                    self._assignments.setdefault(number, _Assignment(workers[number])).runs.append(run)
                 else:
-                    failed |= {part.piece for part in run.own}
+                    failed |= {part.chunk for part in run.parts}
             todo = sorted(failed)
 
-    def _held_by(self, member: Member, run: Run) -> bool:
-        """False where the worker was lost meanwhile."""
-        own_parts = tuple((self._projecting(part.piece), part.start, part.stop) for part in run.own)
+    def _load(self, worker: Worker, run: Run) -> bool:
+        """Load a run; False where the worker was lost meanwhile."""
+        parts = tuple((self._projection_task(part.chunk), part.start, part.stop) for part in run.parts)
         tail = tuple(self._points(part) for part in run.tail)
-        hold = Ask(member, 0, "hold", (run.first, own_parts, tail, self._mean, SHARD_ROWS, self._on_disk))
-        rounds = (Ask(member, 0, "update", (*self._share(picks), run.first)) for picks in self._rounds)
-        # One after the other: a worker does what it is told in order.
-        return all(not answer.lost for ask in (hold, *rounds) for answer in self._features.crew.ask([ask]))
+        load = Call(worker, 0, "load_shards", (run.first, parts, tail, self._mean, SHARD_ROWS, self._on_disk))
+        rounds = (Call(worker, 0, "update", (*self._put(picks), run.first)) for picks in self._rounds)
+        # One call after the other: a worker runs them in order.
+        return all(not reply.lost for call in (load, *rounds) for reply in self._features.pool.call_all([call]))
 
-    def _points(self, part: Part) -> NDArray[np.float32]:
-        """The points of a part, from whoever has the piece."""
-        arguments = (self._projecting(part.piece), part.start, part.stop)
-        ((_, values),) = self._features.each("points", lambda _: arguments, [part.piece])
+    def _points(self, part: ChunkRange) -> NDArray[np.float32]:
+        """Points of a chunk, from the worker that has it."""
+        arguments = (self._projection_task(part.chunk), part.start, part.stop)
+        ((_, values),) = self._features.call_owners("points", lambda _: arguments, [part.chunk])
         self.traffic.received += values.nbytes
         return np.asarray(values)
 
     def _measure_mean(self) -> NDArray[np.float32]:
-        """The mean of all points, added up photograph by photograph as on one machine."""
-        asks = self._features.each("project", lambda piece: (self._projecting(piece),))
-        sums = dict(asks)
-        whole = torch.zeros(self._target, dtype=torch.float64)
-        for piece in range(len(sums)):
-            for photo in sums[piece]:
-                whole += torch.from_numpy(photo.copy())
-        return (whole / self.total).float().numpy()
+        """The mean of all points, summed photograph by photograph as on one machine."""
+        sums = dict(self._features.call_owners("project", lambda chunk: (self._projection_task(chunk),)))
+        total = torch.zeros(self._target, dtype=torch.float64)
+        for chunk in range(len(sums)):
+            for photo in sums[chunk]:
+                total += torch.from_numpy(photo.copy())
+        return (total / self.total).float().numpy()
 
-    def _projecting(self, piece: int) -> Projecting:
+    def _projection_task(self, chunk: int) -> ProjectionTask:
         sample = None
         if self._sample is not None:
-            start, stop = self._first_points[piece : piece + 2]
-            sample = self._sample[start:stop] - self._piece_rows[piece]
-        return Projecting(self._features.chosen(piece), self._config, self._target, sample)
+            start, stop = self._first_points[chunk : chunk + 2]
+            sample = self._sample[start:stop] - self._chunk_rows[chunk]
+        return ProjectionTask(self._features.subset(chunk), self._config, self._target, sample)
 
-    def _share(self, picks: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[Any, Any]:
-        return self._features.crew.share(picks[0]), self._features.crew.share(picks[1])
+    def _put(self, picks: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[Any, Any]:
+        return self._features.pool.put(picks[0]), self._features.pool.put(picks[1])

@@ -7,15 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer import build as building
-from indexer.build_order import BuildOrder
-from indexer.cluster import build as over_a_cluster
-from indexer.cluster.connection import Cluster, WorkerSize
-from indexer.cluster.orders import Workers
-from indexer.options import method
-from indexer.photos import ReferencePhoto
-from indexer.progress import Stages
-from indexer.references import check_listed
+from cluster import build as over_a_cluster
+from cluster.worker_pool import Cluster, PoolOptions, WorkerSize
+from indexer.build import build as building
+from indexer.build.build import BuildOptions
+from indexer.build.progress import Stages
+from indexer.photos.listing import ReferencePhoto, check_listed
+from indexer.settings import method_config
 from resad.errors import SettingError
 
 CPU = torch.device("cpu")
@@ -27,7 +25,7 @@ def of(*patients: str | None) -> list[ReferencePhoto]:
 
 
 def check(listed: list[ReferencePhoto], coreset: str = "0.1", neighbors: int = 3) -> None:
-    config = method("resad", coreset=coreset, settings=[f"search.neighbors={neighbors}"])
+    config = method_config("resad", coreset=coreset, settings=[f"search.neighbors={neighbors}"])
     check_listed(SOURCE, listed, config)
 
 
@@ -74,9 +72,9 @@ def test_nothing_is_loaded_or_encoded_before(tmp_path: Path, monkeypatch: pytest
 
     for module in (building, over_a_cluster):
         monkeypatch.setattr(module, "load_backbone", not_yet)
-    config = method("resad", backbone="bundled", size=64, coreset="3")
-    order = BuildOrder(drawn / "train/good", tmp_path, "eyes", config, "bundled", CPU)
-    workers = Workers(Cluster(None), WorkerSize(1, 0))
+    config = method_config("resad", backbone="bundled", size=64, coreset="3")
+    order = BuildOptions(drawn / "train/good", tmp_path, "eyes", config, "bundled", CPU)
+    workers = PoolOptions(Cluster(None), WorkerSize(1, 0))
     for ask in (
         lambda: building.build(order, Stages(Console(quiet=True))),
         lambda: building.forecast_only(order),
@@ -94,8 +92,8 @@ def test_a_count_beyond_all_patches_is_refused_with_the_forecast(
     photos = drawn / "train/good"
     forecasts: list[object] = []
     for count in (512, 513):
-        config = method("resad", backbone="bundled", size=64, coreset=str(count))
-        order = BuildOrder(photos, tmp_path, "eyes", config, "bundled", CPU)
+        config = method_config("resad", backbone="bundled", size=64, coreset=str(count))
+        order = BuildOptions(photos, tmp_path, "eyes", config, "bundled", CPU)
         told = (
             "asked of 8 photographs, which have at most 512 patches"
             if count > 512

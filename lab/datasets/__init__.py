@@ -6,6 +6,8 @@ layouts     data sets of one's own: MVTec AD's layout, a folder per disease, a C
 catalog     the data sets by name
 """
 
-from lab.datasets.dataset import Dataset, Eye, LabeledPhoto, LesionMask, Marked
+from indexer.photos.listing import LesionMask, Marked
+from lab.datasets.dataset import Dataset, LabeledPhoto
+from resad.findings import Eye
 
 __all__ = ["Dataset", "Eye", "LabeledPhoto", "LesionMask", "Marked"]

@@ -6,8 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from indexer.photos.listing import Label, PhotoRow, ReferencePhoto, find_photos, is_photo, read_rows, rows_csv
-from lab.datasets.dataset import Dataset, LabeledPhoto, LesionMask
+from indexer.photos.listing import (
+    Label,
+    LesionMask,
+    PhotoRow,
+    ReferencePhoto,
+    find_photos,
+    is_photo,
+    read_rows,
+    rows_csv,
+)
+from lab.datasets.dataset import Dataset, LabeledPhoto
 from resad.errors import SettingError
 
 MVTEC_LAYOUT: Final = "train/good, test/good, test/<kind>, ground_truth/<kind>/<photo>_mask.png"

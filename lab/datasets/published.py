@@ -16,8 +16,8 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from indexer.photos.listing import ReferencePhoto, is_photo
-from lab.datasets.dataset import Dataset, LabeledPhoto, LesionMask
+from indexer.photos.listing import LesionMask, ReferencePhoto, is_photo
+from lab.datasets.dataset import Dataset, LabeledPhoto
 from resad.errors import SettingError
 
 _EXAMPLES: Final = 3

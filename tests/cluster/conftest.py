@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.connection import Cluster, connected
+from cluster.worker_pool import Cluster, connected
 from tests.conftest import CLUSTER_REASONS
 
 RAY_REASON, NAMESPACE_REASON = CLUSTER_REASONS

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from resad_client import Client
 
-from cluster.connection import Cluster
+from cluster.worker_pool import Cluster
 from resad import index
 from resad.config import PhotoLimits
 from resad.loaded_index import load_index

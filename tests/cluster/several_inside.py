@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cluster.connection import Cluster
+from cluster.worker_pool import Cluster
 from resad import index
 from tests.cluster.serve_inside import BEARER, KEYED, offline, serving
 from tests.indexes import build_small

@@ -14,16 +14,15 @@ import torch
 from rich.console import Console
 
 from cluster import build as cluster_build
-from cluster.build import build_on
-from cluster.connection import Cluster, WorkerSize
+from cluster.build import ClusterForecast, build_on
 from cluster.features import ClusterFeatures
-from cluster.foresight import ClusterForecast
-from cluster.orders import Workers
 from cluster.shards import RemoteShards
-from indexer.build.build import BuildOrder, BuildReport, build
+from cluster.worker_pool import Cluster, PoolOptions, WorkerSize
+from indexer.build.build import BuildOptions, BuildReport, build
 from indexer.build.progress import Advance, Stages
+from indexer.coreset import projected_features
 from indexer.coreset.selection import memory_count
-from indexer.settings import method
+from indexer.settings import method_config
 from resad import index
 from resad.config import MethodConfig, updated
 from tests.conftest import Run
@@ -31,9 +30,9 @@ from tests.conftest import Run
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CPU = torch.device("cpu")
-CONFIG = method("resad", backbone="bundled", size=128, coreset="0.1")
+CONFIG = method_config("resad", backbone="bundled", size=128, coreset="0.1")
 BLOCK = 256
-"""Points: so few that photographs lie across the borders of blocks, pieces and workers."""
+"""Points: so few that photographs lie across the borders of blocks, chunks and workers."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +40,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projected_features, "BLOCK_ROWS", BLOCK)
 
 
-def order(photos: Path, root: Path, config: MethodConfig = CONFIG) -> BuildOrder:
-    return BuildOrder(photos, root, "eyes", config, "bundled", CPU)
+def order(photos: Path, root: Path, config: MethodConfig = CONFIG) -> BuildOptions:
+    return BuildOptions(photos, root, "eyes", config, "bundled", CPU)
 
 
 def quiet() -> Stages:
@@ -68,13 +67,13 @@ def same(ours: BuildReport, theirs: BuildReport) -> None:
     assert ours.manifest.fingerprint == theirs.manifest.fingerprint
     assert ours.manifest.quality.covering_radius == theirs.manifest.quality.covering_radius
     assert ours.manifest.quality.projected_radius == theirs.manifest.quality.projected_radius
-    for name in ("skipped", "duplicates", "look_alikes"):
+    for name in ("skipped", "duplicates", "near_duplicates"):
         asides = repr(getattr(ours, name)).replace("RemotePath('file://", "PosixPath('")
         assert asides == repr(getattr(theirs, name)), name
 
 
-def workers(cluster: Cluster, scratch: Path) -> Workers:
-    return Workers(cluster, WorkerSize(cpus=1, gpus=0), scratch=scratch)
+def workers(cluster: Cluster, scratch: Path) -> PoolOptions:
+    return PoolOptions(cluster, WorkerSize(cpus=1, gpus=0), scratch=scratch)
 
 
 class During(Stages):
@@ -117,13 +116,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ClusterFeatures]:
 
 def kill_a_machine(features: ClusterFeatures) -> None:
     """The process of a worker, and what it has written."""
-    member = next(iter(features.homes.values()))
-    theirs = [number for number, home in features.homes.items() if home is member]
+    worker = next(iter(features.owners.values()))
+    theirs = [number for number, owner in features.owners.items() if owner is worker]
     assert theirs
-    assert member.hello.folder is not None
-    os.kill(member.hello.process, signal.SIGKILL)
+    assert worker.info.folder is not None
+    os.kill(worker.info.process, signal.SIGKILL)
     for number in theirs:
-        shutil.rmtree(member.hello.folder / f"piece-{number:06d}")
+        shutil.rmtree(worker.info.folder / f"chunk-{number:06d}")
 
 
 def test_a_local_cluster_listens_on_this_machine_alone(cluster: Cluster) -> None:
@@ -158,8 +157,8 @@ def test_workers_that_are_killed_cost_time_alone(
     scratch.mkdir()
     report = build_on(workers(cluster, scratch), order(many, tmp_path), stages, on_shards=held.append)
     assert not happens
-    assert seen[0].crew.lost == 2
-    assert len(held[0]._rounds) > 10
+    assert seen[0].pool.losses == 2
+    assert held[0].rounds > 10
     same(report, whole)
     assert min(stages.told["encode"]) < 0  # what was lost is told
     assert sum(stages.told["encode"]) == 26

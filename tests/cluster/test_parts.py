@@ -1,4 +1,4 @@
-"""What needs no cluster: pieces, who makes them, whose points are whose, and a machine without Ray."""
+"""What needs no cluster: chunks, who makes them, whose points are whose, and a machine without Ray."""
 
 import subprocess
 import sys
@@ -10,51 +10,51 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.connection import connected
-from cluster.foresight import ClusterForecast
-from cluster.pieces import Dealer, cut
-from cluster.runs import runs_of
-from indexer.build.forecast import Rates, Room, Task, forecast
+from cluster.build import ClusterForecast
+from cluster.routing import CALLBACK, VARIABLE
+from cluster.scheduling import ChunkQueue, split
+from cluster.shards import runs_of
+from cluster.worker_pool import connected
+from indexer.build.forecast import BuildSize, HostResources, Rates, forecast
 from indexer.photos.listing import ReferencePhoto
 from resad.errors import SettingError
-from service.asked_index import CALLBACK, VARIABLE
 from tests.cluster.conftest import need_ray
 
 
 @given(photos=st.integers(1, 3000), workers=st.integers(1, 40), batch=st.sampled_from([1, 4]))
 def test_pieces_are_the_list_in_whole_batches(photos: int, workers: int, batch: int) -> None:
     listed = [ReferencePhoto(Path(f"{number}.jpg")) for number in range(photos)]
-    pieces = cut(listed, workers, batch)
-    assert [photo for piece in pieces for photo in piece.photos] == listed
-    assert [piece.number for piece in pieces] == list(range(len(pieces)))
-    assert all(len(piece.photos) % batch == 0 for piece in pieces[:-1])
-    assert max(len(piece.photos) for piece in pieces) <= 64
+    chunks = split(listed, workers, batch)
+    assert [photo for chunk in chunks for photo in chunk.photos] == listed
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    assert all(len(chunk.photos) % batch == 0 for chunk in chunks[:-1])
+    assert max(len(chunk.photos) for chunk in chunks) <= 64
 
 
-@given(pieces=st.integers(0, 60), workers=st.integers(1, 6), data=st.data())
+@given(chunks=st.integers(0, 60), workers=st.integers(1, 6), data=st.data())
 def test_every_piece_is_dealt_once_and_again_when_it_is_lost(
-    pieces: int, workers: int, data: st.DataObject
+    chunks: int, workers: int, data: st.DataObject
 ) -> None:
-    dealer = Dealer(range(pieces), workers)
+    queue = ChunkQueue(range(chunks), workers)
     has: dict[int, list[int]] = {worker: [] for worker in range(workers)}
     newest = workers
     while True:
         worker = data.draw(st.sampled_from(sorted(has)))
         if has[worker] and newest < workers + 3 and data.draw(st.booleans()):
-            dealer.give_back(has.pop(worker), worker)
+            queue.put_back(has.pop(worker), worker)
             has[newest] = []
             newest += 1
             continue
-        piece = dealer.next(worker)
-        if piece is None:
+        chunk = queue.next(worker)
+        if chunk is None:
             break
-        has[worker].append(piece)
-    assert sorted(piece for mine in has.values() for piece in mine) == list(range(pieces))
+        has[worker].append(chunk)
+    assert sorted(chunk for mine in has.values() for chunk in mine) == list(range(chunks))
 
 
 def test_workers_of_one_pace_get_neighbors() -> None:
-    dealer = Dealer(range(12), 3)
-    order = [dealer.next(worker) for _ in range(4) for worker in (2, 0, 1)]
+    queue = ChunkQueue(range(12), 3)
+    order = [queue.next(worker) for _ in range(4) for worker in (2, 0, 1)]
     assert order == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
 
 
@@ -66,25 +66,25 @@ def test_workers_of_one_pace_get_neighbors() -> None:
 )
 def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: int, data: st.DataObject) -> None:
     firsts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
-    homes = {piece: data.draw(st.integers(0, 3)) for piece in range(len(sizes))}
-    runs = runs_of(range(len(sizes)), homes, firsts, block)
+    owners = {chunk: data.draw(st.integers(0, 3)) for chunk in range(len(sizes))}
+    runs = runs_of(range(len(sizes)), owners, firsts, block)
     covered: list[int] = []
     for run in runs:
         assert run.first % block == 0
         assert run.stop % block == 0 or run.stop == firsts[-1]
-        assert len({homes[part.piece] for part in run.own}) == 1
+        assert len({owners[part.chunk] for part in run.parts}) == 1
         assert sum(part.stop - part.start for part in run.tail) < block
-        rows = [firsts[p.piece] + row for p in (*run.own, *run.tail) for row in range(p.start, p.stop)]
+        rows = [firsts[p.chunk] + row for p in (*run.parts, *run.tail) for row in range(p.start, p.stop)]
         assert rows == list(range(run.first, run.stop))
         covered += rows
     assert sorted(covered) == list(range(firsts[-1]))
     # Pieces that are lost take exactly their own blocks along.
-    lost = {piece for piece in homes if data.draw(st.booleans())}
-    again = runs_of(sorted(lost), homes, firsts, block)
+    lost = {chunk for chunk in owners if data.draw(st.booleans())}
+    again = runs_of(sorted(lost), owners, firsts, block)
     theirs = {row for run in again for row in range(run.first, run.stop)}
     kept = {
         row
-        for run in runs_of(sorted(set(homes) - lost), homes, firsts, block)
+        for run in runs_of(sorted(set(owners) - lost), owners, firsts, block)
         for row in range(run.first, run.stop)
     }
     assert theirs | kept == set(range(firsts[-1]))
@@ -92,16 +92,18 @@ def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: 
 
 
 GB = 10**9
-NATIONAL = Task(photos=10**5, to_encode=10**5, patches=10**9, sampled=10**9, dimension=1536, projected=511,
+NATIONAL = BuildSize(photos=10**5, to_encode=10**5, patches=10**9, sampled=10**9, dimension=1536, projected=511,
                 memories=10**5, guessed=False, weights=10**8)  # fmt: skip
 
 
 @given(driver=st.integers(10**8, 10**12), workers=st.integers(1, 500))
 def test_a_driver_without_the_memory_is_refused_with_the_numbers(driver: int, workers: int) -> None:
     share = replace(NATIONAL, photos=10**5 // workers, patches=10**9 // workers, sampled=10**9 // workers)
-    large = Room(GB, GB, 10**13, "a worker's share of its machine", 10**14)
+    large = HostResources(GB, GB, 10**13, "a worker's share of its machine", 10**14)
     told = ClusterForecast(
-        forecast(share, Rates(1.0, 1e-12, 1e-12, 1e-12), large), Room(GB, GB, driver, "--max-memory", 0), 10**9
+        forecast(share, Rates(1.0, 1e-12, 1e-12, 1e-12), large),
+        HostResources(GB, GB, driver, "--max-memory", 0),
+        10**9,
     )
     needed = GB + 20 * 10**9 + 3 * 10**5 * 1536 * 4  # docs/cluster.md has the arithmetic
     assert told.memory == needed

@@ -12,14 +12,13 @@ import pytest
 from PIL import Image
 
 from cluster import scorer, scoring
-from cluster.connection import Cluster, WorkerSize
-from cluster.orders import Workers
 from cluster.score_rows import Row, Rows
 from cluster.scorer import Scorer, ScoreTask
 from cluster.scoring import TABLE, listed, score_on
+from cluster.worker_pool import Cluster, PoolOptions, WorkerSize
 from indexer.commands.score import _tell_rows
 from resad import index
-from resad.calibration import Rule
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.detector import Detector
 from resad.errors import SettingError
@@ -30,7 +29,7 @@ from resad.runtime import pick_device
 from tests.conftest import Run
 from tests.cutting_server import serving
 
-RULE = Rule(None, None, None)
+RULE = DecisionRule(None, None, None)
 
 
 class Fragile(Scorer):
@@ -95,7 +94,7 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     (photos / "deadly.jpg").unlink()
     Image.open(good[0]).save(photos / "letter.jpg")
     told: list[Row] = []
-    workers = Workers(cluster, WorkerSize(1, 0))
+    workers = PoolOptions(cluster, WorkerSize(1, 0))
     again = score_on(
         workers, small_index, listed([photos]), out, device="cpu", rule=RULE, on_rows=lambda new: told.extend(new)
     )
@@ -103,14 +102,14 @@ def test_scores_are_those_of_one_process_and_no_photograph_ends_the_run(
     assert not any(row.fault for row in again.values())
     assert len(again) == len(good) + 2
     with pytest.raises(SettingError, match=r"was made with fpr none, now it is 0\.1"):
-        score_on(workers, small_index, listed([photos]), out, device="cpu", rule=Rule(0.1, None, None))
+        score_on(workers, small_index, listed([photos]), out, device="cpu", rule=DecisionRule(0.1, None, None))
 
 
 @pytest.mark.slow
 def test_photographs_behind_addresses_are_scored_by_workers(
     cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path
 ) -> None:
-    folder, workers = drawn / "test", Workers(cluster, WorkerSize(1, 0))
+    folder, workers = drawn / "test", PoolOptions(cluster, WorkerSize(1, 0))
     first = next(folder.rglob("*.jpg"))
     (tmp_path / "list.csv").write_text(f"path\nfile://{first}\nfile://{tmp_path}/gone.jpg\n")
     here = score_on(workers, small_index, listed([folder]), tmp_path / "here", device="cpu", rule=RULE)
@@ -140,14 +139,14 @@ def test_a_body_that_is_cut_costs_its_photograph_alone(
     cluster: Cluster, drawn: Path, small_index: Path, tmp_path: Path
 ) -> None:
     good = next((drawn / "test").rglob("*.jpg")).read_bytes()
-    with serving({"a.jpg": good, "cut.jpg": good, "b.jpg": good + b"b"}, {"cut.jpg": 1000}) as (server, _):
-        table = "".join(f"{server}/{name}.jpg\n" for name in ("a", "cut", "b"))
+    with serving({"a.jpg": good, "split.jpg": good, "b.jpg": good + b"b"}, {"split.jpg": 1000}) as (server, _):
+        table = "".join(f"{server}/{name}.jpg\n" for name in ("a", "split", "b"))
         (tmp_path / "list.csv").write_text(f"path\n{table}")
-        workers, photos = Workers(cluster, WorkerSize(1, 0)), listed([tmp_path / "list.csv"])
+        workers, photos = PoolOptions(cluster, WorkerSize(1, 0)), listed([tmp_path / "list.csv"])
         rows = score_on(workers, small_index, photos, tmp_path / "out", device="cpu", rule=RULE)
     assert {name: row.fault.partition(" (")[0] for name, row in rows.items()} == {
         f"{server}/a.jpg": "", f"{server}/b.jpg": "",
-        f"{server}/cut.jpg": "Input/output error",
+        f"{server}/split.jpg": "Input/output error",
     }  # fmt: skip
     assert rows[f"{server}/a.jpg"].image_score
 
@@ -158,7 +157,7 @@ def test_a_worker_has_a_row_for_each_photograph_whatever_is_raised(
     photos = sorted((drawn / "test").rglob("*.jpg"))[:4]
     alone = Scorer()
     version = index.resolve(small_index)
-    alone.begin(ScoreTask(version, "cpu", 1, RULE, False, PhotoLimits()))
+    alone.start(ScoreTask(version, "cpu", 1, RULE, False, PhotoLimits()))
     expected = alone.score(photos)
 
     def failing(path: Path, *_: object) -> PreparedPhoto:
@@ -236,7 +235,7 @@ def test_faults_are_lines_and_a_table_with_others_is_taken_up_whole(tmp_path: Pa
     with Rows(path, asked) as again:
         assert again.known == rows.known
     assert path.read_bytes() == before
-    # As tables were once written: a row over several lines, cut anywhere.
+    # As tables were once written: a row over several lines, split anywhere.
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(
             [
