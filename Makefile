@@ -1,15 +1,15 @@
-# setup demo serve test check bench gpu-bench docker-test cluster-test clean: each can be called at any time and makes .venv if it is missing.
+# Every target can be called at any time and makes .venv if it is missing.  CONTRIBUTING.md lists them.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
 TEST_PROCESSES ?= 2
 
-# Real photographs and weights for tests and benchmarks, where they lie beside the checkout.
+# Real photographs and weights for tests and benchmarks, if they are beside the checkout.
 ifneq ($(wildcard ../shared/data),)
 export RESAD_DATA ?= $(abspath ../shared)
 endif
 
-.PHONY: setup demo serve test check bench gpu-bench docker-test cluster-test clean
+.PHONY: setup demo serve quick check test bench gpu-bench docker-test cluster-test clean
 
 setup: .venv/ready
 
@@ -28,6 +28,13 @@ demo: setup
 serve: STAY = --stay
 serve: demo
 
+# Less than a minute: no types, and only tests that need no real photographs, no index and no server.
+quick: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	env -u RESAD_DATA $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope -m quick
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,17 +49,17 @@ bench: setup
 	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \
 	  $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
-# On a machine with a GPU: the tests marked `gpu`, then every benchmark's GPU cases; see docs/gpu.md.
+# On a machine with a GPU: the tests marked `gpu`, then the GPU cases of the benchmarks; docs/gpu.md describes them.
 gpu-bench: setup
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-# Builds both images and runs them, in about 15 minutes; takes a Linux engine, a package registry and 25 GB of disk.  Not
-# in CI, whose 25 minutes the other tests need.  RESAD_BASE_IMAGE names another base image.
+# Builds both images and runs them, in about 15 minutes.  Needs a Linux Docker engine, a package registry and 25 GB of disk.
+# Not in CI, whose 25 minutes the other tests need.  RESAD_BASE_IMAGE names another base image.
 docker-test: setup
 	$(BIN)/pytest -ra -m docker tests/docker
 
-# Installs the extra `cluster` into .venv, which brings uvloop and httptools along; about three minutes.  Apart from `test`
-# for their sake: there the service runs on what a plain installation has.
+# Installs the extra `cluster` into .venv and tests it, in about three minutes.  Not part of `test`, since the extra brings
+# uvloop and httptools: `test` runs the service with what a plain installation has.
 cluster-test: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,cluster]'
 	$(BIN)/pytest -ra tests/cluster

@@ -1,4 +1,4 @@
-"""`make demo`: photographs, an index, a service, answers; every step as a user would type it.
+"""`make demo`: draw photographs, build an index, serve it and score photographs, by the commands that a user types.
 
 `make serve` does the same and leaves the service running until Ctrl-C.
 """
@@ -16,17 +16,15 @@ from typing import Final
 
 from PIL import Image
 
-from indexer.photo_csv import PhotoRow, rows_csv
-from indexer.photos import list_references
-from resad.calibration import normals_needed
+from indexer.photos.listing import PhotoRow, list_references, rows_csv
+from resad.calibration import USUAL_RATE, normals_needed
 from resad.errors import SettingError
-from resad.verdict import USUAL_RATE
 
 _SECONDS_TO_START: Final = 120.0
 _MARK: Final = "MADE_BY_DEMO"
 _BIN: Final = Path(sys.executable).parent
 _PANEL_WIDTH: Final = 600
-_ASIDE: Final = 4
+_TEST_PHOTOS: Final = 4
 
 
 def main() -> None:
@@ -35,10 +33,10 @@ def main() -> None:
     out: Path = options.out
     _empty(out)
     drawn = out / "drawn"
-    parted = _parted(options.photos, out) if options.photos else None
-    if parted is None:
+    split = _split(options.photos, out) if options.photos else None
+    if split is None:
         _run("resad-indexer", "draw", drawn, "--train", "30", "--good", "4", "--diseased", "4")
-    healthy, new = parted or (options.photos or drawn / "train/good", [drawn / "test"])
+    healthy, new = split or (options.photos or drawn / "train/good", [drawn / "test"])
     _run(
         "resad-indexer", "build", healthy, "--root", out / "indexes", "--name", "demo",
         *_trunk(options), "--size", "384", "--coreset", "0.05",
@@ -55,10 +53,10 @@ def main() -> None:
         print(
             f"\npictures:  {out / 'pictures.png'} (all), {out / 'pictures'} (each)\nanswers:   {out / 'answers'}"
         )
-        if parted:
+        if split:
             print(f"These {len(new)} of your photographs are not in the index; healthy ones should stay plain.")
         if options.stay:
-            _say_where(url, new[0] if parted else min((drawn / "test/lesion").glob("*.jpg")))
+            _print_addresses(url, new[0] if split else min((drawn / "test/lesion").glob("*.jpg")))
             _wait_for_interrupt()
         else:
             print("make serve does the same and leaves the service running, with its web page")
@@ -74,38 +72,39 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _parted(photos: Path, out: Path) -> tuple[Path, list[Path]] | None:
-    """What to build from, and up to four photographs that are kept aside to be scored.
+def _split(photos: Path, out: Path) -> tuple[Path, list[Path]] | None:
+    """A CSV of the photographs to build from, and up to four photographs of other patients to score.
 
-    None where too few for verdicts would remain; then drawn ones are scored.
+    None if too few would remain for verdicts; then drawn photographs are scored.
     """
     try:
-        found = list_references(photos)
+        references = list_references(photos)
     except SettingError as error:
         sys.exit(f"make demo: {error}")
-    aside = found[:: max(1, len(found) // _ASIDE)][:_ASIDE]
-    whose = {one.patient for one in aside} - {None}
-    kept = [one for one in found if one not in aside and one.patient not in whose]
-    if len(kept) < normals_needed(USUAL_RATE):
-        print(f"{len(found)} photographs: too few to keep any aside. Drawn ones are scored, which look abnormal "
-              "beside yours as those of another camera do.", flush=True)  # fmt: skip
+    test = references[:: max(1, len(references) // _TEST_PHOTOS)][:_TEST_PHOTOS]
+    test_patients = {photo.patient for photo in test} - {None}
+    train = [photo for photo in references if photo not in test and photo.patient not in test_patients]
+    if len(train) < normals_needed(USUAL_RATE):
+        print(f"{len(references)} photographs are too few to keep some out of the index. Drawn ones are scored; they "
+              "look abnormal beside yours, as photographs of another camera do.", flush=True)  # fmt: skip
         return None
     table = out / "photos.csv"
-    table.write_bytes(rows_csv(PhotoRow(one.path, patient=one.patient, camera=one.camera) for one in kept))
-    return table, [one.path for one in aside]
+    rows = (PhotoRow(photo.path, patient=photo.patient, camera=photo.camera) for photo in train)
+    table.write_bytes(rows_csv(rows))
+    return table, [photo.path for photo in test]
 
 
 def _empty(out: Path) -> None:
-    """A folder of our own: one that an earlier demo made is replaced, any other is left alone."""
+    """Make the demo's folder; replace that of an earlier demo, and refuse any other folder."""
     if out.exists() and not (out / _MARK).is_file():
-        sys.exit(f"make demo: {out} is there and was not made by the demo; give another folder with DEMO_OUT=")
+        sys.exit(f"make demo: {out} exists and was not made by the demo; name another folder with DEMO_OUT=")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / _MARK).write_text("Made by `make demo`, and replaced by the next.\n")
 
 
 def _trunk(options: argparse.Namespace) -> list[str]:
-    """The trunk inside the package, unless another one is asked for: the demo needs no network."""
+    """Options for the trunk; by default the one inside the package, so that the demo needs no network."""
     weights = ["--weights", options.weights] if options.weights else []
     return ["--backbone", options.backbone, *weights]
 
@@ -113,14 +112,14 @@ def _trunk(options: argparse.Namespace) -> list[str]:
 def _run(program: str, *arguments: object) -> None:
     words = [str(argument) for argument in arguments]
     print(f"\n$ {program} {' '.join(words)}", flush=True)
-    done = subprocess.run((_BIN / program, *words), check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    code = subprocess.run((_BIN / program, *words), check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 @contextmanager
 def _service(root: Path, log: Path) -> Iterator[str]:
-    """The address of a service on a free port, once it is ready; stopped in the end."""
+    """Start a service on a free port; yields its address once it is ready, and stops it at the end."""
     print(f"\n$ resad-service --root {root} --port 0 2> {log} &", flush=True)
     command = (_BIN / "resad-service", "--root", root, "--port", "0")
     with log.open("w") as errors:
@@ -129,7 +128,7 @@ def _service(root: Path, log: Path) -> Iterator[str]:
         line = process.stdout.readline().strip() if process.stdout else ""
         print(line, flush=True)
         url = next((word for word in line.split() if word.startswith("http://")), "")
-        if not _becomes_ready(url, process):
+        if not _wait_until_ready(url, process):
             sys.exit(f"the service did not become ready:\n{log.read_text()}")
         yield url
     finally:
@@ -137,7 +136,7 @@ def _service(root: Path, log: Path) -> Iterator[str]:
         process.wait()
 
 
-def _becomes_ready(url: str, process: "subprocess.Popen[str]") -> bool:
+def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> bool:
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -149,8 +148,8 @@ def _becomes_ready(url: str, process: "subprocess.Popen[str]") -> bool:
 
 
 def _contact_sheet(paths: list[Path], target: Path) -> None:
-    """All pictures in two columns: healthy photographs first."""
-    pictures = [_narrowed(path) for path in paths]
+    """All pictures on one sheet, in two columns."""
+    pictures = [_resized(path) for path in paths]
     row_height = max(picture.height for picture in pictures)
     sheet = Image.new("RGB", (2 * _PANEL_WIDTH, row_height * ((len(pictures) + 1) // 2)))
     for number, picture in enumerate(pictures):
@@ -158,13 +157,13 @@ def _contact_sheet(paths: list[Path], target: Path) -> None:
     sheet.save(target)
 
 
-def _narrowed(path: Path) -> Image.Image:
+def _resized(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         height = round(picture.height * _PANEL_WIDTH / picture.width)
         return picture.convert("RGB").resize((_PANEL_WIDTH, height))
 
 
-def _say_where(url: str, photo: Path) -> None:
+def _print_addresses(url: str, photo: Path) -> None:
     print(f"page:      {url}/\ncontract:  {url}/docs")
     print(f"by hand:   curl -H 'Content-Type: image/jpeg' --data-binary @{photo} {url}/v1/score")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as resad.threads: read when torch loads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as resad.runtime: read when torch loads
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.synthetic import write_dataset
+from lab.drawing import write_dataset
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame, PreparedPhoto
 from tests.indexes import build_small
@@ -23,6 +23,11 @@ GPU_REASON = "needs a GPU"
 DATA_REASON = "RESAD_DATA is not set"
 CLUSTER_REASONS = ("Ray is not installed", "needs a network namespace")
 """`make test` has no extra `cluster`, `make cluster-test` has; a container may still not allow namespaces."""
+
+
+BUILDING_FIXTURES = frozenset({"shared", "drawn", "small_index"})
+"""Fixtures that need real photographs, or draw photographs and build an index from them."""
+NOT_QUICK = ("slow", "docker", "gpu")
 
 
 class Skipped:
@@ -53,13 +58,18 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of a missing GPU, and mark the tests of `make quick`."""
     import torch
 
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason=GPU_REASON))
+    gpu = torch.cuda.is_available()
+    for item in items:
+        if item.get_closest_marker("gpu") and not gpu:
+            item.add_marker(pytest.mark.skip(reason=GPU_REASON))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if not fixtures & BUILDING_FIXTURES and not any(item.get_closest_marker(name) for name in NOT_QUICK):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture
