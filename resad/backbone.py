@@ -1,26 +1,32 @@
 """The pre-trained trunk phi of the paper (section 3.1, equation 1): one feature map per stage.
 
 Only the stages in use are built: no classifier, and no stage behind the last one in use.  Weights come by
-torchvision's name, from a file, or as `random:SEED`.  torchvision is imported only for its own trunks.
+torchvision's name, from a file, or as `random:SEED`.  torchvision is imported only for its own trunks, which takes
+seconds.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
 from resad import bundled
 from resad.config import BackboneConfig
 from resad.errors import SettingError, WeightsMismatch, WeightsUnavailable
 
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
+
 DEFAULT_WEIGHTS: Final = "imagenet1k_v1"
 """By name, because torchvision's own default is V2, whose features are not interchangeable with V1's."""
+_REMEDIES: Final = (
+    "use the trunk inside the package (--backbone bundled), give a file of weights (--weights FILE.safetensors or "
+    "FILE.pth), or run once where downloads are possible"
+)
 
 
 class Backbone(nn.Module):
@@ -47,7 +53,7 @@ class Backbone(nn.Module):
 
 
 def default_weights(name: str) -> str:
-    """What is loaded into the trunk `name` where nothing else is asked for."""
+    """The weights of the trunk `name` unless others are given."""
     return bundled.NAME if name == bundled.NAME else DEFAULT_WEIGHTS
 
 
@@ -65,31 +71,65 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
     if weights.startswith("random:"):
         return Backbone(config, random_state(config, weights.removeprefix("random:")))
     if weights.endswith((".safetensors", ".pth", ".pt")):
-        return Backbone(config, fitted(read_state(Path(weights)), config, weights))
-    check_known(config.name)
+        return Backbone(config, trunk_state(read_state(Path(weights)), config, weights))
+    check_name(config.name)
     if config.name == weights == bundled.NAME:
-        return Backbone(config, fitted(read_state(bundled.FILE), config, str(bundled.FILE)))
-    return Backbone(config, fitted(download_state(config.name, weights), config, weights))
+        return Backbone(config, trunk_state(read_state(bundled.FILE), config, str(bundled.FILE)))
+    return Backbone(config, trunk_state(download_state(config.name, weights), config, weights))
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
     """Write the trunk's tensors as safetensors; `load_backbone(config, str(path))` reads them back."""
-    safetensors.torch.save_file(_trunk_state(backbone), path)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
+    safetensors.torch.save_file(state, path)
 
 
-def _trunk_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors under their own network's names, whatever device and layout they are in."""
-    return {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
+def skeleton(config: BackboneConfig) -> nn.Module:
+    """The trunk without memory behind its tensors: nothing is allocated, nothing is initialized."""
+    with torch.device("meta"):
+        if config.name == bundled.NAME:
+            return bundled.BundledTrunk(config.stages)
+        check_name(config.name)
+        return _CutResNet(builders()[config.name](weights=None), config.stages)
 
 
-_WAYS_OUT: Final = (
-    "take the trunk that is inside the package (--backbone bundled), "
-    "give a file of weights (--weights FILE.safetensors or FILE.pth), or run once where downloads are possible"
-)
+def check_name(name: str) -> None:
+    """Raise `SettingError`, listing the trunks, if none is called `name`."""
+    if name != bundled.NAME and name not in builders():
+        names = ", ".join([bundled.NAME, *sorted(builders())])
+        raise SettingError(f"unknown backbone {name!r}; there are: {names}")
+
+
+def builders() -> "Mapping[str, Callable[..., ResNet]]":
+    """torchvision's trunks of the ResNet family by name."""
+    from torchvision import models
+
+    names = models.list_models(module=models, include=["resnet*", "resnext*", "wide_resnet*"])
+    return {name: models.get_model_builder(name) for name in names}
+
+
+class _CutResNet(nn.Module):
+    """A ResNet up to the last stage in use, under torchvision's own names."""
+
+    def __init__(self, net: "ResNet", stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.stages = stages
+        for number in range(1, max(stages) + 1):
+            self.add_module(f"layer{number}", getattr(net, f"layer{number}"))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for number in range(1, max(self.stages) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+            if number in self.stages:
+                maps.append(x)
+        return tuple(maps)
 
 
 def random_state(config: BackboneConfig, seed: str) -> dict[str, Tensor]:
-    """He initialization for convolutions (torchvision's own choice), identity for batch norm; by seed alone."""
+    """Random tensors by seed alone: He initialization for convolutions (as torchvision), identity batch norm."""
     if not seed.isdecimal():
         raise SettingError(f"weights 'random:{seed}': the seed is a whole number, as in random:0")
     generator = torch.Generator().manual_seed(int(seed))
@@ -108,12 +148,12 @@ def random_state(config: BackboneConfig, seed: str) -> dict[str, Tensor]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` or `.pth` file; raises `WeightsUnavailable` and `WeightsMismatch`."""
     if not path.is_file():
-        raise WeightsUnavailable(f"no weights at {path}; {_WAYS_OUT}")
+        raise WeightsUnavailable(f"no weights at {path}; {_REMEDIES}")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what the two readers raise on foreign bytes shares no other base
+    except Exception as error:  # the two readers' errors for foreign bytes share no other base
         raise WeightsMismatch(f"{path} holds no readable tensors") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsMismatch(f"{path} is not a plain mapping from names to tensors")
@@ -121,41 +161,45 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def download_state(name: str, weights: str) -> Mapping[str, Tensor]:
-    """What torchvision has for the trunk `name`; raises `SettingError` and `WeightsUnavailable`."""
-    known = torchvision.models.get_model_weights(name) if name in builders() else ()
-    found = [entry for entry in known if entry.name.lower() == weights.lower()]
-    if not found:
-        names = ", ".join(entry.name.lower() for entry in known) or (name if name == bundled.NAME else "none")
+    """torchvision's weights of the trunk `name`; raises `SettingError` and `WeightsUnavailable`."""
+    from torchvision import models
+
+    available = models.get_model_weights(name) if name in builders() else ()
+    match = next((entry for entry in available if entry.name.lower() == weights.lower()), None)
+    if match is None:
+        names = ", ".join(entry.name.lower() for entry in available) or (name if name == bundled.NAME else "none")
         raise SettingError(
             f"weights {weights!r} are neither a file (.safetensors, .pth) nor {name}'s own ({names})"
         )
     try:
-        return cast(Mapping[str, Tensor], found[0].get_state_dict(progress=False, check_hash=True))
+        return cast(Mapping[str, Tensor], match.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise WeightsUnavailable(f"{weights} of {name} cannot be downloaded from here; {_WAYS_OUT}") from error
+        raise WeightsUnavailable(f"{weights} of {name} cannot be downloaded from here; {_REMEDIES}") from error
 
 
-def fitted(state: Mapping[str, Tensor], config: BackboneConfig, origin: str) -> dict[str, Tensor]:
-    """The trunk's part of `state`.  What lies behind the trunk is left out, anything else must fit exactly."""
-    wanted = skeleton(config).state_dict()
+def trunk_state(state: Mapping[str, Tensor], config: BackboneConfig, origin: str) -> dict[str, Tensor]:
+    """The trunk's part of `state`.  Tensors behind the trunk are left out, all others must fit exactly."""
+    expected = skeleton(config).state_dict()
     behind = ("fc.", *(f"layer{number}." for number in range(max(config.stages) + 1, 5)))
     # Counters that only training reads; many files leave them out.
-    counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("num_batches_tracked")}
-    given = counters | {key: tensor for key, tensor in state.items() if not key.startswith(behind)}
-    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
+    tensors = counters | {key: tensor for key, tensor in state.items() if not key.startswith(behind)}
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
         raise WeightsMismatch(
             f"{origin} does not fit {config.name}: missing {_list(missing)}; unexpected {_list(unexpected)}"
         )
     shapes = [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if given[key].shape != tensor.shape
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if tensors[key].shape != tensor.shape
     ]
     if shapes:
         raise WeightsMismatch(f"{origin} does not fit {config.name}: {_list(shapes)}")
-    return {key: given[key].to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
-            for key, tensor in wanted.items()}  # fmt: skip
+    return {
+        key: tensors[key].to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for key, tensor in expected.items()
+    }
 
 
 def _list(items: list[str]) -> str:
@@ -174,47 +218,3 @@ def digest(state: Mapping[str, Tensor]) -> str:
         sha.update(f"{key} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.numpy().tobytes())
     return "sha256:" + sha.hexdigest()
-
-
-def skeleton(config: BackboneConfig) -> nn.Module:
-    """The trunk without memory behind its tensors: nothing is allocated, nothing is initialized."""
-    with torch.device("meta"):
-        if config.name == bundled.NAME:
-            return bundled.BundledTrunk(config.stages)
-        check_known(config.name)
-        return _CutResNet(builders()[config.name](weights=None), config.stages)
-
-
-def check_known(name: str) -> None:
-    """Raise `SettingError`, naming those that there are, where no trunk is called `name`."""
-    if name != bundled.NAME and name not in builders():
-        known = ", ".join([bundled.NAME, *sorted(builders())])
-        raise SettingError(f"backbone {name!r} is not known; these are: {known}")
-
-
-def builders() -> Mapping[str, Callable[..., ResNet]]:
-    """torchvision's trunks of the ResNet family by name."""
-    names = torchvision.models.list_models(
-        module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
-    )
-    return {name: torchvision.models.get_model_builder(name) for name in names}
-
-
-class _CutResNet(nn.Module):
-    """What lies before the last stage in use, under torchvision's own names."""
-
-    def __init__(self, net: ResNet, stages: tuple[int, ...]) -> None:
-        super().__init__()
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.stages = stages
-        for number in range(1, max(stages) + 1):
-            self.add_module(f"layer{number}", getattr(net, f"layer{number}"))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = []
-        for number in range(1, max(self.stages) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-            if number in self.stages:
-                maps.append(x)
-        return tuple(maps)

@@ -127,6 +127,8 @@ def spatial_filter(
     config: ReSCConfig,
     product: torch.dtype = torch.float32,
     positions: Tensor | None = None,
+    *,
+    rows_at_once: int = _ATTENTION_ROWS,
 ) -> Tensor:
     """P of equation 4 for one photograph; the hw x hw matrix is never in memory as a whole.
 
@@ -137,12 +139,15 @@ def spatial_filter(
             by less than 1 % of a position's length.
         positions: int64 (N,), the valid positions, in reading order, on the features' device.  Without them they
             are taken from `valid`, which waits for a GPU.
+        rows_at_once: of the matrix, where torch's own kernel is not used.
     """
     positions = valid.flatten().nonzero()[:, 0] if positions is None else positions
     flat = features.flatten(1)
     x = flat.index_select(1, positions).T.contiguous()  # (N, D)
     by_kernel = x.device.type == "cpu" and product == torch.float32 and len(x)
-    attended = _attend(x, config.attention_scale) if by_kernel else _attend_by_rows(x, config, product)
+    attended = (
+        _attend(x, config.attention_scale) if by_kernel else _attend_by_rows(x, config, product, rows_at_once)
+    )
     return torch.zeros_like(flat).index_copy_(1, positions, attended.T).reshape(features.shape)
 
 
@@ -156,12 +161,12 @@ def _attend(x: Tensor, scale: float) -> Tensor:
         return nnf.scaled_dot_product_attention(q, q, q, scale=scale)[0, 0]
 
 
-def _attend_by_rows(x: Tensor, config: ReSCConfig, product: torch.dtype) -> Tensor:
-    """The same, (N, D), `_ATTENTION_ROWS` rows of the matrix at a time."""
+def _attend_by_rows(x: Tensor, config: ReSCConfig, product: torch.dtype, step: int) -> Tensor:
+    """The same, (N, D), `step` rows of the matrix at a time."""
     values = x.to(product)
     attended = torch.empty_like(x)
-    for start in range(0, len(x), _ATTENTION_ROWS):
-        rows = slice(start, start + _ATTENTION_ROWS)
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
         logits = (values[rows] @ values.T).float().mul_(config.attention_scale)  # (rows, N)
         attended[rows] = (torch.softmax(logits, dim=1).to(product) @ values).float()
     return attended

@@ -1,4 +1,4 @@
-"""Interpolation, smoothing and the score, against literal twins."""
+"""Interpolation and the score, against literal twins."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from resad.anomaly_map import anomaly_map, image_score, scored_area
+from resad.anomaly_map import anomaly_map, check_field_of_view, image_score
 from resad.config import ScoreConfig
 from resad.errors import NotAFundusPhoto
 
-MAX = ScoreConfig(kind="max", smoothing=0.0)
+MAX = ScoreConfig(kind="max")
 
 
 def disc(side: int, radius: float) -> NDArray[np.bool_]:
@@ -42,7 +42,7 @@ def literal_interpolation(grid: NDArray[np.float32], side: int) -> NDArray[np.fl
 
 def test_the_map_is_bilinear_between_patch_centers(rng: np.random.Generator) -> None:
     grid = rng.random((5, 5)).astype(np.float32)
-    dense = anomaly_map(grid, np.ones((5, 5), bool), np.ones((40, 40), bool), MAX)
+    dense = anomaly_map(grid, np.ones((5, 5), bool), np.ones((40, 40), bool))
     np.testing.assert_allclose(dense, literal_interpolation(grid, 40), atol=1e-6)
 
 
@@ -52,18 +52,10 @@ def test_cells_outside_the_field_of_view_never_matter(rng: np.random.Generator) 
     assert not valid.all()
     grid = rng.random((8, 8)).astype(np.float32)
     poisoned = np.where(valid, grid, 1e6).astype(np.float32)
-    dense = anomaly_map(poisoned, valid, mask, MAX)
+    dense = anomaly_map(poisoned, valid, mask)
     assert dense.max() <= grid[valid].max()
     assert (dense[~mask] == 0).all()
-    np.testing.assert_array_equal(dense, anomaly_map(grid, valid, mask, MAX))
-
-
-def test_smoothing_keeps_a_constant_up_to_the_rim() -> None:
-    mask = disc(64, 25)
-    valid = touched(mask)
-    smooth = anomaly_map(np.full((8, 8), 3, np.float32), valid, mask, ScoreConfig(smoothing=60))
-    np.testing.assert_allclose(smooth[mask], 3, rtol=1e-4)
-    assert (smooth[~mask] == 0).all()
+    np.testing.assert_array_equal(dense, anomaly_map(grid, valid, mask))
 
 
 @settings(deadline=None)
@@ -77,13 +69,7 @@ def test_the_score_is_the_mean_of_the_highest_share(seed: int, share: float) -> 
     assert image_score(dense, scored, MAX) == values[0]
 
 
-def test_the_margin_takes_the_rim_away() -> None:
-    mask = disc(100, 40)
-    inner = scored_area(mask, ScoreConfig(margin=0.1))
-    assert (inner & ~mask).sum() == 0
-    assert inner.sum() == pytest.approx(disc(100, 30).sum(), rel=0.03)
-    np.testing.assert_array_equal(scored_area(mask, MAX), mask)
-    with pytest.raises(NotAFundusPhoto, match="margin"):
-        scored_area(disc(100, 5), ScoreConfig(margin=0.1))
-    with pytest.raises(NotAFundusPhoto):
-        scored_area(np.zeros((10, 10), bool), MAX)
+def test_an_empty_field_of_view_is_refused() -> None:
+    check_field_of_view(disc(100, 5))
+    with pytest.raises(NotAFundusPhoto, match="empty"):
+        check_field_of_view(np.zeros((10, 10), bool))

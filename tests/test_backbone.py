@@ -129,5 +129,5 @@ def test_the_shared_weights_are_resnet18s(shared: Path) -> None:
 
 
 def test_an_unknown_trunk_is_named_before_its_weights_are() -> None:
-    with pytest.raises(SettingError, match=r"backbone 'vit_b_16' is not known; these are: bundled, resnet101"):
+    with pytest.raises(SettingError, match=r"unknown backbone 'vit_b_16'; there are: bundled, resnet101"):
         load_backbone(BackboneConfig("vit_b_16"), "imagenet1k_v1")

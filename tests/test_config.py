@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.options import method
-from resad.config import CoresetConfig, MethodConfig, PreparationConfig, from_json, to_json, updated
+from indexer.settings import method_config
+from resad.config import (
+    CoresetConfig,
+    MethodConfig,
+    PreparationConfig,
+    fingerprint,
+    from_json,
+    preset,
+    to_json,
+    updated,
+    without,
+)
 from resad.errors import SettingError
-from resad.presets import preset, without
-from resad.stored_config import fingerprint
 
 
 def test_paper_is_the_paper_to_the_letter() -> None:
@@ -21,7 +29,6 @@ def test_paper_is_the_paper_to_the_letter() -> None:
         "precision": "exact",
         "resc": {
             "normalize": False,
-            "whitening": None,
             "pool": 1,
             "region": True,
             "region_radius": 12,
@@ -32,7 +39,6 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "share": 0.1,
             "count": None,
             "radius": None,
-            "projection": "johnson-lindenstrauss",
             "epsilon": 0.9,
             "sample": 1.0,
             "seed": 0,
@@ -41,8 +47,6 @@ def test_paper_is_the_paper_to_the_letter() -> None:
         "score": {
             "kind": "max",
             "share": 0.001,
-            "smoothing": 0.0,
-            "margin": 0.0,
         },
     }
 
@@ -57,7 +61,6 @@ def test_resad_is_what_was_measured() -> None:
     sections = json.loads(to_json(preset("resad")))
     assert sections["resc"] == {
         "normalize": True,
-        "whitening": None,
         "pool": 1,
         "region": True,
         "region_radius": 21,
@@ -68,8 +71,6 @@ def test_resad_is_what_was_measured() -> None:
     assert sections["score"] == {
         "kind": "top_mean",
         "share": 0.001,
-        "smoothing": 0.0,
-        "margin": 0.0,
     }
 
 
@@ -91,29 +92,27 @@ def leaves(document: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]
 
 def test_every_setting_is_in_the_fingerprint() -> None:
     """Each field replaced by another legal value gives another fingerprint, and survives JSON."""
-    others = {
+    changes = {
         "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
-        "normalize": "false", "whitening": "1.0", "pool": "3", "region": "false", "region_radius": "5",
-        "spatial": "gate",
-        "attention_scale": "2.5", "projection": "64", "epsilon": "0.5", "sample": "0.5", "seed": "7",
-        "neighbors": "9", "mirrored": "false", "kind": "max", "smoothing": "4", "margin": "0.05",
+        "normalize": "false", "pool": "3", "region": "false", "region_radius": "5",
+        "spatial": "none",
+        "attention_scale": "2.5", "epsilon": "0.5", "sample": "0.5", "seed": "7",
+        "neighbors": "9", "mirrored": "false", "kind": "max",
     }  # fmt: skip
     base = MethodConfig()
-    prints = {fingerprint(base, *one) for one in (("a", "w"), ("b", "w"), ("a", "v"), ("a", None))}
+    prints = {fingerprint(base, weights) for weights in ("a", "b")}
     paths = leaves(json.loads(to_json(base)))
     for path in paths:
         if path in {("coreset", "count"), ("coreset", "radius")}:
             continue  # excluded by a share
-        value = "0.25" if path[-1] == "share" else others[path[-1]]
-        # Whitening takes unit vectors, so it goes where they go.
-        start = updated(base, "resc.whitening", "null") if path[-1] == "normalize" else base
-        changed = updated(start, ".".join(path), value)
+        value = "0.25" if path[-1] == "share" else changes[path[-1]]
+        changed = updated(base, ".".join(path), value)
         assert from_json(to_json(changed)) == changed
-        prints.add(fingerprint(changed, "a", "w"))
+        prints.add(fingerprint(changed, "a"))
     for limit in ({"count": 10}, {"radius": 0.5}):
         coreset = dataclasses.replace(base.coreset, share=None, **limit)
-        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "a", "w"))
-    assert len(prints) == 4 + len(paths)
+        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "a"))
+    assert len(prints) == 2 + len(paths)
 
 
 @given(
@@ -167,21 +166,21 @@ def test_a_coreset_has_one_limit() -> None:
     ],
 )
 def test_coreset_option(text: str, expected: CoresetConfig) -> None:
-    assert method("resad", coreset=text).coreset == expected
+    assert method_config("resad", coreset=text).coreset == expected
 
 
 @pytest.mark.parametrize("text", ["", "ten", "1.5", "-1", "0", "radius:0", "radius:x", "size:4", "nan"])
 def test_coreset_option_refused(text: str) -> None:
     with pytest.raises(SettingError, match="coreset"):
-        method("resad", coreset=text)
+        method_config("resad", coreset=text)
 
 
 def test_options_change_what_they_name() -> None:
-    config = method("paper", backbone="resnet18", size=512, seed=4, precision="half",
+    config = method_config("paper", backbone="resnet18", size=512, seed=4, precision="half",
                     settings=["search.neighbors=2"], leave_out=["spatial"])  # fmt: skip
     assert config.backbone.name == "resnet18"
     assert config.preparation == PreparationConfig(512, "none")
     assert (config.coreset.seed, config.precision, config.search.neighbors) == (4, "half", 2)
     assert config.resc.spatial == "none"
     with pytest.raises(SettingError, match=r"SECTION\.FIELD=VALUE"):
-        method("resad", settings=["neighbors"])
+        method_config("resad", settings=["neighbors"])

@@ -1,19 +1,15 @@
 """Encoding: the same features alone and in a batch, on the patches that touch the field of view."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
 
-from indexer.options import method
+from indexer.settings import method_config
 from resad import resc
 from resad.backbone import load_backbone
-from resad.config import MethodConfig
-from resad.encoder import Encoder, Trunk, whitening_of
-from resad.errors import SettingError
+from resad.config import MethodConfig, Preset
+from resad.encoder import Encoder, Trunk
 from resad.preparation import PreparedPhoto
-from resad.presets import Preset
 from tests.conftest import mirror_image, prepared
 
 SIDE = 128
@@ -23,9 +19,8 @@ def trunk(config: MethodConfig, device: str = "cpu") -> Trunk:
     return Trunk(load_backbone(config.backbone, "random:0"), config, torch.device(device))
 
 
-def encoder(config: MethodConfig, photos: Sequence[PreparedPhoto], device: str = "cpu") -> Encoder:
-    """Its whitening, if any, is fitted on the CPU, so that two devices share it."""
-    return Encoder(trunk(config, device), whitening_of(trunk(config), photos))
+def encoder(config: MethodConfig, device: str = "cpu") -> Encoder:
+    return Encoder(trunk(config, device))
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def photos(rng: np.random.Generator) -> list[PreparedPhoto]:
 
 @pytest.mark.parametrize("preset", ["resad", "paper", "patchcore"])
 def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto], preset: Preset) -> None:
-    ours = encoder(method(preset, backbone="resnet18", size=SIDE), photos)
+    ours = encoder(method_config(preset, backbone="resnet18", size=SIDE))
     together = ours.encode(photos)
     for photo, batched in zip(photos, together, strict=True):
         alone = ours.encode([photo])[0]
@@ -46,12 +41,10 @@ def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto],
         np.testing.assert_array_equal(alone.features, batched.features)
 
 
-@pytest.mark.parametrize("whitening", ["null", "0.5"])
-def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhoto], whitening: str) -> None:
-    settings = [f"resc.whitening={whitening}"]
-    without = method("resad", backbone="resnet18", size=SIDE, settings=[*settings, "search.mirrored=false"])
-    plain = encoder(without, photos)
-    both = encoder(method("resad", backbone="resnet18", size=SIDE, settings=settings), photos).encode(photos)
+def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhoto]) -> None:
+    without = method_config("resad", backbone="resnet18", size=SIDE, settings=["search.mirrored=false"])
+    plain = encoder(without)
+    both = encoder(method_config("resad", backbone="resnet18", size=SIDE)).encode(photos)
     for photo, patches in zip(photos, both, strict=True):
         np.testing.assert_array_equal(patches.features, plain.encode([photo])[0].features)
         (image,) = plain.encode([mirror_image(photo)])
@@ -61,16 +54,8 @@ def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhot
     assert plain.encode(photos[:1])[0].mirrored is None
 
 
-def test_an_encoder_has_the_whitening_it_is_asked_for_and_no_other(photos: list[PreparedPhoto]) -> None:
-    asked = trunk(method("resad", backbone="resnet18", size=SIDE, settings=["resc.whitening=0.5"]))
-    with pytest.raises(SettingError, match=r"resc\.whitening is 0\.5, but a whitening is missing"):
-        Encoder(asked, None)
-    with pytest.raises(SettingError, match=r"resc\.whitening is None, but a whitening is given"):
-        Encoder(trunk(method("resad", backbone="resnet18", size=SIDE)), whitening_of(asked, photos))
-
-
 def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos)
+    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE))
     for photo, patches in zip(photos, ours.encode(photos), strict=True):
         assert patches.grid == (16, 16)
         expected = [(y, x) for y in range(16) for x in range(16)
@@ -81,7 +66,7 @@ def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPho
 
 def test_what_lies_outside_the_field_of_view_takes_no_part_in_resc(rng: np.random.Generator) -> None:
     """Features far inside the disc do not change when cells outside it do: neither filter may read them."""
-    config = method("resad", backbone="resnet18", size=SIDE)
+    config = method_config("resad", backbone="resnet18", size=SIDE)
     stages = [torch.rand(1, 4, 16, 16)]
     valid = torch.zeros(1, 16, 16, dtype=torch.bool)
     valid[:, 4:12, 4:12] = True
@@ -93,14 +78,14 @@ def test_what_lies_outside_the_field_of_view_takes_no_part_in_resc(rng: np.rando
 
 
 def test_the_callers_trunk_keeps_its_weights_in_half_precision() -> None:
-    config = method("resad", backbone="resnet18", size=SIDE, precision="half")
+    config = method_config("resad", backbone="resnet18", size=SIDE, precision="half")
     backbone = load_backbone(config.backbone, "random:0")
     Trunk(backbone, config, torch.device("cpu"))
     assert {tensor.dtype for tensor in backbone.state_dict().values()} == {torch.float32, torch.int64}
 
 
 def test_pixels_are_normalized_as_the_weights_expect() -> None:
-    ours = trunk(method("resad", backbone="resnet18", size=SIDE))
+    ours = trunk(method_config("resad", backbone="resnet18", size=SIDE))
     gray = torch.full((1, 2, 2, 3), 128, dtype=torch.uint8)
     expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(ours._normalize(gray)[0, :, 0, 0], expected)
@@ -109,7 +94,7 @@ def test_pixels_are_normalized_as_the_weights_expect() -> None:
 def test_photographs_that_are_begun_before_others_are_awaited_come_out_the_same(
     photos: list[PreparedPhoto],
 ) -> None:
-    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos)
+    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE))
     begun = [ours.begin(photos[:2]), ours.begin(photos[2:]), ours.begin([])]
     results = [patches for encoding in begun for patches in encoding.result()]
     for alone, late in zip(ours.encode(photos), results, strict=True):
@@ -120,9 +105,9 @@ def test_photographs_that_are_begun_before_others_are_awaited_come_out_the_same(
 @pytest.mark.gpu
 def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
     """1e-3 relative is the bound that `verify` allows between device kinds at exact precision."""
-    config = method("resad", backbone="resnet18", size=SIDE)
-    on_cpu = encoder(config, photos).encode(photos)
-    on_gpu = encoder(config, photos, "cuda").encode(photos)
+    config = method_config("resad", backbone="resnet18", size=SIDE)
+    on_cpu = encoder(config).encode(photos)
+    on_gpu = encoder(config, "cuda").encode(photos)
     for a, b in zip(on_cpu, on_gpu, strict=True):
         np.testing.assert_allclose(a.features, b.features, atol=1e-3 * np.abs(a.features).max())
 
@@ -131,8 +116,8 @@ def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
 @pytest.mark.parametrize("precision", ["exact", "half"])
 def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[PreparedPhoto], precision: str) -> None:
     """Many batches, so that memory that was let go too early would be written over."""
-    config = method("resad", backbone="resnet18", size=SIDE, settings=[f"precision={precision}"])
-    ours = encoder(config, photos, "cuda")
+    config = method_config("resad", backbone="resnet18", size=SIDE, settings=[f"precision={precision}"])
+    ours = encoder(config, "cuda")
     assert ours.encode([]) == []
     expected = [ours.encode([photo])[0] for photo in photos]
     begun = [ours.begin([photo]) for _ in range(20) for photo in photos]
@@ -144,7 +129,7 @@ def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[Prepared
 
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method("resad", backbone="resnet18", size=SIDE), photos, "cuda")
+    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE), photos, "cuda")
     expected = ours.encode(photos)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -158,9 +143,9 @@ def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]
 @pytest.mark.gpu
 def test_half_precision_on_a_gpu_is_near_float32(photos: list[PreparedPhoto]) -> None:
     exact, half = (
-        encoder(method("resad", backbone="resnet18", size=SIDE, precision=precision), photos, "cuda").encode(
-            photos
-        )
+        encoder(
+            method_config("resad", backbone="resnet18", size=SIDE, precision=precision), photos, "cuda"
+        ).encode(photos)
         for precision in ("exact", "half")
     )
     for a, b in zip(exact, half, strict=True):

@@ -139,7 +139,7 @@ def test_a_manifest_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path.write_text(text.replace('"memories"', '"memory"'))
     with pytest.raises(IndexInvalid, match="memor"):
         read_manifest(path)
-    path.write_text(text.replace('"margin": 0.0', '"margin": 0.0, "relative": true'))  # as earlier versions had it
+    path.write_text(text.replace('"share": 0.001', '"share": 0.001, "relative": true'))  # as earlier versions had it
     with pytest.raises(IndexInvalid, match=r"config\.score\.relative: unknown to this version \(given: True\)"):
         read_manifest(path)
     path.write_text(text[: len(text) // 2])

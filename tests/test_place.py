@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resad.config import Eye
 from resad.field_of_view import FieldOfView
-from resad.place import CENTRAL, Eye, place_in_words
+from resad.findings import CENTRAL, place_in_words
 
 FIELD = FieldOfView(2100.0, 1400.0, 1600.0, 500.0, 0.0, 3700.0, 2800.0, found=True)
 EYES = get_args(Eye)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,15 +29,14 @@ def literal_region(features: Grid, valid: Grid, radius: int) -> Grid:
     return out
 
 
-def literal_spatial(features: Grid, valid: Grid, kind: str, scale: float) -> Grid:
+def literal_spatial(features: Grid, valid: Grid, scale: float) -> Grid:
     """Equation 4 with the whole hw x hw matrix: (D, h, w)."""
     x = features[:, valid].T.astype(np.float64)  # (N, D)
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True) if kind == "cosine" else x
-    logits = scale * unit @ unit.T
+    logits = scale * x @ x.T
     attention = np.exp(logits - logits.max(axis=1, keepdims=True))
     attention /= attention.sum(axis=1, keepdims=True)
     out = np.zeros_like(features)
-    out[:, valid] = (attention.sum(axis=0)[:, None] * x if kind == "gate" else attention @ x).T
+    out[:, valid] = (attention @ x).T
     return out
 
 
@@ -56,29 +54,23 @@ def test_region_filter_is_the_literal_weighted_mean(field: tuple[Grid, Grid], ra
     np.testing.assert_allclose(ours[0].numpy(), literal_region(features, valid, radius), atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "cosine", "gate"])
+@pytest.mark.parametrize("product", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [0.2, 1.0, 20.0])
 def test_spatial_filter_is_the_literal_matrix_product(
-    field: tuple[Grid, Grid],
-    kind: Literal["softmax", "cosine", "gate"],
-    scale: float,
-    monkeypatch: pytest.MonkeyPatch,
+    field: tuple[Grid, Grid], product: torch.dtype, scale: float
 ) -> None:
+    """By torch's kernel, and in rows of the matrix (several chunks, the last one short)."""
     features, valid = field
-    monkeypatch.setattr(resc, "_ATTENTION_ROWS", 7)  # several chunks, the last one short
-    config = ReSCConfig(spatial=kind, attention_scale=scale)
-    ours = resc.spatial_filter(torch.from_numpy(features), torch.from_numpy(valid), config)
-    np.testing.assert_allclose(ours.numpy(), literal_spatial(features, valid, kind, scale), atol=1e-5, rtol=1e-4)
+    inputs = torch.from_numpy(features), torch.from_numpy(valid), ReSCConfig(attention_scale=scale), product
+    ours = resc.spatial_filter(*inputs, rows_at_once=7)
+    np.testing.assert_allclose(ours.numpy(), literal_spatial(features, valid, scale), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "cosine"])
-def test_half_precision_products_stay_within_their_bound(
-    kind: Literal["softmax", "cosine"], rng: np.random.Generator
-) -> None:
+def test_half_precision_products_stay_within_their_bound(rng: np.random.Generator) -> None:
     stages = torch.from_numpy(rng.normal(size=(2, 24, 12, 12)).astype(np.float32))
     unit = torch.cat([stage / stage.norm(dim=0) for stage in stages])  # two stages of length 1
     valid = torch.ones(12, 12, dtype=torch.bool)
-    config = ReSCConfig(spatial=kind)
+    config = ReSCConfig()
     exact = resc.spatial_filter(unit, valid, config)
     half = resc.spatial_filter(unit, valid, config, torch.float16)
     deviation = ((half - exact).norm(dim=0) / exact.norm(dim=0)).max()
@@ -87,17 +79,15 @@ def test_half_precision_products_stay_within_their_bound(
 
 def test_combination_is_the_sum_of_its_parts(field: tuple[Grid, Grid]) -> None:
     features, valid = (torch.from_numpy(part)[None] for part in field)
-    both = ReSCConfig(normalize=False, whitening=None, region_radius=98)
+    both = ReSCConfig(normalize=False, region_radius=98)
     region, spatial = (
-        ReSCConfig(normalize=False, whitening=None, region_radius=98, spatial="none"),
-        ReSCConfig(normalize=False, whitening=None, region=False),
+        ReSCConfig(normalize=False, region_radius=98, spatial="none"),
+        ReSCConfig(normalize=False, region=False),
     )
     total = resc.combine([features], valid, both)
     parts = resc.combine([features], valid, region) + resc.combine([features], valid, spatial)
     torch.testing.assert_close(total, parts)
-    plain = resc.combine(
-        [features], valid, ReSCConfig(normalize=False, whitening=None, region=False, spatial="none")
-    )
+    plain = resc.combine([features], valid, ReSCConfig(normalize=False, region=False, spatial="none"))
     torch.testing.assert_close(plain, features)
 
 
@@ -132,13 +122,13 @@ def test_stages_are_normalized_and_resized_to_the_finest() -> None:
     assert out.shape == (2, 12, 8, 8)
     torch.testing.assert_close(out[:, :5].norm(dim=1), torch.ones(2, 8, 8))
     torch.testing.assert_close(out[:, 5:].norm(dim=1), torch.ones(2, 8, 8))
-    raw = resc.on_one_grid([fine, coarse], ReSCConfig(normalize=False, whitening=None))
+    raw = resc.on_one_grid([fine, coarse], ReSCConfig(normalize=False))
     torch.testing.assert_close(raw[0], fine)
 
 
 def test_pooling_is_the_mean_of_the_neighborhood() -> None:
     stage = torch.arange(25.0).reshape(1, 1, 5, 5)
-    (out,) = resc.on_one_grid([stage], ReSCConfig(normalize=False, whitening=None, pool=3))
+    (out,) = resc.on_one_grid([stage], ReSCConfig(normalize=False, pool=3))
     assert out[0, 0, 2, 2] == stage[0, 0, 1:4, 1:4].mean()
 
 

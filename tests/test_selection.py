@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.feature_store import FeatureStore
-from indexer.selection import Selection, memory_count, projected_dimension, select
+from indexer.build.feature_store import FeatureStore
+from indexer.coreset.selection import Selection, memory_count, projected_dimension, select
 from resad.config import CoresetConfig
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
@@ -28,8 +28,6 @@ def test_the_papers_projection_has_347_dimensions() -> None:
     paper = CoresetConfig()
     assert projected_dimension(paper, 134 * 98 * 98, 1536) == 347
     assert projected_dimension(paper, 134 * 98 * 98, 300) == 300
-    assert projected_dimension(CoresetConfig(projection=0), 10**6, 1536) == 1536
-    assert projected_dimension(CoresetConfig(projection=64), 10**6, 1536) == 64
 
 
 def test_how_many_memories() -> None:
@@ -72,7 +70,7 @@ def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
 
 def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore) -> None:
     def chosen(sample: float, seed: int = 0) -> Selection:
-        config = CoresetConfig(share=None, count=20, sample=sample, projection=0, seed=seed)
+        config = CoresetConfig(share=None, count=20, sample=sample, epsilon=0.1, seed=seed)
         return select(store, config, [torch.device("cpu")], lambda _: None)
 
     def radius(selection: Selection) -> float:
@@ -92,10 +90,10 @@ def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore)
 
 
 def test_points_in_a_file_give_the_same_memories(store: FeatureStore, tmp_path: Path) -> None:
-    config, cpu = CoresetConfig(share=0.3, projection=40), torch.device("cpu")
+    config, cpu = CoresetConfig(share=0.3), torch.device("cpu")
     held = select(store, config, [cpu], lambda _: None)
     stored = select(store, config, [cpu, cpu], lambda _: None, file=tmp_path / "points")
-    assert (tmp_path / "points").stat().st_size == 126 * 40 * 4
+    assert (tmp_path / "points").stat().st_size == 126 * stored.dimension * 4
     np.testing.assert_array_equal(stored.memories, held.memories)
     np.testing.assert_array_equal(stored.provenance.pick, held.provenance.pick)
     assert stored.radius == held.radius

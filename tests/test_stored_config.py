@@ -12,36 +12,40 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from indexer.journal import check_inputs, inputs_json, inputs_of
-from resad.config import MethodConfig, PhotoLimits, SearchConfig, to_json
+from indexer.build.state import build_inputs, check_inputs, inputs_json
+from resad.config import (
+    MethodConfig,
+    PhotoLimits,
+    SearchConfig,
+    StoredMethodConfig,
+    fingerprint,
+    is_fingerprint,
+    preset,
+    to_json,
+)
 from resad.errors import IndexInvalid, SettingError
 from resad.loaded_index import check_probe, load_index
 from resad.manifest import FORMAT, parse_manifest
 from resad.preparation import prepare
-from resad.presets import preset
-from resad.stored_config import StoredMethodConfig, fingerprint, is_fingerprint
 from tests.indexes import build_small
 
 CPU = torch.device("cpu")
 PLAIN = replace(MethodConfig(), search=SearchConfig(mirrored=False))
-ZEROS, ONES = "0" * 64, "1" * 64
+ZEROS = "0" * 64
 
 
 @pytest.mark.parametrize(
-    ("config", "whitening", "then"),
+    ("config", "then"),
     [
-        (PLAIN, None, "5b6786eef32e28b330b15b0c3f9862255ddcfd5cdc276e2b865370e0951295ea"),
-        (PLAIN, ONES, "1120f66804bbba8f331c657919ee9db0286ad372199ffbb5c32c3c4f40b09375"),
-        (preset("paper"), None, "3d379c44d36964c6c5f728b512dd748eb47e5c2dbd79917cba5f5af8e1e2b073"),
+        (PLAIN, "5b6786eef32e28b330b15b0c3f9862255ddcfd5cdc276e2b865370e0951295ea"),
+        (preset("paper"), "3d379c44d36964c6c5f728b512dd748eb47e5c2dbd79917cba5f5af8e1e2b073"),
     ],
 )
-def test_without_mirror_images_the_fingerprint_is_that_of_before(
-    config: MethodConfig, whitening: str | None, then: str
-) -> None:
+def test_without_mirror_images_the_fingerprint_is_that_of_before(config: MethodConfig, then: str) -> None:
     """`then` was printed by the last commit without the setting."""
-    assert fingerprint(config, ZEROS, whitening) == f"sha256:{then}"
+    assert fingerprint(config, ZEROS) == f"sha256:{then}"
     mirrored = replace(config, search=replace(config.search, mirrored=True))
-    assert not is_fingerprint(f"sha256:{then}", mirrored, ZEROS, whitening)
+    assert not is_fingerprint(f"sha256:{then}", mirrored, ZEROS)
 
 
 def test_a_setting_that_is_not_there_is_off_and_one_that_is_stays() -> None:
@@ -59,10 +63,22 @@ def plain(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_small(drawn / "train/good", tmp_path_factory.mktemp("plain"), settings=settings).version
 
 
+def with_removed_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings as earlier versions stated them, in their order."""
+    resc, coreset = config["resc"], config["coreset"]
+    limits = {name: coreset[name] for name in ("share", "count", "radius")}
+    return config | {
+        "resc": {"normalize": resc["normalize"], "whitening": None} | resc,
+        "coreset": limits | {"projection": "johnson-lindenstrauss"} | coreset,
+        "score": config["score"] | {"smoothing": 0.0, "margin": 0.0},
+    }
+
+
 def rewritten(version: Path, folder: Path, **search: Any) -> Path:
-    """A copy of it whose manifest says this of the search, under the hash of the text that it says."""
+    """A copy whose manifest states the settings as earlier versions did, under the hash of that text."""
     shutil.copytree(version, folder)
     document = json.loads((folder / "manifest.json").read_text())
+    document["config"] = with_removed_settings(document["config"])
     document["config"]["search"] = {"neighbors": 2, **search}
     text = json.dumps(document["config"], separators=(",", ":")) + f"\n{document['weights_sha256']}\n"
     document["fingerprint"] = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -85,6 +101,36 @@ def test_an_index_of_before_scores_as_it_did(
     np.testing.assert_array_equal(first.patch_distances, second.patch_distances)
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("resc", "whitening", 0.5),
+        ("resc", "spatial", "gate"),
+        ("resc", "spatial", "cosine"),
+        ("score", "smoothing", 8.0),
+        ("score", "margin", 0.02),
+        ("coreset", "projection", 64),
+    ],
+)
+def test_an_index_that_used_a_removed_setting_is_refused_by_name(
+    plain: Path, tmp_path: Path, section: str, name: str, value: object
+) -> None:
+    version = rewritten(plain, tmp_path / "version")
+    document = json.loads((version / "manifest.json").read_text())
+    document["config"][section][name] = value
+    (version / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(IndexInvalid, match=rf"{section}\.{name}.* no longer has; rebuild the index: resad-indexer"):
+        load_index(version, CPU)
+
+
+def test_a_plan_that_lists_the_settings_of_a_removed_search_is_read(plain: Path, tmp_path: Path) -> None:
+    version = rewritten(plain, tmp_path / "version")
+    document = json.loads((version / "manifest.json").read_text())
+    document["search"]["chosen"] |= {"links": 32, "breadth": 64}
+    (version / "manifest.json").write_text(json.dumps(document))
+    assert load_index(version, CPU).manifest.search == load_index(plain, CPU).manifest.search
+
+
 def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tmp_path: Path) -> None:
     version = rewritten(plain, tmp_path / "version")
     text = (version / "manifest.json").read_text()
@@ -95,7 +141,7 @@ def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tm
             load_index(version, CPU)
 
 
-@pytest.mark.parametrize(("number", "advice"), [(FORMAT - 1, "build the index anew"), (FORMAT + 1, "a newer one")])
+@pytest.mark.parametrize(("number", "advice"), [(FORMAT - 1, "rebuild the index: resad"), (FORMAT + 1, "a newer version")])
 def test_another_format_is_told_as_that_whatever_else_it_holds(number: int, advice: str) -> None:
     with pytest.raises(IndexInvalid, match=rf"here is of format {number}; this version reads format 3 \({advice}"):
         parse_manifest(json.dumps({"format": number, "unknown": 1}).encode(), "here")
@@ -103,7 +149,7 @@ def test_another_format_is_told_as_that_whatever_else_it_holds(number: int, advi
 
 def test_work_of_before_is_not_gone_on_with_under_mirror_images(tmp_path: Path) -> None:
     """Its features are of one image of each photograph."""
-    inputs = [inputs_of(one, PhotoLimits(), ZEROS, "cpu", [], crops=False) for one in (PLAIN, MethodConfig())]
+    inputs = [build_inputs(one, PhotoLimits(), ZEROS, "cpu", [], crops=False) for one in (PLAIN, MethodConfig())]
     document = json.loads(inputs_json(inputs[0]))
     del document["config"]["search"]["mirrored"]
     (tmp_path / "inputs.json").write_text(json.dumps(document))
