@@ -1,6 +1,6 @@
-"""Work done in threads beside the caller, in order and never far ahead or behind.
+"""Work in background threads, in order and with bounded queues: prefetching, round-robin, writing.
 
-An error in a thread is raised to the caller at the next step, and nothing is left running.
+An error in a thread is raised to the caller at its next step, and no thread keeps running.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 _MAX_PENDING: Final = 2
-"""Tasks that may wait for the writer: one that it works on, one that is ready."""
+"""Tasks of a background writer: the task at work and one that is ready."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,19 +20,19 @@ _Result = TypeVar("_Result")
 def prefetch(
     items: Iterable[_Item], work: Callable[[_Item], _Result], *, threads: int, most: int
 ) -> Generator[_Result, None, None]:
-    """`work(item)` of each item, in the items' order, at most `most` of them begun and not yet taken.
+    """`work(item)` of each item, in the items' order; at most `most` results are pending or waiting.
 
-    The iterator must be run to its end or closed: then no thread of it is at work any more.
+    The iterator must be run to its end or closed: then none of its threads is at work any more.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
-    begun: deque[Future[_Result]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    pending: deque[Future[_Result]] = deque()
     try:
         for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) >= most:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) >= most:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -40,48 +40,51 @@ def prefetch(
 def round_robin(
     items: Iterable[_Item], workers: list[Callable[[_Item], _Result]]
 ) -> Generator[tuple[_Item, _Result], None, None]:
-    """Each item with its result, dealt to the workers in turn, each of which has a thread; in the items' order.
+    """Each item with its result, in order; items go to the workers in turn, each of which has a thread.
 
-    One worker works in the caller's own thread.  Close it as `prefetch`.
+    A single worker works in the caller's own thread.  Close the iterator as that of `prefetch`.
     """
     if len(workers) == 1:
         yield from ((item, workers[0](item)) for item in items)
         return
-    pools = [ThreadPoolExecutor(1, thread_name_prefix="in-turn") for _ in workers]
-    begun: deque[tuple[_Item, Future[_Result]]] = deque()
+    pools = [ThreadPoolExecutor(1, thread_name_prefix="round-robin") for _ in workers]
+    pending: deque[tuple[_Item, Future[_Result]]] = deque()
     try:
         for item, pool, worker in zip(items, cycle(pools), cycle(workers), strict=False):
-            begun.append((item, pool.submit(worker, item)))
-            if len(begun) >= 2 * len(workers):
-                done, future = begun.popleft()
-                yield done, future.result()
-        while begun:
-            done, future = begun.popleft()
-            yield done, future.result()
+            pending.append((item, pool.submit(worker, item)))
+            if len(pending) >= 2 * len(workers):
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
     finally:
         for pool in pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def delayed(items: Iterable[_Item], wanted: bool) -> Iterator[_Item]:
-    """Each item once the one after it was asked for, so that what an item begins goes on beside the next one."""
-    held: list[_Item] = []
+def delayed(items: Iterable[_Item], delay: bool) -> Iterator[_Item]:
+    """Each item after the next one was requested, so that what an item starts continues beside the next one.
+
+    delay: without it the items come at once.
+    """
+    waiting: list[_Item] = []
     for item in items:
-        held.append(item)
-        if len(held) > wanted:
-            yield held.pop(0)
-    yield from held
+        waiting.append(item)
+        if len(waiting) > delay:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 class BackgroundWriter:
-    """One thread that does what it is given in order, at most two tasks behind; leaving waits for it.
+    """A thread that does tasks in order, at most two behind; leaving the `with` block waits for it.
 
-    On an error in the block what has not begun is dropped.
+    After an error in the block, tasks that have not started are dropped.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="behind")
-        self._begun: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pending: deque[Future[None]] = deque()
         self._failed = False
 
     def __enter__(self) -> "BackgroundWriter":
@@ -95,18 +98,18 @@ class BackgroundWriter:
             self.wait()
 
     def do(self, task: Callable[[], None]) -> None:
-        """Have `task` done; raises what an earlier one raised."""
-        while len(self._begun) >= _MAX_PENDING or (self._begun and self._begun[0].done()):
-            self._begun.popleft().result()
-        self._begun.append(self._pool.submit(self._run, task))
+        """Queue a task; raises the error of an earlier one."""
+        while len(self._pending) >= _MAX_PENDING or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._run, task))
 
     def wait(self) -> None:
-        """Return when everything is done; raises what was raised."""
-        while self._begun:
-            self._begun.popleft().result()
+        """Return when every task is done; raises the error of one that failed."""
+        while self._pending:
+            self._pending.popleft().result()
 
     def _run(self, task: Callable[[], None]) -> None:
-        """Nothing is done after a failure: tasks may build on each other."""
+        """Do nothing after a failure: tasks may build on each other."""
         if self._failed:
             return
         try:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.remote import as_path
@@ -119,6 +119,13 @@ class OutputFiles:
         )
 
 
+class Notes(Protocol):
+    """Takes the outcome of each photograph, as a `ScoreJournal` does."""
+
+    def note(self, outcome: Outcome, place: str, stamp: Stamp | None) -> None:
+        """The outcome of a photograph, the place of its files, and its file's stamp; the last one counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
     """The result of a photograph without its findings, and how many findings it has."""
@@ -208,7 +215,7 @@ def score_photos(
     engine: "Engine",
     jobs: Sequence[ScoreJob],
     options: RunOptions,
-    journal: ScoreJournal | None = None,
+    journal: Notes | None = None,
     squares: "Squares" = lambda _: None,
 ) -> Generator[ScoreRow | ScoreFailure, None, None]:
     """Score each photograph and write its files; the journal gets an entry once they are written.
@@ -298,7 +305,7 @@ def _finish(
 
 
 def _record(
-    journal: ScoreJournal | None, job: ScoreJob, stamp: Stamp | None, result: Result | None, reason: str | None
+    journal: Notes | None, job: ScoreJob, stamp: Stamp | None, result: Result | None, reason: str | None
 ) -> None:
     if journal is not None:
         journal.note(Outcome(job.label, result, reason), job.place, stamp)

@@ -1,16 +1,31 @@
-"""Builds an index: photographs -> patch features -> coreset -> memory bank -> calibration -> version."""
+"""Builds an index: photographs -> patch features -> coreset -> memory bank -> calibration -> version.
+
+The same steps run in this process (`LocalWorkers`) and over a cluster, whose package has workers of its own.
+"""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from indexer.build.extraction import batch_size, extract
-from indexer.build.forecast import Forecast, PhotoCounts, Sample, check_count, encode_sample, forecast_build
-from indexer.build.progress import Stages
+from indexer.build.feature_store import FeatureStore
+from indexer.build.forecast import (
+    AnyForecast,
+    Forecast,
+    PhotoCounts,
+    Sample,
+    check_count,
+    encode_sample,
+    forecast_build,
+)
+from indexer.build.progress import Advance, Stages
 from indexer.build.publication import VersionContent, publish_version
 from indexer.build.references import (
     Reference,
@@ -22,8 +37,9 @@ from indexer.build.references import (
 )
 from indexer.build.search_choice import choose_search
 from indexer.build.state import BuildState, Inputs, build_inputs
-from indexer.calibration.leave_out import leave_out
-from indexer.coreset.selection import memory_count, select
+from indexer.calibration.leave_out import PatchDistances, left_out_distances, score_left_out
+from indexer.coreset.k_center import Checkpoint
+from indexer.coreset.selection import Selection, memory_count, select
 from indexer.photos.listing import (
     Duplicate,
     NearDuplicate,
@@ -37,23 +53,22 @@ from indexer.photos.near_duplicates import DuplicatePair, group_photos, near_dup
 from indexer.settings import SearchChoice
 from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
-from resad.config import MethodConfig, PhotoLimits
-from resad.encoder import Encoder, Trunk
-from resad.index import writing
+from resad.config import CoresetConfig, MethodConfig, PhotoLimits
+from resad.encoder import Encoder, PatchFeatures, Trunk
+from resad.index import staging_folder
 from resad.manifest import Manifest
 from resad.memory_bank import MemoryBank
-from resad.preparation import mask_of
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What is to be built and where.
+    """What to build, and where.
 
     photos: a folder or a CSV.  weights: as for `load_backbone`.  strict: refuse instead of skipping photographs.
     keep_names: write file names into the index.  keep_crops: keep the photographs' squares, for evidence.
-    more_devices: they extract and select beside `device`, which alone searches.  resume: go on with what an
-    interrupted build has left.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact one.
-    keep_features: all patch features stay in the index, so that adding and removing photographs loses nothing.
+    more_devices: they encode and select besides `device`, which alone searches.  resume: continue an interrupted
+    build.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact search.
+    keep_features: keep all patch features in the index, so that adding and removing photographs loses nothing.
     """
 
     photos: Path
@@ -74,13 +89,13 @@ class BuildOptions:
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
-        """All of them."""
+        """All devices, `device` first."""
         return (self.device, *self.more_devices)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What came of it."""
+    """The version that was built, and the photographs that were not used or show the same as others."""
 
     version: Path
     manifest: Manifest
@@ -95,129 +110,273 @@ class BuildReport:
         version: Path,
         manifest: Manifest,
         references: Sequence[Reference],
-        left_aside: Sequence[Skipped | Duplicate],
-        alike: Sequence[DuplicatePair],
+        unused: Sequence[Skipped | Duplicate],
+        pairs: Sequence[DuplicatePair],
     ) -> "BuildReport":
-        """What became of the listed photographs, those that were left aside told apart."""
+        """The report, with the unused photographs sorted by reason."""
         return cls(
             version,
             manifest,
-            tuple(one for one in left_aside if isinstance(one, Skipped)),
-            tuple(one for one in left_aside if isinstance(one, Duplicate)),
-            near_duplicates_of(references, alike),
+            tuple(photo for photo in unused if isinstance(photo, Skipped)),
+            tuple(photo for photo in unused if isinstance(photo, Duplicate)),
+            near_duplicates_of(references, pairs),
             PatientCounts.of(reference.source.patient for reference in references),
         )
 
 
-def build(
-    order: BuildOptions, stages: Stages, on_forecast: Callable[[Forecast], None] = lambda _: None
-) -> BuildReport:
-    """Build a version of an index and make it live; on any error no part of a version remains.
+class BuildRun(Protocol):
+    """The photographs and features of a running build, and the steps that compute on the features."""
 
-    What an interruption leaves to go on with, and when, is said in `indexer.build.state`.
+    @property
+    def references(self) -> Sequence[Reference]:
+        """Photographs of the index, in order, once `encode` has returned."""
+
+    @property
+    def unused(self) -> Sequence[Skipped | Duplicate]:
+        """The other listed photographs."""
+
+    @property
+    def first_rows(self) -> NDArray[np.int64]:
+        """int64 (photos + 1,): the row at which each photograph's patches begin; last the number of patches."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patch grid (h, w) of the photographs."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """An encoder on this machine, which also scores the probe photograph."""
+
+    @property
+    def store(self) -> FeatureStore | None:
+        """The store of all features, if they are on this machine."""
+
+    def encode(self, advance: Callable[[int], None], on_forecast: Callable[[AnyForecast], None]) -> None:
+        """Extract all features; forecasts after the first ones, and refuses a build that is too large."""
+
+    def sample(self) -> AnyForecast | None:
+        """Encode the first photographs and forecast the build; None if none of them can be used."""
+
+    def first_photos(self, scratch: Path) -> FeatureStore:
+        """A store that begins with the first two photographs.  scratch: a folder for it."""
+
+    def select(self, config: CoresetConfig, advance: Advance, checkpoint: Checkpoint) -> Selection:
+        """Choose the memories."""
+
+    def left_out_distances(
+        self, groups: Sequence[frozenset[int]], bank: MemoryBank, neighbors: int, advance: Callable[[int], None]
+    ) -> tuple[Sequence[PatchDistances], float]:
+        """As `indexer.calibration.leave_out.left_out_distances`, of all photographs."""
+
+
+class BuildWorkers(Protocol):
+    """Where a build computes: in this process, or on a cluster.
+
+    batch: photographs encoded together.  device: the kind of device that encodes, `cpu` or `cuda`.
+    """
+
+    @property
+    def batch(self) -> int:
+        """Photographs encoded together."""
+
+    @property
+    def device(self) -> str:
+        """Kind of the device that encodes: `cpu` or `cuda`."""
+
+    def check(self, options: BuildOptions) -> None:
+        """Raise `SettingError` for an option that these workers do not have."""
+
+    def start(
+        self, options: BuildOptions, backbone: Backbone, inputs: Inputs, state: BuildState, *, sample: bool
+    ) -> AbstractContextManager[BuildRun]:
+        """Start the workers of a build; they stop at the end of the context.  sample: only for a forecast."""
+
+
+def build(
+    options: BuildOptions,
+    stages: Stages,
+    on_forecast: Callable[[AnyForecast], None] = lambda _: None,
+    workers: BuildWorkers | None = None,
+) -> BuildReport:
+    """Build a version of an index and make it live; after any error no part of a version remains.
+
+    `indexer.build.state` says when an interrupted build leaves a state with which it can continue.
 
     Args:
-        on_forecast: told, after the first few photographs, what the whole will take.
+        on_forecast: called with the forecast of the whole build, after the first few photographs.
+        workers: where to compute; this process by default.
     Raises:
         SettingError: settings or photographs from which no index can be made, or more than the host has.
         PhotoError: with `strict`, for the first photograph that cannot be used.
-        ArtifactError: weights that are not to be had or do not fit.
+        ArtifactError: weights that are missing or do not fit.
     """
-    listed, backbone, trunks = _start(order)
-    place = order.root / order.name
-    inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
+    workers = workers or LocalWorkers(options.devices)
+    listed, backbone, inputs = _prepare(options, workers)
+    place, config = options.root / options.name, options.config
     with (
-        writing(order.root, order.name) as scratch,
-        BuildState(place / index.WORK, inputs, listed, resume=order.resume, batch=batch) as work,
+        staging_folder(options.root, options.name) as scratch,
+        BuildState(place / index.WORK, inputs, listed, resume=options.resume, batch=workers.batch) as state,
     ):
-        encoders = [Encoder(trunk) for trunk in trunks]
-        with stages.stage("encode", len(listed), "photos") as advance:
-            advance(work.done)
-            extracting = extract(
-                encoders, order.limits, work, advance, strict=order.strict, look_up=screen_purged(place)
+        with workers.start(options, backbone, inputs, state, sample=False) as run:
+            with stages.stage("encode", len(listed), "photos") as advance:
+                run.encode(advance, on_forecast)
+            references = run.references
+            patients, pairs = [photo.source.patient for photo in references], near_duplicate_pairs(references)
+            groups = group_photos(patients, pairs)
+            check_enough(options.photos, groups, run.unused)
+            patches = int(run.first_rows[-1])
+            memories = memory_count(config.coreset, patches)
+            with stages.stage("coreset", memories or patches, "memories") as advance:
+                selection = run.select(config.coreset, advance, state.checkpoint())
+            bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(options.device))
+            first_masks = [photo.mask(config.preparation) for photo in references[:2]]
+            bank, search = choose_search(
+                bank, run.first_photos(scratch), first_masks, config, options.search, stages
             )
-            with closing(extracting) as extraction:
-                points = _foreseen(order, backbone, work, encode_sample(extraction, len(encoders)), on_forecast)
-                deque(extraction, maxlen=0)
-        references, store = work.references, work.store
-        patients, alike = [one.source.patient for one in references], near_duplicate_pairs(references)
-        groups = group_photos(patients, alike)
-        check_enough(order.photos, groups, work.left_aside)
-        patches_in_all = int(store.first_rows[-1])
-        wanted = memory_count(order.config.coreset, patches_in_all)
-        with stages.stage("coreset", wanted or patches_in_all, "memories") as advance:
-            selection = select(
-                store, order.config.coreset, order.devices, advance, file=points, checkpoint=work.checkpoint()
-            )
-        bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(order.device))
-        preparation = order.config.preparation
-        first_masks = [mask_of(one.frame, one.field_of_view, preparation) for one in references[:2]]
-        bank, search = choose_search(bank, store, first_masks, order.config, order.search, stages)
-        with stages.stage("calibrate", len(store), "photos") as advance:
-            masks = (mask_of(one.frame, one.field_of_view, preparation) for one in references)
-            cameras = [one.source.camera for one in references]
-            left_out = leave_out(store, masks, groups, bank, order.config, advance, cameras)
-        known = patients if order.keep_names else number_patients(patients)
-        records = new_records(references, left_out, known, keep_names=order.keep_names)
+            with stages.stage("calibrate", len(references), "photos") as advance:
+                distances, radius = run.left_out_distances(groups, bank, config.search.neighbors, advance)
+                masks = (photo.mask(config.preparation) for photo in references)
+                cameras = [photo.source.camera for photo in references]
+                left_out = score_left_out(distances, radius, masks, config, cameras)
+            names = patients if options.keep_names else number_patients(patients)
+            records = new_records(references, left_out, names, keep_names=options.keep_names)
+            grid, store = run.grid, run.store if options.keep_features else None
         with stages.stage("publish", 1, "version") as advance:
-            kept = store if order.keep_features else None
-            grid = store.photo(0).grid
-            built = VersionContent(
-                backbone, encoders[0], bank, selection, left_out, records, grid, search, kept, work.crops
+            content = VersionContent(
+                backbone, run.encoder, bank, selection, left_out, records, grid, search, store, state.crops
             )
-            version, manifest = publish_version(built, scratch / "version", place, order.weights, stages.done)
+            version, manifest = publish_version(content, scratch / "version", place, options.weights, stages.done)
             advance(1)
-    return BuildReport.of(version, manifest, references, work.left_aside, alike)
+        return BuildReport.of(version, manifest, references, run.unused, pairs)
 
 
-def forecast_only(order: BuildOptions) -> Forecast:
-    """Encode the first few photographs and say what the whole would take; leaves nothing.  Raises as `build`."""
-    listed, backbone, trunks = _start(order)
-    inputs, batch = _inputs(order, listed, backbone), batch_size(order.devices)
-    told: list[Forecast] = []
+def forecast_only(options: BuildOptions, workers: BuildWorkers | None = None) -> AnyForecast:
+    """Encode the first few photographs and forecast the whole build; leaves nothing.  Raises as `build`."""
+    workers = workers or LocalWorkers(options.devices)
+    listed, backbone, inputs = _prepare(options, workers)
     with (
-        writing(order.root, order.name) as scratch,
-        BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as work,
+        staging_folder(options.root, options.name) as scratch,
+        BuildState(scratch / "work", inputs, listed, resume=False, batch=workers.batch) as state,
+        workers.start(options, backbone, inputs, state, sample=True) as run,
     ):
-        encoders = [Encoder(trunk) for trunk in trunks]
-        extracting = extract(
-            encoders, order.limits, work, lambda _: None, strict=order.strict,
-            look_up=screen_purged(order.root / order.name),
-        )  # fmt: skip
-        with closing(extracting) as extraction:
-            _foreseen(order, backbone, work, encode_sample(extraction, len(encoders)), told.append)
-        if not told:
-            check_enough(order.photos, (), work.left_aside)
-    return told[0]
+        forecast = run.sample()
+        if forecast is None:
+            check_enough(options.photos, (), run.unused)
+    assert forecast is not None  # check_enough raises for no photographs
+    return forecast
 
 
-def _start(order: BuildOptions) -> tuple[tuple[ReferencePhoto, ...], Backbone, list[Trunk]]:
-    listed = list_references(order.photos)
-    check_listed(order.photos, listed, order.config)
-    backbone = load_backbone(order.config.backbone, order.weights)
-    return listed, backbone, [Trunk(backbone, order.config, device) for device in order.devices]
+def _prepare(options: BuildOptions, workers: BuildWorkers) -> tuple[tuple[ReferencePhoto, ...], Backbone, Inputs]:
+    workers.check(options)
+    listed = list_references(options.photos)
+    check_listed(options.photos, listed, options.config)
+    backbone = load_backbone(options.config.backbone, options.weights)
+    inputs = build_inputs(
+        options.config, options.limits, backbone.weights_sha256, workers.device, listed, crops=options.keep_crops
+    )
+    return listed, backbone, inputs
 
 
-def _inputs(order: BuildOptions, listed: tuple[ReferencePhoto, ...], backbone: Backbone) -> Inputs:
-    weights, device = backbone.weights_sha256, order.device.type
-    return build_inputs(order.config, order.limits, weights, device, listed, crops=order.keep_crops)
+@dataclass(frozen=True, slots=True)
+class LocalWorkers:
+    """Builds in this process, on its own devices."""
+
+    devices: tuple[torch.device, ...]
+
+    @property
+    def batch(self) -> int:
+        """As `BuildWorkers.batch`."""
+        return batch_size(self.devices)
+
+    @property
+    def device(self) -> str:
+        """As `BuildWorkers.device`."""
+        return self.devices[0].type
+
+    def check(self, options: BuildOptions) -> None:
+        """This process has every option."""
+
+    def start(
+        self, options: BuildOptions, backbone: Backbone, inputs: Inputs, state: BuildState, *, sample: bool
+    ) -> AbstractContextManager[BuildRun]:
+        """As `BuildWorkers.start`."""
+        return nullcontext(_LocalRun(options, backbone, state))
 
 
-def _foreseen(
-    order: BuildOptions,
-    backbone: Backbone,
-    work: BuildState,
-    sample: Sample,
-    on_forecast: Callable[[Forecast], None],
-) -> Path | None:
-    """Tell the forecast, refuse what is too much, and say in which file the points lie if they must."""
-    if not sample.features and len(work.store):
-        sample = Sample(0.0, (work.store.photo(0),))
-    if not sample.features:
-        return None
-    check_count(order.config.coreset, len(work.listed), sample.features[0].grid)
-    progressed = PhotoCounts(len(work.listed), len(work.references), len(work.left_aside))
-    told = forecast_build(order.config, backbone, order.devices, work.folder, order.max_memory, sample, progressed)
-    on_forecast(told)
-    told.check()
-    return work.points if told.points_on_disk else None
+class _LocalRun:
+    """As `BuildRun`, in this process."""
+
+    def __init__(self, options: BuildOptions, backbone: Backbone, state: BuildState) -> None:
+        self._options, self._backbone, self._state = options, backbone, state
+        self._encoders = [Encoder(Trunk(backbone, options.config, device)) for device in options.devices]
+        self._points: Path | None = None
+
+    @property
+    def references(self) -> Sequence[Reference]:
+        return self._state.references
+
+    @property
+    def unused(self) -> Sequence[Skipped | Duplicate]:
+        return self._state.unused
+
+    @property
+    def first_rows(self) -> NDArray[np.int64]:
+        return self.store.first_rows
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.store.photo(0).grid
+
+    @property
+    def encoder(self) -> Encoder:
+        return self._encoders[0]
+
+    @property
+    def store(self) -> FeatureStore:
+        return self._state.store
+
+    def encode(self, advance: Callable[[int], None], on_forecast: Callable[[AnyForecast], None]) -> None:
+        advance(self._state.done)
+        with closing(self._extract(advance)) as extraction:
+            forecast = self._forecast(encode_sample(extraction, len(self._encoders)))
+            if forecast is not None:
+                on_forecast(forecast)
+                forecast.check()
+                self._points = self._state.points if forecast.points_on_disk else None
+            deque(extraction, maxlen=0)
+
+    def sample(self) -> AnyForecast | None:
+        with closing(self._extract(lambda _: None)) as extraction:
+            forecast = self._forecast(encode_sample(extraction, len(self._encoders)))
+        if forecast is not None:
+            forecast.check()
+        return forecast
+
+    def first_photos(self, scratch: Path) -> FeatureStore:
+        return self.store
+
+    def select(self, config: CoresetConfig, advance: Advance, checkpoint: Checkpoint) -> Selection:
+        return select(self.store, config, self._options.devices, advance, file=self._points, checkpoint=checkpoint)
+
+    def left_out_distances(
+        self, groups: Sequence[frozenset[int]], bank: MemoryBank, neighbors: int, advance: Callable[[int], None]
+    ) -> tuple[Sequence[PatchDistances], float]:
+        return left_out_distances(self.store, groups, bank, neighbors, advance)
+
+    def _extract(self, advance: Callable[[int], None]) -> Generator[list[PatchFeatures], None, None]:
+        options = self._options
+        screen = screen_purged(options.root / options.name)
+        return extract(self._encoders, options.limits, self._state, advance, strict=options.strict, screen=screen)
+
+    def _forecast(self, sample: Sample) -> Forecast | None:
+        """The forecast; None if no photograph could be used so far."""
+        options, state = self._options, self._state
+        if not sample.features and len(state.store):
+            sample = Sample(0.0, (state.store.photo(0),))
+        if not sample.features:
+            return None
+        check_count(options.config.coreset, len(state.listed), sample.features[0].grid)
+        counts = PhotoCounts(len(state.listed), len(state.references), len(state.unused))
+        return forecast_build(
+            options.config, self._backbone, options.devices, state.folder, options.max_memory, sample, counts
+        )

@@ -1,4 +1,4 @@
-"""Listed photographs -> features on disk: decoding, network and writing overlap, and nothing piles up between."""
+"""Extracts and stores patch features: loading, network and writing overlap, with bounded queues between them."""
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,69 +18,69 @@ from resad.encoder import Encoder, Encoding, PatchFeatures
 _GPU_BATCH: Final = 4
 """Photographs encoded together: bounds memory at 784 px with 1536 channels to a few GB."""
 
-_MOST_THREADS: Final = 16
-"""That prepare photographs for a GPU: as many as keep one busy."""
+_MAX_THREADS: Final = 16
+"""Threads that prepare photographs for a GPU: as many as keep it busy."""
 
-_Outcomes = list[LoadedPhoto | Skipped | Duplicate]
+_Batch = list[LoadedPhoto | Skipped | Duplicate]
 
 
 def batch_size(devices: Sequence[torch.device]) -> int:
     """Photographs in a batch: a CPU gains nothing from more than one."""
-    return _GPU_BATCH if _on_gpu(devices) else 1
+    return _GPU_BATCH if _has_gpu(devices) else 1
 
 
 def extract(
     encoders: Sequence[Encoder],
     limits: PhotoLimits,
-    work: BuildState,
+    state: BuildState,
     advance: Callable[[int], None],
     *,
     strict: bool,
-    look_up: Screen,
+    screen: Screen,
 ) -> Generator[list[PatchFeatures], None, None]:
-    """Encode and store what `work` does not have yet; yields the features of each batch.
+    """Encode and store the photographs that `state` does not have yet; yields the features of each batch.
 
-    Threads prepare, the caller's thread encodes (with several encoders a thread each, batches dealt in turn), and
-    a thread writes.  A GPU has its next batch before the last one is waited for.  Whatever fails in any of them is
+    Threads prepare, the caller's thread encodes (with several encoders a thread each, batches in turn), and a
+    thread writes.  A GPU gets its next batch before the previous one is waited for.  An error of any thread is
     raised here.  Run the iterator to its end or close it.
 
-    Raises as `load_photos`, which see for `look_up`.
+    Args and Raises: as of `load_photos`.
     """
     preparation, devices = encoders[0].config.preparation, [encoder.device for encoder in encoders]
     outcomes = load_photos(
-        work.todo, preparation, limits, strict=strict, seen=work.seen, look_up=look_up,
+        state.todo, preparation, limits, strict=strict, used=state.by_content, screen=screen,
         threads=_threads(devices),
     )  # fmt: skip
     with BackgroundWriter() as writer, closing(outcomes):
         batches = _batches(outcomes, batch_size(devices))
-        with closing(round_robin(batches, [partial(_begin, encoder) for encoder in encoders])) as begun:
-            for some, encoding in delayed(begun, _on_gpu(devices)):
+        with closing(round_robin(batches, [partial(_start, encoder) for encoder in encoders])) as encodings:
+            for batch, encoding in delayed(encodings, _has_gpu(devices)):
                 features = [] if encoding is None else encoding.result()
-                writer.do(partial(work.note, some, features))
-                advance(len(some))
+                writer.do(partial(state.record, batch, features))
+                advance(len(batch))
                 yield features
 
 
-def _on_gpu(devices: Sequence[torch.device]) -> bool:
+def _has_gpu(devices: Sequence[torch.device]) -> bool:
     return any(device.type != "cpu" for device in devices)
 
 
 def _threads(devices: Sequence[torch.device]) -> int | None:
-    """That prepare photographs: nearly all cores where a GPU has the network."""
-    return min(max(len(os.sched_getaffinity(0)) - 1, 1), _MOST_THREADS) if _on_gpu(devices) else None
+    """Threads that prepare photographs: nearly all cores if a GPU runs the network."""
+    return min(max(len(os.sched_getaffinity(0)) - 1, 1), _MAX_THREADS) if _has_gpu(devices) else None
 
 
-def _begin(encoder: Encoder, outcomes: _Outcomes) -> Encoding | None:
-    photos = [outcome.photo for outcome in outcomes if isinstance(outcome, LoadedPhoto)]
+def _start(encoder: Encoder, batch: _Batch) -> Encoding | None:
+    photos = [outcome.photo for outcome in batch if isinstance(outcome, LoadedPhoto)]
     return encoder.begin(photos) if photos else None
 
 
-def _batches(outcomes: Iterator[LoadedPhoto | Skipped | Duplicate], size: int) -> Iterator[_Outcomes]:
-    """Groups with `size` taken photographs each, and in the last one what is left."""
-    batch: _Outcomes = []
+def _batches(outcomes: Iterator[LoadedPhoto | Skipped | Duplicate], size: int) -> Iterator[_Batch]:
+    """Batches with `size` loaded photographs each; the last one has the rest."""
+    batch: _Batch = []
     for outcome in outcomes:
         batch.append(outcome)
-        if sum(isinstance(one, LoadedPhoto) for one in batch) == size:
+        if sum(isinstance(member, LoadedPhoto) for member in batch) == size:
             yield batch
             batch = []
     if batch:

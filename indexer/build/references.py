@@ -1,4 +1,4 @@
-"""Reference photographs: read and checked, less their pixels, and their records."""
+"""Reference photographs of an index: loading and checking them, the facts that are kept, and their records."""
 
 import os
 import re
@@ -9,37 +9,88 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from indexer.build.feature_store import checksum
 from indexer.calibration.leave_out import LeftOut
 from indexer.photos.listing import MIN_PHOTOS, Duplicate, NearDuplicate, ReferencePhoto, Skipped
 from indexer.photos.near_duplicates import DuplicatePair, perceptual_hash
 from indexer.prefetching import prefetch
 from resad.config import PhotoLimits, PreparationConfig
+from resad.encoder import PatchFeatures
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoUnreachable, SettingError
 from resad.field_of_view import FieldOfView, looks_like_fundus
-from resad.index import purged, tombstone
+from resad.index import tombstone, tombstones
 from resad.manifest import ReferenceRecord
-from resad.preparation import Frame, PreparedPhoto, prepare
+from resad.preparation import Frame, PreparedPhoto, mask_of, prepare
 from resad.quality import QualityMeasures, measure_quality
 
-_THREADS: Final = 8
-"""At most; half the cores, since the network wants them, too."""
-_AHEAD: Final = 4
+_MAX_THREADS: Final = 8
+"""Threads that prepare photographs, at most; half the cores, since the network needs them too."""
+_MAX_READY: Final = 4
 """Prepared photographs that wait: a batch."""
+_PATIENT_NUMBER: Final = re.compile(r"p-(\d{5,})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedPhoto:
-    """A photograph that will be in the index."""
+    """A photograph that will be in the index, with its pixels."""
 
     source: ReferencePhoto
     photo: PreparedPhoto
 
 
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PhotoFacts:
+    """What is kept of a photograph besides its features.
+
+    patches: their number.  grid: (h, w) cells.  checksum: of its feature files, `feature_store.checksum`.
+    """
+
+    perceptual_hash: str
+    frame: Frame
+    field_of_view: FieldOfView
+    quality: QualityMeasures
+    patches: int
+    grid: tuple[int, int]
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A photograph whose features are stored."""
+
+    source: ReferencePhoto
+    content_sha256: str
+    facts: PhotoFacts
+
+    @property
+    def perceptual_hash(self) -> str:
+        """64 hexadecimal digits, as of `near_duplicates.HashedPhoto`."""
+        return self.facts.perceptual_hash
+
+    def mask(self, preparation: PreparationConfig) -> NDArray[np.bool_]:
+        """The field of view on the prepared square: bool (S, S)."""
+        return mask_of(self.facts.frame, self.facts.field_of_view, preparation)
+
+
 Screen = Callable[[ReferencePhoto, str], Skipped | Duplicate | None]
-"""What becomes of a photograph with this content hash, by what is known of it beforehand; None for nothing."""
+"""Decides by a photograph's content hash whether it is used; None: it is."""
 
 
-def _accept(source: ReferencePhoto, content_hash: str) -> None:
+class TooFewPhotos(SettingError):
+    """Too few of the listed photographs can be used.  skipped, duplicates: those that were not used."""
+
+    def __init__(self, message: str, unused: Sequence[Skipped | Duplicate]) -> None:
+        super().__init__(message)
+        self.skipped = tuple(photo for photo in unused if isinstance(photo, Skipped))
+        self.duplicates = tuple(photo for photo in unused if isinstance(photo, Duplicate))
+
+
+def _use_all(source: ReferencePhoto, content_hash: str) -> None:
     return None
 
 
@@ -49,51 +100,166 @@ def load_photos(
     limits: PhotoLimits,
     *,
     strict: bool,
-    seen: Mapping[str, ReferencePhoto] | None = None,
-    look_up: Screen = _accept,
+    used: Mapping[str, ReferencePhoto] | None = None,
+    screen: Screen = _use_all,
     threads: int | None = None,
 ) -> Generator[LoadedPhoto | Skipped | Duplicate, None, None]:
-    """Each listed photograph's outcome, in order; threads prepare the next ones meanwhile.
+    """Load, check and prepare each listed photograph, in order; threads prepare the next ones meanwhile.
 
     Run the iterator to its end or close it.
 
     Args:
-        seen: content hash -> photograph, of those that were taken before.
-        threads: that prepare; unless given so many that the network has cores, too.
+        used: content hash -> photograph, of those that the index has already.
+        threads: that prepare photographs; by default half the cores.
     Raises:
         PhotoError: with `strict`, for the first photograph that cannot be used.
-        SettingError: with `strict`, for the first one that `look_up` says is to be skipped.
+        SettingError: with `strict`, for the first photograph that `screen` skips.
     """
-    taken = dict(seen or {})
-    threads = threads or min(max(len(os.sched_getaffinity(0)) // 2, 1), _THREADS)
-    look = partial(_load, preparation=preparation, limits=limits)
-    with closing(prefetch(listed, look, threads=threads, most=threads + _AHEAD)) as looked:
-        for source, photo in zip(listed, looked, strict=True):
+    by_content = dict(used or {})
+    threads = threads or min(max(len(os.sched_getaffinity(0)) // 2, 1), _MAX_THREADS)
+    load = partial(_load, preparation=preparation, limits=limits)
+    with closing(prefetch(listed, load, threads=threads, most=threads + _MAX_READY)) as prepared:
+        for source, photo in zip(listed, prepared, strict=True):
             if isinstance(photo, PhotoError):
                 if strict:
                     raise type(photo)(f"{source.path}: {photo}") from photo
                 yield Skipped(source.path, str(photo), isinstance(photo, PhotoUnreachable))
                 continue
-            known = look_up(source, photo.content_hash)
-            if known is not None:
-                if strict and isinstance(known, Skipped):
-                    raise SettingError(f"{source.path}: {known.reason}")
-                yield known
+            decision = screen(source, photo.content_hash)
+            if decision is not None:
+                if strict and isinstance(decision, Skipped):
+                    raise SettingError(f"{source.path}: {decision.reason}")
+                yield decision
                 continue
-            first = taken.setdefault(photo.content_hash, source)
+            first = by_content.setdefault(photo.content_hash, source)
             yield LoadedPhoto(source, photo) if first is source else Duplicate(source.path, first.path)
 
 
-def screen_purged(place: Path) -> Screen:
-    """Skips what was purged from `place`, ROOT/NAME."""
-    graves = purged(place)
+def screen_purged(index: Path) -> Screen:
+    """Skips photographs that were purged from `index`, ROOT/NAME."""
+    graves = tombstones(index)
 
-    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | None:
+    def screen(source: ReferencePhoto, content_hash: str) -> Skipped | None:
         if graves and tombstone(content_hash) in graves:
             return Skipped(source.path, "it was purged from this index")
         return None
 
-    return look_up
+    return screen
+
+
+def reference_of(loaded: LoadedPhoto, patches: PatchFeatures) -> Reference:
+    """A loaded photograph without its pixels.  patches: its features."""
+    photo = loaded.photo
+    facts = PhotoFacts(
+        perceptual_hash=perceptual_hash(photo.pixels),
+        frame=photo.frame,
+        field_of_view=photo.field_of_view,
+        quality=measure_quality(photo),
+        patches=len(patches.cells),
+        grid=patches.grid,
+        checksum=checksum(patches),
+    )
+    return Reference(loaded.source, photo.content_hash, facts)
+
+
+def near_duplicates_of(
+    references: Sequence[Reference], pairs: Sequence[DuplicatePair]
+) -> tuple[NearDuplicate, ...]:
+    """The files of photographs that show the same as an earlier one.  pairs: `near_duplicate_pairs(references)`."""
+    return tuple(
+        NearDuplicate(
+            references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored
+        )
+        for pair in pairs
+    )
+
+
+def check_enough(source: Path, groups: Sequence[frozenset[int]], unused: Sequence[Skipped | Duplicate]) -> None:
+    """Raise `TooFewPhotos` if `source` has too few usable photographs for an index.
+
+    Args:
+        groups: per usable photograph, those that are left out of the calibration with it.
+        unused: the other photographs.
+    """
+    count, photos = len(set(groups)), len(groups)
+    if count >= MIN_PHOTOS:
+        return
+    message = f"{source} holds {photos} usable photographs"
+    if count < photos:
+        message += (
+            f", all of one patient or copies of each other: an index needs at least {MIN_PHOTOS} that are not"
+        )
+    else:
+        message += f", an index needs at least {MIN_PHOTOS}"
+    raise TooFewPhotos(f"{message}; {unused_summary(unused)}", unused)
+
+
+def unused_summary(unused: Sequence[Skipped | Duplicate]) -> str:
+    """`3 were not used; first reason: ...`."""
+    reasons = [f"; first reason: {photo.reason}" for photo in unused if isinstance(photo, Skipped)]
+    return f"{len(unused)} were not used{reasons[0] if reasons else ''}"
+
+
+def photo_id(number: int) -> str:
+    """The opaque id of the `number`-th photograph of an index, from 1."""
+    return f"r-{number:05d}"
+
+
+def new_records(
+    references: Sequence[Reference],
+    left_out: LeftOut,
+    patients: Sequence[str | None],
+    *,
+    first_row: int = 0,
+    last_number: int = 0,
+    keep_names: bool,
+) -> tuple[ReferenceRecord, ...]:
+    """A record for each photograph.
+
+    Args:
+        patients: of the same photographs.
+        first_row: of these photographs in `left_out`.
+        last_number: of the index's photographs so far; ids continue after it.
+    """
+    rows = range(first_row, first_row + len(references))
+    return tuple(
+        ReferenceRecord(
+            id=photo_id(number),
+            content_sha256=reference.content_sha256,
+            perceptual_hash=reference.perceptual_hash,
+            width=reference.facts.frame.width,
+            height=reference.facts.frame.height,
+            field_of_view=reference.facts.field_of_view,
+            patches=reference.facts.patches,
+            score=left_out.scores[row],
+            peak=left_out.peaks[row],
+            quality=reference.facts.quality,
+            patient=patient,
+            eye=reference.source.eye,
+            camera=reference.source.camera,
+            name=reference.source.path.name if keep_names else None,
+        )
+        for number, (reference, patient, row) in enumerate(
+            zip(references, patients, rows, strict=True), last_number + 1
+        )
+    )
+
+
+def number_patients(names: Sequence[str | None], index_patients: Iterable[str | None] = ()) -> list[str | None]:
+    """Patients' names as numbers, p-00001 for the first, so that the index names nobody.
+
+    Args:
+        index_patients: of photographs that are in the index; a name that is among them stays, and the numbers
+            continue after theirs.
+    """
+    existing = set(index_patients)
+    matches = (_PATIENT_NUMBER.fullmatch(name) for name in existing if name)
+    first = max((int(match[1]) for match in matches if match), default=0) + 1
+    numbers: dict[str, str] = {}
+    return [
+        name if name is None or name in existing else numbers.setdefault(name, f"p-{first + len(numbers):05d}")
+        for name in names
+    ]
 
 
 def _load(
@@ -111,132 +277,3 @@ def _check_retina(photo: PreparedPhoto) -> None:
     reason = looks_like_fundus(photo.pixels, photo.field_of_view)
     if reason is not None:
         raise NotAFundusPhoto(reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A photograph whose features are in the store."""
-
-    source: ReferencePhoto
-    content_sha256: str
-    perceptual_hash: str
-    frame: Frame
-    field_of_view: FieldOfView
-    quality: QualityMeasures
-
-
-def photo_id(number: int) -> str:
-    """The opaque id of the `number`-th photograph of an index, from 1."""
-    return f"r-{number:05d}"
-
-
-def reference_of(taken: LoadedPhoto) -> Reference:
-    """`taken`, less its pixels."""
-    photo = taken.photo
-    return Reference(
-        source=taken.source,
-        content_sha256=photo.content_hash,
-        perceptual_hash=perceptual_hash(photo.pixels),
-        frame=photo.frame,
-        field_of_view=photo.field_of_view,
-        quality=measure_quality(photo),
-    )
-
-
-def near_duplicates_of(
-    references: Sequence[Reference], alike: Sequence[DuplicatePair]
-) -> tuple[NearDuplicate, ...]:
-    """Photographs that are taken, but show what an earlier one shows.  alike: `same_among` them."""
-    return tuple(
-        NearDuplicate(
-            references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored
-        )
-        for pair in alike
-    )
-
-
-class TooFewPhotos(SettingError):
-    """Too few of the listed photographs were taken.  skipped, duplicates: those that were not, to be named."""
-
-    def __init__(self, told: str, left_aside: Sequence[Skipped | Duplicate]) -> None:
-        super().__init__(told)
-        self.skipped = tuple(one for one in left_aside if isinstance(one, Skipped))
-        self.duplicates = tuple(one for one in left_aside if isinstance(one, Duplicate))
-
-
-def check_enough(
-    source: Path, groups: Sequence[frozenset[int]], left_aside: Sequence[Skipped | Duplicate]
-) -> None:
-    """Raise `TooFewPhotos` where `source` gave too few photographs for an index, by what is left out together."""
-    count, photos = len(set(groups)), len(groups)
-    if count >= MIN_PHOTOS:
-        return
-    told = f"{source} holds {photos} usable photographs"
-    if count < photos:
-        told += f", all of one patient or copies of each other: an index needs at least {MIN_PHOTOS} that are not"
-    else:
-        told += f", an index needs at least {MIN_PHOTOS}"
-    raise TooFewPhotos(f"{told}; {skipped_summary(left_aside)}", left_aside)
-
-
-def skipped_summary(left_aside: Sequence[Skipped | Duplicate]) -> str:
-    """`3 were left aside; first reason: ...`."""
-    reasons = [f"; first reason: {one.reason}" for one in left_aside if isinstance(one, Skipped)]
-    return f"{len(left_aside)} were left aside{reasons[0] if reasons else ''}"
-
-
-_NUMBERED: Final = re.compile(r"p-(\d{5,})")
-
-
-def new_records(
-    references: Sequence[Reference],
-    left_out: LeftOut,
-    patients: Sequence[str | None],
-    *,
-    row: int = 0,
-    after: int = 0,
-    keep_names: bool,
-) -> tuple[ReferenceRecord, ...]:
-    """A record for each photograph; ids go on after the number `after`.
-
-    Args:
-        patients: of the same photographs.
-        row: where they begin in `left_out`.
-    """
-    rows = range(row, row + len(references))
-    return tuple(
-        ReferenceRecord(
-            id=photo_id(number),
-            content_sha256=reference.content_sha256,
-            perceptual_hash=reference.perceptual_hash,
-            width=reference.frame.width,
-            height=reference.frame.height,
-            field_of_view=reference.field_of_view,
-            patches=len(left_out.placed[own].cells),
-            score=left_out.scores[own],
-            peak=left_out.peaks[own],
-            quality=reference.quality,
-            patient=patient,
-            eye=reference.source.eye,
-            camera=reference.source.camera,
-            name=reference.source.path.name if keep_names else None,
-        )
-        for number, (reference, patient, own) in enumerate(zip(references, patients, rows, strict=True), after + 1)
-    )
-
-
-def number_patients(names: Sequence[str | None], known: Iterable[str | None] = ()) -> list[str | None]:
-    """Who belongs together, without saying who it is: p-00001 for the first patient met.
-
-    Args:
-        known: patients of photographs that are in the index; one of `names` that is among them is meant, and the
-            numbers go on after theirs.
-    """
-    there = set(known)
-    taken = [int(found[1]) for one in there if one and (found := _NUMBERED.fullmatch(one))]
-    first = max(taken, default=0) + 1
-    numbers: dict[str, str] = {}
-    return [
-        name if name is None or name in there else numbers.setdefault(name, f"p-{first + len(numbers):05d}")
-        for name in names
-    ]

@@ -24,7 +24,7 @@ from resad import index
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
-from resad.index import publish, writing
+from resad.index import publish, staging_folder
 from resad.loaded_index import LoadedIndex
 from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
 from resad.quality import QualityMeasures, measure_quality, quality_limits
@@ -111,7 +111,7 @@ def recalibrate(
     listed = list_references(photos)
     _check_enough(len(listed), photos)
     left_aside: list[Skipped | Duplicate] = []
-    with writing(root, name) as scratch:
+    with staging_folder(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
             preparation = loaded.manifest.config.preparation
             with closing(load_photos(listed, preparation, limits, strict=strict)) as outcomes:

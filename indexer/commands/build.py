@@ -1,9 +1,7 @@
 """`resad-indexer build`."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,9 +15,8 @@ from resad.config import MethodConfig, Precision, Preset
 from resad.errors import ResadError
 
 if TYPE_CHECKING:
-    from indexer.build.build import BuildOptions, BuildReport
+    from indexer.build.build import BuildOptions, BuildReport, BuildWorkers
     from indexer.build.forecast import AnyForecast
-    from indexer.build.progress import Stages
 
 
 def build_command(
@@ -98,7 +95,7 @@ def build_command(
     console.warn_unused(photos)
 
     from indexer import tables
-    from indexer.build.build import BuildOptions, build, forecast_only
+    from indexer.build.build import BuildOptions
     from resad.backbone import default_weights
 
     weights = weights or default_weights(config.backbone.name)
@@ -113,16 +110,14 @@ def build_command(
         resume=resume, search=search, keep_features=keep_features, max_memory=memory_limit,
     )  # fmt: skip
     if cluster is None:
-        report = _run(options, partial(forecast_only, options) if only_forecast else None, build)
+        report = _run(options, None, only_forecast=only_forecast)
     else:
         ray = console.cluster_commands()
-        with ray.workers_at(cluster, device, cpus=worker_cpus, most=most_workers, scratch=scratch) as workers:
+        with ray.workers_at(cluster, device, cpus=worker_cpus, limit=most_workers, scratch=scratch) as pool:
             console.warn(
-                f"{workers.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and for the "
-                "driver"
+                f"{pool.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and for the driver"
             )
-            forecast = partial(ray.forecast_only_on, workers, options) if only_forecast else None
-            report = _run(options, forecast, partial(ray.build_on, workers))
+            report = _run(options, ray.ClusterWorkers(pool), only_forecast=only_forecast)
     if report is None:
         return
     console.warn_skipped(report.skipped, report.duplicates)
@@ -136,27 +131,22 @@ def _check_photos(photos: Path, config: MethodConfig) -> None:
         check_listed(photos, list_references(photos), config)
 
 
-class _Build(Protocol):
-    def __call__(
-        self, options: "BuildOptions", stages: "Stages", on_forecast: "Callable[[AnyForecast], None]"
-    ) -> "BuildReport": ...
-
-
-def _run(
-    options: "BuildOptions", forecast: "Callable[[], AnyForecast] | None", build: _Build
-) -> "BuildReport | None":
+def _run(options: "BuildOptions", workers: "BuildWorkers | None", *, only_forecast: bool) -> "BuildReport | None":
     """The report; None after a forecast alone, which is printed."""
-    if forecast is None:
-        return _build(options, build)
+    if not only_forecast:
+        return _build(options, workers)
+    from indexer.build.build import forecast_only
+
     with console.naming_skipped():
-        lines = forecast().lines()
+        lines = forecast_only(options, workers).lines()
     for line in lines:
         console.say(line)
     return None
 
 
-def _build(options: "BuildOptions", build: _Build) -> "BuildReport":
+def _build(options: "BuildOptions", workers: "BuildWorkers | None") -> "BuildReport":
     """Build, and say what happens to the unfinished state of an earlier build and of this one."""
+    from indexer.build.build import build
     from indexer.build.progress import Stages
     from resad import index
 
@@ -168,7 +158,7 @@ def _build(options: "BuildOptions", build: _Build) -> "BuildReport":
         console.warn(f"Nothing to resume in {state.parent}: starting.")
     try:
         with console.naming_skipped():
-            return build(options, Stages(console.ERR), _print_forecast)
+            return build(options, Stages(console.ERR), _print_forecast, workers)
     except ResadError:
         raise
     except BaseException:

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,17 +15,16 @@ from resad.config import Eye
 from resad.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from indexer.run_tables import RunTables
     from indexer.score_journal import ScoreJournal
-    from indexer.scoring import RunOptions, ScoreFailure, ScoreJob, ScoreRow
-    from resad.engine import Engine
-    from resad.pictures.evidence import Squares
+    from indexer.scoring import ScoreFailure, ScoreRow
 
 # Literals of `indexer.scoring` and `resad.pictures.overlay`, which take long to import.
 Layout = Literal["blend", "side"]
 PictureKind = Literal["png", "jpeg"]
 MapKind = Literal["png", "tiff"]
-TableFormat = Literal["csv", "parquet"]
 
 
 def score_command(
@@ -73,26 +73,11 @@ def score_command(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
     device: Device = "auto",
-    table_format: Annotated[
-        TableFormat | None,
-        typer.Option("--format", help="Of the table over a cluster: csv, or parquet: OUT/scores.parquet, too."),
-    ] = None,
     cluster: ClusterAddress = None,
     worker_cpus: WorkerCpus = 4,
     most_workers: MostWorkers = None,
 ) -> None:
-    """Score photographs against an index.
-
-    Over a cluster all scores go into one table, OUT/scores.csv; the same command continues it.
-    """
-    if cluster is not None:
-        others = (csv, findings_csv, coco, json, geojson, overlays, eye)
-        if out is None or any(option is not None for option in others) or overwrite:
-            raise SettingError(
-                "--cluster writes OUT/scores.csv alone, and goes on with it: give --out, and no other file"
-            )
-    elif table_format is not None:
-        raise SettingError(f"--format {table_format}: without --cluster, --csv FILE names the table")
+    """Score photographs against an index."""
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: give one of them")
     version = index_store.resolve(index)
@@ -106,17 +91,12 @@ def score_command(
         list_labeled,
         open_journal,
         plan_jobs,
+        score_photos,
     )
     from resad.calibration import DecisionRule
     from resad.manifest import read_manifest
 
     rule = DecisionRule(fpr, threshold, camera)
-    if cluster is not None and out is not None:
-        console.cluster_commands().score_over_cluster(
-            cluster, device, index, photos, out, rule, cpus=worker_cpus, most=most_workers,
-            require_quality=require_quality, table_format=table_format or "csv",
-        )  # fmt: skip
-        return
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
     outputs = OutputFiles(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson)
     journal_file(outputs, existing)  # refuses, before anything slow is imported
@@ -131,32 +111,35 @@ def score_command(
         outputs = replace(outputs, strips=out)
     with open_journal(outputs, options, manifest, existing) as journal:
         jobs = plan_jobs(listed, outputs, options, journal, existing)
-        engine = Engine(console.load(version, device))
         console.warn_stale(manifest)
-        rows, failures = _run(
-            engine, jobs, options, journal, outputs.tables, lambda photo: read_square(version, manifest, photo)
-        )
+        if cluster is None:
+            squares = partial(read_square, version, manifest)
+            outcomes = score_photos(Engine(console.load(version, device)), jobs, options, journal, squares)
+            rows, failures = _run(outcomes, len(jobs), journal, outputs.tables)
+        else:
+            ray = console.cluster_commands()
+            with ray.workers_at(cluster, device, cpus=worker_cpus, limit=most_workers) as pool:
+                outcomes = ray.score_over_workers(pool, version, jobs, options, journal)
+                rows, failures = _run(outcomes, len(jobs), journal, outputs.tables)
     _print(rows, failures, camera, before=len(listed) - len(jobs))
 
 
 def _run(
-    engine: "Engine",
-    jobs: "tuple[ScoreJob, ...]",
-    options: "RunOptions",
+    outcomes: "Generator[ScoreRow | ScoreFailure, None, None]",
+    count: int,
     journal: "ScoreJournal",
     run_tables: "RunTables",
-    squares: "Squares",
 ) -> "tuple[list[ScoreRow], list[ScoreFailure]]":
-    """Score, then write the tables, also after an interruption."""
+    """Score, then write the tables, also after an interruption.  count: photographs to score."""
     from indexer.build.progress import Stages
-    from indexer.scoring import ScoreFailure, score_photos
+    from indexer.scoring import ScoreFailure
 
     rows: list[ScoreRow] = []
     failures: list[ScoreFailure] = []
     try:
         with (
-            Stages(console.ERR).stage("score", len(jobs), "photos") as advance,
-            closing(score_photos(engine, jobs, options, journal, squares)) as outcomes,
+            Stages(console.ERR).stage("score", count, "photos") as advance,
+            closing(outcomes),
         ):
             for outcome in outcomes:
                 if isinstance(outcome, ScoreFailure):

@@ -281,6 +281,6 @@ def _with(
         np.concatenate([origin.cell, store.cells(rows)]),
         np.concatenate([origin.pick, np.arange(len(bank), len(bank) + entered, dtype=np.int32)]),
     )
-    order = both.photo_by_photo()
+    order = both.bank_order()
     memories = np.concatenate([bank.memories, store.gather(rows)])[order]
-    return MemoryBank(memories, both.taken(order), gpu=bank.gpu, plan=bank.plan)
+    return MemoryBank(memories, both.subset(order), gpu=bank.gpu, plan=bank.plan)

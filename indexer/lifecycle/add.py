@@ -1,8 +1,8 @@
-"""`resad-indexer add`: more healthy photographs for an index; the old ones are not encoded again.
+"""`resad-indexer add`: adds healthy photographs to an index without encoding its photographs again.
 
-The greedy goes on from the memories there are: a new patch enters if it is farther from all of them than the
-covering radius that the index was built with.  The new photographs are scored left out of the new bank.  The old
-ones are, too, where their features are kept; otherwise their distances stay, and bound what they would be now.
+The greedy continues from the existing memories: a new patch enters if it is farther from all of them than the
+covering radius that the index was built with.  The new photographs are scored left out of the new bank, as are the
+photographs of the index if their features are kept; otherwise their distances stay as upper bounds.
 """
 
 from collections import deque
@@ -23,21 +23,30 @@ from indexer.build.references import (
     number_patients,
     photo_id,
     screen_purged,
-    skipped_summary,
+    unused_summary,
 )
 from indexer.build.state import BuildState, build_inputs
-from indexer.lifecycle.derive import NewVersion, SourceVersion, VersionSpec, derive_version, open_source, store_of
+from indexer.lifecycle.derive import (
+    NewVersion,
+    SourceVersion,
+    VersionSpec,
+    combine_stores,
+    derive_version,
+    open_source,
+)
 from indexer.photos.listing import Duplicate, NearDuplicate, ReferencePhoto, Skipped, list_references
 from indexer.photos.near_duplicates import match_near_duplicates, near_duplicate_pairs
 from resad import index
 from resad.config import PhotoLimits
-from resad.index import writing
+from resad.index import staging_folder
 from resad.pictures.evidence import file_name, keeps_crops
 
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    """index: ROOT/NAME or ROOT/NAME/VERSION.  photos: a folder or a CSV.  strict: refuse instead of skipping
+    """What to add, and to which index.
+
+    index: ROOT/NAME or ROOT/NAME/VERSION.  photos: a folder or a CSV.  strict: refuse instead of skipping
     photographs.  live: make the new version the live one.
     """
 
@@ -51,7 +60,10 @@ class AddOptions:
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What came of it.  strangers: new patients who may be among those of before, who are known by number."""
+    """The new version and the photographs that were added or not used.
+
+    strangers: patients counted as new who may be among the index's own, which it knows by number only.
+    """
 
     made: NewVersion
     added: int
@@ -61,110 +73,111 @@ class AddReport:
     strangers: int
 
 
-def add(order: AddOptions, stages: Stages) -> AddReport:
-    """Write a version with more photographs; on any error all is as it was.
+def add(options: AddOptions, stages: Stages) -> AddReport:
+    """Write a version with more photographs; after any error the index is unchanged.
 
     Raises:
-        TooFewTaken: nothing is to be added.
-        SettingError: somebody else writes to the index.
+        TooFewPhotos: none of the photographs can be added.
+        SettingError: another process writes to the index.
         PhotoError: with `strict`, for the first photograph that cannot be used.
         IndexInvalid: the index cannot be used.
     """
-    listed = list_references(order.photos)
-    place = index.resolve(order.index).resolve().parent
-    with writing(place.parent, place.name) as scratch:
-        base = open_source(order.index, order.device)
-        config = base.manifest.config
+    listed = list_references(options.photos)
+    place = index.resolve(options.index).resolve().parent
+    with staging_folder(place.parent, place.name) as scratch:
+        source = open_source(options.index, options.device)
+        config = source.manifest.config
         inputs = build_inputs(
-            config, order.limits, base.manifest.weights_sha256, order.device.type, listed,
-            crops=keeps_crops(base.manifest),
+            config, options.limits, source.manifest.weights_sha256, options.device.type, listed,
+            crops=keeps_crops(source.manifest),
         )  # fmt: skip
-        batch = batch_size([order.device])
-        with BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as work:
+        batch = batch_size([options.device])
+        with BuildState(scratch / "work", inputs, listed, resume=False, batch=batch) as state:
             with stages.stage("encode", len(listed), "photos") as advance:
                 extracting = extract(
-                    [base.loaded.detector.encoder], order.limits, work, advance, strict=order.strict,
-                    look_up=_look_up(base),
+                    [source.loaded.detector.encoder], options.limits, state, advance, strict=options.strict,
+                    screen=_screen(source),
                 )  # fmt: skip
                 with closing(extracting) as extraction:
                     deque(extraction, maxlen=0)
-            if not work.references:
-                told = f"{order.photos} adds nothing: {skipped_summary(work.left_aside)}"
-                raise TooFewPhotos(told, work.left_aside)
-            made = derive_version(_draft(base, work, scratch), place, scratch, stages, live=order.live)
+            if not state.references:
+                message = f"{options.photos} adds nothing: {unused_summary(state.unused)}"
+                raise TooFewPhotos(message, state.unused)
+            made = derive_version(_spec(source, state, scratch), place, scratch, stages, live=options.live)
     return AddReport(
         made,
-        len(work.references),
-        tuple(one for one in work.left_aside if isinstance(one, Skipped)),
-        tuple(one for one in work.left_aside if isinstance(one, Duplicate)),
+        len(state.references),
+        tuple(photo for photo in state.unused if isinstance(photo, Skipped)),
+        tuple(photo for photo in state.unused if isinstance(photo, Duplicate)),
         (
-            *_near_duplicates_in_index(base, work.references),
-            *near_duplicates_of(work.references, near_duplicate_pairs(work.references)),
+            *_near_duplicates_in_index(source, state.references),
+            *near_duplicates_of(state.references, near_duplicate_pairs(state.references)),
         ),
-        _strangers(base, work.references),
+        _strangers(source, state.references),
     )
 
 
-def _draft(base: SourceVersion, work: BuildState, scratch: Path) -> VersionSpec:
-    old, new = len(base.photos), len(work.references)
-    kept = [] if base.features is None else [(base.features, range(old))]
-    patients = [reference.source.patient for reference in work.references]
-    known = [record.patient for record in base.photos]
+def _spec(source: SourceVersion, state: BuildState, scratch: Path) -> VersionSpec:
+    photos, additions = len(source.photos), len(state.references)
+    stores = [] if source.features is None else [(source.features, range(photos))]
+    patients = [reference.source.patient for reference in state.references]
+    index_patients = [record.patient for record in source.photos]
     return VersionSpec(
-        base=base,
+        source=source,
         operation="add",
-        bank=base.loaded.detector.bank,
-        kept=base.photos,
-        new=tuple(work.references),
-        patients=tuple(patients if base.keeps_names else number_patients(patients, known)),
-        store=store_of(scratch / "whole", [*kept, (work.store, range(new))]),
-        numbers=tuple(range(0 if kept else old, old + new)),
-        keep_features=base.features is not None,
-        placed={} if kept else dict(enumerate(base.placed)),
-        others="measured",
-        covering=base.manifest.quality.covering_radius,
-        radius=base.manifest.quality.radius_to_keep,
-        numbered=base.numbered,
-        calibrated_on=base.calibrated_on,
-        pictures=base.pictures({record.id: record.id for record in base.photos}) | _pictures(base, work),
+        bank=source.loaded.detector.bank,
+        records=source.photos,
+        additions=tuple(state.references),
+        patients=tuple(patients if source.keeps_names else number_patients(patients, index_patients)),
+        store=combine_stores(scratch / "whole", [*stores, (state.store, range(additions))]),
+        numbers=tuple(range(0 if stores else photos, photos + additions)),
+        keep_features=source.features is not None,
+        distances={} if stores else dict(enumerate(source.distances)),
+        standing="measured",
+        covering_radius=source.manifest.quality.covering_radius,
+        kept_radius=source.manifest.quality.radius_to_keep,
+        last_number=source.last_number,
+        calibrated_on=source.calibrated_on,
+        pictures=source.pictures({record.id: record.id for record in source.photos}) | _pictures(source, state),
     )
 
 
-def _pictures(base: SourceVersion, work: BuildState) -> dict[str, Path]:
-    """Of the new photographs, where such are kept."""
+def _pictures(source: SourceVersion, state: BuildState) -> dict[str, Path]:
+    """Pictures of the new photographs, if the index keeps pictures."""
     return {
-        file_name(photo_id(base.numbered + number)): picture
-        for number in range(1, len(work.references) + 1)
-        if (picture := work.folder / file_name(photo_id(number))).is_file()
+        file_name(photo_id(source.last_number + number)): picture
+        for number in range(1, len(state.references) + 1)
+        if (picture := state.folder / file_name(photo_id(number))).is_file()
     }
 
 
-def _look_up(base: SourceVersion) -> Screen:
-    """Leaves aside what is in the index, or was purged from it, or is what it was calibrated on."""
-    ids = {record.content_sha256: record.id for record in base.photos}
-    normals = {record.content_sha256: record.id for record in base.calibrated_on}
-    purged = screen_purged(base.place.parent)
+def _screen(source: SourceVersion) -> Screen:
+    """Skips photographs that are in the index, were purged from it, or that it was calibrated on."""
+    ids = {record.content_sha256: record.id for record in source.photos}
+    normals = {record.content_sha256: record.id for record in source.calibrated_on}
+    screen_tombstones = screen_purged(source.folder.parent)
 
-    def look_up(source: ReferencePhoto, content_hash: str) -> Skipped | Duplicate | None:
+    def screen(photo: ReferencePhoto, content_hash: str) -> Skipped | Duplicate | None:
         if content_hash in ids:
-            return Duplicate(source.path, f"{ids[content_hash]} of the index")
+            return Duplicate(photo.path, f"{ids[content_hash]} of the index")
         if content_hash in normals:
-            return Skipped(source.path, f"the index is calibrated on it ({normals[content_hash]})")
-        return purged(source, content_hash)
+            return Skipped(photo.path, f"the index is calibrated on it ({normals[content_hash]})")
+        return screen_tombstones(photo, content_hash)
 
-    return look_up
+    return screen
 
 
-def _near_duplicates_in_index(base: SourceVersion, references: Sequence[Reference]) -> tuple[NearDuplicate, ...]:
-    ids = [f"{record.id} of the index" for record in base.photos]
+def _near_duplicates_in_index(source: SourceVersion, references: Sequence[Reference]) -> tuple[NearDuplicate, ...]:
+    ids = [f"{record.id} of the index" for record in source.photos]
     return tuple(
         NearDuplicate(references[pair.first].source.path, ids[pair.second], pair.bits or 0, pair.mirrored)
-        for pair in match_near_duplicates(references, base.photos)
+        for pair in match_near_duplicates(references, source.photos)
     )
 
 
-def _strangers(base: SourceVersion, references: Sequence[Reference]) -> int:
-    known = {record.patient for record in base.photos} - {None}
-    if base.keeps_names or not known:
+def _strangers(source: SourceVersion, references: Sequence[Reference]) -> int:
+    """Patients of the new photographs that the index may know by another name: its own are numbered."""
+    numbered = {record.patient for record in source.photos} - {None}
+    if source.keeps_names or not numbered:
         return 0
-    return len({reference.source.patient for reference in references} - known - {None})
+    return len({reference.source.patient for reference in references} - numbered - {None})

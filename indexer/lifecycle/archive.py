@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import IO, Final
 
 from resad import index
-from resad.index import check_files, check_purged, settle, writing
+from resad.index import check_files, check_not_purged, move_into_place, staging_folder
 from resad.manifest import Manifest, parse_manifest
 
 
@@ -154,7 +154,7 @@ def import_version(file: Path, root: Path, *, live: bool = True, key: Path | Non
             signature = _content(archive, rest.pop(0), _SEAL_BYTES, file)
         if key is not None:
             check_signature(told, signature, key, str(file))
-        with writing(root, manifest.name) as scratch:
+        with staging_folder(root, manifest.name) as scratch:
             place, staging = root / manifest.name, scratch / "version"
             if (place / manifest.version).exists():
                 raise IndexInvalid(f"{place} has a version {manifest.version} already")
@@ -162,8 +162,8 @@ def import_version(file: Path, root: Path, *, live: bool = True, key: Path | Non
             (staging / index.MANIFEST).write_bytes(told)
             _unpack(archive, rest, folder, manifest, staging, file)
             check_files(staging)
-            check_purged(place, staging)
-            version = settle(staging, place, manifest, live=live)
+            check_not_purged(place, staging)
+            version = move_into_place(staging, place, manifest, live=live)
     return Imported(version, manifest, signature is not None)
 
 

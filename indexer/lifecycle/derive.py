@@ -50,20 +50,21 @@ from resad.search.plan import SearchRecord
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceVersion:
-    """place: ROOT/NAME/VERSION.  placed: left-out distances of its photographs, in their order.
+    """A loaded version that another one is derived from.
 
-    features: of all of them, where they are kept.
+    folder: ROOT/NAME/VERSION.  distances: left-out distances of its photographs, in order.
+    features: of all photographs, if they are kept.  calibrated_on: photographs outside the bank, if any.
     """
 
-    place: Path
+    folder: Path
     loaded: LoadedIndex
-    placed: tuple[PatchDistances, ...]
+    distances: tuple[PatchDistances, ...]
     features: FeatureStore | None
     calibrated_on: tuple[CalibrationRecord, ...]
 
     @property
     def manifest(self) -> Manifest:
-        """Of the version."""
+        """The version's manifest."""
         return self.loaded.manifest
 
     @property
@@ -72,8 +73,8 @@ class SourceVersion:
         return self.loaded.photos
 
     @property
-    def numbered(self) -> int:
-        """The highest number that an id ever had."""
+    def last_number(self) -> int:
+        """The highest number that an id of the index ever had."""
         return len(self.photos) if self.manifest.numbered is None else self.manifest.numbered
 
     @property
@@ -82,59 +83,59 @@ class SourceVersion:
         return any(record.name is not None for record in self.photos)
 
     def shared_files(self) -> dict[str, Path]:
-        """What belongs to no photograph: name -> where it lies."""
+        """Files that belong to no photograph: name -> path."""
         names = (BACKBONE_FILE, PROBE_FILE)
-        return {one.name: self.place / one.name for one in self.manifest.files if one.name in names}
+        return {file.name: self.folder / file.name for file in self.manifest.files if file.name in names}
 
     def pictures(self, ids: Mapping[str, str]) -> dict[str, Path]:
-        """The pictures of some photographs, where they are kept: name -> where it lies.
+        """Pictures of photographs, if they are kept: name in the new version -> path.
 
         Args:
-            ids: of each photograph here, and in the version that the names are for.
+            ids: id here -> id in the new version.
         """
-        here = {file_name(own): file_name(new) for own, new in ids.items()}
-        return {here[one.name]: self.place / one.name for one in self.manifest.files if one.name in here}
+        names = {file_name(old_id): file_name(new_id) for old_id, new_id in ids.items()}
+        return {names[file.name]: self.folder / file.name for file in self.manifest.files if file.name in names}
 
 
 def open_source(path: Path, device: torch.device) -> SourceVersion:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION, with kept features.
 
     Raises:
-        IndexInvalid: it cannot be used, or lies in no ROOT/NAME.
+        IndexInvalid: it cannot be used, or is not below a ROOT/NAME.
     """
-    place = index.resolve(path).resolve()
-    if place.name not in index.versions(place.parent):
-        raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
-    loaded = load_index(place, device)
+    folder = index.resolve(path).resolve()
+    if folder.name not in index.versions(folder.parent):
+        raise IndexInvalid(f"{folder} is not below ROOT/NAME, where a new version would go")
+    loaded = load_index(folder, device)
     runtime.configure(loaded.manifest.config.precision)
     features = None
     if loaded.manifest.keeps_features:
-        check_files(place)
-        features = _stored(place, loaded)
-    placed = read_patch_distances(place, [record.id for record in loaded.photos])
-    return SourceVersion(place, loaded, tuple(placed), features, calibration_records(place))
+        check_files(folder)
+        features = _kept_features(folder, loaded)
+    distances = read_patch_distances(folder, [record.id for record in loaded.photos])
+    return SourceVersion(folder, loaded, tuple(distances), features, calibration_records(folder))
 
 
-def _stored(place: Path, loaded: LoadedIndex) -> FeatureStore:
-    store = FeatureStore(place / FEATURES)
+def _kept_features(folder: Path, loaded: LoadedIndex) -> FeatureStore:
+    store = FeatureStore(folder / FEATURES)
     for record in loaded.photos:
-        if not store.take_up(place / FEATURES / record.id, loaded.manifest.counts.grid, record.patches):
-            raise IndexInvalid(f"{place}: the features of {record.id} are not whole")
+        if not store.take_up(folder / FEATURES / record.id, loaded.manifest.counts.grid, record.patches):
+            raise IndexInvalid(f"{folder}: the features of {record.id} are incomplete")
     return store
 
 
-def store_of(folder: Path, parts: Sequence[tuple[FeatureStore, Sequence[int]]]) -> FeatureStore:
-    """Some photographs of several stores as one, none copied; `folder` would take what is appended."""
-    whole = FeatureStore(folder)
-    for store, rows in parts:
-        for row in rows:
-            whole.take_from(store, row)
-    return whole
+def combine_stores(folder: Path, parts: Sequence[tuple[FeatureStore, Sequence[int]]]) -> FeatureStore:
+    """Photographs of several stores, by their numbers, as one store; nothing is copied into `folder`."""
+    combined = FeatureStore(folder)
+    for store, numbers in parts:
+        for number in numbers:
+            combined.take_from(store, number)
+    return combined
 
 
-def renumbered(bank: MemoryBank, kept: Sequence[int]) -> MemoryBank:
-    """The memories of the photographs `kept` alone, which are counted anew in this order; `kept` ascends."""
-    rows = np.asarray(kept, dtype=np.int32)
+def only_photos(bank: MemoryBank, photos: Sequence[int]) -> MemoryBank:
+    """The memories of these photographs alone, renumbered in this order.  photos: numbers, ascending."""
+    rows = np.asarray(photos, dtype=np.int32)
     inside = np.isin(bank.provenance.photo, rows)
     origin = bank.provenance
     pick: NDArray[np.int32] = np.argsort(np.argsort(origin.pick[inside])).astype(np.int32)
@@ -143,51 +144,53 @@ def renumbered(bank: MemoryBank, kept: Sequence[int]) -> MemoryBank:
     return MemoryBank(bank.memories[inside], provenance, gpu=bank.gpu, plan=bank.plan)
 
 
-_WORST: Final[tuple[Standing, ...]] = get_args(Standing)
+_STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
+"""From the best to the worst."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VersionSpec:
-    """What a new version is to be made of; photographs are counted `kept` first, then `new`.
+    """What a new version is made of; its photographs are numbered `records` first, then `additions`.
 
-    base: whose settings, trunk, probe and history it has.  also_from: the second of a merge, NAME/VERSION.
-    bank: the memories there are before any enters.
-    kept: records of earlier versions.  new, patients: photographs that have none yet, and whose they are.
-    store, numbers: the features that are there, and whose they are, ascending.
-    keep_features: they are those of all photographs, and stay.
-    placed: the left-out distances of the other ones, by number.  others: what these are worth in `bank`.
-    covering: bounds the distance of these photographs' patches to their nearest memory in `bank`.
-    radius: the covering radius to keep.  numbered: the highest number of an id so far.
-    calibrated_on: the photographs outside the bank that it is calibrated on; none for the reference photos.
-    pictures: of reference photos: name -> where each lies.
+    source: gives settings, trunk, probe and history.  also_from: the second source of a merge, NAME/VERSION.
+    bank: the memories before new ones enter.
+    records: of photographs that stay.  additions, patients: photographs without a record, and their patients.
+    store, numbers: the available features, and the numbers of their photographs, ascending.
+    keep_features: the features are those of all photographs, and stay in the index.
+    distances: left-out distances of the photographs without features, by number.
+    standing: how far these distances hold in `bank`.
+    covering_radius: bound of the distance from these photographs' patches to their nearest memory in `bank`.
+    kept_radius: the covering radius to keep.  last_number: the highest number of an id so far.
+    calibrated_on: photographs outside the bank for the calibration; without any, the reference photos.
+    pictures: of reference photos: name -> path.
     """
 
-    base: SourceVersion
+    source: SourceVersion
     operation: str
     bank: MemoryBank
-    kept: tuple[ReferenceRecord, ...]
-    new: tuple[Reference, ...]
+    records: tuple[ReferenceRecord, ...]
+    additions: tuple[Reference, ...]
     patients: tuple[str | None, ...]
     store: FeatureStore
     numbers: tuple[int, ...]
     keep_features: bool
-    placed: Mapping[int, PatchDistances]
-    others: Standing
-    covering: float
-    radius: float
-    numbered: int
+    distances: Mapping[int, PatchDistances]
+    standing: Standing
+    covering_radius: float
+    kept_radius: float
+    last_number: int
     calibrated_on: tuple[CalibrationRecord, ...]
     pictures: Mapping[str, Path]
     also_from: str | None = None
 
 
 def worst_standing(standings: Iterable[Standing]) -> Standing:
-    """The one that promises least."""
-    return max(standings, key=_WORST.index, default="measured")
+    """The worst of them; `measured` without any."""
+    return max(standings, key=_STANDINGS.index, default="measured")
 
 
 def check_people(groups: Sequence[frozenset[int]]) -> None:
-    """Raise `SettingError` where too few photographs are left for an index, by what is left out together."""
+    """Raise `SettingError` if too few photographs are left.  groups: per photograph those left out with it."""
     if (count := len(set(groups))) < MIN_PHOTOS:
         raise SettingError(
             f"{count} photographs (of different patients, copies counted once) would be left, an index needs "
@@ -197,7 +200,7 @@ def check_people(groups: Sequence[frozenset[int]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """The new version.  before: the manifest of its base.  entered: memories.
+    """A derived version.  before: the manifest of its source.  entered: new memories.
 
     measured: reference photos whose left-out scores were measured in the new bank.
     """
@@ -210,14 +213,14 @@ class NewVersion:
 
 
 def sample_quantiles(patches: Sequence[Quantile], count: int) -> NDArray[np.float32]:
-    """So many values with these quantiles, as good as the quantiles tell: float32 (count,)."""
-    at, values = zip(*((one.at, one.value) for one in patches), strict=True)
-    drawn: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
-    return drawn
+    """`count` values whose quantiles are approximately `patches`: float32 (count,)."""
+    at, values = zip(*((quantile.at, quantile.value) for quantile in patches), strict=True)
+    sample: NDArray[np.float32] = np.interp(np.linspace(0, 1, count), at, values).astype(np.float32)
+    return sample
 
 
-def derive_version(draft: VersionSpec, place: Path, scratch: Path, stages: Stages, *, live: bool) -> NewVersion:
-    """Make the new version of `place` (ROOT/NAME), whose lock the caller holds.
+def derive_version(spec: VersionSpec, place: Path, scratch: Path, stages: Stages, *, live: bool) -> NewVersion:
+    """Write the new version into `place` (ROOT/NAME), whose lock the caller holds.
 
     Args:
         scratch: a folder on the same disk.
@@ -225,126 +228,128 @@ def derive_version(draft: VersionSpec, place: Path, scratch: Path, stages: Stage
     Raises:
         SettingError: too few photographs or memories are left for a calibration.
     """
-    before = draft.base.manifest
-    patients = [*(record.patient for record in draft.kept), *draft.patients]
-    groups = left_out_groups(patients, [*draft.kept, *draft.new])
+    before = spec.source.manifest
+    patients = [*(record.patient for record in spec.records), *spec.patients]
+    groups = left_out_groups(patients, [*spec.records, *spec.additions])
     check_people(groups)
-    bank = _enlarged(draft, scratch, stages)
-    entered = len(bank) - len(draft.bank)
-    with stages.stage("calibrate", len(draft.numbers), "photos") as advance:
-        left_out = _left_out(draft, bank, groups, advance)
-    others = worst_standing([draft.others, "bound" if entered else "measured"])
-    records = _records(draft, left_out, others)
-    calibration, calibrated = _calibration(draft, records, left_out, others)
+    bank = _extend(spec, scratch, stages)
+    entered = len(bank) - len(spec.bank)
+    with stages.stage("calibrate", len(spec.numbers), "photos") as advance:
+        left_out = _left_out(spec, bank, groups, advance)
+    standing = worst_standing([spec.standing, "bound" if entered else "measured"])
+    records = _records(spec, left_out, standing)
+    calibration, calibrated = _calibration(spec, records, left_out, standing)
     with stages.stage("publish", 1, "version") as advance:
         staging = scratch / "version"
         staging.mkdir()
-        known = _share_files(draft, records, staging)
+        unchanged = _share_files(spec, records, staging)
         bank.save(staging)
         write_records(records, staging / PHOTOS_FILE)
         write_left_out([record.id for record in records], left_out, staging)
-        if draft.calibrated_on:
-            write_calibration_records(draft.calibrated_on, staging / CALIBRATION_FILE)
-        told = replace(
+        if spec.calibrated_on:
+            write_calibration_records(spec.calibrated_on, staging / CALIBRATION_FILE)
+        manifest = replace(
             before,
             name=place.name,
             version=index.new_version(),
-            history=(*before.history, history_entry(draft.operation, before.version, draft.also_from)),
+            history=(*before.history, history_entry(spec.operation, before.version, spec.also_from)),
             counts=_counts(before.counts, records, bank),
             calibration=calibration,
             calibrated=calibrated,
-            quality=_quality(draft, left_out.covering_radius, len(records), stages),
-            photo_quality=quality_limits([one.quality for one in draft.calibrated_on or records]),
-            probe_score=score_probe(Detector(draft.base.loaded.detector.encoder, bank), staging),
-            device=str(draft.base.loaded.detector.encoder.device),
+            quality=_quality(spec, left_out.covering_radius, len(records), stages),
+            photo_quality=quality_limits([photo.quality for photo in spec.calibrated_on or records]),
+            probe_score=score_probe(Detector(spec.source.loaded.detector.encoder, bank), staging),
+            device=str(spec.source.loaded.detector.encoder.device),
             packages=runtime.packages(),
             search=SearchRecord(bank.plan, 0, ()),
-            numbered=draft.numbered + len(draft.new),
+            numbered=spec.last_number + len(spec.additions),
         )
-        version, after = publish(staging, place, lambda files: replace(told, files=files), live=live, known=known)
+        version, after = publish(
+            staging, place, lambda files: replace(manifest, files=files), live=live, known=unchanged
+        )
         advance(1)
-    return NewVersion(version, before, after, entered, len(draft.numbers))
+    return NewVersion(version, before, after, entered, len(spec.numbers))
 
 
-def _enlarged(draft: VersionSpec, scratch: Path, stages: Stages) -> MemoryBank:
-    with stages.stage("coreset", len(draft.store), "photos") as advance:
-        if not len(draft.store):
-            return draft.bank
-        device = draft.base.loaded.detector.encoder.device
-        return extend(draft.bank, draft.store, draft.numbers, draft.radius, device, advance, scratch / "points")
+def _extend(spec: VersionSpec, scratch: Path, stages: Stages) -> MemoryBank:
+    with stages.stage("coreset", len(spec.store), "photos") as advance:
+        if not len(spec.store):
+            return spec.bank
+        device = spec.source.loaded.detector.encoder.device
+        return extend(spec.bank, spec.store, spec.numbers, spec.kept_radius, device, advance, scratch / "points")
 
 
 def _left_out(
-    draft: VersionSpec, bank: MemoryBank, groups: Sequence[frozenset[int]], advance: Callable[[int], None]
+    spec: VersionSpec, bank: MemoryBank, groups: Sequence[frozenset[int]], advance: Callable[[int], None]
 ) -> LeftOut:
-    """Of all photographs, from distances that are measured where features are there; the radius is over these."""
-    config = draft.base.manifest.config
-    own = [groups[number] for number in draft.numbers]
-    measured, radius = left_out_distances(draft.store, own, bank, config.search.neighbors, advance)
-    placed = {**draft.placed, **dict(zip(draft.numbers, measured, strict=True))}
+    """Left-out scores of all photographs; distances are measured anew if features are there, as is the radius."""
+    config = spec.source.manifest.config
+    store_groups = [groups[number] for number in spec.numbers]
+    measured, radius = left_out_distances(spec.store, store_groups, bank, config.search.neighbors, advance)
+    distances = {**spec.distances, **dict(zip(spec.numbers, measured, strict=True))}
     numbers = range(len(groups))
-    cameras = [*(one.camera for one in draft.kept), *(one.source.camera for one in draft.new)]
-    masks = (_mask(draft, number) for number in numbers)
-    return score_left_out([placed[number] for number in numbers], radius, masks, config, cameras)
+    cameras = [*(record.camera for record in spec.records), *(photo.source.camera for photo in spec.additions)]
+    masks = (_mask(spec, number) for number in numbers)
+    return score_left_out([distances[number] for number in numbers], radius, masks, config, cameras)
 
 
-def _mask(draft: VersionSpec, number: int) -> NDArray[np.bool_]:
-    """The field of view of a photograph on its prepared square, as when it was encoded: bool (S, S)."""
-    preparation = draft.base.manifest.config.preparation
-    if number >= len(draft.kept):
-        reference = draft.new[number - len(draft.kept)]
-        return mask_of(reference.frame, reference.field_of_view, preparation)
-    record = draft.kept[number]
+def _mask(spec: VersionSpec, number: int) -> NDArray[np.bool_]:
+    """A photograph's field of view on its prepared square: bool (S, S)."""
+    preparation = spec.source.manifest.config.preparation
+    if number >= len(spec.records):
+        return spec.additions[number - len(spec.records)].mask(preparation)
+    record = spec.records[number]
     frame = frame_of(record.width, record.height, record.field_of_view, preparation)
     return mask_of(frame, record.field_of_view, preparation)
 
 
-def _records(draft: VersionSpec, left_out: LeftOut, others: Standing) -> tuple[ReferenceRecord, ...]:
-    """Those kept, scored anew, then the new ones'."""
-    measured, old = set(draft.numbers), len(draft.kept)
+def _records(spec: VersionSpec, left_out: LeftOut, standing: Standing) -> tuple[ReferenceRecord, ...]:
+    """Existing records with new scores, then records of the additions."""
+    measured = set(spec.numbers)
     records = [
         replace(
-            one,
+            record,
             score=left_out.scores[row],
             peak=left_out.peaks[row],
-            standing="measured" if row in measured else worst_standing([one.standing, others]),
+            standing="measured" if row in measured else worst_standing([record.standing, standing]),
         )
-        for row, one in enumerate(draft.kept)
+        for row, record in enumerate(spec.records)
     ]
     records += new_records(
-        draft.new, left_out, draft.patients, row=old, after=draft.numbered, keep_names=draft.base.keeps_names
-    )
+        spec.additions, left_out, spec.patients, first_row=len(records), last_number=spec.last_number,
+        keep_names=spec.source.keeps_names,
+    )  # fmt: skip
     return tuple(records)
 
 
 def _calibration(
-    draft: VersionSpec, records: Sequence[ReferenceRecord], left_out: LeftOut, others: Standing
+    spec: VersionSpec, records: Sequence[ReferenceRecord], left_out: LeftOut, standing: Standing
 ) -> tuple[Calibration, Standing]:
-    """On the photographs outside the bank with their scores of before, or on the reference photos."""
-    before = draft.base.manifest
-    if draft.calibrated_on:
-        normals = draft.calibrated_on
+    """By the earlier scores of the photographs outside the bank, or by the reference photos."""
+    before = spec.source.manifest
+    if spec.calibrated_on:
+        normals = spec.calibrated_on
         values = sample_quantiles(
             before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1]
         )
-        found = calibrate(
-            [one.score for one in normals],
-            [one.peak for one in normals],
+        calibration = calibrate(
+            [normal.score for normal in normals],
+            [normal.peak for normal in normals],
             values,
-            cameras=[one.camera for one in normals],
+            cameras=[normal.camera for normal in normals],
             source="separate",
         )
-        return found, worst_standing([before.calibrated, others])
-    return left_out.calibration, worst_standing(one.standing for one in records)
+        return calibration, worst_standing([before.calibrated, standing])
+    return left_out.calibration, worst_standing(record.standing for record in records)
 
 
-def _quality(draft: VersionSpec, radius: float, photos: int, stages: Stages) -> Quality:
-    whole = len(draft.numbers) == photos
+def _quality(spec: VersionSpec, radius: float, photos: int, stages: Stages) -> Quality:
+    all_measured = len(spec.numbers) == photos
     return replace(
-        draft.base.manifest.quality,
-        covering_radius=radius if whole else max(radius, draft.covering),
-        covering="measured" if whole else "bound",
-        kept_radius=draft.radius,
+        spec.source.manifest.quality,
+        covering_radius=radius if all_measured else max(radius, spec.covering_radius),
+        covering="measured" if all_measured else "bound",
+        kept_radius=spec.kept_radius,
         stages=tuple(stages.done),
         peak_memory_bytes=runtime.peak_memory_bytes(),
     )
@@ -355,11 +360,12 @@ def _counts(before: Counts, records: Sequence[ReferenceRecord], bank: MemoryBank
     return replace(before, photos=len(records), patches=patches, memories=len(bank))
 
 
-def _share_files(draft: VersionSpec, records: Sequence[ReferenceRecord], staging: Path) -> dict[str, FileRecord]:
-    """Put what the version shares with others into `staging`; by name, what the base's manifest knows of it."""
-    base = draft.base
-    files = {**base.shared_files(), **draft.pictures}
-    if draft.keep_features:
-        files |= feature_files(records, draft.store)
+def _share_files(spec: VersionSpec, records: Sequence[ReferenceRecord], staging: Path) -> dict[str, FileRecord]:
+    """Link shared files into `staging`; returns the source's file records of those that are unchanged, by name."""
+    source = spec.source
+    files = {**source.shared_files(), **spec.pictures}
+    if spec.keep_features:
+        files |= feature_files(records, spec.store)
     link_files(files, staging)
-    return {one.name: one for one in base.manifest.files if files.get(one.name) == base.place / one.name}
+    records_by_name = {file.name: file for file in source.manifest.files}
+    return {name: file for name, file in records_by_name.items() if files.get(name) == source.folder / name}

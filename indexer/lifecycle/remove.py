@@ -1,9 +1,9 @@
-"""`resad-indexer remove`: photographs leave an index, with every memory, picture and record of theirs.
+"""`resad-indexer remove`: removes photographs from an index, with their memories, pictures and records.
 
-Patches that only their memories covered are covered again where features are there: those that the index keeps,
-or those of the photographs that are given, which are encoded again.  Then every score is measured anew.  Elsewhere
-the memories that are gone leave holes: the covering radius that is stated is then a bound, by the triangle
-inequality, and the left-out distances that stay may be too small ("stale").
+Patches that only the removed memories covered are covered again if there are features: kept in the index, or of
+the photographs given, which are encoded again.  Then every score is measured again.  Without features the removed
+memories leave holes: the stated covering radius is then a bound, by the triangle inequality, and the left-out
+distances that stay may be too small ("stale").
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from indexer.lifecycle.derive import (
     NewVersion,
     SourceVersion,
     VersionSpec,
+    combine_stores,
     derive_version,
+    only_photos,
     open_source,
-    renumbered,
-    store_of,
 )
 from indexer.photos.listing import list_photos
 from resad import index
@@ -36,14 +36,14 @@ from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
 from resad.index import (
-    add_purged,
-    clear_rubbish,
+    add_tombstones,
     content_hashes,
+    delete_leftovers,
     delete_version,
-    only_writer,
-    purged,
+    staging_folder,
     tombstone,
-    writing,
+    tombstones,
+    write_lock,
 )
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
@@ -55,54 +55,55 @@ _GROUPS: Final = ("patient", "camera")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """ids, hashes: of single photographs.  groups: (`patient` or `camera`, its value); a camera's without case.
+    """Photographs to remove.  ids, hashes: of single photographs.
 
-    A patient is one of the reference photos: those that an index was calibrated on have numbers of their own.
+    groups: (`patient` or `camera`, value); the case of a camera's name does not matter.  Patients are those of the
+    reference photos: photographs of a separate calibration have patient numbers of their own.
     """
 
     ids: frozenset[str]
     hashes: frozenset[str]
     groups: frozenset[tuple[str, str]]
 
-    def __call__(self, one: ReferenceRecord | CalibrationRecord) -> bool:
-        """Whether a photograph is meant."""
-        camera = None if one.camera is None else one.camera.casefold()
+    def __call__(self, record: ReferenceRecord | CalibrationRecord) -> bool:
+        """Whether a photograph is to be removed."""
+        camera = None if record.camera is None else record.camera.casefold()
         return (
-            one.id in self.ids
-            or one.content_sha256 in self.hashes
-            or (isinstance(one, ReferenceRecord) and ("patient", one.patient) in self.groups)
+            record.id in self.ids
+            or record.content_sha256 in self.hashes
+            or (isinstance(record, ReferenceRecord) and ("patient", record.patient) in self.groups)
             or ("camera", camera) in self.groups
         )
 
 
 def choose(photos: Sequence[str], groups: Sequence[str]) -> Choice:
-    """What was typed.
+    """Parse the options --photo and --group.
 
     Args:
         photos: ids (r-00041), content hashes, files, folders or CSVs.
         groups: `patient=p-00003` or `camera=Topcon`.
     Raises:
-        SettingError: one of them is none of these, or there are none.
+        SettingError: a value is none of these, or there are no values.
     """
-    ids, hashes, chosen = set(), set(), set()
+    ids, hashes, group_values = set(), set(), set()
     for text in photos:
         if _ID.fullmatch(text):
             ids.add(text)
-        elif found := _HASH.fullmatch(text.lower()):
-            hashes.add(found[1])
+        elif match := _HASH.fullmatch(text.lower()):
+            hashes.add(match[1])
         else:
-            hashes |= _of_files(text)
+            hashes |= _file_hashes(text)
     for text in groups:
         kind, equals, value = text.partition("=")
         if kind not in _GROUPS or not equals or not value:
             raise SettingError(f"--group {text!r}: expected patient=ID or camera=NAME")
-        chosen.add((kind, value.casefold() if kind == "camera" else value))
-    if not (ids or hashes or chosen):
+        group_values.add((kind, value.casefold() if kind == "camera" else value))
+    if not (ids or hashes or group_values):
         raise SettingError("nothing is named: give --photo or --group")
-    return Choice(frozenset(ids), frozenset(hashes), frozenset(chosen))
+    return Choice(frozenset(ids), frozenset(hashes), frozenset(group_values))
 
 
-def _of_files(text: str) -> set[str]:
+def _file_hashes(text: str) -> set[str]:
     path = Path(text)
     if not path.exists():
         raise SettingError(f"--photo {text!r} is no id (as r-00041), no content hash (64 hex digits), and no file")
@@ -110,19 +111,19 @@ def _of_files(text: str) -> set[str]:
 
 
 BEYOND_REACH: Final = (
-    "exports of this index (resad-indexer export), and what was imported from them elsewhere",
+    "exports of this index (resad-indexer export), and indexes imported from them elsewhere",
     "backups, snapshots and copies of the folder; blocks that the disk itself has not overwritten yet",
-    "services until they have loaded the new version, and answers that they gave",
+    "services until they have loaded the new version, and answers that they sent",
     "audit pages, reports and tables that were written to files",
 )
-"""What this program cannot know of."""
+"""Copies that this program cannot know of."""
 
 
 @dataclass(frozen=True, slots=True)
 class PurgeReport:
-    """versions: those that were deleted.  work: what an interrupted build had left is gone, too.
+    """What a purge deleted.  versions: deleted versions.  work: an unfinished build was deleted, too.
 
-    elsewhere: versions of other indexes beside this one that hold purged photographs.
+    elsewhere: versions of other indexes in the same root that hold purged photographs.
     """
 
     versions: tuple[str, ...]
@@ -131,19 +132,19 @@ class PurgeReport:
 
 
 def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
-    """Destroy all that holds these photographs (content hashes) in ROOT/NAME, and bar them.
+    """Delete every version of ROOT/NAME that holds these photographs (content hashes), and bar them for good.
 
     Raises:
-        IndexInvalid: the live version holds one: it is to be removed first.
-        SettingError: somebody else writes to the index.
+        IndexInvalid: the live version holds one of them: remove it first.
+        SettingError: another process writes to the index.
     """
-    with only_writer(place):
+    with write_lock(place):
         live = index.live_version(place)
         holding = [version for version in index.versions(place) if content_hashes(place / version) & set(hashes)]
         if live in holding:
             raise IndexInvalid(f"{place / live} is live and holds the photographs: remove them first")
-        add_purged(place, hashes)
-        clear_rubbish(place)
+        add_tombstones(place, hashes)
+        delete_leftovers(place)
         for version in holding:
             delete_version(place, version)
         work = (place / index.WORK).exists()
@@ -152,31 +153,33 @@ def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
 
 
 def hashes_to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
-    """Those of the content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
-    held = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
-    graves = purged(place)
-    return (held & hashes) | {one for one in hashes if tombstone(one) in graves}
+    """The content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
+    in_versions = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
+    barred = tombstones(place)
+    return (in_versions & hashes) | {content for content in hashes if tombstone(content) in barred}
 
 
 def _elsewhere(place: Path) -> tuple[Path, ...]:
-    graves = purged(place)
+    barred = tombstones(place)
     return tuple(
         folder / version
         for folder in sorted(place.parent.iterdir())
         if folder != place
         for version in index.versions(folder)
-        if any(tombstone(one) in graves for one in content_hashes(folder / version))
+        if any(tombstone(content) in barred for content in content_hashes(folder / version))
     )
 
 
 Photo = ReferenceRecord | CalibrationRecord
 PhotoFilter = Callable[[Photo], bool]
-"""Whether a photograph is to go."""
+"""Whether a photograph is to be removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveOptions:
-    """index: ROOT/NAME or ROOT/NAME/VERSION.  photos: where the photographs that stay are found by content, to be
+    """What to remove, and from which index.
+
+    index: ROOT/NAME or ROOT/NAME/VERSION.  photos: where the photographs that stay are found by content, to be
     encoded again.  live: make the new version the live one.
     """
 
@@ -190,11 +193,11 @@ class RemoveOptions:
 
 @dataclass(frozen=True, slots=True)
 class RemoveReport:
-    """What came of it.
+    """The new version and the photographs that were removed.
 
-    removed: ids, of references and of photographs that it was calibrated on.  hashes: content hashes of these.
-    lost: memories that are gone.  fell_back: so few were left of those that it was calibrated on that it is
-    calibrated on the reference photos now.  missing: ids that stay, and were not where they were to be found.
+    removed: ids, of reference photos and of photographs of a separate calibration.  hashes: their content hashes.
+    lost: removed memories.  fell_back: too few photographs of a separate calibration were left, so that the index
+    is calibrated on its reference photos.  missing: ids of photographs that stay and were not found.
     """
 
     made: NewVersion
@@ -207,100 +210,100 @@ class RemoveReport:
 
 def holds(version: Path, chosen: PhotoFilter) -> bool:
     """Whether ROOT/NAME/VERSION has one of the chosen photographs."""
-    there: list[Photo] = [*read_records(version / PHOTOS_FILE), *calibration_records(version)]
-    return any(map(chosen, there))
+    photos: list[Photo] = [*read_records(version / PHOTOS_FILE), *calibration_records(version)]
+    return any(map(chosen, photos))
 
 
-def remove(order: RemoveOptions, stages: Stages) -> RemoveReport:
-    """Write a version without the chosen photographs; on any error all is as it was.
+def remove(options: RemoveOptions, stages: Stages) -> RemoveReport:
+    """Write a version without the chosen photographs; after any error the index is unchanged.
 
     Raises:
-        SettingError: none is chosen, too few are left, or somebody else writes to the index.
+        SettingError: none is chosen, too few are left, or another process writes to the index.
         IndexInvalid: the index cannot be used.
     """
-    place = index.resolve(order.index).resolve().parent
-    with writing(place.parent, place.name) as scratch:
-        base = open_source(order.index, order.device)
-        there: list[Photo] = [*base.photos, *base.calibrated_on]
-        gone = [one for one in there if order.chosen(one)]
-        if not gone:
-            raise SettingError(f"{base.place} holds no such photograph")
-        stay = [row for row, record in enumerate(base.photos) if not order.chosen(record)]
-        draft = _draft(base, order, stay, scratch, stages)
-        made = derive_version(draft, place, scratch, stages, live=order.live)
+    place = index.resolve(options.index).resolve().parent
+    with staging_folder(place.parent, place.name) as scratch:
+        source = open_source(options.index, options.device)
+        photos: list[Photo] = [*source.photos, *source.calibrated_on]
+        removed = [photo for photo in photos if options.chosen(photo)]
+        if not removed:
+            raise SettingError(f"{source.folder} holds no such photograph")
+        remaining = [row for row, record in enumerate(source.photos) if not options.chosen(record)]
+        spec = _spec(source, options, remaining, scratch, stages)
+        made = derive_version(spec, place, scratch, stages, live=options.live)
     return RemoveReport(
         made,
-        tuple(one.id for one in gone),
-        tuple(one.content_sha256 for one in gone),
-        len(base.loaded.detector.bank) - len(draft.bank),
-        bool(base.calibrated_on) and not draft.calibrated_on,
-        () if order.photos is None else _without_features(draft),
+        tuple(photo.id for photo in removed),
+        tuple(photo.content_sha256 for photo in removed),
+        len(source.loaded.detector.bank) - len(spec.bank),
+        bool(source.calibrated_on) and not spec.calibrated_on,
+        () if options.photos is None else _without_features(spec),
     )
 
 
-def _without_features(draft: VersionSpec) -> tuple[str, ...]:
-    found = set(draft.numbers)
-    return tuple(record.id for number, record in enumerate(draft.kept) if number not in found)
+def _without_features(spec: VersionSpec) -> tuple[str, ...]:
+    with_features = set(spec.numbers)
+    return tuple(record.id for number, record in enumerate(spec.records) if number not in with_features)
 
 
-def _draft(
-    base: SourceVersion, order: RemoveOptions, stay: Sequence[int], scratch: Path, stages: Stages
+def _spec(
+    source: SourceVersion, options: RemoveOptions, remaining: Sequence[int], scratch: Path, stages: Stages
 ) -> VersionSpec:
-    bank, neighbors = base.loaded.detector.bank, base.manifest.config.search.neighbors
-    lost = ~np.isin(bank.provenance.photo, stay)
-    if (count := int((~lost).sum())) < neighbors:
+    bank, neighbors = source.loaded.detector.bank, source.manifest.config.search.neighbors
+    removed = ~np.isin(bank.provenance.photo, remaining)
+    if (count := int((~removed).sum())) < neighbors:
         raise SettingError(
             f"{count} memories would be left, fewer than the {neighbors} neighbors that are searched"
         )
-    left = renumbered(bank, stay)
-    features, numbers = _features(base, order, stay, scratch, stages)
-    normals = tuple(one for one in base.calibrated_on if not order.chosen(one))
-    covering = base.manifest.quality.covering_radius
-    if lost.any():
-        covering += float(left.search(bank.memories[lost], 1).distances.max())
+    remaining_bank = only_photos(bank, remaining)
+    features, numbers = _features(source, options, remaining, scratch, stages)
+    normals = tuple(record for record in source.calibrated_on if not options.chosen(record))
+    covering_radius = source.manifest.quality.covering_radius
+    if removed.any():
+        covering_radius += float(remaining_bank.search(bank.memories[removed], 1).distances.max())
     return VersionSpec(
-        base=base,
+        source=source,
         operation="remove",
-        bank=left,
-        kept=tuple(base.photos[row] for row in stay),
-        new=(),
+        bank=remaining_bank,
+        records=tuple(source.photos[row] for row in remaining),
+        additions=(),
         patients=(),
         store=features,
         numbers=numbers,
-        keep_features=base.features is not None,
-        placed={number: base.placed[row] for number, row in enumerate(stay)},
-        others="stale" if lost.any() else "measured",
-        covering=covering,
-        radius=base.manifest.quality.radius_to_keep,
-        numbered=base.numbered,
+        keep_features=source.features is not None,
+        distances={number: source.distances[row] for number, row in enumerate(remaining)},
+        standing="stale" if removed.any() else "measured",
+        covering_radius=covering_radius,
+        kept_radius=source.manifest.quality.radius_to_keep,
+        last_number=source.last_number,
         calibrated_on=normals if len(normals) >= normals_needed(max(RATES)) else (),
-        pictures=base.pictures({base.photos[row].id: base.photos[row].id for row in stay}),
+        pictures=source.pictures({source.photos[row].id: source.photos[row].id for row in remaining}),
     )
 
 
 def _features(
-    base: SourceVersion, order: RemoveOptions, stay: Sequence[int], scratch: Path, stages: Stages
+    source: SourceVersion, options: RemoveOptions, remaining: Sequence[int], scratch: Path, stages: Stages
 ) -> tuple[FeatureStore, tuple[int, ...]]:
-    """Of the photographs that stay, and their numbers among these: all where they are kept, else what is found."""
-    if base.features is not None:
-        return store_of(scratch / "whole", [(base.features, stay)]), tuple(range(len(stay)))
+    """Features of photographs that stay, and their numbers: all if the index keeps them, else of those found."""
+    if source.features is not None:
+        return combine_stores(scratch / "whole", [(source.features, remaining)]), tuple(range(len(remaining)))
     store = FeatureStore(scratch / "again")
-    if order.photos is None:
+    if options.photos is None:
         return store, ()
-    records = [base.photos[row] for row in stay]
-    places = reference_files(order.photos, records, order.limits)
-    numbers = tuple(number for number, record in enumerate(records) if record.content_sha256 in places)
-    encoder = base.loaded.detector.encoder
+    records = [source.photos[row] for row in remaining]
+    paths = reference_files(options.photos, records, options.limits)
+    numbers = tuple(number for number, record in enumerate(records) if record.content_sha256 in paths)
+    encoder = source.loaded.detector.encoder
     with stages.stage("encode", len(numbers), "photos") as advance:
         for number in numbers:
-            path = places[records[number].content_sha256]
+            path = paths[records[number].content_sha256]
             with naming(path):
-                photo = prepare(path, encoder.config.preparation, order.limits)
+                photo = prepare(path, encoder.config.preparation, options.limits)
             (patches,) = encoder.encode([photo])
-            had = records[number].patches
-            if len(patches.cells) != had:
+            expected = records[number].patches
+            if len(patches.cells) != expected:
                 raise IndexInvalid(
-                    f"{path} gives {len(patches.cells)} patches and gave {had} when the index was built: "
+                    f"{path} gives {len(patches.cells)} patches and gave {expected} when the index was built: "
                     "another version of this program finds another field of view"
                 )
             store.append(patches)
@@ -309,18 +312,17 @@ def _features(
 
 
 def reference_files(source: Path, records: Sequence[ReferenceRecord], limits: PhotoLimits) -> dict[str, Path]:
-    """Where the reference photographs lie in `source` (a folder tree or a CSV), by content hash.
+    """Content hash -> path of the reference photographs in `source` (a folder tree or a CSV).
 
-    Files that are none of them are passed over, whatever they hold.
-    Raises `SettingError` where nothing is to be listed.
+    Other files are ignored.  Raises `SettingError` if `source` lists nothing.
     """
-    wanted = {record.content_sha256 for record in records}
-    places: dict[str, Path] = {}
+    reference_hashes = {record.content_sha256 for record in records}
+    paths: dict[str, Path] = {}
     for photo in list_photos(source):
         if photo.path.stat().st_size > limits.max_bytes:
             continue
         with photo.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        if content in wanted:
-            places.setdefault(content, photo.path)
-    return places
+        if content in reference_hashes:
+            paths.setdefault(content, photo.path)
+    return paths

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from resad import index
 from resad.errors import IndexInvalid, SettingError
-from resad.index import check_files, clear_rubbish, delete_version, only_writer
+from resad.index import check_files, delete_leftovers, delete_version, write_lock
 from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_manifest, read_records
 from resad.memory_bank import Provenance
 from resad.result import INTENDED_USE
@@ -103,7 +103,7 @@ class _Read:
 
     @classmethod
     def of(cls, version: Path) -> "_Read":
-        manifest = check_files(version, unread=("features/", "evidence/"))
+        manifest = check_files(version, skip_hash=("features/", "evidence/"))
         records = read_records(version / PHOTOS_FILE)
         return cls(manifest, records, _memories(records, Provenance.load(version)))
 
@@ -135,11 +135,11 @@ def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool =
     if keep < 1:
         raise SettingError(f"--keep {keep}: the live version always stays, so 1 is the least")
     live = index.resolve(place).name
-    with only_writer(place):
+    with write_lock(place):
         others = [version for version in index.versions(place) if version != live]
         deleted = others[: max(len(others) - (keep - 1), 0)]
         if not only_say:
-            clear_rubbish(place)
+            delete_leftovers(place)
             for version in deleted:
                 delete_version(place, version)
             if with_work:
