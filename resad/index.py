@@ -5,13 +5,12 @@ synced, renamed, and never changes afterwards; `manifest.json` is written last a
 every other file.  One writer at a time.
 
 ROOT/NAME/PURGED lists photographs that this index must never hold again, one line each: the SHA-256 of the
-photograph's content hash.  Only someone who has the photograph can recognize its line.
+photograph's content hash, called its tombstone.  Only someone who has the photograph can recognize its line.
 """
 
 import fcntl
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -23,18 +22,21 @@ from types import MappingProxyType
 from typing import Final
 
 from resad.errors import IndexInvalid, SettingError
+from resad.files import sync, write_atomically
 from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, FileRecord, Manifest, read_manifest, write_manifest
 
 CURRENT: Final = "CURRENT"
+PURGED: Final = "PURGED"
 MANIFEST: Final = "manifest.json"
 WORK: Final = ".work"
-"""Below ROOT/NAME: what a build that was interrupted has left to go on with."""
+"""Below ROOT/NAME: the state of an interrupted build, from which it can continue."""
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
+_STAGING: Final = ".staging-"
 
 
 def check_name(name: str) -> str:
-    """`name` if an index may be called so; raises `SettingError` otherwise."""
+    """`name` if it is a valid name of an index; raises `SettingError` otherwise."""
     if not NAME.fullmatch(name):
         raise SettingError(
             f"{name!r} cannot name an index: 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit"
@@ -43,7 +45,7 @@ def check_name(name: str) -> str:
 
 
 def check_version(version: str) -> str:
-    """`version` if `new_version` may have made it; raises `IndexInvalid` otherwise."""
+    """`version` if it has the form of `new_version`; raises `IndexInvalid` otherwise."""
     if not VERSION.fullmatch(version):
         raise IndexInvalid(f"{version!r} cannot name a version (as in 20261122T101500Z-3f9c)")
     return version
@@ -60,10 +62,10 @@ def resolve(index: Path) -> Path:
         return index
     pointer = index / CURRENT
     if not pointer.is_file():
-        raise IndexInvalid(f"{index} is no index: it holds neither {MANIFEST} nor {CURRENT}")
+        raise IndexInvalid(f"{index} is not an index: it holds neither {MANIFEST} nor {CURRENT}")
     version = pointer.read_text().strip()
     if not VERSION.fullmatch(version) or not (index / version / MANIFEST).is_file():
-        raise IndexInvalid(f"{pointer} names {version!r}, which is no version of this index")
+        raise IndexInvalid(f"{pointer} names {version!r}, which is not a version of this index")
     return index / version
 
 
@@ -77,7 +79,7 @@ def versions(index: Path) -> list[str]:
 
 
 def live_version(index: Path) -> str | None:
-    """What CURRENT of ROOT/NAME names, if anything."""
+    """The version that CURRENT of ROOT/NAME names, if any."""
     pointer = index / CURRENT
     return pointer.read_text().strip() if pointer.is_file() else None
 
@@ -85,79 +87,58 @@ def live_version(index: Path) -> str | None:
 def activate(index: Path, version: str) -> None:
     """Make `version` of ROOT/NAME the live one, atomically; the caller has verified it.
 
-    Raises `IndexInvalid` where there is no such version, or one that holds purged photographs.
+    Raises `IndexInvalid` if the version does not exist or holds purged photographs.
     """
     if version not in versions(index):
         raise IndexInvalid(f"{index} has no version {version!r}; it has: {', '.join(versions(index)) or 'none'}")
-    check_purged(index, index / version)
-    fresh = index / f".{CURRENT}-{secrets.token_hex(4)}"
-    fresh.write_text(version + "\n")
-    sync(fresh)
-    fresh.replace(index / CURRENT)
-    sync(index)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the entries of a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-PURGED: Final = "PURGED"
+    check_not_purged(index, index / version)
+    write_atomically(index / CURRENT, version + "\n", durable=True)
 
 
 def tombstone(content_sha256: str) -> str:
-    """The line of a photograph, hexadecimal."""
+    """A photograph's line in PURGED, hexadecimal."""
     return hashlib.sha256(content_sha256.encode()).hexdigest()
 
 
-def purged(index: Path) -> frozenset[str]:
+def tombstones(index: Path) -> frozenset[str]:
     """The tombstones of ROOT/NAME."""
     file = index / PURGED
     return frozenset(file.read_text().split()) if file.is_file() else frozenset()
 
 
-def add_purged(index: Path, hashes: Iterable[str]) -> None:
+def add_tombstones(index: Path, hashes: Iterable[str]) -> None:
     """Add photographs by content hash, atomically; the caller holds the index's lock."""
-    lines = sorted(purged(index) | set(map(tombstone, hashes)))
-    fresh = index / f".{PURGED}-{secrets.token_hex(4)}"
-    with fresh.open("w") as file:
-        file.write("".join(line + "\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(index / PURGED)
+    lines = sorted(tombstones(index) | set(map(tombstone, hashes)))
+    write_atomically(index / PURGED, "".join(line + "\n" for line in lines), durable=True)
 
 
 def content_hashes(version: Path) -> frozenset[str]:
-    """Of all photographs that a version's records name: references, and those it was calibrated on."""
+    """The content hashes of all photographs in a version's records: references, and those of its calibration."""
     files = [version / PHOTOS_FILE, version / CALIBRATION_FILE]
     lines = [line for file in files if file.is_file() for line in file.read_bytes().splitlines()]
     return frozenset(json.loads(line)["content_sha256"] for line in lines)
 
 
-def check_purged(index: Path, version: Path) -> None:
-    """Raise `IndexInvalid` where `version` holds photographs that were purged from ROOT/NAME."""
-    graves = purged(index)
-    count = sum(tombstone(one) in graves for one in content_hashes(version)) if graves else 0
+def check_not_purged(index: Path, version: Path) -> None:
+    """Raise `IndexInvalid` if `version` holds photographs that were purged from ROOT/NAME."""
+    graves = tombstones(index)
+    count = sum(tombstone(content) in graves for content in content_hashes(version)) if graves else 0
     if count:
         raise IndexInvalid(
-            f"{version} holds {count} photographs that were purged from {index.name}; it stays barred"
+            f"{version} holds {count} photographs that were purged from {index.name}; it cannot be used"
         )
 
 
 def file_record(path: Path, name: str) -> FileRecord:
-    """What a manifest states of the file at `path`, which it calls `name`."""
+    """The manifest's entry for the file at `path`, under the name `name`."""
     return FileRecord(name, path.stat().st_size, _sha256(path))
 
 
-def check_files(version: Path, *, unread: Sequence[str] = ()) -> Manifest:
-    """The manifest, after every file it names was found with its size and hash; raises `IndexInvalid`.
+def check_files(version: Path, *, skip_hash: Sequence[str] = ()) -> Manifest:
+    """The manifest, after a check of the size and hash of every file in it; raises `IndexInvalid`.
 
     Args:
-        unread: names that begin so are only looked for, with their sizes.
+        skip_hash: prefixes of names; for these files only existence and size are checked.
     """
     manifest = read_manifest(version / MANIFEST)
     for record in manifest.files:
@@ -167,7 +148,7 @@ def check_files(version: Path, *, unread: Sequence[str] = ()) -> Manifest:
         size = path.stat().st_size
         if size != record.bytes:
             raise IndexInvalid(f"{version}: {record.name} has {size} bytes, its manifest says {record.bytes}")
-        if not record.name.startswith(tuple(unread)) and _sha256(path) != record.sha256:
+        if not record.name.startswith(tuple(skip_hash)) and _sha256(path) != record.sha256:
             raise IndexInvalid(f"{version}: {record.name} was changed after the index was written (SHA-256)")
     return manifest
 
@@ -177,12 +158,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_STAGING: Final = ".staging-"
-
-
 @contextmanager
-def only_writer(index: Path) -> Iterator[None]:
-    """Hold the lock of ROOT/NAME; the system lets go of it when the process ends, however it ends.
+def write_lock(index: Path) -> Iterator[None]:
+    """Hold the lock of ROOT/NAME; the system releases it when the process ends, however it ends.
 
     Raises:
         SettingError: another process is writing to this index.
@@ -196,19 +174,20 @@ def only_writer(index: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(root: Path, name: str) -> Iterator[Path]:
-    """A scratch folder on the index's own disk for one new version; gone afterwards, published or not.
+def staging_folder(root: Path, name: str) -> Iterator[Path]:
+    """A scratch folder on the index's own disk for one new version; deleted afterwards, published or not.
 
-    While it is held, the folder `WORK` beside the versions is the caller's; it stays as the caller leaves it.
+    The write lock is held meanwhile.  The folder `WORK` beside the versions then belongs to the caller and stays as
+    the caller leaves it.
 
     Raises:
         SettingError: another process is writing to this index.
     """
     index = root / check_name(name)
-    fresh_root, fresh_index = not root.exists(), not index.exists() or (index / WORK).exists()
+    new_root, new_index = not root.exists(), not index.exists() or (index / WORK).exists()
     index.mkdir(parents=True, exist_ok=True)
-    with only_writer(index):
-        clear_rubbish(index)
+    with write_lock(index):
+        delete_leftovers(index)
         staging = index / f"{_STAGING}{secrets.token_hex(4)}"
         staging.mkdir()
         try:
@@ -216,32 +195,32 @@ def writing(root: Path, name: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             kept = (index / WORK).exists() or (index / PURGED).exists()
-            if fresh_index and not versions(index) and not kept:
+            if new_index and not versions(index) and not kept:
                 shutil.rmtree(index, ignore_errors=True)
-                if fresh_root and not any(root.iterdir()):
+                if new_root and not any(root.iterdir()):
                     root.rmdir()
 
 
-def clear_rubbish(index: Path) -> None:
-    """Delete what a killed process has left; the caller holds the index's lock, which says that it is gone."""
-    for left in index.glob(f"{_STAGING}*"):
-        shutil.rmtree(left)
+def delete_leftovers(index: Path) -> None:
+    """Delete the temporary files of a killed process; the caller holds the index's lock, so that process is gone."""
+    for folder in index.glob(f"{_STAGING}*"):
+        shutil.rmtree(folder)
     for name in (CURRENT, PURGED):
-        for left in index.glob(f".{name}-*"):
-            left.unlink(missing_ok=True)
+        for file in index.glob(f".{name}[.-]*"):
+            file.unlink(missing_ok=True)
 
 
 def delete_version(index: Path, version: str) -> None:
-    """Delete a version that is not live; one that is stopped half-way is rubbish, and no version any more.
+    """Delete a version that is not live; interrupted half-way, it is a leftover and no version any more.
 
     The caller holds the index's lock.
     """
     if version == live_version(index):
-        raise IndexInvalid(f"{index}: {version} is live and stays")
-    gone = index / f"{_STAGING}{secrets.token_hex(4)}"
-    (index / version).rename(gone)
+        raise IndexInvalid(f"{index}: {version} is live and cannot be deleted")
+    leftover = index / f"{_STAGING}{secrets.token_hex(4)}"
+    (index / version).rename(leftover)
     sync(index)
-    shutil.rmtree(gone)
+    shutil.rmtree(leftover)
 
 
 def publish(
@@ -267,13 +246,13 @@ def publish(
     records = [known.get(name) or file_record(path, name) for name, path in zip(names, files, strict=True)]
     manifest = describe(tuple(records))
     write_manifest(manifest, staging / MANIFEST)
-    return settle(staging, index, manifest, live=live), manifest
+    return move_into_place(staging, index, manifest, live=live), manifest
 
 
-def settle(staging: Path, index: Path, manifest: Manifest, *, live: bool) -> Path:
-    """Move a folder that is a whole version, on the same disk, to its place in ROOT/NAME; that place.
+def move_into_place(staging: Path, index: Path, manifest: Manifest, *, live: bool) -> Path:
+    """Move the folder of a complete version, on the same disk, to its place in ROOT/NAME; returns that place.
 
-    Raises `IndexInvalid` where that version is there already.
+    Raises `IndexInvalid` if the version exists already.
     """
     place = index / manifest.version
     if place.exists():

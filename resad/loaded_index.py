@@ -46,7 +46,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
     version = index.resolve(path)
-    manifest = check_files(version, unread=(f"{FEATURES}/",))
+    manifest = check_files(version, skip_hash=(f"{FEATURES}/",))
     config = manifest.config
     if not is_fingerprint(manifest.fingerprint, config, manifest.weights_sha256):
         raise IndexInvalid(f"{version}: the fingerprint does not belong to the settings in its manifest")

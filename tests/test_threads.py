@@ -3,20 +3,21 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-_ASK = """
+_COUNT_THREADS = """
 import threading, json
 from resad import runtime
 import torch, faiss
 runtime.use_threads(1)
-seen = {}
-def ask():
+counts = {}
+def count():
     runtime.use_threads()
-    seen.update(torch=torch.get_num_threads(), faiss=faiss.omp_get_max_threads())
-thread = threading.Thread(target=ask); thread.start(); thread.join()
-print(json.dumps(seen))
+    counts.update(torch=torch.get_num_threads(), faiss=faiss.omp_get_max_threads())
+thread = threading.Thread(target=count); thread.start(); thread.join()
+print(json.dumps(counts))
 """
 
 
@@ -28,31 +29,43 @@ def _run(code: str, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_faiss_follows_torch_on_every_thread_that_says_so() -> None:
-    assert '{"torch": 1, "faiss": 1}' in _run(_ASK, OMP_NUM_THREADS="4")
+def test_faiss_follows_torch_on_every_thread_that_calls_it() -> None:
+    assert '{"torch": 1, "faiss": 1}' in _run(_COUNT_THREADS, OMP_NUM_THREADS="4")
 
 
-@pytest.mark.parametrize("module", ["indexer", "service"])
-def test_the_commands_threads_sleep_while_they_wait(module: str) -> None:
-    # libgomp says what it was told when it loads, which is before the command answers.
-    code = f"import sys; sys.argv = ['x', '--help']; from {module}.entry import main; main()"
-    said = _run(code, OMP_DISPLAY_ENV="true")
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said
-    assert "OMP_WAIT_POLICY = 'ACTIVE'" not in said
+def test_the_indexers_threads_sleep_while_they_wait() -> None:
+    code = (
+        "import contextlib, os, sys; sys.argv = ['x', '--version']\n"
+        "from indexer.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    assert _run(code).splitlines()[-1] == "PASSIVE False"
+
+
+def test_the_services_threads_sleep_while_they_wait(tmp_path: Path) -> None:
+    """The policy is set when the server is loaded, which loads torch; here a module that only prints it."""
+    code = (
+        f"import os, sys, types; sys.argv = ['x', '--root', {str(tmp_path)!r}, '--port', '0']\n"
+        "def show(*arguments): print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
+        "sys.modules['service.server'] = types.SimpleNamespace(run=show)\n"
+        "from service.cli import main; main()"
+    )
+    assert "PASSIVE False" in _run(code).splitlines()
 
 
 def test_what_the_environment_says_of_threads_is_kept() -> None:
-    code = "import os; from resad.threads import wait_passively as w; w(); print(os.environ['OMP_WAIT_POLICY'])"
+    code = "import os; from resad.runtime import wait_passively as w; w(); print(os.environ['OMP_WAIT_POLICY'])"
     assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "ACTIVE"
 
 
 def test_the_tests_threads_sleep_while_they_wait() -> None:
-    said = _run("import tests.conftest", OMP_DISPLAY_ENV="true")
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said
-    assert "OMP_WAIT_POLICY = 'ACTIVE'" not in said
+    output = _run("import tests.conftest", OMP_DISPLAY_ENV="true")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in output
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" not in output
 
 
 @pytest.mark.parametrize("module", ["indexer", "service"])
 def test_nothing_that_computes_is_loaded_before(module: str) -> None:
-    code = f"import sys, {module}.entry; print('torch' in sys.modules, 'faiss' in sys.modules)"
+    code = f"import sys, {module}.cli; print('torch' in sys.modules, 'faiss' in sys.modules)"
     assert _run(code).strip() == "False False"
