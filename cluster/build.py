@@ -1,7 +1,11 @@
-"""A build over a cluster: the same steps, the same numbers and the same version as `indexer.build.build`."""
+"""A build's workers on a cluster: the same steps and the same numbers as in one process.
+
+`indexer.build.build.build(..., workers=ClusterWorkers(...))` builds with them.
+"""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
@@ -9,35 +13,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cluster.features import ClusterFeatures
 from cluster.scheduling import split
 from cluster.shards import RemoteShards
 from cluster.worker import BuildTask, BuildWorker, ChunkResult
 from cluster.worker_pool import Call, PoolOptions, WorkerPool
-from indexer.build.build import BuildOptions, BuildReport
+from indexer.build.build import BuildOptions, BuildRun
 from indexer.build.extraction import batch_size
 from indexer.build.feature_store import FeatureStore
-from indexer.build.forecast import Forecast, HostResources, bank_bytes, format_bytes, host_resources
-from indexer.build.progress import Advance, Stages
-from indexer.build.publication import VersionContent, publish_version
-from indexer.build.references import check_enough, new_records, number_patients, screen_purged
-from indexer.build.search_choice import choose_search
-from indexer.build.state import BuildState, Inputs, build_inputs
-from indexer.calibration.leave_out import LeftOut, PatchDistances, score_left_out
+from indexer.build.forecast import (
+    AnyForecast,
+    Forecast,
+    HostResources,
+    bank_bytes,
+    format_bytes,
+    host_resources,
+)
+from indexer.build.progress import Advance
+from indexer.build.references import Reference, screen_purged
+from indexer.build.state import BuildState, Inputs
+from indexer.calibration.leave_out import PatchDistances
 from indexer.coreset import projected_features
 from indexer.coreset.k_center import Checkpoint
-from indexer.coreset.selection import Selection, memory_count, run_greedy, sample_of, selection_of
-from indexer.photos.listing import ReferencePhoto, check_listed, list_references
-from indexer.photos.near_duplicates import group_photos, near_duplicate_pairs
-from resad import index, runtime
-from resad.backbone import Backbone, load_backbone, save_backbone
-from resad.config import CoresetConfig, MethodConfig
+from indexer.coreset.selection import Selection, run_greedy, sample_of, selection_of
+from indexer.photos.listing import Duplicate, Skipped
+from resad.backbone import Backbone, save_backbone
+from resad.config import CoresetConfig
 from resad.encoder import Encoder, Trunk
 from resad.errors import SettingError
 from resad.files import write_atomically
-from resad.index import writing
 from resad.loaded_index import BACKBONE_FILE
 from resad.memory_bank import MemoryBank
 
@@ -95,108 +103,155 @@ class ClusterForecast:
         return [*self.share.lines(), f"forecast: driver: {memory}, {self.patches:,} patches in all"]
 
 
-def build_on(
-    pool_options: PoolOptions,
-    options: BuildOptions,
-    stages: Stages,
-    on_forecast: Callable[[ClusterForecast], None] = lambda _: None,
-    on_shards: Callable[[RemoteShards], None] = lambda _: None,
-) -> BuildReport:
-    """Build a version over a cluster: the one that `indexer.build.build.build` makes, even if workers are lost.
+@dataclass(frozen=True, slots=True)
+class ClusterWorkers:
+    """`indexer.build.build.BuildWorkers` on a cluster; builds the same version even if workers are lost.
 
-    Args:
-        on_forecast: called with the forecast of each worker's share and of the driver.
-        on_shards: called with the greedy's shards before it begins.
-    Raises:
-        SettingError: also where no worker starts, too many are lost, or machines do not compute alike.
+    on_features, on_shards: called with the features before they are made, and with the greedy's shards before it
+    begins.  points_on_disk: leave the greedy's points on the workers' disks even where they fit into memory.
     """
-    if options.keep_features or options.keep_crops:
-        raise SettingError(
-            f"--keep-{'features' if options.keep_features else 'crops'}: over a cluster features and pictures stay "
-            "on the workers' disks and go with them"
-        )
-    photos, backbone, inputs = _start(pool_options, options)
-    batch, place = _batch_size(pool_options), options.root / options.name
-    chunks = split(photos, pool_options.count, batch)
-    with (
-        writing(options.root, options.name) as scratch,
-        BuildState(place / index.WORK, inputs, photos, resume=options.resume, batch=batch) as state,
-    ):
+
+    pool_options: PoolOptions
+    on_features: Callable[[ClusterFeatures], None] = lambda _: None
+    on_shards: Callable[[RemoteShards], None] = lambda _: None
+    points_on_disk: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Photographs that a worker encodes together."""
+        return batch_size([torch.device(self.pool_options.device)])
+
+    @property
+    def device(self) -> str:
+        """Kind of the workers' devices."""
+        return self.pool_options.device
+
+    def check(self, options: BuildOptions) -> None:
+        """Raise `SettingError` for options that need all features on this machine."""
+        if options.keep_features or options.keep_crops:
+            raise SettingError(
+                f"--keep-{'features' if options.keep_features else 'crops'}: over a cluster features and pictures "
+                "stay on the workers' disks and go with them"
+            )
+
+    @contextmanager
+    def start(
+        self, options: BuildOptions, backbone: Backbone, inputs: Inputs, state: BuildState, *, sample: bool
+    ) -> Iterator[BuildRun]:
+        """Start at most a worker for each chunk.
+
+        Raises `SettingError` where no worker starts, too many are lost, or machines do not compute alike.
+        """
         encoder = Encoder(Trunk(backbone, options.config, options.device))
-        with _build_pool(pool_options, options, state, inputs, backbone, len(chunks)) as pool:
-            features = ClusterFeatures(pool, chunks, strict=options.strict, screen=screen_purged(place))
-            with stages.stage("encode", len(photos), "photos") as advance:
-                on_disk = _extract(features, options, state, advance, on_forecast)
-            features.number_photos()
-            references = state.references = features.references
-            state.unused = features.unused
-            patients, pairs = [photo.source.patient for photo in references], near_duplicate_pairs(references)
-            groups = group_photos(patients, pairs)
-            check_enough(options.photos, groups, features.unused)
-            patches = int(features.first_rows[-1])
-            memories = memory_count(options.config.coreset, patches)
-            with stages.stage("coreset", memories or patches, "memories") as advance:
-                selection = _select(
-                    features, options.config.coreset, advance, on_shards, on_disk=on_disk,
-                    checkpoint=state.checkpoint(),
-                )  # fmt: skip
-            bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(options.device))
-            preparation = options.config.preparation
-            first_masks = [photo.mask(preparation) for photo in references[:2]]
-            first_two = FeatureStore(scratch / "first-two")
-            for photo_features in features.first_photos(2):
-                first_two.append(photo_features)
-            bank, search = choose_search(bank, first_two, first_masks, options.config, options.search, stages)
-            with stages.stage("calibrate", len(references), "photos") as advance:
-                cameras = [photo.source.camera for photo in references]
-                left_out = _leave_out(features, groups, bank, options.config, advance, cameras)
-            names = patients if options.keep_names else number_patients(patients)
-            records = new_records(references, left_out, names, keep_names=options.keep_names)
-        with stages.stage("publish", 1, "version") as advance:
-            content = VersionContent(backbone, encoder, bank, selection, left_out, records, features.grid, search)
-            version, manifest = publish_version(content, scratch / "version", place, options.weights, stages.done)
-            advance(1)
-    return BuildReport.of(version, manifest, references, features.unused, pairs)
+        chunks = split(state.listed, self.pool_options.count, self.batch)
+        if sample:
+            chunks = chunks[: _FORECAST_CHUNKS * self.pool_options.count]
+        with _build_pool(self.pool_options, options, state, inputs, backbone, len(chunks)) as pool:
+            screen = screen_purged(options.root / options.name)
+            features = ClusterFeatures(pool, chunks, strict=options.strict, screen=screen)
+            self.on_features(features)
+            yield _ClusterRun(
+                options, state, encoder, features, self.on_shards, points_on_disk=self.points_on_disk
+            )
 
 
-def forecast_only_on(pool_options: PoolOptions, options: BuildOptions) -> ClusterForecast:
-    """Encode the first chunks and forecast each worker's share and the driver; leaves nothing.
+class _ClusterRun:
+    """As `indexer.build.build.BuildRun`, each step on the workers that have the features."""
 
-    Raises as `build_on`.
-    """
-    photos, backbone, inputs = _start(pool_options, options)
-    batch = _batch_size(pool_options)
-    chunks = split(photos, pool_options.count, batch)[: _FORECAST_CHUNKS * pool_options.count]
-    with (
-        writing(options.root, options.name) as scratch,
-        BuildState(scratch / "work", inputs, photos, resume=False, batch=batch) as state,
-        _build_pool(pool_options, options, state, inputs, backbone, len(chunks)) as pool,
-    ):
-        screen = screen_purged(options.root / options.name)
-        features = ClusterFeatures(pool, chunks, strict=options.strict, screen=screen)
-        features.extract(lambda _: None)
-        forecast = _forecast(pool, len(photos), options)
+    store = None
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        state: BuildState,
+        encoder: Encoder,
+        features: ClusterFeatures,
+        on_shards: Callable[[RemoteShards], None],
+        *,
+        points_on_disk: bool,
+    ) -> None:
+        self.encoder = encoder
+        self._options, self._state, self._features, self._on_shards = options, state, features, on_shards
+        self._points_on_disk = points_on_disk
+
+    @property
+    def references(self) -> Sequence[Reference]:
+        return self._features.references
+
+    @property
+    def unused(self) -> Sequence[Skipped | Duplicate]:
+        return self._features.unused
+
+    @property
+    def first_rows(self) -> NDArray[np.int64]:
+        return self._features.first_rows
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self._features.grid
+
+    def encode(self, advance: Callable[[int], None], on_forecast: Callable[[AnyForecast], None]) -> None:
+        features, state = self._features, self._state
+        forecasts: list[ClusterForecast] = []
+        chunks = 0
+        first_chunks = min(_FORECAST_CHUNKS * features.pool.count, len(features.chunks))
+
+        def on_result(result: ChunkResult) -> None:
+            nonlocal chunks
+            chunks += 1
+            state.references.extend(result.references)  # from the first one on, an interrupted build can continue
+            if not forecasts and chunks >= first_chunks:
+                forecast = _forecast(features.pool, len(state.listed), self._options)
+                if forecast is not None:
+                    forecasts.append(forecast)
+                    on_forecast(forecast)
+                    forecast.check()
+
+        features.extract(advance, on_result)
+        self._points_on_disk |= bool(forecasts and forecasts[0].points_on_disk)
+        features.number_photos()
+        state.references, state.unused = features.references, features.unused
+
+    def sample(self) -> AnyForecast | None:
+        self._features.extract(lambda _: None)
+        forecast = _forecast(self._features.pool, len(self._state.listed), self._options)
         if forecast is None:
-            features.number_photos()
-            check_enough(options.photos, [], features.unused)
-    if forecast is None:
-        raise SettingError(f"{options.photos}: none of the first photographs can be used")
-    return forecast
+            self._features.number_photos()
+        return forecast
 
+    def first_photos(self, scratch: Path) -> FeatureStore:
+        store = FeatureStore(scratch / "first-two")
+        for patches in self._features.first_photos(2):
+            store.append(patches)
+        return store
 
-def _start(
-    pool_options: PoolOptions, options: BuildOptions
-) -> tuple[tuple[ReferencePhoto, ...], Backbone, Inputs]:
-    photos = list_references(options.photos)
-    check_listed(options.photos, photos, options.config)
-    backbone = load_backbone(options.config.backbone, options.weights)
-    weights, device = backbone.weights_sha256, pool_options.device
-    return photos, backbone, build_inputs(options.config, options.limits, weights, device, photos, crops=False)
+    def select(self, config: CoresetConfig, advance: Advance, checkpoint: Checkpoint) -> Selection:
+        features = self._features
+        patches = int(features.first_rows[-1])
+        sample = sample_of(config, patches)
+        shards = RemoteShards(features, config, sample, on_disk=self._points_on_disk)
+        self._on_shards(shards)
+        coreset = run_greedy(shards, config, patches, advance, checkpoint)
+        shards.release()
+        return selection_of(coreset, sample, features, config)
 
+    def left_out_distances(
+        self, groups: Sequence[frozenset[int]], bank: MemoryBank, neighbors: int, advance: Callable[[int], None]
+    ) -> tuple[Sequence[PatchDistances], float]:
+        features = self._features
+        shared_bank = features.pool.put((secrets.token_hex(4), bank.memories, bank.provenance))
 
-def _batch_size(pool_options: PoolOptions) -> int:
-    """Photographs that a worker encodes together."""
-    return batch_size([torch.device(pool_options.device)])
+        def arguments(chunk: int) -> tuple[object, ...]:
+            chunk_groups = tuple(groups[number] for number in features.photos(chunk))
+            return features.subset(chunk), chunk_groups, shared_bank
+
+        results: dict[int, tuple[tuple[PatchDistances, ...], float]] = {}
+        chunks = [chunk for chunk in range(len(features.chunks)) if features.photos(chunk)]
+        for chunk, result in features.call_owners("left_out", arguments, chunks):
+            results[chunk] = result
+            advance(len(features.photos(chunk)))
+        distances = [photo for chunk in chunks for photo in results[chunk][0]]
+        return distances, max(results[chunk][1] for chunk in chunks)
 
 
 def _build_pool(
@@ -228,36 +283,6 @@ def _build_pool(
     return WorkerPool(pool_options.cluster, BuildWorker, task, pool_options.size, count)
 
 
-def _extract(
-    features: ClusterFeatures,
-    options: BuildOptions,
-    state: BuildState,
-    advance: Advance,
-    on_forecast: Callable[[ClusterForecast], None],
-) -> bool:
-    """Have all features made, with a forecast after the first chunks.
-
-    Returns whether the greedy's points stay on disk.
-    """
-    forecasts: list[ClusterForecast] = []
-    chunks = 0
-    first_chunks = min(_FORECAST_CHUNKS * features.pool.count, len(features.chunks))
-
-    def on_result(result: ChunkResult) -> None:
-        nonlocal chunks
-        chunks += 1
-        state.references.extend(result.references)  # from the first one on, an interrupted build can go on
-        if not forecasts and chunks >= first_chunks:
-            forecast = _forecast(features.pool, len(state.listed), options)
-            if forecast is not None:
-                forecasts.append(forecast)
-                on_forecast(forecast)
-                forecast.check()
-
-    features.extract(advance, on_result)
-    return bool(forecasts and forecasts[0].points_on_disk)
-
-
 def _forecast(pool: WorkerPool, photos: int, options: BuildOptions) -> ClusterForecast | None:
     """The forecast; None where no photograph could be used so far.  photos: in the list."""
     driver = host_resources(options.root, torch.device("cpu"), options.max_memory)
@@ -271,47 +296,3 @@ def _forecast(pool: WorkerPool, photos: int, options: BuildOptions) -> ClusterFo
                 share: Forecast = reply.value
                 return ClusterForecast(share, driver, round(share.task.patches / share.task.photos * photos))
     return None
-
-
-def _select(
-    features: ClusterFeatures,
-    config: CoresetConfig,
-    advance: Advance,
-    on_shards: Callable[[RemoteShards], None],
-    *,
-    on_disk: bool,
-    checkpoint: Checkpoint,
-) -> Selection:
-    patches = int(features.first_rows[-1])
-    sample = sample_of(config, patches)
-    shards = RemoteShards(features, config, sample, on_disk=on_disk)
-    on_shards(shards)
-    coreset = run_greedy(shards, config, patches, advance, checkpoint)
-    shards.release()
-    return selection_of(coreset, sample, features, config)
-
-
-def _leave_out(
-    features: ClusterFeatures,
-    groups: Sequence[frozenset[int]],
-    bank: MemoryBank,
-    config: MethodConfig,
-    advance: Callable[[int], None],
-    cameras: Sequence[str | None],
-) -> LeftOut:
-    """`indexer.calibration.leave_out.leave_out`, each photograph on the worker that has its features."""
-    shared_bank = features.pool.put((secrets.token_hex(4), bank.memories, bank.provenance))
-
-    def arguments(chunk: int) -> tuple[object, ...]:
-        chunk_groups = tuple(groups[number] for number in features.photos(chunk))
-        return features.subset(chunk), chunk_groups, shared_bank
-
-    results: dict[int, tuple[tuple[PatchDistances, ...], float]] = {}
-    chunks = [chunk for chunk in range(len(features.chunks)) if features.photos(chunk)]
-    for chunk, result in features.call_owners("left_out", arguments, chunks):
-        results[chunk] = result
-        advance(len(features.photos(chunk)))
-    distances = [photo for chunk in chunks for photo in results[chunk][0]]
-    radius = max(results[chunk][1] for chunk in chunks)
-    masks = (photo.mask(config.preparation) for photo in features.references)
-    return score_left_out(distances, radius, masks, config, cameras)

@@ -1,4 +1,4 @@
-"""The features of all reference photographs on the workers that made them: the remote twin of the feature store."""
+"""The features of all reference photographs, on the workers that made them: a remote feature store."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace

@@ -1,97 +1,179 @@
-"""Photographs -> a table of scores, over a cluster: rows as they come, and no photograph can end the run."""
+"""Scoring over a cluster: `indexer.scoring.score_photos` on workers, with the journal on this machine.
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+Photographs, the index and output folders must lie where every node sees them under the same path: workers read and
+write them.  No photograph ends the run, even if the process that decodes it dies.
+"""
+
+import os
+import socket
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from cluster.scheduling import process_chunks
-from cluster.score_rows import Row, Rows, named
-from cluster.scorer import Scorer, ScoreTask, unscored
-from cluster.worker_pool import PoolOptions, Worker, WorkerPool
-from indexer.photos.listing import list_photos
-from resad import index
-from resad.calibration import DecisionRule
+from cluster.worker_pool import PoolOptions, Worker, WorkerInfo, WorkerPool
+from indexer.score_journal import ScoreJournal, Stamp
+from indexer.scoring import RunOptions, ScoreFailure, ScoreJob, ScoreRow, score_photos
+from resad import runtime
 from resad.config import PhotoLimits
+from resad.engine import Engine
 from resad.errors import SettingError
+from resad.exports import Outcome
+from resad.loaded_index import load_index
+from resad.pictures.evidence import read_square
 
-TABLE: Final = "scores.csv"
-_A_PIECE: Final = 16
-"""Photographs that are given out together."""
-_TRIES: Final = 2
-"""PoolOptions that a single photograph may take along, until it is the photograph."""
-
-
-def listed(sources: Sequence[Path]) -> list[Path]:
-    """The photographs of all `sources`, each once; raises as `list_photos`."""
-    found = (photo.path.absolute() for source in sources for photo in list_photos(source))
-    return list(dict.fromkeys(found))
+CHUNK_PHOTOS: Final = 16
+_LIMITS: Final = PhotoLimits()
+TRIES: Final = 2
+"""Workers that may be lost with a photograph scored alone, before it counts as the reason."""
 
 
-def score_on(
-    workers: PoolOptions,
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """What every worker gets.  version: ROOT/NAME/VERSION, where every node sees it.  device: its kind."""
+
+    version: Path
+    device: str
+    threads: int
+    options: RunOptions
+    limits: PhotoLimits
+
+
+class JournalNote(NamedTuple):
+    """Arguments of `ScoreJournal.note`."""
+
+    outcome: Outcome
+    place: str
+    stamp: Stamp | None
+
+
+class _Notes:
+    """Collects notes in place of a journal."""
+
+    def __init__(self) -> None:
+        self.entries: list[JournalNote] = []
+
+    def note(self, outcome: Outcome, place: str, stamp: Stamp | None) -> None:
+        """Keep the note, in place of an earlier one on the same photograph."""
+        earlier = [entry for entry in self.entries if entry.outcome.photo != outcome.photo]
+        self.entries = [*earlier, JournalNote(outcome, place, stamp)]
+
+
+class ScoreWorker:
+    """The actor of a scoring run: an engine with the index in memory."""
+
+    def start(self, task: ScoreTask) -> WorkerInfo:
+        """Load the index; raises `SettingError` where this node does not see it."""
+        if not task.version.is_dir():
+            raise SettingError(
+                f"{task.version} is not there on the worker {socket.gethostname()}: an index must lie where "
+                "every node of the cluster sees it under the same path"
+            )
+        runtime.use_threads(task.threads)
+        loaded = load_index(task.version, runtime.pick_device(task.device))
+        runtime.configure(loaded.manifest.config.precision)
+        self.engine = Engine(loaded, task.limits)
+        self._task = task
+        return WorkerInfo(socket.gethostname(), os.getpid())
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[JournalNote]:
+        """Score photographs and write their files; a note for each, whatever is wrong with it."""
+        notes = _Notes()
+        squares = partial(read_square, self._task.version, self.engine.loaded.manifest)
+        with closing(score_photos(self.engine, jobs, self._task.options, notes, squares)) as outcomes:
+            for _ in outcomes:
+                pass
+        return notes.entries
+
+    def clean_up(self) -> None:
+        """Nothing to delete."""
+
+
+def score_over_workers(
+    pool_options: PoolOptions,
     version: Path,
-    photos: Sequence[Path],
-    out: Path,
+    jobs: Sequence[ScoreJob],
+    options: RunOptions,
+    journal: ScoreJournal,
     *,
-    device: str,
-    rule: DecisionRule,
-    require_quality: bool = False,
-    on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
-) -> dict[str, Row]:
-    """Score what OUT/scores.csv does not have yet; the rows of all `photos`.
+    limits: PhotoLimits = _LIMITS,
+    chunk_photos: int = CHUNK_PHOTOS,
+    tries: int = TRIES,
+    worker_class: type[Any] = ScoreWorker,
+) -> Generator[ScoreRow | ScoreFailure, None, None]:
+    """Score each photograph on a worker and note it in the journal; outcomes as they come.
 
     Args:
-        version: ROOT/NAME or ROOT/NAME/VERSION, as every node sees it.
-        photos: one or more, as `listed` gives them.
-        device: its kind, on the workers.
-        on_rows: told of rows as they are written.
+        version: ROOT/NAME/VERSION, as every node sees it.
+        chunk_photos: photographs that a worker gets together.
+        tries: workers that may be lost with a photograph scored alone, before it counts as the reason.
     Raises:
-        SettingError: a table of another version or rule.
+        SettingError: a worker does not see the index, or its files cannot be seen from here.
+        OSError: a worker cannot write files, as on a full disk.
     """
-    version = index.resolve(version).absolute()
-    asked = unscored(photos[0], version.name, rule)()
-    with Rows(out / TABLE, (asked.version, asked.fpr, asked.limit)) as rows:
-        todo = [photo for photo in photos if not rows.done(photo)]
-        task = ScoreTask(version, device, workers.size.cpus, rule, require_quality, PhotoLimits())
-        if todo:
-            count = min(workers.count, -(-len(todo) // _A_PIECE))
-            # Whoever is lost has a suspect photograph, and each of them may take a few along.
-            losses = 3 * count + 2 * _TRIES * len(todo)
-            with WorkerPool(workers.cluster, Scorer, task, workers.size, count, losses) as pool:
-                for new in _scored(pool, todo, version.name, rule):
-                    rows.add(new)
-                    on_rows(new)
-        return {named(photo): rows.known[named(photo)] for photo in photos}
+    if not jobs:
+        return
+    task = ScoreTask(version.absolute(), pool_options.device, pool_options.size.cpus, options, limits)
+    count = min(pool_options.count, -(-len(jobs) // chunk_photos))
+    # Every photograph may cost some workers, and be in a chunk with others that do.
+    max_losses = 3 * count + 2 * tries * len(jobs)
+    by_label = {job.label: job for job in jobs}
+    visible = False
+    with (
+        WorkerPool(pool_options.cluster, worker_class, task, pool_options.size, count, max_losses) as pool,
+        closing(_score_chunks(pool, jobs, chunk_photos, tries)) as notes,
+    ):
+        for note in notes:
+            outcome = note.outcome
+            if outcome.result is not None and not visible:
+                _check_visible(by_label[outcome.photo])
+                visible = True
+            journal.note(*note)
+            if outcome.result is None:
+                yield ScoreFailure(outcome.photo, outcome.fault or "")
+            else:
+                row = replace(outcome.result, findings=())
+                yield ScoreRow(outcome.photo, row, len(outcome.result.findings))
 
 
-def _scored(pool: WorkerPool, photos: Sequence[Path], version: str, rule: DecisionRule) -> Iterator[list[Row]]:
-    """Piece by piece; those that a worker was lost with one by one, so that one of them is found."""
-    pieces = [tuple(photos[start : start + _A_PIECE]) for start in range(0, len(photos), _A_PIECE)]
-    for tried in range(_TRIES + 1):
-        suspects: list[tuple[Path, ...]] = []
-
-        def on_lost(
-            member: Worker,
-            given: Sequence[int],
-            pieces: Sequence[tuple[Path, ...]] = pieces,
-            suspects: list[tuple[Path, ...]] = suspects,
-        ) -> Collection[int]:
-            suspects += [(photo,) for photo in pieces[given[0]]]
-            return given[1:]
-
-        asks = process_chunks(
-            pool, range(len(pieces)), "score", lambda one, pieces=pieces: (pieces[one],), on_lost
-        )  # type: ignore[misc]
-        for answer in asks:
-            yield answer.value
-        pieces = suspects
-        if tried == _TRIES and pieces:
-            fault = "the worker that scored it was lost, each time"
-            yield [unscored(photo, version, rule)(fault=fault) for (photo,) in pieces]
+def _score_chunks(
+    pool: WorkerPool, jobs: Sequence[ScoreJob], chunk_photos: int, tries: int
+) -> Generator[JournalNote, None, None]:
+    """Notes chunk by chunk.  Photographs in work when a worker was lost are scored alone, to find the reason."""
+    chunks = [tuple(jobs[start : start + chunk_photos]) for start in range(0, len(jobs), chunk_photos)]
+    for attempt in range(tries + 1):
+        suspects: list[ScoreJob] = []
+        yield from _score_once(pool, chunks, suspects)
+        if attempt == tries:
+            for job in suspects:
+                reason = "the worker that scored it was lost, each time"
+                yield JournalNote(Outcome(job.label, None, reason), job.place, None)
+        chunks = [(job,) for job in suspects]
 
 
-def check_scorable(rows: dict[str, Row]) -> None:
-    """Raise `SettingError` where photographs could not be scored, saying how many."""
-    failed = sum(bool(row.fault) for row in rows.values())
-    if failed:
-        raise SettingError(f"{failed} of {len(rows)} photographs could not be scored")
+def _score_once(
+    pool: WorkerPool, chunks: Sequence[tuple[ScoreJob, ...]], suspects: list[ScoreJob]
+) -> Iterator[JournalNote]:
+    """Score the chunks; adds the jobs of a chunk whose worker was lost to `suspects`."""
+
+    def on_lost(worker: Worker, submitted: Sequence[int]) -> Collection[int]:
+        suspects.extend(chunks[submitted[0]])
+        return submitted[1:]
+
+    replies = process_chunks(pool, range(len(chunks)), "score", lambda number: (chunks[number],), on_lost)
+    for reply in replies:
+        yield from reply.value
+
+
+def _check_visible(job: ScoreJob) -> None:
+    """Raise `SettingError` where the files that a worker wrote are not here."""
+    for file in job.files:
+        # Listed, because a shared file system may remember for a while that a name was not there.
+        if file != job.strips and file.name not in os.listdir(file.parent):  # noqa: PTH208
+            raise SettingError(
+                f"{file} was written by a worker and is not here: output folders must lie where every node of the "
+                "cluster sees them under the same path"
+            )

@@ -8,6 +8,6 @@ catalog     the data sets by name
 
 from indexer.photos.listing import LesionMask, Marked
 from lab.datasets.dataset import Dataset, LabeledPhoto
-from resad.findings import Eye
+from resad.config import Eye
 
 __all__ = ["Dataset", "Eye", "LabeledPhoto", "LesionMask", "Marked"]

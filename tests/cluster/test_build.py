@@ -13,12 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from cluster import build as cluster_build
-from cluster.build import ClusterForecast, build_on
+from cluster.build import ClusterForecast, ClusterWorkers
 from cluster.features import ClusterFeatures
 from cluster.shards import RemoteShards
 from cluster.worker_pool import Cluster, PoolOptions, WorkerSize
 from indexer.build.build import BuildOptions, BuildReport, build
+from indexer.build.forecast import AnyForecast
 from indexer.build.progress import Advance, Stages
 from indexer.coreset import projected_features
 from indexer.coreset.selection import memory_count
@@ -100,20 +100,6 @@ class During(Stages):
             yield tell
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[ClusterFeatures]:
-    """The features of each build."""
-    made: list[ClusterFeatures] = []
-
-    class Seen(ClusterFeatures):
-        def __init__(self, *arguments: object, **named: object) -> None:
-            super().__init__(*arguments, **named)  # type: ignore[arg-type]
-            made.append(self)
-
-    monkeypatch.setattr(cluster_build, "ClusterFeatures", Seen)
-    return made
-
-
 def kill_a_machine(features: ClusterFeatures) -> None:
     """The process of a worker, and what it has written."""
     worker = next(iter(features.owners.values()))
@@ -145,20 +131,25 @@ def test_a_local_cluster_listens_on_this_machine_alone(cluster: Cluster) -> None
 
 
 def test_workers_that_are_killed_cost_time_alone(
-    cluster: Cluster, many: Path, whole: BuildReport, tmp_path: Path, seen: list[ClusterFeatures]
+    cluster: Cluster, many: Path, whole: BuildReport, tmp_path: Path
 ) -> None:
-    held: list[RemoteShards] = []
+    features: list[ClusterFeatures] = []
+    shards: list[RemoteShards] = []
     happens = {
-        "encode": (7, lambda: kill_a_machine(seen[0])),
-        "coreset": (150, lambda: kill_a_machine(seen[0])),
+        "encode": (7, lambda: kill_a_machine(features[0])),
+        "coreset": (150, lambda: kill_a_machine(features[0])),
     }
     stages = During(happens)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    report = build_on(workers(cluster, scratch), order(many, tmp_path), stages, on_shards=held.append)
+    report = build(
+        order(many, tmp_path),
+        stages,
+        workers=ClusterWorkers(workers(cluster, scratch), features.append, shards.append),
+    )
     assert not happens
-    assert seen[0].pool.losses == 2
-    assert held[0].rounds > 10
+    assert features[0].pool.losses == 2
+    assert shards[0].rounds > 10
     same(report, whole)
     assert min(stages.told["encode"]) < 0  # what was lost is told
     assert sum(stages.told["encode"]) == 26
@@ -174,20 +165,20 @@ def test_an_interrupted_build_goes_on_with_features_and_picks_where_they_are(
     config = updated(CONFIG, "coreset.sample", "0.5")
     theirs = build(order(many, tmp_path / "one", config), quiet())
     monkeypatch.setattr("indexer.coreset.k_center._SECONDS", 0.0)
-    extract = cluster_build._extract
-    monkeypatch.setattr(cluster_build, "_extract", lambda *given: extract(*given) or True)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     asked, scratch = order(Path(f"file://{many}"), tmp_path, config), tmp_path / "scratch"  # an address, as of s3
     scratch.mkdir()
-    forecasts: list[ClusterForecast] = []
+    over = ClusterWorkers(workers(cluster, scratch), points_on_disk=True)
+    forecasts: list[AnyForecast] = []
     with pytest.raises(KeyboardInterrupt):
-        build_on(workers(cluster, scratch), asked, During({"coreset": (150, stop)}), forecasts.append)
-    assert len(forecasts) == 1
-    assert forecasts[0].share.task.photos == 13  # a worker's half of 26
-    assert forecasts[0].share.task.memories == memory_count(config.coreset, forecasts[0].patches)  # of all
+        build(asked, During({"coreset": (150, stop)}), forecasts.append, over)
+    (forecast,) = forecasts
+    assert isinstance(forecast, ClusterForecast)
+    assert forecast.share.task.photos == 13  # a worker's half of 26
+    assert forecast.share.task.memories == memory_count(config.coreset, forecast.patches)  # of all
     assert index.versions(tmp_path / "eyes") == []
     with np.load(tmp_path / "eyes" / index.WORK / "coreset.npz") as kept:
         picks = len(kept["rows"])
@@ -197,11 +188,11 @@ def test_an_interrupted_build_goes_on_with_features_and_picks_where_they_are(
     assert len(features) >= 2 * 24
     again: dict[Path, int] = {}
 
-    def look(held: RemoteShards) -> None:
+    def look(shards: RemoteShards) -> None:
         again.update({path: path.stat().st_mtime_ns for path in features})
 
     stages = During({})
-    report = build_on(workers(cluster, scratch), replace(asked, resume=True), stages, on_shards=look)
+    report = build(replace(asked, resume=True), stages, workers=replace(over, on_shards=look))
     same(report, theirs)
     assert again == features  # none was made anew
     assert stages.told["coreset"][0] == picks
