@@ -1,7 +1,7 @@
-"""What Prometheus is told of several replicas at once: every series of each, with whose it is.
+"""Prometheus metrics of several replicas as one text, each series with a label `replica`.
 
-They are not added up: a sum falls when a replica ends, which Prometheus takes for a counter that began again, and
-a rate over it would leap.  `sum(rate(...))` over the label is right at any time.
+They are not summed: a sum falls when a replica ends, which Prometheus takes for a counter reset, and a rate over
+it would jump.  `sum(rate(...))` over the label is right at any time.
 """
 
 from collections.abc import Mapping
@@ -12,28 +12,30 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 
-def of_all(texts: Mapping[str, str]) -> bytes:
-    """One text of those of all replicas, by their names; each series gets a label `replica`."""
+def merge_metrics(texts: Mapping[str, str]) -> bytes:
+    """One text of the texts by replica."""
     families: dict[str, Metric] = {}
     for replica, text in sorted(texts.items()):
         for family in text_string_to_metric_families(text):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            whole.samples += [one._replace(labels={**one.labels, "replica": replica}) for one in family.samples]
+            merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            merged.samples += [
+                sample._replace(labels={**sample.labels, "replica": replica}) for sample in family.samples
+            ]
     registry = CollectorRegistry()
-    registry.register(_Told(list(families.values())))
+    registry.register(_Parsed(list(families.values())))
     return generate_latest(registry)
 
 
-class _Told(Collector):
-    """What was measured elsewhere."""
+class _Parsed(Collector):
+    """Metrics that were measured elsewhere."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
     def collect(self) -> list[Metric]:
-        """As it is."""
+        """The metrics."""
         return self._families
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand."""
+        """None in advance."""
         return []

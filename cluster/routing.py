@@ -1,4 +1,10 @@
-"""Which index a request asks for, and which replica of Ray Serve is to load it.  No Ray in this file."""
+"""Which index a request asks for, and which replica of Ray Serve is to load it.  No Ray in this file.
+
+Ray Serve tells a router nothing of a request's address, only its session id, which comes from a header
+(`RequestMetadata.session_id`).  The middleware `IndexAsSession` writes that header in Ray Serve's proxies, where
+their environment names it (`VARIABLE`), as in `docker/ray/serve.yaml`.  Ray's model id for multiplexing would fit
+better, but with this router Ray 2.60 keeps every request that has one in the proxy's memory for good.
+"""
 
 import hashlib
 import math
@@ -13,23 +19,25 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 VARIABLE: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-"""Ray's, in the environment of the proxies."""
-CALLBACK: Final = "cluster.requested_index.middlewares"
-"""What it has to be."""
-_SESSION: Final = os.environ.get("RAY_SERVE_SESSION_ID_HEADER_KEY", "x-session-id").lower()
-_MARK: Final = "resad-index:"
-"""Begins what is written here, so that a session of somebody else's is not taken for an index."""
+"""Ray's environment variable that names middlewares of the proxies."""
+CALLBACK: Final = "cluster.routing.middlewares"
+"""The value of `VARIABLE`."""
+_SESSION_HEADER: Final = os.environ.get("RAY_SERVE_SESSION_ID_HEADER_KEY", "x-session-id").lower()
+_PREFIX: Final = "resad-index:"
+"""Marks a session id as an index, since callers may send session ids of their own."""
+EXPIRY_S: Final = 60.0
+"""Seconds without a request after which an index counts as unused, so that a busy one may replace it."""
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray Serve puts around its proxies."""
+    """Middlewares for Ray Serve's proxies."""
     return [Middleware(IndexAsSession)]
 
 
 class IndexAsSession:
-    """Makes the index that a request asks for its session, whatever a caller says.
+    """Sets a request's session id to the index it asks for, whatever the caller sent.
 
-    Requests that need no index keep theirs: another application of the cluster may go by them.
+    Requests that need no index keep their session id: another application of the cluster may use it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,20 +45,20 @@ class IndexAsSession:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As any ASGI application."""
-        name = index_of(scope["path"], scope["query_string"]) if scope["type"] == "http" else None
+        name = requested_index(scope["path"], scope["query_string"]) if scope["type"] == "http" else None
         if name is not None:
-            others = [pair for pair in scope["headers"] if not _names_session(pair[0])]
-            scope = {**scope, "headers": [*others, (_SESSION.encode(), session_of(name).encode())]}
+            headers = [header for header in scope["headers"] if not _is_session_header(header[0])]
+            scope = {**scope, "headers": [*headers, (_SESSION_HEADER.encode(), session_id(name).encode())]}
         await self._app(scope, receive, send)
 
 
-def _names_session(header: bytes) -> bool:
-    """As Ray Serve compares names, to which hyphens are underscores."""
-    return header.lower().replace(b"-", b"_") == _SESSION.replace("-", "_").encode()
+def _is_session_header(header: bytes) -> bool:
+    """As Ray Serve compares names: hyphens equal underscores."""
+    return header.lower().replace(b"-", b"_") == _SESSION_HEADER.replace("-", "_").encode()
 
 
-def index_of(path: str, query: bytes) -> str | None:
-    """The index of a request by its address; empty for the default one, None where none is needed."""
+def requested_index(path: str, query: bytes) -> str | None:
+    """The index that a request's address names; empty for the default index, None where it needs no index."""
     parts = path.rstrip("/").split("/")
     if parts[-2:] in (["v1", "score"], ["v1", "anomaly-map"]):
         return parse_qs(query.decode("latin-1")).get("index", [""])[-1]
@@ -59,63 +67,57 @@ def index_of(path: str, query: bytes) -> str | None:
     return None
 
 
-def session_of(name: str) -> str:
-    """What a router is told: ASCII without spaces, whatever a caller writes for a name."""
-    return _MARK + quote(name, safe="")
+def session_id(index: str) -> str:
+    """The session id for an index: printable ASCII without spaces, for any name."""
+    return _PREFIX + quote(index, safe="")
 
 
-def told_in(session: str) -> str | None:
-    """The name that `session_of` was given; None for a session of another kind."""
-    return unquote(session.removeprefix(_MARK)) if session.startswith(_MARK) else None
-
-
-UNMISSED_S: Final = 60.0
-"""Seconds after which nobody is expected to ask for an index again, so that a busy one may take its place."""
+def index_of_session(session: str) -> str | None:
+    """The index of a `session_id`; None for any other session id."""
+    return unquote(session.removeprefix(_PREFIX)) if session.startswith(_PREFIX) else None
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a replica has in memory.
+class LoadedIndexes:
+    """The indexes that a replica has in memory.
 
-    unasked_s: for how many seconds nobody has asked it for each of its indexes.
-    room: whether another index displaces none of them.
+    idle_s: seconds since the last request for each.  has_room: whether one more fits without evicting another.
     """
 
-    unasked_s: Mapping[str, float]
-    room: bool
+    idle_s: Mapping[str, float]
+    has_room: bool
 
 
-def home_of(wanted: str, held: Mapping[str, Holding], holders: Collection[str] = ()) -> str | None:
-    """The replica that is to load an index; the same one whoever asks.
+def replica_for(index: str, replicas: Mapping[str, LoadedIndexes], busy: Collection[str] = ()) -> str | None:
+    """The replica that is to load an index; the same one in every proxy.
 
     Args:
-        held: by the name of each replica.
-        holders: those that have the index, or were told to load it, and are busy.  Another one then joins them
-            only where what leaves is not missed: two indexes that are asked for more than one replica can answer
-            would else drive each other out in turn.
+        replicas: by name.
+        busy: replicas that have or load the index and have many requests.  Another replica then loads it only if
+            it evicts an unused index: otherwise two busy indexes would evict each other in turn.
 
     Returns:
-        One that is not among the holders; None where there is none.
+        A replica that is not in `busy`; None where there is none.
     """
-    unmissed = unmissed_s(held)
-    others = [name for name in held if name not in holders and not (holders and unmissed[name] < UNMISSED_S)]
-    return max(others, key=lambda name: (unmissed[name], _lot(name, wanted)), default=None)
+    expiry = eviction_idle_s(replicas)
+    candidates = [name for name in replicas if name not in busy and not (busy and expiry[name] < EXPIRY_S)]
+    return max(candidates, key=lambda name: (expiry[name], _hash(name, index)), default=None)
 
 
-def unmissed_s(held: Mapping[str, Holding]) -> dict[str, float]:
-    """For how many seconds nobody has asked for what would leave each replica; infinite where nothing is lost.
+def eviction_idle_s(replicas: Mapping[str, LoadedIndexes]) -> dict[str, float]:
+    """Seconds without a request of the index that each replica would evict; infinite where none is lost.
 
-    That one leaves which was asked for longest ago, as in `shelf`.
+    A replica evicts the least recently used index, as `service.index_cache` does.
     """
-    copies = Counter(name for one in held.values() for name in one.unasked_s)
-    found = {}
-    for replica, one in held.items():
-        leaving = max(one.unasked_s, key=one.unasked_s.__getitem__, default=None)
-        lost = leaving is not None and not one.room and copies[leaving] == 1
-        found[replica] = one.unasked_s[leaving] if leaving is not None and lost else math.inf
-    return found
+    copies = Counter(index for loaded in replicas.values() for index in loaded.idle_s)
+    seconds = {}
+    for name, loaded in replicas.items():
+        evicted = max(loaded.idle_s, key=loaded.idle_s.__getitem__, default=None)
+        is_lost = evicted is not None and not loaded.has_room and copies[evicted] == 1
+        seconds[name] = loaded.idle_s[evicted] if evicted is not None and is_lost else math.inf
+    return seconds
 
 
-def _lot(replica: str, wanted: str) -> bytes:
-    """Spreads indexes over replicas among which nothing else decides."""
-    return hashlib.sha256(f"{wanted}@{replica}".encode()).digest()
+def _hash(replica: str, index: str) -> bytes:
+    """Spreads indexes over replicas that are equal otherwise (rendezvous hashing)."""
+    return hashlib.sha256(f"{index}@{replica}".encode()).digest()

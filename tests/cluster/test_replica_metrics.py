@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.replica_metrics import of_all
+from cluster.replica_metrics import merge_metrics
 
 
 def told(scored: int) -> str:
@@ -26,7 +26,7 @@ def series(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def test_each_series_of_each_replica_is_there_once_and_says_whose_it_is() -> None:
     texts = {"r1": told(3), "r2": told(5)}
-    whole = of_all(texts).decode()
+    whole = merge_metrics(texts).decode()
     expected = {
         (name, tuple(sorted((*labels, ("replica", replica))))): value
         for replica, text in texts.items()
