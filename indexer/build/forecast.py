@@ -31,9 +31,10 @@ _PROC: Final = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class HostResources:
-    """Bytes: memory the process holds, has held at most, and may hold; free disk; the same for a GPU, 0 without.
+    """Resources of this host, in bytes.
 
-    limit_name: what sets the limit of memory, for messages.
+    resident, peak, memory: memory that the process holds, has held at most, and may hold.  limit_name: the reason
+    for that limit, for messages.  disk: free.  gpu_peak, gpu: the same for a GPU's memory; 0 without a GPU.
     """
 
     resident: int
@@ -46,16 +47,16 @@ class HostResources:
 
 
 def host_resources(place: Path, device: torch.device, max_memory: int | None) -> HostResources:
-    """As it is now.
+    """Measure the resources now.
 
     Args:
         place: a folder on the disk that is written to.
-        device: that computes.
-        max_memory: bytes this process may hold, where it was said.
+        device: the device that computes.
+        max_memory: bytes that this process may hold, if limited.
     """
     resident = resident_bytes()
-    there = resident + available_bytes()
-    limited = max_memory is not None and max_memory < there
+    available = resident + available_bytes()
+    limited = max_memory is not None and max_memory < available
     gpu_peak, gpu = 0, 0
     if device.type == "cuda":
         gpu_peak = torch.cuda.max_memory_allocated(device)
@@ -63,7 +64,7 @@ def host_resources(place: Path, device: torch.device, max_memory: int | None) ->
     return HostResources(
         resident=resident,
         peak=runtime.peak_memory_bytes(),
-        memory=max_memory if limited and max_memory is not None else there,
+        memory=max_memory if limited and max_memory is not None else available,
         limit_name="--max-memory" if limited else "what this machine has available",
         disk=disk_usage(place).free,
         gpu_peak=gpu_peak,
@@ -72,32 +73,32 @@ def host_resources(place: Path, device: torch.device, max_memory: int | None) ->
 
 
 def resident_bytes(proc: Path = _PROC) -> int:
-    """Of this process."""
+    """Memory that this process holds."""
     return int((proc / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 _VALUE: Final = 4
 """Bytes of a float32."""
 _SLACK: Final = 320 * 10**6
-"""Bytes of what does not grow: blocks of products, the candidates' distances, buffers of FAISS and the maps."""
+"""Bytes that do not grow: blocks of products, the candidates' distances, buffers of FAISS and the maps."""
 _PER_PATCH: Final = 32
 """Bytes per patch, at most: its cell, read twice while memories are gathered (8); the greedy's distances and norms
-(8), what looks for the farthest (6), the checkpoint (4); later all patch distances, twice."""
+(8), its search for the farthest (6), the checkpoint (4); later all patch distances, twice."""
 _ON_GPU: Final = 4
-"""Copies of the memories on a GPU at a time: the bank, the one without a photograph that searches are tried on,
-and what two of them hold while the faster is looked for."""
+"""Copies of the memories on a GPU at a time: the bank, the bank without a photograph for the trial of searches,
+and those of two searches during that trial."""
 _GPU_SCRATCH: Final = 2 * 10**9
-"""Bytes on a GPU beside points, memories and what encoding takes: FAISS's own and blocks of products."""
+"""Bytes on a GPU besides points, memories and encoding: FAISS's own and blocks of products."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSize:
-    """What is to be done.
+    """Size of a build.
 
-    photos: all of them.  to_encode: those that have no features yet.  patches: of all photographs.
-    sampled: the patches the greedy looks at.  dimension: of the features, D.  projected: of where the greedy
-    measures, d.  memories: M.  guessed: M is a guess, a radius decides.  weights: bytes of the trunk.
-    views: of each photograph, 2 where its mirror image is looked at, too.
+    photos: all photographs.  to_encode: photographs without features so far.  patches: of all photographs.
+    sampled: patches that the greedy picks from.  dimension: of the features, D.  projected: of the greedy's
+    points, d.  memories: M.  guessed: M is a guess because a radius decides.  weights: bytes of the trunk.
+    views: searches per photograph, 2 with its mirror image.
     """
 
     photos: int
@@ -113,17 +114,17 @@ class BuildSize:
 
 
 def points_bytes(task: BuildSize) -> int:
-    """Of what the greedy measures between, projected."""
+    """Bytes of the greedy's points."""
     return task.sampled * task.projected * _VALUE
 
 
 def bank_bytes(task: BuildSize) -> int:
-    """Of the memory bank's vectors."""
+    """Bytes of the memory bank's vectors."""
     return task.memories * task.dimension * _VALUE
 
 
 def disk_bytes(task: BuildSize, points: int) -> int:
-    """What is written where the index goes, `points` of it by the greedy."""
+    """Bytes written to the disk of the index, `points` of them by the greedy."""
     patch = (task.views * task.dimension + 1) * _VALUE
     features = task.to_encode * ceil(task.patches / max(task.photos, 1)) * patch
     bank = task.memories * (task.dimension + 4) * _VALUE
@@ -131,14 +132,18 @@ def disk_bytes(task: BuildSize, points: int) -> int:
 
 
 def memory_bytes(task: BuildSize, room: HostResources, points: int) -> int:
-    """What this process holds at most, `points` of it for the greedy."""
+    """Most bytes of memory that this process holds, `points` of them for the greedy.
+
+    An upper bound: at most 32 bytes per patch, the greedy's points unless they lie on disk, and two copies of the
+    memories while they move into FAISS.
+    """
     bank = bank_bytes(task)
-    grows = task.patches * _PER_PATCH + _SLACK
-    return max(room.peak, room.resident + grows + max(points + bank, 2 * bank))
+    growth = task.patches * _PER_PATCH + _SLACK
+    return max(room.peak, room.resident + growth + max(points + bank, 2 * bank))
 
 
 def gpu_bytes(task: BuildSize, room: HostResources, points: int) -> int:
-    """What the GPU holds at most, `points` of it for the greedy; 0 without a GPU."""
+    """Most bytes of GPU memory, `points` of them for the greedy; 0 without a GPU."""
     if not room.gpu:
         return 0
     return room.gpu_peak + points + task.sampled * _PER_PATCH + _ON_GPU * bank_bytes(task) + _GPU_SCRATCH
@@ -146,36 +151,39 @@ def gpu_bytes(task: BuildSize, room: HostResources, points: int) -> int:
 
 _ROUNDS: Final = 18.0
 _PICKS_A_ROUND: Final = 500.0
-"""Of the greedy: rounds at the start that accept few picks, and what later ones accept; seen on ReSC features."""
-_WORTH_SAYING: Final = 600.0
+"""Rounds of the greedy at the start that accept few picks, and picks of a later round; seen on ReSC features."""
+_LONG: Final = 600.0
 """Seconds of greedy and calibration from which a smaller coreset is proposed."""
-_LEAST_COUNT: Final = 2_000
+_MIN_COUNT: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds: to encode a photograph; to compare a point with a center, a row with another, to look at a point
-    once a round, and to compare a patch with a memory.
+    """Seconds on this machine.
+
+    photo: to encode a photograph.  update: to compare a point of the greedy with a center.  scan: to read a point
+    once in a round.  search: to compare a patch with a memory.
     """
 
     photo: float
     update: float
-    look: float
+    scan: float
     search: float
 
 
 class AnyForecast(Protocol):
-    """What a build will take, on one machine or over a cluster."""
+    """Forecast of a build, on one machine or over a cluster."""
 
     def lines(self) -> list[str]:
-        """For people to read."""
+        """The forecast in words, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds per step, bytes at most, and whether the greedy's points lie on disk for want of memory.
+    """Forecast of a build: seconds per step, and most bytes.
 
-    count: a coreset count that would take about as long as the encoding, where the one asked takes far longer.
+    points_on_disk: memory is too small for the greedy's points.  count: a coreset count with which greedy and
+    calibration take about as long as the encoding, if the requested one takes far longer.
     """
 
     task: BuildSize
@@ -190,21 +198,21 @@ class Forecast:
     count: int | None
 
     def check(self) -> None:
-        """Raises `SettingError` with the numbers, and what to change, where the host has too little."""
+        """Raise `SettingError` with the numbers and the remedy if the host has too little."""
         needs = (
             ("memory", self.memory, self.room.memory, self.room.limit_name),
             ("disk", self.disk, self.room.disk, "free where the index goes"),
             ("GPU memory", self.gpu, self.room.gpu, "on the device"),
         )
-        for name, need, there, whose in needs:
-            if need > there:
+        for name, need, available, limit in needs:
+            if need > available:
                 raise SettingError(
-                    f"the build would take {format_bytes(need)} of {name}, and there are {format_bytes(there)} ({whose}): "
-                    f"{_what_to_change(self.task, self.room, name)}"
+                    f"the build would take {format_bytes(need)} of {name}, and there are "
+                    f"{format_bytes(available)} ({limit}): {_remedy(self.task, self.room, name)}"
                 )
 
     def lines(self) -> list[str]:
-        """For people to read."""
+        """The forecast in words, a line each."""
         task, on_disk = self.task, ", the greedy's points on disk" if self.points_on_disk else ""
         guessed = " (a guess: the radius decides)" if task.guessed else ""
         gpu = f", GPU memory {format_bytes(self.gpu)} of {format_bytes(self.room.gpu)}" if self.room.gpu else ""
@@ -224,10 +232,10 @@ class Forecast:
 
 
 def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
-    """What `task` takes at these rates; the points go to disk if they do not fit otherwise."""
-    held = points_bytes(task)
-    gpu, gpu_less = gpu_bytes(task, room, held), gpu_bytes(task, room, 0)
-    points_on_disk = memory_bytes(task, room, 0 if room.gpu else held) > room.memory or gpu > room.gpu
+    """The forecast for a build of this size; the greedy's points go to disk if they do not fit into memory."""
+    points = points_bytes(task)
+    gpu, gpu_without_points = gpu_bytes(task, room, points), gpu_bytes(task, room, 0)
+    points_on_disk = memory_bytes(task, room, 0 if room.gpu else points) > room.memory or gpu > room.gpu
     calibrate = task.views * task.patches * task.memories * rates.search
     coreset = _greedy(task, rates)
     encode = task.to_encode * rates.photo
@@ -237,9 +245,9 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
         encode=encode,
         coreset=coreset,
         calibrate=calibrate,
-        disk=disk_bytes(task, held if points_on_disk else 0),
-        memory=memory_bytes(task, room, 0 if points_on_disk or room.gpu else held),
-        gpu=gpu_less if points_on_disk else gpu,
+        disk=disk_bytes(task, points if points_on_disk else 0),
+        memory=memory_bytes(task, room, 0 if points_on_disk or room.gpu else points),
+        gpu=gpu_without_points if points_on_disk else gpu,
         points_on_disk=points_on_disk,
         count=_count(task, rates, coreset + calibrate),
     )
@@ -258,51 +266,50 @@ def format_seconds(seconds: float) -> str:
 
 
 def _greedy(task: BuildSize, rates: Rates) -> float:
-    """The projection costs what so many centers cost as the features have dimensions."""
+    """Seconds of the greedy; the projection costs as much as D more centers."""
     rounds = min(_ROUNDS + task.memories / _PICKS_A_ROUND, task.memories)
     projecting = task.dimension if task.projected < task.dimension else 0
-    return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.look)
+    return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.scan)
 
 
 def _count(task: BuildSize, rates: Rates, seconds: float) -> int | None:
     """Memories for which greedy and calibration take as long as encoding all photographs, two digits."""
-    encoding = max(task.photos * rates.photo, _WORTH_SAYING / 4)
-    if seconds < max(_WORTH_SAYING, 3 * encoding):
+    encoding = max(task.photos * rates.photo, _LONG / 4)
+    if seconds < max(_LONG, 3 * encoding):
         return None
-    wanted = max(task.memories * encoding / seconds, _LEAST_COUNT)
-    unit = 10 ** max(int(log10(wanted)) - 1, 0)
-    count = int(wanted // unit * unit)
+    exact = max(task.memories * encoding / seconds, _MIN_COUNT)
+    unit = 10 ** max(int(log10(exact)) - 1, 0)
+    count = int(exact // unit * unit)
     return count if count < task.memories else None
 
 
-def _what_to_change(task: BuildSize, room: HostResources, name: str) -> str:
-    held = format_bytes(bank_bytes(task))
-    bank = f"{task.memories:,} memories of {task.dimension} dimensions are {held}"
+def _remedy(task: BuildSize, room: HostResources, name: str) -> str:
+    bank = f"{task.memories:,} memories of {task.dimension} dimensions are {format_bytes(bank_bytes(task))}"
     if name == "disk":
         return f"fewer photographs, a smaller --size, or another --root; {bank}"
-    without = memory_bytes(replace(task, memories=0), room, 0)
-    if name == "memory" and without > room.memory:
-        now = format_bytes(max(room.peak, room.resident))
+    without_bank = memory_bytes(replace(task, memories=0), room, 0)
+    if name == "memory" and without_bank > room.memory:
+        program = format_bytes(max(room.peak, room.resident))
         return (
-            f"{format_bytes(without)} with an empty memory bank, {now} for the program and its network alone, so that no "
-            f"coreset is small enough; give more memory, a smaller --size, or a trunk with fewer channels "
-            f"(--backbone)"
+            f"{format_bytes(without_bank)} with an empty memory bank, {program} for the program and its network "
+            f"alone, so that no coreset is small enough; give more memory, a smaller --size, or a trunk with fewer "
+            "channels (--backbone)"
         )
     return f"a smaller --coreset ({bank}), a smaller --size, or a trunk with fewer channels (--backbone)"
 
 
 _CENTERS: Final = 256
-"""Of the trial product, about as many as a round accepts."""
+"""Centers of the trial product, about as many as a round accepts."""
 _MEMORIES: Final = 8192
 _QUERIES: Final = 1024
-"""Of the trial search."""
+"""Memories and patches of the trial search."""
 _GUESS: Final = 0.1
-"""Memories as a share of the patches, where a radius decides how many there will be."""
+"""Memories as a share of the patches, if a radius decides their number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The first photographs that were encoded: seconds for each once running, 0 where too few; their features."""
+    """The first encoded photographs: seconds per photograph (0 with too few to tell) and their features."""
 
     seconds: float
     features: tuple[PatchFeatures, ...]
@@ -310,33 +317,36 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class PhotoCounts:
-    """listed: all photographs.  taken: those whose features are stored.  left_aside: those that were not taken."""
+    """Photographs of a build so far.
+
+    listed: all photographs.  stored: those whose features are stored.  unused: skipped ones and duplicates.
+    """
 
     listed: int
-    taken: int
-    left_aside: int
+    stored: int
+    unused: int
 
 
 def encode_sample(extraction: Iterator[Sequence[PatchFeatures]], encoders: int) -> Sample:
-    """Let `extraction` do its first batches: one to warm up and two more for every encoder."""
+    """Run the first batches of `extraction`: one to warm up and two more for every encoder."""
     ends: list[float] = []
-    taken: list[int] = []
+    sizes: list[int] = []
     features: list[PatchFeatures] = []
     for batch in extraction:
         ends.append(time.perf_counter())
-        taken.append(len(batch))
+        sizes.append(len(batch))
         features += batch
         if len(ends) == 3 * encoders:
             break
-    later = sum(taken[encoders:])
-    return Sample((ends[-1] - ends[encoders - 1]) / later if later else 0.0, tuple(features))
+    photos = sum(sizes[encoders:])
+    return Sample((ends[-1] - ends[encoders - 1]) / photos if photos else 0.0, tuple(features))
 
 
 def check_count(config: CoresetConfig, listed: int, grid: tuple[int, int]) -> None:
-    """Raise `SettingError` where more memories are asked than so many photographs can have patches.
+    """Raise `SettingError` for a coreset count above the number of patches that these photographs can have.
 
     Args:
-        grid: of the first one; no photograph has more patches than that has cells.
+        grid: patch grid of the photographs; none has more patches than the grid has cells.
     """
     most = listed * grid[0] * grid[1]
     if config.count is not None and config.count > most:
@@ -353,40 +363,40 @@ def forecast_build(
     place: Path,
     max_memory: int | None,
     sample: Sample,
-    progressed: PhotoCounts,
+    counts: PhotoCounts,
 ) -> Forecast:
-    """What the whole build takes, from its first photographs.
+    """Forecast the whole build from its first photographs.
 
     Args:
         place: a folder on the disk that is written to.
-        max_memory: bytes, where it was said.
+        max_memory: bytes, if limited.
         sample: at least one photograph.
     """
-    task, rates = measure_rates(config, backbone, devices[0], sample, progressed)
+    task, rates = measure_rates(config, backbone, devices[0], sample, counts)
     return forecast(task, rates, host_resources(place, devices[0], max_memory))
 
 
 def measure_rates(
-    config: MethodConfig, backbone: Backbone, device: torch.device, sample: Sample, progressed: PhotoCounts
+    config: MethodConfig, backbone: Backbone, device: torch.device, sample: Sample, counts: PhotoCounts
 ) -> tuple[BuildSize, Rates]:
-    """What is to be done, and how fast this process does it.  sample: at least one photograph."""
-    task = _task(config, backbone, sample, progressed)
-    features = np.concatenate([one.features for one in sample.features])
-    update, look = _greedy_rates(task.projected, device)
+    """The size of the build, and this process's rates.  sample: at least one photograph."""
+    task = _build_size(config, backbone, sample, counts)
+    features = np.concatenate([patches.features for patches in sample.features])
+    update, scan = _greedy_rates(task.projected, device)
     search = _search_rate(features, config.search.neighbors, device)
-    return task, Rates(sample.seconds, update, look, search)
+    return task, Rates(sample.seconds, update, scan, search)
 
 
-def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: PhotoCounts) -> BuildSize:
-    done = progressed.taken + progressed.left_aside
-    usable = progressed.taken / done if done else 1.0
-    to_encode = round((progressed.listed - done) * usable)
-    photos = progressed.taken + to_encode
-    patches = round(photos * float(np.mean([len(one.cells) for one in sample.features])))
+def _build_size(config: MethodConfig, backbone: Backbone, sample: Sample, counts: PhotoCounts) -> BuildSize:
+    done = counts.stored + counts.unused
+    usable = counts.stored / done if done else 1.0
+    to_encode = round((counts.listed - done) * usable)
+    photos = counts.stored + to_encode
+    patches = round(photos * float(np.mean([len(photo.cells) for photo in sample.features])))
     dimension, sampled = sample.features[0].features.shape[1], sample_size(config.coreset, patches)
-    # A count beyond the estimate is judged when the patches are counted.
-    counted = config.coreset.count is not None
-    wanted = config.coreset.count if counted else memory_count(config.coreset, patches)
+    # A count above the estimate is checked when the patches are counted.
+    has_count = config.coreset.count is not None
+    memories = config.coreset.count if has_count else memory_count(config.coreset, patches)
     return BuildSize(
         photos=photos,
         to_encode=to_encode,
@@ -394,8 +404,8 @@ def _task(config: MethodConfig, backbone: Backbone, sample: Sample, progressed: 
         sampled=sampled,
         dimension=dimension,
         projected=projected_dimension(config.coreset, sampled, dimension),
-        memories=min(wanted or round(_GUESS * patches), patches),
-        guessed=wanted is None,
+        memories=min(memories or round(_GUESS * patches), patches),
+        guessed=memories is None,
         weights=sum(tensor.nbytes for tensor in backbone.net.state_dict().values()),
         views=2 if config.search.mirrored else 1,
     )
@@ -411,13 +421,13 @@ def _greedy_rates(dimension: int, device: torch.device) -> tuple[float, float]:
         shard.update(rows, points[:_CENTERS])
         float(shard.squared[0])  # waits for the device
 
-    def look() -> None:
-        """A round that finds one center: it reads everything all the same."""
+    def scan() -> None:
+        """A round that finds one center: it reads all points all the same."""
         shard.farthest(_CENTERS)
         shard.update(rows[:1], points[:1])
         float(shard.squared[0])
 
-    return _seconds(update) / (len(points) * _CENTERS), _seconds(look) / len(points)
+    return _seconds(update) / (len(points) * _CENTERS), _seconds(scan) / len(points)
 
 
 def _search_rate(features: NDArray[np.float32], neighbors: int, device: torch.device) -> float:
@@ -427,15 +437,15 @@ def _search_rate(features: NDArray[np.float32], neighbors: int, device: torch.de
     nowhere = np.zeros(len(memories), dtype=np.int32)
     origin = Provenance(nowhere, np.zeros((len(memories), 2), dtype=np.int16), nowhere)
     bank = LeftOutBanks(MemoryBank(memories, origin, gpu=runtime.gpu_number(device))).without([1])
-    return _seconds(lambda: bank.others(queries, neighbors)) / (len(queries) * len(memories))
+    return _seconds(lambda: bank.search(queries, neighbors)) / (len(queries) * len(memories))
 
 
 def _seconds(call: Callable[[], object], times: int = 2) -> float:
-    """The median, after one to warm up."""
+    """Median duration, after one call to warm up."""
     call()
-    taken = []
+    durations = []
     for _ in range(times):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - began)
-    return median(taken)
+        durations.append(time.perf_counter() - start)
+    return median(durations)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from indexer.build.feature_store import FeatureStore, all_files
-from indexer.calibration.leave_out import LEFT_OUT_FILE as PLACED_FILE
+from indexer.calibration.leave_out import LEFT_OUT_FILE as LEFT_OUT_FILE
 from indexer.calibration.leave_out import LeftOut, patch_distances_bytes
 from indexer.coreset.selection import Selection
 from resad import index, runtime
@@ -86,7 +86,7 @@ def publish_version(
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
     """The left-out distances of photographs with these ids."""
-    (staging / PLACED_FILE).write_bytes(patch_distances_bytes(ids, left_out.placed))
+    (staging / LEFT_OUT_FILE).write_bytes(patch_distances_bytes(ids, left_out.patch_distances))
 
 
 def link_files(files: Mapping[str, Path], staging: Path) -> None:

@@ -165,7 +165,7 @@ def reference_of(loaded: LoadedPhoto, patches: PatchFeatures) -> Reference:
 def near_duplicates_of(
     references: Sequence[Reference], pairs: Sequence[DuplicatePair]
 ) -> tuple[NearDuplicate, ...]:
-    """The files of photographs that show the same as an earlier one.  pairs: `near_duplicate_pairs(references)`."""
+    """Files of photographs that show the same as an earlier one.  pairs: `near_duplicate_pairs(references)`."""
     return tuple(
         NearDuplicate(
             references[pair.second].source.path, references[pair.first].source.path, pair.bits or 0, pair.mirrored

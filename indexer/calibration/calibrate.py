@@ -1,7 +1,7 @@
-"""`resad-indexer calibrate`: an index's meaning made anew from other normal photographs, its memory bank kept.
+"""`resad-indexer calibrate`: calibrates an index on other normal photographs; its memory bank stays.
 
-None of them may be in the bank: they are scored just as new photographs are, so that their p-values hold exactly
-(see `resad.calibration`), and for the camera and the patients they come from.
+None of them may be in the bank: they are scored as new photographs are, so that p-values hold exactly (see
+`resad.calibration`), for the camera and the patients that they come from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ from resad.quality import QualityMeasures, measure_quality, quality_limits
 
 @checked_dataclass(frozen=True)
 class CalibrationRecord:
-    """One photograph of the calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`."""
+    """A photograph of a separate calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`."""
 
     id: str
     content_sha256: str
@@ -48,22 +48,23 @@ _RECORD: Final = TypeAdapter(CalibrationRecord)
 
 
 def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
-    """The photographs that a version was calibrated on anew; none where its own references are."""
+    """The photographs of a version's separate calibration; none if its reference photos calibrate it."""
     file = version / CALIBRATION_FILE
     return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
 
 
 def write_calibration_records(records: Sequence[CalibrationRecord], path: Path) -> None:
-    """A line for each."""
+    """Write `calibration.jsonl`, a line for each photograph."""
     path.write_bytes(b"".join(_RECORD.dump_json(record) + b"\n" for record in records))
 
 
-_FEWEST: Final = normals_needed(max(RATES))
+_MIN_PHOTOS: Final = normals_needed(max(RATES))
+"""Photographs of a calibration, at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """What came of it.  before, after: the manifests of the two versions."""
+    """The new version, and the photographs that were not used.  before, after: manifests of the two versions."""
 
     version: Path
     before: Manifest
@@ -73,7 +74,7 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _Scores:
     """records: of the photographs.  distances: of all their patches."""
 
     records: tuple[CalibrationRecord, ...]
@@ -92,59 +93,58 @@ def recalibrate(
 ) -> CalibrationReport:
     """Write a version with the bank of `loaded` and the calibration of `photos` (a folder or a CSV).
 
-    A CSV gives what `build` would take of it: of a column split the rows of `train`, and none labeled abnormal.
-    A copy of a photograph of the bank, re-encoded, resized or mirrored, is left aside; the same file is an error,
-    as it says that the photographs are the wrong ones.
+    Of a CSV the same rows are used as by `build`: those of the split `train`, and none labeled abnormal.
+    A copy of a photograph of the bank, re-encoded, resized or mirrored, is skipped; the same file is an error,
+    since the photographs are then probably the wrong ones.
 
     Args:
         place: ROOT/NAME/VERSION of `loaded`.
         live: make the new version the live one.
         strict: refuse instead of skipping photographs that cannot be used.
     Raises:
-        SettingError: a photograph is in the bank, one is labeled abnormal, or there are too few for any rate that
-            is stated.
+        SettingError: a photograph is in the bank or labeled abnormal, or there are too few for any stated rate.
         PhotoError: with `strict`, for the first photograph that cannot be used.
     """
     root, name = place.parent.parent, place.parent.name
     if index.versions(place.parent).count(place.name) == 0:
-        raise IndexInvalid(f"{place} lies in no index: a new version needs ROOT/NAME beside it")
+        raise IndexInvalid(f"{place} is not below ROOT/NAME, where a new version would go")
     listed = list_references(photos)
     _check_enough(len(listed), photos)
-    left_aside: list[Skipped | Duplicate] = []
+    unused: list[Skipped | Duplicate] = []
     with staging_folder(root, name) as scratch:
         with stages.stage("score", len(listed), "photos") as advance:
             preparation = loaded.manifest.config.preparation
             with closing(load_photos(listed, preparation, limits, strict=strict)) as outcomes:
-                new = _new(_taken(outcomes, left_aside, advance), loaded.photos, left_aside, strict=strict)
-                scored = _score(loaded, new)
-        _check_enough(len(scored.records), photos, len(left_aside))
+                usable = _usable(outcomes, unused, advance)
+                scores = _score(loaded, _without_copies(usable, loaded.photos, unused, strict=strict))
+        _check_enough(len(scores.records), photos, len(unused))
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
-            kept = {one.name: one for one in loaded.manifest.files if one.name != CALIBRATION_FILE}
-            link_files({name: place / name for name in kept}, staging)
-            write_calibration_records(scored.records, staging / CALIBRATION_FILE)
-            after = _manifest(loaded.manifest, scored)
+            shared = {file.name: file for file in loaded.manifest.files if file.name != CALIBRATION_FILE}
+            link_files({name: place / name for name in shared}, staging)
+            write_calibration_records(scores.records, staging / CALIBRATION_FILE)
+            after = _manifest(loaded.manifest, scores)
             version, after = publish(
-                staging, place.parent, lambda files: replace(after, files=files), live=live, known=kept
+                staging, place.parent, lambda files: replace(after, files=files), live=live, known=shared
             )
             advance(1)
     return CalibrationReport(
         version,
         loaded.manifest,
         after,
-        tuple(one for one in left_aside if isinstance(one, Skipped)),
-        tuple(one for one in left_aside if isinstance(one, Duplicate)),
+        tuple(photo for photo in unused if isinstance(photo, Skipped)),
+        tuple(photo for photo in unused if isinstance(photo, Duplicate)),
     )
 
 
-def _taken(
-    outcomes: Iterator[LoadedPhoto | Skipped | Duplicate], left_aside: list[Skipped | Duplicate], advance: Advance
+def _usable(
+    outcomes: Iterator[LoadedPhoto | Skipped | Duplicate], unused: list[Skipped | Duplicate], advance: Advance
 ) -> Iterator[LoadedPhoto]:
     for outcome in outcomes:
         if isinstance(outcome, LoadedPhoto):
             yield outcome
         else:
-            left_aside.append(outcome)
+            unused.append(outcome)
         advance(1)
 
 
@@ -154,42 +154,42 @@ class _Hashes:
     perceptual_hash: str
 
 
-def _new(
-    taken: Iterator[LoadedPhoto],
+def _without_copies(
+    photos: Iterator[LoadedPhoto],
     references: Sequence[ReferenceRecord],
-    left_aside: list[Skipped | Duplicate],
+    unused: list[Skipped | Duplicate],
     *,
     strict: bool,
 ) -> Iterator[tuple[LoadedPhoto, _Hashes]]:
-    """Those that show none of `references`; a copy that is not the same file is left aside."""
-    for one in taken:
-        hashes = _Hashes(one.photo.content_hash, perceptual_hash(one.photo.pixels))
-        same = next(match_near_duplicates([hashes], references), None)
-        if same is None:
-            yield one, hashes
+    """Photographs that show none of `references`; a copy that is not the same file is skipped."""
+    for loaded in photos:
+        hashes = _Hashes(loaded.photo.content_hash, perceptual_hash(loaded.photo.pixels))
+        match = next(match_near_duplicates([hashes], references), None)
+        if match is None:
+            yield loaded, hashes
             continue
-        path, known = one.source.path, references[same.second].id
-        if same.bits is None:
+        path, match_id = loaded.source.path, references[match.second].id
+        if match.bits is None:
             raise SettingError(
-                f"{path} is in the index (as {known}): a calibration takes normal photographs that are not"
+                f"{path} is in the index (as {match_id}): a calibration needs normal photographs that are not"
             )
-        what = (
-            f"is a mirror image of {known} of the index"
-            if same.mirrored
-            else f"shows what {known} of the index shows"
+        relation = (
+            f"is a mirror image of {match_id} of the index"
+            if match.mirrored
+            else f"shows what {match_id} of the index shows"
         )
-        reason = f"it {what} ({same.bits} of 255 bits differ)"
+        reason = f"it {relation} ({match.bits} of 255 bits differ)"
         if strict:
             raise SettingError(f"{path}: {reason}")
-        left_aside.append(Skipped(path, reason))
+        unused.append(Skipped(path, reason))
 
 
-def _score(loaded: LoadedIndex, new: Iterator[tuple[LoadedPhoto, _Hashes]]) -> _Scored:
-    """Each photograph against the whole bank."""
+def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -> _Scores:
+    """Score each photograph against the whole bank."""
     records, distances = [], []
     patients: dict[str, str] = {}
-    for number, (one, hashes) in enumerate(new, start=1):
-        source, photo = one.source, one.photo
+    for number, (normal, hashes) in enumerate(photos, start=1):
+        source, photo = normal.source, normal.photo
         detection = loaded.detector.detect([photo])[0]
         patient = source.patient and patients.setdefault(source.patient, f"p-{len(patients) + 1:05d}")
         record = CalibrationRecord(
@@ -204,35 +204,35 @@ def _score(loaded: LoadedIndex, new: Iterator[tuple[LoadedPhoto, _Hashes]]) -> _
         )
         records.append(record)
         distances.append(detection.patch_distances)
-    return _Scored(tuple(records), np.concatenate([*distances, np.empty(0, np.float32)]))
+    return _Scores(tuple(records), np.concatenate([*distances, np.empty(0, np.float32)]))
 
 
-def _check_enough(count: int, photos: Path, left_aside: int = 0) -> None:
-    if count < _FEWEST:
+def _check_enough(count: int, photos: Path, unused: int = 0) -> None:
+    if count < _MIN_PHOTOS:
         raise SettingError(
-            f"{photos} holds no more than {count} usable photographs ({left_aside} left aside); a "
-            f"calibration needs at least {_FEWEST}, for a rate of {max(RATES):g}"
+            f"{photos} holds no more than {count} usable photographs ({unused} not used); a "
+            f"calibration needs at least {_MIN_PHOTOS}, for a rate of {max(RATES):g}"
         )
 
 
-def _manifest(before: Manifest, scored: _Scored) -> Manifest:
-    """The new version's manifest, less its files."""
+def _manifest(before: Manifest, scores: _Scores) -> Manifest:
+    """The new version's manifest, without its files."""
     return replace(
         before,
         version=index.new_version(),
         history=(*before.history, history_entry("calibrate", before.version)),
-        calibration=_calibration(scored),
+        calibration=_calibration(scores),
         calibrated="measured",
-        photo_quality=quality_limits([record.quality for record in scored.records]),
+        photo_quality=quality_limits([record.quality for record in scores.records]),
     )
 
 
-def _calibration(scored: _Scored) -> Calibration:
-    records = scored.records
+def _calibration(scores: _Scores) -> Calibration:
+    records = scores.records
     return calibrate(
         [record.score for record in records],
         [record.peak for record in records],
-        scored.distances,
+        scores.distances,
         cameras=[record.camera for record in records],
         source="separate",
     )

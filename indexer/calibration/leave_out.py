@@ -27,13 +27,15 @@ from resad.neighbors import Neighbors, Search, direct_distances, nearer, nearest
 from resad.search.flat import memories_on
 
 LEFT_OUT_FILE: Final = "left_out.safetensors"
+"""By photo id float32 (h, w) on the patch grid, NaN without a patch: scores and calibration can be made again from
+these distances, for other photographs, without features."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchDistances:
-    """One photo: per patch the mean distance to its k nearest memories of others, float32 (N,), and where it lies.
+    """A photo's left-out distances: per patch the mean distance to its k nearest memories of other photos.
 
-    cells: int16 (N, 2), (y, x) on the grid, in reading order.  grid: (h, w).
+    distances: float32 (N,).  cells: int16 (N, 2), (y, x) on the grid, in reading order.  grid: (h, w).
     """
 
     distances: NDArray[np.float32]
@@ -41,17 +43,17 @@ class PatchDistances:
     grid: tuple[int, int]
 
 
-def patch_distances_bytes(ids: Sequence[str], placed: Sequence[PatchDistances]) -> bytes:
-    """The file of photographs with these ids."""
+def patch_distances_bytes(ids: Sequence[str], photos: Sequence[PatchDistances]) -> bytes:
+    """The content of `LEFT_OUT_FILE` for photographs with these ids."""
     grids = {}
-    for photo, one in zip(ids, placed, strict=True):
-        grids[photo] = np.full(one.grid, np.nan, dtype=np.float32)
-        grids[photo][tuple(one.cells.T)] = one.distances
+    for photo_id, photo in zip(ids, photos, strict=True):
+        grids[photo_id] = np.full(photo.grid, np.nan, dtype=np.float32)
+        grids[photo_id][tuple(photo.cells.T)] = photo.distances
     return safetensors.numpy.save(grids)
 
 
 def read_patch_distances(version: Path, ids: Sequence[str]) -> list[PatchDistances]:
-    """The inverse, for a version's folder; raises `IndexInvalid` where it is missing or of other photographs."""
+    """The distances of a version; raises `IndexInvalid` if the file is missing or of other photographs."""
     path = version / LEFT_OUT_FILE
     try:
         grids = safetensors.numpy.load_file(path)
@@ -59,28 +61,32 @@ def read_patch_distances(version: Path, ids: Sequence[str]) -> list[PatchDistanc
         raise IndexInvalid(f"{path} cannot be read: {error}") from error
     if set(grids) != set(ids):
         raise IndexInvalid(f"{path} is of other photographs than the index")
-    return [_of(grids[photo]) for photo in ids]
+    return [_from_grid(grids[photo_id]) for photo_id in ids]
 
 
-def _of(values: NDArray[np.float32]) -> PatchDistances:
-    there = ~np.isnan(values)
-    return PatchDistances(values[there], np.argwhere(there).astype(np.int16), (values.shape[0], values.shape[1]))
+def _from_grid(values: NDArray[np.float32]) -> PatchDistances:
+    has_patch = ~np.isnan(values)
+    cells = np.argwhere(has_patch).astype(np.int16)
+    return PatchDistances(values[has_patch], cells, (values.shape[0], values.shape[1]))
 
 
 _SPARE: Final = 8
-"""Rows found beyond k, as `MemoryBank` does: the expanded form may confuse rows whose distances nearly agree."""
+"""Rows searched beyond k, as in `MemoryBank`: the expanded form may confuse rows whose distances nearly agree."""
 _VALUES: Final = 2**26
-"""Of the (rows, M) product and of the (rows, k, D) differences that are held at a time: 256 MB each."""
+"""Values of the (rows, M) product and of the (rows, k, D) differences at a time: 256 MB each."""
 _BLOCK: Final = 8192
 """Memories whose squares are taken at a time."""
 
 
 class DevicePart:
-    """As `indexer.calibration.leave_out.Part`, by matrix products on any device.
+    """Searches part of a memory bank by matrix products on any device, which holds the bank once.
+
+    Memories that are left out get an infinite distance in the product, which costs nothing beside the product and
+    needs no copy of the rest.  Nothing waits for the device until the neighbors are copied back.
 
     Args:
         memories: float32 (M, D), on the device.
-        values: of products and differences that are held at a time; changes memory, never a result.
+        values: of products and differences at a time; changes memory, never a result.
     """
 
     @torch.inference_mode()
@@ -90,7 +96,7 @@ class DevicePart:
         # Half the squared distance to the center, for |q - b|^2 / 2 = |b - c|^2 / 2 - (q - c) b + what is the same
         # for all b: less cancels than without a center, and no centered copy is held.
         self._center = memories.mean(dim=0)
-        squares = [(some - self._center).square().sum(dim=1) for some in torch.split(memories, _BLOCK)]
+        squares = [(block - self._center).square().sum(dim=1) for block in torch.split(memories, _BLOCK)]
         self._half_squares = torch.cat(squares) / 2
 
     @torch.inference_mode()
@@ -108,47 +114,50 @@ class DevicePart:
         else:
             half_squares = half_squares.masked_fill(torch.from_numpy(~chosen).to(device), torch.inf)
         # Writable, because torch warns of an array that is mapped for reading only.
-        asked = torch.from_numpy(np.require(features, dtype=np.float32, requirements=("C", "W"))).to(device)
-        at_once = max(self._values // max(len(memories), (k + _SPARE) * memories.shape[1]), 1)
+        queries = torch.from_numpy(np.require(features, dtype=np.float32, requirements=("C", "W"))).to(device)
+        block_rows = max(self._values // max(len(memories), (k + _SPARE) * memories.shape[1]), 1)
         distances, places = [], []
-        for some in torch.split(asked, at_once):
-            found = torch.addmm(half_squares, some - self._center, memories.T, alpha=-1)
-            near = found.topk(min(k + _SPARE, count), dim=1, largest=False).indices
-            del found
-            apart = (some[:, None] - memories[near]).square_().sum(dim=2).sqrt_()
-            nearest, order = apart.sort(dim=1, stable=True)
+        for block in torch.split(queries, block_rows):
+            product = torch.addmm(half_squares, block - self._center, memories.T, alpha=-1)
+            near = product.topk(min(k + _SPARE, count), dim=1, largest=False).indices
+            del product
+            exact = (block[:, None] - memories[near]).square_().sum(dim=2).sqrt_()
+            nearest, order = exact.sort(dim=1, stable=True)
             distances.append(nearest[:, :k])
             places.append(near.gather(1, order[:, :k]))
         place = torch.cat(places)
-        found_rows = place if rows is None else rows[place]
-        return Neighbors(torch.cat(distances).cpu().numpy(), found_rows.cpu().numpy())
+        bank_rows = place if rows is None else rows[place]
+        return Neighbors(torch.cat(distances).cpu().numpy(), bank_rows.cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOutBank:
-    """What is searched for a photograph that is left out.
+    """The memory bank for a photograph that is left out with its group.
 
-    others: the memories of all other photographs.  own: those of the group.  Each finds a patch's k nearest.
-    count: how many memories the others have.
+    search: finds a patch's k nearest among the memories of all other photographs.  count: of these memories.
+    search_group: the same among the group's memories, if it has any.
     """
 
-    others: Search
-    own: Search | None
+    search: Search
+    search_group: Search | None
     count: int
 
 
 class Part(Protocol):
-    """Searches a part of a bank's memories, exactly."""
+    """Exact search in part of a bank's memories."""
 
     def search(self, chosen: NDArray[np.bool_], features: NDArray[np.float32], k: int) -> Neighbors:
-        """As `MemoryBank.search`, among the memories `chosen`, bool (M,); the rows found are the whole bank's."""
+        """As `MemoryBank.search`, among the memories `chosen`, bool (M,); rows are those of the whole bank."""
 
 
 class LeftOutBanks:
-    """One bank, less the memories of any photographs; what it takes is set up once.
+    """A memory bank without the memories of any photographs, and without a copy of the rest.
+
+    Memories lie photo by photo, so that leaving out a few photographs leaves a few stretches of rows, which FAISS
+    searches in place on the CPU.  On a GPU, where FAISS takes no part of a bank, `DevicePart` searches.
 
     Raises:
-        SettingError: the memories do not fit into the GPU's memory beside what searches the whole bank.
+        SettingError: the memories do not fit into the GPU's memory beside the search of the whole bank.
     """
 
     def __init__(self, bank: MemoryBank) -> None:
@@ -158,14 +167,14 @@ class LeftOutBanks:
             self._part = DevicePart(memories_on(bank.memories, torch.device("cuda", bank.gpu)))
 
     def without(self, photos: Iterable[int]) -> LeftOutBank:
-        """The bank less the memories of `photos`, and these alone."""
-        inside = np.isin(self._photos, np.fromiter(photos, dtype=np.int32))
-        own = partial(self._part.search, inside) if inside.any() else None
-        return LeftOutBank(partial(self._part.search, ~inside), own, int((~inside).sum()))
+        """The bank without the memories of `photos`."""
+        group = np.isin(self._photos, np.fromiter(photos, dtype=np.int32))
+        search_group = partial(self._part.search, group) if group.any() else None
+        return LeftOutBank(partial(self._part.search, ~group), search_group, int((~group).sum()))
 
 
 class CpuPart:
-    """As `Part`, stretch by stretch on the CPU.
+    """Searches part of a memory bank on the CPU, stretch by stretch.
 
     Args:
         memories: float32 (M, D).
@@ -179,9 +188,10 @@ class CpuPart:
         if k > (count := int(chosen.sum())):
             raise IndexInvalid(f"{k} neighbors asked of {count} memories")
         borders = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
-        found = [self._in_stretch(features, k, start, stop) for start, stop in borders.reshape(-1, 2).tolist()]
-        distances = np.concatenate([part.distances for part in found], axis=1)
-        rows = np.concatenate([part.rows for part in found], axis=1)
+        stretches = borders.reshape(-1, 2).tolist()
+        parts = [self._in_stretch(features, k, start, stop) for start, stop in stretches]
+        distances = np.concatenate([part.distances for part in parts], axis=1)
+        rows = np.concatenate([part.rows for part in parts], axis=1)
         return nearest_first(distances, rows, k)
 
     def _in_stretch(self, features: NDArray[np.float32], k: int, start: int, stop: int) -> Neighbors:
@@ -192,16 +202,16 @@ class CpuPart:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Per reference photo its image score and peak; together the calibration.
+    """Image score and peak of each reference photo, and the calibration that they make.
 
-    placed: per photo the distances that all of this comes from.
+    patch_distances: of each photo; scores, peaks and calibration come from them.
     covering_radius: the largest distance from any patch to its nearest memory in the whole bank, feature units.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     calibration: Calibration
-    placed: tuple[PatchDistances, ...]
+    patch_distances: tuple[PatchDistances, ...]
     covering_radius: float
 
 
@@ -219,12 +229,12 @@ def leave_out(
     Args:
         masks: bool (S, S), the field of view of each photo on its prepared square.
         groups: per photo, as `bank` numbers them, the photos that are left out with it.
-        cameras: with which it was taken, where known; each camera gets a calibration of its own.
+        cameras: of each photo, if known; each camera gets a calibration of its own.
     Raises:
-        SettingError: too little is left of the bank without some group.
+        SettingError: too few memories are left without some group.
     """
-    placed, radius = left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
-    return score_left_out(placed, radius, masks, config, cameras)
+    distances, radius = left_out_distances(store, groups, bank, config.search.neighbors, on_photo)
+    return score_left_out(distances, radius, masks, config, cameras)
 
 
 def left_out_distances(
@@ -234,31 +244,31 @@ def left_out_distances(
     neighbors: int,
     on_photo: Callable[[int], None],
 ) -> tuple[tuple[PatchDistances, ...], float]:
-    """Per photo of the store its patches' mean distances to the others' memories; and the covering radius.
+    """Each photo's patch distances to the memories of other photos, and the covering radius of the whole bank.
 
     Args:
         groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
     Raises `SettingError` as `leave_out`.
     """
-    placed, radius, banks = [], 0.0, LeftOutBanks(bank)
-    # The next photograph is read while a GPU searches; a CPU has no time to spare, and less memory is held.
-    at_once = 1 if bank.gpu is None else 2
-    with closing(prefetch(range(len(store)), store.photo, threads=1, most=at_once)) as photos:
-        for patches, group in zip(photos, groups, strict=True):
-            others = banks.without(group)
-            check_enough_left(others.count, bank, neighbors)
-            found = others.others(patches.features, neighbors)
-            nearest = found
+    photos, radius, banks = [], 0.0, LeftOutBanks(bank)
+    # The next photograph is read while a GPU searches; a CPU has no time to spare, and this holds less memory.
+    most = 1 if bank.gpu is None else 2
+    with closing(prefetch(range(len(store)), store.photo, threads=1, most=most)) as features:
+        for patches, group in zip(features, groups, strict=True):
+            left_out = banks.without(group)
+            check_enough_left(left_out.count, bank, neighbors)
+            upright = left_out.search(patches.features, neighbors)
+            nearest = upright
             if patches.mirrored is not None:
-                nearest = nearer(found, others.others(patches.mirrored, neighbors))
-            placed.append(PatchDistances(nearest.distances.mean(axis=1), patches.cells, patches.grid))
-            radius = max(radius, _farthest(patches.features, found.distances[:, 0], others))
+                nearest = nearer(upright, left_out.search(patches.mirrored, neighbors))
+            photos.append(PatchDistances(nearest.distances.mean(axis=1), patches.cells, patches.grid))
+            radius = max(radius, _farthest(patches.features, upright.distances[:, 0], left_out))
             on_photo(1)
-    return tuple(placed), radius
+    return tuple(photos), radius
 
 
 def score_left_out(
-    placed: Sequence[PatchDistances],
+    photos: Sequence[PatchDistances],
     covering_radius: float,
     masks: Iterable[NDArray[np.bool_]],
     config: MethodConfig,
@@ -266,20 +276,20 @@ def score_left_out(
 ) -> LeftOut:
     """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`."""
     scores, peaks = [], []
-    for one, mask in zip(placed, masks, strict=True):
-        scored = score_map(one.distances, one.cells, one.grid, mask, config.score)
-        scores.append(scored.image_score)
-        peaks.append(scored.peak)
-    # Exact quantiles want every patch's distance at once: 4 bytes a patch, and as much again while they are taken.
-    calibration = calibrate(scores, peaks, np.concatenate([one.distances for one in placed]), cameras=cameras)
-    return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(placed), covering_radius)
+    for photo, mask in zip(photos, masks, strict=True):
+        detection = score_map(photo.distances, photo.cells, photo.grid, mask, config.score)
+        scores.append(detection.image_score)
+        peaks.append(detection.peak)
+    # Exact quantiles need every patch's distance at once: 4 bytes a patch, and as much again while sorting.
+    calibration = calibrate(scores, peaks, np.concatenate([photo.distances for photo in photos]), cameras=cameras)
+    return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(photos), covering_radius)
 
 
 def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:
-    """Raise `SettingError` where fewer memories are left than a patch has neighbors.
+    """Raise `SettingError` if fewer memories are left than a patch has neighbors.
 
     Args:
-        left: memories of `bank` without those of a photo and of what is left out with it.
+        left: memories of `bank` without those of a photo and its group.
     """
     if left < neighbors:
         raise SettingError(
@@ -289,8 +299,11 @@ def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:
         )
 
 
-def _farthest(features: NDArray[np.float32], nearest_other: NDArray[np.float32], others: LeftOutBank) -> float:
-    """The largest distance to the nearest memory of the whole bank, others' and the group's own."""
-    if others.own is None:
-        return float(nearest_other.max())
-    return float(np.minimum(nearest_other, others.own(features, 1).distances[:, 0]).max())
+def _farthest(features: NDArray[np.float32], distances: NDArray[np.float32], bank: LeftOutBank) -> float:
+    """The largest distance to the nearest memory of the whole bank.
+
+    distances: to the nearest memory of other photographs, (N,).
+    """
+    if bank.search_group is None:
+        return float(distances.max())
+    return float(np.minimum(distances, bank.search_group(features, 1).distances[:, 0]).max())

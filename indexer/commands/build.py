@@ -115,7 +115,7 @@ def build_command(
         ray = console.cluster_commands()
         with ray.workers_at(cluster, device, cpus=worker_cpus, limit=most_workers, scratch=scratch) as pool:
             console.warn(
-                f"{pool.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and for the driver"
+                f"{pool.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and the driver"
             )
             report = _run(options, ray.ClusterWorkers(pool), only_forecast=only_forecast)
     if report is None:

@@ -5,13 +5,13 @@ takes the T points with the largest D as candidates and tau, the largest D of al
 the candidates while the farthest of them is beyond tau, since each such pick is the farthest point of all; then it
 updates every point against the round's picks with one matrix product.  The picks are those of the textbook loop.
 
-Points lie in shards (`indexer.coreset.k_center`), which can live elsewhere.  The picks of a round are found on the host,
-from the candidates' distances to each other, wherever these were computed: a step takes two microseconds there,
-and tens where it only starts a GPU's kernels.  So a device is waited for a few times a round, never for a pick.
+Points lie in shards, which may be on other machines.  The host finds the picks of a round from the candidates'
+distances to each other, wherever these were computed: a step takes two microseconds there, and tens if it starts a
+GPU's kernels.  So a device is waited for a few times a round, never for a pick.
 Ties go to the lowest row.  In float64 the order of the picks is the textbook's.  In float32 a near-tie may fall
 the other way, and once every distinct point is a center its doubles may follow; but the same way every time:
-products are made in blocks of fixed shape, so that shards cut at multiples of `BLOCK_ROWS` give the same picks
-however many there are, wherever they are kept, and however often the greedy was stopped and taken up again.
+products are made in blocks of fixed shape, so that shards split at multiples of `BLOCK_ROWS` give the same picks,
+however many there are, wherever they are, and however often the greedy was interrupted and resumed.
 """
 
 import time
@@ -31,15 +31,15 @@ from torch import Tensor
 from indexer.coreset.projected_features import MemoryPoints, Points
 from resad.device import full_float32
 from resad.errors import SettingError
+from resad.files import replacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GreedyState:
-    """The greedy between two rounds: all that is needed to go on as if it had never stopped.
+    """The greedy between two rounds, with which it resumes as if it had never stopped.
 
-    rows: int64 (m,), the picks so far.  squared: (N,), every point's squared distance to the nearest of them;
-    None where the rounds are done again instead.  candidates: T of the next round.  rounds: picks of each round,
-    in order.
+    rows: int64 (m,), the picks so far.  squared: (N,), every point's squared distance to the nearest pick; None if
+    the rounds are to be repeated instead.  candidates: T of the next round.  rounds: picks of each round, counted.
     """
 
     rows: NDArray[np.int64]
@@ -49,18 +49,18 @@ class GreedyState:
 
 
 class Farthest(NamedTuple):
-    """The points that are farthest from their nearest center: global rows, int64 (t,) ascending; squared (t,)."""
+    """The points farthest from their nearest center: global rows, int64 (t,) ascending; squared distances (t,)."""
 
     rows: Tensor
     squared: Tensor
 
 
 class Shards(Protocol):
-    """All points of a greedy, wherever they are; rows are global."""
+    """All points of a greedy, on any machine; rows are global."""
 
     @property
     def total(self) -> int:
-        """N."""
+        """Number of points, N."""
 
     def farthest(self, count: int) -> Farthest:
         """The `count` points (or all) with the largest distance; of equal ones the lowest rows."""
@@ -69,13 +69,13 @@ class Shards(Protocol):
         """The points (t, d) at `rows` (t,)."""
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
-        """Let the points `centers` (b, d) at `rows` (b,) join the chosen ones."""
+        """Add the points `centers` (b, d) at `rows` (b,) to the centers."""
 
     def distances(self) -> NDArray[np.floating] | None:
         """The squared distances (N,), for `GreedyState`."""
 
-    def take_up(self, progress: GreedyState) -> None:
-        """Bring fresh points to where `progress` was."""
+    def restore(self, state: GreedyState) -> None:
+        """Set the distances of fresh points to those of `state`."""
 
 
 class Shard:
@@ -83,7 +83,7 @@ class Shard:
 
     Args:
         points: (n, d), centered by the caller so that little cancels.
-        first_row: the global row of the first.
+        first_row: the global row of the first point.
     """
 
     def __init__(self, points: Points, first_row: int) -> None:
@@ -116,26 +116,29 @@ class Shard:
 
     @full_float32()
     def update(self, rows: Tensor, centers: Tensor) -> None:
-        """Let the points `centers` (b, d) at the global `rows` (b,) join the chosen ones."""
+        """Add the points `centers` (b, d) at the global `rows` (b,) to the centers."""
         center_norms = torch.einsum("bd,bd->b", centers, centers)
         products = torch.empty(0, dtype=self.squared.dtype, device=self.squared.device)
-        for some, block in self._points.blocks():
+        for rows_of_block, block in self._points.blocks():
             if len(products) < len(block):
                 products = products.new_empty((len(block), len(centers)))
-            apart = products[: len(block)]  # one buffer for all blocks: these are the largest of the greedy
-            torch.addmm(center_norms, block, centers.T, alpha=-2, out=apart)  # (rows, b), less the rows' norms
-            nearest = apart.amin(dim=1) + self._norms[some]
-            self.squared[some] = torch.minimum(self.squared[some], nearest.clamp_(min=0))
+            product = products[: len(block)]  # one buffer for all blocks: these are the largest of the greedy
+            torch.addmm(
+                center_norms, block, centers.T, alpha=-2, out=product
+            )  # (rows, b), without the rows' norms
+            nearest = product.amin(dim=1) + self._norms[rows_of_block]
+            self.squared[rows_of_block] = torch.minimum(self.squared[rows_of_block], nearest.clamp_(min=0))
         # The product leaves a center a rounding error away from itself; nothing may be picked twice.  Rows of
         # other shards change nothing, which needs no look at where they are and so no wait for the device.
         local = rows - self.first_row
-        here = (local >= 0) & (local < len(self))
+        inside = (local >= 0) & (local < len(self))
         zero = torch.zeros(len(rows), dtype=self.squared.dtype, device=self.squared.device)
-        self.squared.scatter_reduce_(0, local.clamp(0, len(self) - 1), zero.masked_fill_(~here, torch.inf), "amin")
+        zero.masked_fill_(~inside, torch.inf)
+        self.squared.scatter_reduce_(0, local.clamp(0, len(self) - 1), zero, "amin")
 
 
 class LocalShards:
-    """Shards of this process, as `Shards`; on one machine they are all there are.
+    """Shards of this process; without a cluster these are all shards.
 
     Args:
         shards: at least one, each with a fresh distance (no center yet).
@@ -147,7 +150,7 @@ class LocalShards:
 
     @property
     def total(self) -> int:
-        """As `Shards.total`: of what is here."""
+        """As `Shards.total`, of these shards."""
         return sum(map(len, self._shards))
 
     def farthest(self, count: int) -> Farthest:
@@ -155,46 +158,47 @@ class LocalShards:
         return farthest_of([shard.farthest(count) for shard in self._shards], count, self._device)
 
     def take(self, rows: Tensor) -> Tensor:
-        """As `Shards.take`; all rows must be here."""
-        asked, parts, places = rows.cpu(), [], []
+        """As `Shards.take`; all rows must be in these shards."""
+        host_rows, parts, places = rows.cpu(), [], []
         for shard in self._shards:
-            here = torch.nonzero((asked >= shard.first_row) & (asked < shard.first_row + len(shard)))[:, 0]
-            if len(here):
-                parts.append(shard.take(asked[here]).to(self._device))
-                places.append(here)
+            inside = (host_rows >= shard.first_row) & (host_rows < shard.first_row + len(shard))
+            place = torch.nonzero(inside)[:, 0]
+            if len(place):
+                parts.append(shard.take(host_rows[place]).to(self._device))
+                places.append(place)
         return torch.cat(parts)[torch.cat(places).argsort().to(self._device)]
 
     def update(self, rows: Tensor, centers: Tensor) -> None:
         """As `Shards.update`."""
         # Once to each device, and all copies before any work: a copy waits for what its device was given before.
         devices = {shard.squared.device for shard in self._shards}
-        there = {device: (rows.to(device), centers.to(device)) for device in devices}
+        copies = {device: (rows.to(device), centers.to(device)) for device in devices}
         for shard in self._shards:
-            shard.update(*there[shard.squared.device])
+            shard.update(*copies[shard.squared.device])
 
     def distances(self) -> NDArray[np.floating]:
         """As `Shards.distances`."""
         return np.concatenate([shard.squared.cpu().numpy() for shard in self._shards])
 
-    def take_up(self, progress: GreedyState) -> None:
-        """As `Shards.take_up`."""
-        if progress.squared is None:
-            replay(self, progress)
+    def restore(self, state: GreedyState) -> None:
+        """As `Shards.restore`."""
+        if state.squared is None:
+            replay(self, state)
             return
         start = 0
         for shard in self._shards:
-            shard.squared.copy_(torch.from_numpy(progress.squared[start : start + len(shard)]))
+            shard.squared.copy_(torch.from_numpy(state.squared[start : start + len(shard)]))
             start += len(shard)
 
 
-def replay(shards: Shards, progress: GreedyState) -> None:
-    """Do the rounds of `progress` again, each with the product it was done with: the same distances to the bit."""
-    for picks in torch.split(torch.from_numpy(progress.rows), list(progress.rounds)):
+def replay(shards: Shards, state: GreedyState) -> None:
+    """Repeat the rounds of `state`, each with the same matrix product: the same distances to the bit."""
+    for picks in torch.split(torch.from_numpy(state.rows), list(state.rounds)):
         shards.update(picks, shards.take(picks))
 
 
 def farthest_of(parts: Sequence[Farthest], count: int, device: torch.device) -> Farthest:
-    """The `count` farthest among those of several shards, each of which has named as many of its own."""
+    """The `count` farthest points of several shards.  parts: the `count` farthest of each shard."""
     rows = torch.cat([part.rows.to(device) for part in parts])
     by_row = rows.argsort()
     rows, squared = rows[by_row], torch.cat([part.squared.to(device) for part in parts])[by_row]
@@ -209,9 +213,9 @@ def shards_of(points: Tensor, size: int) -> LocalShards:
                        for start in range(0, len(points), size)])  # fmt: skip
 
 
-_FEWEST: Final = 128
-_MOST: Final = 2048
-"""Bounds of the number of candidates T: (T, T) distances are held."""
+_MIN_CANDIDATES: Final = 128
+_MAX_CANDIDATES: Final = 2048
+"""Bounds of the number of candidates T: there are (T, T) distances in memory."""
 
 
 class Coreset(NamedTuple):
@@ -226,9 +230,9 @@ class Coreset(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """What a round picks from: global rows, int64 (t,) ascending; squared distances (t,); points (t, d).
+    """The candidates of a round: global rows, int64 (t,) ascending; squared distances (t,); points (t, d).
 
-    Rows and distances are on the host, the points where the shards compute.
+    Rows and distances are on the host, the points on the shards' device.
     """
 
     rows: Tensor
@@ -243,7 +247,7 @@ def greedy_k_center(
     count: int | None = None,
     radius: float | None = None,
     on_picks: Callable[[int], None] = lambda _: None,
-    begun: GreedyState | None = None,
+    resume_from: GreedyState | None = None,
     on_round: Callable[[Callable[[], GreedyState]], None] = lambda _: None,
 ) -> Coreset:
     """Pick centers until there are `count`, or until none is farther than `radius` from its nearest.
@@ -251,10 +255,10 @@ def greedy_k_center(
     Args:
         shards: all points, with fresh distances (no center yet).
         first: the global row of the first center.
-        on_picks: told the number of new picks after every round.
-        begun: where an earlier call with the same points was, `first` among its picks; or `from_existing_centers`, which needs
-            no first one.
-        on_round: given, after every round, what makes the `GreedyState` to write down.
+        on_picks: called with the number of new picks after every round.
+        resume_from: the state of an earlier call with the same points and `first`, or that of
+            `from_existing_centers`, which needs no first center.
+        on_round: called after every round with a function that makes the `GreedyState`.
     Raises:
         SettingError: neither or both limits, or more centers than points.
     """
@@ -265,58 +269,61 @@ def greedy_k_center(
         raise SettingError(f"a coreset of {count} of {total} patches: the count lies between 1 and {total}")
     limit = total if count is None else count
     floor = 0.0 if radius is None else radius**2
-    begun = _begin(shards, first) if begun is None else _go_on(shards, begun)
-    picks, candidates, rounds = begun.rows.tolist(), begun.candidates, list(begun.rounds)
-    del begun  # as long as the points, and in the shards now
+    state = _first_center(shards, first) if resume_from is None else _restored(shards, resume_from)
+    picks, candidates, rounds = state.rows.tolist(), state.candidates, list(state.rounds)
+    del state, resume_from  # as long as the points, and in the shards now
     on_picks(len(picks))
     while len(picks) < limit:
-        field, tau = _candidates(shards, candidates)
-        if float(field.squared.max()) <= floor:
+        pool, tau = _candidates(shards, candidates)
+        if float(pool.squared.max()) <= floor:
             break
-        chosen = _greedy_among(field, max(tau, floor), limit - len(picks))
-        picks += field.rows[chosen].tolist()
+        chosen = _greedy_among(pool, max(tau, floor), limit - len(picks))
+        picks += pool.rows[chosen].tolist()
         rounds.append(len(chosen))
-        shards.update(field.rows[chosen], field.points[chosen])
+        shards.update(pool.rows[chosen], pool.points[chosen])
         candidates = _adapt(candidates, len(chosen))
-        on_round(partial(_progress, shards, picks, candidates, rounds))
+        on_round(partial(_state, shards, picks, candidates, rounds))
         on_picks(len(chosen))
     return Coreset(np.asarray(picks, dtype=np.int64), float(shards.farthest(1).squared) ** 0.5)
 
 
 def from_existing_centers(squared: NDArray[np.floating]) -> GreedyState:
-    """A greedy whose centers so far are no points of its own: their squared distance to every point, (N,)."""
-    return GreedyState(np.empty(0, dtype=np.int64), squared, _FEWEST)
+    """Start from existing centers that are not among the points.
+
+    squared: (N,), each point's squared distance to the nearest of them.
+    """
+    return GreedyState(np.empty(0, dtype=np.int64), squared, _MIN_CANDIDATES)
 
 
-def _begin(shards: Shards, first: int) -> GreedyState:
+def _first_center(shards: Shards, first: int) -> GreedyState:
     if not 0 <= first < shards.total:
         raise SettingError(f"the first pick {first} is not one of the {shards.total} patches")
     row = torch.tensor([first])
     shards.update(row, shards.take(row))
-    return GreedyState(row.numpy(), None, _FEWEST, (1,))
+    return GreedyState(row.numpy(), None, _MIN_CANDIDATES, (1,))
 
 
-def _go_on(shards: Shards, begun: GreedyState) -> GreedyState:
-    shards.take_up(begun)
-    return begun
+def _restored(shards: Shards, state: GreedyState) -> GreedyState:
+    shards.restore(state)
+    return state
 
 
-def _progress(shards: Shards, picks: Sequence[int], candidates: int, rounds: Sequence[int]) -> GreedyState:
+def _state(shards: Shards, picks: Sequence[int], candidates: int, rounds: Sequence[int]) -> GreedyState:
     return GreedyState(np.asarray(picks, dtype=np.int64), shards.distances(), candidates, tuple(rounds))
 
 
 def _adapt(candidates: int, accepted: int) -> int:
     """More candidates while many of them are accepted, fewer when few are."""
     if accepted * 4 > candidates:
-        return min(2 * candidates, _MOST)
+        return min(2 * candidates, _MAX_CANDIDATES)
     if accepted * 16 < candidates:
-        return max(candidates // 2, _FEWEST)
+        return max(candidates // 2, _MIN_CANDIDATES)
     return candidates
 
 
 def _candidates(shards: Shards, count: int) -> tuple[Candidates, float]:
-    """The `count` farthest points, by row, and the largest squared distance among the others."""
-    rows, squared = (some.cpu() for some in shards.farthest(count + 1))
+    """The `count` farthest points, by row, and the largest squared distance of all other points."""
+    rows, squared = (values.cpu() for values in shards.farthest(count + 1))
     tau = -torch.inf
     if len(rows) > count:
         order = torch.sort(squared, descending=True, stable=True).indices  # ties by row
@@ -327,12 +334,12 @@ def _candidates(shards: Shards, count: int) -> tuple[Candidates, float]:
 
 
 @full_float32()
-def _greedy_among(field: Candidates, tau: float, most: int) -> Tensor:
+def _greedy_among(pool: Candidates, tau: float, most: int) -> Tensor:
     """The textbook loop among the candidates while the farthest is beyond `tau`: int64, at least one pick."""
-    norms = torch.einsum("nd,nd->n", field.points, field.points)
-    apart = torch.addmm(norms[:, None] + norms[None, :], field.points, field.points.T, alpha=-2)
-    between = _on_host(apart.clamp_(min=0))  # (t, t)
-    squared = field.squared.numpy().copy()
+    norms = torch.einsum("nd,nd->n", pool.points, pool.points)
+    products = torch.addmm(norms[:, None] + norms[None, :], pool.points, pool.points.T, alpha=-2)
+    between = _to_host(products.clamp_(min=0))  # (t, t)
+    squared = pool.squared.numpy().copy()
     chosen: list[int] = []
     farthest = int(squared.argmax())  # the first of several equal ones: the lowest row
     while len(chosen) < most and (not chosen or squared[farthest] > tau):
@@ -343,26 +350,26 @@ def _greedy_among(field: Candidates, tau: float, most: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def _on_host(values: Tensor) -> NDArray[np.floating]:
-    """What is on a device comes in pinned memory, at the full rate of the bus; torch keeps that for the next."""
+def _to_host(values: Tensor) -> NDArray[np.floating]:
+    """Copy into pinned memory, at the full rate of the bus; torch keeps that memory for the next copy."""
     if values.device.type != "cpu":
         values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
-    here: NDArray[np.floating] = values.numpy()
-    return here
+    array: NDArray[np.floating] = values.numpy()
+    return array
 
 
 _SECONDS: Final = 20.0
-"""Between two writings: a file of 4 bytes a patch, and at most so much to be done again."""
+"""Between two checkpoints, of 4 bytes a patch; at most this much work is repeated."""
 
 _UNREADABLE: Final = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
-"""What NumPy raises, by what is wrong with a file; zip files have two more."""
+"""Errors of NumPy for a damaged file; zip files have two more."""
 
 
 class Checkpoint:
-    """A file that holds the last `GreedyState` that was written, if any.
+    """A file with the last `GreedyState` of a running greedy, so that an interrupted build resumes in its round.
 
     Args:
-        path: of the file; its folder is there.
+        path: of the file; its folder exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -370,37 +377,36 @@ class Checkpoint:
         self._last: Callable[[], GreedyState] | None = None
         self._written = time.monotonic()
 
-    def begun(self, points: int, first: int) -> GreedyState | None:
-        """What was written last, if it can be read and is of a greedy over so many points that began at `first`.
+    def read(self, points: int, first: int) -> GreedyState | None:
+        """The last state, if it is intact and of a greedy over so many points that started at `first`.
 
-        It is read anew and not held: it has 4 bytes a patch.
+        It is read from disk every time and not kept: it has 4 bytes a patch.
         """
-        progress = _read(self._path)
-        return progress if progress is not None and _fits(progress, points, first) else None
+        state = _read(self._path)
+        return state if state is not None and _fits(state, points, first) else None
 
     def on_round(self, make: Callable[[], GreedyState]) -> None:
-        """Note where the greedy is; written if it is time."""
+        """Remember the state of this round; write it if it is time."""
         self._last = make
         if time.monotonic() - self._written >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted last; what was written before is whole until then."""
+        """Write the last state that was remembered."""
         if self._last is None:
             return
-        progress, part = self._last(), self._path.with_suffix(".part")
-        with part.open("wb") as file:
-            rows, rounds = progress.rows, np.array(progress.rounds, dtype=np.int64)
-            if progress.squared is None:
-                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates)
+        state = self._last()
+        with replacing(self._path) as part, part.open("wb") as file:
+            rows, rounds = state.rows, np.array(state.rounds, dtype=np.int64)
+            if state.squared is None:
+                np.savez(file, rows=rows, rounds=rounds, candidates=state.candidates)
             else:
-                np.savez(file, rows=rows, rounds=rounds, candidates=progress.candidates, squared=progress.squared)
-        part.replace(self._path)
+                np.savez(file, rows=rows, rounds=rounds, candidates=state.candidates, squared=state.squared)
         self._last, self._written = None, time.monotonic()
 
 
 def _read(path: Path) -> GreedyState | None:
-    """None for whatever cannot be read: the greedy then begins again, which costs time alone."""
+    """None for a damaged file: the greedy then starts over, which costs only time."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             squared = arrays.get("squared")
@@ -411,11 +417,11 @@ def _read(path: Path) -> GreedyState | None:
         return None
 
 
-def _fits(progress: GreedyState, points: int, first: int) -> bool:
-    rows, squared = progress.rows, progress.squared
-    if squared is None or progress.rounds:
-        told = sum(progress.rounds) == len(rows) and min(progress.rounds, default=0) > 0
-        if not told:
+def _fits(state: GreedyState, points: int, first: int) -> bool:
+    rows, squared = state.rows, state.squared
+    if squared is None or state.rounds:
+        rounds_fit = sum(state.rounds) == len(rows) and min(state.rounds, default=0) > 0
+        if not rounds_fit:
             return False
     if squared is not None and not _are_distances(squared, points):
         return False
@@ -426,10 +432,10 @@ def _fits(progress: GreedyState, points: int, first: int) -> bool:
         and rows[0] == first
         and rows.min() >= 0
         and rows.max() < points
-        and progress.candidates > 0
+        and state.candidates > 0
     )
 
 
 def _are_distances(squared: NDArray[np.floating], points: int) -> bool:
-    """Of so many points; false for NaN."""
+    """Whether these are squared distances of so many points; false for NaN."""
     return bool(squared.shape == (points,) and np.issubdtype(squared.dtype, np.floating) and squared.min() >= 0)

@@ -16,35 +16,35 @@ from indexer.prefetching import prefetch
 
 BLOCK_ROWS: Final = 8192
 """Rows in one matrix product."""
-_BEGUN: Final = 2
-"""Blocks of a file that are read and not yet taken."""
+_READ_AHEAD: Final = 2
+"""Blocks of a file that are read ahead."""
 
 
 class Points(Protocol):
-    """Points (n, d) of one shard."""
+    """The points (n, d) of one shard of the greedy."""
 
     @property
     def device(self) -> torch.device:
-        """Where they are computed with."""
+        """The device that computes with them."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of their values."""
+        """Type of their values."""
 
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All of them in order, `BLOCK_ROWS` at a time (or what was said when they were made).
+        """All points in order, `BLOCK_ROWS` (or the block size of the constructor) at a time.
 
-        A block holds its values until the next one is asked for.
+        A block is valid until the next one is requested.
         """
 
     def take(self, local: Tensor) -> Tensor:
-        """Some of them (t, d); local: int64 (t,)."""
+        """Points (t, d) at rows `local` of the shard, int64 (t,)."""
 
 
 class MemoryPoints:
-    """Points in the memory of a device, in blocks of `BLOCK_ROWS` unless told otherwise."""
+    """Points in the memory of a device.  block: rows in a block; `BLOCK_ROWS` unless given."""
 
     def __init__(self, values: Tensor, block: int | None = None) -> None:
         self._values = values
@@ -57,8 +57,8 @@ class MemoryPoints:
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """As `Points.blocks`."""
         for start in range(0, len(self), self._block):
-            some = slice(start, start + self._block)
-            yield some, self._values[some]
+            block = slice(start, start + self._block)
+            yield block, self._values[block]
 
     def take(self, local: Tensor) -> Tensor:
         """As `Points.take`."""
@@ -66,11 +66,11 @@ class MemoryPoints:
 
 
 class FilePoints:
-    """Rows of a file of raw float32 values; the next block is read while one is computed with.
+    """Rows of a file of raw float32 values; the next block is read while the device computes with one.
 
     Args:
-        first, count: the rows that are meant.
-        mean: (d,) on the device; it is subtracted from every row that is read.
+        first, count: the rows of this shard.
+        mean: (d,) on the device; it is subtracted from every row.
         block: rows in a block; `BLOCK_ROWS` unless given.
     """
 
@@ -89,9 +89,9 @@ class FilePoints:
         """As `Points.blocks`."""
         slices = [slice(start, start + self._block) for start in range(0, self._count, self._block)]
         if self.device.type == "cpu":
-            yield from zip(slices, self._over_again(slices), strict=True)
+            yield from zip(slices, self._in_two_buffers(slices), strict=True)
             return
-        read = prefetch(slices, lambda some: self._read(some, self._pinned(some)), threads=1, most=_BEGUN)
+        read = prefetch(slices, lambda block: self._read(block, self._pinned(block)), threads=1, most=_READ_AHEAD)
         blocks = (block.to(self.device, non_blocking=True) - self._mean for block in read)
         yield from zip(slices, blocks, strict=True)
 
@@ -99,26 +99,26 @@ class FilePoints:
         """As `Points.take`."""
         shape = (self._first + self._count, self._mean.numel())
         rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=shape)
-        some = torch.from_numpy(rows[self._first + local.cpu().numpy()])
-        return some.to(self.device) - self._mean
+        values = torch.from_numpy(rows[self._first + local.cpu().numpy()])
+        return values.to(self.device) - self._mean
 
-    def _over_again(self, slices: Sequence[slice]) -> Iterator[Tensor]:
-        """Blocks in the same two buffers, made here: what the thread that reads frees stays with that thread."""
+    def _in_two_buffers(self, slices: Sequence[slice]) -> Iterator[Tensor]:
+        """Blocks in two buffers that are allocated here: memory that a thread frees stays with that thread."""
         most = min(self._block, self._count)
-        buffers = [torch.empty(most, self._mean.numel()) for _ in range(_BEGUN)]
+        buffers = [torch.empty(most, self._mean.numel()) for _ in range(_READ_AHEAD)]
         turns = zip(slices, cycle(buffers), strict=False)
-        for block in prefetch(turns, lambda turn: self._read(*turn), threads=1, most=_BEGUN):
+        for block in prefetch(turns, lambda turn: self._read(*turn), threads=1, most=_READ_AHEAD):
             yield block.sub_(self._mean)
 
-    def _pinned(self, some: slice) -> Tensor:
-        # So that the copy to a GPU runs beside the computing; torch gives it to nobody before that ends.
-        return torch.empty(some.stop - some.start, self._mean.numel(), pin_memory=True)
+    def _pinned(self, rows: slice) -> Tensor:
+        # Pinned, so that the copy to a GPU runs beside the computing; torch reuses it only after the copy.
+        return torch.empty(rows.stop - rows.start, self._mean.numel(), pin_memory=True)
 
-    def _read(self, some: slice, buffer: Tensor) -> Tensor:
-        """The rows `some`, at the beginning of `buffer`."""
-        block = buffer[: min(some.stop, self._count) - some.start]
+    def _read(self, rows: slice, buffer: Tensor) -> Tensor:
+        """The rows, at the beginning of `buffer`."""
+        block = buffer[: min(rows.stop, self._count) - rows.start]
         with self._path.open("rb", buffering=0) as file:
-            file.seek((self._first + some.start) * self._row_bytes)
+            file.seek((self._first + rows.start) * self._row_bytes)
             if file.readinto(block.numpy().data.cast("B")) != block.nbytes:
                 raise OSError(f"{self._path} was cut short while it was in use")
         return block
@@ -127,7 +127,7 @@ class FilePoints:
 def points_in_memory(
     chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int
 ) -> list[MemoryPoints]:
-    """All points in memory, less their mean, as shards of `rows` rows dealt to the devices in turn.
+    """All points in memory, centered, as shards of `rows` rows that go to the devices in turn.
 
     Args:
         chunks: float32 (n, dimension), in order; `total` rows together.
@@ -149,7 +149,7 @@ def points_in_memory(
 def points_in_file(
     chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int, path: Path
 ) -> list[FilePoints]:
-    """The same shards, in a file."""
+    """The same shards in a file."""
     mean = _Mean(dimension, devices[0])
     with path.open("wb") as file:
         for _, chunk in mean.over(chunks):
@@ -161,7 +161,7 @@ def points_in_file(
 
 
 class _Mean:
-    """The mean of rows that pass by, in float64 on the way, the same however they are kept."""
+    """The mean of a stream of rows, summed in float64; the same in memory and in a file."""
 
     def __init__(self, dimension: int, device: torch.device) -> None:
         self._sum = torch.zeros(dimension, dtype=torch.float64, device=device)

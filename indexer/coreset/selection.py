@@ -1,4 +1,4 @@
-"""Features on disk -> the memory bank: project, run the greedy, gather the picks."""
+"""Selects a memory bank from patch features: projection, greedy k-center, and the picks' features."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -29,11 +29,11 @@ from resad.errors import SettingError
 from resad.memory_bank import MemoryBank, Provenance
 
 SHARD_ROWS: Final = 16 * BLOCK_ROWS
-"""Points of one shard, dealt to the devices in turn."""
+"""Points of one shard; shards go to the devices in turn."""
 
 
 class Features(Protocol):
-    """What `selection_of` asks of a feature store, wherever the features are."""
+    """The part of a feature store that `selection_of` uses, on one machine or over a cluster."""
 
     @property
     def dimension(self) -> int:
@@ -54,7 +54,11 @@ class Features(Protocol):
 
 
 class Selection(NamedTuple):
-    """memories: float32 (M, D), by photo and then in reading order.  radius: where the greedy measured it."""
+    """The selected memories.
+
+    memories: float32 (M, D), by photo and then in reading order.  radius: covering radius in the projection.
+    dimension: of the projection.
+    """
 
     memories: NDArray[np.float32]
     provenance: Provenance
@@ -63,7 +67,7 @@ class Selection(NamedTuple):
 
 
 def memory_count(config: CoresetConfig, patches: int) -> int | None:
-    """How many memories the settings ask of so many patches; None where a radius decides."""
+    """Memories that the settings select from so many patches; None if a radius decides."""
     if config.share is not None:
         return max(1, round(config.share * patches))
     if config.count is not None and config.count > patches:
@@ -72,7 +76,7 @@ def memory_count(config: CoresetConfig, patches: int) -> int | None:
 
 
 def sample_size(config: CoresetConfig, patches: int) -> int:
-    """How many patches the greedy looks at."""
+    """Patches that the greedy picks from."""
     return patches if config.sample == 1 else max(1, round(config.sample * patches))
 
 
@@ -85,17 +89,17 @@ def select(
     file: Path | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Selection:
-    """The greedy's memories out of all patches in `store`.
+    """Select memories from all patches in `store`.
 
     Args:
-        devices: the points are dealt to them; the picks do not depend on how many there are.
-        file: to be made and to hold the points; they are held in memory without one.  The picks are the same.
-        checkpoint: where an interrupted greedy goes on from.
+        devices: share the points; the picks do not depend on their number.
+        file: for the points; without it they are in memory.  The picks are the same.
+        checkpoint: of an interrupted greedy, which resumes there.
     """
     total = int(store.first_rows[-1])
     sample, size = sample_of(config, total), sample_size(config, total)
     points = _points(store, config, sample, size, devices, file)
-    shards = LocalShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    shards = LocalShards([Shard(part, number * SHARD_ROWS) for number, part in enumerate(points)])
     return selection_of(run_greedy(shards, config, total, on_picks, checkpoint), sample, store, config)
 
 
@@ -106,7 +110,7 @@ def run_greedy(
     on_picks: Callable[[int], None],
     checkpoint: Checkpoint | None = None,
 ) -> Coreset:
-    """The greedy over the points of so many patches, from where `checkpoint` was, if anywhere."""
+    """Run the greedy over the points of so many patches, resumed from `checkpoint` if it has a state."""
     first = int(np.random.default_rng(config.seed).integers(shards.total))
     on_round: Callable[[Callable[[], GreedyState]], None] = (
         (lambda _: None) if checkpoint is None else checkpoint.on_round
@@ -117,7 +121,7 @@ def run_greedy(
         count=memory_count(config, patches),
         radius=config.radius,
         on_picks=on_picks,
-        begun=None if checkpoint is None else checkpoint.begun(shards.total, first),  # held by nobody else
+        resume_from=None if checkpoint is None else checkpoint.read(shards.total, first),
         on_round=on_round,
     )
     if checkpoint is not None:
@@ -128,10 +132,10 @@ def run_greedy(
 def selection_of(
     coreset: Coreset, sample: NDArray[np.int64] | None, store: Features, config: CoresetConfig
 ) -> Selection:
-    """What was picked, out of the store.
+    """The features and provenance of the picks.
 
     Args:
-        sample: the rows that the greedy looked at; None for all.
+        sample: the rows that the greedy picked from; None for all.
     """
     picked = coreset.rows if sample is None else sample[coreset.rows]
     order = np.argsort(picked)
@@ -144,12 +148,12 @@ def selection_of(
 
 
 def projected_dimension(config: CoresetConfig, patches: int, dimension: int) -> int:
-    """Dimensions the greedy measures in; never more than the features have."""
+    """Dimensions of the projection; never more than the features have."""
     return min(int(johnson_lindenstrauss_min_dim(patches, eps=config.epsilon)), dimension)
 
 
 def sample_of(config: CoresetConfig, patches: int) -> NDArray[np.int64] | None:
-    """The rows that the greedy looks at, ascending; None for all of them, which would be 8 bytes a patch."""
+    """The rows that the greedy picks from, ascending; None for all of them, which would be 8 bytes a patch."""
     size = sample_size(config, patches)
     if size == patches:
         return None
@@ -164,7 +168,7 @@ def _points(
     devices: Sequence[torch.device],
     file: Path | None,
 ) -> Sequence[Points]:
-    """The `size` patches of `sample`, or all, where the greedy measures, centered, shard by shard."""
+    """The projected and centered features of the `size` patches of `sample`, or of all, shard by shard."""
     target = projected_dimension(config, size, store.dimension)
     matrix = projection(store.dimension, target, config.seed)
     if matrix is not None:
@@ -178,24 +182,24 @@ def _points(
 def projected_chunks(
     store: FeatureStore, sample: NDArray[np.int64] | None, matrix: Tensor | None, device: torch.device
 ) -> Iterator[Tensor]:
-    """Photo by photo the rows of `sample`, or all: float32 (n, d)."""
+    """Photo by photo the projected features of the rows of `sample`, or of all: float32 (n, d)."""
     first_rows = store.first_rows
     borders = first_rows if sample is None else np.searchsorted(sample, first_rows)
     for number, (start, stop) in enumerate(pairwise(borders.tolist())):
         if start == stop:
             continue
-        whole = torch.from_numpy(store.photo(number).features)
-        if sample is not None and stop - start < len(whole):
-            whole = whole[torch.from_numpy(sample[start:stop] - first_rows[number])]
-        some = whole.to(device)
+        features = torch.from_numpy(store.photo(number).features)
+        if sample is not None and stop - start < len(features):
+            features = features[torch.from_numpy(sample[start:stop] - first_rows[number])]
+        chunk = features.to(device)
         if matrix is not None:
             with full_float32():
-                some = torch.matmul(some, matrix)
-        yield some
+                chunk = torch.matmul(chunk, matrix)
+        yield chunk
 
 
 def projection(dimension: int, target: int, seed: int) -> Tensor | None:
-    """The sparse random projection (D, d) of Li, Hastie & Church (2006), if there is anything to project."""
+    """The sparse random projection (D, d) of Li, Hastie & Church (2006); None if d is not below D."""
     if target >= dimension:
         return None
     projection = SparseRandomProjection(target, random_state=seed % 2**32, dense_output=True)
@@ -204,9 +208,9 @@ def projection(dimension: int, target: int, seed: int) -> Tensor | None:
 
 
 _TOLERANCE: Final = 1 + 1e-6
-"""Times the radius: rounding moves the patch that is just at the radius, and it is covered."""
+"""Times the radius: a patch just at the radius counts as covered, whichever way it is rounded."""
 _MAX_MEMORY: Final = 2 * 10**9
-"""Of uncovered patches; more lie on disk while the greedy looks at them."""
+"""Bytes of uncovered patches in memory; more go to disk while the greedy runs."""
 
 
 class _Uncovered(NamedTuple):
@@ -225,13 +229,17 @@ def extend(
     on_photo: Callable[[int], None],
     file: Path,
 ) -> MemoryBank:
-    """`bank` with patches of `store` entered until it covers them all at `radius`; itself where it does already.
+    """Add patches of `store` to a memory bank until it covers all of them at `radius`.
+
+    Only patches farther from every memory than the radius are considered, so that this takes the time of searching
+    the patches in the bank.  Distances are those of the features themselves, without a build's projection: the
+    radius is the one that the manifest states.
 
     Args:
-        numbers: what the bank calls each of the store's photographs.
+        numbers: of the store's photographs in the bank's provenance.
         radius: feature units.
-        on_photo: told of each photograph that was searched in the bank.
-        file: to be made, where the uncovered patches do not fit into memory.
+        on_photo: called for each photograph that was searched in the bank.
+        file: for the points, if the uncovered patches do not fit into memory.
     """
     uncovered = _uncovered(bank, store, radius * _TOLERANCE, on_photo)
     total = len(uncovered.squared)
@@ -242,13 +250,13 @@ def extend(
         points = points_in_memory(chunks, total, store.dimension, [device], SHARD_ROWS)
     else:
         points = points_in_file(chunks, total, store.dimension, [device], SHARD_ROWS, file)  # type: ignore[assignment]
-    shards = LocalShards([Shard(some, number * SHARD_ROWS) for number, some in enumerate(points)])
+    shards = LocalShards([Shard(part, number * SHARD_ROWS) for number, part in enumerate(points)])
     picks = greedy_k_center(
-        shards, 0, radius=radius * _TOLERANCE, begun=from_existing_centers(uncovered.squared)
+        shards, 0, radius=radius * _TOLERANCE, resume_from=from_existing_centers(uncovered.squared)
     ).rows
     first_rows = store.first_rows
-    of_all = np.concatenate([first_rows[place] + rows for place, rows in enumerate(uncovered.rows)])[picks]
-    return _with(bank, store, of_all, np.asarray(numbers, dtype=np.int32))
+    store_rows = np.concatenate([first_rows[place] + rows for place, rows in enumerate(uncovered.rows)])[picks]
+    return _with_memories(bank, store, store_rows, np.asarray(numbers, dtype=np.int32))
 
 
 def _uncovered(
@@ -265,22 +273,22 @@ def _uncovered(
 
 
 def _chunks(store: FeatureStore, rows: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
-    for number, some in enumerate(rows):
-        if len(some):
-            yield torch.from_numpy(store.photo(number).features[some]).to(device)
+    for number, photo_rows in enumerate(rows):
+        if len(photo_rows):
+            yield torch.from_numpy(store.photo(number).features[photo_rows]).to(device)
 
 
-def _with(
+def _with_memories(
     bank: MemoryBank, store: FeatureStore, rows: NDArray[np.int64], numbers: NDArray[np.int32]
 ) -> MemoryBank:
-    """`bank` and the store's `rows`, in the order in which they were picked; photo by photo as ever."""
+    """`bank` with the store's `rows`, given in the order of their picks; memories lie photo by photo."""
     origin, entered = bank.provenance, len(rows)
     places, _ = store.locate(rows)
-    both = Provenance(
+    merged = Provenance(
         np.concatenate([origin.photo, numbers[places]]),
         np.concatenate([origin.cell, store.cells(rows)]),
         np.concatenate([origin.pick, np.arange(len(bank), len(bank) + entered, dtype=np.int32)]),
     )
-    order = both.bank_order()
+    order = merged.bank_order()
     memories = np.concatenate([bank.memories, store.gather(rows)])[order]
-    return MemoryBank(memories, both.subset(order), gpu=bank.gpu, plan=bank.plan)
+    return MemoryBank(memories, merged.subset(order), gpu=bank.gpu, plan=bank.plan)

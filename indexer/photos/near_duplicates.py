@@ -1,4 +1,4 @@
-"""Photographs that are the same picture: copied, re-encoded, resized or mirrored.
+"""Near-duplicates: photographs that are the same picture, copied, re-encoded, resized or mirrored.
 
 The perceptual hash is the sign of the 16 x 16 lowest cosine frequencies around their median (as Zauner 2010, but
 with 255 of them).  Fundus photographs are alike in the coarse: 64 bits of brightness steps put two different eyes
@@ -6,11 +6,11 @@ of IDRiD at distance 0.  Measured with these 255 bits on its 79 photographs at 5
 photographs are at least 46 bits apart; copies re-encoded (JPEG quality 50 and up), resized (half to double),
 trimmed by 1 % or brightened by 15 % are at most 8 bits away from their originals.
 
-A bank that is searched for mirror images, too (`search.mirrored`), holds a photograph's mirror image with it.
-Mirroring changes the sign of every odd horizontal frequency and of no other, so the mirror image's hash is known
-from the stored one: those bits are turned (wrongly only between the median, nearly 0, and its negative).  On the
-same 79 photographs mirror images, changed as above, are at most 12 bits away, and the 3,081 pairs of different
-photographs, one of them mirrored, at least 50.
+A bank that is searched for mirror images (`search.mirrored`) effectively holds each photograph's mirror image.
+Mirroring changes the sign of every odd horizontal frequency and of no other, so the mirror image's hash follows
+from the stored one: those bits flip (wrongly only between the median, nearly 0, and its negative).  On the same 79
+photographs mirror images, changed as above, are at most 12 bits away, and the 3,081 pairs of different
+photographs, one of them mirrored, at least 50 bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 MAX_BITS: Final = 20
-"""Bits: up to here two photographs count as the same picture."""
+"""Bits up to which two photographs count as the same picture."""
 
 _SIDE: Final = 64
 _LOWEST: Final = 16
@@ -35,7 +35,7 @@ _ODD: Final = np.frombuffer(b"\x55" * (8 * _WORDS), dtype=np.uint64)
 
 
 class HashedPhoto(Protocol):
-    """What is compared: a SHA-256 of the file, and `perceptual_hash`."""
+    """A photograph with its SHA-256 and its `perceptual_hash`."""
 
     @property
     def content_sha256(self) -> str:
@@ -50,9 +50,10 @@ class HashedPhoto(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two photographs, by number, and the bits between them; None where they are the same file.
+    """Two photographs, by number, that show the same.
 
-    mirrored: between one and the mirror image of the other.
+    bits: that differ between their hashes; None for the same file.  mirrored: between a hash and that of the other
+    photograph's mirror image.
     """
 
     first: int
@@ -62,7 +63,7 @@ class DuplicatePair:
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
-    """Of a prepared square, uint8 (S, S, 3): 64 hex digits, near for copies of one picture, far for two eyes."""
+    """Hash of a prepared square, uint8 (S, S, 3): 64 hex digits, near for copies, far for two eyes."""
     green = Image.fromarray(np.ascontiguousarray(pixels[..., 1]))
     small = np.asarray(green.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
     lowest = dctn(small, norm="ortho")[:_LOWEST, :_LOWEST].ravel()
@@ -74,25 +75,24 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
 def match_near_duplicates(
     photos: Sequence[HashedPhoto], references: Sequence[HashedPhoto]
 ) -> Iterator[DuplicatePair]:
-    """Each of `photos` (`first`) that is a copy of one of `references` (`second`), or its mirror image, with its
-    nearest one.
-    """
+    """Each of `photos` (`first`) that is a copy or mirror image of one of `references` (`second`), the nearest."""
     by_content = {reference.content_sha256: number for number, reference in enumerate(references)}
-    known = _bits(references)
-    for number, (photo, own) in enumerate(zip(photos, _bits(photos), strict=True)):
+    reference_bits = _bits(references)
+    for number, (photo, bits) in enumerate(zip(photos, _bits(photos), strict=True)):
         if photo.content_sha256 in by_content:
             yield DuplicatePair(number, by_content[photo.content_sha256], None)
-        elif (nearest := _nearest(own, known)) is not None:
+        elif (nearest := _nearest(bits, reference_bits)) is not None:
             yield DuplicatePair(number, *nearest)
 
 
 def near_duplicate_pairs(photos: Sequence[HashedPhoto]) -> tuple[DuplicatePair, ...]:
-    """Each photograph (`second`) that shows what an earlier one (`first`) or its mirror image does; their files
-    differ.
+    """Each photograph (`second`) that shows the same as an earlier one (`first`) or its mirror image.
+
+    Their files differ: copies of a file are not among `photos`.
     """
     bits = _bits(photos)
     nearest = ((number, _nearest(bits[number], bits[:number])) for number in range(1, len(bits)))
-    return tuple(DuplicatePair(found[0], number, *found[1:]) for number, found in nearest if found is not None)
+    return tuple(DuplicatePair(pair[0], number, *pair[1:]) for number, pair in nearest if pair is not None)
 
 
 def _bits(photos: Sequence[HashedPhoto]) -> NDArray[np.uint64]:
@@ -101,29 +101,35 @@ def _bits(photos: Sequence[HashedPhoto]) -> NDArray[np.uint64]:
     return np.frombuffer(joined, dtype=np.uint64).reshape(len(photos), _WORDS)
 
 
-def _nearest(own: NDArray[np.uint64], known: NDArray[np.uint64]) -> tuple[int, int, bool] | None:
+def _nearest(bits: NDArray[np.uint64], references: NDArray[np.uint64]) -> tuple[int, int, bool] | None:
     """Number and distance of the nearest hash within `MAX_BITS` bits, and whether it is that of a mirror image."""
-    if not len(known):
+    if not len(references):
         return None
-    far = np.stack([np.bitwise_count(known ^ one).sum(axis=1) for one in (own, own ^ _ODD)])
-    mirrored, number = divmod(int(far.argmin()), len(known))
-    bits = int(far[mirrored, number])
-    return (number, bits, bool(mirrored)) if bits <= MAX_BITS else None
+    distances = np.stack([np.bitwise_count(references ^ hashed).sum(axis=1) for hashed in (bits, bits ^ _ODD)])
+    mirrored, number = divmod(int(distances.argmin()), len(references))
+    distance = int(distances[mirrored, number])
+    return (number, distance, bool(mirrored)) if distance <= MAX_BITS else None
 
 
-def group_photos(patients: Sequence[str | None], alike: Sequence[DuplicatePair] = ()) -> list[frozenset[int]]:
-    """Per photo which ones are left out with it, itself among them: its patient's, copies, theirs, and so on.
+def group_photos(patients: Sequence[str | None], pairs: Sequence[DuplicatePair] = ()) -> list[frozenset[int]]:
+    """Per photo the group that is left out of the calibration with it: its patient's photos and their copies.
+
+    Photos of a group would make each other look normal.  A group includes the photo itself.
 
     Args:
-        patients: whose photo it is, where known.
-        alike: pairs that show the same.
+        patients: the patient of each photo, if known.
+        pairs: photos that show the same.
     """
     firsts: dict[str, int] = {}
-    pairs = [(firsts.setdefault(who, number), number) for number, who in enumerate(patients) if who is not None]
-    pairs += [(pair.first, pair.second) for pair in alike]
-    ends = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+    edges = [
+        (firsts.setdefault(patient, number), number)
+        for number, patient in enumerate(patients)
+        if patient is not None
+    ]
+    edges += [(pair.first, pair.second) for pair in pairs]
+    ends = np.array(edges, dtype=np.int32).reshape(-1, 2).T
     count = len(patients)
-    links = coo_array((np.ones(len(pairs), dtype=np.int8), (ends[0], ends[1])), shape=(count, count))
+    links = coo_array((np.ones(len(edges), dtype=np.int8), (ends[0], ends[1])), shape=(count, count))
     labels = connected_components(links, directed=False)[1].tolist() if count else []
     members: dict[int, list[int]] = {}
     for number, label in enumerate(labels):
