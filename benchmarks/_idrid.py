@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks._bench import interval, print_table
-from indexer.build.build import BuildOrder, build
+from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
-from indexer.settings import method
+from indexer.settings import method_config
 from lab.datasets import Dataset
-from lab.datasets.mvtec import read_mvtec
-from lab.evaluate import Measured, measure_dataset, metrics
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import Measurement, measure_dataset, metrics
 from lab.evaluate.bootstrap import Figure
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, Part, PhotoLimits, Preset
-from resad.encoder import Encoder, Trunk, whitening_of
+from resad.encoder import Encoder, Trunk
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
 
@@ -57,7 +57,9 @@ class Variant:
         if self.backbone == "color":
             return self.backbone
         trunk = [] if self.weights is None else [f"--backbone {self.backbone} --weights {self.weights}"]
-        parts = [f"--without {part}" for part in self.leave_out] + [f"--set {one}" for one in self.settings]
+        parts = [f"--without {part}" for part in self.leave_out] + [
+            f"--set {setting}" for setting in self.settings
+        ]
         return " ".join([self.preset, *trunk, *parts])
 
 
@@ -83,7 +85,7 @@ class Row:
     """What was measured.  Seconds: wall clock."""
 
     variant: Variant
-    measured: Measured
+    measured: Measurement
     memories: int
     build_seconds: float
     score_seconds: float
@@ -96,7 +98,7 @@ def data_set(shared: Path) -> Path:
 
 def config_of(variant: Variant, size: int) -> MethodConfig:
     """The settings of a row."""
-    return method(
+    return method_config(
         variant.preset,
         backbone=variant.backbone,
         size=size,
@@ -113,12 +115,12 @@ def healthy(shared: Path, size: int, preset: Preset = "resad", count: int | None
     return [prepare(path, preparation, PhotoLimits()) for path in paths]
 
 
-def encoder_for(photos: Sequence[PreparedPhoto], shared: Path, size: int, preset: Preset = "resad") -> Encoder:
-    """ResNet-18 and the settings of `preset`, its whitening (if any) fitted to `photos`, on the CPU."""
+def encoder_for(shared: Path, size: int, preset: Preset = "resad") -> Encoder:
+    """ResNet-18 and the settings of `preset`, on the CPU."""
     config = config_of(Variant(preset), size)
     weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
     trunk = Trunk(load_backbone(config.backbone, str(weights)), config, torch.device("cpu"))
-    return Encoder(trunk, whitening_of(trunk, photos))
+    return Encoder(trunk)
 
 
 def build_index(variant: Variant, size: int, shared: Path, root: Path) -> LoadedIndex:
@@ -126,7 +128,7 @@ def build_index(variant: Variant, size: int, shared: Path, root: Path) -> Loaded
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     weights = variant.weights or str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors")
     photos = data_set(shared) / "train" / "good"
-    order = BuildOrder(photos, root, "idrid", config_of(variant, size), weights, device)
+    order = BuildOptions(photos, root, "idrid", config_of(variant, size), weights, device)
     return load_index(build(order, Stages(_STDERR)).version, device)
 
 
@@ -148,23 +150,23 @@ def reporting_half(dataset: Dataset) -> Chosen:
     return np.array([digest[-1] % 2 == 1 for digest in hashes])
 
 
-def count_of(measured: Measured, chosen: Chosen) -> str:
+def count_of(measured: Measurement, chosen: Chosen) -> str:
     """`24 photographs: 9 normal, 15 with lesions`."""
     labels = measured.labels[chosen]
     return f"{labels.size} photographs: {int((~labels).sum())} normal, {int(labels.sum())} with lesions"
 
 
-def scores(measured: Measured, chosen: Chosen) -> Scores:
+def scores(measured: Measurement, chosen: Chosen) -> Scores:
     """Image and pixel AUROC over the `chosen` photographs."""
-    some = measured.only(chosen)
+    part = measured.only(chosen)
     return Scores(
-        image=metrics.image_auroc(some.scores, some.labels, _generator()),
-        fov=metrics.pixel_auroc(some.fov, _generator()),
-        whole=metrics.pixel_auroc(some.whole, _generator()),
+        image=metrics.image_auroc(part.scores, part.labels, _generator()),
+        fov=metrics.pixel_auroc(part.fov, _generator()),
+        whole=metrics.pixel_auroc(part.whole, _generator()),
     )
 
 
-def difference(a: Measured, b: Measured, chosen: Chosen) -> Difference:
+def difference(a: Measurement, b: Measurement, chosen: Chosen) -> Difference:
     """`a` less `b` over the `chosen` photographs."""
     left, right = a.only(chosen), b.only(chosen)
     return Difference(
@@ -173,9 +175,9 @@ def difference(a: Measured, b: Measured, chosen: Chosen) -> Difference:
     )
 
 
-def cells(found: Difference | None) -> tuple[str, str]:
+def cells(less: Difference | None) -> tuple[str, str]:
     """A difference as two cells of a table."""
-    return ("-", "-") if found is None else (interval(found.image, signed=True), interval(found.fov, signed=True))
+    return ("-", "-") if less is None else (interval(less.image, signed=True), interval(less.fov, signed=True))
 
 
 def find_row(rows: Sequence[Row], variant: Variant) -> Row | None:

@@ -19,13 +19,13 @@ from rich.console import Console
 from benchmarks import _idrid
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import Variant, config_of, data_set
-from indexer.build.build import BuildOrder, build
+from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
-from indexer.lifecycle.add import AddOrder, add
-from indexer.lifecycle.remove import RemoveOrder, choose, remove
+from indexer.lifecycle.add import AddOptions, add
+from indexer.lifecycle.remove import RemoveOptions, choose, remove
 from lab.datasets import Dataset
-from lab.datasets.mvtec import read_mvtec
-from lab.evaluate import Measured, measure_dataset
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import Measurement, measure_dataset
 from resad import index
 from resad.config import PhotoLimits
 from resad.detector import Detector
@@ -62,7 +62,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Made:
+class _TimedIndex:
     name: str
     seconds: float
     cpu_seconds: float
@@ -74,14 +74,14 @@ class _Remembering(Encoder):
 
     def __init__(self, encoder: Encoder) -> None:
         self.__dict__.update(encoder.__dict__)
-        self._seen: dict[str, PatchFeatures] = {}
+        self._encoded: dict[str, PatchFeatures] = {}
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """As `Encoder`."""
         for photo in photos:
-            if photo.content_hash not in self._seen:
-                (self._seen[photo.content_hash],) = super().encode([photo])
-        return [self._seen[photo.content_hash] for photo in photos]
+            if photo.content_hash not in self._encoded:
+                (self._encoded[photo.content_hash],) = super().encode([photo])
+        return [self._encoded[photo.content_hash] for photo in photos]
 
     def of(self, index: LoadedIndex) -> LoadedIndex:
         """The same index, encoding here."""
@@ -101,31 +101,33 @@ def main(quick: Quick = False, json: Json = None) -> None:
     if quick:
         dataset = Dataset(dataset.name, dataset.train, dataset.test[::6])
     with TemporaryDirectory() as folder:
-        made = _all_ways(photos, shared, size, Path(folder))
-        encoder = _Remembering(made[0].index.detector.encoder)
-        rows = [_row(one, _encoded(encoder, photos)) for one in made]
+        indexes = _all_ways(photos, shared, size, Path(folder))
+        encoder = _Remembering(indexes[0].index.detector.encoder)
+        rows = [_row(timed, _encoded(encoder, photos)) for timed in indexes]
     _print_rows(rows)
-    measured = [measure_dataset(encoder.of(one.index), dataset, PhotoLimits(), lambda _: None) for one in made]
-    _print_accuracy(made, measured)
+    measured = [
+        measure_dataset(encoder.of(timed.index), dataset, PhotoLimits(), lambda _: None) for timed in indexes
+    ]
+    _print_accuracy(indexes, measured)
     write_json(json, rows)
 
 
-def _all_ways(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> list[_Made]:
+def _all_ways(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> list[_TimedIndex]:
     """The indexes, in the order in which one is made from another."""
-    half, rest, whole = (_links(some, folder / name) for name, some in
+    half, rest, whole = (_links(part, folder / name) for name, part in
                          (("half", photos[::2]), ("rest", photos[1::2]), ("whole", photos)))  # fmt: skip
     config = config_of(Variant("resad"), size)
     weights = str(shared / "weights/resnet18-imagenet1k_v1-trunk.safetensors")
 
     def built(source: Path, name: str, keep: bool) -> Path:
-        order = BuildOrder(source, folder, name, config, weights, _CPU, keep_features=keep)
+        order = BuildOptions(source, folder, name, config, weights, _CPU, keep_features=keep)
         return build(order, _STAGES).version
 
     def added(name: str) -> Path:
-        return add(AddOrder(folder / name, rest, _CPU), _STAGES).made.version
+        return add(AddOptions(folder / name, rest, _CPU), _STAGES).made.version
 
     def removed(name: str, again: Path | None = None) -> Path:
-        order = RemoveOrder(folder / name, choose([str(rest)], []), _CPU, photos=again)
+        order = RemoveOptions(folder / name, choose([str(rest)], []), _CPU, photos=again)
         return remove(order, _STAGES).made.version
 
     return [
@@ -147,11 +149,11 @@ def _stale(place: Path, removed: Callable[[str], Path]) -> Path:
     return removed(place.name)
 
 
-def _timed(name: str, make: Callable[[], Path]) -> _Made:
+def _timed(name: str, make: Callable[[], Path]) -> _TimedIndex:
     began, cpu = time.perf_counter(), time.process_time()
     version = make()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    return _Made(name, seconds, cpu_seconds, load_index(version, _CPU))
+    return _TimedIndex(name, seconds, cpu_seconds, load_index(version, _CPU))
 
 
 def _links(photos: Sequence[Path], folder: Path) -> Path:
@@ -167,27 +169,28 @@ def _encoded(encoder: Encoder, photos: Sequence[Path]) -> dict[str, PatchFeature
     return {photo.content_hash: encoder.encode([photo])[0] for photo in prepared}
 
 
-def _row(made: _Made, features: dict[str, PatchFeatures]) -> Row:
-    bank, manifest = made.index.detector.bank, made.index.manifest
-    own = (features[record.content_sha256].features for record in made.index.photos)
-    radius = max(float(bank.search(patches, 1).distances.max()) for patches in own)
+def _row(timed: _TimedIndex, features: dict[str, PatchFeatures]) -> Row:
+    bank, manifest = timed.index.detector.bank, timed.index.manifest
+    encoded = (features[record.content_sha256].features for record in timed.index.photos)
+    radius = max(float(bank.search(patches, 1).distances.max()) for patches in encoded)
     return Row(
-        name=made.name,
-        seconds=made.seconds,
-        cpu_seconds=made.cpu_seconds,
+        name=timed.name,
+        seconds=timed.seconds,
+        cpu_seconds=timed.cpu_seconds,
         photos=manifest.counts.photos,
         memories=len(bank),
         radius=radius,
         stated=manifest.quality.covering_radius,
         covering=manifest.quality.covering,
         calibrated=manifest.calibrated,
-        threshold=_threshold(made.index),
-        features_mb=sum(one.bytes for one in manifest.files if one.name.startswith("features/")) / 1e6,
+        threshold=_threshold(timed.index),
+        features_mb=sum(file.bytes for file in manifest.files if file.name.startswith("features/")) / 1e6,
     )
 
 
-def _threshold(one: LoadedIndex) -> float | None:
-    return next(found.value for found in one.manifest.calibration.thresholds if found.fpr == _RATE)
+def _threshold(loaded: LoadedIndex) -> float | None:
+    thresholds = loaded.manifest.calibration.thresholds
+    return next(threshold.value for threshold in thresholds if threshold.fpr == _RATE)
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
@@ -207,18 +210,20 @@ def _print_rows(rows: Sequence[Row]) -> None:
     )  # fmt: skip
 
 
-def _print_accuracy(made: Sequence[_Made], measured: Sequence[Measured]) -> None:
-    everything = np.ones(len(measured[0].photos), dtype=bool)
+def _print_accuracy(indexes: Sequence[_TimedIndex], measured: Sequence[Measurement]) -> None:
+    all_photos = np.ones(len(measured[0].photos), dtype=bool)
     table = []
-    for one, found in zip(made, measured, strict=True):
-        scores = _idrid.scores(found, everything)
-        less = _idrid.cells(None if found is measured[0] else _idrid.difference(found, measured[0], everything))
-        threshold = _threshold(one.index)
-        above = "-" if threshold is None else str(int((found.scores[~found.labels] > threshold).sum()))
+    for timed, measurement in zip(indexes, measured, strict=True):
+        scores = _idrid.scores(measurement, all_photos)
+        less = _idrid.cells(
+            None if measurement is measured[0] else _idrid.difference(measurement, measured[0], all_photos)
+        )
+        threshold = _threshold(timed.index)
+        above = "-" if threshold is None else str(int((measurement.scores[~measurement.labels] > threshold).sum()))
         shown = "-" if threshold is None else f"{threshold:.3f}"
-        table.append((one.name, interval(scores.image), interval(scores.fov), *less, shown, above))
+        table.append((timed.name, interval(scores.image), interval(scores.fov), *less, shown, above))
     print_table(
-        f"{_idrid.count_of(measured[0], everything)}; differences from all, built; threshold of {_RATE:.0%}",
+        f"{_idrid.count_of(measured[0], all_photos)}; differences from all, built; threshold of {_RATE:.0%}",
         (
             "index",
             "image AUROC",

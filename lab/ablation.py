@@ -20,7 +20,7 @@ from indexer.photos.listing import ReferencePhoto
 from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.dataset import read_lesions
 from lab.datasets.layouts import listed_csv
-from lab.evaluate import Measured, measure_dataset, metrics
+from lab.evaluate import Measurement, measure_dataset, metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
 from lab.evaluate.paper import FULL, PROTOCOLS, TABLE_3, WEIGHTS, FourFigures
 from lab.evaluate.tables import empty_table, three_digits
@@ -102,7 +102,7 @@ def run(options: AblationOptions, stages: Stages) -> Iterator[tuple[Trial, Loade
         yield Trial(plan.row, plan.seed, loaded.manifest.counts.photos, four_figures(measured)), loaded
 
 
-def four_figures(measured: Measured) -> FourFigures:
+def four_figures(measured: Measurement) -> FourFigures:
     """AUC and balanced accuracy of image scores and of pixels in the field of view; None without both classes."""
     labels, pixels = measured.labels, measured.fov
     image = (
@@ -187,8 +187,8 @@ def differences(options: AblationOptions) -> tuple[str, ...]:
     if options.dataset.name not in PROTOCOLS:
         lines.append(f"data set {options.dataset.name} instead of IDRiD under the protocol idrid-paper")
     lines += options.dataset.deviations
-    ours, theirs = (dict(_flat(json.loads(to_json(config)))) for config in (options.config, preset("paper")))
-    lines += [f"{name} {value} instead of {theirs[name]}" for name, value in ours.items() if value != theirs[name]]
+    here, paper = (dict(_flat(json.loads(to_json(config)))) for config in (options.config, preset("paper")))
+    lines += [f"{name} {value} instead of {paper[name]}" for name, value in here.items() if value != paper[name]]
     if options.weights != WEIGHTS:
         lines.append(f"weights {Path(options.weights).name} instead of {WEIGHTS}")
     return tuple(lines)

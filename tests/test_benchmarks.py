@@ -25,10 +25,10 @@ from benchmarks.coreset import textbook
 from benchmarks.latency import steady_rate
 from indexer.coreset.k_center import greedy_k_center, shards_of
 from lab.datasets import Dataset, LabeledPhoto
-from lab.datasets.mvtec import read_mvtec
-from lab.evaluate import Measured
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import Measurement
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.metrics import Rows, ScoreHistogram
+from lab.evaluate.metrics import SparseCounts, ScoreHistogram
 from resad.config import preset, without
 from resad.loaded_index import load_index
 from service.metrics import Metrics
@@ -177,19 +177,19 @@ def test_memory_is_what_the_kernel_says_of_this_process() -> None:
     assert found.now_mb <= 1.01 * found.peak_mb  # the kernel sums its counters roughly
 
 
-def _drawn(rng: np.random.Generator, count: int) -> Measured:
+def _drawn(rng: np.random.Generator, count: int) -> Measurement:
     photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some") for number in range(count))
     labels = np.array([photo.abnormal for photo in photos])
     normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
-    histogram = ScoreHistogram(Rows.of(normal), Rows.of(abnormal * labels[:, None]))
+    histogram = ScoreHistogram(SparseCounts.of(normal), SparseCounts.of(abnormal * labels[:, None]))
     return _of(photos, rng.random(count) + 0.3 * labels, histogram)
 
 
-def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measured:
+def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measurement:
     labels = np.array([photo.abnormal for photo in photos])
-    regions = Rows(csr_array(histogram.abnormal.held / 7))
+    regions = SparseCounts(csr_array(histogram.abnormal.matrix / 7))
     edges = np.arange(17, dtype=np.float32)
-    return Measured(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
+    return Measurement(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
 
 
 def test_another_trunk_is_named_in_its_row() -> None:

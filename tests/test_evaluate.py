@@ -23,8 +23,8 @@ from lab.datasets.dataset import read_lesions
 from lab.datasets.layouts import listed_csv, read_mvtec
 from lab.drawing import draw_photo
 from lab.drawing.lesions import LesionKind
-from lab.evaluate import Measured, figures, measure_dataset, measure_with, metrics
-from lab.evaluate.figures import Figures, Guard, guard
+from lab.evaluate import Measurement, figures, measure_dataset, measure_with, metrics
+from lab.evaluate.figures import Figures, Overlap, find_overlap
 from lab.evaluate.measuring import names_of
 from lab.evaluate.tables import photo_table
 from lab.report.charts import Curve, image_precision, image_roc, pixel_roc, region_overlap
@@ -73,7 +73,7 @@ def detect(photo: PreparedPhoto) -> Detection:
 
 
 @pytest.fixture(scope="module")
-def measured(lesions: Dataset) -> Measured:
+def measured(lesions: Dataset) -> Measurement:
     return measure_with(detect, PREPARATION, 3.0, lesions, PhotoLimits(), lambda _: None)
 
 
@@ -91,7 +91,7 @@ class Pixels:
 
 
 @pytest.fixture(scope="module")
-def result(measured: Measured, lesions: Dataset, small_index: Path) -> Figures:
+def result(measured: Measurement, lesions: Dataset, small_index: Path) -> Figures:
     return figures(measured, load_index(small_index, CPU), lesions)
 
 
@@ -129,7 +129,7 @@ def test_a_lesion_is_held_against_unmarked_pixels_alone(result: Figures, lesions
     assert bright.auroc.value > 0.8 > 0.4 > dark.auroc.value
 
 
-def test_image_figures_name_their_thresholds(result: Figures, measured: Measured) -> None:
+def test_image_figures_name_their_thresholds(result: Figures, measured: Measurement) -> None:
     assert result.image is not None
     above = measured.scores > result.image.threshold
     balanced = (above[measured.labels].mean() + (~above)[~measured.labels].mean()) / 2
@@ -142,7 +142,7 @@ def test_image_figures_name_their_thresholds(result: Figures, measured: Measured
     assert result.image.specificity_at_99_sensitivity.value == expected
 
 
-def test_a_part_of_the_photographs_has_its_own_figures(measured: Measured) -> None:
+def test_a_part_of_the_photographs_has_its_own_figures(measured: Measurement) -> None:
     chosen = np.array([True, False, True, False, True])
     some = measured.only(chosen)
     assert len(some.photos) == len(some.scores) == some.fov.normal.shape[0] == some.lesions[0].pixels.shape[0] == 3
@@ -155,7 +155,7 @@ def area_below(curve: Curve, end: float = 1.0) -> float:
     return float(np.trapezoid(y, x))
 
 
-def test_the_curves_are_those_of_the_figures(measured: Measured, result: Figures) -> None:
+def test_the_curves_are_those_of_the_figures(measured: Measurement, result: Figures) -> None:
     assert result.image is not None
     assert result.pixel is not None
     assert area_below(image_roc(measured)) == pytest.approx(result.image.auroc.value)
@@ -169,7 +169,7 @@ def test_the_curves_are_those_of_the_figures(measured: Measured, result: Figures
         assert (np.mean((curve.low <= value + 1e-3) & (value - 1e-3 <= curve.high))) > 0.9
 
 
-def test_the_table_of_photographs(measured: Measured, small_index: Path) -> None:
+def test_the_table_of_photographs(measured: Measurement, small_index: Path) -> None:
     calibration = load_index(small_index, CPU).manifest.calibration
     header, *rows = photo_table(measured, calibration).decode().splitlines()
     cells = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
@@ -258,21 +258,21 @@ def built_with_patients(drawn: Path, folder: Path, *, keep_names: bool) -> Loade
 
 
 def test_patients_on_both_sides_are_reported_where_they_can_be_known(
-    drawn: Path, measured: Measured, tmp_path: Path
+    drawn: Path, measured: Measurement, tmp_path: Path
 ) -> None:
     plain = read_mvtec(drawn)
     test = tuple(replace(photo, patient="Jane" if n < 2 else "Joe") for n, photo in enumerate(plain.test))
     named, unnamed = (built_with_patients(drawn, tmp_path / str(k), keep_names=k).photos for k in (True, False))
     alone = Dataset("eyes", (), test)
-    assert guard(measured, alone, named) == Guard((), ("Jane",), None)
+    assert find_overlap(measured, alone, named) == Overlap((), ("Jane",), None)
     # Running numbers mean nothing outside the index: this is said, not passed over.
-    numbered = guard(measured, alone, unnamed)
+    numbered = find_overlap(measured, alone, unnamed)
     assert numbered.patients is None
     assert numbered.why == "the index numbers its patients; one built with --keep-names can be compared"
     # The data set's own training photographs are known all the same.
     train = (ReferencePhoto(plain.train[0].path, "Joe"),)
-    listed = guard(measured, Dataset("eyes", train, test), unnamed)
+    listed = find_overlap(measured, Dataset("eyes", train, test), unnamed)
     assert listed.patients == ("Joe",)
     assert listed.why == "compared with the data set's training photographs, not the index's"
-    assert guard(measured, plain, named) == Guard((), None, "the data set names no patients")
-    assert guard(measured, alone, ()).why == "the index names no patients"
+    assert find_overlap(measured, plain, named) == Overlap((), None, "the data set names no patients")
+    assert find_overlap(measured, alone, ()).why == "the index names no patients"

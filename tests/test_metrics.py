@@ -17,7 +17,7 @@ from lab.datasets.dataset import read_mask
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import bootstrap, metrics
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.metrics import Rows, ScoreHistogram
+from lab.evaluate.metrics import ScoreHistogram, SparseCounts
 from resad.errors import SettingError
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ def histogram_of(
 
 
 def counted(normal: Counts, abnormal: Counts) -> ScoreHistogram:
-    return ScoreHistogram(Rows.of(normal), Rows.of(abnormal))
+    return ScoreHistogram(SparseCounts.of(normal), SparseCounts.of(abnormal))
 
 
 def drawn_maps(seed: int, photos: int, side: int = 24) -> list[tuple[NDArray[np.float32], Labels]]:
@@ -343,7 +343,7 @@ def test_pixel_intervals_hold_the_value_shrink_and_depend_on_the_seed_alone(figu
 def test_the_photograph_is_the_unit_not_the_pixel() -> None:
     """Ten times the pixels in each photograph tell nothing new; ten times the photographs do."""
     histogram = histogram_of(drawn_maps(2, 16), 6.0, 256)
-    repeated = ScoreHistogram(Rows(10 * histogram.normal.held), Rows(10 * histogram.abnormal.held))
+    repeated = ScoreHistogram(SparseCounts(10 * histogram.normal.matrix), SparseCounts(10 * histogram.abnormal.matrix))
     found, same = (metrics.pixel_auroc(h, rng(1), 200) for h in (histogram, repeated))
     assert (found.low, found.high) == pytest.approx((same.low, same.high))
 
@@ -386,7 +386,7 @@ def test_paired_pixel_difference_needs_the_same_pixels() -> None:
     a = histogram_of(drawn_maps(4, 6), 6.0, 64)
     for other in (
         a.only(np.arange(6) < 5),
-        ScoreHistogram(Rows(a.normal.held[::-1]), Rows(a.abnormal.held[::-1])),
+        ScoreHistogram(SparseCounts(a.normal.matrix[::-1]), SparseCounts(a.abnormal.matrix[::-1])),
     ):
         with pytest.raises(SettingError, match="same pixels"):
             metrics.paired_pixel_difference(a, other, rng(), 10)
@@ -500,7 +500,7 @@ def aupro_of(maps: list[tuple[NDArray[np.float32], Labels]], limit: float, edges
     everywhere = np.ones(maps[0][0].shape, bool)
     normal = np.stack([metrics.count_pixels(values, labels, edges)[0] for values, labels in maps])
     regions = np.stack([metrics.count_regions(values, labels, everywhere, edges) for values, labels in maps])
-    return metrics.aupro(Rows.of(normal), Rows.of(regions), rng(), limit, 50)
+    return metrics.aupro(SparseCounts.of(normal), SparseCounts.of(regions), rng(), limit, 50)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
@@ -544,7 +544,7 @@ def test_regions_outside_the_area_do_not_count() -> None:
     with pytest.raises(SettingError, match="must be alike"):
         metrics.count_regions(values, labels[:5], area, edges)
     with pytest.raises(SettingError, match="limit 0"):
-        metrics.aupro(Rows.of(np.ones((2, 3), np.int64)), Rows.of(np.ones((2, 3))), rng(), 0.0)
+        metrics.aupro(SparseCounts.of(np.ones((2, 3), np.int64)), SparseCounts.of(np.ones((2, 3))), rng(), 0.0)
 
 
 tables = st.integers(1, 6).flatmap(
@@ -556,7 +556,7 @@ tables = st.integers(1, 6).flatmap(
 @settings(deadline=None, max_examples=100)
 def test_rows_are_their_table(counts: list[list[int]], order: random.Random, dtype: type) -> None:
     table: Floats = np.array(counts, dtype)
-    rows = Rows.of(table)
+    rows = SparseCounts.of(table)
     photos, bins = table.shape
     assert rows.shape == table.shape
     assert rows.any() == table.any()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lab.datasets.layouts import read_mvtec
-from lab.evaluate import Measured, figures, measure_dataset
+from lab.evaluate import Measurement, figures, measure_dataset
 from lab.evaluate.figures import Figures
 from lab.report import report
 from lab.report.charts import Axis, Chart, even_ticks
@@ -30,17 +30,17 @@ def loaded(small_index: Path) -> LoadedIndex:
 
 
 @pytest.fixture(scope="module")
-def measured(loaded: LoadedIndex, drawn: Path) -> Measured:
+def measured(loaded: LoadedIndex, drawn: Path) -> Measurement:
     return measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def result(measured: Measured, loaded: LoadedIndex, drawn: Path) -> Figures:
+def result(measured: Measurement, loaded: LoadedIndex, drawn: Path) -> Figures:
     return figures(measured, loaded, read_mvtec(drawn))
 
 
 @pytest.fixture(scope="module")
-def page(result: Figures, measured: Measured, loaded: LoadedIndex) -> str:
+def page(result: Figures, measured: Measurement, loaded: LoadedIndex) -> str:
     return report(result, measured, loaded, PhotoLimits())
 
 
@@ -115,7 +115,7 @@ def test_its_charts_lie_within_their_frames(page: str) -> None:
                 assert -0.1 <= float(y) <= height + 0.1
 
 
-def test_a_name_cannot_write_into_the_page(result: Figures, measured: Measured, loaded: LoadedIndex) -> None:
+def test_a_name_cannot_write_into_the_page(result: Figures, measured: Measurement, loaded: LoadedIndex) -> None:
     evil = replace(result, dataset="<script>alert(1)</script>", deviations=("<img src=x>",))
     page = report(evil, measured, loaded, PhotoLimits())
     assert "<script>" not in page
@@ -123,7 +123,7 @@ def test_a_name_cannot_write_into_the_page(result: Figures, measured: Measured, 
     assert "&lt;script&gt;" in page
 
 
-def test_what_was_not_measured_is_left_out(measured: Measured, loaded: LoadedIndex, drawn: Path) -> None:
+def test_what_was_not_measured_is_left_out(measured: Measurement, loaded: LoadedIndex, drawn: Path) -> None:
     """Normal photographs alone: no curve, but their scores and pictures."""
     dataset = read_mvtec(drawn)
     normal = replace(dataset, test=tuple(photo for photo in dataset.test if not photo.abnormal))

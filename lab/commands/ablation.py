@@ -57,13 +57,13 @@ def ablation_command(
     runtime.configure(config.precision)
     weights = weights or default_weights(config.backbone.name)
     options = AblationOptions(labeled, config, weights, runtime.pick_device(device), seeds)
-    trials, kept = [], {}
+    trials, indexes = [], {}
     for trial, loaded in run(options, Stages(console.ERR)):
         trials.append(trial)
         if trial.row in (FULL, WITHOUT_RESC):
-            kept[trial.row] = loaded
+            indexes[trial.row] = loaded
         if figure is not None and trial.row == WITHOUT_RESC:
-            _draw(options, kept[WITHOUT_RESC], kept[FULL], figure)
+            _draw(options, indexes[WITHOUT_RESC], indexes[FULL], figure)
         if json is not None:  # after each: the whole table may take hours
             write_atomically(json, trials_json(trials))
     console.OUT.print(ablation_table(summary(trials, labeled.name), options))

@@ -43,24 +43,29 @@ def audit_command(
     manifest = read_manifest(version / index_store.MANIFEST)
     records = read_records(version / PHOTOS_FILE)
     places = None if photos is None else reference_files(photos, records, PhotoLimits())
-    found = audit(manifest, records, places)
+    result = audit(manifest, records, places)
     if json is not None:
-        write_atomically(json, audit_json(found).encode() + b"\n")
+        write_atomically(json, audit_json(result).encode() + b"\n")
     if csv is not None:
-        write_atomically(csv, audit_csv(found).encode())
+        write_atomically(csv, audit_csv(result).encode())
     if html is not None:
-        pictures = _pictures(index, found, records, places or {}, top, device)
-        write_atomically(html, audit_page(found, pictures).encode())
-    console.OUT.print(audit_table(found, _SHOWN))
+        pictures = _pictures(index, result, records, places or {}, top, device)
+        write_atomically(html, audit_page(result, pictures).encode())
+    console.OUT.print(audit_table(result, _SHOWN))
     console.OUT.print(INTENDED_USE)
 
 
 def _pictures(
-    index: Path, found: Audit, records: tuple[ReferenceRecord, ...], places: dict[str, Path], top: int, device: str
+    index: Path,
+    result: Audit,
+    records: tuple[ReferenceRecord, ...],
+    places: dict[str, Path],
+    top: int,
+    device: str,
 ) -> dict[str, str]:
-    """Data URLs by id, of the highest that were found."""
+    """Data URL by id of the highest photographs whose files were found."""
     rows = {record.id: row for row, record in enumerate(records)}
-    highest = [one.id for one in found.photos[:top] if records[rows[one.id]].content_sha256 in places]
+    highest = [photo.id for photo in result.photos[:top] if records[rows[photo.id]].content_sha256 in places]
     if not highest:
         return {}
     loaded = console.load(index, device)

@@ -11,7 +11,7 @@ from indexer.commands import console
 from indexer.commands.console import Device, Index
 from lab.commands.datasets import Altered, Data, Exclude, open_checked
 from lab.evaluate import figures, figures_json, measure_dataset
-from lab.evaluate.figures import Guard
+from lab.evaluate.figures import Overlap
 from lab.evaluate.tables import figures_tables, photo_table
 from lab.report import report
 from resad import index as index_store
@@ -50,7 +50,7 @@ def evaluate_command(
     with stages.stage("bootstrap", 1, "data set") as advance:
         result = figures(measured, loaded, labeled)
         advance(1)
-    _warn_of(result.guard)
+    _warn_overlap(result.guard)
     for table in figures_tables(result):
         console.OUT.print(table)
     for reason in result.missing:
@@ -63,18 +63,20 @@ def evaluate_command(
         write_atomically(html, report(result, measured, loaded, PhotoLimits()).encode())
 
 
-def _warn_of(guard: Guard) -> None:
-    for one in guard.photos:
-        differ = f"{one.bits} of 255 bits differ"
-        how = "the same file" if one.bits is None else differ if one.mirrored else f"the same picture, {differ}"
-        console.ERR.print(f"[bold red]IN THE INDEX[/] {one.description} ({how})")
-    if guard.photos:
-        console.ERR.print(
-            f"[bold red]{len(guard.photos)} test photographs are in the index: the figures flatter.[/]"
+def _warn_overlap(overlap: Overlap) -> None:
+    for photo in overlap.photos:
+        differ = f"{photo.bits} of 255 bits differ"
+        how = (
+            "the same file" if photo.bits is None else differ if photo.mirrored else f"the same picture, {differ}"
         )
-    if guard.patients:
-        console.ERR.print(f"[bold red]Patients on both sides: {len(guard.patients)} "
-                          f"({', '.join(guard.patients[:5])}): the figures flatter.[/]")  # fmt: skip
-    elif guard.why is not None:
-        console.warn(f"whether patients are on both sides is not known: {guard.why}"
-                     if guard.patients is None else f"no patient is on both sides, {guard.why}")  # fmt: skip
+        console.ERR.print(f"[bold red]IN THE INDEX[/] {photo.description} ({how})")
+    if overlap.photos:
+        console.ERR.print(
+            f"[bold red]{len(overlap.photos)} test photographs are in the index: the figures flatter.[/]"
+        )
+    if overlap.patients:
+        console.ERR.print(f"[bold red]Patients on both sides: {len(overlap.patients)} "
+                          f"({', '.join(overlap.patients[:5])}): the figures flatter.[/]")  # fmt: skip
+    elif overlap.why is not None:
+        console.warn(f"whether patients are on both sides is not known: {overlap.why}"
+                     if overlap.patients is None else f"no patient is on both sides, {overlap.why}")  # fmt: skip

@@ -98,26 +98,28 @@ def without_photos(dataset: Dataset, names: Sequence[str]) -> Dataset:
     several.
     """
     paths = [*(photo.path for photo in dataset.train), *(photo.path for photo in dataset.test)]
-    dropped = {_one(name, paths) for name in names}
-    return replace(dataset, train=_kept(dataset.train, dropped), test=_kept(dataset.test, dropped))
+    dropped = {_match(name, paths) for name in names}
+    return replace(dataset, train=_remaining(dataset.train, dropped), test=_remaining(dataset.test, dropped))
 
 
 _Photo = TypeVar("_Photo", ReferencePhoto, LabeledPhoto)
 
 
-def _kept(photos: tuple[_Photo, ...], dropped: set[Path]) -> tuple[_Photo, ...]:
+def _remaining(photos: tuple[_Photo, ...], dropped: set[Path]) -> tuple[_Photo, ...]:
     return tuple(photo for photo in photos if photo.path not in dropped)
 
 
-def _one(name: str, paths: Sequence[Path]) -> Path:
+def _match(name: str, paths: Sequence[Path]) -> Path:
     parts = Path(name).parts
-    found = [path for path in paths if path.parts[-len(parts) :] == parts]
-    if len(found) != 1:
+    matches = [path for path in paths if path.parts[-len(parts) :] == parts]
+    if len(matches) != 1:
         which = (
-            "no photograph" if not found else f"{len(found)} photographs, as {found[0]}: write more of the path"
+            "no photograph"
+            if not matches
+            else f"{len(matches)} photographs, as {matches[0]}: write more of the path"
         )
         raise SettingError(f"the exclude list's {name!r} fits {which}")
-    return found[0]
+    return matches[0]
 
 
 def _lines(path: Path) -> list[str]:

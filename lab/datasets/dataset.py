@@ -51,8 +51,8 @@ def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> 
     try:
         with Image.open(path) as mask:
             if mask.size != (width, height):
-                found = f"{mask.width} x {mask.height}"
-                raise SettingError(f"mask {path} is {found}, its photograph {width} x {height}")
+                size = f"{mask.width} x {mask.height}"
+                raise SettingError(f"mask {path} is {size}, its photograph {width} x {height}")
             # What counts is the color seen: a palette's numbers are only names, and alpha is no color.
             as_it_is = len(mask.getbands()) == 1 and (mask.mode != "P" or marked == "number")
             pixels = np.asarray(mask) if as_it_is else np.asarray(mask.convert("RGBA"))[..., :3]
@@ -64,8 +64,8 @@ def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> 
 
 def read_lesions(masks: Sequence[LesionMask], height: int, width: int) -> dict[str | None, NDArray[np.bool_]]:
     """Per kind of lesion where it is, bool (height, width): `masks` of one kind are taken together."""
-    found: dict[str | None, NDArray[np.bool_]] = {}
+    lesions: dict[str | None, NDArray[np.bool_]] = {}
     for mask in masks:
-        where = read_mask(mask.path, height, width, mask.marked)
-        found[mask.kind] = found[mask.kind] | where if mask.kind in found else where
-    return found
+        pixels = read_mask(mask.path, height, width, mask.marked)
+        lesions[mask.kind] = lesions[mask.kind] | pixels if mask.kind in lesions else pixels
+    return lesions

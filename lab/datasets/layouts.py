@@ -58,13 +58,13 @@ def _read_kind(root: Path, kind: str) -> list[LabeledPhoto]:
 
 def _mvtec_masks(root: Path, kind: str, photo: Path) -> tuple[LesionMask, ...]:
     """The mask of the kind; where others are there per lesion, it is the one of any lesion."""
-    whole = root / "ground_truth" / kind / f"{photo.stem}_mask.png"
-    if not whole.is_file():
-        raise SettingError(f"no mask {whole} for {photo}")
-    folders = sorted(path for path in whole.parents[1].iterdir() if path.is_dir())
-    apart = [LesionMask(folder / f"{photo.stem}_{folder.name}.png", folder.name) for folder in folders]
-    lesions = [mask for mask in apart if mask.path.is_file()]
-    return (LesionMask(whole, None if lesions else kind), *lesions)
+    any_lesion = root / "ground_truth" / kind / f"{photo.stem}_mask.png"
+    if not any_lesion.is_file():
+        raise SettingError(f"no mask {any_lesion} for {photo}")
+    folders = sorted(path for path in any_lesion.parents[1].iterdir() if path.is_dir())
+    by_lesion = [LesionMask(folder / f"{photo.stem}_{folder.name}.png", folder.name) for folder in folders]
+    lesions = [mask for mask in by_lesion if mask.path.is_file()]
+    return (LesionMask(any_lesion, None if lesions else kind), *lesions)
 
 
 FOLDER_LAYOUT: Final = "normal/..., <disease>/..."

@@ -41,30 +41,30 @@ def photos_in(folder: Path) -> list[Path]:
 
 def unexpected_names(photos: Sequence[Path], expected: Collection[str], where: str) -> Iterator[str]:
     """What is missing and what is too many of the `expected` names, in one line each."""
-    found = {path.name for path in photos}
-    for word, names in (("missing", set(expected) - found), ("not of it", found - set(expected))):
+    present = {path.name for path in photos}
+    for word, names in (("missing", set(expected) - present), ("not of it", present - set(expected))):
         if names:
-            some = ", ".join(sorted(names)[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-            yield f"{where}: {len(expected)} photographs expected, {len(names)} {word} ({some})"
+            examples = ", ".join(sorted(names)[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+            yield f"{where}: {len(expected)} photographs expected, {len(names)} {word} ({examples})"
 
 
 def unexpected_sizes(photos: Sequence[Path], expected: Collection[tuple[int, int]]) -> Iterator[str]:
     """How many photographs have another size than the camera's, in one line."""
-    other = [(path, size) for path in photos if (size := _size(path)) not in expected]
-    if other:
-        path, size = other[0]
-        wanted = " or ".join(f"{width} x {height}" for width, height in sorted(expected))
-        found = "no readable image" if size is None else f"{size[0]} x {size[1]}"
+    unexpected = [(path, size) for path in photos if (size := _size(path)) not in expected]
+    if unexpected:
+        path, size = unexpected[0]
+        sizes = " or ".join(f"{width} x {height}" for width, height in sorted(expected))
+        first = "no readable image" if size is None else f"{size[0]} x {size[1]}"
         yield (
-            f"{len(other)} of {len(photos)} photographs are not {wanted} px ({path.name}: {found}): "
+            f"{len(unexpected)} of {len(photos)} photographs are not {sizes} px ({path.name}: {first}): "
             "a re-hosted copy"
         )
 
 
-def unexpected_count(what: str, found: int, expected: int) -> Iterator[str]:
-    """Nothing, or one line."""
-    if found != expected:
-        yield f"{found} {what}, {expected} expected"
+def unexpected_count(items: str, count: int, expected: int) -> Iterator[str]:
+    """A line, if the counts differ."""
+    if count != expected:
+        yield f"{count} {items}, {expected} expected"
 
 
 def _size(path: Path) -> tuple[int, int] | None:
@@ -125,10 +125,10 @@ def _segmented(segmentation: Path, split: str) -> Iterator[LabeledPhoto]:
     photos = folder_of(segmentation, _IMAGES, split, of="IDRiD's segmentation set")
     masks = folder_of(segmentation, _IDRID_MASKS, split, of="IDRiD's segmentation set")
     for path in photos_in(photos):
-        every = (LesionMask(masks / folder / f"{path.stem}_{kind}.tif", kind, "number")
+        masks_by_kind = (LesionMask(masks / folder / f"{path.stem}_{kind}.tif", kind, "number")
                  for kind, folder in IDRID_LESIONS.items())  # fmt: skip
         # No file: no such lesion in this photograph.
-        yield LabeledPhoto(path, True, "DR", tuple(mask for mask in every if mask.path.is_file()))
+        yield LabeledPhoto(path, True, "DR", tuple(mask for mask in masks_by_kind if mask.path.is_file()))
 
 
 def _grade_zero(grading: Path, split: str, labels: str) -> list[Path]:

@@ -70,12 +70,12 @@ def photograph(rng: np.random.Generator, scene: Scene, color: Texture, reflectan
     glow = rng.uniform(0.0, 3.0, 3)
     pixels = np.empty((scene.height, scene.width, 3), dtype=np.uint8)
     for channel, shift in enumerate((0.5, -0.2, -0.5)):
-        seen = reflectance[channel]
-        seen += np.float32(shot.haze) * (color[channel] - seen)
-        seen = _shoulder((seen * light + stray) * shot.gains[channel])
-        seen = _focus(seen, shot.blur * scene.height) * (field * np.float32(255))
-        seen += grain + np.float32(shift) * tint + np.float32(glow[channel])
-        pixels[..., channel] = np.clip(np.rint(seen, out=seen), 0, 255, out=seen)
+        channel_light = reflectance[channel]
+        channel_light += np.float32(shot.haze) * (color[channel] - channel_light)
+        channel_light = _shoulder((channel_light * light + stray) * shot.gains[channel])
+        channel_light = _focus(channel_light, shot.blur * scene.height) * (field * np.float32(255))
+        channel_light += grain + np.float32(shift) * tint + np.float32(glow[channel])
+        pixels[..., channel] = np.clip(np.rint(channel_light, out=channel_light), 0, 255, out=channel_light)
     return pixels
 
 

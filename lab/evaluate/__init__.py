@@ -9,6 +9,6 @@ paper      the paper's figures
 """
 
 from lab.evaluate.figures import Figures, figures, figures_json
-from lab.evaluate.measuring import Measured, measure_dataset, measure_with
+from lab.evaluate.measuring import Measurement, measure_dataset, measure_with
 
-__all__ = ["Figures", "Measured", "figures", "figures_json", "measure_dataset", "measure_with"]
+__all__ = ["Figures", "Measurement", "figures", "figures_json", "measure_dataset", "measure_with"]

@@ -110,8 +110,8 @@ def auroc(normal: Floats, abnormal: Floats) -> Floats:
 
 def average_precision(normal: Floats, abnormal: Floats) -> Floats:
     """Average precision, a bin's counts entering together."""
-    hits, taken = _from_top(abnormal), _from_top(normal + abnormal)
-    return np.asarray((abnormal * hits / np.maximum(taken, 1)).sum(axis=1) / hits[:, 0])
+    hits, positives = _from_top(abnormal), _from_top(normal + abnormal)
+    return np.asarray((abnormal * hits / np.maximum(positives, 1)).sum(axis=1) / hits[:, 0])
 
 
 def mixed_average_precision(normal: Floats, abnormal: Floats) -> Floats:
@@ -121,13 +121,13 @@ def mixed_average_precision(normal: Floats, abnormal: Floats) -> Floats:
     With h hits among the n pixels above it, the t-th of a bin's m pixels, if a hit, is expected to bring the
     precision to (h + 1 + c (t - 1)) / (n + t), c = (a - 1) / (m - 1); summed over t by the digamma function.
     """
-    both = normal + abnormal
-    hits, taken = _from_top(abnormal), _from_top(both)
-    n, h = taken - both, hits - abnormal
-    c = np.maximum(abnormal - 1, 0) / np.maximum(both - 1, 1)
-    sums = digamma(taken + 1) - digamma(n + 1)
-    precision = c + (h + 1 - c * (n + 1)) * sums / np.maximum(both, 1)
-    precision[:, 0] = hits[:, 0] / taken[:, 0]
+    total = normal + abnormal
+    hits, positives = _from_top(abnormal), _from_top(total)
+    n, h = positives - total, hits - abnormal
+    c = np.maximum(abnormal - 1, 0) / np.maximum(total - 1, 1)
+    sums = digamma(positives + 1) - digamma(n + 1)
+    precision = c + (h + 1 - c * (n + 1)) * sums / np.maximum(total, 1)
+    precision[:, 0] = hits[:, 0] / positives[:, 0]
     return np.asarray((abnormal * precision).sum(axis=1) / hits[:, 0])
 
 
@@ -170,5 +170,5 @@ def partial_area(limit: float) -> Statistic:
 
 def _curve(counts: Floats) -> Floats:
     """The share that lies in the highest bins, from none of them to all: (resamples, bins + 1)."""
-    taken = counts[:, ::-1].cumsum(axis=1)
-    return np.concatenate([np.zeros((len(taken), 1)), taken / taken[:, -1:]], axis=1)
+    cumulative = counts[:, ::-1].cumsum(axis=1)
+    return np.concatenate([np.zeros((len(cumulative), 1)), cumulative / cumulative[:, -1:]], axis=1)

@@ -1,7 +1,6 @@
 """Figures of an evaluation, each with an interval over photographs; every variant has its own name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -10,8 +9,8 @@ from pydantic.dataclasses import dataclass
 from lab.datasets import Dataset
 from lab.evaluate import metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
-from lab.evaluate.measuring import LesionCounts, Measured, names_of
-from lab.evaluate.metrics import Rows, ScoreHistogram
+from lab.evaluate.measuring import LesionCounts, Measurement, names_of
+from lab.evaluate.metrics import ScoreHistogram, SparseCounts
 from resad.calibration import USUAL_RATE, threshold
 from resad.config import MethodConfig
 from resad.engine import index_reference
@@ -40,7 +39,7 @@ class SamePhoto:
 
 
 @dataclass(frozen=True)
-class Guard:
+class Overlap:
     """photos: in the index and tested on.  patients: of whom both are; null where that cannot be known, and `why`.
 
     Every figure flatters where one of the two is not empty.
@@ -51,38 +50,35 @@ class Guard:
     why: str | None
 
 
-def guard(measured: Measured, dataset: Dataset, references: Sequence[ReferenceRecord]) -> Guard:
-    """What was found while measuring, and whose photographs are on both sides."""
+def find_overlap(measured: Measurement, dataset: Dataset, references: Sequence[ReferenceRecord]) -> Overlap:
+    """Test photographs that are in the index, and patients that have photographs on both sides."""
     names = names_of(measured.photos)
     photos = tuple(
-        SamePhoto(names[one.photo], one.reference, one.bits, one.mirrored) for one in measured.in_the_index
+        SamePhoto(names[match.photo], match.reference, match.bits, match.mirrored)
+        for match in measured.in_the_index
     )
-    found = _patients(dataset, references)
-    return Guard(photos, found.both, found.why)
+    patients, reason = _shared_patients(dataset, references)
+    return Overlap(photos, patients, reason)
 
 
-@plain_dataclass(frozen=True, slots=True)
-class _Patients:
-    both: tuple[str, ...] | None
-    why: str | None
-
-
-def _patients(dataset: Dataset, references: Sequence[ReferenceRecord]) -> _Patients:
-    """Of the index, if it keeps names; of the data set's own training photographs in any case."""
+def _shared_patients(
+    dataset: Dataset, references: Sequence[ReferenceRecord]
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """Patients of test photographs and of the index or the training photographs; and why that may not be known."""
     tested = {photo.patient for photo in dataset.test if photo.patient is not None}
     if not tested:
-        return _Patients(None, "the data set names no patients")
+        return None, "the data set names no patients"
     # Without --keep-names an index holds running numbers, which mean nothing outside it.
-    kept = {record.patient for record in references if record.name is not None and record.patient is not None}
-    listed = {photo.patient for photo in dataset.train if photo.patient is not None}
-    both = tuple(sorted(tested & (kept | listed)))
-    if kept or listed:
-        return _Patients(
-            both, None if kept else "compared with the data set's training photographs, not the index's"
-        )
+    in_index = {record.patient for record in references if record.name is not None and record.patient is not None}
+    trained = {photo.patient for photo in dataset.train if photo.patient is not None}
+    shared = tuple(sorted(tested & (in_index | trained)))
+    if in_index:
+        return shared, None
+    if trained:
+        return shared, "compared with the data set's training photographs, not the index's"
     if any(record.patient is not None for record in references):
-        return _Patients(None, "the index numbers its patients; one built with --keep-names can be compared")
-    return _Patients(None, "the index names no patients")
+        return None, "the index numbers its patients; one built with --keep-names can be compared"
+    return None, "the index names no patients"
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Calibrated:
     specificity: Figure | None
 
 
-def image_figures(measured: Measured, limit: float | None) -> ImageFigures:
+def image_figures(measured: Measurement, limit: float | None) -> ImageFigures:
     """Of photographs of both classes; `limit` is the index's own threshold, where it has one."""
     scores, labels = measured.scores, measured.labels
     return ImageFigures(
@@ -131,13 +127,13 @@ def image_figures(measured: Measured, limit: float | None) -> ImageFigures:
     )
 
 
-def calibrated(measured: Measured, limit: float) -> Calibrated:
+def calibrated(measured: Measurement, limit: float) -> Calibrated:
     """Of photographs of either class, at the index's own threshold."""
     normal, abnormal = measured.scores[~measured.labels], measured.scores[measured.labels]
-    found = metrics.share_above(abnormal, limit) if len(abnormal) else None
+    sensitivity = metrics.share_above(abnormal, limit) if len(abnormal) else None
     alarms = metrics.share_above(normal, limit) if len(normal) else None
     specificity = None if alarms is None else Figure(1 - alarms.value, 1 - alarms.high, 1 - alarms.low)
-    return Calibrated(USUAL_RATE, limit, found, specificity)
+    return Calibrated(USUAL_RATE, limit, sensitivity, specificity)
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,7 @@ class LesionFigures:
     aupro: Figure
 
 
-def pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:
+def pixel_variants(measured: Measurement, abnormal: Measurement) -> PixelVariants:
     """Of all photographs, and of the abnormal ones among them; both have pixels of both classes."""
     return PixelVariants(
         fov=_pixel_figures(measured.fov, measured.fov_regions, measured),
@@ -195,7 +191,7 @@ def pixel_variants(measured: Measured, abnormal: Measured) -> PixelVariants:
     )
 
 
-def _pixel_figures(histogram: ScoreHistogram, regions: Rows, measured: Measured) -> PixelFigures:
+def _pixel_figures(histogram: ScoreHistogram, regions: SparseCounts, measured: Measurement) -> PixelFigures:
     return PixelFigures(
         photos=int((histogram.normal.per_photo() + histogram.abnormal.per_photo() > 0).sum()),
         auroc=metrics.pixel_auroc(histogram, fresh_generator()),
@@ -206,25 +202,27 @@ def _pixel_figures(histogram: ScoreHistogram, regions: Rows, measured: Measured)
     )
 
 
-def lesion_figures(measured: Measured, abnormal: Measured) -> tuple[LesionFigures, ...]:
+def lesion_figures(measured: Measurement, abnormal: Measurement) -> tuple[LesionFigures, ...]:
     """Per kind of lesion that was met; nothing where all marks are of one kind, whose figures are those of all."""
     if len(measured.lesions) < 2:
         return ()
     pairs = zip(measured.lesions, abnormal.lesions, strict=True)
-    return tuple(_lesion(all_, some, measured, abnormal) for all_, some in pairs if all_.pixels.any())
+    return tuple(_lesion(lesion, subset, measured, abnormal) for lesion, subset in pairs if lesion.pixels.any())
 
 
-def _lesion(every: LesionCounts, some: LesionCounts, measured: Measured, abnormal: Measured) -> LesionFigures:
-    histogram = ScoreHistogram(measured.fov.normal, every.pixels)
-    only_abnormal = ScoreHistogram(abnormal.fov.normal, some.pixels)
+def _lesion(
+    lesion: LesionCounts, in_abnormal: LesionCounts, measured: Measurement, abnormal: Measurement
+) -> LesionFigures:
+    histogram = ScoreHistogram(measured.fov.normal, lesion.pixels)
+    only_abnormal = ScoreHistogram(abnormal.fov.normal, in_abnormal.pixels)
     return LesionFigures(
-        kind=every.kind,
-        photos=int((every.pixels.per_photo() > 0).sum()),
-        lesions=round(every.regions.per_bin().sum()),
+        kind=lesion.kind,
+        photos=int((lesion.pixels.per_photo() > 0).sum()),
+        lesions=round(lesion.regions.per_bin().sum()),
         auroc=metrics.pixel_auroc(histogram, fresh_generator()),
         auroc_abnormal_only=metrics.pixel_auroc(only_abnormal, fresh_generator()),
         average_precision=metrics.pixel_average_precision(histogram, fresh_generator()),
-        aupro=metrics.aupro(measured.fov.normal, every.regions, fresh_generator()),
+        aupro=metrics.aupro(measured.fov.normal, lesion.regions, fresh_generator()),
     )
 
 
@@ -256,7 +254,7 @@ class Figures:
     calibrated: Calibrated | None
     pixel: PixelVariants | None
     lesions: tuple[LesionFigures, ...]
-    guard: Guard
+    guard: Overlap
     missing: tuple[str, ...]
     deviations: tuple[str, ...]
     settings: MethodConfig
@@ -272,14 +270,14 @@ def figures_json(figures: Figures) -> str:
     return _FIGURES.dump_json(figures, indent=2).decode()
 
 
-def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figures:
-    """The figures of what was measured, as far as the data set has both sides of them."""
+def figures(measured: Measurement, loaded: LoadedIndex, dataset: Dataset) -> Figures:
+    """All figures; where the data set lacks photographs or masks they are None, with a reason in `missing`."""
     labels = measured.labels
-    both = labels.any() and not labels.all()
+    both_classes = labels.any() and not labels.all()
     abnormal = measured.only(labels)
     # Of the abnormal photographs alone: they are the ones that both variants need pixels of both classes in.
     marked = abnormal.fov.abnormal.any() and abnormal.fov.normal.any()
-    missing = [] if both else ["image figures need normal and abnormal test photographs"]
+    missing = [] if both_classes else ["image figures need normal and abnormal test photographs"]
     missing += [] if marked else ["pixel figures need masks with lesions inside the field of view"]
     limit = threshold(loaded.manifest.calibration.scores, USUAL_RATE).value
     unmarked = sum(photo.abnormal and not photo.masks for photo in measured.photos)
@@ -288,11 +286,11 @@ def figures(measured: Measured, loaded: LoadedIndex, dataset: Dataset) -> Figure
         index=index_reference(loaded.manifest),
         dataset=dataset.name,
         photos=Counted(int((~labels).sum()), int(labels.sum()), unmarked, doubles),
-        image=image_figures(measured, limit) if both else None,
+        image=image_figures(measured, limit) if both_classes else None,
         calibrated=None if limit is None else calibrated(measured, limit),
         pixel=pixel_variants(measured, abnormal) if marked else None,
         lesions=lesion_figures(measured, abnormal) if marked else (),
-        guard=guard(measured, dataset, loaded.photos),
+        guard=find_overlap(measured, dataset, loaded.photos),
         missing=tuple(missing),
         deviations=dataset.deviations,
         settings=loaded.manifest.config,

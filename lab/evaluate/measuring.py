@@ -14,7 +14,7 @@ from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.dataset import read_lesions
 from lab.evaluate import metrics
 from lab.evaluate.bootstrap import Floats, Labels
-from lab.evaluate.metrics import GatheredRows, Rows, ScoreHistogram
+from lab.evaluate.metrics import ScoreHistogram, SparseCounts, SparseCountsBuilder
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
 from resad.errors import SettingError, naming
@@ -25,17 +25,17 @@ from resad.preparation import PreparedPhoto, prepare
 
 
 def names_of(photos: Sequence[LabeledPhoto]) -> list[str]:
-    """`test/good/a.jpg`, shortened by the folders that all share; nothing of the machine's own is told."""
+    """Names for reports: paths below the folder that all share, as `test/good/a.jpg`."""
     shared = Path(os.path.commonpath([photo.path.parent for photo in photos]))
     return [photo.path.relative_to(shared).as_posix() for photo in photos]
 
 
 @dataclass(frozen=True, slots=True)
-class InTheIndex:
-    """A test photograph that is among the reference photos.
+class IndexMatch:
+    """A test photograph that shows the same as a photograph of the index.
 
-    photo: its number among the test photographs.  reference: the id of the other.  bits: how many differ of their
-    perceptual hashes; None for the same file.  mirrored: those of the one and of the mirror image of the other.
+    photo: number of the test photograph.  reference: id of the index's photograph.  bits: differing bits of their
+    perceptual hashes; None for the same file.  mirrored: one was compared with the mirror image of the other.
     """
 
     photo: int
@@ -49,13 +49,13 @@ class LesionCounts:
     """One kind of lesion inside the field of view: pixels, and regions as for AUPRO."""
 
     kind: str
-    pixels: Rows
-    regions: Rows
+    pixels: SparseCounts
+    regions: SparseCounts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """Per test photograph, for paired comparisons.
+class Measurement:
+    """Scores and pixel counts of every test photograph.
 
     scores: float64 (n,).  labels: bool (n,), True abnormal.  fov, whole: pixels per bin of `edges`.
     fov_regions, whole_regions: as `metrics.count_regions`.
@@ -64,28 +64,29 @@ class Measured:
     photos: tuple[LabeledPhoto, ...]
     scores: Floats
     labels: Labels
-    in_the_index: tuple[InTheIndex, ...]
+    in_the_index: tuple[IndexMatch, ...]
     fov: ScoreHistogram
     whole: ScoreHistogram
-    fov_regions: Rows
-    whole_regions: Rows
+    fov_regions: SparseCounts
+    whole_regions: SparseCounts
     lesions: tuple[LesionCounts, ...]
     edges: NDArray[np.float32]
 
-    def only(self, chosen: Labels) -> "Measured":
-        """The same of the `chosen` photographs, bool (n,), alone; `in_the_index` is not carried over."""
+    def only(self, mask: Labels) -> "Measurement":
+        """The same for the photographs of `mask`, bool (n,), without `in_the_index`."""
         return replace(
             self,
-            photos=tuple(photo for photo, taken in zip(self.photos, chosen, strict=True) if taken),
-            scores=self.scores[chosen],
-            labels=self.labels[chosen],
+            photos=tuple(photo for photo, is_in in zip(self.photos, mask, strict=True) if is_in),
+            scores=self.scores[mask],
+            labels=self.labels[mask],
             in_the_index=(),
-            fov=self.fov.only(chosen),
-            whole=self.whole.only(chosen),
-            fov_regions=self.fov_regions.only(chosen),
-            whole_regions=self.whole_regions.only(chosen),
+            fov=self.fov.only(mask),
+            whole=self.whole.only(mask),
+            fov_regions=self.fov_regions.only(mask),
+            whole_regions=self.whole_regions.only(mask),
             lesions=tuple(
-                LesionCounts(one.kind, one.pixels.only(chosen), one.regions.only(chosen)) for one in self.lesions
+                LesionCounts(lesion.kind, lesion.pixels.only(mask), lesion.regions.only(mask))
+                for lesion in self.lesions
             ),
         )
 
@@ -95,7 +96,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AreaCounts:
-    """Rows of histograms (bins,): pixels without mark, marked ones, and `metrics.count_regions` of the marked."""
+    """Counts per bin, (bins,): pixels outside masks, pixels inside, and `metrics.count_regions` of the masks."""
 
     normal: Counts
     abnormal: Counts
@@ -104,7 +105,7 @@ class AreaCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PhotoCounts:
-    """fov: inside the field of view.  lesions: per kind asked for its pixels and regions there."""
+    """Counts of a photograph.  fov: inside the field of view.  lesions: pixels and regions there, by kind."""
 
     fov: AreaCounts
     whole: AreaCounts
@@ -118,9 +119,9 @@ def count_photo(
     kinds: Sequence[str],
     edges: NDArray[np.float32],
 ) -> PhotoCounts:
-    """What a map `values` (H, W) says of a photograph whose field of view is `inside` (H, W).
+    """Counts of an anomaly map `values` (H, W); `inside` (H, W) is the field of view.
 
-    An abnormal photograph without masks counts for nothing: where it is abnormal nobody knows.
+    An abnormal photograph without masks counts nothing: it is unknown where it is abnormal.
     """
     if labeled.abnormal and not labeled.masks:
         return _nothing(len(edges) - 1, len(kinds))
@@ -153,7 +154,7 @@ def _nothing(bins: int, kinds: int) -> PhotoCounts:
     return PhotoCounts(area, area, ((none, nothing),) * kinds)
 
 
-class Known(HashedPhoto, Protocol):
+class IndexPhoto(HashedPhoto, Protocol):
     """A photograph that the index was built from or calibrated on."""
 
     @property
@@ -168,9 +169,9 @@ def measure_dataset(
     limits: PhotoLimits,
     on_photo: Callable[[int], None],
     *,
-    calibrated_on: Sequence[Known] = (),
+    calibrated_on: Sequence[IndexPhoto] = (),
     strict: bool = False,
-) -> Measured:
+) -> Measurement:
     """Score every test photograph and count its pixels against its mask, both in the photo's own pixels.
 
     Args:
@@ -200,9 +201,9 @@ def measure_with(
     limits: PhotoLimits,
     on_photo: Callable[[int], None],
     *,
-    references: Sequence[Known] = (),
+    references: Sequence[IndexPhoto] = (),
     strict: bool = False,
-) -> Measured:
+) -> Measurement:
     """As `measure_dataset`, by anything that makes a map; `references` are what it learned from."""
     if not dataset.test:
         raise SettingError(f"data set {dataset.name} has no test photographs")
@@ -210,30 +211,30 @@ def measure_with(
     kinds = sorted({mask.kind for mask in masks if mask.kind is not None})
     # Without a mask in the whole set there is no pixel figure: nothing to count into 16,384 bins for.
     edges = metrics.score_edges(full_scale) if masks else metrics.score_edges(full_scale, 2)
-    scores, doubles, counts = [], [], _Gathered(kinds, len(edges) - 1)
+    scores, matches, counts = [], [], _CountsBuilder(kinds, len(edges) - 1)
     for number, labeled in enumerate(dataset.test):
         with naming(labeled.path):
             photo = prepare(labeled.path, preparation, limits)
-        doubles += (double := _look_up(number, labeled, photo, references))
-        if double and strict:
-            how = "as a mirror image of" if double[0].mirrored else "as"
+        matches += (match := _match(number, labeled, photo, references))
+        if match and strict:
+            how = "as a mirror image of" if match[0].mirrored else "as"
             raise SettingError(
-                f"{labeled.path} is in the index {how} {double[0].reference}: figures from it would flatter"
+                f"{labeled.path} is in the index {how} {match[0].reference}: figures from it would flatter"
             )
         detection = detect(photo)
         scores.append(detection.image_score)
         counts.add(_count(labeled, photo, detection, kinds, edges, limits))
         on_photo(1)
     labels = np.array([labeled.abnormal for labeled in dataset.test])
-    return Measured(
+    return Measurement(
         photos=dataset.test,
         scores=np.array(scores),
         labels=labels,
-        in_the_index=tuple(doubles),
+        in_the_index=tuple(matches),
         fov=counts.fov.histogram(),
         whole=counts.whole.histogram(),
-        fov_regions=counts.fov.regions.rows(),
-        whole_regions=counts.whole.regions.rows(),
+        fov_regions=counts.fov.regions.build(),
+        whole_regions=counts.whole.regions.build(),
         lesions=counts.lesions(),
         edges=edges,
     )
@@ -245,12 +246,12 @@ class _Hashes:
     perceptual_hash: str
 
 
-def _look_up(
-    number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[Known]
-) -> list[InTheIndex]:
+def _match(
+    number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[IndexPhoto]
+) -> list[IndexMatch]:
     hashes = _Hashes(photo.content_hash, perceptual_hash(photo.pixels))
-    found = match_near_duplicates([hashes], references)
-    return [InTheIndex(number, references[one.second].id, one.bits, one.mirrored) for one in found]
+    pairs = match_near_duplicates([hashes], references)
+    return [IndexMatch(number, references[pair.second].id, pair.bits, pair.mirrored) for pair in pairs]
 
 
 def _count(
@@ -270,34 +271,36 @@ def _count(
     return count_photo(labeled, photo.frame.map_to_photo(detection.anomaly_map), inside, kinds, edges)
 
 
-class _GatheredArea:
-    """The counts of one area, photograph by photograph."""
+class _AreaBuilder:
+    """Collects the counts of an area."""
 
     def __init__(self, bins: int) -> None:
-        self._normal, self._abnormal, self.regions = (GatheredRows(bins) for _ in range(3))
+        self._normal, self._abnormal, self.regions = (SparseCountsBuilder(bins) for _ in range(3))
 
-    def add(self, one: AreaCounts) -> None:
-        self._normal.add(one.normal)
-        self._abnormal.add(one.abnormal)
-        self.regions.add(one.regions)
+    def add(self, counts: AreaCounts) -> None:
+        self._normal.add(counts.normal)
+        self._abnormal.add(counts.abnormal)
+        self.regions.add(counts.regions)
 
     def histogram(self) -> ScoreHistogram:
-        return ScoreHistogram(self._normal.rows(), self._abnormal.rows())
+        return ScoreHistogram(self._normal.build(), self._abnormal.build())
 
 
-class _Gathered:
-    """What was counted so far: of a photograph only the bins that hold something."""
+class _CountsBuilder:
+    """Collects the counts of all photographs."""
 
     def __init__(self, kinds: Sequence[str], bins: int) -> None:
-        self.fov, self.whole = _GatheredArea(bins), _GatheredArea(bins)
-        self._lesions = [(kind, GatheredRows(bins), GatheredRows(bins)) for kind in kinds]
+        self.fov, self.whole = _AreaBuilder(bins), _AreaBuilder(bins)
+        self._lesions = [(kind, SparseCountsBuilder(bins), SparseCountsBuilder(bins)) for kind in kinds]
 
     def add(self, counts: PhotoCounts) -> None:
         self.fov.add(counts.fov)
         self.whole.add(counts.whole)
-        for (_, pixels, regions), found in zip(self._lesions, counts.lesions, strict=True):
-            pixels.add(found[0])
-            regions.add(found[1])
+        for (_, pixels, regions), lesion in zip(self._lesions, counts.lesions, strict=True):
+            pixels.add(lesion[0])
+            regions.add(lesion[1])
 
     def lesions(self) -> tuple[LesionCounts, ...]:
-        return tuple(LesionCounts(kind, pixels.rows(), regions.rows()) for kind, pixels, regions in self._lesions)
+        return tuple(
+            LesionCounts(kind, pixels.build(), regions.build()) for kind, pixels, regions in self._lesions
+        )

@@ -23,80 +23,83 @@ from resad.errors import SettingError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """A row of counts a photograph, only those held that are not 0: nothing is lost, and ten thousand
-    photographs fit where whole rows would take ten times the memory.
+class SparseCounts:
+    """Counts per photograph and bin, (n, bins), lowest bin first.
 
-    held: int32 for pixels, float64 for regions; (n, bins), lowest bin first.
+    Most counts are 0: a normal photograph has no lesion, and a map has its own range.  Ten thousand photographs
+    fit into memory, a tenth of what a dense table takes.
+
+    matrix: int32 for pixels, float64 for regions.
     """
 
-    held: "csr_array[Any]"
+    matrix: "csr_array[Any]"
 
     @classmethod
     def of(cls, table: "NDArray[np.int64] | Floats") -> Self:
-        """The same as a `table` (n, bins)."""
-        gathered = GatheredRows(table.shape[1])
+        """The same as a dense `table` (n, bins)."""
+        builder = SparseCountsBuilder(table.shape[1])
         for row in table:
-            gathered.add(row)
-        return cls(gathered.rows().held)
+            builder.add(row)
+        return cls(builder.build().matrix)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Photographs and bins."""
-        photos, bins = self.held.shape
+        photos, bins = self.matrix.shape
         return photos, bins
 
     def any(self) -> bool:
-        """Is there a count at all?"""
-        return self.held.nnz > 0
+        """Whether any count is above 0."""
+        return self.matrix.nnz > 0
 
     def per_bin(self) -> Floats:
         """Sums over photographs: float64 (bins,)."""
-        return np.asarray(np.ones(self.shape[0]) @ self.held, dtype=np.float64)
+        return np.asarray(np.ones(self.shape[0]) @ self.matrix, dtype=np.float64)
 
     def per_photo(self) -> Floats:
         """Sums over bins: float64 (n,)."""
-        return np.asarray(self.held @ np.ones(self.shape[1]), dtype=np.float64)
+        return np.asarray(self.matrix @ np.ones(self.shape[1]), dtype=np.float64)
 
-    def only(self, chosen: Labels) -> "Rows":
-        """Those of the `chosen` photographs, bool (n,)."""
-        return Rows(self.held[chosen])
+    def only(self, mask: Labels) -> "SparseCounts":
+        """The counts of the photographs of `mask`, bool (n,)."""
+        return SparseCounts(self.matrix[mask])
 
     def row(self, number: int) -> Floats:
-        """One photograph's: float64 (1, bins)."""
-        return np.asarray(self.held[[number]].toarray(), dtype=np.float64)
+        """The counts of a photograph: float64 (1, bins)."""
+        return np.asarray(self.matrix[[number]].toarray(), dtype=np.float64)
 
-    def table(self, places: NDArray[np.intp], count: int) -> Floats:
-        """All of them as float64 (n, count), bin b added to column `places[b]`."""
-        held = self.held
+    def table(self, columns: NDArray[np.intp], count: int) -> Floats:
+        """A dense float64 (n, count), with bin b added to column `columns[b]`."""
+        matrix = self.matrix
         merged = csr_array(
-            (held.data.astype(np.float64), places[held.indices], held.indptr), shape=(held.shape[0], count)
+            (matrix.data.astype(np.float64), columns[matrix.indices], matrix.indptr),
+            shape=(matrix.shape[0], count),
         )
         return np.asarray(merged.toarray())
 
 
-class GatheredRows:
-    """Rows while photographs are still being measured."""
+class SparseCountsBuilder:
+    """Collects `SparseCounts` photograph by photograph."""
 
     def __init__(self, bins: int) -> None:
         self._bins = bins
-        self._places: list[NDArray[np.int32]] = []
+        self._columns: list[NDArray[np.int32]] = []
         self._counts: list[NDArray[np.int32 | np.float64]] = []
 
     def add(self, row: "NDArray[np.int64] | Floats") -> None:
-        """The next photograph's (bins,), not negative."""
-        places = np.flatnonzero(row)
-        self._places.append(places.astype(np.int32))
+        """Add the next photograph's counts (bins,), none negative."""
+        columns = np.flatnonzero(row)
+        self._columns.append(columns.astype(np.int32))
         # A photograph has fewer than 2**31 pixels.
         kind = np.float64 if row.dtype == np.float64 else np.int32
-        self._counts.append(row[places].astype(kind))
+        self._counts.append(row[columns].astype(kind))
 
-    def rows(self) -> Rows:
-        """What was gathered, of which nothing is kept here."""
-        ends = np.cumsum([0, *(len(one) for one in self._places)])
+    def build(self) -> SparseCounts:
+        """The counts; the builder is empty afterwards."""
+        ends = np.cumsum([0, *(len(columns) for columns in self._columns)])
         counts, self._counts = _joined(self._counts), []
-        places, self._places = _joined(self._places), []
-        return Rows(csr_array((counts, places, ends), shape=(len(ends) - 1, self._bins)))
+        columns, self._columns = _joined(self._columns), []
+        return SparseCounts(csr_array((counts, columns, ends), shape=(len(ends) - 1, self._bins)))
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -170,8 +173,8 @@ def best_threshold(scores: Floats, labels: Labels) -> float:
     candidates = np.unique(scores)
     normal, abnormal = np.sort(scores[~labels]), np.sort(scores[labels])
     below = np.searchsorted(normal, candidates, side="right") / len(normal)
-    found = 1 - np.searchsorted(abnormal, candidates, side="right") / len(abnormal)
-    gain = below + found
+    sensitivity = 1 - np.searchsorted(abnormal, candidates, side="right") / len(abnormal)
+    gain = below + sensitivity
     return float(candidates[np.flatnonzero(gain >= gain.max() - 1e-12)[-1]])
 
 
@@ -220,16 +223,16 @@ class ScoreHistogram:
     Raises `SettingError` if the two differ in shape.
     """
 
-    normal: Rows
-    abnormal: Rows
+    normal: SparseCounts
+    abnormal: SparseCounts
 
     def __post_init__(self) -> None:
         if self.normal.shape != self.abnormal.shape:
             raise SettingError(f"histograms of shape {self.normal.shape} and {self.abnormal.shape}: must be alike")
 
-    def only(self, chosen: Labels) -> "ScoreHistogram":
-        """Of the `chosen` photographs, bool (n,), alone."""
-        return ScoreHistogram(self.normal.only(chosen), self.abnormal.only(chosen))
+    def only(self, mask: Labels) -> "ScoreHistogram":
+        """The histogram of the photographs of `mask`, bool (n,)."""
+        return ScoreHistogram(self.normal.only(mask), self.abnormal.only(mask))
 
 
 def score_edges(full_scale: float, bins: int = 2**14) -> NDArray[np.float32]:
@@ -237,7 +240,7 @@ def score_edges(full_scale: float, bins: int = 2**14) -> NDArray[np.float32]:
 
     Squares, because the scale has to be fixed before the scores are known: with a `full_scale` 20 times too
     large even steps leave 800 bins to work with, squares 3600.  The first bin holds hardly more than zeros.
-    Measured on drawn scores with the full scale up to 4 times the highest score: pixel AUROC within 3e-5 and
+    Measurement on drawn scores with the full scale up to 4 times the highest score: pixel AUROC within 3e-5 and
     average precision within 2e-4 of the figures without bins; at 20 times, within 1e-4 and 4e-4.
     """
     if not 0 < full_scale < np.inf or bins < 2:
@@ -259,7 +262,7 @@ def count_pixels(
     if not np.isfinite(values).all():
         raise SettingError("an anomaly map holds a value that is not finite")
     places = np.searchsorted(edges[1:-1], values, side="right")
-    normal, abnormal = (np.bincount(places[chosen], minlength=len(edges) - 1) for chosen in (~labels, labels))
+    normal, abnormal = (np.bincount(places[mask], minlength=len(edges) - 1) for mask in (~labels, labels))
     return normal.astype(np.int64), abnormal.astype(np.int64)
 
 
@@ -305,8 +308,8 @@ def pixel_balanced_accuracy(
 
 
 def aupro(
-    normal: Rows,
-    regions: Rows,
+    normal: SparseCounts,
+    regions: SparseCounts,
     rng: np.random.Generator,
     limit: float = PRO_LIMIT,
     resamples: int = RESAMPLES,
@@ -342,12 +345,12 @@ def paired_pixel_difference(
     return bootstrap.figure(difference(np.ones((1, a.normal.shape[0])))[0], difference, pools[0], rng, resamples)
 
 
-def whole_pool(normal: Rows, abnormal: Rows) -> Pool:
+def whole_pool(normal: SparseCounts, abnormal: SparseCounts) -> Pool:
     """All bins that hold something, n times as many numbers."""
     return _pool(normal, abnormal, np.arange(normal.shape[1]))
 
 
-def pixel_pool(normal: Rows, abnormal: Rows) -> Pool:
+def pixel_pool(normal: SparseCounts, abnormal: SparseCounts) -> Pool:
     """Histograms, or such of regions, in about `_COARSE` bins, which are enough for an interval.
 
     The first bin is kept apart: it is the zeros.
@@ -357,7 +360,7 @@ def pixel_pool(normal: Rows, abnormal: Rows) -> Pool:
     return _pool(normal, abnormal, np.concatenate([[0], 1 + np.arange(bins - 1) // step]))
 
 
-def _pool(normal: Rows, abnormal: Rows, places: NDArray[np.intp]) -> Pool:
+def _pool(normal: SparseCounts, abnormal: SparseCounts, places: NDArray[np.intp]) -> Pool:
     """With bin b of the histograms in bin `places[b]`, and without bins that nothing is in."""
     sums = _sums(normal, abnormal)
     used = np.bincount(places, weights=sums[0] + sums[1]) > 0
@@ -371,7 +374,7 @@ def _pool(normal: Rows, abnormal: Rows, places: NDArray[np.intp]) -> Pool:
     )
 
 
-def _sums(normal: Rows, abnormal: Rows) -> Floats:
+def _sums(normal: SparseCounts, abnormal: SparseCounts) -> Floats:
     """Over photographs: float64 (2, bins).  Raises `SettingError` where a class is missing."""
     for name, counts in (("normal", normal), ("abnormal", abnormal)):
         if not counts.any():
@@ -380,14 +383,14 @@ def _sums(normal: Rows, abnormal: Rows) -> Floats:
 
 
 def _pixel_figure(
-    statistic: Statistic, normal: Rows, abnormal: Rows, rng: np.random.Generator, resamples: int
+    statistic: Statistic, normal: SparseCounts, abnormal: SparseCounts, rng: np.random.Generator, resamples: int
 ) -> Figure:
     """The value from all bins; the interval from `_COARSE` of them, moved by what that changes of the value."""
     sums = _sums(normal, abnormal)
     value = float(statistic(sums[:1], sums[1:])[0])
     pool = pixel_pool(normal, abnormal)
     of_weights = pool.under(statistic)
-    found = bootstrap.figure(value, of_weights, pool, rng, resamples)
-    moved = value - float(of_weights(np.ones((1, normal.shape[0])))[0])
-    low, high = np.clip((found.low + moved, found.high + moved), 0, 1)
+    coarse = bootstrap.figure(value, of_weights, pool, rng, resamples)
+    shift = value - float(of_weights(np.ones((1, normal.shape[0])))[0])
+    low, high = np.clip((coarse.low + shift, coarse.high + shift), 0, 1)
     return Figure(value, float(low), float(high))

@@ -10,7 +10,7 @@ from indexer.tables import four_digits
 from lab.evaluate import bootstrap
 from lab.evaluate.bootstrap import Figure
 from lab.evaluate.figures import Figures, ImageFigures, PixelVariants
-from lab.evaluate.measuring import Measured, names_of
+from lab.evaluate.measuring import Measurement, names_of
 from lab.evaluate.paper import PROTOCOLS
 from resad.calibration import USUAL_RATE, Calibration, threshold
 
@@ -20,7 +20,7 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
-def photo_table(measured: Measured, calibration: Calibration) -> bytes:
+def photo_table(measured: Measurement, calibration: Calibration) -> bytes:
     """UTF-8 with a header; numbers with the digits that distinguish them, cells without meaning empty."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -29,7 +29,7 @@ def photo_table(measured: Measured, calibration: Calibration) -> bytes:
     return text.getvalue().encode()
 
 
-def auroc_within(measured: Measured, number: int) -> float | None:
+def auroc_within(measured: Measurement, number: int) -> float | None:
     """Pixel AUROC of one photograph in its field of view; None without pixels of both classes."""
     normal, abnormal = measured.fov.normal.row(number), measured.fov.abnormal.row(number)
     if not normal.any() or not abnormal.any():
@@ -37,9 +37,9 @@ def auroc_within(measured: Measured, number: int) -> float | None:
     return float(bootstrap.auroc(normal, abnormal)[0])
 
 
-def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]:
+def _rows(measured: Measurement, calibration: Calibration) -> list[tuple[str, ...]]:
     limit = threshold(calibration.scores, USUAL_RATE).value
-    known = {one.photo: one.reference for one in measured.in_the_index}
+    references = {match.photo: match.reference for match in measured.in_the_index}
     abnormal, normal = measured.fov.abnormal.per_photo(), measured.fov.normal.per_photo()
     rows: list[tuple[str, ...]] = []
     for number, (photo, name) in enumerate(zip(measured.photos, names_of(measured.photos), strict=True)):
@@ -50,7 +50,7 @@ def _rows(measured: Measured, calibration: Calibration) -> list[tuple[str, ...]]
             name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",
             f"{calibration.p_value(score):.6f}", "" if limit is None else str(int(score > limit)),
             f"{marked / (marked + unmarked):.6f}" if marked + unmarked else "",
-            "" if auroc is None else f"{auroc:.6f}", known.get(number, ""),
+            "" if auroc is None else f"{auroc:.6f}", references.get(number, ""),
             photo.patient or "", photo.eye or "", photo.camera or "",
         ))  # fmt: skip
     return rows
@@ -80,14 +80,15 @@ def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:
         ("specificity at 99 % sensitivity", _figure(image.specificity_at_99_sensitivity), None),
     ]  # fmt: skip
     if figures.calibrated is not None and image.balanced_accuracy_calibrated is not None:
-        own = figures.calibrated
-        where = f"at the index's threshold for {own.fpr:.0%} ({four_digits(own.threshold)})"
-        rows.append((f"balanced accuracy {where}", _figure(image.balanced_accuracy_calibrated), None))
+        calibrated = figures.calibrated
+        place = f"at the index's threshold for {calibrated.fpr:.0%} ({four_digits(calibrated.threshold)})"
+        rows.append((f"balanced accuracy {place}", _figure(image.balanced_accuracy_calibrated), None))
         rows += [(f"{name} there", _figure(figure), None)
-                 for name, figure in (("sensitivity", own.sensitivity), ("specificity", own.specificity))
+                 for name, figure in (("sensitivity", calibrated.sensitivity),
+                                      ("specificity", calibrated.specificity))
                  if figure is not None]  # fmt: skip
-    for name, here, theirs in rows:
-        table.add_row(name, here, *([three_digits(theirs)] if paper else []))
+    for name, figure, paper_value in rows:
+        table.add_row(name, figure, *([three_digits(paper_value)] if paper else []))
     return table
 
 
@@ -125,9 +126,9 @@ def _lesion_table(figures: Figures) -> Table:
     return table
 
 
-def _two(figure: Figure, beside: str = "") -> str:
+def _two(figure: Figure, note: str = "") -> str:
     """A value, and its interval below it."""
-    return f"{figure.value:.3f}{beside}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
+    return f"{figure.value:.3f}{note}\n[dim]{figure.low:.3f}-{figure.high:.3f}[/]"
 
 
 def empty_table(title: str, *headings: str) -> Table:

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from lab.evaluate import bootstrap, metrics
 from lab.evaluate.bootstrap import Figure, Floats, Labels, Pool
 from lab.evaluate.figures import Figures
-from lab.evaluate.measuring import Measured
+from lab.evaluate.measuring import Measurement
 from lab.evaluate.metrics import PRO_LIMIT
 
 _RESAMPLES: Final = 500
@@ -30,23 +30,23 @@ class Curve:
     high: Floats
 
 
-def image_roc(measured: Measured) -> Curve:
+def image_roc(measured: Measurement) -> Curve:
     """TPR against FPR of image scores."""
     return _with_band(metrics.image_pool(measured.scores, measured.labels), _roc, _RESAMPLES)
 
 
-def image_precision(measured: Measured) -> Curve:
+def image_precision(measured: Measurement) -> Curve:
     """Precision against recall of image scores."""
     return _with_band(metrics.image_pool(measured.scores, measured.labels), _precision, _RESAMPLES)
 
 
-def pixel_roc(measured: Measured) -> Curve:
+def pixel_roc(measured: Measurement) -> Curve:
     """TPR against FPR of pixels in the field of view."""
     pool = metrics.pixel_pool(measured.fov.normal, measured.fov.abnormal)
     return _with_band(pool, _roc, _RESAMPLES)
 
 
-def region_overlap(measured: Measured) -> Curve:
+def region_overlap(measured: Measurement) -> Curve:
     """Mean share of each lesion that is found against the FPR of pixels, in the field of view."""
     pool = metrics.pixel_pool(measured.fov.normal, measured.fov_regions)
     return _with_band(pool, _roc, _RESAMPLES)
@@ -119,8 +119,8 @@ class Chart:
 
     def area(self, x: Floats, low: Floats, high: Floats, kind: str) -> str:
         """Between two lines over the same x."""
-        there, back = self._points(x, high), self._points(x[::-1], low[::-1])
-        return f'<polygon class="{kind}" points="{there} {back}"/>'
+        upper, lower = self._points(x, high), self._points(x[::-1], low[::-1])
+        return f'<polygon class="{kind}" points="{upper} {lower}"/>'
 
     def steps(self, edges: Floats, heights: Floats, kind: str) -> str:
         """A histogram: `heights` (n,) over `edges` (n + 1,)."""
@@ -143,7 +143,7 @@ class Chart:
             f"{escape(text)}</text>"
         )
 
-    def drawn(self, marks: Sequence[str], title: str) -> str:
+    def svg(self, marks: Sequence[str], title: str) -> str:
         """The whole picture; `title` is read to those who cannot see it."""
         return (
             f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
@@ -198,14 +198,14 @@ def roc_chart(curve: Curve, title: str) -> str:
     """TPR against FPR with the diagonal of chance."""
     chart = Chart(Axis("false-positive rate", 0, 1, _FIFTHS), Axis("true-positive rate", 0, 1, _FIFTHS))
     ends = np.array([0.0, 1.0])
-    return chart.drawn([*_band_and_line(chart, curve), chart.line(ends, ends, "chance")], title)
+    return chart.svg([*_band_and_line(chart, curve), chart.line(ends, ends, "chance")], title)
 
 
 def precision_chart(curve: Curve, prevalence: float, title: str) -> str:
     """Precision against recall with the level that chance reaches."""
     chart = Chart(Axis("recall", 0, 1, _FIFTHS), Axis("precision", 0, 1, _FIFTHS))
     chance = chart.line(np.array([0.0, 1.0]), np.full(2, prevalence), "chance")
-    return chart.drawn([*_band_and_line(chart, curve), chance], title)
+    return chart.svg([*_band_and_line(chart, curve), chance], title)
 
 
 def overlap_chart(curve: Curve, title: str) -> str:
@@ -215,18 +215,18 @@ def overlap_chart(curve: Curve, title: str) -> str:
         Axis("share of each lesion found", 0, 1, _FIFTHS),
     )
     chance = chart.line(np.array([0.0, PRO_LIMIT]), np.array([0.0, PRO_LIMIT]), "chance")
-    return chart.drawn([*_band_and_line(chart, _until(curve, PRO_LIMIT)), chance], title)
+    return chart.svg([*_band_and_line(chart, _until(curve, PRO_LIMIT)), chance], title)
 
 
-def score_chart(measured: Measured, figures: Figures) -> str:
+def score_chart(measured: Measurement, figures: Figures) -> str:
     """How many photographs of both kinds have which image score, and the index's own threshold."""
     scores, labels = measured.scores, measured.labels
     limit = None if figures.calibrated is None else figures.calibrated.threshold
-    shown = [*scores.tolist(), *([] if limit is None else [limit])]
-    room = 0.04 * (max(shown) - min(shown)) or 0.1 * max(abs(shown[0]), 1e-6)
-    low, high = min(shown) - room, max(shown) + room
+    values = [*scores.tolist(), *([] if limit is None else [limit])]
+    margin = 0.04 * (max(values) - min(values)) or 0.1 * max(abs(values[0]), 1e-6)
+    low, high = min(values) - margin, max(values) + margin
     edges = np.linspace(low, high, _BINS + 1)
-    normal, abnormal = (np.histogram(scores[chosen], edges)[0].astype(float) for chosen in (~labels, labels))
+    normal, abnormal = (np.histogram(scores[mask], edges)[0].astype(float) for mask in (~labels, labels))
     top = float(max(normal.max(), abnormal.max(), 1))
     wholes = tuple(tick for tick in even_ticks(0, top, 4) if tick == int(tick))
     chart = Chart(
@@ -241,9 +241,9 @@ def score_chart(measured: Measured, figures: Figures) -> str:
         chart.ticks_on_x(scores[labels], -0.07 * top, 8, "rug-abnormal"),
     ]
     if figures.calibrated is not None:
-        own = figures.calibrated
-        marks.append(chart.rule(own.threshold, f"threshold for {own.fpr:.0%}: {own.threshold:#.4g}"))
-    return chart.drawn(marks, "Histograms of image scores")
+        fpr, limit = figures.calibrated.fpr, figures.calibrated.threshold
+        marks.append(chart.rule(limit, f"threshold for {fpr:.0%}: {limit:#.4g}"))
+    return chart.svg(marks, "Histograms of image scores")
 
 
 def interval(figure: Figure) -> str:
@@ -251,23 +251,23 @@ def interval(figure: Figure) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
-def image_charts(measured: Measured, figures: Figures) -> list[tuple[str, str]]:
+def image_charts(measured: Measurement, figures: Figures) -> list[tuple[str, str]]:
     """Caption and SVG of each, as far as there are figures for them."""
-    found = []
+    charts = []
     if figures.image is not None:
         image = figures.image
-        found.append((f"Image scores: AUROC {interval(image.auroc)}",
+        charts.append((f"Image scores: AUROC {interval(image.auroc)}",
                       roc_chart(image_roc(measured), "ROC curve of image scores")))  # fmt: skip
         share = float(measured.labels.mean())
-        found.append((f"Image scores: average precision {interval(image.average_precision)}",
+        charts.append((f"Image scores: average precision {interval(image.average_precision)}",
                       precision_chart(image_precision(measured), share, "Precision")))  # fmt: skip
     if figures.pixel is not None:
         fov = figures.pixel.fov
-        found.append((f"Pixels in the field of view: AUROC {interval(fov.auroc)}",
+        charts.append((f"Pixels in the field of view: AUROC {interval(fov.auroc)}",
                       roc_chart(pixel_roc(measured), "ROC curve of pixels")))  # fmt: skip
-        found.append((f"Lesions in the field of view: AUPRO {interval(fov.aupro)}",
+        charts.append((f"Lesions in the field of view: AUPRO {interval(fov.aupro)}",
                       overlap_chart(region_overlap(measured), "Region overlap")))  # fmt: skip
-    return found
+    return charts
 
 
 def _band_and_line(chart: Chart, curve: Curve) -> list[str]:
@@ -280,8 +280,8 @@ def _thinned(curve: Curve) -> tuple[Floats, Floats]:
     if len(curve.x) <= _MOST_POINTS:
         return curve.x, curve.y
     length = np.concatenate([[0.0], np.hypot(np.diff(curve.x), np.diff(curve.y)).cumsum()])
-    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS)))
-    return curve.x[chosen], curve.y[chosen]
+    numbers = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS)))
+    return curve.x[numbers], curve.y[numbers]
 
 
 def _until(curve: Curve, limit: float) -> Curve:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.figures import Figures, Guard, ImageFigures, PixelVariants
-from lab.evaluate.measuring import Measured
+from lab.evaluate.figures import Figures, ImageFigures, Overlap, PixelVariants
+from lab.evaluate.measuring import Measurement
 from lab.evaluate.paper import PROTOCOLS
 from lab.evaluate.tables import three_digits
 from lab.report.charts import image_charts, score_chart
@@ -39,7 +39,7 @@ def render(template: str, values: dict[str, Any]) -> str:
     return environment.get_template(template).render(values)
 
 
-def report(figures: Figures, measured: Measured, loaded: LoadedIndex, limits: PhotoLimits) -> str:
+def report(figures: Figures, measured: Measurement, loaded: LoadedIndex, limits: PhotoLimits) -> str:
     """The page of an evaluation; scores the photographs that it shows again.
 
     Raises `PhotoError` where one of them cannot be read any more.
@@ -64,20 +64,22 @@ def report(figures: Figures, measured: Measured, loaded: LoadedIndex, limits: Ph
 
 def _warnings(figures: Figures) -> list[str]:
     return [
-        *_guard_warnings(figures.guard),
+        *_overlap_warnings(figures.guard),
         *(f"Not the published copy: {deviation}" for deviation in figures.deviations),
         *(f"Left out: {reason}." for reason in figures.missing),
     ]
 
 
-def _guard_warnings(guard: Guard) -> list[str]:
+def _overlap_warnings(overlap: Overlap) -> list[str]:
     lines = []
-    if guard.photos:
-        names = ", ".join(photo.description for photo in guard.photos[:_NAMED])
-        more = ", ..." if len(guard.photos) > _NAMED else ""
-        lines.append(f"{len(guard.photos)} test photographs are in the index, the figures flatter: {names}{more}")
-    if guard.patients:
-        lines.append(f"{len(guard.patients)} patients are both in the index and tested on, the figures flatter.")
+    if overlap.photos:
+        names = ", ".join(photo.description for photo in overlap.photos[:_NAMED])
+        more = ", ..." if len(overlap.photos) > _NAMED else ""
+        lines.append(
+            f"{len(overlap.photos)} test photographs are in the index, the figures flatter: {names}{more}"
+        )
+    if overlap.patients:
+        lines.append(f"{len(overlap.patients)} patients are both in the index and tested on, the figures flatter.")
     return lines
 
 
@@ -124,8 +126,8 @@ def _image_table(figures: Figures, image: ImageFigures) -> Table:
     columns = 4 if paper else 3
     caption = f"Image scores; {figures.photos.normal} normal, {figures.photos.abnormal} abnormal photographs"
     cells: list[tuple[str | Figure, ...]] = [
-        (name, three_digits(figure.value), _interval(figure), three_digits(theirs))[:columns]
-        for name, figure, theirs in rows
+        (name, three_digits(figure.value), _interval(figure), three_digits(paper_value))[:columns]
+        for name, figure, paper_value in rows
     ]
     return Table(caption, ("", "here", "95 % interval", "paper")[:columns], cells)
 
@@ -171,14 +173,14 @@ def _lesion_table(figures: Figures) -> Table:
 
 
 def _facts(figures: Figures, loaded: LoadedIndex) -> list[tuple[str, str]]:
-    index, guard, manifest = figures.index, figures.guard, loaded.manifest
+    index, overlap, manifest = figures.index, figures.guard, loaded.manifest
     return [
         ("index", f"{index.name} {index.version}"),
         ("fingerprint", index.fingerprint),
         ("weights", f"{manifest.weights}, {index.weights}"),
         ("reference photos", f"{manifest.counts.photos}, {manifest.counts.memories:,} memories"),
-        ("in the index", f"{len(guard.photos)} test photographs, by file and by picture"),
-        ("patients on both sides", _patients(guard)),
+        ("in the index", f"{len(overlap.photos)} test photographs, by file and by picture"),
+        ("patients on both sides", _patients(overlap)),
         (
             "intervals",
             "95 %, percentile bootstrap over photographs, 2,000 resamples; of sensitivity and "
@@ -188,10 +190,10 @@ def _facts(figures: Figures, loaded: LoadedIndex) -> list[tuple[str, str]]:
     ]
 
 
-def _patients(guard: Guard) -> str:
-    if guard.patients is None:
-        return f"not known: {guard.why}"
-    return f"{len(guard.patients)}" + (f", {guard.why}" if guard.why else "")
+def _patients(overlap: Overlap) -> str:
+    if overlap.patients is None:
+        return f"not known: {overlap.why}"
+    return f"{len(overlap.patients)}" + (f", {overlap.why}" if overlap.why else "")
 
 
 def _interval(figure: Figure) -> str:

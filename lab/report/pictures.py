@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from lab.datasets import LabeledPhoto
 from lab.datasets.dataset import read_lesions
-from lab.evaluate.measuring import Measured, names_of
+from lab.evaluate.measuring import Measurement, names_of
 from lab.evaluate.tables import auroc_within
 from resad.calibration import USUAL_RATE, Calibration, threshold
 from resad.config import PhotoLimits
@@ -55,7 +55,7 @@ class Group:
 
 
 def best_and_worst(
-    measured: Measured, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
+    measured: Measurement, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
 ) -> tuple[Group, ...]:
     """The highest and the lowest image scores of normal and of abnormal photographs, no photograph twice.
 
@@ -79,7 +79,7 @@ def best_and_worst(
 
 
 def _case(
-    number: int, name: str, measured: Measured, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
+    number: int, name: str, measured: Measurement, loaded: LoadedIndex, scale: MapScale, limits: PhotoLimits
 ) -> Case:
     labeled, score = measured.photos[number], float(measured.scores[number])
     with naming(labeled.path):
