@@ -1,10 +1,10 @@
 """Patch features on disk: two or three plain files per photograph, written once, read in order.
 
-They lie so while an index is built, and in a version that keeps them.
+A build has them in its state, and a version with `--keep-features` keeps them.
 
-They are read, not mapped: pages of a map count as this process's memory for as long as nobody else wants them, so
-that a limit could not be kept or even measured.  What is read once goes through the system's cache all the same.
-Values stay float32: in float16 distances came out up to 7e-4 off and most picks of the greedy were others.
+The files are read, not mapped: the pages of a map count as this process's memory until the system needs them,
+so that no memory limit could be kept or even measured.  Values stay float32: in float16 distances were up to 7e-4 off,
+and most picks of the greedy changed.
 """
 
 import zlib
@@ -28,32 +28,32 @@ def stored_files(place: Path) -> tuple[Path, Path]:
 
 
 def mirrored_file(place: Path) -> Path:
-    """The third one, float32 (N, D), there where the settings ask for the mirror image."""
+    """The third file, float32 (N, D), features of the mirror image; only if the settings ask for it."""
     return place.with_name(f"{place.name}.mirrored")
 
 
 def all_files(place: Path) -> tuple[Path, ...]:
-    """Where a photograph at `place` lies; the last one need not be there."""
+    """All files of a photograph at `place`; the last one may be missing."""
     return (*stored_files(place), mirrored_file(place))
 
 
 def checksum(patches: PatchFeatures) -> int:
-    """CRC-32 of what is stored of a photograph: against a disk's faults and cut files, not against anyone."""
+    """CRC-32 of a photograph's files: detects disk errors and truncation, not tampering."""
     return _checksum(patches.cells, patches.features, patches.mirrored)
 
 
 def _checksum(*stored: "NDArray[np.int16] | NDArray[np.float32] | None") -> int:
-    found = 0
+    crc = 0
     for values in stored:
-        found = found if values is None else zlib.crc32(np.ascontiguousarray(values).data, found)
-    return found
+        crc = crc if values is None else zlib.crc32(np.ascontiguousarray(values).data, crc)
+    return crc
 
 
 class FeatureStore:
-    """The features of all reference photos, in their order; rows are counted through.
+    """The features of all reference photos, in order; rows are numbered through all photos.
 
     Args:
-        folder: to be made, or one that an earlier store has left and `recall` takes up.
+        folder: to be made, or the folder of an earlier store, whose photographs `recall` adds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,99 +82,99 @@ class FeatureStore:
             patches.mirrored.tofile(mirrored_file(place))
         self._add(place, patches.cells, patches.grid, patches.features.shape[1])
 
-    def take_up(self, place: Path, grid: tuple[int, int], patches: int, expected: int | None = None) -> bool:
-        """Add a photograph that lies at `place`, wherever that is; False where it is not whole.
+    def add_stored(self, place: Path, grid: tuple[int, int], patches: int, expected: int | None = None) -> bool:
+        """Add a photograph whose files lie at `place`, in any folder; False if they are incomplete.
 
         Args:
-            expected: its `checksum`; without it files that have their size are whole.
+            expected: its `checksum`; without it only the files' sizes are checked.
         """
         sizes = [path.stat().st_size if path.is_file() else 0 for path in stored_files(place)]
-        dimension, rest = divmod(sizes[1], patches * _VALUE.itemsize)
+        dimension, remainder = divmod(sizes[1], patches * _VALUE.itemsize)
         mirrored = mirrored_file(place)
         fitting = dimension == (self._dimension or dimension)
         fitting = fitting and (not mirrored.is_file() or mirrored.stat().st_size == sizes[1])
-        if sizes[0] != patches * _CELL.itemsize or rest or not dimension or not fitting:
+        if sizes[0] != patches * _CELL.itemsize or remainder or not dimension or not fitting:
             return False
         cells_file, features_file = stored_files(place)
         cells = np.fromfile(cells_file, dtype=np.int16).reshape(-1, 2)
         if expected is not None:
-            there = (path for path in (features_file, mirrored) if path.is_file())
-            if _checksum(cells, *(np.fromfile(path, dtype=np.float32) for path in there)) != expected:
+            files = (path for path in (features_file, mirrored) if path.is_file())
+            if _checksum(cells, *(np.fromfile(path, dtype=np.float32) for path in files)) != expected:
                 return False
         self._add(place, cells, grid, dimension)
         return True
 
-    def take_from(self, other: "FeatureStore", number: int) -> None:
-        """Add a photograph of another store, where it lies."""
-        self._add(other._places[number], other._cells[number], other._grids[number], other._dimension)
+    def share(self, store: "FeatureStore", number: int) -> None:
+        """Add a photograph of another store; its files stay where they are."""
+        self._add(store._places[number], store._cells[number], store._grids[number], store._dimension)
 
     def recall(
         self, grids: Sequence[tuple[int, int]], patches: Sequence[int], checksums: Sequence[int] | None = None
     ) -> int:
-        """Take up photographs that lie in the folder; stops at the first that is not whole.
+        """Add the photographs whose files lie in the folder, up to the first that is incomplete.
 
         Args:
             grids, patches: of each photograph, in order.
-            checksums: `checksum` of each; without them a file that has its size is whole.
+            checksums: `checksum` of each; without them only the files' sizes are checked.
         Returns:
-            how many are whole.
+            the number of photographs added.
         """
         for number, (grid, count) in enumerate(zip(grids, patches, strict=True)):
             expected = None if checksums is None else checksums[number]
-            if not self.take_up(self._place(number), grid, count, expected):
+            if not self.add_stored(self._place(number), grid, count, expected):
                 return number
         return len(patches)
 
-    def forget(self, count: int) -> None:
-        """Keep the first `count` photographs alone; the files of the others are written over."""
+    def truncate(self, count: int) -> None:
+        """Keep only the first `count` photographs; later ones will overwrite the files of the rest."""
         del self._cells[count:], self._grids[count:], self._places[count:]
 
     def photo(self, number: int) -> PatchFeatures:
         """The features of one photograph, read from its files."""
         place, shape = self._places[number], (len(self._cells[number]), self._dimension)
-        other = mirrored_file(place)
-        mirrored = _read(other, shape) if other.is_file() else None
+        file = mirrored_file(place)
+        mirrored = _read(file, shape) if file.is_file() else None
         return PatchFeatures(
             _read(stored_files(place)[1], shape), self._cells[number], self._grids[number], mirrored
         )
 
     def place(self, number: int) -> Path:
-        """Where a photograph lies, for `stored_files`."""
+        """The place of a photograph's files, for `stored_files`."""
         return self._places[number]
 
     @property
     def dimension(self) -> int:
-        """D; 0 while there is no photograph."""
+        """Dimension of the features, D; 0 without photographs."""
         return self._dimension
 
     @property
     def first_rows(self) -> NDArray[np.int64]:
-        """int64 (photos + 1,): the row at which each photograph begins; the last entry is the number of rows."""
+        """int64 (photos + 1,): the first row of each photograph; the last entry is the number of rows."""
         return np.cumsum([0, *(len(cells) for cells in self._cells)], dtype=np.int64)
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The features (M, D) of some rows, in the order asked."""
+        """The features (M, D) of these rows, in the given order."""
         photos, local = self.locate(rows)
         gathered = np.empty((len(rows), self._dimension), dtype=np.float32)
         for number in np.unique(photos):
-            here = photos == number
-            gathered[here] = self.photo(int(number)).features[local[here]]
+            inside = photos == number
+            gathered[inside] = self.photo(int(number)).features[local[inside]]
         return gathered
 
     def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each row's photograph and its row within that."""
+        """The photograph of each row, and the row within the photograph."""
         photos = np.searchsorted(self.first_rows, rows, side="right") - 1
         return photos, rows - self.first_rows[photos]
 
     def cells(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
-        """(y, x) on the patch grid of some rows: int16 (M, 2)."""
+        """(y, x) on the patch grid of these rows: int16 (M, 2)."""
         return np.concatenate(self._cells)[rows]
 
     def _add(self, place: Path, cells: NDArray[np.int16], grid: tuple[int, int], dimension: int) -> None:
         self._dimension = dimension
         self._places.append(place)
         self._grids.append(grid)
-        self._cells.append(cells)  # last: it is what counts
+        self._cells.append(cells)  # last: its length is the store's
 
     def _place(self, number: int) -> Path:
         return self._folder / f"{number:06d}"

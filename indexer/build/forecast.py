@@ -292,8 +292,8 @@ def _remedy(task: BuildSize, room: HostResources, name: str) -> str:
         program = format_bytes(max(room.peak, room.resident))
         return (
             f"{format_bytes(without_bank)} with an empty memory bank, {program} for the program and its network "
-            f"alone, so that no coreset is small enough; give more memory, a smaller --size, or a trunk with fewer "
-            "channels (--backbone)"
+            f"alone, so that no coreset is small enough; give more memory, a smaller --size, or a trunk with "
+            "fewer channels (--backbone)"
         )
     return f"a smaller --coreset ({bank}), a smaller --size, or a trunk with fewer channels (--backbone)"
 

@@ -1,4 +1,4 @@
-"""How far a long step is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of long steps: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ _SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class Advance(Protocol):
-    """What a step is told of its progress."""
+    """Reports the progress of a step."""
 
     def __call__(self, steps: int, note: str = "") -> None:
-        """So many units are done; `note` is shown beside them."""
+        """Count finished units; `note` is shown beside them."""
 
 
 class _Rate(ProgressColumn):
-    """Items a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
@@ -40,9 +40,9 @@ class _Rate(ProgressColumn):
 
 @dataclass
 class Stages:
-    """Times the steps of a job and shows how far each is.
+    """Times the steps of a job and shows their progress.
 
-    done: the steps that are over, in order.
+    done: the finished steps, in order.
     """
 
     console: Console
@@ -50,12 +50,12 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """A step of `total` units; yields what is to be told of each advance.  A failed step is not recorded."""
-        began = time.perf_counter()
-        shown = self._bar(name, total) if self.console.is_terminal else self._lines(name, total, unit)
-        with shown as advance:
+        """A step of `total` units; yields the function that reports progress.  A failed step is not recorded."""
+        start = time.perf_counter()
+        display = self._bar(name, total) if self.console.is_terminal else self._lines(name, total, unit)
+        with display as advance:
             yield advance
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         self.done.append(StageTime(name, seconds))
         if not self.console.is_terminal:
             self.console.print(f"{name}: {total} {unit} in {seconds:.1f} s", highlight=False)
@@ -76,19 +76,19 @@ class Stages:
 
     @contextmanager
     def _lines(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        began = told = time.monotonic()
+        start = last_line = time.monotonic()
         count = 0
 
         def advance(steps: int, note: str = "") -> None:
-            nonlocal count, told
+            nonlocal count, last_line
             count += steps
             now = time.monotonic()
-            if now - told >= _SECONDS_BETWEEN_LINES and count < total:
-                told = now
-                left = (now - began) / max(count, 1) * (total - count)
-                rate = count / (now - began)
-                told_too = f", {note}" if note else ""
-                line = f"{name}: {count}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left{told_too}"
+            if now - last_line >= _SECONDS_BETWEEN_LINES and count < total:
+                last_line = now
+                remaining = (now - start) / max(count, 1) * (total - count)
+                rate = count / (now - start)
+                suffix = f", {note}" if note else ""
+                line = f"{name}: {count}/{total} {unit}, {rate:.1f}/s, {remaining:.0f} s left{suffix}"
                 self.console.print(line, highlight=False)
 
         yield advance

@@ -1,4 +1,4 @@
-"""A memory bank and what belongs to it -> the files of a version, published."""
+"""Writes and publishes a version: memory bank, calibration, records, and shared files."""
 
 import os
 import shutil
@@ -44,9 +44,9 @@ _PROBE: Final = resources.files("indexer") / "probe.png"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VersionContent:
-    """Everything a version is made of.  grid: (h, w) cells.  features: where they are to be kept.
+    """Everything that a version is made of.
 
-    crops: the folder that holds `evidence/`, if that is to be kept.
+    grid: (h, w) cells.  features: if they are to be kept.  crops: the folder of `evidence/`, if it is to be kept.
     """
 
     backbone: Backbone
@@ -62,37 +62,37 @@ class VersionContent:
 
 
 def publish_version(
-    built: VersionContent, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
+    content: VersionContent, staging: Path, place: Path, weights: str, times: Sequence[StageTime]
 ) -> tuple[Path, Manifest]:
     """Write the version's files into `staging`, then publish them as the live version of `place` (ROOT/NAME)."""
     staging.mkdir()
-    save_backbone(built.backbone, staging / BACKBONE_FILE)
-    write_left_out([record.id for record in built.records], built.left_out, staging)
-    if built.crops is not None:
-        names = [file_name(record.id) for record in built.records]
-        link_files({name: built.crops / name for name in names}, staging)
-    built.bank.save(staging)
-    if built.features is not None:
-        link_files(feature_files(built.records, built.features), staging)
-    write_records(built.records, staging / PHOTOS_FILE)
+    save_backbone(content.backbone, staging / BACKBONE_FILE)
+    write_left_out([record.id for record in content.records], content.left_out, staging)
+    if content.crops is not None:
+        names = [file_name(record.id) for record in content.records]
+        link_files({name: content.crops / name for name in names}, staging)
+    content.bank.save(staging)
+    if content.features is not None:
+        link_files(feature_files(content.records, content.features), staging)
+    write_records(content.records, staging / PHOTOS_FILE)
     (staging / PROBE_FILE).write_bytes(_PROBE.read_bytes())
-    score = score_probe(Detector(built.encoder, built.bank), staging)
+    score = score_probe(Detector(content.encoder, content.bank), staging)
 
     def describe(files: tuple[FileRecord, ...]) -> Manifest:
-        return _manifest(built, place.name, weights, times, score, files)
+        return _manifest(content, place.name, weights, times, score, files)
 
     return publish(staging, place, describe)
 
 
 def write_left_out(ids: Sequence[str], left_out: LeftOut, staging: Path) -> None:
-    """The left-out distances of photographs with these ids."""
+    """Write the left-out distances of photographs with these ids."""
     (staging / LEFT_OUT_FILE).write_bytes(patch_distances_bytes(ids, left_out.patch_distances))
 
 
 def link_files(files: Mapping[str, Path], staging: Path) -> None:
-    """Put `files` (name in the version -> where it lies) into `staging`, shared where the disk can.
+    """Put `files` (name in the version -> path) into `staging`, as hard links if the disk has them.
 
-    A version never changes, so that two may share a file; either can be deleted.
+    A version never changes, so that two versions may share a file; either can be deleted.
     """
     for name, source in files.items():
         target = staging / name
@@ -104,7 +104,7 @@ def link_files(files: Mapping[str, Path], staging: Path) -> None:
 
 
 def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> dict[str, Path]:
-    """Name in the version -> where it lies, of all files in `store`, which has the photographs of `records`."""
+    """Name in the version -> path of all files in `store`, which has the photographs of `records`."""
     return {
         name.as_posix(): source
         for number, record in enumerate(records)
@@ -114,31 +114,31 @@ def feature_files(records: Sequence[ReferenceRecord], store: FeatureStore) -> di
 
 
 def history_entry(operation: str, from_version: str | None, also_from: str | None = None) -> HistoryEntry:
-    """What is being done, now."""
+    """A history entry for an operation at the present time."""
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return HistoryEntry(operation, from_version, at, runtime.package_version(), also_from)
 
 
 def _manifest(
-    built: VersionContent,
+    content: VersionContent,
     name: str,
     weights: str,
     times: Sequence[StageTime],
     probe_score: float,
     files: tuple[FileRecord, ...],
 ) -> Manifest:
-    config, bank = built.encoder.config, built.bank
+    config, bank = content.encoder.config, content.bank
     counts = Counts(
-        photos=len(built.records),
-        patches=sum(record.patches for record in built.records),
+        photos=len(content.records),
+        patches=sum(record.patches for record in content.records),
         memories=len(bank),
         dimension=bank.dimension,
-        grid=built.grid,
+        grid=content.grid,
     )
     quality = Quality(
-        covering_radius=built.left_out.covering_radius,
-        projected_radius=built.selection.radius,
-        projected_dimension=built.selection.dimension,
+        covering_radius=content.left_out.covering_radius,
+        projected_radius=content.selection.radius,
+        projected_dimension=content.selection.dimension,
         stages=tuple(times),
         peak_memory_bytes=runtime.peak_memory_bytes(),
     )
@@ -148,15 +148,15 @@ def _manifest(
         version=index.new_version(),
         history=(history_entry("build", None),),
         config=config,
-        fingerprint=fingerprint(config, built.backbone.weights_sha256),
+        fingerprint=fingerprint(config, content.backbone.weights_sha256),
         weights=weights if not weights.endswith((".safetensors", ".pth", ".pt")) else "file",
-        weights_sha256=built.backbone.weights_sha256,
-        device=str(built.encoder.device),
+        weights_sha256=content.backbone.weights_sha256,
+        device=str(content.encoder.device),
         counts=counts,
-        calibration=built.left_out.calibration,
+        calibration=content.left_out.calibration,
         quality=quality,
-        photo_quality=quality_limits([record.quality for record in built.records]),
-        search=built.search,
+        photo_quality=quality_limits([record.quality for record in content.records]),
+        search=content.search,
         probe_score=probe_score,
         packages=runtime.packages(),
         files=files,

@@ -1,4 +1,4 @@
-"""Which search an index gets: tried on reference photos, each against the memories of the others."""
+"""Chooses an index's search by a trial on reference photos, each against the memories of the other photos."""
 
 import time
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ from resad.memory_bank import MemoryBank
 from resad.search.plan import SearchPlan, SearchRecord, SearchTrial
 
 _WIDTHS: Final = (96, 128, 160, 192, 256)
-_FEWEST: Final = 20_000
-"""Memories below which the flat search is fast enough, and the choice would take longer than it saves."""
+_MIN_MEMORIES: Final = 20_000
+"""Memories below which the flat search is fast enough, and the trial would take longer than it saves."""
 _PHOTOS: Final = 2
 _SAMPLE: Final = 2048
-"""Patches, side by side, of the photo that the proved search's widths are timed on."""
+"""Adjacent patches of a photo, on which the widths of the search `proved` are timed."""
 _FLAT: Final = SearchPlan()
 
 
 class _HeldOut(NamedTuple):
-    """A reference photo and where its memories are.  mask: bool (S, S)."""
+    """A reference photo for the trial.  mask: bool (S, S).  number: in the bank's provenance."""
 
     patches: PatchFeatures
     mask: NDArray[np.bool_]
@@ -44,85 +44,89 @@ def choose_search(
     choice: SearchChoice,
     stages: Stages,
 ) -> tuple[MemoryBank, SearchRecord]:
-    """`bank` with the search that was asked for, or the faster exact one, and what was measured.
+    """`bank` with the requested search, or with the faster exact one, and the measurements.
 
     `auto` takes flat or proved: both find the nearest memories, so that neither changes a number.  `ivf` changes
-    the map where it is not highest, and is taken only when named.
+    the map where it is not highest, and is taken only on request.
 
     Args:
-        masks: of the reference photos that the store begins with, at least two of them; bool (S, S).
-    Raises `SettingError` where one of these has nearly all memories.
+        masks: of the first photos of the store, at least two; bool (S, S).
+    Raises `SettingError` if one of these photos has nearly all memories.
     """
-    if choice == "flat" or (choice == "auto" and len(bank) < _FEWEST):
+    if choice == "flat" or (choice == "auto" and len(bank) < _MIN_MEMORIES):
         return bank, SearchRecord(_FLAT, 0, ())
     held_out = [_HeldOut(store.photo(number), mask, number) for number, mask in enumerate(masks[:_PHOTOS])]
-    for one in held_out:
-        others = int((bank.provenance.photo != one.number).sum())
-        check_enough_left(others, bank, config.search.neighbors)
+    for photo in held_out:
+        remaining = int((bank.provenance.photo != photo.number).sum())
+        check_enough_left(remaining, bank, config.search.neighbors)
     with stages.stage("search", len(held_out), "photos") as advance:
         plans = [_FLAT]
         if choice in ("auto", "proved"):
             plans.append(_proved_plan(bank, held_out[0], config.search.neighbors))
         if choice == "ivf":
             plans.append(replace(_FLAT, kind=choice))
-        trials = _tried(bank, held_out, plans, config, advance)
+        trials = _run_trials(bank, held_out, plans, config, advance)
     chosen = min(trials, key=lambda trial: trial.milliseconds).plan if choice == "auto" else plans[-1]
     return bank if chosen == bank.plan else bank.with_plan(chosen), SearchRecord(chosen, len(held_out), trials)
 
 
 def _proved_plan(bank: MemoryBank, held_out: _HeldOut, neighbors: int) -> SearchPlan:
-    """The width whose search takes the least time; every width finds the same."""
+    """The width whose search is fastest; every width finds the same."""
     start = max(0, (len(held_out.patches.features) - _SAMPLE) // 2)
-    some = np.ascontiguousarray(held_out.patches.features[start : start + _SAMPLE])
-    others = bank.without_photos(np.array([held_out.number], dtype=np.int32))
+    patches = np.ascontiguousarray(held_out.patches.features[start : start + _SAMPLE])
+    rest = bank.without_photos(np.array([held_out.number], dtype=np.int32))
 
     def seconds(plan: SearchPlan) -> float:
-        searched = others.with_plan(plan)
-        taken = []
+        planned = rest.with_plan(plan)
+        durations = []
         for _ in range(2):
-            began = time.perf_counter()
-            searched.search(some, neighbors)
-            taken.append(time.perf_counter() - began)
-        return min(taken)
+            start = time.perf_counter()
+            planned.search(patches, neighbors)
+            durations.append(time.perf_counter() - start)
+        return min(durations)
 
     widths = [width for width in _WIDTHS if width <= _WIDTHS[0] or width < 1.5 * bank.dimension]
     return min((replace(_FLAT, kind="proved", width=width) for width in widths), key=seconds)
 
 
-def _tried(
+def _run_trials(
     bank: MemoryBank,
     held_out: Sequence[_HeldOut],
     plans: Sequence[SearchPlan],
     config: MethodConfig,
     advance: Advance,
 ) -> tuple[SearchTrial, ...]:
-    """Each plan on each photo; the first plan is the flat one that the others are compared with."""
-    found: dict[SearchPlan, list[tuple[Detection, float, float]]] = {plan: [] for plan in plans}
-    for one in held_out:
-        others = bank.without_photos(np.array([one.number], dtype=np.int32))
+    """Try each plan on each photo; the first plan is flat, with which the others are compared."""
+    runs: dict[SearchPlan, list[tuple[Detection, float, float]]] = {plan: [] for plan in plans}
+    for photo in held_out:
+        rest = bank.without_photos(np.array([photo.number], dtype=np.int32))
         for plan in plans:
-            searched = others.with_plan(plan)
-            began = time.perf_counter()
-            detection = measure(one.patches, one.mask, searched, config)
-            found[plan].append((detection, time.perf_counter() - began, searched.proved))
+            planned = rest.with_plan(plan)
+            start = time.perf_counter()
+            detection = measure(photo.patches, photo.mask, planned, config)
+            runs[plan].append((detection, time.perf_counter() - start, planned.proved))
         advance(1)
-    flat = [detection for detection, _, _ in found[plans[0]]]
-    return tuple(_trial(plan, found[plan], flat) for plan in plans)
+    flat = [detection for detection, _, _ in runs[plans[0]]]
+    return tuple(_trial(plan, runs[plan], flat) for plan in plans)
 
 
 def _trial(
-    plan: SearchPlan, found: Sequence[tuple[Detection, float, float]], flat: Sequence[Detection]
+    plan: SearchPlan, runs: Sequence[tuple[Detection, float, float]], flat: Sequence[Detection]
 ) -> SearchTrial:
-    pairs = list(zip((detection for detection, _, _ in found), flat, strict=True))
-    ratios = [ours.image_score / theirs.image_score if theirs.image_score else 1.0 for ours, theirs in pairs]
+    """The figures of a plan.
+
+    runs: per photo detection, seconds, and the share of proved patches.  flat: detections of the flat search.
+    """
+    pairs = list(zip((detection for detection, _, _ in runs), flat, strict=True))
+    ratios = [run.image_score / exact.image_score if exact.image_score else 1.0 for run, exact in pairs]
     errors = [
-        float(np.abs(ours.anomaly_map - theirs.anomaly_map).max()) / theirs.peak if theirs.peak else 0.0
-        for ours, theirs in pairs
+        float(np.abs(run.anomaly_map - exact.anomaly_map).max()) / exact.peak if exact.peak else 0.0
+        for run, exact in pairs
     ]
     return SearchTrial(
         plan=plan,
-        milliseconds=1e3 * median(seconds for _, seconds, _ in found),
+        milliseconds=1e3 * median(seconds for _, seconds, _ in runs),
         image_score_ratio=max(ratios, key=lambda ratio: abs(ratio - 1)),
         map_error=max(errors),
-        proved=min(share for _, _, share in found),
+        proved=min(share for _, _, share in runs),
     )

@@ -209,7 +209,7 @@ class BuildState:
         )
         partial_batch = len(entries) < len(self.listed) or intact < len(facts)
         end = intact - (intact % batch if partial_batch else 0)
-        self.store.forget(end)
+        self.store.truncate(end)
         resumed: list[JournalEntry] = []
         unreached: set[int] = set()
         for entry in entries:

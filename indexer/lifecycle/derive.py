@@ -119,7 +119,7 @@ def open_source(path: Path, device: torch.device) -> SourceVersion:
 def _kept_features(folder: Path, loaded: LoadedIndex) -> FeatureStore:
     store = FeatureStore(folder / FEATURES)
     for record in loaded.photos:
-        if not store.take_up(folder / FEATURES / record.id, loaded.manifest.counts.grid, record.patches):
+        if not store.add_stored(folder / FEATURES / record.id, loaded.manifest.counts.grid, record.patches):
             raise IndexInvalid(f"{folder}: the features of {record.id} are incomplete")
     return store
 
@@ -129,7 +129,7 @@ def combine_stores(folder: Path, parts: Sequence[tuple[FeatureStore, Sequence[in
     combined = FeatureStore(folder)
     for store, numbers in parts:
         for number in numbers:
-            combined.take_from(store, number)
+            combined.share(store, number)
     return combined
 
 
