@@ -1,1 +1,38 @@
-"""The method: photographs -> patch features -> memory bank -> anomaly map -> score.  No web, no command line."""
+"""The method and the index on disk: photographs -> patch features -> memory bank -> anomaly map -> result.
+
+No web, no command line.  `Engine` in `resad.engine` is the way in: bytes or a path -> a result.
+
+config: settings, presets, fingerprint.
+errors: every error raised on purpose.
+runtime: process-wide settings, device and memory of the machine.
+files: atomic file writes.
+
+photo: bytes -> upright RGB picture.
+field_of_view: find the disc that shows the retina.
+preparation: photograph -> prepared square, and the frame that leads back to the photograph's pixels.
+quality: whether a photograph is good enough to be scored.
+
+bundled: the trunk inside the package.
+backbone: trunks and their weights.
+resc: region and spatial combination of the stages' features.
+encoder: prepared photographs -> patch features.
+device: copies to and from a device, full float32.
+
+memory_bank: the healthy patch features and their search.
+neighbors: nearest memories of patches and of their mirror images.
+search: ways to search a memory bank.
+
+anomaly_map: patch distances -> map -> image score.
+detector: prepared photograph -> detection.
+calibration: p-values, thresholds, decision rules.
+findings: regions of a map above a level, and their place in words.
+result: the records of the HTTP contract and of the command line.
+engine: bytes or path -> result.
+
+manifest: records of an index: `manifest.json` and `photos.jsonl`.
+index: versions on disk: resolve, check, publish, activate, purge.
+loaded_index: an index in memory, ready to score.
+
+exports: results as CSV, GeoJSON and COCO.
+pictures: overlays, map files, pictures of evidence.
+"""

@@ -136,12 +136,12 @@ def random_state(config: BackboneConfig, seed: str) -> dict[str, Tensor]:
     state = {}
     for key, tensor in skeleton(config).state_dict().items():
         if tensor.ndim == 4:
-            fresh = torch.empty(tensor.shape)
-            nn.init.kaiming_normal_(fresh, mode="fan_out", nonlinearity="relu", generator=generator)
+            values = torch.empty(tensor.shape)
+            nn.init.kaiming_normal_(values, mode="fan_out", nonlinearity="relu", generator=generator)
         else:
             ones = key.endswith(("weight", "running_var"))
-            fresh = torch.full(tensor.shape, 1 if ones else 0, dtype=tensor.dtype)
-        state[key] = fresh
+            values = torch.full(tensor.shape, 1 if ones else 0, dtype=tensor.dtype)
+        state[key] = values
     return state
 
 

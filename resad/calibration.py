@@ -21,10 +21,10 @@ from pydantic.dataclasses import dataclass
 from resad.errors import SettingError
 
 RATES: Final = (0.01, 0.05, 0.10)
-"""False-positive rates for which thresholds are stated."""
+"""False-positive rates whose thresholds the manifest states."""
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
 _HEADROOM: Final = 2.0
-"""The scale of encoded maps ends at this multiple of the highest normal patch: lesions seldom lie beyond it."""
+"""The scale of encoded maps ends at this multiple of the highest normal patch: lesions are seldom higher."""
 _FAINT: Final = 0.75
 _TAIL: Final = 0.025
 
@@ -44,8 +44,8 @@ class Threshold:
     """A photo is abnormal at rate `fpr` when its score is above `value`; no value, a reason instead.
 
     needed: the fewest normals that support `fpr`.  normals: how many there are.
-    interval: Clopper-Pearson, of the rate at which normals like these come out above `value`.  Photographs of one
-    patient count singly, so that it is too narrow where patients gave several.
+    interval: Clopper-Pearson, of the rate at which such normals exceed `value`.  Each photograph counts as
+    independent, so the interval is too narrow if patients have several.
     """
 
     fpr: Annotated[float, Field(gt=0, le=1)]
@@ -66,7 +66,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Normals:
-    """scores, peaks: per photo the image score and the maximum of the map, ascending, feature units."""
+    """Normal photographs.  scores, peaks: their image scores and their maps' maxima, ascending, feature units."""
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
@@ -83,7 +83,7 @@ class Normals:
 
 @dataclass(frozen=True)
 class CameraNormals:
-    """The normals of one camera, as the CSV file names it."""
+    """The normals of one camera, with its name in the CSV file."""
 
     camera: str
     normals: Normals
@@ -91,7 +91,7 @@ class CameraNormals:
 
 @dataclass(frozen=True)
 class Calibration(Normals):
-    """All normals, and each camera's.
+    """All normals, and those of each camera.
 
     patches: quantiles of all their patch distances.  source: how they were scored (see above).
     """
@@ -109,7 +109,7 @@ class Calibration(Normals):
     def shown(self) -> tuple[float, float]:
         """The distances between which pictures go from transparent to the strongest color, feature units.
 
-        From what three in four normal patches stay below to the highest of them all.
+        From the distance that three in four normal patches stay below, to the highest normal patch.
         """
         low = next(quantile.value for quantile in self.patches if quantile.at == _FAINT)
         return low, self.patches[-1].value
@@ -123,27 +123,27 @@ def calibrate(
     cameras: Sequence[str | None] = (),
     source: Source = "left-out",
 ) -> Calibration:
-    """From the normals' scores, their maps' maxima, and all their patch distances (any shape).
+    """The calibration from the normals' scores, their maps' maxima, and all their patch distances (any shape).
 
     Args:
-        cameras: per normal, where known; none at all is the same as none known.  Two spellings that differ in the
-            case of letters alone are one camera, named as it is first.
+        cameras: of each normal, None if unknown; an empty list if all are unknown.  Spellings that differ only in
+            upper and lower case are one camera, named as it is first.
     """
-    everything = _normals(scores, peaks)
+    normals = _normals(scores, peaks)
     values = np.quantile(distances, QUANTILES, method="linear")
-    owners = list(cameras) or [None] * len(scores)
+    names = list(cameras) or [None] * len(scores)
     rows_of: dict[str, list[int]] = {}
-    for row, owner in enumerate(owners):
-        if owner:
-            rows_of.setdefault(owner.casefold(), []).append(row)
+    for row, name in enumerate(names):
+        if name:
+            rows_of.setdefault(name.casefold(), []).append(row)
     groups = [
-        CameraNormals(owners[rows[0]] or "", _normals([scores[r] for r in rows], [peaks[r] for r in rows]))
+        CameraNormals(names[rows[0]] or "", _normals([scores[r] for r in rows], [peaks[r] for r in rows]))
         for _, rows in sorted(rows_of.items())
     ]
     return Calibration(
-        scores=everything.scores,
-        peaks=everything.peaks,
-        thresholds=everything.thresholds,
+        scores=normals.scores,
+        peaks=normals.peaks,
+        thresholds=normals.thresholds,
         patches=tuple(Quantile(at, float(value)) for at, value in zip(QUANTILES, values, strict=True)),
         cameras=tuple(groups),
         source=source,
@@ -162,9 +162,9 @@ def normals_needed(fpr: float) -> int:
 
 
 def threshold(normals: tuple[float, ...], fpr: float) -> Threshold:
-    """The value above which, and only above which, p <= fpr; null where n normals cannot support the rate."""
+    """The value above which, and only above which, p <= fpr; None if n normals cannot support the rate."""
     n, needed = len(normals), normals_needed(fpr)
-    # Rounded down with a hair of tolerance: 0.05 * 20 is 1, not 0.9999....
+    # Rounded down with a small tolerance: 0.05 * 20 is 1, not 0.9999....
     allowed = min(math.floor(fpr * (n + 1) + 1e-9), n)
     if allowed < 1:
         reason = f"a rate of {fpr:g} needs {needed} normal photographs, the index has {n}"
@@ -174,7 +174,7 @@ def threshold(normals: tuple[float, ...], fpr: float) -> Threshold:
 
 
 def rate_at(normals: tuple[float, ...], value: float) -> Threshold:
-    """A threshold that was given, and the lowest rate that the normals support for it: p of what is above it."""
+    """The threshold `value` with the lowest rate that the normals support for it: the p of scores above it."""
     above = _above(normals, value)
     fpr = (1 + above) / (len(normals) + 1)
     return Threshold(fpr, value, normals_needed(fpr), len(normals), interval=_interval(normals, value))
@@ -190,10 +190,10 @@ def _above(normals: tuple[float, ...], value: float) -> int:
 
 
 def _interval(normals: tuple[float, ...], value: float) -> Interval:
-    """Clopper-Pearson of the share above `value`.
+    """Clopper-Pearson interval of the share above `value`.
 
-    It holds although `value` is one of the scores: with m of n above, the rate beyond an order statistic follows
-    Beta(m + 1, n - m), whose upper quantile is the interval's high end and whose lower one is above its low end.
+    It holds although `value` is itself a score: with m of n above, the rate beyond an order statistic follows
+    Beta(m + 1, n - m), whose upper quantile is the interval's high end and whose lower one exceeds its low end.
     """
     from scipy.special import betaincinv
 
@@ -273,6 +273,6 @@ def _normals_to_compare(calibration: Calibration, rule: DecisionRule) -> tuple[N
     # A given threshold names no rate: the usual one decides how many normals a camera needs.
     rate = rule.rate or USUAL_RATE
     if len(match.normals.scores) < normals_needed(rate):
-        few = f"a rate of {rate:g} needs {normals_needed(rate)} normal photographs of this camera"
-        return calibration, None, f"{few}, there are {len(match.normals.scores)}; {fallback}"
+        shortage = f"a rate of {rate:g} needs {normals_needed(rate)} normal photographs of this camera"
+        return calibration, None, f"{shortage}, there are {len(match.normals.scores)}; {fallback}"
     return match.normals, match.camera, None

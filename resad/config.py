@@ -29,14 +29,14 @@ PAPER_GRID: Final = 98
 
 @dataclass(frozen=True, config=_STRICT)
 class PhotoLimits:
-    """What is refused before it is decoded."""
+    """Limits beyond which a photograph is refused before it is decoded."""
 
     max_bytes: Annotated[int, Field(gt=0)] = 25_000_000
     """File size, bytes.  The largest camera JPEGs seen are about 10 MB."""
     max_pixels: Annotated[int, Field(gt=0)] = 80_000_000
     """Width times height.  Below Pillow's own alarm (89 million)."""
     min_side: Annotated[int, Field(gt=0)] = 64
-    """Shorter side, px.  Nothing of a retina can be judged below it."""
+    """Shorter side, px.  A smaller picture shows nothing of a retina."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -52,7 +52,7 @@ class PreparationConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class BackboneConfig:
-    """Which feature maps are taken from which trunk."""
+    """Which feature maps of which trunk."""
 
     name: str = "wide_resnet50_2"
     """torchvision's name (paper, section 4.3), or `bundled`: the trunk inside the package."""
@@ -89,8 +89,8 @@ class SearchConfig:
     neighbors: Annotated[int, Field(ge=1, le=50)] = 3
     """k: a patch's distance is the mean L2 distance to its k nearest memories."""
     mirrored: bool = True
-    """Look at the mirror image, too: a patch's distance is the smaller one of its two, as eyes mirror each other.
-    Not in the paper; twice the time."""
+    """Search the mirror image, too: a patch's distance is the smaller of the two, because left and right eyes
+    mirror each other.  Not in the paper; takes twice the time."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -105,7 +105,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class CoresetConfig:
-    """How the memory bank is thinned: greedy k-centre until one of the three limits (paper, section 3.2)."""
+    """How the memory bank is thinned: greedy k-center until one of the three limits (paper, section 3.2)."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None = 0.1
     """Memories as a share of the patches (paper, section 4.3)."""
@@ -118,10 +118,10 @@ class CoresetConfig:
     """Distortion of the sparse random projection in which the greedy measures; its dimension follows from the
     Johnson-Lindenstrauss lemma (paper, section 4.3)."""
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the patches, drawn at random, that the greedy looks at.  Below 1 it is as much faster and covers
-    less well; the covering radius in the manifest is over all patches all the same."""
+    """Share of the patches, drawn at random, that the greedy chooses from.  Below 1 it is faster in proportion and
+    covers less well.  The covering radius in the manifest is over all patches in any case."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the projection, the sample and the first pick."""
+    """Random seed of the projection, the sample and the first pick."""
 
     def __post_init__(self) -> None:
         if sum(limit is not None for limit in (self.share, self.count, self.radius)) != 1:
@@ -169,16 +169,16 @@ def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
         SettingError: no such setting, or a value it cannot have.
     """
     document = json.loads(to_json(config))
-    *sections, field = path.split(".")
-    place = document
-    for section in sections:
-        place = place.get(section) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or field not in place:
+    *names, field = path.split(".")
+    section = document
+    for name in names:
+        section = section.get(name) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or field not in section:
         raise SettingError(f"there is no setting {path!r}")
     try:
-        place[field] = json.loads(value)
+        section[field] = json.loads(value)
     except json.JSONDecodeError:
-        place[field] = value
+        section[field] = value
     return from_json(json.dumps(document))
 
 
@@ -187,10 +187,10 @@ Part = Literal["region", "spatial", "resc"]
 
 
 def preset(name: Preset) -> MethodConfig:
-    """The settings called `name`.
+    """The settings of the preset `name`.
 
-    resad: the default, a reading of equations 3 to 5 that gains in the image and in the pixels where `paper` loses
-    in the pixels (benchmarks/RESULTS.md).
+    resad: the default, a reading of equations 3 to 5 that is better by image and by pixel, where `paper` is
+    worse by pixel (docs/results.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(

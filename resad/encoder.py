@@ -20,10 +20,10 @@ from resad.preparation import PreparedPhoto
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels, RGB in [0, 1]: what torchvision's weights were trained with."""
+"""Mean and standard deviation of ImageNet's pixels, RGB in [0, 1], as torchvision's weights expect them."""
 
-_STEEPEST: Final = 20.0
-"""Attention scale up to which its products are taken in half precision; beyond it rounding decides who attends."""
+_MAX_HALF_SCALE: Final = 20.0
+"""Largest attention scale for products in half precision; beyond it rounding decides the attention."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class PatchFeatures:
     """The features of one photograph's patches that touch the field of view, in reading order.
 
     features: float32 (N, D).  cells: int16 (N, 2), (y, x) on the grid.  grid: (h, w).
-    mirrored: float32 (N, D), of the same patches in the mirror image; None where the settings do not ask for it.
+    mirrored: float32 (N, D), of the same patches in the mirror image; None without `search.mirrored`.
     """
 
     features: NDArray[np.float32]
@@ -53,7 +53,7 @@ class Trunk:
         self.config = config
         self.device = device
         self.type = _trunk_type(config, device)
-        # A copy: the caller's trunk keeps its float32 weights, which are what an index stores.
+        # A copy: the caller's trunk keeps its float32 weights, which an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(_MEAN, device=device)
         self._std = torch.tensor(_STD, device=device)
@@ -61,12 +61,12 @@ class Trunk:
     def stages(
         self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Per stage float (B, C, h_i, w_i), finest first; and what touches the field of view, bool (B, h, w).
+        """Per stage float (B, C, h_i, w_i), finest first; and cells that touch the field of view, bool (B, h, w).
 
-        The latter is on the host.  A GPU is not waited for.
+        The latter is on the host.  Does not wait for a GPU.
 
         Args:
-            mirrored: of the photographs' mirror images, left and right changed.
+            mirrored: of the photographs' mirror images, left and right exchanged.
         """
         pixels = stack_to_device([photo.pixels for photo in photos], self.device)
         masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
@@ -168,5 +168,5 @@ def _product_type(config: ReSCConfig, trunk: torch.dtype) -> torch.dtype:
 
     Never bfloat16: its logits are off by so much that image scores leave the bound stated for `half`.
     """
-    small = config.normalize and config.attention_scale <= _STEEPEST
+    small = config.normalize and config.attention_scale <= _MAX_HALF_SCALE
     return trunk if small and trunk == torch.float16 else torch.float32

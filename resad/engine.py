@@ -168,7 +168,7 @@ def assemble(
 
 
 def index_reference(manifest: Manifest) -> IndexReference:
-    """What answers say of the index they come from."""
+    """The reference to an index in results."""
     return IndexReference(
         name=manifest.name,
         version=manifest.version,
@@ -201,8 +201,8 @@ def _findings(
     chosen: Criterion,
     options: ScoreOptions,
 ) -> tuple[Finding, ...]:
-    """Regions with their p-values, places, and the healthy patches nearest to their peaks."""
-    near = _evidence(regions, detection, loaded, options.evidence)
+    """Findings: regions with p-values, places, and the healthy patches nearest to their peaks."""
+    evidence = _evidence(regions, detection, loaded, options.evidence)
     return tuple(
         Finding(
             rank=rank,
@@ -217,7 +217,7 @@ def _findings(
             contour=region.contour,
             evidence=healthy,
         )
-        for rank, (region, healthy) in enumerate(zip(regions, near, strict=True), start=1)
+        for rank, (region, healthy) in enumerate(zip(regions, evidence, strict=True), start=1)
     )
 
 
@@ -226,7 +226,7 @@ def _evidence(
 ) -> list[tuple[Evidence, ...]]:
     """Per region the memories nearest to the patch under its peak, nearest first.
 
-    They are those of the look that the map has the distance of: the photo's, or its mirror image's.
+    Of the patch or of its mirror image, whichever the map's distance comes from.
     """
     bank, patches = loaded.detector.bank, detection.patches
     count = min(count, len(bank))
@@ -241,12 +241,12 @@ def _evidence(
     nearest, in_mirror = list_with_mirror(bank.search, patches.features[under], mirror_image, k, count)
     origin = bank.provenance
 
-    def healthy(row: int, far: float, mirrored: bool) -> Evidence:
+    def healthy(row: int, distance: float, mirrored: bool) -> Evidence:
         y, x = origin.cell[row].tolist()
-        return Evidence(loaded.photos[origin.photo[row]].id, far, y, x, mirrored)
+        return Evidence(loaded.photos[origin.photo[row]].id, distance, y, x, mirrored)
 
-    each = zip(nearest.rows.tolist(), nearest.distances.tolist(), in_mirror.tolist(), strict=True)
+    per_region = zip(nearest.rows.tolist(), nearest.distances.tolist(), in_mirror.tolist(), strict=True)
     return [
-        tuple(healthy(row, far, turned) for row, far in zip(rows, distances, strict=True))
-        for rows, distances, turned in each
+        tuple(healthy(row, distance, mirrored) for row, distance in zip(rows, distances, strict=True))
+        for rows, distances, mirrored in per_region
     ]

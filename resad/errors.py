@@ -3,19 +3,19 @@
     ResadError
     ├── PhotoError          the caller's fault: this photograph cannot be used (HTTP 4xx)
     │   ├── PhotoUnreadable     not an image, or a damaged one
-    │   │   └── PhotoUnreachable    its file could not be read, which may pass
+    │   │   └── PhotoUnreachable    the file cannot be read now; a retry may succeed
     │   ├── PhotoTooLarge       more bytes or pixels than allowed
-    │   ├── PhotoUnsupported    an image, but of a type that is not taken
-    │   ├── NotAFundusPhoto     an image, but not one of a retina
-    │   └── PhotoPoor           below the index's limits of quality, where these are binding
+    │   ├── PhotoUnsupported    an image of a type that is not supported
+    │   ├── NotAFundusPhoto     an image, but not of a retina
+    │   └── PhotoPoor           below the index's limits of quality, where the caller requires them
     ├── ArtifactError       the operator's fault: an index or weights that do not fit (no start, exit 2)
     │   ├── IndexInvalid        damaged, incomplete, of another format or fingerprint
-    │   ├── WeightsUnavailable  not here and not to be had
-    │   └── WeightsMismatch     here, but of another network
+    │   ├── WeightsUnavailable  not on this machine, and no download possible
+    │   └── WeightsMismatch     of another network
     └── SettingError        a value that cannot be used, on the command line or in a configuration (exit 2)
 
-Anything else that escapes is a bug: exit 1, or 500 with an id.  Every message names the value, the limit
-and what to do; none names a patient's file beyond what the caller passed in.
+Any other exception is a bug: exit 1, or 500 with an id.  Every message states the value, the limit and what to do.
+No message names a patient's file beyond what the caller passed in.
 """
 
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ REBUILD = "rebuild the index: resad-indexer build PHOTOS --root ROOT --name NAME
 
 
 class ResadError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Raise a `PhotoError` of the block as the same kind with the photograph's path before its text."""
+    """Put the photograph's path before the text of a `PhotoError` that the block raises."""
     try:
         yield
     except PhotoError as error:
@@ -50,7 +50,7 @@ class PhotoUnreadable(PhotoError):
 
 
 class PhotoUnreachable(PhotoUnreadable):
-    """Its file could not be read, or is not there, which may pass."""
+    """The file does not exist or cannot be read now; a retry may succeed."""
 
 
 class PhotoTooLarge(PhotoError):
@@ -58,15 +58,15 @@ class PhotoTooLarge(PhotoError):
 
 
 class PhotoUnsupported(PhotoError):
-    """An image of a type that is not taken."""
+    """An image of a type that is not supported."""
 
 
 class NotAFundusPhoto(PhotoError):
-    """An image, but not one of a retina."""
+    """An image, but not of a retina."""
 
 
 class PhotoPoor(PhotoError):
-    """A photograph below the index's limits of quality, where these are binding."""
+    """A photograph below the index's limits of quality, where the caller requires them."""
 
 
 class ArtifactError(ResadError):
@@ -78,11 +78,11 @@ class IndexInvalid(ArtifactError):
 
 
 class WeightsUnavailable(ArtifactError):
-    """Weights that are not here and cannot be had."""
+    """Weights that are not on this machine and cannot be downloaded."""
 
 
 class WeightsMismatch(ArtifactError):
-    """Weights of another network than the one they were offered for."""
+    """Weights of another network."""
 
 
 class SettingError(ResadError):
@@ -90,8 +90,8 @@ class SettingError(ResadError):
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first fault of a failed validation: where, what, and the value that was given."""
+    """The first error of a failed validation: where, what, and the given value."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "value"
-    told = "unknown to this version" if fault["type"] == "unexpected_keyword_argument" else fault["msg"]
-    return f"{where}: {told} (given: {fault['input']!r})"
+    problem = "unknown to this version" if fault["type"] == "unexpected_keyword_argument" else fault["msg"]
+    return f"{where}: {problem} (given: {fault['input']!r})"

@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_LOOK: Final = 384
+_SEARCH_SIDE: Final = 384
 """Longer side of the copy that is searched, px."""
 _DARK: Final = 16.0
 _WHITE: Final = 200.0
 """Levels up to which every channel is dark, and above which every channel makes white, of 255."""
-_LEAST_LIT: Final = 0.001
-"""Share of a photograph that is not dark."""
-_LEAST_CONTRAST: Final = 6.0
-"""Levels of 255 between the darkest and the brightest twentieth of a retina."""
-_MOST_WHITE: Final = 0.6
+_MIN_LIT: Final = 0.001
+"""Least share of a photograph that is not dark."""
+_MIN_CONTRAST: Final = 6.0
+"""Least levels of 255 between the darkest and the brightest twentieth of a retina."""
+_MAX_WHITE: Final = 0.6
 """Share of white pixels above which a frame without a disc is a page."""
 _REDDISH: Final = 1.15
-"""Red over green, and over blue, in a retina that fills the frame."""
+"""Least ratio of red to green, and to blue, in a retina that fills the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FieldOfView:
     right: float
     bottom: float
     found: bool
-    """False: no disc on a dark surround; the rectangle is the frame and the circle goes around it."""
+    """False: there is no disc on a dark surround; the rectangle is the frame and the circle goes around it."""
 
     def scaled(self, across: float, down: float) -> "FieldOfView":
         """The same field of view where the photograph is `across` times as wide and `down` times as high."""
@@ -59,19 +59,19 @@ class FieldOfView:
 def find_field_of_view(pixels: NDArray[np.uint8]) -> FieldOfView:
     """The field of view of a photograph, uint8 (H, W, 3) RGB, in its own px.
 
-    The radius is good to 1 % where at least a fifth of the circle shows as an edge on a dark surround; the
-    surround may hold some noise and text.  Where no such disc is found, the whole frame is the field of view.
+    The radius is accurate to 1 % if at least a fifth of the circle shows as an edge on a dark surround; the
+    surround may hold some noise and text.  Without such a disc, the whole frame is the field of view.
     """
     height, width = pixels.shape[:2]
-    seen = _search(pixels)
-    margin = 1.2 * seen.radius
-    x0, x1 = max(int(seen.cx - margin), 0), min(ceil(seen.cx + margin), width)
-    y0, y1 = max(int(seen.cy - margin), 0), min(ceil(seen.cy + margin), height)
-    if not seen.found or max(width, height) <= _LOOK or 2 * max(x1 - x0, y1 - y0) > max(width, height):
-        return seen
-    # A small disc in a large frame was seen in too few pixels.
-    nearer = _search(pixels[y0:y1, x0:x1])
-    return nearer.shifted(x0, y0) if nearer.found else seen
+    field = _search(pixels)
+    margin = 1.2 * field.radius
+    x0, x1 = max(int(field.cx - margin), 0), min(ceil(field.cx + margin), width)
+    y0, y1 = max(int(field.cy - margin), 0), min(ceil(field.cy + margin), height)
+    if not field.found or max(width, height) <= _SEARCH_SIDE or 2 * max(x1 - x0, y1 - y0) > max(width, height):
+        return field
+    # A small disc in a large frame has too few pixels in the reduced copy.
+    closer = _search(pixels[y0:y1, x0:x1])
+    return closer.shifted(x0, y0) if closer.found else field
 
 
 def field_of_view_mask(
@@ -80,7 +80,7 @@ def field_of_view_mask(
     width: int,
     extent: tuple[float, float, float, float] | None = None,
 ) -> NDArray[np.bool_]:
-    """bool (height, width): which pixels of a raster have their center in the disc and in the rectangle.
+    """bool (height, width): the pixels of a raster whose centers lie in the disc and in the rectangle.
 
     The raster covers `extent` (left, top, right, bottom in px of the photograph, which it may exceed) or,
     without one, the photograph pixel by pixel.
@@ -103,13 +103,13 @@ def looks_like_fundus(pixels: NDArray[np.uint8], field: FieldOfView) -> str | No
     """
     small = _reduced(pixels)
     lit = small[small.max(axis=2) > _DARK]
-    if lit.size < _LEAST_LIT * small.size:
+    if lit.size < _MIN_LIT * small.size:
         return f"it is black: {lit.size / small.size:.1%} of it is brighter than {_DARK:.0f} of 255"
     white = lit.min(axis=1) > _WHITE
-    if not field.found and white.mean() > _MOST_WHITE:
+    if not field.found and white.mean() > _MAX_WHITE:
         return f"{white.mean():.0%} of it is white, as in a document or screenshot"
     low, high = np.percentile(lit.mean(axis=1), (5, 95))
-    if high - low < _LEAST_CONTRAST:
+    if high - low < _MIN_CONTRAST:
         return f"it is blank: its brightness spans {high - low:.0f} of 255 levels"
     if field.found:
         return None
@@ -121,7 +121,7 @@ def looks_like_fundus(pixels: NDArray[np.uint8], field: FieldOfView) -> str | No
 
 
 def _search(pixels: NDArray[np.uint8]) -> FieldOfView:
-    """The field of view as it shows in a copy of at most `_LOOK` px."""
+    """The field of view, searched in a copy of at most `_SEARCH_SIDE` px."""
     height, width = pixels.shape[:2]
     small = _reduced(pixels)
     # The brightest channel: a dim rim often shows in red alone, a red-free photograph in green.
@@ -134,20 +134,20 @@ def _search(pixels: NDArray[np.uint8]) -> FieldOfView:
 
 
 def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A copy of at most `_LOOK` px, float32 (H, W, channels)."""
+    """A copy of at most `_SEARCH_SIDE` px, float32 (H, W, channels)."""
     height, width = pixels.shape[:2]
-    scale = min(1.0, _LOOK / max(height, width))
+    scale = min(1.0, _SEARCH_SIDE / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(small, dtype=np.float32)
 
 
 _TOLERANCE: Final = 0.01
-"""How far a point may lie from the circle, as a share of the radius (but 1 px at least)."""
+"""Largest distance of a point from its circle, as a share of the radius (at least 1 px)."""
 _TRIALS: Final = 300
-"""Circles through three random points; with half of the points astray one in eight is good."""
+"""Circles through three random points; if half of the points are outliers, one in eight is good."""
 _VOTERS: Final = 500
-"""Points that vote on those circles."""
+"""Points that vote for those circles."""
 
 Floats = NDArray[np.float64]
 
@@ -159,19 +159,19 @@ class Circle(NamedTuple):
     cy: float
     radius: float
 
-    def away(self, x: Floats, y: Floats) -> Floats:
+    def distances(self, x: Floats, y: Floats) -> Floats:
         """Distances of points from the circle, px, negative inside."""
         return np.hypot(x - self.cx, y - self.cy) - self.radius
 
     def tolerance(self) -> float:
-        """How far from it a point still belongs to it, px."""
+        """Largest distance of a point that belongs to the circle, px."""
         return max(1.0, _TOLERANCE * self.radius)
 
 
 def heaviest_circle(
     x: Floats, y: Floats, weight: Floats, largest: float, generator: np.random.Generator
 ) -> Circle | None:
-    """The circle with the most weight near it, of a radius of 4 to `largest` px; None where there is none.
+    """The circle with the most weight near it, of a radius of 4 to `largest` px; None if there is none.
 
     Random sample consensus (Fischler and Bolles 1981), then least squares on the points near the winner.
     """
@@ -185,24 +185,24 @@ def heaviest_circle(
         return None
     cx, cy, radius = cx[possible], cy[possible], radius[possible]
     voters = slice(None, None, max(len(x) // _VOTERS, 1))
-    away = np.abs(np.hypot(x[voters] - cx[:, None], y[voters] - cy[:, None]) - radius[:, None])
-    near = away < np.maximum(1.0, _TOLERANCE * radius)[:, None]
-    best = int(np.argmax(near @ share[voters]))
+    distance = np.abs(np.hypot(x[voters] - cx[:, None], y[voters] - cy[:, None]) - radius[:, None])
+    close = distance < np.maximum(1.0, _TOLERANCE * radius)[:, None]
+    best = int(np.argmax(close @ share[voters]))
     circle = Circle(float(cx[best]), float(cy[best]), float(radius[best]))
-    close = np.abs(circle.away(x, y)) < 2.0 * circle.tolerance()
-    return closest_circle(circle, x[close], y[close])
+    inliers = np.abs(circle.distances(x, y)) < 2.0 * circle.tolerance()
+    return closest_circle(circle, x[inliers], y[inliers])
 
 
 def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
-    """The circle closest to all points, those more than half a px away counting less; at least three points."""
+    """The circle closest to all points, at least three; points more than half a px away count less."""
 
     from scipy.optimize import least_squares
 
-    def away(values: Floats) -> Floats:
-        return Circle(*values).away(x, y)
+    def residuals(values: Floats) -> Floats:
+        return Circle(*values).distances(x, y)
 
-    found = least_squares(away, start, loss="soft_l1", f_scale=0.5)
-    return Circle(*(float(value) for value in found.x))
+    fit = least_squares(residuals, start, loss="soft_l1", f_scale=0.5)
+    return Circle(*(float(value) for value in fit.x))
 
 
 def _through_three(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
@@ -218,14 +218,14 @@ def _through_three(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 
 _SURROUND: Final = 64.0
 """Brightest level that a surround may have, of 255."""
-_RIM_SEEN: Final = 72
+_MIN_RIM: Final = 72
 """Degrees of the circle that must show a rim: one in five."""
 _WIDEST_GAP: Final = 270
-"""Degrees that may go without rim in one piece: a shorter arc does not fix the circle."""
+"""Largest gap without rim, degrees: a shorter arc does not determine the circle."""
 _CLEAR_DROP: Final = 16.0
-"""Levels by which the brightness drops at a rim that leaves no doubt."""
+"""Levels by which the brightness drops at a clear rim."""
 _SHALLOW: Final = 0.03
-"""A straight cut nearer to the circle's end than this share of the radius is taken for a dark rim."""
+"""A straight cut closer to the circle's end than this share of the radius counts as a dark rim."""
 
 Bools = NDArray[np.bool_]
 
@@ -247,15 +247,15 @@ class _Rim(NamedTuple):
 
     circle: Circle
     degrees: NDArray[np.intp]
-    """Where it drops on the circle."""
+    """Angles at which the brightness drops on the circle."""
     strays: int
-    """Degrees in which it drops near the circle, but not on it."""
+    """Number of degrees in which it drops near the circle, but not on it."""
     clarity: float
     """Mean drop over the whole circle, as a share of a clear one."""
 
     def suffices(self) -> bool:
-        """Whether enough of the circle shows, well enough spread, and little contradicts it."""
-        if len(self.degrees) < max(_RIM_SEEN, 2 * self.strays):
+        """Whether enough of the circle shows, in enough directions, and little contradicts it."""
+        if len(self.degrees) < max(_MIN_RIM, 2 * self.strays):
             return False
         return int(np.diff(self.degrees, append=self.degrees[0] + 360).max()) <= _WIDEST_GAP
 
@@ -287,8 +287,8 @@ def find_disc(level: NDArray[np.float32]) -> Disc | None:
 def _thresholds(level: NDArray[np.float32]) -> list[float]:
     """Levels from just above the darkest corner's noise to half of the brightest, in doubling steps."""
     height, width = level.shape
-    tall, wide = max(height // 16, 2), max(width // 16, 2)
-    ends = ((slice(tall), slice(-tall, None)), (slice(wide), slice(-wide, None)))
+    rows, columns = max(height // 16, 2), max(width // 16, 2)
+    ends = ((slice(rows), slice(-rows, None)), (slice(columns), slice(-columns, None)))
     corner = min((level[y, x] for y in ends[0] for x in ends[1]), key=lambda part: float(np.median(part)))
     surround = float(np.median(corner))
     noise = float(np.median(np.abs(corner - surround)))
@@ -325,8 +325,8 @@ def _border(lit: Bools) -> tuple[Floats, Floats]:
 def _encloses(circle: Circle, lit: Bools, above: Bools) -> bool:
     """Whether the lit region is most of the circle's inside, and little outside is above the level."""
     y, x = np.ogrid[: lit.shape[0], : lit.shape[1]]
-    away = circle.away(x + 0.5, y + 0.5)
-    inside, outside = away < -circle.tolerance(), away > 2.0 * circle.tolerance()
+    distance = circle.distances(x + 0.5, y + 0.5)
+    inside, outside = distance < -circle.tolerance(), distance > 2.0 * circle.tolerance()
     if not inside.any():
         return False
     full = float(lit[inside].mean())
@@ -335,9 +335,9 @@ def _encloses(circle: Circle, lit: Bools, above: Bools) -> bool:
 
 
 def _rim(level: NDArray[np.float32], circle: Circle) -> _Rim:
-    """The rim along `circle`, fitted once more to where exactly the brightness drops at once.
+    """The rim along `circle`, fitted once more to where exactly the brightness drops sharply.
 
-    At once: within 4 % of the radius by half or more of what it drops within 20 %; in small circles, within
+    Sharply: within 4 % of the radius by at least half of its drop within 20 %; in small circles, within
     1.6 px and 8 px.
     """
     from scipy import ndimage
@@ -355,9 +355,9 @@ def _rim(level: NDArray[np.float32], circle: Circle) -> _Rim:
     sharp = framed & (drop > 3.0) & (2.0 * drop >= profiles[:, 0] - profiles[:, -1])
     at = np.interp(_crossing(profiles[:, 14:27], (inner + outer) / 2), np.arange(13), shares[14:27])
     px, py = circle.cx + circle.radius * at * np.cos(angles), circle.cy + circle.radius * at * np.sin(angles)
-    if sharp.sum() >= _RIM_SEEN:
+    if sharp.sum() >= _MIN_RIM:
         circle = closest_circle(circle, px[sharp], py[sharp])
-    on = sharp & (np.abs(circle.away(px, py)) < circle.tolerance())
+    on = sharp & (np.abs(circle.distances(px, py)) < circle.tolerance())
     clarity = float(np.where(on, np.minimum(drop / _CLEAR_DROP, 1.0), 0.0).mean())
     return _Rim(circle, np.nonzero(on)[0], int((sharp & ~on).sum()), clarity)
 
@@ -378,7 +378,7 @@ def _cut(circle: Circle, regions: list[Bools]) -> Disc:
     """The disc with the sides at which the lit regions, one per level, end in a straight line short of it.
 
     A line counts if one of the two lowest levels shows it, since a dark side has straight ends at the higher
-    ones; where it is then follows from all that show it.
+    levels.  Its position is the median over all levels that show it.
     """
     height, width = regions[0].shape
     cx, cy, radius = circle
@@ -391,17 +391,17 @@ def _cut(circle: Circle, regions: list[Bools]) -> Disc:
     return Disc(cx, cy, radius, x0, y0, x1, y1)
 
 
-def _agreed(ends: list[float | None], otherwise: float) -> float:
-    seen = [end for end in ends if end is not None]
-    believed = any(end is not None for end in ends[:2])
-    return float(np.median(seen)) if believed else max(otherwise, 0.0)
+def _agreed(ends: list[float | None], default: float) -> float:
+    lines = [end for end in ends if end is not None]
+    certain = any(end is not None for end in ends[:2])
+    return float(np.median(lines)) if certain else max(default, 0.0)
 
 
 def _straight_end(lit: Bools, cx: float, cy: float, radius: float) -> float | None:
     """y of a straight line at which the region ends above its center, short of the circle and the frame.
 
-    It shows as a row in which the lit share of the circle's chord jumps from little to most; where a dark
-    side makes the region end early, the share rises slowly.
+    At such a row the lit share of the circle's chord jumps from small to large.  If a dark side makes the region
+    end early, the share rises slowly.
     """
     end = max(cy - radius, 0.0)
     rows = np.arange(int(end), min(max(int(cy), int(end) + 1), lit.shape[0]))

@@ -23,11 +23,11 @@ from resad.field_of_view import FieldOfView
 from resad.preparation import Frame
 
 CONTOUR_TOLERANCE: Final = 0.25
-"""How far a simplified contour may leave the exact one, prepared px.  Below 0.35, at which the corners of small
-regions would be cut off; far below a patch of the paper's grid (8 px), and the map holds nothing finer."""
+"""Largest distance between a simplified contour and the exact one, prepared px.  Below 0.35, at which corners of
+small regions would be cut off; far below a patch of the paper's grid (8 px), the finest detail of the map."""
 
 _ROUNDING: Final = 1e-6
-"""Photo px: a corner this near to a pixel's edge is on it."""
+"""Photo px: a corner this close to a pixel's edge is on it."""
 
 Points = tuple[tuple[int, int], ...]
 Box = tuple[int, int, int, int]
@@ -42,16 +42,16 @@ class Region:
     """Largest distance inside, feature units."""
     x: int
     y: int
-    """Where the peak is; if it occurs more than once, the first in reading order of the map."""
+    """Position of the peak; if it occurs more than once, the first in reading order of the map."""
     box: Box
-    """left, top, right, bottom, all inside; at least 2 px a side, so that a contour encloses something."""
+    """left, top, right, bottom, all inclusive; at least 2 px a side, so that a contour encloses an area."""
     area_px: int
     """Area in the photo's own px, at least 1."""
     area_share: float
     """Share of the scored part of the field of view, above 0, up to 1."""
     contour: Points
-    """Outer boundary as a polygon of at least 3 points, cut to the box, the first not repeated at the end;
-    the box's own corners where the region is too small for anything finer."""
+    """Outer boundary as a polygon of at least 3 points, cut to the box, the first not repeated at the end; the
+    box's corners if the region is too small for a finer polygon."""
     cell: tuple[int, int]
     """(y, x) of the peak on the prepared S x S map."""
 
@@ -66,9 +66,9 @@ def find_regions(
 ) -> tuple[Region, ...]:
     """The 8-connected regions strictly above `level`, strongest first, equal ones in reading order.
 
-    `anomaly_map` is float32 (S, S) in feature units, `scored` bool (S, S): what lies outside it neither
-    counts nor connects.  At most `limit` regions, cut to the photo.  Raises `ValueError` if the shapes do not
-    fit the frame, a distance or the level is not a number, or the limit is below 1.
+    `anomaly_map` is float32 (S, S) in feature units, `scored` bool (S, S): pixels outside it neither count nor
+    connect.  At most `limit` regions, cut to the photo.  Raises `ValueError` if the shapes do not fit the frame, a
+    distance or the level is not a number, or the limit is below 1.
     """
     _check(anomaly_map, scored, frame, level, limit)
     # float64, because a comparison in float32 would round the level first.
@@ -84,7 +84,7 @@ def find_regions(
         rows, columns = places[label - 1]
         place, size = (rows, columns), int(sizes[label])
         box = _box(place, frame)
-        alone = _alone(values[place], outside, labels[place] == label, place, level)
+        isolated = _isolated(values[place], outside, labels[place] == label, place, level)
         at_x, at_y = frame.to_photo(x + 0.5, y + 0.5)
         regions.append(
             Region(
@@ -94,7 +94,7 @@ def find_regions(
                 box=box,
                 area_px=max(1, round(size * _photo_px_per_prepared_px(frame))),
                 area_share=size / scored_size,
-                contour=_contour(alone, level, place, frame, box),
+                contour=_contour(isolated, level, place, frame, box),
                 cell=(y, x),
             )
         )
@@ -111,17 +111,17 @@ def _peaks(values: NDArray[np.float64], labels: NDArray[np.signedinteger]) -> li
     return list(zip(of_label[order].tolist(), ys.tolist(), xs.tolist(), strict=True))
 
 
-def _alone(
+def _isolated(
     values: NDArray[np.float64],
     outside: NDArray[np.float64],
     inside: NDArray[np.bool_],
     place: _Place,
     level: float,
 ) -> NDArray[np.float64]:
-    """The region's part of the map with one px around it, where nothing but the region is above the level.
+    """The region's part of the map with one px around it, where only the region is above the level.
 
-    `outside` is the whole map, padded by 1, cut at the level and -inf where not scored.  There the mirror
-    image of the peak stands in, so that a contour stays within the pixels that are scored.
+    `outside` is the whole map, padded by 1, cut at the level and -inf where not scored.  There the peak's mirror
+    value below the level is used, so that a contour stays within the scored pixels.
     """
     rows, columns = place
     around = outside[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
@@ -130,12 +130,12 @@ def _alone(
     return field
 
 
-def _contour(alone: NDArray[np.float64], level: float, place: _Place, frame: Frame, box: Box) -> Points:
-    """The simplified outer boundary; `alone` starts one px above and left of `place`."""
-    lines = find_contours(alone, level, fully_connected="high")  # type: ignore[no-untyped-call]
+def _contour(isolated: NDArray[np.float64], level: float, place: _Place, frame: Frame, box: Box) -> Points:
+    """The simplified outer boundary; `isolated` starts one px above and left of `place`."""
+    lines = find_contours(isolated, level, fully_connected="high")  # type: ignore[no-untyped-call]
     outer = max(lines, key=_enclosed)
     simple = approximate_polygon(outer, CONTOUR_TOLERANCE)[:-1]  # type: ignore[no-untyped-call]
-    # find_contours counts from pixel centers: index 0 of `alone` is start - 1, its center start - 0.5.
+    # find_contours counts from pixel centers: index 0 of `isolated` is start - 1, its center start - 0.5.
     ys, xs = (
         np.clip(simple[:, axis] + extent.start - 0.5, extent.start, extent.stop)
         for axis, extent in enumerate(place)
@@ -159,7 +159,7 @@ def _enclosed(points: NDArray[np.number]) -> float:
 
 
 def _box(place: _Place, frame: Frame) -> Box:
-    """The photo px that the prepared px of `place` reach into, cut to the photo."""
+    """The photo px that the prepared px of `place` overlap, cut to the photo."""
     rows, columns = place
     left, top = frame.to_photo(columns.start, rows.start)
     right, bottom = frame.to_photo(columns.stop, rows.stop)
@@ -169,7 +169,7 @@ def _box(place: _Place, frame: Frame) -> Box:
 
 
 def _span(start: float, stop: float, length: int) -> tuple[int, int]:
-    """First and last px index of [start, stop) within 0 .. length - 1, never the same where there is room."""
+    """First and last px index of [start, stop) within 0 .. length - 1; different indexes if length allows."""
     first = min(max(math.floor(start + _ROUNDING), 0), length - 1)
     last = min(max(math.ceil(stop - _ROUNDING) - 1, 0), length - 1)
     if first == last:
@@ -200,11 +200,11 @@ CENTRAL: Final = 0.25
 
 
 def place_in_words(x: float, y: float, field: FieldOfView, eye: Eye | None) -> str:
-    """`central`, or the quadrant: `superior temporal`; `superior, left of the photo` where the eye is not known.
+    """`central`, or the quadrant: `superior temporal`; `superior, left of the photo` if the eye is unknown.
 
     Args:
         x, y: px of the photo.
-        field: in px of the photo; where no disc was found, the frame stands in for it.
+        field: in px of the photo; without a disc, the frame is used instead.
     """
     across, up = x - field.cx, field.cy - y
     radius = field.radius if field.found else min(field.right - field.left, field.bottom - field.top) / 2

@@ -177,8 +177,8 @@ def write_lock(index: Path) -> Iterator[None]:
 def staging_folder(root: Path, name: str) -> Iterator[Path]:
     """A scratch folder on the index's own disk for one new version; deleted afterwards, published or not.
 
-    The write lock is held meanwhile.  The folder `WORK` beside the versions then belongs to the caller and stays as
-    the caller leaves it.
+    The write lock is held meanwhile.  The folder `WORK` beside the versions then belongs to the caller and stays
+    as the caller leaves it.
 
     Raises:
         SettingError: another process is writing to this index.
@@ -202,7 +202,7 @@ def staging_folder(root: Path, name: str) -> Iterator[Path]:
 
 
 def delete_leftovers(index: Path) -> None:
-    """Delete the temporary files of a killed process; the caller holds the index's lock, so that process is gone."""
+    """Delete a killed process's temporary files; the caller holds the lock, so that process is gone."""
     for folder in index.glob(f"{_STAGING}*"):
         shutil.rmtree(folder)
     for name in (CURRENT, PURGED):

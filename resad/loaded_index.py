@@ -1,4 +1,4 @@
-"""An index in memory, ready to score: its version's files checked, its trunk and memory bank on the device."""
+"""Load an index: check its version's files, put its trunk and memory bank on the device, score its probe."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Run = Callable[[Callable[[], Any]], Any]
 PROBE_FILE: Final = "probe.png"
 BACKBONE_FILE: Final = "backbone.safetensors"
 _PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
-"""How far the probe's score may lie from the manifest's, relative: another device kind rounds differently."""
+"""Largest relative deviation of the probe's score: another kind of device rounds differently."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +38,10 @@ class LoadedIndex:
 def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION.
 
-    Kept features, which scoring does not read, are only looked for; `check_files` reads them, too.
+    The hash of kept features, which scoring does not read, is not checked here; `check_files` alone checks it.
 
     Args:
-        run: calls what touches the device, in two steps, where one thread alone may do that.
+        run: runs the two steps that touch the device, for callers in which only one thread may do that.
     Raises:
         IndexInvalid: files missing, changed, of another format, or not made with the settings they state.
     """
@@ -65,7 +65,7 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
 
 
 def score_probe(detector: Detector, folder: Path) -> float:
-    """The image score of the drawn photograph that travels with the index."""
+    """The image score of the drawn photograph inside the index."""
     preparation = detector.encoder.config.preparation
     with naming(folder / PROBE_FILE):
         probe = prepare(folder / PROBE_FILE, preparation, PhotoLimits())
@@ -73,14 +73,14 @@ def score_probe(detector: Detector, folder: Path) -> float:
 
 
 def check_probe(loaded: LoadedIndex, path: Path) -> float:
-    """Score the probe again; its relative deviation, or `IndexInvalid` where that is beyond the bound."""
+    """Score the probe again: its relative deviation, or `IndexInvalid` if that exceeds the bound."""
     expected = loaded.manifest.probe_score
     score = score_probe(loaded.detector, index.resolve(path))
     deviation = abs(score - expected) / expected if expected > 0 else math.inf
     bound = _PROBE_BOUND[loaded.manifest.config.precision]
-    if not deviation <= bound:  # also where it is no number
+    if not deviation <= bound:  # also if it is NaN
         raise IndexInvalid(
-            f"{path}: the probe photograph scores {score:.4g} here and {expected:.4g} when the index was built; "
+            f"{path}: the probe photograph scores {score:.4g}, and {expected:.4g} when the index was built; "
             f"{deviation:.1e} apart, the bound is {bound:.0e}"
         )
     return deviation

@@ -15,11 +15,11 @@ from resad.runtime import PackageVersion
 from resad.search.plan import SearchRecord
 
 Standing = Literal["measured", "bound", "stale"]
-"""What the patch distances that a normal's score comes from are worth in the version that states it.
+"""How far the patch distances behind a normal's score still hold in the version that states it.
 
-measured: in this version's memory bank.  bound: in an earlier one that has only gained memories since; here they
-are these or smaller, so that the score errs upwards and p with it, on the safe side for false alarms.  stale: in
-an earlier one that has lost memories; they may be larger here, and p too low.
+measured: in this version's memory bank.  bound: in an earlier bank that has only gained memories since; distances
+now are equal or smaller, so the score errs upwards and p with it, on the safe side for false alarms.  stale: in an
+earlier bank that has lost memories; distances now may be larger, and p too low.
 """
 
 
@@ -27,13 +27,13 @@ PHOTOS_FILE: Final = "photos.jsonl"
 
 
 CALIBRATION_FILE: Final = "calibration.jsonl"
-"""There where an index was calibrated anew: the photographs that it was calibrated on."""
+"""The photographs of a separate calibration, if the index has one."""
 
 
 FORMAT: Final = 3
-"""Raised when an older reader would misread the files."""
+"""Increased when an older reader would misread the files."""
 FEATURES: Final = "features"
-"""The folder of all patch features, where they are kept."""
+"""The folder of all patch features, if they are kept."""
 _CONFIG: Final = ConfigDict(extra="forbid")
 
 
@@ -48,7 +48,7 @@ class FileRecord:
 
 @dataclass(frozen=True, config=_CONFIG)
 class HistoryEntry:
-    """What made a version.
+    """The operation that made a version.
 
     from_version: of the same index; `also_from`, NAME/VERSION, for the second one of a merge.  at: ISO 8601, UTC.
     package_version: of this project.
@@ -82,13 +82,13 @@ class StageTime:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Quality:
-    """How the build went, up to the writing of the version.
+    """Measurements of the build, up to the writing of the version.
 
     covering_radius: the largest distance from any patch to its nearest memory, feature units.
-    covering: whether that was measured over all patches, or bounds it where the features of some are not kept.
+    covering: whether that was measured over all patches, or is a bound because some features are not kept.
     projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`,
     when the index was built.
-    kept_radius: what adding and removing photographs keep the covering radius at; none before the first time.
+    kept_radius: the covering radius that adding and removing photographs maintain; none before the first time.
     """
 
     covering_radius: float
@@ -107,11 +107,11 @@ class Quality:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Manifest:
-    """Everything about one version of an index but the photographs; see DESIGN, section 3.
+    """Everything about one version of an index except its photographs.
 
-    calibrated: the worst standing among the scores that the calibration is made of.
-    numbered: the highest number that a reference photo's id ever had, so that no id is given twice; none where
-    that is the number of photos.
+    calibrated: the worst standing among the scores of the calibration.
+    numbered: the highest number that a reference photo's id ever had, so that no id is used twice; none if that is
+    the number of photos.
     """
 
     format: int
@@ -136,13 +136,13 @@ class Manifest:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether all patch features lie in the version."""
+        """Whether the version holds all patch features."""
         return any(record.name.startswith(f"{FEATURES}/") for record in self.files)
 
 
 @dataclass(frozen=True)
 class _OfFormat:
-    """What a manifest of any format states."""
+    """The part that manifests of all formats share."""
 
     format: int
 
@@ -157,22 +157,22 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The inverse of `write_manifest`; raises `IndexInvalid`, naming what does not fit."""
+    """The inverse of `write_manifest`; raises `IndexInvalid` with the field that does not fit."""
     try:
-        told = path.read_bytes()
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise IndexInvalid(f"{path} is missing") from error
-    return parse_manifest(told, str(path))
+    return parse_manifest(text, str(path))
 
 
-def parse_manifest(told: bytes, where: str) -> Manifest:
-    """The same from its bytes; `where` they come from is for messages."""
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """`read_manifest` from the file's bytes; `where` names their source in messages."""
     try:
-        stated = _OF_FORMAT.validate_json(told).format
+        stated = _OF_FORMAT.validate_json(text).format
         if stated != FORMAT:
             advice = REBUILD if stated < FORMAT else "a newer version wrote it"
             raise IndexInvalid(f"{where} is of format {stated}; this version reads format {FORMAT} ({advice})")
-        return _MANIFEST.validate_json(told)
+        return _MANIFEST.validate_json(text)
     except SettingError as error:
         raise IndexInvalid(f"{where}: {error}; {REBUILD}") from error
     except ValidationError as error:
@@ -184,9 +184,9 @@ class ReferenceRecord:
     """One reference photo: a line of `photos.jsonl`.
 
     id: opaque.  content_sha256: of the file.  perceptual_hash: 64 hex digits.  width, height: px.
-    score, peak: left out of its own memory bank, feature units.  standing: of its distances.
-    patient: a running number, or the id that was given where names are kept.
-    name: of the file, only where names are kept.
+    score, peak: scored without its own memories, feature units.  standing: of its distances.
+    patient: a running number, or the given id if names are kept.
+    name: of the file, only if names are kept.
     """
 
     id: str

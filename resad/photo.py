@@ -32,7 +32,7 @@ SHRINKS: Final = (1, 2, 4, 8)
 """Scales at which a JPEG can be decoded, as divisors."""
 
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-_TAKEN: Final = "JPEG, PNG, TIFF, BMP and WebP are taken"
+_SUPPORTED: Final = "JPEG, PNG, TIFF, BMP and WebP are supported"
 _OTHER_FORMATS: Final = (
     ("GIF", 0, b"GIF8"),
     ("DICOM", 128, b"DICM"),
@@ -48,7 +48,7 @@ _OTHER_FORMATS: Final = (
     ("TGA", -18, b"TRUEVISION-XFILE"),
     *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
 )
-"""Name, offset and signature of formats that are worth naming when they are refused."""
+"""Name, offset and signature of formats that are refused by name."""
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,7 +59,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes the picture upright."""
+"""EXIF orientation -> the transposition that makes the picture upright."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,32 +67,32 @@ class Photo:
     """One upright photograph."""
 
     pixels: NDArray[np.uint8]
-    """uint8 (H, W, 3), RGB, 0 to 255; H and W are those below divided by the shrink, rounded up."""
+    """uint8 (H, W, 3), RGB, 0 to 255; H and W are height and width divided by the shrink, rounded up."""
     width: int
     height: int
-    """Of the upright photograph at full size, px."""
+    """Width and height of the upright photograph at full size, px."""
     content_hash: str
     """SHA-256 of the file's bytes, hexadecimal."""
 
 
 def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
-    """The file's bytes; its size is asked for before it is read.
+    """The file's bytes; its size is checked before it is read.
 
-    Raises `PhotoUnreachable` where there is no such file, or it cannot be read, `PhotoTooLarge` above
-    `limits.max_bytes`; no error names the file, so that its name is written only where a caller wants it.
+    Raises `PhotoUnreachable` if the file cannot be read, `PhotoTooLarge` above `limits.max_bytes`.
+    No error names the file, so that only callers who want it write its name.
     """
     if isinstance(source, bytes):
-        _keep_bytes(len(source), limits)
+        _check_bytes(len(source), limits)
         return source
     try:
-        _keep_bytes(source.stat().st_size, limits)
+        _check_bytes(source.stat().st_size, limits)
         with source.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
     except OSError as error:
         raise PhotoUnreachable(error.strerror or str(error)) from error
-    except ValueError as error:  # no path at all
+    except ValueError as error:  # not a valid path
         raise PhotoUnreadable(str(error)) from error
-    _keep_bytes(len(data), limits)
+    _check_bytes(len(data), limits)
     return data
 
 
@@ -101,7 +101,7 @@ def stored_size(data: bytes, limits: PhotoLimits) -> tuple[int, int]:
 
     Raises as `read_photo`.
     """
-    with _faults_named(limits):
+    with _as_photo_errors(limits):
         return _open(data, limits)[0].size
 
 
@@ -120,7 +120,7 @@ def read_photo(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) ->
     if shrink not in SHRINKS:
         raise SettingError(f"shrink is {shrink}, it must be one of {', '.join(map(str, SHRINKS))}")
     data = read_bytes(source, limits)
-    with _faults_named(limits):
+    with _as_photo_errors(limits):
         image, orientation = _open(data, limits)
         width, height = image.size
         if shrink > 1:
@@ -139,8 +139,8 @@ def read_photo(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) ->
 
 
 @contextmanager
-def _faults_named(limits: PhotoLimits) -> Iterator[None]:
-    """Turns whatever Pillow raises into this project's errors."""
+def _as_photo_errors(limits: PhotoLimits) -> Iterator[None]:
+    """Turn every exception of Pillow into one of this project's errors."""
     try:
         yield
     except (ResadError, MemoryError):
@@ -150,7 +150,7 @@ def _faults_named(limits: PhotoLimits) -> Iterator[None]:
         limit = _million(min(alarm, limits.max_pixels))
         raise PhotoTooLarge(f"more than {_million(alarm)} pixels, the limit is {limit}") from error
     except Exception as error:
-        # Pillow names no complete list: its plugins raise about ten types for damaged files.
+        # Pillow documents no complete list: its plugins raise about ten types for damaged files.
         raise PhotoUnreadable("the image is damaged, cut short, or of a kind that cannot be read") from error
 
 
@@ -162,13 +162,13 @@ def _open(data: bytes, limits: PhotoLimits) -> tuple[ImageFile.ImageFile, int]:
     except UnidentifiedImageError as error:
         for name, offset, signature in _OTHER_FORMATS:
             if data[offset:][: len(signature)] == signature:
-                raise PhotoUnsupported(f"the file is {name}; {_TAKEN}") from error
-        raise PhotoUnreadable(f"not an image, or a damaged one; {_TAKEN}") from error
-    _keep_pixels(*image.size, limits)
-    # Asked of these two alone: to count a TIFF's pages, Pillow reads the directory of every one.
+                raise PhotoUnsupported(f"the file is {name}; {_SUPPORTED}") from error
+        raise PhotoUnreadable(f"not an image, or a damaged one; {_SUPPORTED}") from error
+    _check_pixels(*image.size, limits)
+    # Only for these two: to count a TIFF's pages, Pillow reads the directory of every page.
     frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
     if frames > 1:
-        raise PhotoUnsupported(f"an animation of {frames} frames; a single photograph is taken")
+        raise PhotoUnsupported(f"an animation of {frames} frames; only single photographs are supported")
     return image, orientation_of(exif)
 
 
@@ -176,13 +176,13 @@ def _million(count: int) -> str:
     return f"{count / 1e6:.4g} million"
 
 
-def _keep_bytes(count: int, limits: PhotoLimits) -> None:
+def _check_bytes(count: int, limits: PhotoLimits) -> None:
     if count > limits.max_bytes:
         unit, name = (1e6, "MB") if limits.max_bytes >= 1e6 else (1e3, "kB")
         raise PhotoTooLarge(f"{count / unit:.1f} {name}, the limit is {limits.max_bytes / unit:g} {name}")
 
 
-def _keep_pixels(width: int, height: int, limits: PhotoLimits) -> None:
+def _check_pixels(width: int, height: int, limits: PhotoLimits) -> None:
     if width * height > limits.max_pixels:
         limit = _million(limits.max_pixels)
         raise PhotoTooLarge(f"{width} x {height} = {_million(width * height)} pixels, the limit is {limit}")
@@ -193,7 +193,7 @@ def _keep_pixels(width: int, height: int, limits: PhotoLimits) -> None:
 def _rgb(image: Image.Image) -> Image.Image:
     """Any decoded image as RGB."""
     if image.mode == "F":
-        raise PhotoUnsupported("the pixels are floating-point numbers; 8 or 16 bits per channel are taken")
+        raise PhotoUnsupported("the pixels are floating-point numbers; 8 or 16 bits per channel are supported")
     if image.mode.startswith("I"):
         return Image.fromarray(_high_byte(image)).convert("RGB")
     if not image.has_transparency_data:
@@ -210,7 +210,7 @@ def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
     bits = tags.get(258, (16,))[0]
     values = np.asarray(image)
     if bits > 16 or values.min() < 0:
-        raise PhotoUnsupported(f"{bits} bits per pixel, or signed; 8 or 16 bits per channel are taken")
+        raise PhotoUnsupported(f"{bits} bits per pixel, or signed; 8 or 16 bits per channel are supported")
     gray: NDArray[np.uint8] = (values >> (bits - 8)).astype(np.uint8)
     # TIFF's "white is zero", which Pillow honors at 8 bits only.
     return ~gray if tags.get(262) == 0 else gray
@@ -220,26 +220,26 @@ _ORIENTATION: Final = 0x0112
 _START_OF_SCAN: Final = 0xDA
 _APP1: Final = 0xE1
 _APP2: Final = 0xE2
-_MOST_SEGMENTS: Final = 2000
-"""Before the picture itself; cameras write about ten, a color profile or a thumbnail some hundred more."""
+_MAX_SEGMENTS: Final = 2000
+"""Largest number before the picture; cameras write about ten, a color profile or thumbnail some hundred more."""
 
 
 def hide_exif(data: bytes) -> tuple[bytes, bytes]:
     """A JPEG with its EXIF and multi-picture segments renamed (same length), and its first EXIF block.
 
-    Any other data comes back as it is, with an empty block.  Without the multi-picture index Pillow sees
-    what is wanted of an MPO file: its first picture, a plain JPEG.  Raises `PhotoUnreadable` for more segments
-    and fill bytes than any camera writes, which would only cost time.
+    Any other data comes back unchanged, with an empty block.  Without the multi-picture index Pillow reads the
+    first picture of an MPO file, a plain JPEG.  Raises `PhotoUnreadable` for more segments and fill bytes than any
+    camera writes, which would only cost time.
     """
     if data[:3] != b"\xff\xd8\xff":
         return data, b""
     hidden = bytearray(data)
     exif = b""
-    at, seen = 2, 0
+    at, segments = 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
-        seen += 1
-        if seen > _MOST_SEGMENTS:
-            raise PhotoUnreadable(f"more than {_MOST_SEGMENTS} segments before the picture")
+        segments += 1
+        if segments > _MAX_SEGMENTS:
+            raise PhotoUnreadable(f"more than {_MAX_SEGMENTS} segments before the picture")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1

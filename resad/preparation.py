@@ -1,9 +1,9 @@
-"""A photograph -> the square that the network sees, and the way back to the photograph's own pixels."""
+"""Prepare a photograph: decode it, crop it to the field of view, resize it to the network's square."""
 
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +15,36 @@ from resad.photo import SHRINKS, Photo, read_bytes, read_photo, stored_size
 
 Coordinate = TypeVar("Coordinate", float, NDArray[np.floating[Any]])
 
-_ROWS_AT_ONCE: Final = 256
-"""Of a map that is resampled, to keep the intermediate results small."""
+
+class ReadPhoto(Protocol):
+    """Decodes a photograph, as `read_photo`."""
+
+    def __call__(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+        """The photograph, a JPEG at 1 / `shrink` of its size."""
+        ...
+
+
+_ROWS_PER_STEP: Final = 256
+"""Rows of a map that are resampled together: keeps the intermediate results small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a prepared square covers of its photograph.
+    """The part of a photograph that its prepared square covers.
 
     Coordinates are continuous: x to the right, y down, pixel (0, 0) covers [0, 1) x [0, 1).
     """
 
     width: int
     height: int
-    """Of the photograph, px."""
+    """Width and height of the photograph, px."""
     left: float
     top: float
     right: float
     bottom: float
-    """What the square covers, px of the photograph, which it may exceed."""
+    """Edges of the square, px of the photograph, which it may exceed."""
     side: int
-    """S, px of the square."""
+    """S: side of the square, px."""
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -57,9 +66,8 @@ class Frame:
     ) -> NDArray[np.float32]:
         """A map of the square, float32 (S, S), at the photograph's pixels, float32 (H, W).
 
-        Sampled bilinearly at each pixel's center; up to half a prepared pixel from the square's edge the edge
-        value holds, outside the square it is 0.  `width` and `height` ask for another raster over the same
-        photograph.
+        Sampled bilinearly at each pixel's center; within half a prepared pixel of the square's edge the edge value
+        holds, outside the square the map is 0.  `width` and `height` choose another raster over the photograph.
         """
         if anomaly_map.shape != (self.side, self.side):
             raise ValueError(f"the map is {anomaly_map.shape}, the frame's square {(self.side, self.side)}")
@@ -72,24 +80,24 @@ class Frame:
         if inside_x.size == 0 or inside_y.size == 0:
             return result
         x_square, y_square = self.to_prepared(x[inside_x], y[inside_y])
-        # The square lies along the photograph's axes, so one axis can be done after the other.
-        wide = _resampled_rows(np.ascontiguousarray(anomaly_map.T, np.float32), x_square)
-        wide = np.ascontiguousarray(wide.T)
-        for start in range(0, inside_y.size, _ROWS_AT_ONCE):
-            part = inside_y[start : start + _ROWS_AT_ONCE]
+        # The square is parallel to the photograph's axes, so one axis can be resampled after the other.
+        stretched = _resampled_rows(np.ascontiguousarray(anomaly_map.T, np.float32), x_square)
+        stretched = np.ascontiguousarray(stretched.T)
+        for start in range(0, inside_y.size, _ROWS_PER_STEP):
+            part = inside_y[start : start + _ROWS_PER_STEP]
             target = result[part[0] : part[-1] + 1, inside_x[0] : inside_x[-1] + 1]
-            target[...] = _resampled_rows(wide, y_square[start : start + _ROWS_AT_ONCE])
+            target[...] = _resampled_rows(stretched, y_square[start : start + _ROWS_PER_STEP])
         return result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedPhoto:
-    """A photograph as the network sees it."""
+    """A photograph as the network takes it."""
 
     pixels: NDArray[np.uint8]
     """uint8 (S, S, 3), RGB, 0 to 255; black beyond the photograph."""
     mask: NDArray[np.bool_]
-    """bool (S, S): pixels whose center lies in the field of view; all where nothing was cropped."""
+    """bool (S, S): pixels whose center lies in the field of view; all if nothing was cropped."""
     frame: Frame
     field_of_view: FieldOfView
     """In the photograph's own px."""
@@ -97,21 +105,24 @@ class PreparedPhoto:
     """SHA-256 of the file's bytes, hexadecimal."""
 
 
-def prepare(source: bytes | Path, config: PreparationConfig, limits: PhotoLimits) -> PreparedPhoto:
+def prepare(
+    source: bytes | Path, config: PreparationConfig, limits: PhotoLimits, *, read: ReadPhoto = read_photo
+) -> PreparedPhoto:
     """The prepared square of `source`, a file's bytes or its path.  Raises as `read_photo`.
 
-    crop = "field_of_view": a square around the disc, its side the disc's diameter (where no disc was found:
-    around the frame, its longer side), black beyond the photograph.  crop = "none": the whole frame, squashed.
+    crop = "field_of_view": a square around the disc, its side the disc's diameter (without a disc: around the
+    frame, its longer side), black beyond the photograph.  crop = "none": the whole frame, squashed.
+    read: decodes the photograph.
     """
     data = read_bytes(source, limits)
-    photo, field = _decode(data, config, limits)
+    photo, field = _decode(data, config, limits, read)
     frame = frame_of(photo.width, photo.height, field, config)
     mask = mask_of(frame, field, config)
     return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash)
 
 
 def frame_of(width: int, height: int, field: FieldOfView, config: PreparationConfig) -> Frame:
-    """What the prepared square of a photograph of `width` x `height` px covers."""
+    """The frame of a photograph of `width` x `height` px."""
     if config.crop == "none":
         return Frame(width, height, 0.0, 0.0, width, height, config.size)
     half = field.radius if field.found else max(width, height) / 2
@@ -126,16 +137,18 @@ def mask_of(frame: Frame, field: FieldOfView, config: PreparationConfig) -> NDAr
     return field_of_view_mask(field, frame.side, frame.side, frame.extent)
 
 
-def _decode(data: bytes, config: PreparationConfig, limits: PhotoLimits) -> tuple[Photo, FieldOfView]:
-    """The photograph, decoded no larger than the square needs, and its field of view in its own px."""
+def _decode(
+    data: bytes, config: PreparationConfig, limits: PhotoLimits, read: ReadPhoto
+) -> tuple[Photo, FieldOfView]:
+    """The photograph, decoded no larger than the square needs, and its field of view in the photograph's px."""
     shrink = _largest_shrink(min(stored_size(data, limits)), config.size)
-    photo = read_photo(data, limits, shrink=shrink)
+    photo = read(data, limits, shrink=shrink)
     field = _field_of_view(photo)
     needed = _largest_shrink(2 * field.radius, config.size)
     if config.crop == "none" or not field.found or needed >= shrink:
         return photo, field
-    # The disc is much smaller than the frame: it takes a larger decoding to fill the square.
-    photo = read_photo(data, limits, shrink=needed)
+    # The disc is much smaller than the frame: a larger decoding is needed to fill the square.
+    photo = read(data, limits, shrink=needed)
     closer = _field_of_view(photo)
     return photo, closer if closer.found else field
 
@@ -151,10 +164,10 @@ def _largest_shrink(length: float, size: int) -> int:
 
 
 def _resized(photo: Photo, frame: Frame) -> NDArray[np.uint8]:
-    """uint8 (S, S, 3): what `frame` covers, every pixel the weighted mean of all it covers in the photograph."""
+    """uint8 (S, S, 3): the part that `frame` covers; every pixel is the weighted mean of the pixels it covers."""
     height, width = photo.pixels.shape[:2]
     across, down = width / photo.width, height / photo.height
-    # Rounded, so that a frame's edge that is the photograph's does not come out a hair beyond it.
+    # Rounded, so that an edge shared with the photograph does not end up slightly beyond it.
     left, right = round(frame.left * across, 6), round(frame.right * across, 6)
     top, bottom = round(frame.top * down, 6), round(frame.bottom * down, 6)
     x0, y0, x1, y1 = floor(left), floor(top), ceil(right), ceil(bottom)

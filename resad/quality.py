@@ -1,10 +1,9 @@
-"""Whether a photograph is good enough to be judged: a few measures of what the network sees of it, against limits
-that the index's own normal photographs set.
+"""Judge whether a photograph is good enough to be scored: measures of the prepared photograph, and their limits.
 
-A limit is the first or the last percentile of the normals, moved outwards by half of its distance from their
-median (shares; the others by the root of the factor between the two), so that it follows the camera.  At most one
-in a hundred normals lies beyond each of the six percentiles, and fewer beyond the limits: at least 94 % of them
-pass; the manifest states how many.
+The index's own normal photographs set the limits, so that they follow the camera.  A limit is the first or last
+percentile of the normals, moved outwards by half of its distance from their median (for shares; for the others by
+the square root of the factor between the two).  At most one in a hundred normals lies beyond each of the six
+percentiles, and fewer beyond the limits: at least 94 % of them pass.  The manifest states how many.
 """
 
 from collections.abc import Sequence
@@ -36,15 +35,15 @@ _BELOW: Final[dict[Measure, Reason]] = {
 _ABOVE: Final[dict[Measure, Reason]] = {"brightness": "too-bright", "saturated": "too-bright"}
 _PERCENTILE: Final = 0.01
 _MARGIN: Final = 0.5
-_LEAST: Final[dict[Measure, float]] = {"completeness": 0.05, "saturated": 0.01}
-"""The smallest such move, for shares that hardly differ among normals of one camera: less of the disc cut off, or
-saturated as a few exudates are, harms no score."""
-_WIDEST: Final = 16.0
-"""The factor between a percentile and the median, at most."""
+_MIN_MARGIN: Final[dict[Measure, float]] = {"completeness": 0.05, "saturated": 0.01}
+"""The smallest such move, for shares that hardly differ among normals of one camera: a disc cut off by less, or
+saturation like that of a few exudates, harms no score."""
+_MAX_FACTOR: Final = 16.0
+"""Largest factor between a percentile and the median."""
 FEWEST: Final = 10
-"""Photographs from which limits are taken: the extremes of fewer say little."""
+"""Fewest photographs that set limits: the extremes of fewer say little."""
 _INSET: Final = 0.05
-"""Rim that is not looked at, as a share of the radius: its edge is no detail."""
+"""Rim that is not measured, as a share of the radius: its edge is no detail."""
 _BAND: Final = 1.0 / 512
 """Finer standard deviation of the band-pass whose energy is the sharpness, as a share of the square's side; the
 coarser is twice as large.  Vessels' edges and small lesions lie in it."""
@@ -54,11 +53,11 @@ _RASTER: Final = 256
 
 @dataclass(frozen=True, config=_CONFIG)
 class QualityMeasures:
-    """Of the prepared photograph's green channel inside the field of view, its rim left out.
+    """Measures of the prepared photograph's green channel inside the field of view, without its rim.
 
     brightness: mean, 0 to 255.  contrast: from the 5th to the 95th percentile, as a share of the brightness.
     sharpness: standard deviation of a band of fine detail, as a share of the brightness.
-    completeness: share of the disc that the photograph shows; 0 where none was found.
+    completeness: share of the disc that the photograph shows; 0 without a disc.
     saturated: share of pixels at 250 or more.
     """
 
@@ -71,7 +70,7 @@ class QualityMeasures:
 
 @dataclass(frozen=True, config=_CONFIG)
 class QualityLimit:
-    """A photograph whose `measure` lies beyond `value` has the `reason`."""
+    """A limit: a photograph whose `measure` lies beyond `value` is unacceptable for `reason`."""
 
     measure: Measure
     reason: Reason
@@ -85,7 +84,7 @@ class QualityLimit:
 
 @dataclass(frozen=True, config=_CONFIG)
 class QualityLimits:
-    """What `photos` normal photographs set; a share `passed` of them keeps every limit.  None at all below 10."""
+    """The limits set by `photos` normal photographs, of which a share `passed` passes.  No limits below 10."""
 
     photos: int
     passed: float
@@ -102,7 +101,7 @@ class PhotoQuality:
 
 
 def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
-    """The measures of a prepared photograph; all 0 where nothing of its field of view is left."""
+    """The measures of a prepared photograph; 0 if nothing of its field of view remains."""
     side = photo.frame.side
     inner = field_of_view_mask(_inset(photo.field_of_view), side, side, photo.frame.extent)
     green = photo.pixels[:, :, 1].astype(np.float32)
@@ -126,60 +125,60 @@ def quality_limits(normals: Sequence[QualityMeasures]) -> QualityLimits:
         return QualityLimits(len(normals), 1.0, ())
     limits = [QualityLimit(name, reason, _limit(normals, name, below=True)) for name, reason in _BELOW.items()]
     limits += [QualityLimit(name, reason, _limit(normals, name, below=False)) for name, reason in _ABOVE.items()]
-    within = [not _beyond(one, limits) for one in normals]
-    return QualityLimits(len(normals), sum(within) / len(within), tuple(limits))
+    passed = [not _reasons(measures, limits) for measures in normals]
+    return QualityLimits(len(normals), sum(passed) / len(passed), tuple(limits))
 
 
 def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
-    """The verdict on a photograph: what it is at all, and which limits it does not keep.
+    """The verdict on a photograph: whether it shows a retina, and which limits it exceeds.
 
-    Where there are too few normals for limits, only what cannot be a fundus photograph and what shows no disc is
-    told.
+    If there are too few normals for limits, only a photograph that cannot be of a retina or shows no disc is
+    unacceptable.
     """
     measures = measure_quality(photo)
     reasons: list[Reason] = []
     if looks_like_fundus(photo.pixels, photo.field_of_view) is not None:
         reasons.append("not-a-fundus-photograph")
-    reasons += _beyond(measures, limits.limits)
+    reasons += _reasons(measures, limits.limits)
     if not photo.field_of_view.found:
-        # Normals without a disc, too, are no fault of the photograph.
+        # A photograph without a disc is acceptable if normals have none either.
         reasons = ["no-field-of-view" if reason == "cut-off" else reason for reason in reasons]
         reasons += [] if limits.limits else ["no-field-of-view"]
     return PhotoQuality(not reasons, tuple(reasons), measures)
 
 
 def poor_reasons(measures: QualityMeasures, limits: QualityLimits) -> tuple[Reason, ...]:
-    """Why a photograph with these measures is beyond the limits; nothing where it is not."""
-    return tuple(_beyond(measures, limits.limits))
+    """Why a photograph with these measures exceeds the limits; empty if it does not."""
+    return tuple(_reasons(measures, limits.limits))
 
 
 def demand(quality: PhotoQuality) -> None:
     """Raises `PhotoPoor`, naming the reasons, unless the photograph is acceptable."""
     if not quality.acceptable:
-        raise PhotoPoor(f"the photograph's quality does not suffice: {', '.join(quality.reasons)}")
+        raise PhotoPoor(f"the photograph's quality is too low: {', '.join(quality.reasons)}")
 
 
-def _beyond(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[Reason]:
-    found: list[Reason] = []
+def _reasons(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[Reason]:
+    reasons: list[Reason] = []
     for limit in limits:
         value: float = getattr(measures, limit.measure)
-        if (value < limit.value if limit.below else value > limit.value) and limit.reason not in found:
-            found.append(limit.reason)
-    return found
+        if (value < limit.value if limit.below else value > limit.value) and limit.reason not in reasons:
+            reasons.append(limit.reason)
+    return reasons
 
 
 def _limit(normals: Sequence[QualityMeasures], name: Measure, *, below: bool) -> float:
-    """The limit on one side: the value of one of the normals, moved outwards."""
-    values = np.array([getattr(one, name) for one in normals], dtype=np.float64)
-    # A value that is there: no more than the stated share lies beyond it, however few there are.
+    """The limit on one side: the value of a normal, moved outwards."""
+    values = np.array([getattr(measures, name) for measures in normals], dtype=np.float64)
+    # A value of the sample: no more than the stated share lies beyond it, however few values there are.
     percentile, method = (_PERCENTILE, "lower") if below else (1 - _PERCENTILE, "higher")
     end = float(np.quantile(values, percentile, method=method))  # type: ignore[call-overload]
-    if name in _LEAST:
-        margin = max(_MARGIN * abs(float(np.median(values)) - end), _LEAST[name])
+    if name in _MIN_MARGIN:
+        margin = max(_MARGIN * abs(float(np.median(values)) - end), _MIN_MARGIN[name])
         return end - margin if below else end + margin
-    # By a factor, so that no limit below comes near to zero.
+    # By a factor, so that no lower limit comes close to zero.
     middle = float(np.median(values))
-    return end * float(np.clip(end / middle, 1 / _WIDEST, _WIDEST)) ** _MARGIN if middle > 0 else end
+    return end * float(np.clip(end / middle, 1 / _MAX_FACTOR, _MAX_FACTOR)) ** _MARGIN if middle > 0 else end
 
 
 def _inset(field: FieldOfView) -> FieldOfView:

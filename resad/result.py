@@ -1,4 +1,4 @@
-"""What a caller gets for one photograph: the JSON of the HTTP contract, the same offline and online."""
+"""The result of one photograph: records and their JSON, the same on the command line and over HTTP."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ INTENDED_USE: Final = "Research use only. Not for diagnosis."
 
 @dataclass(frozen=True)
 class IndexReference:
-    """Which index answered."""
+    """The index that scored."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class PhotoReference:
-    """The photo that was scored; `field_of_view` is null where no disc was found."""
+    """The photo that was scored; `field_of_view` is null without a disc."""
 
     width: int
     height: int
@@ -44,8 +44,8 @@ class PhotoReference:
 class NormalsReference:
     """The normal photographs that the photo was compared with.
 
-    camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
-    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
+    camera: theirs; null if they are all of the index's.  photos: how many.  rate: at which such normals exceed the
+    threshold, 95 % interval (Clopper-Pearson).  finding_level: findings lie above it, feature units.
     reason: why they are not those of the camera that was named.
     """
 
@@ -56,13 +56,13 @@ class NormalsReference:
     reason: str | None
 
 
-# Always in an answer; the default is for answers that an earlier version wrote, which are read back.
+# `mirrored` is always in an answer; the default is for reading answers of earlier versions.
 @dataclass(frozen=True, config=ConfigDict(json_schema_serialization_defaults_required=True))
 class Evidence:
     """A healthy patch near to a finding's peak.
 
-    distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
-    mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
+    distance: feature units.  y, x: cell of the patch grid in the reference photo, not mirrored.
+    mirrored: it is near to the finding's patch in the mirror image, left and right exchanged.
     """
 
     photo: str
@@ -103,10 +103,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Result:
-    """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
+    """The result of one photograph; `reason` says why p-value, threshold and verdict are null, if they are.
 
-    fpr: the rate that was asked for; where a threshold was, the lowest one that the normals support for it.
-    map: the map as a data URL, where it was asked for in the answer.
+    fpr: the requested rate; for a requested threshold, the lowest rate that the normals support for it.
+    map: the map as a data URL, if requested.
     """
 
     request_id: str | None

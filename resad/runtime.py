@@ -135,8 +135,8 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
 def _container_bytes(limit: Path, used: Path, stat: Path) -> int | None:
     """Free bytes within a container's limit, file caches counted as free; None without a limit."""
     try:
-        most, now = limit.read_text().strip(), int(used.read_text())
+        maximum, now = limit.read_text().strip(), int(used.read_text())
         cached = re.search(r"(?:total_)?inactive_file (\d+)", stat.read_text())
     except (OSError, ValueError):
         return None
-    return None if most == "max" else max(int(most) - now + (int(cached[1]) if cached else 0), 0)
+    return None if maximum == "max" else max(int(maximum) - now + (int(cached[1]) if cached else 0), 0)

@@ -22,12 +22,12 @@ from resad.result import INTENDED_USE, Evidence, Finding
 
 FOLDER: Final = "evidence"
 CONTEXT: Final = 96
-"""Side of a crop, px of the prepared square: about what a unit of a ResNet's third stage sees."""
+"""Side of a crop, px of the prepared square: about the receptive field of a ResNet's third stage."""
 ENLARGED: Final = 2
 """Crop px per prepared px."""
 _QUALITY: Final = 90
-"""Of JPEG; a square of 512 px takes about 50 kB."""
-_MARGIN: Final = 4
+"""JPEG quality; a square of 512 px takes about 50 kB."""
+_PADDING: Final = 4
 """Between the cell and the frame that marks it, px of the prepared square."""
 _DARK: Final = (0, 0, 0)
 _BRIGHT: Final = (255, 255, 255)
@@ -38,29 +38,29 @@ Cell = tuple[int, int]
 
 
 def file_name(photo: str) -> str:
-    """Where a version keeps the square of the reference photo with the id `photo`, below its folder."""
+    """The file, relative to the version's folder, of the square of the reference photo with the id `photo`."""
     return f"{FOLDER}/{photo}.jpg"
 
 
 def kept_squares(manifest: Manifest) -> tuple[FileRecord, ...]:
-    """The squares that a version has, to cut crops from."""
+    """The prepared squares that a version keeps."""
     return tuple(record for record in manifest.files if record.name.startswith(f"{FOLDER}/"))
 
 
 def keeps_crops(manifest: Manifest) -> bool:
-    """Whether there are any."""
+    """Whether a version keeps prepared squares."""
     return bool(kept_squares(manifest))
 
 
 def square_jpeg(square: Pixels) -> bytes:
-    """A prepared square, uint8 (S, S, 3), as the file that is kept of it."""
+    """The file of a prepared square, uint8 (S, S, 3)."""
     return jpeg(Image.fromarray(square))
 
 
 def read_square(version: Path, manifest: Manifest, photo: str) -> Pixels | None:
-    """The square that `version` keeps of the reference photo `photo`, uint8 (S, S, 3); None where it keeps none.
+    """The square that `version` keeps of the reference photo `photo`, uint8 (S, S, 3); None if it keeps none.
 
-    Only files that the manifest names are opened.  Raises `IndexInvalid` for one that is gone or damaged.
+    Only files that the manifest names are opened.  Raises `IndexInvalid` if the file is missing or damaged.
     """
     name = file_name(photo)
     if all(record.name != name for record in manifest.files):
@@ -77,16 +77,16 @@ def read_square(version: Path, manifest: Manifest, photo: str) -> Pixels | None:
 
 
 def cell_under(x: float, y: float, side: int, grid: Cell) -> Cell:
-    """The cell of the grid (h, w) under the point (x, y) of a square of `side` px, the nearest one beyond it."""
+    """The cell of the grid (h, w) under the point (x, y) of a square of `side` px; outside, the nearest cell."""
     rows, columns = grid
     return min(max(int(y * rows / side), 0), rows - 1), min(max(int(x * columns / side), 0), columns - 1)
 
 
 def crop_around(square: Pixels, cell: Cell, grid: Cell) -> Image.Image:
-    """What `square`, uint8 (S, S, 3), shows around a cell of the grid (h, w), the cell framed in the middle.
+    """A crop of `square`, uint8 (S, S, 3), around a cell of the grid (h, w), the cell framed in the middle.
 
     RGB, `CONTEXT` prepared px a side, enlarged `ENLARGED` times; black beyond the square.  Raises `ValueError`
-    for a cell that the grid does not have.
+    for a cell outside the grid.
     """
     (rows, columns), (y, x) = grid, cell
     if not (0 <= y < rows and 0 <= x < columns):
@@ -94,14 +94,14 @@ def crop_around(square: Pixels, cell: Cell, grid: Cell) -> Image.Image:
     height, width = square.shape[:2]
     top, left = (y + 0.5) * height / rows, (x + 0.5) * width / columns
     corner = round(left - CONTEXT / 2), round(top - CONTEXT / 2)
-    # Pillow's crop fills with black what lies beyond the picture.
+    # Pillow fills the part of a crop beyond the picture with black.
     part = Image.fromarray(square).crop((*corner, corner[0] + CONTEXT, corner[1] + CONTEXT))
     picture = part.resize((CONTEXT * ENLARGED, CONTEXT * ENLARGED), Image.Resampling.BICUBIC)
     box = (
-        x * width / columns - corner[0] - _MARGIN,
-        y * height / rows - corner[1] - _MARGIN,
-        (x + 1) * width / columns - corner[0] + _MARGIN,
-        (y + 1) * height / rows - corner[1] + _MARGIN,
+        x * width / columns - corner[0] - _PADDING,
+        y * height / rows - corner[1] - _PADDING,
+        (x + 1) * width / columns - corner[0] + _PADDING,
+        (y + 1) * height / rows - corner[1] + _PADDING,
     )
     _frame(picture, box)
     return picture
@@ -115,42 +115,42 @@ def jpeg(picture: Image.Image) -> bytes:
 
 
 def _frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
-    """A bright line around `box` (px of the crop before it was enlarged), with a dark one on either side."""
+    """A bright line around `box` (px of the crop before enlargement), with a dark line on either side."""
     left, top, right, bottom = (round(ENLARGED * edge) for edge in box)
     draw = ImageDraw.Draw(picture)
     for out, color in ((-1, _DARK), (1, _DARK), (0, _BRIGHT)):
         draw.rectangle((left - out, top - out, right + out, bottom + out), outline=color)
 
 
-MOST_STRIPS: Final = 20
-"""Findings that are drawn, strongest first."""
+MAX_STRIPS: Final = 20
+"""Most findings that are drawn, strongest first."""
 _SIDE: Final = CONTEXT * ENLARGED
 _GAP: Final = 8
 _TEXT: Final = 13
 _LINE: Final = 20
 
 Squares = Callable[[str], Pixels | None]
-"""Id of a reference photo -> its prepared square, uint8 (S, S, 3), where it is kept."""
+"""Id of a reference photo -> its prepared square, uint8 (S, S, 3), if it is kept."""
 
 
 def draw_strips(photo: PreparedPhoto, findings: Sequence[Finding], squares: Squares, grid: Cell) -> Image.Image:
-    """A row for each finding: its own crop, then those of its evidence, nearest first, with their distances.
+    """A row for each finding: its crop, then those of its evidence, nearest first, with distances.
 
-    An RGB picture.  Crops are centered on the patch under the finding's peak and on the healthy patches, and all
-    at one scale; a reference photo of which no square is kept is left blank.  Evidence that is near to the mirror
-    image is turned left to right, so that what was compared looks alike.
+    An RGB picture.  Crops are centered on the patch under the finding's peak and on the healthy patches, all at
+    one scale; without a kept square the place is left blank.  Evidence for the mirror image is flipped,
+    so that the compared patches look alike.
     """
-    shown = findings[:MOST_STRIPS]
+    shown = findings[:MAX_STRIPS]
     columns = 1 + max((len(finding.evidence) for finding in shown), default=0)
     width = _GAP + max(columns, 3) * (_SIDE + _GAP)
     row = 2 * _LINE + _SIDE + _GAP
     picture = Image.new("RGB", (width, _LINE + _GAP + len(shown) * row + _LINE), GROUND)
-    left_out = f", the strongest {len(shown)} shown" if len(shown) < len(findings) else ""
+    limited = f", the strongest {len(shown)} shown" if len(shown) < len(findings) else ""
     _write(
         picture,
         _GAP,
         0,
-        f"{len(findings)} findings{left_out}, beside the nearest healthy patches; distances in feature units",
+        f"{len(findings)} findings{limited}, beside the nearest healthy patches; distances in feature units",
         QUIET,
     )
     for number, finding in enumerate(shown):
@@ -165,8 +165,8 @@ def _draw_strip(
     title = f"finding {finding.rank}, peak {finding.peak:#.4g}, p {finding.p_value:.4f}"
     _write(picture, _GAP, top, f"{title}, {finding.place}" if finding.place else title, PLAIN)
     at = photo.frame.to_prepared(finding.x + 0.5, finding.y + 0.5)
-    own = crop_around(photo.pixels, cell_under(*at, photo.frame.side, grid), grid)
-    _put(picture, 0, top + _LINE, own, "this photograph")
+    crop = crop_around(photo.pixels, cell_under(*at, photo.frame.side, grid), grid)
+    _put(picture, 0, top + _LINE, crop, "this photograph")
     for column, healthy in enumerate(finding.evidence, start=1):
         _put(picture, column, top + _LINE, _healthy(healthy, squares, grid), _caption(healthy))
 

@@ -1,8 +1,8 @@
-"""An anomaly map as a file that carries its own scale.
+"""Anomaly maps as files that carry their own scale.
 
 PNG for viewers (16 bit, absolute: the same gray is the same distance in every photograph), TIFF and NPY for
 computing (float32, unchanged).  Every map is float32 (H, W), finite, not negative, in feature units.
-A map that is not is a bug of the caller's, so it raises `ValueError`.
+Any other map is a bug of the caller and raises `ValueError`.
 """
 
 import io
@@ -17,11 +17,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 UNIT: Final = "feature distance (L2)"
-"""What a map's values are, as written into the files."""
+"""The unit of a map's values, as written into the files."""
 
 _PNG_MAX: Final = 65535
-_ROWS_AT_ONCE: Final = 64
-"""Of a map that becomes integers, so that what lies between stays in the processor's cache."""
+_ROWS_PER_STEP: Final = 64
+"""Rows of a map that are converted together: intermediate results stay in the processor's cache."""
 _IMAGE_DESCRIPTION: Final = 270
 _PREFIX: Final = "resad:"
 
@@ -31,18 +31,18 @@ Map = NDArray[np.float32]
 def map_png16(anomaly_map: Map, full_scale: float, fingerprint: str) -> bytes:
     """A 16-bit gray PNG: value = round(65535 * min(d / full_scale, 1)).
 
-    `full_scale` is the distance that becomes 65535; larger distances saturate there.  It stands in the tEXt
-    entries together with the unit and the fingerprint: `resad:full_scale`, `resad:unit`, `resad:fingerprint`.
-    Raises `ValueError` for a map that is none, or a full scale that is not positive and finite.
+    `full_scale` is the distance that becomes 65535; larger distances saturate there.  The tEXt entries state it
+    with the unit and the fingerprint: `resad:full_scale`, `resad:unit`, `resad:fingerprint`.
+    Raises `ValueError` for an invalid map, or a full scale that is not positive and finite.
     """
     values, scale = _checked(anomaly_map), _checked_scale(full_scale)
-    facts = PngInfo()
-    for name, value in _facts(scale, fingerprint).items():
-        facts.add_text(_PREFIX + name, str(value))
+    entries = PngInfo()
+    for name, value in _description(scale, fingerprint).items():
+        entries.add_text(_PREFIX + name, str(value))
     file = io.BytesIO()
-    # By run lengths alone: of a 4288 x 2848 map half the time of zlib's level 3, and 4 % more bytes.
+    # Run lengths only: for a 4288 x 2848 map half the time of zlib's level 3, and 4 % more bytes.
     picture = Image.fromarray(_levels(values, scale))
-    picture.save(file, "PNG", pnginfo=facts, compress_level=1, compress_type=zlib.Z_RLE)
+    picture.save(file, "PNG", pnginfo=entries, compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
@@ -61,13 +61,13 @@ def read_map_png16(data: bytes) -> tuple[Map, float]:
 
 
 def map_tiff(anomaly_map: Map, full_scale: float, fingerprint: str) -> bytes:
-    """A float32 TIFF with the map's values unchanged; the facts stand in ImageDescription as a JSON object.
+    """A float32 TIFF with the map's values unchanged; its description is a JSON object in ImageDescription.
 
     `full_scale` only says where a viewer's scale should end.  Raises `ValueError` as `map_png16` does.
     """
     values, scale = _checked(anomaly_map), _checked_scale(full_scale)
     file = io.BytesIO()
-    note = json.dumps(_facts(scale, fingerprint))
+    note = json.dumps(_description(scale, fingerprint))
     Image.fromarray(values).save(file, "TIFF", tiffinfo={_IMAGE_DESCRIPTION: note})
     return file.getvalue()
 
@@ -94,19 +94,19 @@ def map_npy(anomaly_map: Map) -> bytes:
 
 def _levels(values: Map, scale: float) -> NDArray[np.uint16]:
     levels = np.empty(values.shape, np.uint16)
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(values), _ROWS_PER_STEP):
+        rows = slice(start, start + _ROWS_PER_STEP)
         # float64: in float32 the quotient alone is wrong by up to a quarter of a step near 65535.
-        part = values[some].astype(np.float64)
+        part = values[rows].astype(np.float64)
         part /= scale
         np.minimum(part, 1.0, out=part)
         part *= _PNG_MAX
-        levels[some] = np.rint(part, out=part)
+        levels[rows] = np.rint(part, out=part)
     return levels
 
 
-def _facts(full_scale: float, fingerprint: str) -> dict[str, str | float]:
-    """What the file says about itself; `str` of a float reads back as the same float."""
+def _description(full_scale: float, fingerprint: str) -> dict[str, str | float]:
+    """The file's metadata; `str` of a float reads back as the same float."""
     return {"unit": UNIT, "full_scale": full_scale, "fingerprint": fingerprint}
 
 
@@ -115,7 +115,7 @@ def _opened(data: bytes, kind: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=[kind])
         image.load()
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"not an anomaly map: {len(data)} bytes that are no {kind}, or a damaged one") from error
+        raise ValueError(f"not an anomaly map: {len(data)} bytes that are not {kind}, or damaged") from error
     return image
 
 

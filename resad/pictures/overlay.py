@@ -27,7 +27,7 @@ _VIRIDIS: Final = (0x31688E, 0x26828E, 0x1F9E89, 0x35B779, 0x6DCD59, 0xB4DE2C, 0
 blue or green, while inferno's red vanishes on it; viridis' own dark third would look like hemorrhages."""
 _COLORS: Final = 256
 _STRENGTH: Final = 0.8
-"""Share of the colors in an overlay where they are opaque, so that the lesion still shows through."""
+"""Opacity of an overlay's strongest colors, so that the lesion still shows through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class MapScale:
     """Which distance gets which color; raises `ValueError` unless 0 <= low < high, all finite."""
 
     low: float
-    """Typical of a normal patch: transparent from here down."""
+    """Typical of a normal patch: transparent up to this distance."""
     threshold: float | None
-    """Marked on the color bar, at its nearer end if it lies beyond; None where none is calibrated."""
+    """Marked on the color bar, at the closer end if it lies beyond; None if there is none."""
     high: float
-    """End of the colors: opaque from here up."""
+    """End of the colors: opaque from this distance up."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.low < self.high < math.inf):
@@ -61,12 +61,12 @@ def colorize(anomaly_map: NDArray[np.float32], scale: MapScale) -> Pixels:
     np.clip(position, 0.0, 1.0, out=position)
     position *= _COLORS - 1
     levels = Image.fromarray(np.rint(position, out=position).astype(np.uint8))
-    # Pillow looks bytes up several times faster than NumPy does.
+    # Pillow's lookup tables are several times faster than NumPy's indexing.
     return np.array(Image.merge("RGBA", [levels.point(channel.tolist()) for channel in _color_table().T]))
 
 
 def faded(colors: Image.Image) -> Image.Image:
-    """The alpha, L (H, W), with which colors cover a photo: where opaque, the lesion still shows through."""
+    """The alpha, L (H, W), of the colors over a photo: the lesion shows through even the strongest ones."""
     return colors.getchannel("A").point([round(_STRENGTH * alpha) for alpha in range(256)])
 
 
@@ -92,12 +92,12 @@ PLAIN: Final = (240, 240, 240)
 """Luminance ratios to the ground: quiet text 7.7 : 1, plain text 16 : 1 (WCAG asks for 4.5 : 1)."""
 _UNDER_BAR: Final = (128, 128, 128)
 _FINDINGS: Final = "findings"
-"""What the level is called, which is not the threshold of image scores."""
+"""Label of the findings' level, which is not the threshold of image scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class PanelStyle:
-    """Sizes in px that follow from the picture's own."""
+    """Font and sizes in px, by the size of the picture."""
 
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont
     text: int
@@ -115,7 +115,7 @@ class _Mark:
 
 
 def style_for(photo: Pixels) -> PanelStyle:
-    """For a picture of a photo (H, W, 3)."""
+    """The style for a photo (H, W, 3)."""
     longer = max(photo.shape[:2])
     text = max(11, round(longer / 42))
     return PanelStyle(ImageFont.load_default(size=text), text, max(6, round(text * 0.7)), max(1.0, longer / 420))
@@ -129,7 +129,7 @@ def write(
     style: PanelStyle,
     room: float = math.inf,
 ) -> None:
-    """One line, centered on the height `at`, shortened to `room` px."""
+    """Write a line of text, vertically centered on `at`, shortened to `room` px."""
     shown = text
     while shown and draw.textlength(shown, style.font) > room:
         text = text[:-1]
@@ -143,13 +143,15 @@ def color_bar(scale: MapScale, height: int, style: PanelStyle) -> Image.Image:
     top = round(2.4 * text)
     length = height - top - text
     marks = _marks(scale, row=1.5 * text / length * (scale.high - scale.low))
-    wide = max(style.font.getlength(part) for part in ("distance", _FINDINGS, *(mark.label for mark in marks)))
-    picture = Image.new("RGB", (math.ceil(text + gap + wide + gap), height), GROUND)
+    text_width = max(
+        style.font.getlength(part) for part in ("distance", _FINDINGS, *(mark.label for mark in marks))
+    )
+    picture = Image.new("RGB", (math.ceil(text + gap + text_width + gap), height), GROUND)
     draw = ImageDraw.Draw(picture)
     write(draw, (0, 0.8 * text), "distance", QUIET, style)
     distances = np.linspace(scale.high, scale.low, length, dtype=np.float32)
     strip = Image.fromarray(np.repeat(colorize(distances[:, None], scale), text, axis=1))
-    # On mid-gray, because half-transparent colors on the dark ground would be darker than in the photo.
+    # On mid-gray: half-transparent colors on the dark ground would be darker than in the photo.
     picture.paste(_UNDER_BAR, (0, top, text, top + length))
     picture.paste(strip, (0, top), faded(strip))
     for mark in marks:
@@ -159,14 +161,14 @@ def color_bar(scale: MapScale, height: int, style: PanelStyle) -> Image.Image:
         draw.line((start, y, text + gap // 2, y), color, round(style.line * (2 if mark.threshold else 1)))
         write(draw, (text + gap, y), mark.label, color, style)
         if mark.threshold:
-            # Toward the middle of the bar, where there is always room.
+            # Toward the middle of the bar, where there is always space.
             side = 1 if y < height / 2 else -1
             write(draw, (text + gap, y + side * 1.1 * text), _FINDINGS, color, style)
     return picture
 
 
 def _marks(scale: MapScale, row: float) -> list[_Mark]:
-    """The threshold, the two ends and round distances, without those within `row` of one before."""
+    """The threshold, the two ends and round distances, without those within `row` of an earlier mark."""
     span = scale.high - scale.low
     decimals = max(0, 2 - math.floor(math.log10(span)))
     power = 10.0 ** math.floor(math.log10(span / 4))
@@ -177,7 +179,7 @@ def _marks(scale: MapScale, row: float) -> list[_Mark]:
         place = min(max(scale.threshold, scale.low), scale.high)
         marks.append(_Mark(place, f"{scale.threshold:.{decimals}f}", threshold=True))
     for distance in (scale.high, scale.low, *round_distances):
-        # The threshold's own label takes two rows.
+        # The threshold's label takes two rows.
         if all(abs(distance - mark.distance) >= row * (1 + mark.threshold) for mark in marks):
             marks.append(_Mark(distance, f"{distance:.{decimals}f}", threshold=False))
     return marks
@@ -245,7 +247,7 @@ def _overlaid(
 
 
 def _draw_outlines(picture: Image.Image, outlines: Sequence[Outline], line: float) -> None:
-    """A dark line under a bright one, drawn enlarged and reduced, as Pillow's own lines are jagged."""
+    """A dark line under a bright one, drawn enlarged and then reduced, because Pillow's lines are jagged."""
     enlarge = max(1, min(4, 2048 // max(picture.size)))
     for width, color in ((3 * line, _LINE_DARK), (line, _LINE_BRIGHT)):
         layer = Image.new("L", (picture.width * enlarge, picture.height * enlarge))
@@ -258,20 +260,20 @@ def _draw_outlines(picture: Image.Image, outlines: Sequence[Outline], line: floa
 
 
 def _ringed(photo: Pixels, mask: NDArray[np.bool_], line: float) -> Image.Image:
-    """The photo with a ring around every part of the mask, outside it, so that the lesion stays uncovered."""
+    """The photo with a ring outside every part of the mask, which leaves the lesion uncovered."""
     _check_shapes(photo, mask)
     picture = Image.fromarray(photo)
     if mask.any():
-        away = ndimage.distance_transform_edt(~mask)
+        distance = ndimage.distance_transform_edt(~mask)
         for width, color in ((2 * line, _LINE_DARK), (line, _LINE_BRIGHT)):
-            cover = np.where(mask, 0.0, np.clip(width + 1.0 - away, 0.0, 1.0))
+            cover = np.where(mask, 0.0, np.clip(width + 1.0 - distance, 0.0, 1.0))
             picture.paste(color, (0, 0), Image.fromarray(np.rint(255 * cover).astype(np.uint8)))
     return picture
 
 
-def _check_shapes(photo: Pixels, other: NDArray[np.float32] | NDArray[np.bool_]) -> None:
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.shape[:2] != other.shape:
-        raise ValueError(f"photo {photo.shape} and map {other.shape}: must be (H, W, 3) and (H, W)")
+def _check_shapes(photo: Pixels, raster: NDArray[np.float32] | NDArray[np.bool_]) -> None:
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.shape[:2] != raster.shape:
+        raise ValueError(f"photo {photo.shape} and map {raster.shape}: must be (H, W, 3) and (H, W)")
 
 
 def _compose(
@@ -297,15 +299,15 @@ def _compose(
 
 
 Layout = Literal["blend", "side"]
-"""The map over the photo; or the photo by itself beside that."""
+"""`blend`: the map over the photo.  `side`: the photo alone, beside that."""
 PictureKind = Literal["png", "jpeg"]
 
 _JPEG_QUALITY: Final = 90
-"""A sixth of the PNG's bytes in a twentieth of its time."""
+"""JPEG quality: a sixth of the PNG's bytes in a twentieth of its time."""
 
 
 def map_scale(calibration: Calibration, level: float | None) -> MapScale:
-    """The scale of an index's pictures; its threshold is the level of findings, if there is one."""
+    """The scale of an index's pictures; its threshold is the level of findings, if any."""
     low, high = calibration.shown
     return MapScale(low, level, high)
 
@@ -332,17 +334,17 @@ def overlay_picture(
 
 
 def picture_file(picture: Image.Image, kind: PictureKind) -> bytes:
-    """A picture as a file: PNG to the last pixel, or JPEG in little time and space.
+    """A picture as a file: lossless PNG, or JPEG in less time and space.
 
-    PNG is compressed by run lengths alone: a photograph comes out a little smaller than at Pillow's usual level,
-    in a sixth of the time.  The file says what it is for, as text `resad:intended_use` or as JPEG's comment; by
-    that text `resad-client watch` tells overlays from photographs.
+    PNG is compressed by run lengths only: a photograph is a little smaller than at Pillow's default level, in a
+    sixth of the time.  The file states its intended use, as text `resad:intended_use` or as JPEG's comment;
+    `resad-client watch` recognizes overlays by that text.
     """
     file = io.BytesIO()
     if kind == "png":
-        facts = PngInfo()
-        facts.add_text("resad:intended_use", INTENDED_USE)
-        picture.save(file, "PNG", pnginfo=facts, compress_level=1, compress_type=zlib.Z_RLE)
+        entries = PngInfo()
+        entries.add_text("resad:intended_use", INTENDED_USE)
+        picture.save(file, "PNG", pnginfo=entries, compress_level=1, compress_type=zlib.Z_RLE)
     else:
         picture.save(file, "JPEG", quality=_JPEG_QUALITY, comment=INTENDED_USE)
     return file.getvalue()

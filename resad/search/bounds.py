@@ -22,7 +22,7 @@ from torch import Tensor
 
 _EPSILON: Final = 2.0**-24
 """Largest relative error of one float32 operation."""
-_MOST: Final = 127
+_MAX_DIGIT: Final = 127
 _PER_CARRIER: Final = 40
 """Numbers of a quantized vector whose squares one more column holds, with room to spare."""
 _SAMPLE: Final = 16384
@@ -80,12 +80,12 @@ class Quantizer:
         tail = float(numbers[:, -1].mean())
         numbers[:, -1] -= tail
         # A unit that clips nothing: a few clipped memories would raise the slack of every block they are in.
-        return cls(center, basis, float(numbers.abs().max()) / _MOST or 1.0, tail, carriers)
+        return cls(center, basis, float(numbers.abs().max()) / _MAX_DIGIT or 1.0, tail, carriers)
 
     @property
     def offset(self) -> int:
         """Subtracted from half the squared lengths, so that digits of both signs share the work."""
-        return (self.carriers - 1) * _MOST**2
+        return (self.carriers - 1) * _MAX_DIGIT**2
 
     def quantize_memories(self, vectors: Tensor) -> QuantizedVectors:
         """Quantize memories, float32 (N, D).
@@ -95,18 +95,18 @@ class Quantizer:
         integers, slack = self._integers(vectors)
         half = _half_squares(integers)
         rest = half - self.offset
-        digits = [rest.remainder(_MOST)]
-        rest = torch.div(rest, _MOST, rounding_mode="floor")
+        digits = [rest.remainder(_MAX_DIGIT)]
+        rest = torch.div(rest, _MAX_DIGIT, rounding_mode="floor")
         for _ in range(self.carriers - 1):
             # A length that does not fit counts as shorter, which lowers the bound; never as longer.
-            digits.append(rest.clamp(-_MOST, _MOST))
+            digits.append(rest.clamp(-_MAX_DIGIT, _MAX_DIGIT))
             rest = rest - digits[-1]
         return QuantizedVectors(_padded(integers, torch.stack(digits, dim=1)), slack, half)
 
     def quantize_queries(self, vectors: Tensor) -> QuantizedVectors:
         """Quantize queries, float32 (N, D)."""
         integers, slack = self._integers(vectors)
-        carried = torch.full((len(integers), self.carriers), -float(_MOST), device=vectors.device)
+        carried = torch.full((len(integers), self.carriers), -float(_MAX_DIGIT), device=vectors.device)
         carried[:, 0] = -1
         return QuantizedVectors(_padded(integers, carried), slack, _half_squares(integers))
 
@@ -114,7 +114,7 @@ class Quantizer:
         """(N, k + 1) whole numbers in float32, and the slack (N,)."""
         numbers, rounding = _coordinates(vectors, self.center, self.basis)
         numbers[:, -1] -= self.tail
-        integers = (numbers / self.unit).round_().clamp_(-_MOST, _MOST)
+        integers = (numbers / self.unit).round_().clamp_(-_MAX_DIGIT, _MAX_DIGIT)
         lost = (numbers - self.unit * integers).norm(dim=1)
         return integers, lost * (1 + 1e-5) + rounding
 
@@ -157,11 +157,11 @@ def multiply_int8(a: Tensor, b: Tensor) -> Tensor:
     """Multiply by the processor's int8 dot products (VNNI, tensor cores)."""
     if a.device.type == "cpu":
         return torch._int_mm(a, b.T)
-    wide = torch.zeros((-(-len(b) // 8) * 8, b.shape[1]), dtype=torch.int8, device=b.device)
-    wide[: len(b)] = b
-    high = torch.zeros((max(len(a), _LEAST_ROWS), a.shape[1]), dtype=torch.int8, device=a.device)
-    high[: len(a)] = a
-    return torch._int_mm(high, wide.T)[: len(a), : len(b)]
+    columns = torch.zeros((-(-len(b) // 8) * 8, b.shape[1]), dtype=torch.int8, device=b.device)
+    columns[: len(b)] = b
+    rows = torch.zeros((max(len(a), _LEAST_ROWS), a.shape[1]), dtype=torch.int8, device=a.device)
+    rows[: len(a)] = a
+    return torch._int_mm(rows, columns.T)[: len(a), : len(b)]
 
 
 def multiply_float32(a: Tensor, b: Tensor) -> Tensor:

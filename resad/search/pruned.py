@@ -250,15 +250,15 @@ class PrunedSearch:
         enough = quantized.half_squares + self._quantizer.offset - steps
         enough = enough.floor().clamp(-(2.0**30), 2.0**30) - 1
         hits, full = [], 0
-        for number, least in zip(numbers, enough, strict=True):
+        for number, minimum in zip(numbers, enough, strict=True):
             block = self._blocks[number]
-            query, column = hits_of(self._multiply(quantized.digits, self._vectors.digits[block]), least)
+            query, column = hits_of(self._multiply(quantized.digits, self._vectors.digits[block]), minimum)
             size = block.stop - block.start
-            if len(query) > self._limit**2 * size * len(least):
-                many = torch.bincount(query, minlength=len(least)) > self._limit * size
+            if len(query) > self._limit**2 * size * len(minimum):
+                many = torch.bincount(query, minlength=len(minimum)) > self._limit * size
                 crowded = many.nonzero()[:, 0] + tile.start
                 # A few are better measured pair by pair than after the gathering of a whole block.
-                if len(crowded) > self._limit * len(least):
+                if len(crowded) > self._limit * len(minimum):
                     keep = ~many[query]
                     query, column = query[keep], column[keep]
                     self._search_fully(queries, crowded, block, top)
@@ -310,25 +310,25 @@ def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     Few do.  The maximum of each group of columns says where to look, at a fraction of the cost of the whole.
     """
     n, m = products.shape
-    least = enough.to(products.dtype)
+    minimum = enough.to(products.dtype)
     groups = _GROUP if m % _GROUP == 0 else 1
     members = products.view(n, groups, m // groups)
     largest = members.amax(dim=1)
     if products.device.type == "cpu":
-        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), least.numpy())
+        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), minimum.numpy())
         return torch.from_numpy(row), torch.from_numpy(column)
-    row, first = (largest >= least[:, None]).nonzero(as_tuple=True)
-    hit, group = (members[row, :, first] >= least[row, None]).nonzero(as_tuple=True)
+    row, first = (largest >= minimum[:, None]).nonzero(as_tuple=True)
+    hit, group = (members[row, :, first] >= minimum[row, None]).nonzero(as_tuple=True)
     return row[hit], first[hit] + group * (m // groups)
 
 
 def _hits_by_numpy(
-    members: NDArray[Any], largest: NDArray[Any], least: NDArray[Any]
+    members: NDArray[Any], largest: NDArray[Any], minimum: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The same: on a single core NumPy compares and gathers several times faster than torch."""
     _, groups, width = members.shape
-    row, first = np.divmod(np.flatnonzero(largest >= least[:, None]), width)
-    hit, group = np.divmod(np.flatnonzero(members[row, :, first] >= least[row, None]), groups)
+    row, first = np.divmod(np.flatnonzero(largest >= minimum[:, None]), width)
+    hit, group = np.divmod(np.flatnonzero(members[row, :, first] >= minimum[row, None]), groups)
     return row[hit], first[hit] + group * width
 
 

@@ -9,12 +9,11 @@ import safetensors.torch
 import torch
 from rich.console import Console
 
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import figures, measure_dataset
-from indexer.options import method
-from indexer.progress import Stages
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.settings import method_config
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import figures, measure_dataset
 from resad import bundled
 from resad.backbone import load_backbone, save_backbone
 from resad.config import BackboneConfig, PhotoLimits
@@ -66,8 +65,8 @@ def test_it_is_trained() -> None:
 
 
 def test_lesions_drawn_into_photographs_are_found(drawn: Path, tmp_path: Path) -> None:
-    config = method("resad", backbone="bundled", size=160, coreset="0.1")
-    order = BuildOrder(drawn / "train/good", tmp_path, "drawn", config, "bundled", torch.device("cpu"))
+    config = method_config("resad", backbone="bundled", size=160, coreset="0.1")
+    order = BuildOptions(drawn / "train/good", tmp_path, "drawn", config, "bundled", torch.device("cpu"))
     build(order, Stages(Console(quiet=True)))
     loaded, dataset = load_index(tmp_path / "drawn", torch.device("cpu")), read_mvtec(drawn)
     measured = measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None)

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import PhotoUnreadable
-from resad.photo import read_photo
+from resad.photo import Photo, read_photo
 from resad.preparation import Frame, PreparedPhoto, prepare
 
 Pixels = NDArray[np.uint8]
@@ -179,29 +179,31 @@ def test_a_frame_without_a_disc_is_padded_to_a_square(size: tuple[int, int]) -> 
     assert prepared.pixels[ndimage.binary_erosion(~prepared.mask, border_value=1)].max(initial=0) == 0
 
 
+def read_full_size(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+    return read_photo(source, limits)
+
+
 @pytest.mark.parametrize(("radius", "size"), [(430.0, 208), (430.0, 96), (110.0, 208), (110.0, 64)])
-def test_a_reduced_decoding_shows_the_same(radius: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reduced_decoding_shows_the_same(radius: float, size: int) -> None:
     data = encoded(drawn(1200, 904, 610.0, 450.0, radius), "JPEG")
     config = PreparationConfig(size=size)
     reduced = prepare(data, config, LIMITS)
-    monkeypatch.setattr("resad.preparation.SHRINKS", (1,))
-    full = prepare(data, config, LIMITS)
-    one, other = reduced.field_of_view, full.field_of_view
-    assert abs(one.radius - other.radius) < 0.005 * radius
-    assert np.hypot(one.cx - other.cx, one.cy - other.cy) < 0.005 * radius
+    full = prepare(data, config, LIMITS, read=read_full_size)
+    small, large = reduced.field_of_view, full.field_of_view
+    assert abs(small.radius - large.radius) < 0.005 * radius
+    assert np.hypot(small.cx - large.cx, small.cy - large.cy) < 0.005 * radius
     assert np.abs(reduced.pixels.astype(int) - full.pixels).mean() < 1.5
     assert (reduced.mask != full.mask).mean() < 0.02
 
 
-def shrinks_used(data: bytes, config: PreparationConfig, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def shrinks_used(data: bytes, config: PreparationConfig) -> list[int]:
     used: list[int] = []
 
-    def noted(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> object:
+    def read(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
         used.append(shrink)
         return read_photo(source, limits, shrink=shrink)
 
-    monkeypatch.setattr("resad.preparation.read_photo", noted)
-    prepare(data, config, LIMITS)
+    prepare(data, config, LIMITS, read=read)
     return used
 
 
@@ -217,21 +219,18 @@ def shrinks_used(data: bytes, config: PreparationConfig, monkeypatch: pytest.Mon
     ],
 )
 def test_no_more_is_decoded_than_the_square_needs(
-    size: int, crop: str, radius: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+    size: int, crop: str, radius: float, expected: list[int]
 ) -> None:
     data = encoded(drawn(1200, 904, 610.0, 450.0, radius), "JPEG")
     config = PreparationConfig(size=size, crop="none" if crop == "none" else "field_of_view")
-    assert shrinks_used(data, config, monkeypatch) == expected
+    assert shrinks_used(data, config) == expected
 
 
-def assert_same(one: PreparedPhoto, other: PreparedPhoto) -> None:
-    assert np.array_equal(one.pixels, other.pixels)
-    assert np.array_equal(one.mask, other.mask)
-    assert (one.frame, one.field_of_view, one.content_hash) == (
-        other.frame,
-        other.field_of_view,
-        other.content_hash,
-    )
+def assert_same(first: PreparedPhoto, second: PreparedPhoto) -> None:
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    np.testing.assert_array_equal(first.mask, second.mask)
+    for name in ("frame", "field_of_view", "content_hash"):
+        assert getattr(first, name) == getattr(second, name)
 
 
 def test_a_path_and_its_bytes_are_prepared_alike(tmp_path: Path) -> None:
@@ -253,11 +252,10 @@ def test_damage_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["IDRiD_01", "IDRiD_04"])
-def test_a_real_photograph_reduced_and_full(shared: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_photograph_reduced_and_full(shared: Path, name: str) -> None:
     path = shared / "data/idrid-fullres" / f"{name}.jpg"
     reduced = prepare(path, PreparationConfig(), LIMITS)
-    monkeypatch.setattr("resad.preparation.SHRINKS", (1,))
-    full = prepare(path, PreparationConfig(), LIMITS)
+    full = prepare(path, PreparationConfig(), LIMITS, read=read_full_size)
     assert np.abs(reduced.pixels.astype(int) - full.pixels).mean() < 1.5
     # The square, carried back, lies on the photograph and not a few pixels beside it.
     with Image.open(path) as image:

@@ -27,7 +27,7 @@ from resad.search.flat import (
     memories_on,
 )
 from resad.search.plan import SearchKind, SearchPlan
-from tests.test_memory_bank import bank_of, brute_force
+from tests.resad.test_memory_bank import bank_of, brute_force
 
 ROUGH = {
     "flat": SearchPlan(),
@@ -203,17 +203,16 @@ def test_faiss_and_torch_on_a_gpu_find_what_the_cpu_finds(rng: np.random.Generat
         faster_on_gpu(flat_index(memories), memories, torch.cuda.device_count())
 
 
-def test_the_faster_search_is_kept(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+def test_the_faster_search_is_kept(rng: np.random.Generator) -> None:
     class Slow(TorchSearch):
         def rows(self, features: np.ndarray, k: int) -> np.ndarray:
             clock[0] += 5.0
             return super().rows(features, k)
 
     clock = [0.0]
-    monkeypatch.setattr("resad.search.flat.time.perf_counter", lambda: clock[0])
     memories = rng.normal(size=(50, 4)).astype(np.float32)
     slow, quick = Slow(torch.from_numpy(memories)), TorchSearch(torch.from_numpy(memories))
-    assert fastest([slow, quick], memories) is quick
+    assert fastest([slow, quick], memories, lambda: clock[0]) is quick
 
 
 def test_a_bank_larger_than_the_memory_left_is_refused_with_numbers() -> None:

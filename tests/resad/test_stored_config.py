@@ -119,7 +119,9 @@ def test_an_index_that_used_a_removed_setting_is_refused_by_name(
     document = json.loads((version / "manifest.json").read_text())
     document["config"][section][name] = value
     (version / "manifest.json").write_text(json.dumps(document))
-    with pytest.raises(IndexInvalid, match=rf"{section}\.{name}.* no longer has; rebuild the index: resad-indexer"):
+    with pytest.raises(
+        IndexInvalid, match=rf"{section}\.{name}.* no longer has; rebuild the index: resad-indexer"
+    ):
         load_index(version, CPU)
 
 
@@ -141,7 +143,9 @@ def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tm
             load_index(version, CPU)
 
 
-@pytest.mark.parametrize(("number", "advice"), [(FORMAT - 1, "rebuild the index: resad"), (FORMAT + 1, "a newer version")])
+@pytest.mark.parametrize(
+    ("number", "advice"), [(FORMAT - 1, "rebuild the index: resad"), (FORMAT + 1, "a newer version")]
+)
 def test_another_format_is_told_as_that_whatever_else_it_holds(number: int, advice: str) -> None:
     with pytest.raises(IndexInvalid, match=rf"here is of format {number}; this version reads format 3 \({advice}"):
         parse_manifest(json.dumps({"format": number, "unknown": 1}).encode(), "here")

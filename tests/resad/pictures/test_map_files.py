@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from resad.map_files import (
+from resad.pictures.map_files import (
     UNIT,
     map_npy,
     map_png16,

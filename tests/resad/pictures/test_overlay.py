@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from resad.map_colors import MapScale, colorize
-from resad.overlay import draw_overlay, draw_panels
+from resad.pictures.overlay import MapScale, colorize, draw_overlay, draw_panels
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]

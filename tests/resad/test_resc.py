@@ -139,7 +139,7 @@ def _attend(side: int) -> None:
 
 def _peak_of_attention(side: int) -> int:
     """Peak resident bytes of a process that does nothing else."""
-    code = f"from tests.test_resc import _attend; _attend({side})"
+    code = f"from tests.resad.test_resc import _attend; _attend({side})"
     read = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
     done = subprocess.run((sys.executable, "-c", f"{code}; {read}"), capture_output=True, text=True, check=True)
     return int(done.stdout)

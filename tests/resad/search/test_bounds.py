@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resad.search.bounds import Clusters, bisect
-from tests.test_proved_search import KINDS, cloud
+from tests.resad.search.test_pruned import KINDS, cloud
 
 
 def parts_of(leaves: Clusters) -> list[torch.Tensor]:

@@ -17,8 +17,7 @@ from PIL import Image, ImageSequence
 
 from resad.config import PhotoLimits
 from resad.errors import PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported, SettingError
-from resad.exif import orientation_of
-from resad.photo import read_bytes, read_photo, stored_size
+from resad.photo import orientation_of, read_bytes, read_photo, stored_size
 
 LIMITS = PhotoLimits(min_side=1)
 Pixels = NDArray[np.uint8]
@@ -176,7 +175,7 @@ def test_premultiplied_gray_tiff() -> None:
 @pytest.mark.parametrize("dtype", ["<f4", "<u4", "<i2"])
 def test_numbers_that_are_no_brightness_are_refused(dtype: str) -> None:
     samples = (np.arange(1200.0) - 600).reshape(30, 40, 1).astype(dtype)
-    with pytest.raises(PhotoUnsupported, match="8 or 16 bits per channel are taken"):
+    with pytest.raises(PhotoUnsupported, match="8 or 16 bits per channel are supported"):
         read(tiff(samples, photometric=1))
 
 
@@ -286,7 +285,9 @@ def test_animations_are_refused(kind: str) -> None:
     ],
 )
 def test_other_formats_are_named(data: bytes, name: str) -> None:
-    with pytest.raises(PhotoUnsupported, match=f"^the file is {name}; JPEG, PNG, TIFF, BMP and WebP are taken$"):
+    with pytest.raises(
+        PhotoUnsupported, match=f"^the file is {name}; JPEG, PNG, TIFF, BMP and WebP are supported$"
+    ):
         read(data)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from indexer.synthetic import draw_photo
+from lab.drawing import draw_photo
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import PhotoPoor
 from resad.preparation import PreparedPhoto, prepare

@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.build_order import BuildReport
+from indexer.build.build import BuildReport
 from resad import index
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid
-from resad.evidence_crops import CONTEXT, ENLARGED, cell_under, crop_around, file_name, read_square
-from resad.evidence_strips import draw_strips
-from resad.integrity import check_files
-from resad.photo_records import read_records
+from resad.index import check_files
+from resad.manifest import read_records
+from resad.pictures.evidence import CONTEXT, ENLARGED, cell_under, crop_around, draw_strips, file_name, read_square
 from resad.preparation import prepare
 from resad.result import Evidence, Finding
 from tests.conftest import Run, prepared

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from resad.disc import Disc, find_disc
-from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view, looks_like_fundus
+from resad.field_of_view import (
+    Disc,
+    FieldOfView,
+    field_of_view_mask,
+    find_disc,
+    find_field_of_view,
+    looks_like_fundus,
+)
 
 Pixels = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resad.search.bounds import Quantizer
 from resad.search.pruned import GPU_TILING, PrunedSearch, Tiling, pair_squares
-from tests.test_memory_bank import brute_force
+from tests.resad.test_memory_bank import brute_force
 
 SMALL = Tiling(queries=16, memories=24, cluster=10)
 
@@ -105,7 +105,10 @@ def test_distances_are_those_of_brute_force(
 def test_a_shadow_is_never_farther_than_its_vector(kind: str, rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, kind, 300, 24), cloud(rng, "spread", 50, 24)
     quantizer = Quantizer.fit(torch.from_numpy(memories), 16)
-    mine, theirs = quantizer.quantize_queries(torch.from_numpy(queries)), quantizer.quantize_memories(torch.from_numpy(memories))
+    mine, theirs = (
+        quantizer.quantize_queries(torch.from_numpy(queries)),
+        quantizer.quantize_memories(torch.from_numpy(memories)),
+    )
     products = mine.digits.double() @ theirs.digits.double().T
     squares = 2 * (mine.half_squares[:, None] + quantizer.offset - products).numpy()
     shadow = quantizer.unit * np.sqrt(np.maximum(squares, 0))

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from resad import index
 from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
-from resad.detector import Detection
+from resad.detector import Detection, Detector
 from resad.engine import ScoreOptions, assemble
 from resad.errors import IndexInvalid
 from resad.loaded_index import LoadedIndex, check_probe, load_index
@@ -155,10 +157,14 @@ def test_a_probe_that_scores_otherwise_is_refused(small_index: Path, tmp_path: P
     assert check_probe(load_index(small_index, CPU), small_index) == 0
 
 
-def test_a_probe_that_scores_no_number_is_refused(small_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resad.loaded_index.score_probe", lambda *_: float("nan"))
-    with pytest.raises(IndexInvalid, match="scores nan here"):
-        check_probe(load_index(small_index, CPU), small_index)
+def test_a_probe_that_scores_no_number_is_refused(small_index: Path, loaded: LoadedIndex) -> None:
+    class NanDetector(Detector):
+        def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
+            return [replace(detection, image_score=float("nan")) for detection in super().detect(photos)]
+
+    detector = NanDetector(loaded.detector.encoder, loaded.detector.bank)
+    with pytest.raises(IndexInvalid, match="scores nan, and"):
+        check_probe(replace(loaded, detector=detector), small_index)
 
 
 def test_records_that_do_not_match_the_counts_are_refused(small_index: Path, tmp_path: Path) -> None:

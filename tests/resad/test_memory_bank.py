@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from resad.errors import IndexInvalid, SettingError
-from resad.memory_bank import FAISS_FILE, MemoryBank
-from resad.provenance import PROVENANCE_FILE, Provenance
+from resad.memory_bank import FAISS_FILE, PROVENANCE_FILE, MemoryBank, Provenance
 
 
 def bank_of(memories: NDArray[np.float32], photos: NDArray[np.int32] | None = None) -> MemoryBank:
