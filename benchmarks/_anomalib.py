@@ -135,9 +135,9 @@ def _peak_bytes() -> int:
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-def main(what: str, side: str, *arguments: str) -> None:
+def main(task: str, side: str, *arguments: str) -> None:
     """Run one side and print its figures."""
-    if what == "patchcore":
+    if task == "patchcore":
         figures = time_patchcore(side, Path(arguments[0]))
     elif side == "anomalib":
         figures = time_anomalib_greedy(arguments[0], int(arguments[1]))

@@ -68,8 +68,8 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     print(f"**{title}**\n")
     for row in [headings, rule, *rows]:
-        first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        first, *numbers = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in numbers)]
         print(f"| {' | '.join(cells)} |")
     print(flush=True)
 
@@ -135,19 +135,19 @@ _PROC: Final = Path("/proc")
 
 
 class OwnMemory:
-    """The largest own memory of a process while this is entered, bytes.
+    """The largest own memory of a process within the `with` block, bytes: resident, without pages of mapped files.
 
     Args:
-        process: its number; this one unless given.
-        every: seconds between two looks.
+        process: its id; by default this process.
+        interval_s: seconds between two samples.
     """
 
-    def __init__(self, process: int | None = None, every: float = 0.005) -> None:
+    def __init__(self, process: int | None = None, interval_s: float = 0.005) -> None:
         self.most = 0
         self._status = _PROC / ("self" if process is None else str(process)) / "status"
-        self._every = every
+        self._interval_s = interval_s
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> "OwnMemory":
         self._thread.start()
@@ -157,28 +157,28 @@ class OwnMemory:
         self._over.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while True:
             self.most = max(self.most, _own_bytes(self._status))
-            if self._over.wait(self._every):
+            if self._over.wait(self._interval_s):
                 return
 
 
 def own_bytes() -> int:
     """Of this process, now."""
-    found = _own_bytes(_PROC / "self/status")
-    if not found:
-        raise SystemExit("/proc/self/status does not tell RssAnon: this benchmark takes Linux")
-    return found
+    size = _own_bytes(_PROC / "self/status")
+    if not size:
+        raise SystemExit("/proc/self/status has no RssAnon: this benchmark needs Linux")
+    return size
 
 
 def _own_bytes(status: Path) -> int:
     """0 where the process has ended."""
     try:
-        found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+        match = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
     except OSError:
         return 0
-    return int(found[1]) * 1024 if found else 0
+    return int(match[1]) * 1024 if match else 0
 
 
 def placeholder_provenance(count: int) -> Provenance:

@@ -18,10 +18,10 @@ import httpx
 import numpy as np
 from resad_client import Client, Result
 
-from indexer.scoring import Job, Order, score_photos
-from resad.calibration import Rule
+from indexer.scoring import RunOptions, ScoreJob, score_photos
+from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
-from resad.engine import assemble
+from resad.engine import Engine, ScoreOptions, assemble
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
 from resad.pictures.map_files import map_png16, read_map_png16
@@ -104,10 +104,10 @@ def memory_of(pid: int) -> Memory:
 
 def stages(http: httpx.Client) -> dict[str, Spent]:
     """Every stage's seconds and count so far."""
-    found: dict[tuple[str, str], float] = {
+    samples: dict[tuple[str, str], float] = {
         (stage, kind): float(value) for kind, stage, value in _STAGE.findall(http.get("/metrics").text)
     }
-    return {stage: Spent(found[stage, "sum"], found[stage, "count"]) for stage, _ in found}
+    return {stage: Spent(samples[stage, "sum"], samples[stage, "count"]) for stage, _ in samples}
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[str]", log: Path) -> None:
@@ -119,7 +119,7 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[str]", log: Path) -> 
             time.sleep(_POLL_S)
 
 
-_RULE: Final = Rule(fpr=0.05)
+_RULE: Final = DecisionRule(fpr=0.05)
 _EVIDENCE: Final = 3
 _LIMITS: Final = PhotoLimits()
 
@@ -150,7 +150,7 @@ def score_offline(loaded: LoadedIndex, data: bytes) -> Offline:
     photo = prepare(data, manifest.config.preparation, _LIMITS)
     decoded = time.perf_counter()
     detection = loaded.detector.detect([photo])[0]
-    result = assemble(photo, detection, loaded, rule=_RULE, evidence=_EVIDENCE, timings=Timings(0.0, 0.0))
+    result = assemble(photo, detection, loaded, ScoreOptions(_RULE, evidence=_EVIDENCE), timings=Timings(0.0, 0.0))
     scored = time.perf_counter()
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     png = map_png16(in_photo, manifest.calibration.full_scale, manifest.fingerprint)
@@ -161,12 +161,12 @@ def score_offline(loaded: LoadedIndex, data: bytes) -> Offline:
 def command_seconds(loaded: LoadedIndex, photos: Photos, out: Path) -> float:
     """Mean per photograph of all that `resad-indexer score` does once its index is loaded."""
     jobs = [
-        Job(path, path.name, path.stem, json=out / f"{number}.json", map=out / f"{number}_map.png",
+        ScoreJob(path, path.name, path.stem, json=out / f"{number}.json", map=out / f"{number}_map.png",
             overlay=out / f"{number}_overlay.png")
         for number, path in enumerate(photos.paths)
     ]  # fmt: skip
     began = time.perf_counter()
-    for _ in score_photos(loaded, jobs, Order(_RULE, _EVIDENCE), _LIMITS):
+    for _ in score_photos(Engine(loaded, _LIMITS), jobs, RunOptions(ScoreOptions(_RULE, _EVIDENCE))):
         pass
     return (time.perf_counter() - began) / len(jobs)
 
@@ -238,10 +238,10 @@ def lone_requests(url: str, loaded: LoadedIndex, photos: Photos, requests: int, 
 
 def _per_request(before: dict[str, Spent], after: dict[str, Spent], requests: int) -> dict[str, float]:
     """Mean seconds of each of a request's stages; 0 for one that was not taken."""
-    nothing = Spent(0.0, 0)
+    zero = Spent(0.0, 0)
     spent = {}
     for stage in ("decode", "score", "render"):
-        old, new = before.get(stage, nothing), after.get(stage, nothing)
+        old, new = before.get(stage, zero), after.get(stage, zero)
         assert new.times - old.times in (0, requests), f"somebody else is using the service: {stage}"
         spent[stage] = (new.seconds - old.seconds) / requests
     return spent
@@ -251,9 +251,9 @@ def _deviation(answer: Result | bytes, offline: Offline) -> float:
     """Of an image score, relative to the offline one; of a map, the largest, relative to the full scale."""
     if isinstance(answer, Result):
         return abs(answer.image_score / offline.image_score - 1)
-    found, _ = read_map_png16(answer)
+    values, _ = read_map_png16(answer)
     expected, full_scale = read_map_png16(offline.png)
-    return float(np.abs(found - expected).max()) / full_scale
+    return float(np.abs(values - expected).max()) / full_scale
 
 
 def _p95(seconds: Sequence[float]) -> float:
@@ -274,7 +274,7 @@ NEVER_ACCEPTED: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Answer:
     """One request.  began: seconds since the run began.  seconds: until the answer.  photo: which was sent.
 
     version, score, retry_after: as the answer says, None where it says nothing.
@@ -303,7 +303,7 @@ class Level:
 
     clients: int
     seconds: float
-    asked: tuple[Asked, ...]
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +311,7 @@ class Overload:
     """rate: requests a second that were offered."""
 
     rate: float
-    asked: tuple[Asked, ...]
+    answers: tuple[Answer, ...]
     resident: tuple[Resident, ...]
 
 
@@ -320,7 +320,7 @@ class Swaps:
     """followed: seconds from each activation until both replicas served it."""
 
     followed: tuple[float, ...]
-    asked: tuple[Asked, ...]
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +328,7 @@ class Stop:
     """in_flight: accepted when the signal came.  logged: requests that the service wrote down as done with."""
 
     in_flight: int
-    asked: tuple[Asked, ...]
+    answers: tuple[Answer, ...]
     logged: int
     seconds: float
     code: int
@@ -336,58 +336,58 @@ class Stop:
 
 async def closed_loop(
     urls: Sequence[str], photos: Sequence[bytes], clients: int, requests: int, stop: asyncio.Event | None = None
-) -> list[Asked]:
+) -> list[Answer]:
     """So many clients, shared out among `urls`, each asking again once it is answered; `requests` altogether.
 
     It ends early once `stop` is set, or for a client once it has lost its connection.
     """
     numbers, start = itertools.count(), time.perf_counter()
 
-    async def client(url: str) -> list[Asked]:
-        asked: list[Asked] = []
+    async def client(url: str) -> list[Answer]:
+        answers: list[Answer] = []
         async with _client(url) as http:
             while (number := next(numbers)) < requests and not (stop and stop.is_set()):
-                asked.append(await _ask(http, photos, number % len(photos), start))
-                if asked[-1].status in (LOST, NEVER_ACCEPTED):
+                answers.append(await _request(http, photos, number % len(photos), start))
+                if answers[-1].status in (LOST, NEVER_ACCEPTED):
                     break
-        return asked
+        return answers
 
-    every = await asyncio.gather(*(client(urls[number % len(urls)]) for number in range(clients)))
-    return [one for each in every for one in each]
+    per_client = await asyncio.gather(*(client(urls[number % len(urls)]) for number in range(clients)))
+    return [answer for answers in per_client for answer in answers]
 
 
-async def open_loop(url: str, photos: Sequence[bytes], rate: float, seconds: float) -> list[Asked]:
+async def open_loop(url: str, photos: Sequence[bytes], rate: float, seconds: float) -> list[Answer]:
     """`rate` requests a second for so long, whether or not those before were answered."""
     start = time.perf_counter()
-    waiting: set[asyncio.Task[Asked]] = set()
-    done: list[Asked] = []
+    waiting: set[asyncio.Task[Answer]] = set()
+    answers_so_far: list[Answer] = []
 
-    def take(task: asyncio.Task[Asked]) -> None:
+    def take(task: asyncio.Task[Answer]) -> None:
         waiting.discard(task)
-        done.append(task.result())
+        answers_so_far.append(task.result())
 
     async with _client(url) as http:
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
             if len(waiting) < _MOST_AT_ONCE:
-                task = asyncio.create_task(_ask(http, photos, number % len(photos), start))
+                task = asyncio.create_task(_request(http, photos, number % len(photos), start))
                 waiting.add(task)
                 task.add_done_callback(take)
         while waiting:
             await asyncio.wait(set(waiting))
             await asyncio.sleep(0)
-    return done
+    return answers_so_far
 
 
-async def watch_memory(pid: int, every: float) -> list[Resident]:
+async def watch_memory(pid: int, interval_s: float) -> list[Resident]:
     """Until it is cancelled."""
-    seen, start = [], time.perf_counter()
+    samples, start = [], time.perf_counter()
     try:
         while True:
-            seen.append(Resident(time.perf_counter() - start, memory_of(pid).now_mb))
-            await asyncio.sleep(every)
+            samples.append(Resident(time.perf_counter() - start, memory_of(pid).now_mb))
+            await asyncio.sleep(interval_s)
     except asyncio.CancelledError:
-        return seen
+        return samples
 
 
 def percentile(seconds: Sequence[float], at: float) -> float:
@@ -400,7 +400,7 @@ def _client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
 
 
-async def _ask(http: httpx.AsyncClient, photos: Sequence[bytes], photo: int, start: float) -> Asked:
+async def _request(http: httpx.AsyncClient, photos: Sequence[bytes], photo: int, start: float) -> Answer:
     began = time.perf_counter()
     version, score, retry_after = None, None, None
     try:
@@ -415,4 +415,4 @@ async def _ask(http: httpx.AsyncClient, photos: Sequence[bytes], photo: int, sta
         status = NEVER_ACCEPTED
     except httpx.TransportError:
         status = LOST
-    return Asked(began - start, time.perf_counter() - began, status, photo, version, score, retry_after)
+    return Answer(began - start, time.perf_counter() - began, status, photo, version, score, retry_after)

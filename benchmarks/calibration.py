@@ -23,7 +23,7 @@ from benchmarks._idrid import CORESET, Variant, config_of, data_set
 from indexer.build.feature_store import FeatureStore
 from indexer.calibration.leave_out import LeftOut, leave_out
 from indexer.coreset.selection import select
-from indexer.photos.near_duplicates import groups_of
+from indexer.photos.near_duplicates import group_photos
 from resad import runtime
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, PhotoLimits
@@ -152,7 +152,7 @@ def build_in_memory(photos: EncodedPhotos, rows: Rows) -> MemoryIndex:
     selection = select(store, photos.config.coreset, [torch.device("cpu")], lambda _: None)
     bank = MemoryBank(selection.memories, selection.provenance)
     masks = [photos.masks[row] for row in rows]
-    groups = groups_of([None] * len(rows))
+    groups = group_photos([None] * len(rows))
     return MemoryIndex(bank, leave_out(store, masks, groups, bank, photos.config, lambda _: None))
 
 

@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 
 from benchmarks._bench import Json, Quick, print_header, print_table, write_json
-from cluster.build import build_on
+from cluster.build import ClusterWorkers
 from cluster.shards import RemoteShards
 from cluster.worker_pool import Cluster, PoolOptions, WorkerSize, connected
 from indexer.build.build import BuildOptions, build
@@ -91,9 +91,9 @@ def main(
     with tempfile.TemporaryDirectory() as name, connected("local", cpus=max(workers)) as cluster:
         folder = Path(name)
         write_dataset(folder, 0, train=photos, good=1, diseased=1, height=160)
-        found = list(_measure(cluster, folder, side, workers))
-    _print(found)
-    write_json(json, found)
+        builds = list(_measure(cluster, folder, side, workers))
+    _print(builds)
+    write_json(json, builds)
 
 
 def _measure(cluster: Cluster, folder: Path, side: int, workers: tuple[int, ...]) -> Iterator[Measured]:
@@ -106,7 +106,7 @@ def _measure(cluster: Cluster, folder: Path, side: int, workers: tuple[int, ...]
         clock = _Clock()
         order = BuildOptions(photos, folder / f"of-{count}", "eyes", config, "bundled", cpu)
         group = PoolOptions(cluster, WorkerSize(1, 0), limit=count, scratch=folder)
-        version = build_on(group, order, clock, on_shards=clock.watch).version
+        version = build(order, clock, workers=ClusterWorkers(group, clock.watch)).version
         bank = "memory_bank.faiss"
         yield clock.measured(count, same=(version / bank).read_bytes() == (single / bank).read_bytes())
 
@@ -139,8 +139,8 @@ class _Clock(Stages):
     def measured(self, workers: int, *, same: bool) -> Measured:
         """The medians."""
         rounds = list(zip(self._notes["coreset"], self._notes["coreset"][1:], strict=False))
-        made = [note for note in self._notes["encode"] if note[1] > 0]
-        seconds = made[-1][0] - made[0][0]
+        encoded = [note for note in self._notes["encode"] if note[1] > 0]
+        seconds = encoded[-1][0] - encoded[0][0]
         return Measured(
             workers=workers,
             runs=self._runs,
@@ -148,27 +148,27 @@ class _Clock(Stages):
             milliseconds=1e3 * median(after[0] - before[0] for before, after in rounds),
             received=median(after[2] - before[2] for before, after in rounds),
             sent=median(after[3] - before[3] for before, after in rounds),
-            rate=sum(note[1] for note in made[1:]) / seconds,
+            rate=sum(note[1] for note in encoded[1:]) / seconds,
             same=same,
         )
 
 
-def _print(found: list[Measured]) -> None:
+def _print(builds: list[Measured]) -> None:
     print_table(
         "By workers",
         ("workers", "runs of chunks", "rounds", "ms a round", "kB received", "kB sent", "photographs/s", "bank"),
         [
             (
-                str(one.workers) if one.workers else "one process",
-                str(one.runs),
-                str(one.rounds),
-                f"{one.milliseconds:.1f}",
-                f"{one.received / 1e3:.1f}",
-                f"{one.sent / 1e3:.1f}",
-                f"{one.rate:.1f}",
-                "the same" if one.same else "ANOTHER",
+                str(build.workers) if build.workers else "one process",
+                str(build.runs),
+                str(build.rounds),
+                f"{build.milliseconds:.1f}",
+                f"{build.received / 1e3:.1f}",
+                f"{build.sent / 1e3:.1f}",
+                f"{build.rate:.1f}",
+                "the same" if build.same else "ANOTHER",
             )
-            for one in found
+            for build in builds
         ],
     )
 
@@ -193,14 +193,14 @@ def _unplug_a_node() -> None:
                 "build", str(photos), "--root", str(folder / "three"), "--name", "eyes", *_BUILD,
                 "--cluster", "auto", "--worker-cpus", "1", "--scratch", str(scratch),
             )  # fmt: skip
-            _wait_for(lambda: _made(scratch) >= 10, 120)
-            print(f"{_made(scratch)} of 60 photographs are made; the cable of {_NODES[2]} is pulled")
+            _wait_for(lambda: _encoded_count(scratch) >= 10, 120)
+            print(f"{_encoded_count(scratch)} of 60 photographs are made; the cable of {_NODES[2]} is pulled")
             network.pull(_NODES[2])
             code = process.wait(300)
             print(f"ended with {code} after {time.perf_counter() - began:.0f} s")
-        ours, theirs = (index.resolve(folder / root / "eyes") for root in ("three", "one"))
+        distributed, single = (index.resolve(folder / root / "eyes") for root in ("three", "one"))
         for file in ("memory_bank.faiss", "provenance.npz", "photos.jsonl"):
-            equal = (ours / file).read_bytes() == (theirs / file).read_bytes()
+            equal = (distributed / file).read_bytes() == (single / file).read_bytes()
             print(f"{file}: {'equal' if equal else 'DIFFERENT'}")
             if not equal or code:
                 sys.exit(1)
@@ -272,7 +272,7 @@ def _indexer(*arguments: str) -> None:
     subprocess.run(_indexer_command(*arguments), check=True)
 
 
-def _made(scratch: Path) -> int:
+def _encoded_count(scratch: Path) -> int:
     return len(list(scratch.glob("*/*/features/*.features")))
 
 

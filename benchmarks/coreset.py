@@ -175,13 +175,13 @@ def _alone(shape: Shape, device: torch.device, repeats: int) -> Alone:
         return greedy_k_center(shards_of(points, 16 * BLOCK_ROWS), 0, count=shape.picks)
 
     pick()
-    found = median_time(pick, repeats)
+    timed = median_time(pick, repeats)
     return Alone(
         points=f"{shape.points:,} x {shape.dimension} -> {shape.picks:,}",
         device=str(device),
-        seconds=found.seconds,
+        seconds=timed.seconds,
         floor=2.0 * shape.points * shape.dimension * shape.picks / product_rate(device),
-        radius=found.result.radius,
+        radius=timed.result.radius,
         device_peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     )
 
@@ -192,8 +192,8 @@ def _versus(name: str, points: Tensor, picks: int, python: Path) -> Versus:
         file = Path(folder) / "points.npy"
         np.save(file, points.numpy())
         script = Path(__file__).with_name("_anomalib.py")
-        theirs = _ran([str(python), str(script), "greedy", "anomalib", str(file), str(picks)])
-        ours = _ran(
+        their_run = _ran([str(python), str(script), "greedy", "anomalib", str(file), str(picks)])
+        our_run = _ran(
             [
                 sys.executable,
                 "-m",
@@ -202,32 +202,32 @@ def _versus(name: str, points: Tensor, picks: int, python: Path) -> Versus:
                 "resad",
                 str(file),
                 str(picks),
-                str(theirs.rows[0]),
+                str(their_run.rows[0]),
             ]
         )
     return Versus(
         points=name,
-        theirs_seconds=theirs.seconds,
-        ours_seconds=ours.seconds,
-        theirs_grown=theirs.grown,
-        ours_grown=ours.grown,
-        theirs_radius=_radius(points, theirs.rows),
-        ours_radius=_radius(points, ours.rows),
-        shared=len(set(theirs.rows) & set(ours.rows)),
+        theirs_seconds=their_run.seconds,
+        ours_seconds=our_run.seconds,
+        theirs_grown=their_run.grown,
+        ours_grown=our_run.grown,
+        theirs_radius=_radius(points, their_run.rows),
+        ours_radius=_radius(points, our_run.rows),
+        shared=len(set(their_run.rows) & set(our_run.rows)),
     )
 
 
 def _ran(line: list[str]) -> Ran:
     # Otherwise glibc raises the size from which it gives memory back, and the loop's temporaries stay mapped.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-    done = subprocess.run(line, capture_output=True, text=True, check=True, env=env)
-    return Ran(**json_module.loads(done.stdout.splitlines()[-1]))
+    process = subprocess.run(line, capture_output=True, text=True, check=True, env=env)
+    return Ran(**json_module.loads(process.stdout.splitlines()[-1]))
 
 
 def _radius(points: Tensor, rows: list[int]) -> float:
     """The largest distance from any point to its nearest pick, in float64."""
     picks = points[rows].double()
-    return max(float(torch.cdist(some.double(), picks).amin(dim=1).max()) for some in torch.split(points, 2048))
+    return max(float(torch.cdist(block.double(), picks).amin(dim=1).max()) for block in torch.split(points, 2048))
 
 
 def _point_sets(shapes: tuple[Shape, ...], *, real: bool) -> Iterator[tuple[str, Tensor, int]]:
@@ -249,7 +249,7 @@ def _drawn(shape: Shape) -> Tensor:
 def _real_features(shared: Path) -> Tensor:
     """All patches (N, 384) of the healthy training photographs, as the preset `resad` combines them."""
     photos = healthy(shared, _SIDE)
-    encoder = encoder_for(photos, shared, _SIDE)
+    encoder = encoder_for(shared, _SIDE)
     encoded = (encoder.encode([photo])[0] for photo in photos)
     return torch.from_numpy(np.concatenate([patches.features for patches in encoded]))
 
@@ -277,16 +277,16 @@ def _print(compared: list[Compared]) -> None:
         ),
         [
             (
-                one.points,
-                f"{one.textbook_seconds:.2f}",
-                f"{one.blocks_seconds:.2f}",
-                f"{one.textbook_seconds / one.blocks_seconds:.1f}",
-                f"{one.textbook_radius:.6g}",
-                f"{one.blocks_radius:.6g}",
-                f"{one.shared:,}",
-                f"{one.in_order:,}",
+                row.points,
+                f"{row.textbook_seconds:.2f}",
+                f"{row.blocks_seconds:.2f}",
+                f"{row.textbook_seconds / row.blocks_seconds:.1f}",
+                f"{row.textbook_radius:.6g}",
+                f"{row.blocks_radius:.6g}",
+                f"{row.shared:,}",
+                f"{row.in_order:,}",
             )
-            for one in compared
+            for row in compared
         ],
     )
 
@@ -310,17 +310,17 @@ def _print_versus(versus: list[Versus]) -> None:
          "radius, anomalib", "radius, block-lazy", "picks shared"),
         [
             (
-                one.points,
-                f"{one.theirs_seconds:.2f}",
-                f"{one.ours_seconds:.2f}",
-                f"{one.theirs_seconds / one.ours_seconds:.1f}",
-                f"{one.theirs_grown / 1e6:.0f}",
-                f"{one.ours_grown / 1e6:.0f}",
-                f"{one.theirs_radius:.6g}",
-                f"{one.ours_radius:.6g}",
-                f"{one.shared:,}",
+                row.points,
+                f"{row.theirs_seconds:.2f}",
+                f"{row.ours_seconds:.2f}",
+                f"{row.theirs_seconds / row.ours_seconds:.1f}",
+                f"{row.theirs_grown / 1e6:.0f}",
+                f"{row.ours_grown / 1e6:.0f}",
+                f"{row.theirs_radius:.6g}",
+                f"{row.ours_radius:.6g}",
+                f"{row.shared:,}",
             )
-            for one in versus
+            for row in versus
         ],
     )  # fmt: skip
 

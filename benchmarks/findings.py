@@ -19,12 +19,12 @@ from scipy import ndimage
 
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
 from benchmarks._idrid import CORESET, Variant, build_index, data_set
-from lab.datasets.masks import read_mask
+from lab.datasets.dataset import read_mask
 from lab.evaluate.bootstrap import Figure
 from resad import runtime
-from resad.calibration import USUAL_RATE, Rule, threshold
+from resad.calibration import USUAL_RATE, DecisionRule, threshold
 from resad.config import PhotoLimits
-from resad.engine import assemble
+from resad.engine import ScoreOptions, assemble
 from resad.field_of_view import field_of_view_mask
 from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
@@ -166,7 +166,9 @@ def _count_findings(loaded: LoadedIndex, shared: Path, path: Path) -> list[Findi
     masks = {kind: _mask(shared, path.stem, kind, shape) for kind in _LESIONS}
     counts = []
     for rate in _RATES:
-        result = assemble(photo, detection, loaded, rule=Rule(fpr=rate), evidence=0, timings=Timings(0.0, 0.0))
+        result = assemble(
+            photo, detection, loaded, ScoreOptions(DecisionRule(fpr=rate), evidence=0), timings=Timings(0.0, 0.0)
+        )
         areas = [_filled(finding, shape) for finding in result.findings]
         union = np.logical_or.reduce([np.zeros(shape, bool), *areas])
         any_lesion = np.logical_or.reduce(list(masks.values()))
@@ -267,7 +269,9 @@ def _draw_panel(loaded: LoadedIndex, data: Path, name: str) -> MapPanel:
     path = data / "test" / "lesion" / f"{name}.jpg"
     photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([photo])[0]
-    result = assemble(photo, detection, loaded, rule=Rule(fpr=USUAL_RATE), evidence=0, timings=Timings(0.0, 0.0))
+    result = assemble(
+        photo, detection, loaded, ScoreOptions(DecisionRule(fpr=USUAL_RATE), evidence=0), timings=Timings(0.0, 0.0)
+    )
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     calibration = loaded.manifest.calibration
     bright = next(quantile.value for quantile in calibration.patches if quantile.at == _BRIGHT)

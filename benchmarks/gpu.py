@@ -46,8 +46,8 @@ def _lines(device: str, json: Path | None, *, quick: bool) -> list[tuple[str, li
         parts.append((f"latency-{precision}", "latency", [*trunk, *scale, *chosen]))
     lines = [("tests", ["-m", "pytest", "-ra", "-m", "gpu", "tests"])]
     for name, module, options in parts:
-        told = [] if json is None else ["--json", str(json / f"{name}.json")]
-        lines.append((name, ["-m", f"benchmarks.{module}", "--device", device, *options, *small, *told]))
+        output = [] if json is None else ["--json", str(json / f"{name}.json")]
+        lines.append((name, ["-m", f"benchmarks.{module}", "--device", device, *options, *small, *output]))
     return lines
 
 

@@ -95,12 +95,12 @@ def build(photos: Path, root: Path, log: Path, size: Size) -> Built:
     began = time.perf_counter()
     process = start(order(photos, root, size), log)
     disk = 0
-    with OwnMemory(process.pid, every=0.1) as own:
+    with OwnMemory(process.pid, every=0.1) as memory:
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
-            disk = max(disk, _held(root))
+            disk = max(disk, _disk_bytes(root))
             time.sleep(1)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -108,12 +108,12 @@ def build(photos: Path, root: Path, log: Path, size: Size) -> Built:
     if process.returncode:
         raise _failed(process.returncode, text)
     manifest = read_manifest(resolve(root / NAME) / MANIFEST)
-    found = re.search(r"memory ([\d.]+) GB of [\d.]+ GB, disk ([\d.]+) GB", text)
-    if found is None:
+    match = re.search(r"memory ([\d.]+) GB of [\d.]+ GB, disk ([\d.]+) GB", text)
+    if match is None:
         raise SettingError(f"no forecast in {text[:500]}")
     return Built(
-        seconds, _steps(text, manifest), float(found[1]) * 1e9, own.most, usage.ru_maxrss * 1024,
-        float(found[2]) * 1e9, disk, manifest.counts.patches, manifest.counts.memories, "points on disk" in text,
+        seconds, _steps(text, manifest), float(match[1]) * 1e9, memory.most, usage.ru_maxrss * 1024,
+        float(match[2]) * 1e9, disk, manifest.counts.patches, manifest.counts.memories, "points on disk" in text,
     )  # fmt: skip
 
 
@@ -123,14 +123,14 @@ def _failed(exit_code: int, text: str) -> SettingError:
 
 def _steps(text: str, manifest: Manifest) -> tuple[Step, ...]:
     units = {"s": 1, "min": 60, "h": 3600}
-    told = {
+    forecast = {
         name: float(number) * units[unit]
         for name, number, unit in re.findall(r"(encode|coreset|calibrate) ([\d.]+) (s|min|h)\b", text)
     }
-    return tuple(Step(one.stage, told[one.stage], one.seconds) for one in manifest.quality.stages)
+    return tuple(Step(stage.stage, forecast[stage.stage], stage.seconds) for stage in manifest.quality.stages)
 
 
-def _held(folder: Path) -> int:
+def _disk_bytes(folder: Path) -> int:
     """Bytes of all files below; files that go while it looks count as nothing."""
     total = 0
     for path in folder.rglob("*") if folder.exists() else ():
@@ -230,9 +230,9 @@ def _killed(folder: Path, size: Size) -> Resumed:
     began = time.perf_counter()
     finish(start([*line, "--resume"], log), log)
     seconds = time.perf_counter() - began
-    one, other = (resolve(folder / root / NAME) for root in ("whole", "half"))
+    whole, resumed = (resolve(folder / root / NAME) for root in ("whole", "half"))
     files = ("memory_bank.faiss", "provenance.npz", "photos.jsonl")
-    same = all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
+    same = all((whole / name).read_bytes() == (resumed / name).read_bytes() for name in files)
     return Resumed(after, size.resumed, seconds, whole, same)
 
 
@@ -246,8 +246,8 @@ def _print_built(built: Built) -> None:
         f"Forecast against truth: {built.patches:,} patches, {built.memories:,} memories, points {where}",
         ("", "forecast", "truth", "truth / forecast"),
         [
-            *((f"{one.step}, s", f"{one.forecast:.0f}", f"{one.truth:.1f}", f"{one.truth / one.forecast:.2f}")
-              for one in built.steps),
+            *((f"{step.step}, s", f"{step.forecast:.0f}", f"{step.truth:.1f}", f"{step.truth / step.forecast:.2f}")
+              for step in built.steps),
             ("own memory, GB", f"{built.forecast_memory / 1e9:.1f}", f"{built.own / 1e9:.2f}",
              f"{built.own / built.forecast_memory:.2f}"),
             ("with pages of mapped files, GB", "", f"{built.peak / 1e9:.2f}", ""),

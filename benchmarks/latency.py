@@ -38,14 +38,14 @@ from benchmarks._bench import (
     write_json,
 )
 from benchmarks._idrid import Variant, config_of, data_set
-from indexer.prefetching import ahead
+from indexer.prefetching import prefetch
 from resad import anomaly_map, resc, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import PhotoLimits, Precision
 from resad.detector import Detector
-from resad.encoder import Encoder, PatchFeatures, Trunk, whitening_of
+from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.memory_bank import MemoryBank
-from resad.neighbors import Neighbors, nearest_of_both
+from resad.neighbors import Neighbors, nearest_with_mirror
 from resad.photo import read_bytes, read_photo
 from resad.pictures.map_files import map_png16
 from resad.pictures.overlay import MapScale, draw_overlay, picture_file
@@ -122,15 +122,15 @@ def main(
         "ResNet-18 and bundled with their weights, WideResNet-50-2 untrained; overlays with no findings.  "
         "The photograph and its mirror image are looked at, unless a row says one look.",
     )
-    known = {
+    weights_of = {
         "resnet18": str(shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"),
         "wide_resnet50_2": "random:0",
         "bundled": "bundled",
     }
-    chosen = trunks or [name for name in known if not (quick and name == "wide_resnet50_2")]
+    chosen = trunks or [name for name in weights_of if not (quick and name == "wide_resnet50_2")]
     paths = [
         _measured(Variant("resad", settings=(f"precision={precision}",), backbone=name), source, size, memories,
-                  repeats, known.get(name, "random:0"), where, steady=quick or where.type != "cpu")
+                  repeats, weights_of.get(name, "random:0"), where, steady=quick or where.type != "cpu")
         for name in chosen
     ]  # fmt: skip
     for path in paths:
@@ -160,26 +160,26 @@ def _measured(
     photo = prepare(data, config.preparation, _LIMITS)
     backbone = load_backbone(config.backbone, weights)
     network = Trunk(backbone, config, device)
-    encoder = Encoder(network, whitening_of(network, [photo]))
+    encoder = Encoder(network)
     backbone = backbone.to(device)
     parts = _parts(backbone, photo, encoder)
     patches = encoder.encode([photo])[0]
     banks = _banks(patches.features, memories, runtime.gpu_number(device))
     k, (n, d), looks = config.search.neighbors, patches.features.shape, 1 if patches.mirrored is None else 2
-    found = Detector(encoder, banks["flat"]).detect([photo])[0]
+    detection = Detector(encoder, banks["flat"]).detect([photo])[0]
     proved = Detector(encoder, banks["proved"])
     valid = parts.valid[0].cpu().numpy()
     grid = np.zeros(valid.shape, dtype=np.float32)
-    grid[valid] = found.patch_distances
+    grid[valid] = detection.patch_distances
     height, width = photo.frame.height, photo.frame.width
-    whole_photo, in_photo = read_photo(data, _LIMITS).pixels, photo.frame.map_to_photo(found.anomaly_map)
-    picture = _overlay(whole_photo, in_photo, found.peak)
+    whole_photo, in_photo = read_photo(data, _LIMITS).pixels, photo.frame.map_to_photo(detection.anomaly_map)
+    picture = _overlay(whole_photo, in_photo, detection.peak)
 
     def timed(name: str, call: Callable[[], object], operations: float = 0.0) -> Stage:
         call()
         finish(device)
-        taken = [_taken(call, device) for _ in range(repeats)]
-        return Stage(name, median(wall for wall, _ in taken), median(cpu for _, cpu in taken), operations)
+        times = [_time_once(call, device) for _ in range(repeats)]
+        return Stage(name, median(wall for wall, _ in times), median(cpu for _, cpu in times), operations)
 
     radius = resc.grid_radius(config.resc.region_radius, valid.shape[-1])
     with torch.inference_mode():
@@ -199,10 +199,10 @@ def _measured(
                     2.0 * n * memories * d)
               for name, search in flat_searches(banks["flat"]).items()),
             timed("map and score", lambda: anomaly_map.image_score(
-                anomaly_map.anomaly_map(grid, valid, photo.mask, config.score), found.scored, config.score)),
+                anomaly_map.anomaly_map(grid, valid, photo.mask), detection.scored, config.score)),
             timed("map as PNG", lambda: map_png16(
-                photo.frame.map_to_photo(found.anomaly_map, width, height), 2 * found.peak, "")),
-            timed("overlay", lambda: _overlay(whole_photo, in_photo, found.peak)),
+                photo.frame.map_to_photo(detection.anomaly_map, width, height), 2 * detection.peak, "")),
+            timed("overlay", lambda: _overlay(whole_photo, in_photo, detection.peak)),
             timed("overlay as PNG", lambda: picture_file(picture, "png")),
             timed("whole, flat", lambda: Detector(encoder, banks["flat"]).detect([photo])),
             timed("JPEG in, map out, proved", lambda: proved.detect([prepare(data, config.preparation, _LIMITS)])),
@@ -228,15 +228,12 @@ def _overlay(pixels: NDArray[np.uint8], in_photo: NDArray[np.float32], peak: flo
 
 
 def _combined(stages: Sequence[Tensor], encoder: Encoder) -> Tensor:
-    """F of equation 2, whitened: (1, D, h, w)."""
-    maps = resc.on_one_grid(stages, encoder.config.resc)
-    if encoder.whitening is not None:
-        maps = [encoder.whitening.of(number, units) for number, units in enumerate(maps)]
-    return torch.cat(maps, dim=1)
+    """F of equation 2: (1, D, h, w)."""
+    return torch.cat(resc.on_one_grid(stages, encoder.config.resc), dim=1)
 
 
 def _search(bank: MemoryBank, patches: PatchFeatures, k: int) -> Neighbors:
-    return nearest_of_both(bank.search, patches.features, patches.mirrored, k)
+    return nearest_with_mirror(bank.search, patches.features, patches.mirrored, k)
 
 
 def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, MemoryBank]:
@@ -244,7 +241,7 @@ def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, Me
     rows = features[rng.integers(len(features), size=memories)]
     noise = rng.normal(0, 0.02, size=rows.shape).astype(np.float32)
     flat = MemoryBank(rows + noise, placeholder_provenance(memories), gpu=gpu)
-    return {"flat": flat, "proved": flat.searched(SearchPlan("proved", width=160))}
+    return {"flat": flat, "proved": flat.with_plan(SearchPlan("proved", width=160))}
 
 
 def _operations(backbone: Backbone, images: Tensor) -> float:
@@ -262,10 +259,10 @@ def _region_operations(features: Tensor, radius: int) -> float:
 def _rate(repeats: int) -> float:
     """The best of some: a floor is what the machine can do when nothing disturbs it."""
     a = torch.rand(_SIDE, _SIDE)
-    return 2.0 * _SIDE**3 / min(_taken(lambda: a @ a)[1] for _ in range(4 * repeats))
+    return 2.0 * _SIDE**3 / min(_time_once(lambda: a @ a)[1] for _ in range(4 * repeats))
 
 
-def _taken(call: Callable[[], object], device: torch.device = _CPU) -> tuple[float, float]:
+def _time_once(call: Callable[[], object], device: torch.device = _CPU) -> tuple[float, float]:
     """Seconds by the clock, until `device` has done it, and of all processors together."""
     began, cpu = time.perf_counter(), time.process_time()
     call()
@@ -313,7 +310,7 @@ def steady_rate(detector: Detector, data: bytes, clock: Callable[[], float] = ti
     threads = max(len(os.sched_getaffinity(0)) - 1, 1)
     preparation, count = detector.encoder.config.preparation, 12 * BATCH
     prepare_photo = partial(prepare, config=preparation, limits=PhotoLimits())
-    with closing(ahead([data] * count, prepare_photo, threads=threads, most=threads + BATCH)) as photos:
+    with closing(prefetch([data] * count, prepare_photo, threads=threads, most=threads + BATCH)) as photos:
         detector.detect(list(islice(photos, BATCH)))
         began = clock()
         while batch := list(islice(photos, BATCH)):

@@ -101,7 +101,7 @@ def main(quick: Quick = False, json: Json = None) -> None:
     if quick:
         dataset = Dataset(dataset.name, dataset.train, dataset.test[::6])
     with TemporaryDirectory() as folder:
-        indexes = _all_ways(photos, shared, size, Path(folder))
+        indexes = _build_indexes(photos, shared, size, Path(folder))
         encoder = _Remembering(indexes[0].index.detector.encoder)
         rows = [_row(timed, _encoded(encoder, photos)) for timed in indexes]
     _print_rows(rows)
@@ -112,7 +112,7 @@ def main(quick: Quick = False, json: Json = None) -> None:
     write_json(json, rows)
 
 
-def _all_ways(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> list[_TimedIndex]:
+def _build_indexes(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> list[_TimedIndex]:
     """The indexes, in the order in which one is made from another."""
     half, rest, whole = (_links(part, folder / name) for name, part in
                          (("half", photos[::2]), ("rest", photos[1::2]), ("whole", photos)))  # fmt: skip
@@ -144,7 +144,7 @@ def _all_ways(photos: Sequence[Path], shared: Path, size: int, folder: Path) -> 
 
 
 def _stale(place: Path, removed: Callable[[str], Path]) -> Path:
-    """From the version that was built; the one that was made of it since is live."""
+    """Remove from the version that was built, not from the live one, which was derived from it."""
     index.activate(place, index.versions(place)[0])
     return removed(place.name)
 

@@ -29,7 +29,7 @@ from benchmarks._idrid import (
     reporting_half,
     scores,
 )
-from lab.datasets.mvtec import read_mvtec
+from lab.datasets.layouts import read_mvtec
 from resad import runtime
 
 _BASELINE: Final = Variant("patchcore")

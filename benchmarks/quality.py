@@ -38,7 +38,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DamageStep:
     """One step: of `photos`, so many got the reason that they should, and so many any reason."""
 
     damage: str
@@ -92,25 +92,27 @@ def main(
         train, good, ill = train[:12], good[:3], ill[:3]
     normals = [_prepared(Image.open(path), size) for path in [*train, *good]]
     limits = quality_limits([measure_quality(photo) for photo in normals[: len(train)]])
-    told = [one for damage in _DAMAGES for one in _steps(damage, good, size, limits)]
+    steps = [step for damage in _DAMAGES for step in _steps(damage, good, size, limits)]
     print_header(
         "The quality gate",
         f"size {size}; limits from {len(train)} healthy photographs of IDRiD; {limits.passed:.1%} of them pass.",
     )
     for damage in _DAMAGES:
-        rows = [one for one in told if (one.damage, one.step) in {(damage.named, step) for step in damage.steps}]
+        rows = [
+            step for step in steps if (step.damage, step.step) in {(damage.named, step) for step in damage.steps}
+        ]
         print_table(
-            f"{damage.named}: healthy test photographs of {len(good)} that are told",
-            [damage.name, *(f"{one.step:g}" for one in rows)],
+            f"{damage.named}: healthy test photographs of {len(good)} that are flagged",
+            [damage.name, *(f"{row.step:g}" for row in rows)],
             [
-                [f"as {damage.named}", *(str(one.named) for one in rows)],
-                ["for any reason", *(str(one.any_reason) for one in rows)],
+                [f"as {damage.named}", *(str(row.named) for row in rows)],
+                ["for any reason", *(str(row.any_reason) for row in rows)],
             ],
         )
     flagged = [_flagged(name, paths, size, limits) for name, paths in (("healthy", good), ("diseased", ill))]
     flagged.append(_parted(normals, len(train)))
     print_table("Sound photographs that are flagged", ["photographs", "flagged", "95 % interval"], flagged)
-    write_json(json, told)
+    write_json(json, steps)
 
 
 def _prepared(image: Image.Image, size: int) -> PreparedPhoto:
@@ -119,21 +121,25 @@ def _prepared(image: Image.Image, size: int) -> PreparedPhoto:
     return prepare(file.getvalue(), PreparationConfig(size=size), PhotoLimits())
 
 
-def _steps(damage: Damage, paths: list[Path], size: int, limits: QualityLimits) -> list[Told]:
-    found = []
+def _steps(damage: Damage, paths: list[Path], size: int, limits: QualityLimits) -> list[DamageStep]:
+    counted = []
     for step in damage.steps:
         spoilt = (damage.spoil(Image.open(path).convert("RGB"), step) for path in paths)
         reasons = [judge(_prepared(image, size), limits).reasons for image in spoilt]
-        named = sum(damage.named in some for some in reasons)
-        found.append(Told(damage.named, step, len(paths), named, sum(bool(some) for some in reasons)))
-    return found
+        named = sum(damage.named in photo_reasons for photo_reasons in reasons)
+        counted.append(
+            DamageStep(
+                damage.named, step, len(paths), named, sum(bool(photo_reasons) for photo_reasons in reasons)
+            )
+        )
+    return counted
 
 
 def _flagged(name: str, paths: list[Path], size: int, limits: QualityLimits) -> list[str]:
     verdicts = [judge(_prepared(Image.open(path), size), limits) for path in paths]
-    wrong = sum(not one.acceptable for one in verdicts)
+    wrong = sum(not verdict.acceptable for verdict in verdicts)
     exact = binomtest(wrong, len(paths)).proportion_ci(method="exact")
-    reasons = sorted({reason for one in verdicts for reason in one.reasons})
+    reasons = sorted({reason for verdict in verdicts for reason in verdict.reasons})
     named = f" ({', '.join(reasons)})" if reasons else ""
     return [f"{name}, of the test set", f"{wrong} of {len(paths)}{named}", f"{exact.low:.1%} to {exact.high:.1%}"]
 

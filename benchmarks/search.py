@@ -3,7 +3,7 @@
 Run as `python -m benchmarks.search`; takes RESAD_DATA.  `--cache FOLDER` keeps the bank, which takes minutes.
 `--anomalib PYTHON` adds anomalib's PatchCore: a Python of its own where `pip install anomalib` has been.
 The floor is the time that the products of a search alone would take at the rate of this machine, measured in the
-same run: float32 for flat; int8 for proved, which multiplies the shadow of every patch with that of every memory.
+same run: float32 for flat; int8 for proved, which multiplies every quantized patch with every quantized memory.
 """
 
 import json as jsons
@@ -42,12 +42,11 @@ _PLANS: Final = (
     _FLAT,
     *(SearchPlan("proved", width=width) for width in (96, 128, 160, 192)),
     *(SearchPlan("ivf", probes=probes) for probes in (2, 4, 8, 32)),
-    SearchPlan("hnsw", breadth=64),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class TestPhoto:
     """A test photograph."""
 
     name: str
@@ -110,17 +109,17 @@ def main(
     side, count, asked_for, repeats = (256, 4, 2, 1) if quick else (784, None, photos, repeats)
     config = config_of(Variant("resad"), side)
     photos_known = healthy(shared, side, count=count)
-    encoder = encoder_for(photos_known, shared, side)
+    encoder = encoder_for(shared, side)
     with tempfile.TemporaryDirectory() as scratch:
         bank = _bank(encoder, photos_known, cache or Path(scratch) / "bank")
-    asked = list(_asked(encoder, shared, asked_for))
+    photos = list(_test_photos(encoder, shared, asked_for))
     print_header(
         "Search",
         f"preset resad, ResNet-18, {side} px, coreset 0.5 of the healthy training photographs: "
-        f"{len(bank):,} memories x {bank.dimension}; {len(asked)} test photographs, {repeats} searches of each, "
+        f"{len(bank):,} memories x {bank.dimension}; {len(photos)} test photographs, {repeats} searches of each, "
         "all plans in turn; flat is FAISS's IndexFlatL2.",
     )
-    rows = _rows(bank, asked, config, repeats)
+    rows = _rows(bank, photos, config, repeats)
     _print_rows(rows, config.search.neighbors)
     wholes = _wholes(shared, side, count, asked_for, len(bank), anomalib) if anomalib else []
     if wholes:
@@ -143,37 +142,37 @@ def _bank(encoder: Encoder, photos: list[PreparedPhoto], place: Path) -> MemoryB
     return bank
 
 
-def _asked(encoder: Encoder, shared: Path, count: int) -> Iterator[Asked]:
+def _test_photos(encoder: Encoder, shared: Path, count: int) -> Iterator[TestPhoto]:
     """Test photographs, healthy and diseased by turns."""
     folders = [sorted((data_set(shared) / "test" / kind).glob("*.jpg")) for kind in ("good", "lesion")]
     paths = [path for pair in zip(*folders, strict=False) for path in pair][:count]
     for path in paths:
         photo = prepare(path, encoder.config.preparation, PhotoLimits())
-        yield Asked(path.stem, photo, encoder.encode([photo])[0])
+        yield TestPhoto(path.stem, photo, encoder.encode([photo])[0])
 
 
-def _rows(bank: MemoryBank, asked: list[Asked], config: MethodConfig, repeats: int) -> list[Row]:
+def _rows(bank: MemoryBank, photos: list[TestPhoto], config: MethodConfig, repeats: int) -> list[Row]:
     banks, set_up = {}, {}
     for plan in _PLANS:
         began = time.perf_counter()
-        banks[plan] = bank.searched(plan)
+        banks[plan] = bank.with_plan(plan)
         set_up[plan] = time.perf_counter() - began
-    found: dict[SearchPlan, list[tuple[float, float, float]]] = {plan: [] for plan in _PLANS}
+    times: dict[SearchPlan, list[tuple[float, float, float]]] = {plan: [] for plan in _PLANS}
     measured: dict[SearchPlan, list[_Measured]] = {plan: [] for plan in _PLANS}
-    for one in asked:
+    for photo in photos:
         for turn in range(repeats):
             for plan, searched in banks.items():
                 began, cpu = time.perf_counter(), time.process_time()
-                detection = measure(one.patches, one.photo.mask, searched, config)
-                taken = time.perf_counter() - began, time.process_time() - cpu
-                found[plan].append((*taken, searched.proved))
+                detection = measure(photo.patches, photo.photo.mask, searched, config)
+                seconds = time.perf_counter() - began, time.process_time() - cpu
+                times[plan].append((*seconds, searched.proved))
                 if turn == 0:
-                    near = searched.search_fast(one.patches.features, config.search.neighbors)
+                    near = searched.search_fast(photo.patches.features, config.search.neighbors)
                     measured[plan].append(_Measured(detection.image_score, near.distances.mean(axis=1)))
-    pairs = median(len(one.patches.features) for one in asked) * len(bank)
+    pairs = median(len(photo.patches.features) for photo in photos) * len(bank)
     rates = _rate(torch.float32), _rate(torch.int8)
     return [
-        _row(plan, set_up[plan], found[plan], found[_FLAT], measured[plan], measured[_FLAT],
+        _row(plan, set_up[plan], times[plan], times[_FLAT], measured[plan], measured[_FLAT],
              _floor(plan, pairs, bank.dimension, rates))
         for plan in _PLANS
     ]  # fmt: skip
@@ -202,7 +201,7 @@ def _rate(kind: torch.dtype) -> float:
 def _row(
     plan: SearchPlan,
     set_up: float,
-    found: list[tuple[float, float, float]],
+    times: list[tuple[float, float, float]],
     flat: list[tuple[float, float, float]],
     measured: list[_Measured],
     brute: list[_Measured],
@@ -212,16 +211,16 @@ def _row(
     return Row(
         plan=plan,
         set_up_seconds=set_up,
-        seconds=median(seconds for seconds, _, _ in found),
-        cpu_seconds=median(cpu for _, cpu, _ in found),
+        seconds=median(seconds for seconds, _, _ in times),
+        cpu_seconds=median(cpu for _, cpu, _ in times),
         floor_cpu_seconds=floor,
-        faster=median(theirs[0] / ours[0] for ours, theirs in zip(found, flat, strict=True)),
-        cpu_faster=median(theirs[1] / ours[1] for ours, theirs in zip(found, flat, strict=True)),
-        proved=min(proved for _, _, proved in found),
-        score_deviation=max(abs(ours.image_score / theirs.image_score - 1) for ours, theirs in pairs),
+        faster=median(exact[0] / approximate[0] for approximate, exact in zip(times, flat, strict=True)),
+        cpu_faster=median(exact[1] / approximate[1] for approximate, exact in zip(times, flat, strict=True)),
+        proved=min(proved for _, _, proved in times),
+        score_deviation=max(abs(approximate.image_score / exact.image_score - 1) for approximate, exact in pairs),
         distance_deviation=max(
-            float(np.abs(ours.distances - theirs.distances).max() / theirs.distances.max())
-            for ours, theirs in pairs
+            float(np.abs(approximate.distances - exact.distances).max() / exact.distances.max())
+            for approximate, exact in pairs
         ),
     )
 
@@ -229,29 +228,31 @@ def _row(
 def _wholes(shared: Path, side: int, count: int | None, photos: int, memories: int, anomalib: Path) -> list[Whole]:
     """Prepared pixels in, score out, each in a process of its own so that its peak is its own."""
     weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
-    encoder = encoder_for([], shared, side, "patchcore")
-    known = healthy(shared, side, "patchcore", count)
-    parts = [encoder.encode([photo])[0].features for photo in known]
+    encoder = encoder_for(shared, side, "patchcore")
+    references = healthy(shared, side, "patchcore", count)
+    parts = [encoder.encode([photo])[0].features for photo in references]
     features = np.concatenate(parts)
     rows = np.random.default_rng(0).choice(len(features), min(memories, len(features)), replace=False)
     script = Path(__file__).with_name("_anomalib.py")
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "bank.npy", features[np.sort(rows)])
-        pixels: NDArray[np.uint8] = np.stack([one.photo.pixels for one in _asked(encoder, shared, photos)])
+        pixels: NDArray[np.uint8] = np.stack(
+            [photo.photo.pixels for photo in _test_photos(encoder, shared, photos)]
+        )
         np.save(Path(folder) / "photos.npy", pixels)
         shutil.copy(weights, Path(folder) / "trunk.safetensors")
         sides = [("anomalib's PatchCore", [str(anomalib), str(script), "patchcore", "anomalib", folder])]
-        ours = ["-m", "benchmarks._anomalib", "patchcore"]
+        command = ["-m", "benchmarks._anomalib", "patchcore"]
         kinds = ("flat", "proved", "ivf")
-        sides += [(f"preset patchcore, {kind}", [sys.executable, *ours, kind, folder]) for kind in kinds]
+        sides += [(f"preset patchcore, {kind}", [sys.executable, *command, kind, folder]) for kind in kinds]
         return [_whole(name, line) for name, line in sides]
 
 
 def _whole(name: str, line: list[str]) -> Whole:
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
-    said = jsons.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(line, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"{name} failed: {process.stderr[-2000:]}")
+    said = jsons.loads(process.stdout.splitlines()[-1])
     return Whole(name, said["seconds"], said["cpu_seconds"], said["peak_bytes"], tuple(said["scores"]))
 
 
@@ -281,20 +282,19 @@ def _print_wholes(wholes: list[Whole]) -> None:
         ("who", "ms", "CPU ms", "peak memory, GB", "scores off the first by"),
         [
             (
-                one.name,
-                f"{1e3 * one.seconds:.0f}",
-                f"{1e3 * one.cpu_seconds:.0f}",
-                f"{one.peak_bytes / 1e9:.2f}",
-                f"{float(np.abs(np.array(one.scores) / first - 1).max()):.1e}",
+                whole.name,
+                f"{1e3 * whole.seconds:.0f}",
+                f"{1e3 * whole.cpu_seconds:.0f}",
+                f"{whole.peak_bytes / 1e9:.2f}",
+                f"{float(np.abs(np.array(whole.scores) / first - 1).max()):.1e}",
             )
-            for one in wholes
+            for whole in wholes
         ],
     )
 
 
 def _name(plan: SearchPlan) -> str:
-    details = {"proved": f", width {plan.width}", "ivf": f", {plan.probes} of {plan.lists} lists",
-               "hnsw": f", breadth {plan.breadth}"}  # fmt: skip
+    details = {"proved": f", width {plan.width}", "ivf": f", {plan.probes} of {plan.lists} lists"}
     return plan.kind + details.get(plan.kind, "")
 
 

@@ -27,12 +27,13 @@ from benchmarks._idrid import CORESET, Variant, build_index, data_set
 from benchmarks._service import (
     LOST,
     NEVER_ACCEPTED,
-    Asked,
+    Answer,
     Level,
     Lone,
     Memory,
     Overload,
     Photos,
+    Resident,
     Running,
     Stop,
     Swaps,
@@ -45,7 +46,7 @@ from benchmarks._service import (
     score_offline,
     watch_memory,
 )
-from lab.datasets.mvtec import read_mvtec
+from lab.datasets.layouts import read_mvtec
 from resad import index, runtime
 from resad.loaded_index import LoadedIndex
 
@@ -250,40 +251,47 @@ def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResu
         variants = [Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled") for count in (1, 3)]
         both = [build_index(variant, plan.size, shared, root) for variant in variants]
         with running_service(root, log) as running:
-            levels = tuple(_level(running, photos, *each) for each in plan.levels)
+            levels = tuple(_level(running, photos, *level) for level in plan.levels)
             overload = asyncio.run(_overload(running, photos, _capacity(levels), plan.overload_s))
         with ExitStack() as stack:
             replicas = [stack.enter_context(running_service(root, log)) for _ in range(2)]
             swaps = asyncio.run(_swaps(replicas, root / "idrid", photos, plan.swaps))
         with running_service(root, log) as running:
             stop = asyncio.run(_stop(running, photos, log, plan.stop_after_s))
-        every = (*(one for level in levels for one in level.asked), *overload.asked, *swaps.asked, *stop.asked)
-        return LoadResult(levels, overload, swaps, stop, sum(_wrong(every, both, photos)))
+        all_answers = (
+            *(answer for level in levels for answer in level.answers),
+            *overload.answers,
+            *swaps.answers,
+            *stop.answers,
+        )
+        return LoadResult(levels, overload, swaps, stop, sum(_wrong(all_answers, both, photos)))
 
 
 def _level(running: Running, photos: Sequence[bytes], clients: int, requests: int) -> Level:
     began = time.perf_counter()
-    asked = asyncio.run(closed_loop([running.url], photos, clients, requests))
-    return Level(clients, time.perf_counter() - began, tuple(asked))
+    answers = asyncio.run(closed_loop([running.url], photos, clients, requests))
+    return Level(clients, time.perf_counter() - began, tuple(answers))
 
 
 def _capacity(levels: Sequence[Level]) -> float:
     """Answers a second, at best."""
-    return max(sum(one.status == httpx.codes.OK for one in level.asked) / level.seconds for level in levels)
+    return max(
+        sum(answer.status == httpx.codes.OK for answer in level.answers) / level.seconds for level in levels
+    )
 
 
 async def _overload(running: Running, photos: Sequence[bytes], capacity: float, seconds: float) -> Overload:
     rate = _OVER * capacity
     watch = asyncio.create_task(watch_memory(running.pid, min(1.0, seconds / 10)))
-    asked = await open_loop(running.url, photos, rate, seconds)
+    answers = await open_loop(running.url, photos, rate, seconds)
     await asyncio.sleep(min(2.0, seconds))
     watch.cancel()
-    return Overload(rate, tuple(asked), tuple(await watch))
+    return Overload(rate, tuple(answers), tuple(await watch))
 
 
 async def _swaps(replicas: Sequence[Running], folder: Path, photos: Sequence[bytes], count: int) -> Swaps:
     versions, stop, followed = index.versions(folder), asyncio.Event(), []
-    urls = [one.url for one in replicas]
+    urls = [replica.url for replica in replicas]
     load = asyncio.create_task(closed_loop(urls, photos, 2 * len(urls), 10**6, stop))
     async with httpx.AsyncClient(timeout=120) as http:
         for number in range(count):
@@ -309,25 +317,25 @@ async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: f
         metrics = (await http.get("/metrics")).text
         os.kill(running.pid, signal.SIGTERM)
         began = time.perf_counter()
-    taken = re.search(r"^resad_queue_photos (\S+)$", metrics, re.MULTILINE)
-    assert taken
-    asked = await load
+    match = re.search(r"^resad_queue_photos (\S+)$", metrics, re.MULTILINE)
+    assert match
+    answers = await load
     code = await asyncio.to_thread(running.process.wait)
     seconds = time.perf_counter() - began
     logged = log.read_text().count('"POST /v1/score ')
-    return Stop(int(float(taken[1])), tuple(asked), logged, seconds, code)
+    return Stop(int(float(match[1])), tuple(answers), logged, seconds, code)
 
 
-def _wrong(asked: Sequence[Asked], both: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:
+def _wrong(answers: Sequence[Answer], both: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:
     expected = {
         (loaded.manifest.version, number): score_offline(loaded, photo).image_score
         for loaded in both
         for number, photo in enumerate(photos)
     }
-    for one in asked:
-        if one.version is not None and one.score is not None:
-            true = expected[one.version, one.photo]
-            yield abs(one.score - true) > 1e-4 * true
+    for answer in answers:
+        if answer.version is not None and answer.score is not None:
+            true = expected[answer.version, answer.photo]
+            yield abs(answer.score - true) > 1e-4 * true
 
 
 _OK: Final = 200
@@ -341,34 +349,36 @@ def _print_levels(levels: Sequence[Level]) -> None:
     rows = [
         (
             str(level.clients),
-            str(len(level.asked)),
-            f"{len(_answered(level.asked)) / level.seconds:.2f}",
-            *(_ms(percentile(_answered(level.asked), at)) for at in (50, 95, 99)),
-            str(sum(one.status == _BUSY for one in level.asked)),
-            _others(level.asked),
+            str(len(level.answers)),
+            f"{len(_answered(level.answers)) / level.seconds:.2f}",
+            *(_ms(percentile(_answered(level.answers), at)) for at in (50, 95, 99)),
+            str(sum(answer.status == _BUSY for answer in level.answers)),
+            _other_statuses(level.answers),
         )
         for level in levels
     ]
     headings = ("clients", "requests", "answers/s", "p50, ms", "p95, ms", "p99, ms", "429", "others")
-    print_table("Clients at once, each asking again once it is answered; scores with map=none", headings, rows)
+    print_table(
+        "Clients at once, each sending its next request after an answer; scores with map=none", headings, rows
+    )
 
 
 def _print_overload(overload: Overload) -> None:
     """The whole, then stretch by stretch."""
-    asked, resident = overload.asked, [one.mb for one in overload.resident]
-    seconds = max(one.began for one in asked)
-    answered, sent_away = _answered(asked), [one for one in asked if one.status == _BUSY]
-    span = max((one.began + one.seconds for one in asked if one.status == _OK), default=seconds)
-    waits = [one.retry_after for one in sent_away if one.retry_after is not None]
+    answers, resident = overload.answers, [sample.mb for sample in overload.resident]
+    seconds = max(answer.began for answer in answers)
+    answered, refused = _answered(answers), [answer for answer in answers if answer.status == _BUSY]
+    span = max((answer.began + answer.seconds for answer in answers if answer.status == _OK), default=seconds)
+    waits = [answer.retry_after for answer in refused if answer.retry_after is not None]
     print_table(
         f"{overload.rate:.0f} requests a second for {seconds:.0f} s, four times what it can do",
         ("requests", "scored", "scored/s", "429", "others", "p50, ms", "p95, ms", "longest, ms", "429: p95, ms",
          "Retry-After, s"),
         [
             (
-                f"{len(asked):,}", f"{len(answered):,}", f"{len(answered) / span:.2f}", f"{len(sent_away):,}",
-                _others(asked), *(_ms(percentile(answered, at)) for at in (50, 95, 100)),
-                _ms(percentile([one.seconds for one in sent_away], 95)),
+                f"{len(answers):,}", f"{len(answered):,}", f"{len(answered) / span:.2f}", f"{len(refused):,}",
+                _other_statuses(answers), *(_ms(percentile(answered, at)) for at in (50, 95, 100)),
+                _ms(percentile([answer.seconds for answer in refused], 95)),
                 f"{min(waits)} to {max(waits)}" if waits else "-",
             )
         ],
@@ -381,7 +391,7 @@ def _print_overload(overload: Overload) -> None:
                 f"{start:.0f}",
                 str(len(_answered(part))),
                 *(_ms(percentile(_answered(part), at)) for at in (50, 95, 100)),
-                f"{max([one.mb for one in overload.resident if start <= one.began < end], default=0):,.0f}",
+                f"{max((sample.mb for sample in _resident_between(overload, start, end)), default=0):,.0f}",
             )
             for start, end, part in _parts(overload)
         ],
@@ -392,18 +402,18 @@ def _print_overload(overload: Overload) -> None:
 
 def _print_swaps(swaps: Swaps) -> None:
     """Twenty versions."""
-    versions = Counter(one.version for one in swaps.asked if one.version)
+    versions = Counter(answer.version for answer in swaps.answers if answer.version)
     print_table(
-        "Versions activated one after another while two replicas on one root are asked by two clients each",
+        "Versions activated in turn while two clients ask each of two replicas on one root",
         ("swaps", "both follow after, s (median)", "at most", "answers", "of each version", "others"),
         [
             (
                 str(len(swaps.followed)),
                 f"{median(swaps.followed):.2f}",
                 f"{max(swaps.followed):.2f}",
-                str(len(swaps.asked)),
+                str(len(swaps.answers)),
                 " and ".join(map(str, sorted(versions.values()))),
-                _others(swaps.asked),
+                _other_statuses(swaps.answers),
             )
         ],
     )
@@ -411,7 +421,7 @@ def _print_swaps(swaps: Swaps) -> None:
 
 def _print_stop(stop: Stop) -> None:
     """SIGTERM."""
-    received = sum(one.status > 0 for one in stop.asked)
+    received = sum(answer.status > 0 for answer in stop.answers)
     print_table(
         "SIGTERM while 16 clients ask without a pause",
         ("accepted at the signal", "done with, by the service's log", "answers received", "lost", "others",
@@ -419,32 +429,36 @@ def _print_stop(stop: Stop) -> None:
         [
             (
                 str(stop.in_flight), str(stop.logged), str(received), str(stop.logged - received),
-                _others(stop.asked), str(stop.code), f"{stop.seconds:.1f}",
+                _other_statuses(stop.answers), str(stop.code), f"{stop.seconds:.1f}",
             )
         ],
     )  # fmt: skip
 
 
-def _parts(overload: Overload) -> list[tuple[float, float, list[Asked]]]:
-    length = max(one.began for one in overload.asked) / _PARTS + 1e-9
+def _parts(overload: Overload) -> list[tuple[float, float, list[Answer]]]:
+    length = max(answer.began for answer in overload.answers) / _PARTS + 1e-9
     return [
         (
             number * length,
             (number + 1) * length,
-            [one for one in overload.asked if number <= one.began / length < number + 1],
+            [answer for answer in overload.answers if number <= answer.began / length < number + 1],
         )
         for number in range(_PARTS)
     ]
 
 
-def _answered(asked: Sequence[Asked]) -> list[float]:
-    return [one.seconds for one in asked if one.status == _OK]
+def _resident_between(overload: Overload, start: float, end: float) -> list[Resident]:
+    return [sample for sample in overload.resident if start <= sample.began < end]
 
 
-def _others(asked: Sequence[Asked]) -> str:
+def _answered(answers: Sequence[Answer]) -> list[float]:
+    return [answer.seconds for answer in answers if answer.status == _OK]
+
+
+def _other_statuses(answers: Sequence[Answer]) -> str:
     """Statuses beside 200 and 429, with their counts."""
     names = {LOST: "no answer", NEVER_ACCEPTED: "not accepted"}
-    count = Counter(one.status for one in asked if one.status not in (_OK, _BUSY))
+    count = Counter(answer.status for answer in answers if answer.status not in (_OK, _BUSY))
     return (
         ", ".join(f"{names.get(status, str(status))}: {times}" for status, times in sorted(count.items())) or "0"
     )

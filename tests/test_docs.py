@@ -17,9 +17,7 @@ _HEADING: Final = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 def _pages() -> list[Path]:
     """Every Markdown page of the repository, without those of installed packages."""
     skipped = {".venv", "node_modules", ".git", ".pytest_cache", "demo"}
-    return sorted(
-        page for page in ROOT.rglob("*.md") if not skipped.intersection(page.relative_to(ROOT).parts)
-    )
+    return sorted(page for page in ROOT.rglob("*.md") if not skipped.intersection(page.relative_to(ROOT).parts))
 
 
 def _prose(page: Path) -> str:
@@ -79,7 +77,9 @@ def test_the_make_targets_are_listed() -> None:
 
 def test_pages_name_python_modules_that_exist() -> None:
     """Paths such as `resad/config.py`, in the pages that describe the code as it is."""
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     known = {*files, *(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.py"))}
     for page in ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md"):
         for path in re.findall(r"`([\w/]+/[\w/]+\.py)`", (ROOT / page).read_text("utf-8")):
