@@ -27,16 +27,16 @@ _STANDINGS: Final[dict[Standing, str]] = {
 
 
 def four_digits(value: float) -> str:
-    """`value` with four significant digits, as scores are printed everywhere."""
+    """`value` with four significant digits, as all scores are printed."""
     return f"{value:#.4g}"
 
 
 def build_table(report: "BuildReport") -> Table:
-    """What was built."""
+    """The index that was built."""
     manifest = report.manifest
     table = facts(f"{manifest.name} {manifest.version}")
     _add_counts(table, manifest, report.people)
-    table.add_row("left aside", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
+    table.add_row("not used", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
     _add_search(table, manifest)
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
     table.add_row("peak memory", f"{manifest.quality.peak_memory_bytes / 1e9:.2f} GB")
@@ -45,30 +45,30 @@ def build_table(report: "BuildReport") -> Table:
 
 def agreement_table(report: "DistillReport") -> Table:
     """How far the student follows its teacher on photographs that were held out."""
-    held = len(report.pool.held_out)
-    table = Table(title=f"Agreement on {held} held-out photographs, loss {four_digits(report.loss)}",
+    count = len(report.pool.held_out)
+    table = Table(title=f"Agreement on {count} held-out photographs, loss {four_digits(report.loss)}",
                   title_justify="left")  # fmt: skip
     for heading in ("photographs", "stage", "energy in the targets", "cosine", "distances, correlation"):
         table.add_column(heading, justify="left" if heading == "photographs" else "right")
-    for one in report.agreements:
-        figures = (f"{value:.3f}" for value in (one.kept, one.cosine, one.distances))
-        table.add_row(one.photos, str(one.stage), *figures)
+    for agreement in report.agreements:
+        figures = (f"{value:.3f}" for value in (agreement.kept, agreement.cosine, agreement.distances))
+        table.add_row(agreement.photos, str(agreement.stage), *figures)
     return table
 
 
 def index_table(version: Path, manifest: Manifest, people: PatientCounts, *, live: bool) -> Table:
-    """What an index says of itself."""
+    """Settings, counts and calibration of an index."""
     config = manifest.config
     table = facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
-    made = manifest.history[-1]
-    table.add_row("made", f"{made.operation} at {made.at} by resad {made.package_version} on {manifest.device}")
+    entry = manifest.history[-1]
+    table.add_row("made", f"{entry.operation} at {entry.at} by resad {entry.package_version} on {manifest.device}")
     table.add_row("backbone", f"{config.backbone.name}, stages {config.backbone.stages}, {manifest.weights}")
     table.add_row("weights", manifest.weights_sha256)
     table.add_row("fingerprint", manifest.fingerprint)
     table.add_row("prepared", f"{config.preparation.size} px, crop {config.preparation.crop}, {config.precision}")
     _add_counts(table, manifest, people)
     _add_search(table, manifest)
-    table.add_row("photographs kept", _kept(manifest))
+    table.add_row("photographs kept", _kept_photos(manifest))
     size = sum(record.bytes for record in manifest.files)
     table.add_row("on disk", f"{size / 1e6:.1f} MB in {version}")
     return table
@@ -82,8 +82,8 @@ def calibration_table(report: "CalibrationReport") -> Table:
         table.add_column(heading, overflow="fold")
     table.add_row("version", report.before.version, report.after.version)
     table.add_row("normals", str(len(before.scores)), str(len(after.scores)))
-    table.add_row("  scored", _how(before), _how(after))
-    table.add_row("median score", *(four_digits(median(one.scores)) for one in (before, after)))
+    table.add_row("  scored", _scoring(before), _scoring(after))
+    table.add_row("median score", *(four_digits(median(calibration.scores)) for calibration in (before, after)))
     for old, new in zip(before.thresholds, after.thresholds, strict=True):
         table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
         table.add_row("  its rate, 95 %", _rate(old), _rate(new))
@@ -93,7 +93,7 @@ def calibration_table(report: "CalibrationReport") -> Table:
 
 
 def _add_search(table: Table, manifest: Manifest) -> None:
-    """What searches, where it was measured or is not the flat search."""
+    """The chosen search and its trials, if there were any."""
     search = manifest.search
     if search is None or not search.trials:
         return
@@ -124,21 +124,21 @@ def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None
     table.add_row("calibrated on", f"{_calibrated_on(calibration)}{_STANDINGS[manifest.calibrated]}")
     for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
-    for one in calibration.cameras:
-        found = ", ".join(f"{t.fpr:.0%} {_value(t)}" for t in one.normals.thresholds)
-        table.add_row(f"camera {one.camera}", f"{len(one.normals.scores)} normals; {found}")
+    for camera in calibration.cameras:
+        thresholds = ", ".join(f"{limit.fpr:.0%} {_value(limit)}" for limit in camera.normals.thresholds)
+        table.add_row(f"camera {camera.camera}", f"{len(camera.normals.scores)} normals; {thresholds}")
     limits = manifest.photo_quality
-    stated = "; ".join(f"{one.reason}: {one.measure} {_side(one)} {one.value:.3g}" for one in limits.limits)
-    table.add_row("quality limits", stated or f"none: {limits.photos} normals, they take {FEWEST}")
+    lines = (f"{limit.reason}: {limit.measure} {_side(limit)} {limit.value:.3g}" for limit in limits.limits)
+    table.add_row("quality limits", "; ".join(lines) or f"none: {limits.photos} normals, they take {FEWEST}")
 
 
-def _kept(manifest: Manifest) -> str:
+def _kept_photos(manifest: Manifest) -> str:
     from resad.pictures.evidence import kept_squares
 
     squares = kept_squares(manifest)
     if not squares:
         return "none (--keep-crops)"
-    return f"{len(squares)} as prepared squares, for evidence, {sum(one.bytes for one in squares) / 1e6:.1f} MB"
+    return f"{len(squares)} as prepared squares, for evidence, {sum(file.bytes for file in squares) / 1e6:.1f} MB"
 
 
 def _radius(quality: Quality) -> str:
@@ -150,15 +150,15 @@ def _radius(quality: Quality) -> str:
 
 
 def _calibrated_on(calibration: Calibration) -> str:
-    return f"{len(calibration.scores)} normals, {_how(calibration)}"
+    return f"{len(calibration.scores)} normals, {_scoring(calibration)}"
 
 
-def _how(calibration: Calibration) -> str:
+def _scoring(calibration: Calibration) -> str:
     return "each left out" if calibration.source == "left-out" else "not in the bank"
 
 
 def _cameras(calibration: Calibration) -> str:
-    return ", ".join(f"{one.camera} ({len(one.normals.scores)})" for one in calibration.cameras) or "-"
+    return ", ".join(f"{camera.camera} ({len(camera.normals.scores)})" for camera in calibration.cameras) or "-"
 
 
 def _threshold(threshold: Threshold) -> str:
@@ -181,47 +181,56 @@ def _side(limit: QualityLimit) -> str:
     return "below" if limit.below else "above"
 
 
-_SHOWN: Final = 5
-_NAMED: Final = 20
+_MAX_SCORES: Final = 5
+_MAX_IDS: Final = 20
+"""Printed at most; diff --json has all."""
 
 
-def new_version_table(made: "NewVersion") -> Table:
-    """The version that was made beside the one that it was made from."""
-    table = _before_and_after(f"{made.after.name} {made.after.version}", made.before, made.after)
-    table.add_row("memories entered", "", str(made.entered))
-    table.add_row("scores measured anew", "", f"{made.measured} of {made.after.counts.photos} photographs")
+def new_version_table(version: "NewVersion") -> Table:
+    """The new version beside the version that it was made from."""
+    before, after = version.before, version.after
+    table = _before_and_after(f"{after.name} {after.version}", before, after)
+    table.add_row("memories entered", "", str(version.entered))
+    table.add_row("scores measured anew", "", f"{version.measured} of {after.counts.photos} photographs")
     return table
 
 
-def diff_table(found: "Diff") -> Table:
-    """Both versions side by side; without distances where those of the two mean different things."""
-    title = f"{found.before.name} and {found.after.name}"
-    return _before_and_after(title, found.before, found.after, distances=found.comparable)
+def diff_table(difference: "Diff") -> Table:
+    """Both versions side by side; distances only if they are comparable."""
+    before, after = difference.before, difference.after
+    return _before_and_after(f"{before.name} and {after.name}", before, after, distances=difference.comparable)
 
 
-def diff_lines(found: "Diff") -> Iterator[str]:
-    """What the two have and do not have in common."""
-    yield f"photographs: {found.same} in both, {len(found.left)} left, {len(found.entered)} entered"
-    # One id may be two photographs': each index counts its own.
-    for how, ids in (("left, by their ids before", found.left), ("entered, by their ids after", found.entered)):
+def diff_lines(difference: "Diff") -> Iterator[str]:
+    """The photographs, memories and scores that two versions share and do not share, a line each."""
+    yield (
+        f"photographs: {difference.same} in both, {len(difference.left)} left, {len(difference.entered)} entered"
+    )
+    # An id may be that of two photographs: each index numbers its own.
+    lists = (
+        ("left, by their ids before", difference.left),
+        ("entered, by their ids after", difference.entered),
+    )
+    for heading, ids in lists:
         if ids:
-            yield f"  {how}: {first_ids(ids, _NAMED)}"
-    if not found.comparable:
+            yield f"  {heading}: {first_ids(ids, _MAX_IDS)}"
+    if not difference.comparable:
         yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
-        yield found.intended_use
+        yield difference.intended_use
         return
     yield (
-        f"memories: {found.memories_same} in both, {found.memories_left} left, {found.memories_entered} entered"
+        f"memories: {difference.memories_same} in both, {difference.memories_left} left, "
+        f"{difference.memories_entered} entered"
     )
-    if found.median_change is not None:
-        yield f"scores of the photographs in both: median change {found.median_change:+.4g}"
-        for one in found.scores[:_SHOWN]:
-            yield f"  {one.id}: {four_digits(one.before)} -> {four_digits(one.after)}"
-    yield found.intended_use
+    if difference.median_change is not None:
+        yield f"scores of the photographs in both: median change {difference.median_change:+.4g}"
+        for change in difference.scores[:_MAX_SCORES]:
+            yield f"  {change.id}: {four_digits(change.before)} -> {four_digits(change.after)}"
+    yield difference.intended_use
 
 
-def first_ids(ids: Sequence[str], most: int = _SHOWN) -> str:
-    """At most so many of them by name, and how many more there are."""
+def first_ids(ids: Sequence[str], most: int = _MAX_SCORES) -> str:
+    """The first ids, and how many more there are."""
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(ids[:most]) + more
 
@@ -231,13 +240,13 @@ def _before_and_after(title: str, before: Manifest, after: Manifest, *, distance
     for heading in ("", "before", "after"):
         table.add_column(heading, overflow="fold")
     pair = (before, after)
-    table.add_row("version", *(one.version for one in pair))
-    table.add_row("made by", *(one.history[-1].operation for one in pair))
-    table.add_row("photos", *(str(one.counts.photos) for one in pair))
-    table.add_row("memories", *(f"{one.counts.memories:,}" for one in pair))
+    table.add_row("version", *(manifest.version for manifest in pair))
+    table.add_row("made by", *(manifest.history[-1].operation for manifest in pair))
+    table.add_row("photos", *(str(manifest.counts.photos) for manifest in pair))
+    table.add_row("memories", *(f"{manifest.counts.memories:,}" for manifest in pair))
     if distances:
         table.add_row("covering radius", *map(_covering_radius, pair))
-    table.add_row("calibration", *(f"{one.calibration.source}, {one.calibrated}" for one in pair))
+    table.add_row("calibration", *(f"{manifest.calibration.source}, {manifest.calibrated}" for manifest in pair))
     if not distances:
         return table
     for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):

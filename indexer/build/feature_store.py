@@ -2,8 +2,8 @@
 
 A build has them in its state, and a version with `--keep-features` keeps them.
 
-The files are read, not mapped: the pages of a map count as this process's memory until the system needs them,
-so that no memory limit could be kept or even measured.  Values stay float32: in float16 distances were up to 7e-4 off,
+The files are read, not mapped: the pages of a map count as this process's memory until the system needs them, so
+that no memory limit could be kept.  Values stay float32: in float16 distances were up to 7e-4 off,
 and most picks of the greedy changed.
 """
 

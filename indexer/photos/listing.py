@@ -14,12 +14,12 @@ from resad.config import Eye, MethodConfig
 from resad.errors import SettingError
 
 _BLANK: Final = ' \t,;"'
-"""What a line without any value is made of."""
+"""Characters of a line without values."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvLine:
-    """number: in the file, from 1, as an editor counts.  cells: without spaces around them."""
+    """A line of a CSV.  number: in the file, from 1, as an editor counts.  cells: without spaces around them."""
 
     number: int
     cells: tuple[str, ...]
@@ -27,7 +27,7 @@ class CsvLine:
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """columns: what the first line names.  lines: the others; those without any value are left out."""
+    """A CSV: its columns, named by the first line, and its other lines, without empty ones."""
 
     columns: tuple[str, ...]
     lines: tuple[CsvLine, ...]
@@ -35,7 +35,7 @@ class CsvTable:
 
 
 def read_table(path: Path) -> CsvTable:
-    """The table in `path`, UTF-8; raises `SettingError` where it cannot be read."""
+    """The table in `path`, UTF-8, with commas or semicolons; raises `SettingError` if it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
@@ -75,7 +75,7 @@ _MARKED: Final[Mapping[str, Marked]] = {word: word for word in get_args(Marked)}
 
 @dataclass(frozen=True, slots=True)
 class LesionMask:
-    """A picture of where lesions are.  kind: of the lesions, in the data set's own word; None for any of them."""
+    """A mask of lesions.  kind: of the lesions, in the data set's words; None for any kind."""
 
     path: Path
     kind: str | None = None
@@ -84,7 +84,10 @@ class LesionMask:
 
 @dataclass(frozen=True, slots=True)
 class PhotoRow:
-    """What a line says; None and empty where it does not.  kind: what is wrong with an abnormal photograph."""
+    """A line of a list of photographs; None and empty for columns without a value.
+
+    kind: the disease of an abnormal photograph.
+    """
 
     path: Path
     label: Label | None = None
@@ -97,15 +100,20 @@ class PhotoRow:
 
 
 def read_rows(path: Path) -> tuple[PhotoRow, ...]:
-    """The lines of a CSV in their order, columns beyond `COLUMNS` ignored, empty lines, too.
+    """The photographs of a CSV in order; other columns than `COLUMNS` and empty lines are ignored.
 
-    Raises `SettingError` if a line cannot be used, naming it.
+        path,label,kind,mask,marked,split,patient,eye,camera
+        1.jpg,normal,,,,train,p7,left,Topcon
+        2.jpg,abnormal,DR,EX=masks/2_EX.tif;HE=masks/2_HE.tif,number,test,p9,right,Topcon
+
+    Only `path` is required: relative to the folder of the CSV, or an address.  Raises `SettingError` naming the
+    line that cannot be used.
     """
     table = read_table(path)
     header = [name.lower() for name in table.columns]
     if "path" not in header:
-        found = ", ".join(header) or "nothing"
-        raise SettingError(f"{path}: the first line must name a column path (found: {found})")
+        names = ", ".join(header) or "nothing"
+        raise SettingError(f"{path}: the first line must name a column path (found: {names})")
     if twice := [name for name in COLUMNS if header.count(name) > 1]:
         raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
     folder = path.parent
@@ -169,7 +177,7 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
 
 
 def _photo(folder: Path, cell: str, where: str) -> Path:
-    """Whether anything is at an address is found when it is read: asking would cost a journey for each of them."""
+    """The path of a photograph; addresses are not checked, which would cost a request for each."""
     if not is_address(cell):
         path = folder / cell
     else:
@@ -202,7 +210,10 @@ def _word(cells: Mapping[str, str], column: str, words: Mapping[str, _Word], whe
 
 @dataclass(frozen=True, slots=True)
 class PatientCounts:
-    """known: photographs whose patient is known.  patients: whose they are.  unknown: the other photographs."""
+    """How many patients an index's photographs are of; its p-values depend on it.
+
+    known: photographs whose patient is known.  patients: of these photographs.  unknown: the other photographs.
+    """
 
     known: int
     patients: int
@@ -210,30 +221,30 @@ class PatientCounts:
 
     @classmethod
     def of(cls, patients: Iterable[str | None]) -> "PatientCounts":
-        """Whose each photograph is; None where that is not known."""
-        each = list(patients)
-        known = [who for who in each if who is not None]
-        return cls(len(known), len(set(known)), len(each) - len(known))
+        """Count the patients of photographs; None for an unknown patient."""
+        names = list(patients)
+        known = [name for name in names if name is not None]
+        return cls(len(known), len(set(known)), len(names) - len(known))
 
     def describe(self) -> str:
-        """For people to read, and what follows where nobody is known."""
+        """The counts in words, and the consequence if no patient is known."""
         if not self.patients:
-            return "none known: two eyes of one person vouch for each other (README)"
+            return "unknown: p-values may be too low (see README)"
         patients = "1 patient" if self.patients == 1 else f"{self.patients} patients"
-        others = f", {self.unknown} of nobody known" if self.unknown else ""
-        return f"{self.known} photographs of {patients}{others}"
+        unknown = f", {self.unknown} of unknown patients" if self.unknown else ""
+        return f"{self.known} photographs of {patients}{unknown}"
 
 
 MIN_PHOTOS: Final = 2
 """Photographs of an index: with one, nothing is left to calibrate against."""
 
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""Of the types that can be read, in lower case; any case is taken."""
+"""File types that can be read, in lower case; the case does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePhoto:
-    """A photograph to build from, and what a CSV file said about it."""
+    """A listed photograph with patient, eye and camera of its row in the CSV."""
 
     path: Path
     patient: str | None = None
@@ -243,7 +254,7 @@ class ReferencePhoto:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A photograph that was left out, and why.  unreached: its file could not be read, which may pass."""
+    """A photograph that was not used, and why.  unreached: its file could not be read, which may be temporary."""
 
     path: Path
     reason: str
@@ -252,7 +263,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A photograph that was left out because its bytes are those of `same_as`: a file, or an id of the index."""
+    """A photograph that was not used because it is a copy of `same_as`: a file, or an id of the index."""
 
     path: Path
     same_as: Path | str
@@ -260,8 +271,9 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """A photograph that was taken, though it shows what `like` shows (both a file, or an id of the index); so many
-    of 255 `bits` differ.  mirrored: from the other's mirror image.
+    """A photograph that was used although it shows the same as `like`; each is a file, or an id of the index.
+
+    bits: of 255, that differ.  mirrored: it is like the mirror image.
     """
 
     path: Path | str
@@ -275,7 +287,7 @@ def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
 
     A tree gives its files with a suffix of `PHOTO_SUFFIXES`, sorted by their path below `source`; hidden ones
     are left out, links are followed, and no folder is entered twice.  A CSV file (`photo_csv`) gives its rows in
-    their order, of whatever split.  Each may be an address that fsspec reads (`remote`).
+    order, of any split.  Each may be an address (`indexer.photos.remote`).
 
     Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
     """
@@ -329,7 +341,7 @@ def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodC
 
 
 def unused_rows_and_columns(source: Path) -> tuple[str, ...]:
-    """What `list_references` takes no notice of in a CSV, a line each: columns, and rows of another split."""
+    """Columns and rows of a CSV that `list_references` does not use, a line each."""
     source = as_path(source)
     if not _is_csv(source):
         return ()
@@ -341,8 +353,8 @@ def unused_rows_and_columns(source: Path) -> tuple[str, ...]:
     if "split" in names:
         column = names.index("split")
         splits = [line.cells[column].lower() if column < len(line.cells) else "" for line in table.lines]
-        if any(splits) and (others := sum(split != "train" for split in splits)):
-            lines.append(f"{others} of {len(splits)} rows left out: their split is not train")
+        if any(splits) and (unused_rows := sum(split != "train" for split in splits)):
+            lines.append(f"{unused_rows} of {len(splits)} rows left out: their split is not train")
     return tuple(lines)
 
 
@@ -351,7 +363,7 @@ def _is_csv(source: Path) -> bool:
 
 
 def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, ...]:
-    """`rows` are those of `source`, if it is a CSV file."""
+    """The photographs of `source`.  rows: of `source`, if it is a CSV file."""
     if source.is_dir():
         photos = tuple(map(ReferencePhoto, find_photos(source)))
     elif not source.is_file():
@@ -380,23 +392,23 @@ def find_photos(folder: Path) -> list[Path]:
     """The photographs below `folder`, sorted by their path below it, as `list_photos`; may be empty."""
     if isinstance(folder, RemotePath):
         return _in_order(folder, folder.files(_is_shown))
-    found: list[Path] = []
+    photos: list[Path] = []
     entered: set[Path] = set()
     for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        here = Path(name)
-        if here.resolve() in entered:
+        current = Path(name)
+        if current.resolve() in entered:
             folders.clear()
             continue
-        entered.add(here.resolve())
+        entered.add(current.resolve())
         # Real folders before links to them, so that a photograph goes by its own path where there are two.
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        folders.sort(key=lambda f: (here / f).is_symlink())
-        found += [here / f for f in files if is_photo(here / f)]
-    return _in_order(folder, found)
+        folders.sort(key=lambda f: (current / f).is_symlink())
+        photos += [current / f for f in files if is_photo(current / f)]
+    return _in_order(folder, photos)
 
 
-def _in_order(folder: Path, found: Iterable[Path]) -> list[Path]:
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+def _in_order(folder: Path, photos: Iterable[Path]) -> list[Path]:
+    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _is_shown(below: PurePath) -> bool:
@@ -404,5 +416,5 @@ def _is_shown(below: PurePath) -> bool:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Without this a folder that cannot be opened would count as empty."""
+    """Refuse a folder that cannot be opened: `os.walk` would take it for empty."""
     raise SettingError(f"{error.filename}: cannot be listed ({error.strerror})") from error

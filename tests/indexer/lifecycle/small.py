@@ -1,0 +1,111 @@
+"""Small indexes of drawn photographs on the bundled trunk, and what the tests of their life ask of them."""
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.lifecycle.add import AddOptions, AddReport, add
+from indexer.lifecycle.remove import PhotoFilter, RemoveOptions, RemoveReport, remove
+from indexer.settings import method_config
+from resad.config import MethodConfig, PhotoLimits
+from resad.encoder import PatchFeatures
+from resad.loaded_index import LoadedIndex, load_index
+from resad.preparation import prepare
+
+CPU = torch.device("cpu")
+CONFIG = method_config("resad", backbone="bundled", size=64, coreset="0.1", settings=["search.neighbors=2"])
+
+
+def quiet() -> Stages:
+    return Stages(Console(quiet=True))
+
+
+def built(
+    photos: Path, root: Path, *, name: str = "eyes", keep_features: bool = False, config: MethodConfig = CONFIG
+) -> Path:
+    """ROOT/NAME of a new index, whose photographs' names are not stored."""
+    build(BuildOptions(photos, root, name, config, "bundled", CPU, keep_features=keep_features), quiet())
+    return root / name
+
+
+def some(photos: Sequence[Path], folder: Path) -> Path:
+    """A folder of these photographs."""
+    folder.mkdir(parents=True)
+    for photo in photos:
+        shutil.copy(photo, folder / photo.name)
+    return folder
+
+
+def added(place: Path, photos: Path) -> AddReport:
+    return add(AddOptions(place, photos, CPU), quiet())
+
+
+def removed(place: Path, chosen: PhotoFilter, photos: Path | None = None) -> RemoveReport:
+    return remove(RemoveOptions(place, chosen, CPU, photos=photos), quiet())
+
+
+def with_ids(ids: Iterable[str]) -> PhotoFilter:
+    wanted = set(ids)
+    return lambda one: one.id in wanted
+
+
+def loaded(path: Path) -> LoadedIndex:
+    return load_index(path, CPU)
+
+
+def encoded(index: LoadedIndex, photo: Path) -> tuple[PatchFeatures, NDArray[np.bool_]]:
+    """As the index encodes it, and its field of view."""
+    seen = prepare(photo, CONFIG.preparation, PhotoLimits())
+    return index.detector.encoder.encode([seen])[0], seen.mask
+
+
+def score(index: LoadedIndex, photo: Path) -> float:
+    seen = prepare(photo, CONFIG.preparation, PhotoLimits())
+    return index.detector.detect([seen])[0].image_score
+
+
+def covering_radius(index: LoadedIndex, photos: Iterable[Path]) -> float:
+    """The obvious way: every patch against every memory."""
+    memories = index.detector.bank.memories
+    patches = np.concatenate([encoded(index, photo)[0].features for photo in photos])
+    apart = np.linalg.norm(patches[:, None].astype(np.float64) - memories[None], axis=2)
+    return float(apart.min(axis=1).max())
+
+
+def holding(folder: Path, needles: Iterable[bytes]) -> list[str]:
+    """Files below `folder` with one of these bytes in them, or in their names."""
+    wanted = list(needles)
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and any(one in content for content in (path.read_bytes(), path.name.encode()) for one in wanted)
+    ]
+
+
+def traces(index: LoadedIndex, rows: Iterable[int], files: Callable[[str], Path]) -> list[bytes]:
+    """What would betray that these photographs were in an index: hashes, id, scores, features.
+
+    Args:
+        files: content hash -> the photograph.
+    """
+    needles: list[bytes] = []
+    for row in rows:
+        record = index.photos[row]
+        needles += [record.content_sha256.encode(), record.perceptual_hash.encode(), record.id.encode()]
+        needles += [
+            repr(record.score).encode(),
+            repr(record.peak).encode(),
+            repr(record.quality.sharpness).encode(),
+        ]
+        patches = encoded(index, files(record.content_sha256))[0]
+        needles += [patch.tobytes() for patch in patches.features]
+        needles += [] if patches.mirrored is None else [patch.tobytes() for patch in patches.mirrored]
+    return needles

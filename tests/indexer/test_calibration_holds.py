@@ -1,0 +1,111 @@
+"""p-values on unseen drawn normals: as rare as they say, with the real trunk, coreset, search and calibration."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import betabinom
+
+from indexer.build.feature_store import FeatureStore
+from indexer.calibration.leave_out import leave_out
+from indexer.coreset.selection import select
+from indexer.photos.near_duplicates import group_photos
+from indexer.settings import method_config
+from lab.drawing import draw_photo
+from resad.backbone import default_weights, load_backbone
+from resad.calibration import p_value
+from resad.detector import measure
+from resad.encoder import Encoder, PatchFeatures, Trunk
+from resad.memory_bank import MemoryBank
+from resad.preparation import PreparedPhoto
+from tests.conftest import prepared
+
+SIDE: Final = 128
+REFERENCES, UNSEEN, SPLITS = 100, 60, 3
+CONFIG: Final = method_config("resad", backbone="bundled", size=SIDE, coreset="0.05")
+FULL: Final = np.ones((SIDE, SIDE), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """References' scores left out and with their own memories, unseen photographs' scores in the whole bank."""
+
+    left_out: tuple[float, ...]
+    with_own: tuple[float, ...]
+    unseen: NDArray[np.float64]
+
+
+def drawn_square(seed: int) -> PreparedPhoto:
+    image = Image.fromarray(draw_photo(np.random.default_rng(seed), height=SIDE).pixels)
+    x = (image.width - SIDE) // 2
+    return replace(prepared(np.asarray(image.crop((x, 0, x + SIDE, SIDE)))), content_hash=str(seed))
+
+
+def scores(patches: list[PatchFeatures], bank: MemoryBank) -> list[float]:
+    return [measure(one, FULL, bank, CONFIG).image_score for one in patches]
+
+
+def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: Path) -> Split:
+    references, unseen = ([patches[i] for i in part] for part in (order[:REFERENCES], order[REFERENCES:]))
+    store = FeatureStore(folder)
+    for one in references:
+        store.append(one)
+    chosen = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
+    bank = MemoryBank(chosen.memories, chosen.provenance)
+    left_out = leave_out(
+        store, [FULL] * REFERENCES, group_photos([None] * REFERENCES), bank, CONFIG, lambda _: None
+    )
+    return Split(
+        left_out.calibration.scores,
+        tuple(sorted(scores(references, bank))),
+        np.array(scores(unseen, bank)),
+    )
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> list[Split]:
+    """The same drawn photographs parted at random several times: each time another bank and calibration."""
+    trunk = Trunk(load_backbone(CONFIG.backbone, default_weights("bundled")), CONFIG, torch.device("cpu"))
+    encoder = Encoder(trunk, None)
+    patches = tuple(encoder.encode([drawn_square(seed)])[0] for seed in range(REFERENCES + UNSEEN))
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("splits")
+    return [split(patches, rng.permutation(len(patches)), folder / str(number)) for number in range(SPLITS)]
+
+
+def highest_rate(fpr: float) -> float:
+    """What the mean rate over the splits stays below but once in 10,000, if p <= fpr comes at a rate of fpr.
+
+    Of exchangeable scores, the count among the unseen is beta-binomial: the calibration's own chance is in it.
+    """
+    allowed = int(fpr * (REFERENCES + 1))
+    one = betabinom(UNSEEN, allowed, REFERENCES + 1 - allowed)
+    return float(one.mean() + 3.7 * one.std() / SPLITS**0.5) / UNSEEN
+
+
+def rate(normals: tuple[float, ...], unseen: NDArray[np.float64], fpr: float) -> float:
+    return float(np.mean([p_value(score, normals) <= fpr for score in unseen]))
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.05, 0.10])
+def test_unseen_normals_get_low_p_values_no_more_often_than_these_say(splits: list[Split], fpr: float) -> None:
+    assert fpr > 1 / (REFERENCES + 1), "no score could get so low a p-value"
+    found = np.mean([rate(one.left_out, one.unseen, fpr) for one in splits])
+    assert found <= highest_rate(fpr)
+
+
+def test_left_out_errs_upwards_and_not_by_much(splits: list[Split]) -> None:
+    """Of exact p-values the mean is (n + 2) / (2 (n + 1)), a half."""
+    mean = np.mean([[p_value(score, one.left_out) for score in one.unseen] for one in splits])
+    assert 0.5 < mean < 0.8
+
+
+@pytest.mark.parametrize("fpr", [0.05, 0.10])
+def test_with_their_own_memories_it_would_not_hold(splits: list[Split], fpr: float) -> None:
+    found = np.mean([rate(one.with_own, one.unseen, fpr) for one in splits])
+    assert found > 2 * highest_rate(fpr)

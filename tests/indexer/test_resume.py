@@ -1,0 +1,367 @@
+"""A build that was interrupted, by whatever, and goes on: the bank is the one of a build that never was."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from indexer.build import extraction, references
+from indexer.build.build import BuildOptions, build
+from indexer.build.feature_store import FeatureStore
+from indexer.build.progress import Advance, Stages
+from indexer.build.references import LoadedPhoto
+from indexer.settings import method_config
+from resad import index
+from resad.config import updated
+from resad.encoder import PatchFeatures
+from resad.errors import SettingError
+from resad.loaded_index import load_index
+from resad.preparation import PreparedPhoto, prepare
+
+CPU = torch.device("cpu")
+SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--device", "cpu")
+CONFIG = method_config("resad", backbone="bundled", size=64, coreset="0.3")
+
+
+@pytest.fixture(scope="module")
+def photos(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some usable ones, a duplicate and a file that is no photograph among them."""
+    folder = tmp_path_factory.mktemp("photos")
+    for copy in range(14):  # different bytes, so that none is a duplicate
+        data = (drawn / f"train/good/drawn_{copy % 8:04d}.jpg").read_bytes()
+        (folder / f"{copy:02d}.jpg").write_bytes(data + bytes([copy]))
+    shutil.copy(folder / "00.jpg", folder / "05a.jpg")
+    (folder / "03a.jpg").write_text("call the clinic")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The version that an uninterrupted build makes."""
+    return build(_order(photos, tmp_path_factory.mktemp("whole")), _quiet()).version
+
+
+def _order(photos: Path, root: Path) -> BuildOptions:
+    return BuildOptions(photos, root, "eyes", CONFIG, "bundled", CPU)
+
+
+def _quiet() -> Stages:
+    return Stages(Console(quiet=True))
+
+
+class _Stopped(Stages):
+    """Ctrl-C in one of the stages, after so many units."""
+
+    def __init__(self, stage: str, units: int) -> None:
+        super().__init__(Console(quiet=True))
+        self._stage, self._units = stage, units
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        with super().stage(name, total, unit) as advance:
+            count = 0
+
+            def stop(steps: int, note: str = "") -> None:
+                nonlocal count
+                count += steps
+                advance(steps, note)
+                if name == self._stage and count >= self._units:
+                    raise KeyboardInterrupt
+
+            yield stop
+
+
+def _same(version: Path, whole: Path) -> None:
+    for name in ("memory_bank.faiss", "provenance.npz", "photos.jsonl"):
+        assert (version / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def _listen_to_interrupts() -> None:
+    """As on a terminal: a shell starts what runs in its background with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _run(photos: Path, root: Path, *more: str) -> subprocess.Popen[str]:
+    command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
+               "--root", str(root), "--name", "eyes", *SMALL, *more)  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_half_way_it_goes_on_to_the_same_bank(
+    photos: Path, whole: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    root = tmp_path / "root"
+    journal = root / "eyes" / index.WORK / "photos.jsonl"
+    process = _run(photos, root)
+    deadline = time.monotonic() + 60
+    while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(stop)
+    _, told = process.communicate(timeout=60)
+    done = journal.read_bytes().count(b"\n")
+    assert 3 <= done < 16
+    assert index.versions(root / "eyes") == []
+    if stop != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "with --resume continues it" in told
+    resumed = _run(photos, root, "--resume")
+    _, told = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, told
+    _same(index.resolve(root / "eyes"), whole)
+    assert not journal.parent.exists()
+    assert {path.name for path in (root / "eyes").iterdir()} == {
+        ".lock", "CURRENT", index.resolve(root / "eyes").name
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "units"), [("encode", 7), ("calibrate", 3)])
+def test_whatever_stage_was_interrupted_nothing_before_it_is_done_again(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, units: int
+) -> None:
+    order = _order(photos, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped(stage, units))
+    assert index.versions(tmp_path / "eyes") == []
+    encoded: list[int] = []
+    append = FeatureStore.append
+
+    def counted(self: FeatureStore, patches: PatchFeatures) -> None:
+        encoded.append(len(patches.cells))
+        append(self, patches)
+
+    monkeypatch.setattr(FeatureStore, "append", counted)
+    _same(build(replace(order, resume=True), _quiet()).version, whole)
+    assert (0 < len(encoded) < 14) if stage == "encode" else not encoded
+
+
+def test_the_greedy_goes_on_from_its_last_round(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.coreset.k_center._SECONDS", 0.0)
+    order = _order(photos, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("coreset", 150))
+    with np.load(tmp_path / "eyes" / index.WORK / "coreset.npz") as kept:
+        picks = len(kept["rows"])
+    assert picks > 100
+    told: list[int] = []
+
+    class Listening(_Stopped):
+        @contextmanager
+        def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+            with super().stage(name, total, unit) as advance:
+
+                def listen(steps: int, note: str = "") -> None:
+                    if name == "coreset":
+                        told.append(steps)
+                    advance(steps, note)
+
+                yield listen
+
+    _same(build(replace(order, resume=True), Listening("none", 0)).version, whole)
+    assert told[0] == picks
+
+
+def test_a_full_disk_loses_nothing(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = FeatureStore.append
+
+    def full(self: FeatureStore, patches: PatchFeatures) -> None:
+        if len(self) == 6:
+            (tmp_path / "eyes" / index.WORK / "features" / "000006.features").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, patches)
+
+    monkeypatch.setattr(FeatureStore, "append", full)
+    order = _order(photos, tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        build(order, _quiet())
+    monkeypatch.undo()
+    work = tmp_path / "eyes" / index.WORK
+    assert len((work / "photos.jsonl").read_bytes().splitlines()) == 8
+    # And as if the machine had stopped: a file and a line that are not whole.
+    with (work / "features/000004.features").open("r+b") as file:
+        file.truncate(100)
+    with (work / "photos.jsonl").open("ab") as journal:
+        journal.write(b'{"sha256": "half of a li')
+    _same(build(replace(order, resume=True), _quiet()).version, whole)
+
+
+def test_a_batch_is_encoded_with_the_same_photographs_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU a photograph's features may depend on its batch."""
+    batches: list[int] = []
+    begin = extraction._start
+
+    def listening(encoder: object, outcomes: list[object]) -> object:
+        batches.append(sum(isinstance(one, LoadedPhoto) for one in outcomes))
+        return begin(encoder, outcomes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(extraction, "_start", listening)
+    monkeypatch.setattr(extraction, "batch_size", lambda _: 4)
+    monkeypatch.setattr("indexer.build.build.batch_size", lambda _: 4)
+    order = _order(photos, tmp_path)
+    append = FeatureStore.append
+
+    def full(self: FeatureStore, patches: PatchFeatures) -> None:
+        if len(self) == 6:  # in the midst of the second batch
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, patches)
+
+    monkeypatch.setattr(FeatureStore, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        build(order, _quiet())
+    monkeypatch.setattr(FeatureStore, "append", append)
+    batches.clear()
+    build(replace(order, resume=True), _quiet())
+    assert batches == [4, 4, 2]  # 14 usable ones less one batch
+
+
+def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an object store that fails for a while: early ones, one of which comes back, and one of the last."""
+    store, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    names = sorted(path.name for path in photos.iterdir())
+    gone = ("01.jpg", "02.jpg", "12.jpg")
+
+    def order_of(listed: list[str], root: str) -> BuildOptions:
+        table = tmp_path / f"{root}.csv"
+        table.write_text("path\n" + "".join(f"memory:/{folder}/{name}\n" for name in listed))
+        return replace(_order(table, tmp_path / root), resume=True)
+
+    for name in names:
+        if name not in gone:
+            store.pipe(f"{folder}/{name}", (photos / name).read_bytes())
+    order = order_of(names, "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("coreset", 150))
+    store.pipe(f"{folder}/02.jpg", (photos / "02.jpg").read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("calibrate", 3))
+    store.pipe(f"{folder}/12.jpg", (photos / "12.jpg").read_bytes())
+    asked: list[str] = []
+
+    def listening(path: Path, *more: object) -> PreparedPhoto:
+        asked.append(path.name)
+        return prepare(path, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(references, "prepare", listening)
+    resumed = build(order, _quiet())
+    assert asked == ["01.jpg", "12.jpg"]
+    skipped = {(one.path.name, one.reason.split(",")[0]) for one in resumed.skipped}
+    assert {name for name, _ in skipped} == {"01.jpg", "03a.jpg"}
+    assert ("01.jpg", "No such file or directory") in skipped
+    late = [name for name in names if name not in gone] + ["02.jpg", "12.jpg", "01.jpg"]
+    _same(resumed.version, build(order_of(late, "whole"), _quiet()).version)
+    store.rm(folder, recursive=True)
+
+
+def test_other_inputs_are_refused_and_the_work_stays(photos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "photos"
+    shutil.copytree(photos, own)
+    order = replace(_order(own, tmp_path / "root"), resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("encode", 9))
+    work = tmp_path / "root/eyes" / index.WORK
+    other = updated(CONFIG, "coreset.share", "0.2")
+    with pytest.raises(SettingError, match=r"config\.coreset\.share was 0\.3, now it is 0\.2"):
+        build(replace(order, config=other), _quiet())
+    with pytest.raises(SettingError, match=r"limits\.max_bytes"):
+        build(replace(order, limits=replace(order.limits, max_bytes=10**6)), _quiet())
+    first = own / "00.jpg"
+    data = first.read_bytes()
+    first.write_bytes(data + b"!")
+    with pytest.raises(SettingError, match=r"00\.jpg has changed"):
+        build(order, _quiet())
+    first.write_bytes(data)
+    (own / "99.jpg").write_bytes(data + b"!")
+    with pytest.raises(SettingError, match="16 photographs were listed, now there are 17"):
+        build(order, _quiet())
+    (own / "99.jpg").unlink()
+    first.rename(own / "00b.jpg")
+    with pytest.raises(SettingError, match=r"photograph 1 has changed: .*00b\.jpg"):
+        build(order, _quiet())
+    (own / "00b.jpg").rename(first)
+    assert len(list((work / "features").iterdir())) >= 12
+
+
+def test_nothing_is_left_where_resuming_would_not_help(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with pytest.raises(SettingError, match="99999 memories asked of"):
+        build(replace(_order(photos, root), config=method_config("resad", backbone="bundled", size=64, coreset="99999")),
+              _quiet())  # fmt: skip
+    assert not root.exists()
+    with pytest.raises(KeyboardInterrupt):
+        build(_order(photos, root), _Stopped("encode", 0))
+    assert not root.exists()
+
+
+def test_without_resume_it_begins_again(photos: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(_order(photos, tmp_path), _Stopped("encode", 9))
+    (tmp_path / "eyes" / index.WORK / "features/000001.features").write_bytes(b"of no use")
+    _same(build(_order(photos, tmp_path), _quiet()).version, whole)
+    assert not (tmp_path / "eyes" / index.WORK).exists()
+
+
+def test_no_file_name_is_written(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(_order(photos, tmp_path), _Stopped("encode", 12))
+    work = tmp_path / "eyes" / index.WORK
+    written = (work / "inputs.json").read_text() + (work / "photos.jsonl").read_text()
+    assert ".jpg" not in written
+    assert str(photos) not in written
+
+
+def test_fed_like_a_gpu_the_bank_is_the_same_and_so_is_a_resumed_one(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches, each begun before the last one is awaited; the CPU stands for the GPU."""
+    monkeypatch.setattr(extraction, "_has_gpu", lambda _: True)
+    _same(build(_order(photos, tmp_path / "fed"), _quiet()).version, whole)
+    order = _order(photos, tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("encode", 6))
+    _same(build(replace(order, resume=True), _quiet()).version, whole)
+
+
+def test_two_devices_give_the_bank_of_one(photos: Path, whole: Path, tmp_path: Path) -> None:
+    report = build(replace(_order(photos, tmp_path), more_devices=(CPU,)), _quiet())
+    _same(report.version, whole)
+    assert load_index(tmp_path / "eyes", CPU).manifest.counts.photos == 14
+    assert [len(report.skipped), len(report.duplicates)] == [1, 1]
+
+
+def test_pictures_that_are_kept_are_all_there_after_an_interruption(photos: Path, tmp_path: Path) -> None:
+    order = replace(_order(photos, tmp_path / "stopped"), keep_crops=True)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, _Stopped("encode", 6))
+    with pytest.raises(SettingError, match="crops was true, now it is false"):
+        build(replace(order, keep_crops=False, resume=True), _quiet())
+    resumed = build(replace(order, resume=True), _quiet()).version
+    at_once = build(replace(order, root=tmp_path / "at once"), _quiet()).version
+    kept, expected = (sorted((version / "evidence").iterdir()) for version in (resumed, at_once))
+    assert [file.name for file in kept] == [file.name for file in expected]
+    assert [file.read_bytes() for file in kept] == [file.read_bytes() for file in expected]
+    assert len(kept) == 14
+    assert not (tmp_path / "stopped/eyes" / index.WORK).exists()
