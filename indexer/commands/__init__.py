@@ -1,1 +1,9 @@
-"""The commands of `resad-indexer`, a file each: parse, call, print."""
+"""The commands of `resad-indexer`; each imports what it needs when it runs.
+
+build       build
+score       score
+calibrate   calibrate
+versions    list, inspect, verify, activate, add, remove, merge, diff, rollback, gc, export, import
+distill     distill
+console     output streams, common options, warnings, loading an index
+"""

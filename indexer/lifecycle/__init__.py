@@ -1,9 +1,9 @@
-"""An index that lives: what makes a version out of others, and what keeps or destroys versions.
+"""Changes an index: each operation writes a new version.
 
-    add, remove, merge    new versions, through `succession`
-    purge, rollback, gc   which versions there are, and which one is live
-    archive, signing      a version as one file, and who vouches for it
-    diff                  what two versions have and do not have in common
-
-How scores and coverage follow is said in docs/lifecycle.md.
+derive      the steps that add, remove and merge share: a new version derived from an existing one
+add         more photographs
+remove      fewer photographs; `purge` deletes every other version that has them
+merge       two indexes into one
+archive     a version as one file, with an optional signature
+versions    compare versions, delete old ones, find the previous one
 """

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resad.errors import IndexInvalid, SettingError
+from resad.files import replacing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 import hashlib
 import io
-import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -79,16 +79,16 @@ def _check_installed() -> None:
 
 CHECKSUM: Final = "manifest.sha256"
 SIGNATURE: Final = "manifest.sig"
-_MOST_MANIFEST: Final = 256 * 10**6
+_MAX_MANIFEST: Final = 256 * 10**6
 """Bytes; a manifest of a million files is smaller."""
 _SEAL_BYTES: Final = 64
-"""Of a checksum, in hexadecimal digits, and of a signature."""
+"""Bytes of a checksum in hexadecimal digits, and of a signature."""
 _BLOCK: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """version: ROOT/NAME/VERSION.  signed: whether the archive bears a signature, checked or not."""
+    """The imported version, ROOT/NAME/VERSION.  signed: whether the archive has a signature, checked or not."""
 
     version: Path
     manifest: Manifest
@@ -96,71 +96,69 @@ class Imported:
 
 
 def export_version(path: Path, file: Path, *, key: Path | None = None) -> Manifest:
-    """Write ROOT/NAME (its live version) or ROOT/NAME/VERSION to `file`, whole or not at all.
+    """Write ROOT/NAME (its live version) or ROOT/NAME/VERSION to `file`, atomically.
 
     Args:
         key: private key to sign with.
     Raises:
         IndexInvalid: the version is damaged.
-        SettingError: `file` is there already, or the key cannot be used.
+        SettingError: `file` exists, or the key cannot be used.
     """
     version = index.resolve(path)
     if file.exists():
-        raise SettingError(f"{file} is there already")
+        raise SettingError(f"{file} exists already")
     manifest = check_files(version)
-    told = (version / index.MANIFEST).read_bytes()
-    signature = None if key is None else sign(told, key)
+    manifest_json = (version / index.MANIFEST).read_bytes()
+    signature = None if key is None else sign(manifest_json, key)
     folder = PurePosixPath(manifest.name) / manifest.version
-    fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with tarfile.open(fresh, "x", format=tarfile.PAX_FORMAT) as archive:
-            _put(archive, folder / index.MANIFEST, len(told), io.BytesIO(told))
-            checksum = hashlib.sha256(told).hexdigest().encode()
-            _put(archive, folder / CHECKSUM, len(checksum), io.BytesIO(checksum))
-            if signature is not None:
-                _put(archive, folder / SIGNATURE, len(signature), io.BytesIO(signature))
-            for record in manifest.files:
-                with (version / record.name).open("rb") as content:
-                    _put(archive, folder / record.name, record.bytes, content)
-        fresh.rename(file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with (
+        replacing(file) as temporary,
+        tarfile.open(temporary, "x", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        _put(archive, folder / index.MANIFEST, len(manifest_json), io.BytesIO(manifest_json))
+        checksum = hashlib.sha256(manifest_json).hexdigest().encode()
+        _put(archive, folder / CHECKSUM, len(checksum), io.BytesIO(checksum))
+        if signature is not None:
+            _put(archive, folder / SIGNATURE, len(signature), io.BytesIO(signature))
+        for record in manifest.files:
+            with (version / record.name).open("rb") as content:
+                _put(archive, folder / record.name, record.bytes, content)
     return manifest
 
 
 def import_version(file: Path, root: Path, *, live: bool = True, key: Path | None = None) -> Imported:
-    """Put the version in `file` where it belongs below `root`; on any error nothing of it remains.
+    """Put the version in `file` into its place below `root`; after any error no part of it remains.
 
     Args:
         live: make it the live version.
         key: public key; an archive that is not signed with its private half is refused.
     Raises:
-        IndexInvalid: the archive is damaged, is not what it says, holds purged photographs, or is there already.
-        SettingError: the key cannot be used, or somebody else writes to the index.
+        IndexInvalid: the archive is damaged, was changed, holds purged photographs, or the version exists.
+        SettingError: the key cannot be used, or another process writes to the index.
     """
     if not file.is_file():
         raise SettingError(f"{file}: no such file")
     with _opened(file) as archive:
         members = iter(archive)
-        told = _content(archive, next(members, None), _MOST_MANIFEST, file)
+        manifest_json = _content(archive, next(members, None), _MAX_MANIFEST, file)
         checksum = _content(archive, next(members, None), _SEAL_BYTES, file)
-        if hashlib.sha256(told).hexdigest().encode() != checksum:
+        if hashlib.sha256(manifest_json).hexdigest().encode() != checksum:
             raise IndexInvalid(f"{file}: the manifest was changed after it was exported (SHA-256)")
-        manifest = parse_manifest(told, str(file))
+        manifest = parse_manifest(manifest_json, str(file))
         folder = _folder(manifest)
-        rest = list(members)
+        files = list(members)
         signature = None
-        if rest and rest[0].name == f"{folder}/{SIGNATURE}":
-            signature = _content(archive, rest.pop(0), _SEAL_BYTES, file)
+        if files and files[0].name == f"{folder}/{SIGNATURE}":
+            signature = _content(archive, files.pop(0), _SEAL_BYTES, file)
         if key is not None:
-            check_signature(told, signature, key, str(file))
+            check_signature(manifest_json, signature, key, str(file))
         with staging_folder(root, manifest.name) as scratch:
             place, staging = root / manifest.name, scratch / "version"
             if (place / manifest.version).exists():
                 raise IndexInvalid(f"{place} has a version {manifest.version} already")
             staging.mkdir()
-            (staging / index.MANIFEST).write_bytes(told)
-            _unpack(archive, rest, folder, manifest, staging, file)
+            (staging / index.MANIFEST).write_bytes(manifest_json)
+            _unpack(archive, files, folder, manifest, staging, file)
             check_files(staging)
             check_not_purged(place, staging)
             version = move_into_place(staging, place, manifest, live=live)
@@ -168,13 +166,13 @@ def import_version(file: Path, root: Path, *, live: bool = True, key: Path | Non
 
 
 def _folder(manifest: Manifest) -> str:
-    """NAME/VERSION; raises `IndexInvalid` or `SettingError` for names that could lead elsewhere."""
+    """NAME/VERSION; raises `IndexInvalid` or `SettingError` for names that could lead out of that folder."""
     index.check_name(manifest.name)
     index.check_version(manifest.version)
     for record in manifest.files:
         path = PurePosixPath(record.name)
         if path.is_absolute() or ".." in path.parts or "\0" in record.name or path.as_posix() != record.name:
-            raise IndexInvalid(f"the manifest names a file {record.name!r}, which could lie elsewhere")
+            raise IndexInvalid(f"the manifest names a file {record.name!r}, which could be outside the index")
     return f"{manifest.name}/{manifest.version}"
 
 
@@ -186,23 +184,23 @@ def _unpack(
     staging: Path,
     file: Path,
 ) -> None:
-    """What the manifest names, each once, as regular files of the sizes that it states."""
-    wanted = {f"{folder}/{record.name}": record for record in manifest.files}
+    """Unpack the files of the manifest, each once, as regular files of the stated sizes."""
+    missing = {f"{folder}/{record.name}": record for record in manifest.files}
     needed = sum(record.bytes for record in manifest.files)
     if needed > (free := shutil.disk_usage(staging).free):
         raise SettingError(f"{file} takes {needed:,} bytes, and {free:,} are free where the index goes")
     for member in members:
-        record = wanted.pop(member.name, None)
+        record = missing.pop(member.name, None)
         if record is None or not member.isreg() or member.size != record.bytes:
             raise IndexInvalid(
-                f"{file}: {member.name!r} is not the file that the manifest names, or none that it names"
+                f"{file}: {member.name!r} is not a file of the manifest, or not as the manifest states"
             )
         target = staging / record.name
         target.parent.mkdir(parents=True, exist_ok=True)
         with _reading(archive, member, file) as content, target.open("xb") as out:
             shutil.copyfileobj(content, out, _BLOCK)
-    if wanted:
-        raise IndexInvalid(f"{file} is not whole: {next(iter(wanted))} is missing")
+    if missing:
+        raise IndexInvalid(f"{file} is incomplete: {next(iter(missing))} is missing")
 
 
 @contextmanager
@@ -211,13 +209,13 @@ def _opened(file: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(file, "r:") as archive:
             yield archive
     except tarfile.TarError as error:
-        raise IndexInvalid(f"{file} is no archive of an index, or a damaged one ({error})") from error
+        raise IndexInvalid(f"{file} is not an archive of an index, or it is damaged ({error})") from error
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, most: int, file: Path) -> bytes:
     """The bytes of a small file in the archive."""
     if member is None or not member.isreg() or member.size > most:
-        raise IndexInvalid(f"{file} is no archive of an index: it does not begin with a manifest and its hash")
+        raise IndexInvalid(f"{file} is not an archive of an index: it does not begin with a manifest and its hash")
     with _reading(archive, member, file) as content:
         return content.read()
 
@@ -225,12 +223,12 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, most: int
 def _reading(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> IO[bytes]:
     content = archive.extractfile(member)
     if content is None:
-        raise IndexInvalid(f"{file}: {member.name!r} is no file")
+        raise IndexInvalid(f"{file}: {member.name!r} is not a file")
     return content
 
 
 def _put(archive: tarfile.TarFile, name: PurePosixPath, size: int, content: IO[bytes]) -> None:
-    """With nothing of who wrote it, or when."""
+    """Add a file without its owner and time."""
     member = tarfile.TarInfo(name.as_posix())
     member.size, member.mode = size, 0o644
     archive.addfile(member, content)

@@ -1,4 +1,4 @@
-"""Compare versions (`diff`), delete old ones (`gc`), and find the one before (`rollback`)."""
+"""Compare versions (`diff`), delete old versions (`gc`), and find the previous version (`rollback`)."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from resad.result import INTENDED_USE
 
 @dataclass(frozen=True, slots=True)
 class ScoreChange:
-    """A reference photo's left-out score in both.  id: in the second, content hashes being equal."""
+    """The left-out score of a reference photo in both versions.  id: in the second version."""
 
     id: str
     before: float
@@ -27,11 +27,11 @@ class ScoreChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """From `before` to `after`.
+    """The difference between two versions.
 
-    left, entered: ids of photographs that only one has, each by its own index's ids.  same: how many both have.
-    memories_left, memories_entered, memories_same: by photograph and cell; None where not `comparable`.
-    scores: of the photographs that both have, the largest change first; none where not `comparable`.
+    left, entered: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
+    memories_left, memories_entered, memories_same: by photograph and cell; None if not `comparable`.
+    scores: of the photographs in both, the largest change first; empty if not `comparable`.
     """
 
     before: Manifest
@@ -47,62 +47,64 @@ class Diff:
 
     @property
     def comparable(self) -> bool:
-        """Whether cells and distances of the two mean the same."""
+        """Whether cells and distances mean the same in both: their fingerprints are equal."""
         return self.before.fingerprint == self.after.fingerprint
 
     @property
     def median_change(self) -> float | None:
-        """Of the scores, feature units; None where there are none."""
-        return median(one.after - one.before for one in self.scores) if self.scores else None
+        """Median change of the scores, feature units; None without scores."""
+        return median(change.after - change.before for change in self.scores) if self.scores else None
 
 
 def diff(before: Path, after: Path) -> Diff:
-    """Compare ROOT/NAME (its live version) or ROOT/NAME/VERSION with another; no photograph is looked at.
+    """Compare two versions, each ROOT/NAME (its live version) or ROOT/NAME/VERSION, without any photograph.
 
     Raises:
-        IndexInvalid: one of them cannot be read.
+        IndexInvalid: a version cannot be read.
     """
-    one, other = (_Read.of(index.resolve(path)) for path in (before, after))
-    ours, theirs = ({record.content_sha256: record for record in read.records} for read in (one, other))
-    both = [record for record in other.records if record.content_sha256 in ours]
-    found = Diff(
-        before=one.manifest,
-        after=other.manifest,
-        left=tuple(record.id for record in one.records if record.content_sha256 not in theirs),
-        entered=tuple(record.id for record in other.records if record.content_sha256 not in ours),
-        same=len(both),
+    first, second = (_VersionContent.read(index.resolve(path)) for path in (before, after))
+    in_first, in_second = (
+        {record.content_sha256: record for record in version.records} for version in (first, second)
+    )
+    shared = [record for record in second.records if record.content_sha256 in in_first]
+    difference = Diff(
+        before=first.manifest,
+        after=second.manifest,
+        left=tuple(record.id for record in first.records if record.content_sha256 not in in_second),
+        entered=tuple(record.id for record in second.records if record.content_sha256 not in in_first),
+        same=len(shared),
         memories_left=None,
         memories_entered=None,
         memories_same=None,
         scores=(),
     )
-    if not found.comparable:
-        return found
-    scores = [ScoreChange(record.id, ours[record.content_sha256].score, record.score) for record in both]
+    if not difference.comparable:
+        return difference
+    scores = [ScoreChange(record.id, in_first[record.content_sha256].score, record.score) for record in shared]
     return replace(
-        found,
-        memories_left=len(one.memories - other.memories),
-        memories_entered=len(other.memories - one.memories),
-        memories_same=len(one.memories & other.memories),
-        scores=tuple(sorted(scores, key=lambda one: (-abs(one.after - one.before), one.id))),
+        difference,
+        memories_left=len(first.memories - second.memories),
+        memories_entered=len(second.memories - first.memories),
+        memories_same=len(first.memories & second.memories),
+        scores=tuple(sorted(scores, key=lambda change: (-abs(change.after - change.before), change.id))),
     )
 
 
-def diff_json(found: Diff) -> str:
-    """`found` as indented JSON."""
-    return TypeAdapter(Diff).dump_json(found, indent=2).decode()
+def diff_json(difference: Diff) -> str:
+    """`difference` as indented JSON."""
+    return TypeAdapter(Diff).dump_json(difference, indent=2).decode()
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """memories: (content hash, y, x)."""
+class _VersionContent:
+    """A version's manifest, records and memories: (content hash, y, x)."""
 
     manifest: Manifest
     records: tuple[ReferenceRecord, ...]
     memories: frozenset[tuple[str, int, int]]
 
     @classmethod
-    def of(cls, version: Path) -> "_Read":
+    def read(cls, version: Path) -> "_VersionContent":
         manifest = check_files(version, skip_hash=("features/", "evidence/"))
         records = read_records(version / PHOTOS_FILE)
         return cls(manifest, records, _memories(records, Provenance.load(version)))
@@ -115,7 +117,7 @@ def _memories(records: Sequence[ReferenceRecord], origin: Provenance) -> frozens
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """deleted, kept: versions, oldest first.  work: whether what an interrupted build left is still there."""
+    """deleted, kept: versions, oldest first.  work: whether an unfinished build is still there."""
 
     deleted: tuple[str, ...]
     kept: tuple[str, ...]
@@ -123,43 +125,43 @@ class GcReport:
 
 
 def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool = False) -> GcReport:
-    """Delete all but the live and the newest other versions of ROOT/NAME, `keep` in all, and rubbish.
+    """Delete all but the live and the newest other versions of ROOT/NAME, `keep` in all, and leftover files.
 
     Args:
-        with_work: also what an interrupted build has left to go on with.
+        with_work: delete an unfinished build, too.
         only_say: delete nothing.
     Raises:
-        SettingError: `keep` is not positive, or somebody else writes to the index.
+        SettingError: `keep` is not positive, or another process writes to the index.
         IndexInvalid: no version is live.
     """
     if keep < 1:
-        raise SettingError(f"--keep {keep}: the live version always stays, so 1 is the least")
+        raise SettingError(f"--keep {keep}: at least 1, since the live version always stays")
     live = index.resolve(place).name
     with write_lock(place):
-        others = [version for version in index.versions(place) if version != live]
-        deleted = others[: max(len(others) - (keep - 1), 0)]
+        not_live = [version for version in index.versions(place) if version != live]
+        deleted = not_live[: max(len(not_live) - (keep - 1), 0)]
         if not only_say:
             delete_leftovers(place)
             for version in deleted:
                 delete_version(place, version)
             if with_work:
                 shutil.rmtree(place / index.WORK, ignore_errors=True)
-        kept = tuple(version for version in (*others, live) if version not in deleted)
-    return GcReport(tuple(deleted), tuple(sorted(kept)), (place / index.WORK).exists())
+        remaining = tuple(version for version in (*not_live, live) if version not in deleted)
+    return GcReport(tuple(deleted), tuple(sorted(remaining)), (place / index.WORK).exists())
 
 
 def version_before(place: Path) -> str:
-    """The version of ROOT/NAME that the live one was made from; where that is gone or none, the next older one.
+    """The version that the live version of ROOT/NAME was made from; without that, the next older version.
 
     Raises:
-        IndexInvalid: there is none.
+        IndexInvalid: there is no older version.
     """
     live = index.resolve(place)
-    there = index.versions(place)
-    made_from = read_manifest(live / index.MANIFEST).history[-1].from_version
-    if made_from in there:
-        return made_from
-    older = [version for version in there if version < live.name]
+    versions = index.versions(place)
+    source = read_manifest(live / index.MANIFEST).history[-1].from_version
+    if source in versions:
+        return source
+    older = [version for version in versions if version < live.name]
     if not older:
-        raise IndexInvalid(f"{place}: {live.name} is the oldest version there is")
+        raise IndexInvalid(f"{place}: {live.name} is the oldest version")
     return older[-1]

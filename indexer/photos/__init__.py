@@ -1,1 +1,6 @@
-"""."""
+"""Lists of photographs.
+
+listing            folders and CSVs -> listed photographs
+remote             photographs at an address (s3://, https://)
+near_duplicates    perceptual hashes, pairs that show the same, and groups for the calibration
+"""
