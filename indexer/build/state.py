@@ -27,8 +27,8 @@ from resad.config import MethodConfig, PhotoLimits, StoredMethodConfig
 from resad.encoder import PatchFeatures
 from resad.errors import ResadError, SettingError
 from resad.files import write_atomically
-from resad.manifest import PackageVersion
 from resad.pictures.evidence import file_name, square_jpeg
+from resad.runtime import PackageVersion
 
 _STRICT: Final = ConfigDict(extra="forbid")
 

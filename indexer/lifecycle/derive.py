@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
 from indexer.build.publication import feature_files, history_entry, link_files, write_left_out
-from indexer.build.references import MIN_PHOTOS, Reference, new_records
+from indexer.build.references import Reference, new_records
 from indexer.calibration.calibrate import CalibrationRecord, calibration_records, write_calibration_records
 from indexer.calibration.leave_out import (
     LeftOut,
@@ -22,6 +22,7 @@ from indexer.calibration.leave_out import (
     score_left_out,
 )
 from indexer.coreset.selection import extend
+from indexer.photos.listing import MIN_PHOTOS
 from indexer.photos.near_duplicates import left_out_groups
 from resad import index, runtime
 from resad.calibration import Calibration, Quantile, calibrate

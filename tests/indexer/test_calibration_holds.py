@@ -71,7 +71,7 @@ def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: 
 def splits(tmp_path_factory: pytest.TempPathFactory) -> list[Split]:
     """The same drawn photographs parted at random several times: each time another bank and calibration."""
     trunk = Trunk(load_backbone(CONFIG.backbone, default_weights("bundled")), CONFIG, torch.device("cpu"))
-    encoder = Encoder(trunk, None)
+    encoder = Encoder(trunk)
     patches = tuple(encoder.encode([drawn_square(seed)])[0] for seed in range(REFERENCES + UNSEEN))
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("splits")

@@ -58,7 +58,7 @@ def test_it_comes_back_as_it_was(place: Path, archive: Path, tmp_path: Path) -> 
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
     with pytest.raises(IndexInvalid, match="already"):
         import_version(archive, tmp_path / "other")
-    with pytest.raises(SettingError, match="is there already"):
+    with pytest.raises(SettingError, match="exists already"):
         export_version(place, archive)
 
 
@@ -107,8 +107,8 @@ def _other_version(member: tarfile.TarInfo, content: bytes) -> tuple[tarfile.Tar
     ("change", "told"),
     [
         (_escaping, "no file that the manifest names|is not the file"), (_linked, "is not the file"),
-        (_longer, "is not the file"), (_flipped, "was changed"), (_lacking, "is not whole"),
-        (_named_elsewhere, "could lie elsewhere"), (_other_version, "cannot name an index"),
+        (_longer, "is not a file of the manifest"), (_flipped, "was changed"), (_lacking, "is incomplete"),
+        (_named_elsewhere, "could be outside the index"), (_other_version, "cannot name an index"),
     ],
 )  # fmt: skip
 def test_nothing_in_it_is_trusted(
