@@ -36,7 +36,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "words"),
     [
         ((), "--root or RESAD_ROOT"),
-        (("--root", "nowhere"), "nowhere is no folder"),
+        (("--root", "nowhere"), "nowhere is not a folder"),
         (("--root", ".", "--host", "0.0.0.0"), "--insecure"),
         (("--root", ".", "--device", "tpu"), "tpu"),
         (("--root", ".", "--queue-size", "0"), "--queue-size"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from resad_client.watch_command import _HEAD, _MARK
+from resad_client.watch_command import _HEAD_BYTES, _PICTURE_KEY
 
 from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex
@@ -57,7 +57,7 @@ def test_an_overlay_is_the_offline_picture(
     expected = overlay_picture(pixels, values, offline.result, loaded.manifest.calibration)
     difference = np.asarray(Image.open(io.BytesIO(body))).astype(int) - np.asarray(expected)
     assert np.abs(difference).max() <= 2
-    assert _MARK in body[:_HEAD]  # by which a watched folder tells it from a photograph
+    assert _PICTURE_KEY in body[:_HEAD_BYTES]  # by which a watched folder tells it from a photograph
     small = Image.open(io.BytesIO(fetch(running, photo, "image/png", style="overlay", fpr=0.9, size=60)))
     assert small.width < expected.width
 

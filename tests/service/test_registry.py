@@ -272,7 +272,7 @@ def test_what_an_admin_cannot_do(service: Served, own: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(service.state.reloader, "write_current", read_only)
         check(put(address, json={"version": second}), 409, "read-only")
-    index.add_purged(own / "drawn", index.content_hashes(own / "drawn" / second))
+    index.add_tombstones(own / "drawn", index.content_hashes(own / "drawn" / second))
     assert "purged" in check(put(address, json={"version": second}), 409, "index-invalid")
     damage(own / "drawn" / second)
     assert "changed" in check(put(address, json={"version": second}), 409, "index-invalid")

@@ -18,7 +18,7 @@ from samples import EXAMPLE, JPEG, PNG, picture, problem
 BAD = picture("JPEG", shade=1)
 """A photograph that the service below refuses."""
 DARK = picture("JPEG", shade=2)
-"""One that it calls abnormal, though its quality does not suffice."""
+"""One that it calls abnormal, though its quality is too low."""
 
 
 class Service(ThreadingHTTPServer):

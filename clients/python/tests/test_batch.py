@@ -19,9 +19,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from playing import BAD, DARK, Service, run, service
-from resad_client.photos import gather
-from resad_client.score_journal import stamp_of
-from resad_client.watch_command import Settled
+from resad_client.journal import stamp_of
+from resad_client.photos import list_labeled
+from resad_client.watch_command import SettledFiles
 from samples import JPEG, PNG, picture
 
 __all__ = ["service"]
@@ -106,7 +106,7 @@ def test_nothing_is_replaced_unless_asked(
     (tmp_path / "out" / "a").mkdir(parents=True)
     (tmp_path / "out" / "a" / "eye_overlay.png").write_bytes(b"mine")
     assert run(monkeypatch, *words) == 2
-    assert "a/eye_overlay.png exists: --resume goes on with the run that wrote it" in capsys.readouterr().err
+    assert "a/eye_overlay.png exists: --resume continues the run that wrote it" in capsys.readouterr().err
     assert not service.seen
     assert run(monkeypatch, *words, "--overwrite") == 0
     assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == PNG
@@ -163,13 +163,13 @@ def test_pictures_as_jpeg_annotations_and_the_eye_of_a_csv(
 
 def test_a_csv_with_an_unknown_eye_is_refused(folder: Path) -> None:
     (folder / "list.csv").write_text("eye,path\nmiddle,a/eye.jpg\n")
-    found, missed = gather([folder / "list.csv"])
+    found, missed = list_labeled([folder / "list.csv"])
     assert not found
     assert "line 2: eye 'middle' is none of left, right" in missed[0]
 
 
 def test_photographs_of_several_folders_keep_them_apart(folder: Path) -> None:
-    found, _ = gather([folder / "a", folder / "b", folder / "a/eye.jpg"])
+    found, _ = list_labeled([folder / "a", folder / "b", folder / "a/eye.jpg"])
     assert [source.label for source in found] == ["a/eye.jpg", "a/eye.png", "b/eye.jpg"]
 
 
@@ -226,7 +226,7 @@ def test_ctrl_c_leaves_a_table_and_says_how_to_go_on(service: Service, folder: P
     client.send_signal(signal.SIGINT)
     _, told = client.communicate(timeout=30)
     assert client.returncode == 130
-    assert told.strip() == "stopped: the same command with --resume goes on"
+    assert told.strip() == "stopped: the same command with --resume continues"
     assert 1 <= len(table(tmp_path / "out.csv")) <= 2
 
 
@@ -268,7 +268,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     doubt = "dark.jpg: score 2.314, p 0.0196, abnormal?, findings 1; not to be trusted: too-dark, blurred\n"
     assert doubt in printed
     assert told.splitlines()[0].startswith("bad.jpg: 422")
-    assert told.splitlines()[1:] == ["stopped; the same command goes on"]
+    assert told.splitlines()[1:] == ["stopped; the same command continues"]
     assert {tuple(query["threshold"] + query["evidence"]) for _, query, _ in service.seen} == {("1.5", "1")}
     assert len(service.seen) == 6 + 2  # what cannot be scored is tried once after each start
     rows = table(tmp_path / "out.csv")
@@ -309,10 +309,10 @@ def test_a_file_is_complete_once_it_has_not_changed_for_a_while(tmp_path: Path) 
     path, empty = tmp_path / "a.jpg", tmp_path / "b.jpg"
     path.write_bytes(b"1")
     empty.touch()
-    settled = Settled(5.0)
-    assert settled.of([path, empty], 0.0) == []
-    assert settled.of([path, empty], 4.9) == []
+    settled = SettledFiles(5.0)
+    assert settled.complete([path, empty], 0.0) == []
+    assert settled.complete([path, empty], 4.9) == []
     path.write_bytes(b"12")
-    assert settled.of([path, empty], 6.0) == []
-    assert settled.of([path, empty], 11.0) == [path]
+    assert settled.complete([path, empty], 6.0) == []
+    assert settled.complete([path, empty], 11.0) == [path]
     assert stamp_of(tmp_path / "absent.jpg") is None

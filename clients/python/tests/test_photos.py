@@ -7,34 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resad_client import PhotoUnusable
-from resad_client.media import media_type, not_taken
-from resad_client.photos import sources
-from resad_client.places import unique_places
+from resad_client.photos import list_photos, media_type, unsupported_reason
+from resad_client.run_files import unique_places
 from samples import JPEG, picture
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
-def test_the_types_that_are_taken(kind: str) -> None:
+def test_supported_types(kind: str) -> None:
     assert media_type(picture(kind)) == f"image/{kind.lower()}"
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", b"%PDF-1.7", picture("GIF")])
-def test_everything_else_is_not(data: bytes) -> None:
+def test_unsupported_types(data: bytes) -> None:
     assert media_type(data) is None
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"%PDF-1.7", "the file is PDF, not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)"),
-        (bytes(128) + b"DICM", "the file is DICOM, not a photograph"),
-        (bytes(9) + b"TRUEVISION-XFILE.\0", "the file is TGA, not a photograph"),
-        (b"no photograph", "not a photograph"),
+        (b"%PDF-1.7", "the file is PDF: file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)"),
+        (bytes(128) + b"DICM", "the file is DICOM: file type"),
+        (bytes(9) + b"TRUEVISION-XFILE.\0", "the file is TGA: file type"),
+        (b"no photograph", "file type not supported"),
         (b"", "the file is empty"),
     ],
 )
-def test_what_it_is_instead_is_said_where_it_is_known(data: bytes, words: str) -> None:
-    assert not_taken(data).startswith(words)
+def test_the_reason_names_the_type_if_it_is_known(data: bytes, words: str) -> None:
+    assert unsupported_reason(data).startswith(words)
 
 
 def test_a_folder_tree_in_order(tmp_path: Path) -> None:
@@ -44,20 +43,20 @@ def test_a_folder_tree_in_order(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(JPEG)
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = sources(tmp_path)
+    found = list_photos(tmp_path)
     assert [source.label for source in found] == sorted([*kept, "folder.jpg/inside.bmp"])
     assert all(source.path == tmp_path / source.label for source in found)
 
 
 def test_one_file_is_itself_whatever_its_suffix(tmp_path: Path) -> None:
-    (source,) = sources(tmp_path / "scan.dat")
+    (source,) = list_photos(tmp_path / "scan.dat")
     assert (source.path, source.label) == (tmp_path / "scan.dat", "scan.dat")
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(PhotoUnusable, match=r"no photographs in it \(looked for \.jpg"):
-        sources(tmp_path)
+        list_photos(tmp_path)
 
 
 def test_files_of_one_name_get_numbers() -> None:

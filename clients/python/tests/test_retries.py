@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resad_client import SettingError
-from resad_client.retries import RetryPolicy, retry_after
+from resad_client.http import RetryPolicy, retry_after
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -9,13 +9,13 @@ from typing import Self
 
 import httpx
 
-from resad_client import exchange, protocol
+from resad_client import http, protocol
 from resad_client.errors import ServerProblem
-from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port
+from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port, RetryPolicy
 from resad_client.maps import AnomalyMap
-from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
-from resad_client.retries import RetryPolicy
+from resad_client.photos import Eye
+from resad_client.protocol import Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
+from resad_client.records import Evidence, IndexInfo, IndexReference, Result
 
 
 class AsyncClient:
@@ -39,8 +39,8 @@ class AsyncClient:
     ) -> None:
         policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.AsyncClient(
-            base_url=exchange.base_url(base_url),
-            headers=exchange.standing_headers(key),
+            base_url=http.base_url(base_url),
+            headers=http.standing_headers(key),
             timeout=timeout,
             transport=transport,
         )
@@ -156,7 +156,7 @@ class _AwaitingPort(Port):
         return await asyncio.to_thread(path.read_bytes)
 
     async def send(self, call: Call) -> httpx.Response:
-        return await self._http.send(exchange.request(self._http, call))
+        return await self._http.send(http.request(self._http, call))
 
     async def pause(self, seconds: float) -> None:
         await self._sleep(seconds)

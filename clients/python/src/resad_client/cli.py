@@ -1,9 +1,11 @@
 """The command line `resad-client`: parse, call, print.
 
-Exit codes: 0 done; 1 a bug; 2 the user's or the service's to mend, with one line that says what; 130 interrupted.
+Exit codes: 0 done; 1 a bug; 2 an error that the user or the operator can mend, in one line; 130 interrupted.
 """
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -11,9 +13,9 @@ from rich.markup import escape
 from resad_client import options, tables
 from resad_client.client import Client
 from resad_client.errors import ResadClientError
-from resad_client.exchange import DEFAULT_URL
-from resad_client.models import INTENDED_USE
+from resad_client.http import DEFAULT_URL
 from resad_client.options import ERR, OUT, warn
+from resad_client.records import INTENDED_USE
 from resad_client.score_command import score_command
 from resad_client.watch_command import watch_command
 
@@ -22,20 +24,30 @@ app.command("score")(score_command)
 app.command("watch")(watch_command)
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"resad-client {version('resad-client')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Send fundus photographs to a ReSAD service. Research use only, not for diagnosis."""
 
 
 @app.command("indexes")
 def indexes_command(url: options.Url = DEFAULT_URL, key_file: options.KeyFile = None) -> None:
-    """List the indexes that a service has."""
+    """List the indexes of a service."""
     with Client(url, key=options.key_from(key_file), retries=2) as client:
-        served = client.indexes()
-    for index in served:
+        indexes = client.indexes()
+    for index in indexes:
         if index.fault:
             warn(f"{index.name}: {index.fault}")
-    OUT.print(tables.index_table(served, title=f"{len(served)} indexes"))
+    OUT.print(tables.index_table(indexes, title=f"{len(indexes)} indexes"))
     OUT.print(INTENDED_USE)
 
 
@@ -44,6 +56,6 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ResadClientError, OSError) as error:
-        told = escape(options.in_options(str(error)))
-        ERR.print(f"resad-client: {told}", style="red", highlight=False, soft_wrap=True)
+        message = escape(options.in_options(str(error)))
+        ERR.print(f"resad-client: {message}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -2,20 +2,55 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from resad_client import exchange, protocol
-from resad_client.blocking import BlockingPort, finish
+from resad_client import http, protocol
 from resad_client.errors import ServerProblem
-from resad_client.exchange import DEFAULT_TIMEOUT, DEFAULT_URL
+from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port, RetryPolicy
 from resad_client.maps import AnomalyMap
-from resad_client.models import Evidence, IndexInfo, IndexReference, Result
-from resad_client.protocol import Eye, Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
-from resad_client.retries import RetryPolicy
+from resad_client.photos import Eye
+from resad_client.protocol import Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
+from resad_client.records import Evidence, IndexInfo, IndexReference, Result
+
+T = TypeVar("T")
+
+
+class BlockingPort(Port):
+    """Does everything on the spot."""
+
+    def __init__(
+        self, http: httpx.Client, sleep: Callable[[float], None], policy: RetryPolicy, rng: random.Random
+    ) -> None:
+        super().__init__(policy, rng)
+        self._http = http
+        self._sleep = sleep
+
+    async def read(self, path: Path) -> bytes:
+        """At once."""
+        return path.read_bytes()
+
+    async def send(self, call: Call) -> httpx.Response:
+        """Blocks until the answer is there."""
+        return self._http.send(http.request(self._http, call))
+
+    async def pause(self, seconds: float) -> None:
+        """Blocks for so long."""
+        self._sleep(seconds)
+
+
+def finish(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine over a `BlockingPort`: it never suspends, so its first step is its last."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("a blocking call suspended")
 
 
 class Client:
@@ -49,8 +84,8 @@ class Client:
     ) -> None:
         policy = RetryPolicy(retries, max_wait_s, lost_retries)
         self._http = httpx.Client(
-            base_url=exchange.base_url(base_url),
-            headers=exchange.standing_headers(key),
+            base_url=http.base_url(base_url),
+            headers=http.standing_headers(key),
             timeout=timeout,
             transport=transport,
         )

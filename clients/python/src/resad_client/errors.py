@@ -18,12 +18,22 @@
 Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
 """
 
+from dataclasses import dataclass
 from typing import Final
-
-from resad_client.models import Problem
 
 _IN_PLACE: Final = (500, 502)
 _OWN_KINDS: Final = "urn:resad:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong (RFC 9457).  type: a URN to tell problems apart by.  status: HTTP's."""
+
+    title: str
+    status: int
+    type: str = "about:blank"
+    detail: str | None = None
+    request_id: str | None = None
 
 
 class ResadClientError(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from resad_client.models import INTENDED_USE, Finding, Result
+from resad_client.records import INTENDED_USE, Finding, Result
 
 PHOTO_COLUMNS: Final = (
     "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resad_client.errors import ProtocolError
-from resad_client.models import Result
+from resad_client.records import Result
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE: Final = b"\xff\xd8\xff"

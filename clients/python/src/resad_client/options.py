@@ -1,4 +1,4 @@
-"""What the commands share: the two streams, options that several take."""
+"""Options and output streams that several commands share."""
 
 import math
 import os
@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from resad_client.errors import SettingError
-from resad_client.protocol import Eye, Layout, PictureKind, Quality, ScoreQuery
+from resad_client.photos import Eye
+from resad_client.protocol import Layout, PictureKind, Quality, ScoreQuery
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
@@ -17,30 +18,30 @@ ERR: Final = Console(stderr=True)
 Url = Annotated[str, typer.Option(help="Address of the service.")]
 KeyFile = Annotated[
     Path | None,
-    typer.Option(help="File that holds the API key; without it the variable RESAD_KEY is taken, if it is set."),
+    typer.Option(help="File that holds the API key; default: the variable RESAD_KEY, if it is set."),
 ]
-Index = Annotated[str | None, typer.Option(help="Name of the index (else the service's choice).")]
+Index = Annotated[str | None, typer.Option(help="Name of the index; default: the service's.")]
 Fpr = Annotated[
     float | None,
-    typer.Option(help="False-positive rate of the verdict, between 0 and 1 (else the service's choice)."),
+    typer.Option(help="False-positive rate of the verdict, between 0 and 1; default: the service's."),
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="Image score above which a photograph is abnormal, instead of --fpr.")
 ]
-Camera = Annotated[str | None, typer.Option(help="Compare with this camera's normals, where there are enough.")]
+Camera = Annotated[str | None, typer.Option(help="Compare with the normals of this camera, if there are enough.")]
 RequireQuality = Annotated[
     bool, typer.Option("--require-quality", help="Refuse photographs below the index's limits of quality.")
 ]
 Evidence = Annotated[
     int | None,
-    typer.Option(min=0, max=50, help="Healthy patches listed per finding (else the service's choice)."),
+    typer.Option(min=0, max=50, help="Healthy patches listed per finding; default: the service's."),
 ]
 Size = Annotated[
-    int | None, typer.Option(min=16, help="Of overlays: longer side, px, if shorter than the photograph's.")
+    int | None, typer.Option(min=16, help="Longer side of overlays, px, if shorter than the photograph's.")
 ]
 EyeOption = Annotated[
     Eye | None,
-    typer.Option("--eye", help="Which eye, for places in words; a CSV's column eye goes before it."),
+    typer.Option("--eye", help="Which eye, for places in words; the column eye of a CSV has precedence."),
 ]
 Csv = Annotated[Path | None, typer.Option(help="Table with a row for each photograph.")]
 FindingsCsv = Annotated[Path | None, typer.Option(help="Table with a row for each finding.")]
@@ -49,10 +50,10 @@ GeoJson = Annotated[Path | None, typer.Option("--geojson", help="Folder for a NA
 Json = Annotated[Path | None, typer.Option(help="Folder for a NAME.json each.")]
 Overlays = Annotated[Path | None, typer.Option(help="Folder for a NAME_overlay.png (or .jpg) each.")]
 LayoutOption = Annotated[
-    Layout, typer.Option("--layout", help="Of overlays: the map over the photograph, or the two side by side.")
+    Layout, typer.Option("--layout", help="Overlays: the map over the photograph, or both side by side.")
 ]
 OverlayFormat = Annotated[
-    PictureKind, typer.Option(help="Of overlays: png, or jpeg, which is much faster and smaller.")
+    PictureKind, typer.Option(help="Overlays as png, or as jpeg, which is much faster and smaller.")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Photographs sent at a time.")]
 Patience = Annotated[
@@ -71,14 +72,14 @@ def score_query(
     *,
     require_quality: bool,
 ) -> ScoreQuery:
-    """What is asked of every photograph.  Raises `SettingError` where it cannot be."""
+    """The query of every request; raises `SettingError` for values that the service refuses."""
     if fpr is not None and not 0 < fpr < 1:
         raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
     if threshold is not None and not 0 < threshold < math.inf:
         raise SettingError(f"--threshold {threshold:g}: a score is above 0 and finite")
     if fpr is not None and threshold is not None:
         raise SettingError("--fpr and --threshold exclude each other: give one of them")
-    # Left out where it is the service's own choice, so that an older service understands.
+    # Left out if it is the service's default, so that an older service understands.
     quality: Quality | None = "require" if require_quality else None
     return ScoreQuery(
         index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence, eye=eye
@@ -86,7 +87,10 @@ def score_query(
 
 
 def key_from(file: Path | None) -> str | None:
-    """Never an argument itself: every user of the machine sees those.  Raises `SettingError`."""
+    """The API key from a file or the variable RESAD_KEY; raises `SettingError`.
+
+    The key is never an argument: every user of the machine can see arguments.
+    """
     if file is None:
         return os.environ.get("RESAD_KEY")
     try:
@@ -96,15 +100,15 @@ def key_from(file: Path | None) -> str | None:
 
 
 def in_options(text: str) -> str:
-    """The service's words in those of the command, which takes options and no queries."""
+    """The service's message with options in place of query parameters."""
     return text.replace("add index=NAME", "add --index NAME")
 
 
 def say(line: str) -> None:
-    """A line of the answer, as it is."""
+    """Print a line to stdout, without markup."""
     OUT.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def warn(line: str) -> None:
-    """A line beside the answer, as it is."""
+    """Print a line to stderr, without markup."""
     ERR.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,18 +1,62 @@
-"""Which files of a folder or a CSV are photographs to score, and what they are called."""
+"""The photographs of folders and CSV files, and the media types that the service supports."""
 
 import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from resad_client.errors import PhotoUnusable
-from resad_client.places import unique_labels
-from resad_client.protocol import Eye
+from resad_client.run_files import unique_labels
 
+_SIGNATURES: Final = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"II+\0", "image/tiff"),  # BigTIFF
+    (b"MM\0+", "image/tiff"),
+    (b"BM", "image/bmp"),
+)
+_OTHERS: Final = (
+    ("GIF", 0, b"GIF8"),
+    ("DICOM", 128, b"DICM"),
+    ("PDF", 0, b"%PDF"),
+    ("AVIF", 4, b"ftypavi"),
+    ("HEIC", 4, b"ftyphe"),
+    ("HEIF", 4, b"ftypmif"),
+    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+    ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
+    ("Photoshop", 0, b"8BPS"),
+    ("ICO", 0, b"\0\0\1\0"),
+    ("SVG", 0, b"<svg"),
+    ("TGA", -18, b"TRUEVISION-XFILE"),
+    *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
+)
+"""Name, offset and bytes of signatures of unsupported types; `resad.photo` has the same (a test compares them)."""
+
+
+def media_type(data: bytes) -> str | None:
+    """The media type by the first bytes of `data`; None if the service does not support it."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
+
+
+def unsupported_reason(data: bytes) -> str:
+    """Why a file is not sent: its type, if it is known, and the supported types."""
+    unsupported = "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)"
+    for name, offset, signature in _OTHERS:
+        if data[offset:][: len(signature)] == signature:
+            return f"the file is {name}: {unsupported}"
+    return unsupported if data else "the file is empty"
+
+
+Eye: TypeAlias = Literal["left", "right"]
+"""Which eye a photograph is of; findings' places are then nasal or temporal."""
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""What is looked for in a folder, in lower case; any case is taken."""
+"""Suffixes of photographs in a folder, in lower case; letter case is ignored."""
 
 _EYES: Final[dict[str, Eye | None]] = {
     "": None, "left": "left", "right": "right", "l": "left", "r": "right", "os": "left", "od": "right"
@@ -20,11 +64,10 @@ _EYES: Final[dict[str, Eye | None]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LabeledPhoto:
     """A photograph to score.
 
-    label: what it is called in tables, its path below the folder that was asked for.  eye: which one, if a CSV
-    says so.
+    label: its name in tables, the path below the folder that was given.  eye: from a CSV, if it has one.
     """
 
     path: Path
@@ -32,49 +75,49 @@ class Source:
     eye: Eye | None = None
 
 
-def sources(place: Path) -> tuple[Source, ...]:
-    """The photographs below the folder `place`, sorted by their path; those of a CSV; or `place` itself.
+def list_photos(place: Path) -> tuple[LabeledPhoto, ...]:
+    """The photographs below a folder, sorted by path; those of a CSV; or a single photograph.
 
-    Of a folder, hidden files and folders are left out, links are followed, no folder is entered twice.  A CSV has
-    a column `path`, relative to its own folder, and perhaps `eye`.  Raises `PhotoUnusable` if there is none in it
-    or it cannot be read.
+    In a folder hidden files and folders are skipped, links are followed, and no folder is entered twice.  A CSV
+    has a column `path`, relative to its own folder, and optionally `eye`.  Raises `PhotoUnusable` if there is no
+    photograph or the place cannot be read.
     """
     if place.suffix.lower() == ".csv" and place.is_file():
         return _rows(place)
     if not place.is_dir():
-        return (Source(place, place.name),)
-    found = sorted((path.relative_to(place).as_posix(), path) for path in _walk(place))
-    if not found:
+        return (LabeledPhoto(place, place.name),)
+    paths = sorted((path.relative_to(place).as_posix(), path) for path in _walk(place))
+    if not paths:
         raise PhotoUnusable(f"{place}: no photographs in it (looked for {', '.join(PHOTO_SUFFIXES)})")
-    return tuple(Source(path, label) for label, path in found)
+    return tuple(LabeledPhoto(path, label) for label, path in paths)
 
 
-def gather(places: Sequence[Path]) -> tuple[list[Source], list[str]]:
-    """The photographs of all `places`, each once and with a label of its own; and what was no use, in lines."""
-    found: dict[str, Source] = {}
-    missed = []
+def list_labeled(places: Sequence[Path]) -> tuple[list[LabeledPhoto], list[str]]:
+    """The photographs of all `places`, each once and with a unique label; a message for each unusable place."""
+    by_path: dict[str, LabeledPhoto] = {}
+    unusable = []
     for place in places:
         try:
-            for source in sources(place):
+            for photo in list_photos(place):
                 # abspath and not resolve: two links to one file are two photographs.
-                found.setdefault(os.path.abspath(source.path), source)  # noqa: PTH100
+                by_path.setdefault(os.path.abspath(photo.path), photo)  # noqa: PTH100
         except PhotoUnusable as error:
-            missed.append(str(error))
-    once = list(found.values())
-    labels = unique_labels([source.label for source in once], [source.path for source in once])
-    return [replace(source, label=label) for source, label in zip(once, labels, strict=True)], missed
+            unusable.append(str(error))
+    unique = list(by_path.values())
+    labels = unique_labels([photo.label for photo in unique], [photo.path for photo in unique])
+    return [replace(photo, label=label) for photo, label in zip(unique, labels, strict=True)], unusable
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The photographs below `folder`, as `sources` finds them, in no order; raises `OSError` if it cannot."""
+    """The photographs below `folder`, as `list_photos` finds them, in no order; raises `OSError` if it cannot."""
     entered: set[Path] = set()
-    for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         here = Path(name)
         if here.resolve() in entered:
             folders.clear()
             continue
         entered.add(here.resolve())
-        # Real folders before links to them, so that a photograph goes by its own path where there are two.
+        # Real folders before links to them, so that a photograph keeps its own path.
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         folders.sort(key=lambda f: (here / f).is_symlink())
         yield from (here / file for file in files if _is_photo(here / file))
@@ -87,7 +130,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise PhotoUnusable(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
-def _rows(place: Path) -> tuple[Source, ...]:
+def _rows(place: Path) -> tuple[LabeledPhoto, ...]:
     try:
         with place.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
@@ -95,28 +138,28 @@ def _rows(place: Path) -> tuple[Source, ...]:
             if "path" not in names:
                 raise PhotoUnusable(f"{place}: the first line must name a column path")
             eye = names.get("eye", "")
-            found = tuple(
+            photos = tuple(
                 _row(place, row[names["path"]], row.get(eye), rows.line_num) for row in rows if row[names["path"]]
             )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PhotoUnusable(f"{place}: cannot be read ({error})") from error
-    if not found:
+    if not photos:
         raise PhotoUnusable(f"{place}: no photographs in it")
-    return found
+    return photos
 
 
-def _row(place: Path, cell: str, eye: str | None, line: int) -> Source:
+def _row(place: Path, cell: str, eye: str | None, line: int) -> LabeledPhoto:
     path, word = place.parent / cell.strip(), (eye or "").strip().lower()
     if word not in _EYES:
         raise PhotoUnusable(f"{place}, line {line}: eye {word!r} is none of {', '.join(filter(None, _EYES))}")
     below = path.is_relative_to(place.parent) and ".." not in path.parts
-    return Source(path, path.relative_to(place.parent).as_posix() if below else path.name, _EYES[word])
+    return LabeledPhoto(path, path.relative_to(place.parent).as_posix() if below else path.name, _EYES[word])
 
 
 def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _refuse(error: OSError) -> None:
-    """Without this a folder that cannot be opened would count as empty."""
+def _raise(error: OSError) -> None:
+    """For `os.walk`, which otherwise skips folders that it cannot open."""
     raise error

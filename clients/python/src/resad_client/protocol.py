@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from resad_client.errors import NotReady, PhotoUnusable, ProtocolError, ServerProblem, SettingError, problem_error
-from resad_client.exchange import Attachment, Call, Port, answer, once
+from resad_client.errors import (
+    NotReady,
+    PhotoUnusable,
+    Problem,
+    ProtocolError,
+    ServerProblem,
+    SettingError,
+    problem_error,
+)
+from resad_client.http import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
-from resad_client.media import media_type, not_taken
-from resad_client.models import Evidence, IndexInfo, IndexReference, Problem, Result
-from resad_client.reading import from_json, from_value, items, parsed
+from resad_client.photos import Eye, media_type, unsupported_reason
+from resad_client.records import Evidence, IndexInfo, IndexReference, Result, from_json, from_value, items, parsed
 
 Photo: TypeAlias = bytes | Path
 """A photograph: the bytes of its file, or where that lies."""
@@ -23,8 +30,6 @@ Layout: TypeAlias = Literal["blend", "side"]
 """Of an overlay: the map over the photo, or the photo by itself beside that."""
 Quality: TypeAlias = Literal["report", "require"]
 """What becomes of a photograph below the index's limits of quality: it is reported, or refused."""
-Eye: TypeAlias = Literal["left", "right"]
-"""Which eye a photograph is of; findings' places are then nasal or temporal."""
 
 _JSON: Final = "application/json"
 _NPY: Final = "application/x-npy"
@@ -137,7 +142,7 @@ async def _attachment(port: Port, photo: Photo, number: int) -> Attachment:
             raise PhotoUnusable(f"{name}: cannot be read ({error.strerror or error})") from error
     kind = media_type(data)
     if kind is None:
-        raise PhotoUnusable(f"{name}: {not_taken(data)}")
+        raise PhotoUnusable(f"{name}: {unsupported_reason(data)}")
     return Attachment(f"photo-{number}", kind, data)
 
 

@@ -1,4 +1,4 @@
-"""`resad-client score`."""
+"""`resad-client score`: photographs -> tables and files, in a run that can be resumed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,23 +10,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from resad_client import options
 from resad_client.async_client import AsyncClient
-from resad_client.batch import Failed, Job, Order, Report, Scored, score_photos
+from resad_client.batch import (
+    OVERLAY_KINDS,
+    SUFFIXES,
+    ExistingFiles,
+    OutputFiles,
+    RunOptions,
+    RunReport,
+    ScoreFailure,
+    ScoreJob,
+    open_journal,
+    plan_jobs,
+    score_photos,
+)
 from resad_client.errors import ConnectionFailed, SettingError
-from resad_client.exchange import DEFAULT_URL
-from resad_client.models import INTENDED_USE
+from resad_client.http import DEFAULT_URL
+from resad_client.journal import ScoreJournal
 from resad_client.options import warn
-from resad_client.photos import gather
-from resad_client.run_tables import RunTables, refuse_existing
-from resad_client.runs import OVERLAY_KINDS, SUFFIXES, Existing, Wanted, opened, plan
-from resad_client.score_journal import ScoreJournal
-from resad_client.score_tables import print_scores
+from resad_client.photos import list_labeled
+from resad_client.records import INTENDED_USE, ScoreRow
+from resad_client.run_files import RunTables, refuse_existing
+from resad_client.tables import print_scores
 
 PATIENCE_S: Final = 300.0
-"""Of one photograph at a busy service: a batch had rather wait than leave photographs out."""
+"""Seconds that a photograph waits for a busy service; a batch rather waits than leaves photographs out."""
 _RETRIES: Final = 10_000
-"""Bounded by the patience alone."""
+"""Bounded by the patience only."""
 _ATTEMPTS: Final = 5
-"""To reach the service at all: whoever mistyped its address should not have to be patient."""
+"""Attempts to reach the service at all, so that a mistyped address fails soon."""
 _INTERRUPTED: Final = 130
 
 
@@ -54,7 +65,7 @@ def score_command(
     layout: options.LayoutOption = "blend",
     overlay_format: options.OverlayFormat = "png",
     concurrency: options.Concurrency = 4,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that wrote these files.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
     patience: options.Patience = PATIENCE_S,
 ) -> None:
@@ -62,52 +73,57 @@ def score_command(
     query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
-    existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    found, missed = gather(photos)
-    if not found:
-        raise SettingError("; ".join(missed))
+    existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
+    labeled, unusable = list_labeled(photos)
+    if not labeled:
+        raise SettingError("; ".join(unusable))
     if overlay and overlays:
         raise SettingError("--overlay and --overlays: one of them")
-    if overlay and len(found) != 1:
-        raise SettingError(f"--overlay is for one photograph, there are {len(found)}: use --overlays FOLDER")
+    if overlay and len(labeled) != 1:
+        raise SettingError(f"--overlay is for one photograph, there are {len(labeled)}: use --overlays FOLDER")
     if overlay and not overwrite:
         refuse_existing([overlay])
     if overlay and overlay.suffix.lower() in (".jpg", ".jpeg"):
         overlay_format = "jpeg"
-    wanted = Wanted(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
-    order = Order(query, concurrency, OVERLAY_KINDS[overlay_format], size, layout)
-    with opened(wanted, order, existing) as journal:
-        jobs = plan(found, wanted, journal, existing)
+    outputs = OutputFiles(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
+    run_options = RunOptions(query, concurrency, OVERLAY_KINDS[overlay_format], size, layout)
+    with open_journal(outputs, run_options, existing) as journal:
+        jobs = plan_jobs(labeled, outputs, journal, existing)
         if overlay:
-            jobs = tuple(Job(job.source, job.place, job.json, overlay, job.geojson) for job in jobs)
-        report = _run(url, options.key_from(key_file), jobs, order, journal, wanted, patience)
-    _tell(report, missed, camera, found=len(found), tried=len(jobs))
+            jobs = tuple(ScoreJob(job.photo, job.place, job.json, overlay, job.geojson) for job in jobs)
+        report = _run(url, options.key_from(key_file), jobs, run_options, journal, outputs, patience)
+    _print_report(report, unusable, camera, photos=len(labeled), jobs=len(jobs))
 
 
 def _run(
     url: str,
     key: str | None,
-    jobs: Sequence[Job],
-    order: Order,
+    jobs: Sequence[ScoreJob],
+    run_options: RunOptions,
     journal: ScoreJournal | None,
-    wanted: Wanted,
+    outputs: OutputFiles,
     patience: float,
-) -> Report:
-    """Score, then write the tables, also of a run that was stopped."""
+) -> RunReport:
+    """Score, then write the tables, even if the run is interrupted."""
     try:
-        return asyncio.run(_score(url, key, jobs, order, journal, patience))
+        return asyncio.run(_score(url, key, jobs, run_options, journal, patience))
     except KeyboardInterrupt:
-        hint = ": the same command with --resume goes on" if journal else ""
+        hint = ": the same command with --resume continues" if journal else ""
         warn(f"stopped{hint}")
         raise typer.Exit(_INTERRUPTED) from None
     finally:
         if journal and journal.places:
-            wanted.tables.write(journal.outcomes)
+            outputs.tables.write(journal.outcomes)
 
 
 async def _score(
-    url: str, key: str | None, jobs: Sequence[Job], order: Order, journal: ScoreJournal | None, patience: float
-) -> Report:
+    url: str,
+    key: str | None,
+    jobs: Sequence[ScoreJob],
+    run_options: RunOptions,
+    journal: ScoreJournal | None,
+    patience: float,
+) -> RunReport:
     columns = (TextColumn("score"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not options.ERR.is_terminal
     async with patient_client(url, key, patience) as client:
@@ -115,7 +131,7 @@ async def _score(
             await reach(client)
         with Progress(*columns, console=options.ERR, transient=True, disable=hidden) as progress:
             task = progress.add_task("score", total=len(jobs))
-            return await score_photos(client, jobs, order, journal, lambda _: progress.advance(task))
+            return await score_photos(client, jobs, run_options, journal, lambda _: progress.advance(task))
 
 
 def patient_client(url: str, key: str | None, patience: float) -> AsyncClient:
@@ -124,7 +140,7 @@ def patient_client(url: str, key: str | None, patience: float) -> AsyncClient:
 
 
 async def reach(client: AsyncClient) -> None:
-    """Returns once the service answers, if only that it is not ready; else `ConnectionFailed`, soon."""
+    """Return once the service answers, ready or not; raises `ConnectionFailed` after a few attempts."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             await client.ready()
@@ -136,25 +152,29 @@ async def reach(client: AsyncClient) -> None:
             return
 
 
-def _tell(report: Report, missed: Sequence[str], camera: str | None, *, found: int, tried: int) -> None:
-    scored = [one for one in report.outcomes if isinstance(one, Scored)]
-    failed = [one for one in report.outcomes if isinstance(one, Failed)]
-    for line in (*missed, *(bad.line for bad in failed)):
-        warn(line)
-    for reason in dict.fromkeys(one.result.normals.reason for one in scored):
+def _print_report(
+    report: RunReport, unusable: Sequence[str], camera: str | None, *, photos: int, jobs: int
+) -> None:
+    rows = [outcome for outcome in report.outcomes if isinstance(outcome, ScoreRow)]
+    failures = [outcome for outcome in report.outcomes if isinstance(outcome, ScoreFailure)]
+    for message in (*unusable, *(failure.message for failure in failures)):
+        warn(message)
+    for reason in dict.fromkeys(row.result.normals.reason for row in rows):
         if reason:
             warn(f"--camera {camera}: {reason}")
-    for reason in dict.fromkeys(one.result.reason for one in scored):
+    for reason in dict.fromkeys(row.result.reason for row in rows):
         if reason:
             warn(f"no verdict: {reason}")
-    if len(versions := sorted({one.result.index.version for one in scored})) > 1:
-        warn(f"the index changed while this ran: {', '.join(versions)}; their scores are not to be compared")
-    print_scores(options.OUT, scored, before=found - tried)
+    if len(versions := sorted({row.result.index.version for row in rows})) > 1:
+        warn(f"the index changed during the run: {', '.join(versions)}; their scores cannot be compared")
+    print_scores(options.OUT, rows, before=photos - jobs)
     options.OUT.print(INTENDED_USE)
     if report.stopped:
-        raise SettingError(f"stopped after {len(scored)} of {tried} photographs: {report.stopped}")
-    faults = [f"{len(failed)} of {len(failed) + len(scored)} photographs could not be scored"] if failed else []
-    if missed:
-        faults.append(f"{len(missed)} of the places that were named gave no photographs")
+        raise SettingError(f"stopped after {len(rows)} of {jobs} photographs: {report.stopped}")
+    faults = []
+    if failures:
+        faults.append(f"{len(failures)} of {len(failures) + len(rows)} photographs could not be scored")
+    if unusable:
+        faults.append(f"{len(unusable)} of the given paths had no photographs")
     if faults:
         raise SettingError("; ".join(faults))

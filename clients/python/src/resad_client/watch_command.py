@@ -1,4 +1,4 @@
-"""`resad-client watch`: a camera's drop folder, whose photographs are scored as they come."""
+"""`resad-client watch`: scores new photographs of a folder that a camera writes to."""
 
 import asyncio
 import signal
@@ -12,48 +12,55 @@ import typer
 
 from resad_client import options
 from resad_client.async_client import AsyncClient
-from resad_client.batch import Failed, Order, Report, Scored, score_photos
+from resad_client.batch import (
+    OutputFiles,
+    RunOptions,
+    RunReport,
+    ScoreFailure,
+    open_journal,
+    plan_jobs,
+    score_photos,
+)
 from resad_client.errors import ConnectionFailed, NotReady, ResadClientError, SettingError
-from resad_client.exchange import DEFAULT_URL
-from resad_client.models import INTENDED_USE
+from resad_client.http import DEFAULT_URL
+from resad_client.journal import ScoreJournal, Stamp, stamp_of
 from resad_client.options import OUT, say, warn
-from resad_client.photos import Source, walk
-from resad_client.run_tables import RunTables
-from resad_client.runs import Wanted, opened, plan
+from resad_client.photos import LabeledPhoto, walk
+from resad_client.records import INTENDED_USE, ScoreRow
+from resad_client.run_files import RunTables
 from resad_client.score_command import PATIENCE_S, patient_client, reach
-from resad_client.score_journal import ScoreJournal, Stamp, stamp_of
-from resad_client.score_tables import score_line
+from resad_client.tables import score_line
 
-_AT_ONCE: Final = 4
-"""Rounds of the concurrency that are scored before the folder is looked at, and something is printed, again."""
+_ROUNDS: Final = 4
+"""Rounds of the concurrency that are scored between two scans of the folder."""
 _OVERLAY: Final = "_overlay"
-_MARK: Final = b"tEXtresad:"
-"""In the head of an overlay: what the service writes into its pictures, before the pixels."""
-_HEAD: Final = 512
-"""Bytes that are looked through for it."""
+_PICTURE_KEY: Final = b"tEXtresad:"
+"""A metadata chunk that the service writes into its pictures before the pixels."""
+_HEAD_BYTES: Final = 512
+"""The part of a picture that is searched for the chunk."""
 
 
 @dataclass(slots=True)
-class Settled:
-    """Tells files that are complete: those that have not changed for `seconds`."""
+class SettledFiles:
+    """Tells which files are complete: those that have not changed for `seconds`."""
 
     seconds: float
     _since: dict[Path, tuple[Stamp, float]] = field(default_factory=dict)
 
-    def of(self, paths: Iterable[Path], now: float) -> list[Path]:
-        """The complete ones of the files that are there at the time `now`, seconds; empty ones are never."""
-        seen: dict[Path, tuple[Stamp, float]] = {}
+    def complete(self, paths: Iterable[Path], now: float) -> list[Path]:
+        """The complete files among `paths` at the time `now`, seconds; an empty file is never complete."""
+        since: dict[Path, tuple[Stamp, float]] = {}
         for path in paths:
             stamp = stamp_of(path)
             if stamp is not None and stamp.size:
                 before = self._since.get(path)
-                seen[path] = before if before and before[0] == stamp else (stamp, now)
-        self._since = seen
-        return [path for path, (_, since) in seen.items() if now - since >= self.seconds]
+                since[path] = before if before and before[0] == stamp else (stamp, now)
+        self._since = since
+        return [path for path, (_, start) in since.items() if now - start >= self.seconds]
 
 
 def watch_command(
-    folder: Annotated[Path, typer.Argument(help="Folder that a camera writes to; folders below it, too.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that a camera writes to, with its subfolders.")],
     url: options.Url = DEFAULT_URL,
     index: options.Index = None,
     fpr: options.Fpr = None,
@@ -65,104 +72,108 @@ def watch_command(
     key_file: options.KeyFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for a NAME.json and NAME_overlay.png each, else beside each photograph."),
+        typer.Option(
+            help="Folder for a NAME.json and NAME_overlay.png per photograph; default beside the photograph."
+        ),
     ] = None,
     csv: options.Csv = None,
     findings_csv: options.FindingsCsv = None,
     concurrency: options.Concurrency = 4,
-    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the folder.")] = 2.0,
-    settle: Annotated[float, typer.Option(min=0, help="Seconds without change that make a file complete.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two scans of the folder.")] = 2.0,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds without a change after which a file is complete.")
+    ] = 5.0,
 ) -> None:
-    """Score photographs as they come, until Ctrl-C; when started again, go on where it ended."""
+    """Score new photographs until Ctrl-C; a restart continues where the last run ended."""
     query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
     if not folder.is_dir():
         raise SettingError(f"{folder}: no such folder")
-    key, place = options.key_from(key_file), out or folder
-    wanted, order = Wanted(RunTables(csv, findings_csv), place, None, place), Order(query, concurrency)
-    # As Ctrl-C, which a shell's background jobs are born deaf to: whoever supervises a watcher ends it so.
+    key, out_folder = options.key_from(key_file), out or folder
+    outputs = OutputFiles(RunTables(csv, findings_csv), out_folder, None, out_folder)
+    run_options = RunOptions(query, concurrency)
+    # SIGTERM acts like Ctrl-C.  A shell's background jobs ignore SIGINT unless a handler is set.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with opened(wanted, order, "resume") as journal:
-        assert journal is not None, "there is a folder, so there is a journal"
-        watcher = Watcher(folder, wanted, order, journal, Settled(settle))
+    with open_journal(outputs, run_options, "resume") as journal:
+        assert journal is not None, "there is an output folder, so there is a journal"
+        watcher = Watcher(folder, outputs, run_options, journal, SettledFiles(settle))
         say(f"watching {folder}, {len(journal.places)} photographs known; Ctrl-C ends it")
         OUT.print(INTENDED_USE)
         try:
             asyncio.run(_watch(watcher, url, key, every))
         except KeyboardInterrupt:
-            warn("stopped; the same command goes on")
+            warn("stopped; the same command continues")
         finally:
             if journal.places:
-                wanted.tables.write(journal.outcomes)
+                outputs.tables.write(journal.outcomes)
 
 
 @dataclass(slots=True)
 class Watcher:
-    """A folder, what is known of it, and what is to be done with what comes."""
+    """The photographs of a folder that are still to be scored."""
 
     folder: Path
-    wanted: Wanted
-    order: Order
+    outputs: OutputFiles
+    run_options: RunOptions
     journal: ScoreJournal
-    settled: Settled
+    settled: SettledFiles
     attempted: set[str] = field(default_factory=set)
-    """Since the start: a photograph that cannot be scored is tried once, and again when it has changed."""
+    """Labels since the start: a photograph that fails is tried again only after it has changed."""
 
-    def waiting(self) -> list[Source]:
+    def waiting(self) -> list[LabeledPhoto]:
         """The photographs that are complete and have no outcome yet."""
-        sources = [Source(path, path.relative_to(self.folder).as_posix()) for path in self._photos()]
-        fresh = {one.path: one for one in sources if not self._known(one)}
-        return [fresh[path] for path in self.settled.of(fresh, time.monotonic())]
+        photos = [LabeledPhoto(path, path.relative_to(self.folder).as_posix()) for path in self._paths()]
+        new = {photo.path: photo for photo in photos if not self._is_finished(photo)}
+        return [new[path] for path in self.settled.complete(new, time.monotonic())]
 
-    async def look(self, client: AsyncClient) -> Report | None:
-        """Score what waits, some of it; None where nothing does."""
-        some = self.waiting()[: self.order.concurrency * _AT_ONCE]
-        if not some:
+    async def scan(self, client: AsyncClient) -> RunReport | None:
+        """Score the first of the waiting photographs; None if none is waiting."""
+        photos = self.waiting()[: self.run_options.concurrency * _ROUNDS]
+        if not photos:
             return None
-        jobs = plan(some, self.wanted, self.journal, "resume", taken=self._taken(some))
-        report = await score_photos(client, jobs, self.order, self.journal, _tell)
-        self.attempted.update(one.label for one in some)
-        self.wanted.tables.write(self.journal.outcomes)
+        jobs = plan_jobs(photos, self.outputs, self.journal, "resume", reserved=self._foreign_places(photos))
+        report = await score_photos(client, jobs, self.run_options, self.journal, _print_outcome)
+        self.attempted.update(photo.label for photo in photos)
+        self.outputs.tables.write(self.journal.outcomes)
         return report
 
-    def _known(self, one: Source) -> bool:
-        stamp = stamp_of(one.path)
-        known = self.journal.tried if one.label in self.attempted else self.journal.done
-        return known(one.label, stamp)
+    def _is_finished(self, photo: LabeledPhoto) -> bool:
+        in_journal = self.journal.tried if photo.label in self.attempted else self.journal.done
+        return in_journal(photo.label, stamp_of(photo.path))
 
-    def _photos(self) -> Sequence[Path]:
-        """Those of the folder, less the overlays that this command writes among them."""
-        out = self.wanted.overlays
-        found = sorted(walk(self.folder))
+    def _paths(self) -> Sequence[Path]:
+        """The pictures in the folder without the overlays that this command writes."""
+        out = self.outputs.overlays
+        paths = sorted(walk(self.folder))
         if out is None or not out.is_relative_to(self.folder):
-            return found
+            return paths
         if out != self.folder:
-            return [path for path in found if not path.is_relative_to(out)]
-        written = {out / f"{place}{_OVERLAY}.png" for place in self.journal.places.values()}
-        return [path for path in found if not (_is_named_so(path) and (path in written or _is_marked(path)))]
+            return [path for path in paths if not path.is_relative_to(out)]
+        overlays = {out / f"{place}{_OVERLAY}.png" for place in self.journal.places.values()}
+        return [
+            path
+            for path in paths
+            if not (path.stem.endswith(_OVERLAY) and (path in overlays or _is_from_service(path)))
+        ]
 
-    def _taken(self, some: Iterable[Source]) -> set[str]:
-        """Places beside the photographs where others' files lie, a camera's `NAME.json` for one."""
-        if self.wanted.overlays != self.folder:
+    def _foreign_places(self, photos: Iterable[LabeledPhoto]) -> set[str]:
+        """Places beside the photographs with files of somebody else, such as a camera's `NAME.json`."""
+        if self.outputs.overlays != self.folder:
             return set()
-        places = {PurePosixPath(one.label).with_suffix("").as_posix() for one in some}
-        return {place for place in places - set(self.journal.places.values()) if self._is_others(place)}
+        places = {PurePosixPath(photo.label).with_suffix("").as_posix() for photo in photos}
+        return {place for place in places - set(self.journal.places.values()) if self._is_foreign(place)}
 
-    def _is_others(self, place: str) -> bool:
+    def _is_foreign(self, place: str) -> bool:
         overlay = self.folder / f"{place}{_OVERLAY}.png"
-        return (self.folder / f"{place}.json").exists() or (overlay.exists() and not _is_marked(overlay))
+        return (self.folder / f"{place}.json").exists() or (overlay.exists() and not _is_from_service(overlay))
 
 
-def _is_named_so(path: Path) -> bool:
-    return path.stem.endswith(_OVERLAY)
-
-
-def _is_marked(path: Path) -> bool:
-    """Whether the file is a picture of the service's, of a run that ended before it could be noted."""
+def _is_from_service(path: Path) -> bool:
+    """Whether the file is a picture of the service, of a run that was killed before its journal entry."""
     try:
         with path.open("rb") as file:
-            return _MARK in file.read(_HEAD)
-    except OSError:  # gone, or not to be read: as any other photograph
+            return _PICTURE_KEY in file.read(_HEAD_BYTES)
+    except OSError:  # deleted or unreadable: treated as any other photograph
         return False
 
 
@@ -171,25 +182,25 @@ async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> N
         await reach(client)
         while True:
             try:
-                report = await watcher.look(client)
-            except OSError as error:  # of the folder: a share that is gone comes back
+                report = await watcher.scan(client)
+            except OSError as error:  # a network share that is gone comes back
                 warn(f"{error.filename}: {error.strerror}; waiting")
                 report = None
             if report is not None and report.stopped:
-                _tell_of_stop(report.stopped)
+                _wait_or_raise(report.stopped)
             if report is None or report.stopped:
                 await asyncio.sleep(every)
 
 
-def _tell(one: Scored | Failed) -> None:
-    if isinstance(one, Failed):
-        warn(one.line)
+def _print_outcome(outcome: ScoreRow | ScoreFailure) -> None:
+    if isinstance(outcome, ScoreFailure):
+        warn(outcome.message)
     else:
-        say(score_line(one))
+        say(score_line(outcome))
 
 
-def _tell_of_stop(stopped: ResadClientError) -> None:
-    """Raises what waiting does not mend."""
+def _wait_or_raise(stopped: ResadClientError) -> None:
+    """Raise an error that does not pass with time."""
     if not isinstance(stopped, ConnectionFailed | NotReady):
         raise stopped
     warn(f"{stopped}; waiting")

@@ -7,19 +7,19 @@ from rich.console import Console
 
 from playing import rows
 from resad_client import Result, from_json
-from resad_client.batch import Scored
-from resad_client.score_tables import print_scores, score_line
+from resad_client.records import ScoreRow
+from resad_client.tables import print_scores, score_line
 from samples import EXAMPLE
 
-SOUND = Scored("sound.jpg", from_json(Result, EXAMPLE), 4)
+SOUND = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
 
 
-def doubtful(label: str, *reasons: str, abnormal: bool | None = True) -> Scored:
+def doubtful(label: str, *reasons: str, abnormal: bool | None = True) -> ScoreRow:
     quality = replace(SOUND.result.quality, acceptable=False, reasons=reasons)
-    return Scored(label, replace(SOUND.result, quality=quality, abnormal=abnormal), 1)
+    return ScoreRow(label, replace(SOUND.result, quality=quality, abnormal=abnormal), 1)
 
 
-def printed(*scored: Scored) -> str:
+def printed(*scored: ScoreRow) -> str:
     console = Console(file=io.StringIO(), width=70)
     print_scores(console, scored, before=0)
     assert isinstance(console.file, io.StringIO)

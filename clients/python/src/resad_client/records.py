@@ -1,0 +1,321 @@
+"""The records of an answer, field by field as its JSON has them; JSON -> records, and back.
+
+The server writes these records, and clients read them.  A field with a default may be missing from the JSON; every
+other must be there, though it may be null where its type allows None.  Fields that a record does not have are
+ignored, so that a newer server is understood.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Final, Literal, NoReturn, TypeVar, cast, get_args, get_origin
+
+from resad_client.errors import ProtocolError
+
+INTENDED_USE: Final = "Research use only. Not for diagnosis."
+
+QualityReason = Literal[
+    "not-a-fundus-photograph", "no-field-of-view", "cut-off", "too-dark", "too-bright", "low-contrast", "blurred"
+]
+"""Of this version; a newer server may know others."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReference:
+    """Which index answered."""
+
+    name: str
+    version: str
+    fingerprint: str
+    backbone: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disc:
+    """The field of view, px of the photo."""
+
+    cx: float
+    cy: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoReference:
+    """The photo that was scored; `field_of_view` is null where no disc was found."""
+
+    width: int
+    height: int
+    field_of_view: Disc | None
+
+
+@dataclass(frozen=True, slots=True)
+class QualityMeasures:
+    """Of the prepared photograph's green channel inside the field of view, its rim left out.
+
+    brightness: mean, 0 to 255.  contrast: from the 5th to the 95th percentile, as a share of the brightness.
+    sharpness: standard deviation of a band of fine detail, as a share of the brightness.
+    completeness: share of the disc that the photograph shows; 0 where none was found.
+    saturated: share of pixels at 250 or more.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    """The server stores them in an index and refuses any other field there."""
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    completeness: float
+    saturated: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoQuality:
+    """Whether the score can be trusted; reasons are codes."""
+
+    acceptable: bool
+    reasons: tuple[QualityReason, ...]
+    measures: QualityMeasures
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """95 %, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class NormalsReference:
+    """The normal photographs that the photo was compared with.
+
+    camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
+    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
+    reason: why they are not those of the camera that was named.
+    """
+
+    camera: str | None
+    photos: int
+    rate: Interval | None
+    finding_level: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A healthy patch near to a finding's peak.
+
+    distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
+    mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
+
+    photo: str
+    distance: float
+    y: int
+    x: int
+    mirrored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A region of the map above the level that healthy photos exceed at the rate `fpr`.
+
+    peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
+    words, relative to the field of view (`resad.findings`).
+    """
+
+    rank: int
+    peak: float
+    p_value: float
+    x: int
+    y: int
+    box: tuple[int, int, int, int]
+    area_px: int
+    area_share: float
+    place: str | None
+    contour: tuple[tuple[int, int], ...]
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds.  decode: bytes to prepared square.  total: bytes to answer, waiting included."""
+
+    decode: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
+
+    fpr: the rate that was asked for; where a threshold was, the lowest one that the normals support for it.
+    map: the map as a data URL, where it was asked for in the answer.
+    """
+
+    request_id: str | None
+    image_score: float
+    p_value: float | None
+    fpr: float
+    threshold: float | None
+    abnormal: bool | None
+    reason: str | None
+    normals: NormalsReference
+    index: IndexReference
+    photo: PhotoReference
+    quality: PhotoQuality
+    findings: tuple[Finding, ...]
+    map: str | None
+    timings_ms: Timings
+    intended_use: str = INTENDED_USE
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """An index of a service; None for what the service does not say, or not before a version is loaded.
+
+    state: one word, as `serving`.  fault: why another version than the live one answers, if so.
+    """
+
+    name: str
+    version: str | None = None
+    default: bool | None = None
+    state: str | None = None
+    fault: str | None = None
+    fingerprint: str | None = None
+    backbone: str | None = None
+    photos: int | None = None
+    memories: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """A scored photograph in a table.  result: without its map and findings.  findings: how many it has."""
+
+    label: str
+    result: Result
+    findings: int
+
+
+Record = TypeVar("Record")
+
+_TYPE_NAMES: Final = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    NoneType: "null",
+}
+
+
+def from_json(kind: type[Record], text: str | bytes) -> Record:
+    """`text` as a record of type `kind`; raises `ProtocolError` with the field at fault."""
+    return from_value(kind, parsed(text))
+
+
+def from_value(kind: type[Record], value: object, where: str = "") -> Record:
+    """As `from_json`, from parsed JSON; errors name its place `where`, such as `results[3]`."""
+    return cast(Record, _record(kind, value, where))
+
+
+def to_json(record: object) -> str:
+    """A record as indented JSON, in the order of its fields; `from_json` gives an equal record."""
+    return json.dumps(dataclasses.asdict(cast(Any, record)), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def compact_json(record: object) -> str:
+    """A record as JSON on one line."""
+    return json.dumps(dataclasses.asdict(cast(Any, record)), ensure_ascii=False, allow_nan=False)
+
+
+def read_result(text: str | bytes) -> Result:
+    """A result; raises as `from_json`."""
+    return from_json(Result, text)
+
+
+def parsed(text: str | bytes) -> object:
+    """JSON as Python objects; raises `ProtocolError` for anything else, NaN and Infinity included."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the answer is not JSON ({len(text)} long)") from error
+
+
+def items(value: object, name: str) -> list[object]:
+    """The array `name` of the object `value`; raises `ProtocolError` if there is none."""
+    member = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(member, list):
+        raise ProtocolError(f"the answer has no array {name}")
+    return member
+
+
+def _record(kind: Any, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        _refuse(value, dict, where)
+    values = {}
+    for field in dataclasses.fields(kind):
+        place = f"{where}.{field.name}" if where else field.name
+        if field.name in value:
+            values[field.name] = _read(field.type, value[field.name], place)
+        elif field.default is dataclasses.MISSING:
+            raise ProtocolError(f"the answer has no {place}")
+    return kind(**values)
+
+
+def _read(kind: Any, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, value, where)
+    if isinstance(kind, UnionType):
+        if value is None and NoneType in get_args(kind):
+            return None
+        (kind,) = (member for member in get_args(kind) if member is not NoneType)
+        return _read(kind, value, where)
+    if get_origin(kind) is tuple:
+        return _tuple(get_args(kind), value, where)
+    if get_origin(kind) is Literal:  # a newer server may send others
+        kind = str
+    return _plain(kind, value, where)
+
+
+def _tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        _refuse(value, list, where)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise ProtocolError(f"the answer's {where} has {len(value)} items, not {len(kinds)}")
+    return tuple(
+        _read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _plain(kind: type, value: object, where: str) -> object:
+    """`value` if it is exactly of type `kind`; an integer is also a number, a boolean is neither."""
+    if kind is float and type(value) in (int, float):
+        try:
+            number = float(cast(float, value))
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ProtocolError(f"the answer's {where} is beyond any number's range")
+        return number
+    if type(value) is not kind:
+        _refuse(value, kind, where)
+    return value
+
+
+def _refuse(value: object, kind: type, where: str) -> NoReturn:
+    place = f"the answer's {where}" if where else "the answer"
+    raise ProtocolError(f"{place} is {_TYPE_NAMES[type(value)]}, not {_TYPE_NAMES[kind]}")
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
