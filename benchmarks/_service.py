@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import httpx
 import numpy as np
 from resad_client import Client, Result
+from resad_client.records import Timings
 
 from indexer.scoring import RunOptions, ScoreJob, score_photos
 from resad.calibration import DecisionRule
@@ -26,7 +27,6 @@ from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
 from resad.pictures.map_files import map_png16, read_map_png16
 from resad.preparation import prepare
-from resad.result import Timings
 
 _SECONDS_TO_START: Final = 120.0
 _POLL_S: Final = 0.01

@@ -15,6 +15,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from resad_client.records import Finding, Result, Timings
 from scipy import ndimage
 
 from benchmarks._bench import Json, Quick, interval, print_header, print_table, shared_data, write_json
@@ -30,7 +31,6 @@ from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
 from resad.pictures.overlay import draw_panels, map_scale
 from resad.preparation import prepare
-from resad.result import Finding, Result, Timings
 
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 _RATES: Final = (0.05, 0.1, 0.25)

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.files import write_atomically
 
 from cluster.features import ClusterFeatures
 from cluster.scheduling import split
@@ -45,7 +46,6 @@ from resad.backbone import Backbone, save_backbone
 from resad.config import CoresetConfig
 from resad.encoder import Encoder, Trunk
 from resad.errors import SettingError
-from resad.files import write_atomically
 from resad.loaded_index import BACKBONE_FILE
 from resad.memory_bank import MemoryBank
 

@@ -13,15 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from resad_client.exports import Outcome
+from resad_client.journal import ScoreJournal, Stamp
+from resad_client.records import ScoreRow
+
 from cluster.scheduling import process_chunks
 from cluster.worker_pool import PoolOptions, Worker, WorkerInfo, WorkerPool
-from indexer.score_journal import ScoreJournal, Stamp
-from indexer.scoring import RunOptions, ScoreFailure, ScoreJob, ScoreRow, score_photos
+from indexer.scoring import RunOptions, ScoreFailure, ScoreJob, score_photos
 from resad import runtime
 from resad.config import PhotoLimits
 from resad.engine import Engine
 from resad.errors import SettingError
-from resad.exports import Outcome
 from resad.loaded_index import load_index
 from resad.pictures.evidence import read_square
 

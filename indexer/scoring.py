@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from resad_client.exports import Outcome, answer_json, geojson
+from resad_client.files import write_atomically
+from resad_client.journal import ScoreJournal, Stamp, stamp_of
+from resad_client.records import Result, ScoreRow, to_json
+from resad_client.run_files import RunTables, journal_path, refuse_existing, unique_labels, unique_places
+
 from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.remote import as_path
-from indexer.places import unique_labels, unique_places
 from indexer.prefetching import BackgroundWriter, prefetch
-from indexer.run_tables import RunTables, journal_path, refuse_existing
-from indexer.score_journal import ScoreJournal, Stamp, stamp_of
 from resad.config import Eye
 from resad.errors import PhotoError, ResadError, SettingError, naming
-from resad.exports import Outcome, answer_json, geojson
-from resad.files import write_atomically
 from resad.manifest import Manifest
-from resad.result import Result, result_json
 
 if TYPE_CHECKING:
     from resad.engine import CheckedPhoto, Engine, ScoredPhoto, ScoreOptions
@@ -124,15 +124,6 @@ class Notes(Protocol):
 
     def note(self, outcome: Outcome, place: str, stamp: Stamp | None) -> None:
         """The outcome of a photograph, the place of its files, and its file's stamp; the last one counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """The result of a photograph without its findings, and how many findings it has."""
-
-    label: str
-    result: Result
-    findings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +328,7 @@ def _write_files(
         write_atomically(job.geojson, geojson(job.label, result))
     if job.json:
         # Last: a photograph with a JSON file has its pictures, too.
-        write_atomically(job.json, answer_json(job.label, result_json(result)))
+        write_atomically(job.json, answer_json(job.label, to_json(result)))
 
 
 def _protect_photos(photos: Sequence[LabeledPhoto], outputs: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import TypeAdapter
+from resad_client.records import INTENDED_USE
 from rich.table import Table
 
 from indexer.build.build import BuildOptions, build
@@ -30,7 +31,6 @@ from resad.errors import SettingError, naming
 from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
 from resad.preparation import prepare
-from resad.result import INTENDED_USE
 
 WITHOUT_RESC: Final = "without ReSC"
 _PARTS: Final[tuple[tuple[str, Part], ...]] = (
@@ -187,8 +187,8 @@ def differences(options: AblationOptions) -> tuple[str, ...]:
     if options.dataset.name not in PROTOCOLS:
         lines.append(f"data set {options.dataset.name} instead of IDRiD under the protocol idrid-paper")
     lines += options.dataset.deviations
-    here, paper = (dict(_flat(json.loads(to_json(config)))) for config in (options.config, preset("paper")))
-    lines += [f"{name} {value} instead of {paper[name]}" for name, value in here.items() if value != paper[name]]
+    values, paper = (dict(_flat(json.loads(to_json(config)))) for config in (options.config, preset("paper")))
+    lines += [f"{name} {value} instead of {paper[name]}" for name, value in values.items() if value != paper[name]]
     if options.weights != WEIGHTS:
         lines.append(f"weights {Path(options.weights).name} instead of {WEIGHTS}")
     return tuple(lines)

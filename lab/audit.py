@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
+from resad_client.records import INTENDED_USE
 from rich.markup import escape
 from rich.table import Table
 
@@ -33,7 +34,6 @@ from resad.photo import read_photo
 from resad.pictures.overlay import draw_panels
 from resad.preparation import prepare
 from resad.quality import Reason, poor_reasons
-from resad.result import INTENDED_USE
 
 _PICTURE_WIDTH: Final = 900
 """px; of the two panels of a picture."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from resad_client.records import Interval
 
 from resad.errors import SettingError
 
@@ -29,14 +30,6 @@ _FAINT: Final = 0.75
 _TAIL: Final = 0.025
 
 Source = Literal["left-out", "separate"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """95 %, both ends included."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from resad_client.records import (
+    Disc,
+    Evidence,
+    Finding,
+    IndexReference,
+    NormalsReference,
+    PhotoQuality,
+    PhotoReference,
+    Result,
+    Timings,
+)
 
 from resad.calibration import Criterion, DecisionRule, criterion
 from resad.config import Eye, PhotoLimits
@@ -18,17 +29,7 @@ from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.neighbors import list_with_mirror
 from resad.preparation import PreparedPhoto, prepare
-from resad.quality import PhotoQuality, demand, judge
-from resad.result import (
-    Disc,
-    Evidence,
-    Finding,
-    IndexReference,
-    NormalsReference,
-    PhotoReference,
-    Result,
-    Timings,
-)
+from resad.quality import demand, judge
 
 
 @dataclass(frozen=True, slots=True)

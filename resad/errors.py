@@ -23,13 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
+from resad_client.errors import ResadError
 
 REBUILD = "rebuild the index: resad-indexer build PHOTOS --root ROOT --name NAME"
 """What to do about an index that this version does not read."""
-
-
-class ResadError(Exception):
-    """Base class of all errors raised on purpose."""
 
 
 @contextmanager

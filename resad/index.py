@@ -21,8 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from resad_client.files import sync, write_atomically
+
 from resad.errors import IndexInvalid, SettingError
-from resad.files import sync, write_atomically
 from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, FileRecord, Manifest, read_manifest, write_manifest
 
 CURRENT: Final = "CURRENT"

@@ -5,12 +5,13 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from resad_client.records import QualityMeasures
 
 from resad.calibration import Calibration
 from resad.config import StoredMethodConfig
 from resad.errors import REBUILD, IndexInvalid, SettingError, first_fault
 from resad.field_of_view import FieldOfView
-from resad.quality import QualityLimits, QualityMeasures
+from resad.quality import QualityLimits
 from resad.runtime import PackageVersion
 from resad.search.plan import SearchRecord
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from resad_client.records import PhotoQuality, QualityMeasures, QualityReason
 
 from resad.errors import PhotoPoor
 from resad.field_of_view import FieldOfView, field_of_view_mask, looks_like_fundus
@@ -22,17 +23,14 @@ from resad.preparation import PreparedPhoto
 _CONFIG: Final = ConfigDict(extra="forbid")
 
 Measure = Literal["brightness", "contrast", "sharpness", "completeness", "saturated"]
-Reason = Literal[
-    "not-a-fundus-photograph", "no-field-of-view", "cut-off", "too-dark", "too-bright", "low-contrast", "blurred"
-]
 
-_BELOW: Final[dict[Measure, Reason]] = {
+_BELOW: Final[dict[Measure, QualityReason]] = {
     "brightness": "too-dark",
     "contrast": "low-contrast",
     "sharpness": "blurred",
     "completeness": "cut-off",
 }
-_ABOVE: Final[dict[Measure, Reason]] = {"brightness": "too-bright", "saturated": "too-bright"}
+_ABOVE: Final[dict[Measure, QualityReason]] = {"brightness": "too-bright", "saturated": "too-bright"}
 _PERCENTILE: Final = 0.01
 _MARGIN: Final = 0.5
 _MIN_MARGIN: Final[dict[Measure, float]] = {"completeness": 0.05, "saturated": 0.01}
@@ -52,28 +50,11 @@ _RASTER: Final = 256
 
 
 @dataclass(frozen=True, config=_CONFIG)
-class QualityMeasures:
-    """Measures of the prepared photograph's green channel inside the field of view, without its rim.
-
-    brightness: mean, 0 to 255.  contrast: from the 5th to the 95th percentile, as a share of the brightness.
-    sharpness: standard deviation of a band of fine detail, as a share of the brightness.
-    completeness: share of the disc that the photograph shows; 0 without a disc.
-    saturated: share of pixels at 250 or more.
-    """
-
-    brightness: float
-    contrast: float
-    sharpness: float
-    completeness: float
-    saturated: float
-
-
-@dataclass(frozen=True, config=_CONFIG)
 class QualityLimit:
     """A limit: a photograph whose `measure` lies beyond `value` is unacceptable for `reason`."""
 
     measure: Measure
-    reason: Reason
+    reason: QualityReason
     value: float
 
     @property
@@ -89,15 +70,6 @@ class QualityLimits:
     photos: int
     passed: float
     limits: tuple[QualityLimit, ...]
-
-
-@dataclass(frozen=True)
-class PhotoQuality:
-    """Whether the score can be trusted; reasons are codes."""
-
-    acceptable: bool
-    reasons: tuple[Reason, ...]
-    measures: QualityMeasures
 
 
 def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
@@ -136,7 +108,7 @@ def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
     unacceptable.
     """
     measures = measure_quality(photo)
-    reasons: list[Reason] = []
+    reasons: list[QualityReason] = []
     if looks_like_fundus(photo.pixels, photo.field_of_view) is not None:
         reasons.append("not-a-fundus-photograph")
     reasons += _reasons(measures, limits.limits)
@@ -147,7 +119,7 @@ def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
     return PhotoQuality(not reasons, tuple(reasons), measures)
 
 
-def poor_reasons(measures: QualityMeasures, limits: QualityLimits) -> tuple[Reason, ...]:
+def poor_reasons(measures: QualityMeasures, limits: QualityLimits) -> tuple[QualityReason, ...]:
     """Why a photograph with these measures exceeds the limits; empty if it does not."""
     return tuple(_reasons(measures, limits.limits))
 
@@ -158,8 +130,8 @@ def demand(quality: PhotoQuality) -> None:
         raise PhotoPoor(f"the photograph's quality is too low: {', '.join(quality.reasons)}")
 
 
-def _reasons(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[Reason]:
-    reasons: list[Reason] = []
+def _reasons(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[QualityReason]:
+    reasons: list[QualityReason] = []
     for limit in limits:
         value: float = getattr(measures, limit.measure)
         if (value < limit.value if limit.below else value > limit.value) and limit.reason not in reasons:

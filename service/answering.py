@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from resad_client.records import PhotoQuality, Result, Timings
 from starlette.requests import ClientDisconnect, Request
 
 from resad.config import PhotoLimits, PreparationConfig
@@ -17,8 +18,7 @@ from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.pictures.overlay import PictureKind
 from resad.preparation import PreparedPhoto, prepare
-from resad.quality import PhotoQuality, demand, judge
-from resad.result import Result, Timings
+from resad.quality import demand, judge
 from service.admission import Admission, Throughput
 from service.index_cache import IndexCache
 from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay

@@ -8,12 +8,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from resad_client.records import INTENDED_USE
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from resad.errors import PhotoError
-from resad.result import INTENDED_USE
 from resad.runtime import package_version
 from service import problems, routes
 from service.middleware import RequestMiddleware, trace_of

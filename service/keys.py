@@ -16,10 +16,10 @@ from typing import Annotated, Final, Literal, get_args
 import typer
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from resad_client.files import replacing
 from rich.console import Console
 
 from resad.errors import ResadError, SettingError
-from resad.files import replacing
 from resad.runtime import package_version
 
 Scope = Literal["score", "evidence", "admin", "metrics"]

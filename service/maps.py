@@ -7,6 +7,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from resad_client.records import Finding, Result
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
@@ -17,7 +18,6 @@ from resad.photo import SHRINKS, read_photo
 from resad.pictures.map_files import map_npy, map_png16, map_tiff
 from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
 from resad.preparation import Frame
-from resad.result import Finding, Result
 from service.problems import NOT_ACCEPTABLE, Refusal
 
 MapType = Literal["image/png", "image/tiff", "application/x-npy", "image/jpeg"]

@@ -244,7 +244,8 @@ class ScoreWindow:
         # As in resad.calibration.p_value: (1 + normals at or above) / (normals + 1).
         at_or_above = len(self._normals) - np.searchsorted(self._normals, scores, side="left")
         p = (1 + at_or_above) / (len(self._normals) + 1)
-        ks = float(ks_2samp(scores, self._normals, method="asymp").statistic)
+        # Only the statistic is used; the method is that of the p-value, and `asymp` is the faster one.
+        ks = float(ks_2samp(scores, self._normals, method="asymp" if len(scores) > 1 else "exact").statistic)
         return Drift(len(scores), ks, float(p.mean()), float((p <= 0.05).mean()))
 
 

@@ -30,7 +30,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem; `example` is a detail as it may stand in one."""
+    """A kind of problem; `example` is an example of its detail."""
 
     slug: str
     title: str
@@ -62,7 +62,7 @@ PHOTO_UNREADABLE: Final = Kind("photo-unreadable", "Photograph unreadable", 422,
 NOT_FUNDUS: Final = Kind("not-a-fundus-photo", "Not a fundus photograph", 422, "no field of view is left")
 POOR_QUALITY: Final = Kind(
     "photo-quality", "Photograph of insufficient quality", 422,
-    "the photograph's quality does not suffice: blurred, too-dark",
+    "the photograph's quality is too low: blurred, too-dark",
 )  # fmt: skip
 INVALID_REQUEST: Final = Kind("invalid-request", "Invalid request", 422, "fpr: input should be less than 1")
 INDEX_NOT_NAMED: Final = Kind("index-not-named", "Index not named", 422, "several are served: add index=NAME")
@@ -76,7 +76,7 @@ INDEX_TOO_LARGE: Final = Kind(
     "index-too-large", "Index too large", 507, "the version does not fit in memory beside what is served"
 )
 
-_OF_ERRORS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
+_PHOTO_PROBLEMS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
     (PhotoTooLarge, PHOTO_TOO_LARGE),
     (PhotoUnsupported, UNSUPPORTED),
     (NotAFundusPhoto, NOT_FUNDUS),
@@ -84,14 +84,22 @@ _OF_ERRORS: Final[tuple[tuple[type[PhotoError], Kind], ...]] = (
     (PhotoUnreadable, PHOTO_UNREADABLE),
 )
 _PROBLEM: Final = TypeAdapter(Problem)
+_MEMORY_MESSAGES: Final = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "out of memory",
+)
+"""Messages of the plain `RuntimeError` that torch and FAISS raise, in lower case."""
 
 
 class Refusal(Exception):
     """Ends a request with a problem document.
 
     Args:
-        detail: this case, for people; nothing of the machine in it.
-        headers: to send along.
+        detail: what happened, for people, without anything about this machine.
+        headers: of the answer.
     """
 
     def __init__(self, kind: Kind, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -101,16 +109,16 @@ class Refusal(Exception):
         self.headers = headers or {}
 
     def problem(self, request_id: str | None) -> Problem:
-        """As the document."""
+        """The problem document."""
         kind = self.kind
         return Problem(f"urn:resad:problem:{kind.slug}", kind.title, kind.status, self.detail, request_id)
 
 
 def refusal(error: Exception, request_id: str) -> Refusal:
-    """What a caller is told of `error`; of one that nobody foresaw, no more than where the log has it."""
+    """The refusal for any error; an unexpected one is logged, and the caller gets only its request id."""
     if isinstance(error, Refusal):
         return error
-    for error_type, kind in _OF_ERRORS:
+    for error_type, kind in _PHOTO_PROBLEMS:
         if isinstance(error, error_type):
             return Refusal(kind, str(error))
     if is_out_of_memory(error):
@@ -120,27 +128,43 @@ def refusal(error: Exception, request_id: str) -> Refusal:
     return Refusal(INTERNAL, INTERNAL.example)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or an error that caused it, says that the memory of the GPU or the machine is full."""
+    return any(
+        isinstance(cause, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _MEMORY_MESSAGES))
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
 def problem_response(refused: Refusal, request_id: str | None) -> Response:
-    """The answer."""
+    """The HTTP answer of a refusal."""
     body = _PROBLEM.dump_json(refused.problem(request_id))
     return Response(body, refused.kind.status, dict(refused.headers), MEDIA_TYPE)
 
 
 def faults(errors: Sequence[Any]) -> str:
-    """Each fault of a validation by pydantic, its place and reason, without the value that was sent."""
+    """The field and reason of each validation error of pydantic, without the value that was sent."""
     return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in errors)
 
 
 def documented(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
-    """`kinds`, and the one that any call may meet, for OpenAPI: by status, with an example each."""
+    """The OpenAPI responses for `kinds` and `INTERNAL`: by status, with an example of each kind."""
     kinds = (*kinds, INTERNAL)
     answers: dict[int | str, dict[str, Any]] = {}
     for status in sorted({kind.status for kind in kinds}):
-        some = [kind for kind in kinds if kind.status == status]
-        examples = {kind.slug: {"summary": kind.title, "value": _example(kind)} for kind in some}
+        matching = [kind for kind in kinds if kind.status == status]
+        examples = {kind.slug: {"summary": kind.title, "value": _example(kind)} for kind in matching}
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
         answers[status] = {
-            "description": " / ".join(kind.title for kind in some),
+            "description": " / ".join(kind.title for kind in matching),
             "content": {MEDIA_TYPE: content},
         }
     if BUSY.status in answers:
@@ -154,29 +178,3 @@ def documented(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
 
 def _example(kind: Kind) -> Any:
     return _PROBLEM.dump_python(Refusal(kind, kind.example).problem("01KAPW6ZT0Q8V4M2N5E7R9X3YB"), mode="json")
-
-
-_FULL: Final = (
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "bad_alloc",
-    "out of memory",
-)
-"""How torch's and FAISS's plain `RuntimeError` say it, in lower case."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error`, or what it came from, says that memory is full: the device's or the machine's."""
-    return any(
-        isinstance(one, MemoryError | torch.OutOfMemoryError)
-        or (isinstance(one, RuntimeError) and any(words in str(one).lower() for words in _FULL))
-        for one in _causes(error)
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
+from resad_client.records import Result
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from resad.loaded_index import LoadedIndex
 from resad.pictures.evidence import Pixels, crop_around, jpeg, keeps_crops, read_square
-from resad.result import Result
 from service import problems
 from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
 from service.metrics import MEDIA_TYPE

@@ -4,30 +4,32 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
-
-from resad.calibration import DecisionRule, Interval
-from resad.config import Eye
-from resad.index import NAME, VERSION
-from resad.manifest import Manifest
-from resad.pictures.overlay import Layout
-from resad.quality import PhotoQuality, QualityMeasures
-from resad.result import (
+from resad_client.records import (
     Disc,
     Evidence,
     Finding,
     IndexReference,
+    Interval,
     NormalsReference,
+    PhotoQuality,
     PhotoReference,
+    QualityMeasures,
     Result,
     Timings,
 )
+
+from resad.calibration import DecisionRule
+from resad.config import Eye
+from resad.index import NAME, VERSION
+from resad.manifest import Manifest
+from resad.pictures.overlay import Layout
 from service.problems import PHOTO_UNREADABLE, Problem, Refusal
 
 NAME_PATTERN: Final = f"^{NAME.pattern}$"
 _VERSION_PATTERN: Final = f"^{VERSION.pattern}$"
 
 
-class _Asked(BaseModel):
+class _Query(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: Annotated[
@@ -59,18 +61,18 @@ class _Asked(BaseModel):
     ] = "blend"
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
+    def _check_rule(self) -> Self:
         if self.fpr is not None and self.threshold is not None:
             raise ValueError("fpr and threshold exclude each other: give one of them")
         return self
 
     @property
     def rule(self) -> DecisionRule:
-        """How the photograph is judged."""
+        """The rule of the verdict."""
         return DecisionRule(self.fpr, self.threshold, self.camera)
 
 
-class ScoreQuery(_Asked):
+class ScoreQuery(_Query):
     """Query of `POST /v1/score`."""
 
     quality: Annotated[
@@ -91,7 +93,7 @@ class ScoreQuery(_Asked):
     ] = None
 
 
-class MapQuery(_Asked):
+class MapQuery(_Query):
     """Query of `POST /v1/anomaly-map`."""
 
     style: Annotated[
@@ -164,8 +166,8 @@ _RESULT: Final = TypeAdapter(Result)
 _RESULTS: Final = TypeAdapter(Results)
 
 
-def result() -> Result:
-    """One photograph with one finding."""
+def example_result() -> Result:
+    """The result of a photograph with one finding."""
     return Result(
         request_id=REQUEST_ID,
         image_score=0.5812,
@@ -205,13 +207,13 @@ def result() -> Result:
 
 
 def with_examples(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document with answers of `POST /v1/score`; FastAPI itself would drop the nulls from them."""
+    """Add answers of `POST /v1/score` to the OpenAPI document; FastAPI itself would drop their nulls."""
     unreadable = Refusal(PHOTO_UNREADABLE, PHOTO_UNREADABLE.example).problem(REQUEST_ID)
     answers = {
-        "one": ("One photograph", _RESULT.dump_python(result(), mode="json")),
+        "one": ("One photograph", _RESULT.dump_python(example_result(), mode="json")),
         "several": (
             "Several, the second no image",
-            _RESULTS.dump_python(Results((result(), unreadable)), mode="json"),
+            _RESULTS.dump_python(Results((example_result(), unreadable)), mode="json"),
         ),
     }
     content = document["paths"]["/v1/score"]["post"]["responses"]["200"]["content"]["application/json"]

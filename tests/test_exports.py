@@ -14,12 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
-from resad_client.exports import Outcome as ClientOutcome
-from resad_client.exports import answer_json as client_answer_json
-from resad_client.exports import coco as client_coco
-from resad_client.exports import photos_csv as client_photos_csv
-
-from resad.exports import (
+from resad_client.exports import (
     FINDING_COLUMNS,
     PHOTO_COLUMNS,
     Outcome,
@@ -29,10 +24,15 @@ from resad.exports import (
     geojson,
     photos_csv,
 )
-from resad.result import Finding, Result, compact_json, read_result, result_json
-from service.examples import result
+from resad_client.exports import Outcome as ClientOutcome
+from resad_client.exports import answer_json as client_answer_json
+from resad_client.exports import coco as client_coco
+from resad_client.exports import photos_csv as client_photos_csv
+from resad_client.records import Finding, Result, compact_json, read_result, to_json
 
-RESULT = result()
+from service.schemas import example_result
+
+RESULT = example_result()
 FAILED = Outcome("b/no, really.jpg", None, 'not an image,\n or "damaged"')
 OUTCOMES = [Outcome("a/é 1.jpg", RESULT), FAILED]
 
@@ -128,7 +128,7 @@ def test_nothing_found_is_a_document_all_the_same(tmp_path: Path) -> None:
 
 
 def test_an_answers_file_names_its_photograph_and_is_an_answer() -> None:
-    text = answer_json('ward "b"/Müller.jpg', result_json(RESULT))
+    text = answer_json('ward "b"/Müller.jpg', to_json(RESULT))
     assert next(iter(json.loads(text).items())) == ("file_name", 'ward "b"/Müller.jpg')
     assert read_result(text) == RESULT
     assert text == client_answer_json('ward "b"/Müller.jpg', compact_json(RESULT))

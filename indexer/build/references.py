@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
+from resad_client.records import QualityMeasures
 
 from indexer.build.feature_store import checksum
 from indexer.calibration.leave_out import LeftOut
@@ -26,7 +27,7 @@ from resad.field_of_view import FieldOfView, looks_like_fundus
 from resad.index import tombstone, tombstones
 from resad.manifest import ReferenceRecord
 from resad.preparation import Frame, PreparedPhoto, mask_of, prepare
-from resad.quality import QualityMeasures, measure_quality
+from resad.quality import measure_quality
 
 _MAX_THREADS: Final = 8
 """Threads that prepare photographs, at most; half the cores, since the network needs them too."""

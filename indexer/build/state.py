@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from resad_client.files import write_atomically
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.references import LoadedPhoto, PhotoFacts, Reference, photo_id, reference_of
@@ -26,7 +27,6 @@ from resad import runtime
 from resad.config import MethodConfig, PhotoLimits, StoredMethodConfig
 from resad.encoder import PatchFeatures
 from resad.errors import ResadError, SettingError
-from resad.files import write_atomically
 from resad.pictures.evidence import file_name, square_jpeg
 from resad.runtime import PackageVersion
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
+from resad_client.records import QualityMeasures
 
 from indexer.build.progress import Advance, Stages
 from indexer.build.publication import history_entry, link_files
@@ -27,7 +28,7 @@ from resad.errors import IndexInvalid, SettingError
 from resad.index import publish, staging_folder
 from resad.loaded_index import LoadedIndex
 from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
-from resad.quality import QualityMeasures, measure_quality, quality_limits
+from resad.quality import measure_quality, quality_limits
 
 
 @checked_dataclass(frozen=True)

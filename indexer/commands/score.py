@@ -17,9 +17,11 @@ from resad.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from indexer.run_tables import RunTables
-    from indexer.score_journal import ScoreJournal
-    from indexer.scoring import ScoreFailure, ScoreRow
+    from resad_client.journal import ScoreJournal
+    from resad_client.records import ScoreRow
+    from resad_client.run_files import RunTables
+
+    from indexer.scoring import ScoreFailure
 
 # Literals of `indexer.scoring` and `resad.pictures.overlay`, which take long to import.
 Layout = Literal["blend", "side"]
@@ -82,7 +84,8 @@ def score_command(
         raise SettingError("--resume and --overwrite: give one of them")
     version = index_store.resolve(index)
 
-    from indexer.run_tables import RunTables
+    from resad_client.run_files import RunTables
+
     from indexer.scoring import (
         ExistingFiles,
         OutputFiles,
@@ -160,8 +163,8 @@ def _run(
 
 
 def _print(rows: "list[ScoreRow]", failures: "list[ScoreFailure]", camera: str | None, *, before: int) -> None:
-    from indexer.score_tables import print_scores
-    from resad.result import INTENDED_USE
+    from resad_client.records import INTENDED_USE
+    from resad_client.tables import print_scores
 
     if rows and (reason := rows[0].result.normals.reason):
         console.warn(f"--camera {camera}: {reason}")

@@ -182,9 +182,10 @@ def diff_command(
     json: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Compare two versions or two indexes: photographs, memories, coverage, scores of the references."""
+    from resad_client.files import write_atomically
+
     from indexer import tables
     from indexer.lifecycle.versions import diff, diff_json
-    from resad.files import write_atomically
 
     difference = diff(before, after)
     if json is not None:

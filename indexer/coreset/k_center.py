@@ -26,12 +26,12 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.files import replacing
 from torch import Tensor
 
 from indexer.coreset.projected_features import MemoryPoints, Points
 from resad.device import full_float32
 from resad.errors import SettingError
-from resad.files import replacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resad_client.files import replacing
+
 from resad.errors import IndexInvalid, SettingError
-from resad.files import replacing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519

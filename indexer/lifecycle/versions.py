@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import median
 
 from pydantic import TypeAdapter
+from resad_client.records import INTENDED_USE
 
 from resad import index
 from resad.errors import IndexInvalid, SettingError
 from resad.index import check_files, delete_leftovers, delete_version, write_lock
 from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_manifest, read_records
 from resad.memory_bank import Provenance
-from resad.result import INTENDED_USE
 
 
 @dataclass(frozen=True, slots=True)

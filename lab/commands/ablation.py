@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from resad_client.files import write_atomically
 
 from indexer.build.progress import Stages
 from indexer.commands import console
@@ -26,7 +27,6 @@ from resad import runtime
 from resad.backbone import default_weights
 from resad.config import PhotoLimits, Preset
 from resad.errors import SettingError
-from resad.files import write_atomically
 from resad.loaded_index import LoadedIndex
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from resad_client.files import write_atomically
+from resad_client.records import INTENDED_USE
 
 from indexer.build.progress import Stages
 from indexer.commands import console
@@ -14,9 +16,7 @@ from lab.audit import Audit, audit, audit_csv, audit_json, audit_page, audit_pic
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
-from resad.files import write_atomically
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
-from resad.result import INTENDED_USE
 
 _SHOWN = 10
 

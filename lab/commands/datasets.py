@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from resad_client.files import write_atomically
 from rich.table import Table
 
 from indexer import tables
@@ -12,7 +13,6 @@ from lab.datasets import Dataset
 from lab.datasets.catalog import CATALOG, Entry, open_dataset
 from lab.datasets.layouts import listed_csv
 from resad.errors import SettingError
-from resad.files import write_atomically
 
 app = typer.Typer(invoke_without_command=True)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from resad_client.files import write_atomically
 
 from indexer.build.progress import Stages
 from indexer.calibration.calibrate import calibration_records
@@ -17,7 +18,6 @@ from lab.report import report
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
-from resad.files import write_atomically
 
 
 def evaluate_command(

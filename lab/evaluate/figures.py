@@ -5,6 +5,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
+from resad_client.records import INTENDED_USE, IndexReference
 
 from lab.datasets import Dataset
 from lab.evaluate import metrics
@@ -16,7 +17,6 @@ from resad.config import MethodConfig
 from resad.engine import index_reference
 from resad.loaded_index import LoadedIndex
 from resad.manifest import ReferenceRecord
-from resad.result import INTENDED_USE, IndexReference
 from resad.runtime import PackageVersion, packages
 
 

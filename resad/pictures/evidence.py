@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from resad_client.records import INTENDED_USE, Evidence, Finding
 
 from resad.errors import IndexInvalid
 from resad.manifest import FileRecord, Manifest
 from resad.pictures.overlay import GROUND, PLAIN, QUIET
 from resad.preparation import PreparedPhoto
-from resad.result import INTENDED_USE, Evidence, Finding
 
 FOLDER: Final = "evidence"
 CONTEXT: Final = 96

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
+from resad_client.records import INTENDED_USE, Result
 from scipy import ndimage
 
 from resad.calibration import Calibration
-from resad.result import INTENDED_USE, Result
 
 Pixels = NDArray[np.uint8]
 

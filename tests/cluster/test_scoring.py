@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from resad_client.run_files import RunTables
 
 from cluster.scoring import JournalNote, ScoreTask, ScoreWorker, score_over_workers
 from cluster.worker_pool import Cluster, PoolOptions, WorkerSize
-from indexer.run_tables import RunTables
 from indexer.scoring import (
     OutputFiles,
     RunOptions,

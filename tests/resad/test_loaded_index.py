@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resad_client.records import Timings
 
 from resad import index
 from resad.calibration import DecisionRule
@@ -20,7 +21,6 @@ from resad.errors import IndexInvalid
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.pictures.evidence import cell_under
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Timings
 from tests.conftest import mirror_image
 from tests.indexes import SETTINGS, build_small
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 import torch
 from PIL import Image
+from resad_client.records import Result, Timings
 
 from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
@@ -18,7 +19,6 @@ from resad.detector import Detection
 from resad.engine import assemble
 from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Result, Timings
 from tests.service.running import Served, served
 
 LOADED = anyio.open_file

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from resad_client.records import Result
 
 from resad.preparation import PreparedPhoto, prepare
-from resad.result import Result
 from service.problems import MEDIA_TYPE
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, served, until

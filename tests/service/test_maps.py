@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from resad_client.records import INTENDED_USE
 from resad_client.watch_command import _HEAD_BYTES, _PICTURE_KEY
 
 from resad.config import PhotoLimits
@@ -15,7 +16,6 @@ from resad.loaded_index import LoadedIndex
 from resad.photo import read_photo
 from resad.pictures.map_files import read_map_png16, read_map_tiff
 from resad.pictures.overlay import overlay_picture
-from resad.result import INTENDED_USE
 from service.maps import MAP_TYPES, negotiate, raster_size
 from service.problems import Refusal
 from tests.service.conftest import Offline

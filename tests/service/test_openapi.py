@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from resad_client import AsyncClient, Client
 from resad_client.cli import app
+from resad_client.records import Result
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from typer.main import get_command
 
 import service.openapi
-from resad.result import Result
 from service.middleware import new_id
 from service.problems import MEDIA_TYPE, Problem
 from service.schemas import Results

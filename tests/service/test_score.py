@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from resad_client.records import INTENDED_USE, Result
 
 from resad.loaded_index import LoadedIndex
 from resad.pictures.map_files import read_map_png16
-from resad.result import INTENDED_USE, Result
 from tests.service.conftest import Offline, score_offline
 from tests.service.running import JPEG, Served
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from resad_client.records import INTENDED_USE
 from scipy import ndimage
 from skimage.measure import find_contours
 
 import service.routes
 from resad.pictures.overlay import MapScale, colorize
-from resad.result import INTENDED_USE
 from tests.service.running import Served
 from tests.web.conftest import Opener
 from tests.web.open_page import OpenPage

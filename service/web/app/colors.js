@@ -1,4 +1,4 @@
-// The colors of anomaly maps on the index's absolute scale, as resad/map_colors.py has them.
+// The colors of anomaly maps on the index's absolute scale, as resad/pictures/overlay.py has them.
 
 // The upper two thirds of viridis (S. van der Walt and N. Smith, 2015, CC0) at equal steps.
 const VIRIDIS = [0x31688e, 0x26828e, 0x1f9e89, 0x35b779, 0x6dcd59, 0xb4de2c, 0xfde725];

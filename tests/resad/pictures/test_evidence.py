@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from resad_client.records import Evidence, Finding
 
 from indexer.build.build import BuildReport
 from resad import index
@@ -20,7 +21,6 @@ from resad.index import check_files
 from resad.manifest import read_records
 from resad.pictures.evidence import CONTEXT, ENLARGED, cell_under, crop_around, draw_strips, file_name, read_square
 from resad.preparation import prepare
-from resad.result import Evidence, Finding
 from tests.conftest import Run, prepared
 from tests.indexes import build_small
 

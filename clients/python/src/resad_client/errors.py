@@ -1,6 +1,6 @@
 """Every error this package raises on purpose.
 
-    ResadClientError
+    ResadClientError (a ResadError)
     ├── SettingError        a value that cannot be used: an address, a key, an option (a `ValueError` too)
     ├── PhotoUnusable       never sent: no such file, or of a type that is not taken
     ├── ConnectionFailed    no answer, or none in full
@@ -36,8 +36,12 @@ class Problem:
     request_id: str | None = None
 
 
-class ResadClientError(Exception):
-    """Base of all errors raised on purpose."""
+class ResadError(Exception):
+    """Base of all errors raised on purpose, by the client and by the server."""
+
+
+class ResadClientError(ResadError):
+    """Base of the client's errors."""
 
 
 class SettingError(ResadClientError, ValueError):

@@ -127,7 +127,7 @@ class Finding:
     """A region of the map above the level that healthy photos exceed at the rate `fpr`.
 
     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
-    words, relative to the field of view (`resad.findings`).
+    words, relative to the field of view.
     """
 
     rank: int
