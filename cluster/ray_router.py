@@ -54,11 +54,11 @@ class IndexRouter(LocalityMixin, RequestRouter):  # type: ignore[misc]
         ]
         if idle:
             return [*self._by_distance(idle), *self._by_distance(candidate_replicas)]
-        chosen = replica_for(index, loaded, {name_of(replica) for replica in with_index})
-        if chosen is None:
+        target = replica_for(index, loaded, {name_of(replica) for replica in with_index})
+        if target is None:
             return self._by_distance(with_index)
-        (next_replica,) = (replica for replica in candidate_replicas if name_of(replica) == chosen)
-        self._first_sent[index] = chosen, time.monotonic()
+        (next_replica,) = (replica for replica in candidate_replicas if name_of(replica) == target)
+        self._first_sent[index] = target, time.monotonic()
         return [[*with_index, next_replica], candidate_replicas]
 
     def _loading_replica(self, index: str) -> str | None:

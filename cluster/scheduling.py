@@ -83,7 +83,7 @@ def process_chunks(
 
     Args:
         on_lost: called with a lost worker and its submitted chunks, the one in work first; returns the chunks to
-            process (again).
+            process (returned).
     """
     queue, todo = ChunkQueue(chunks, pool.count), {*chunks}
     pending: dict[Any, Call[int]] = {}
@@ -102,9 +102,9 @@ def process_chunks(
             calls = [key for key, submitted in pending.items() if submitted.worker is call.worker]
             submitted_chunks = [pending.pop(key).key for key in calls]
             todo.difference_update(submitted_chunks)
-            again = on_lost(call.worker, submitted_chunks)
-            todo.update(again)
-            queue.put_back(again, call.worker.number)
+            returned = on_lost(call.worker, submitted_chunks)
+            todo.update(returned)
+            queue.put_back(returned, call.worker.number)
 
 
 def _submit(

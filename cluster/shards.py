@@ -189,9 +189,9 @@ class RemoteShards:
         """None: there are too many distances to send; a resumed greedy repeats the rounds instead."""
         return
 
-    def take_up(self, progress: GreedyState) -> None:
-        """As `Shards.take_up`."""
-        replay(self, progress)
+    def restore(self, state: GreedyState) -> None:
+        """As `Shards.restore`."""
+        replay(self, state)
 
     def release(self) -> None:
         """Free the workers' memory after the greedy."""

@@ -163,11 +163,11 @@ class BuildWorker:
             return None
         sample = Sample(self._seconds / self._photos, (store.photo(0),))
         counts = PhotoCounts(photos_of_all, 0, 0)
-        whole, rates = measure_rates(self._task.inputs.config, self._backbone, self._device, sample, counts)
+        build_size, rates = measure_rates(self._task.inputs.config, self._backbone, self._device, sample, counts)
         share = photos / photos_of_all
         size = replace(
-            whole, photos=photos, to_encode=photos, patches=ceil(share * whole.patches),
-            sampled=ceil(share * whole.sampled),
+            build_size, photos=photos, to_encode=photos, patches=ceil(share * build_size.patches),
+            sampled=ceil(share * build_size.sampled),
         )  # fmt: skip
         machine = host_resources(self._folder, self._device, max_memory)
         memory = machine.memory if max_memory is not None else machine.memory // neighbors
@@ -283,12 +283,12 @@ class BuildWorker:
             return BuildState(folder, inputs, chunk.photos, resume=False, batch=batch)
 
     def _store(self, subset: ChunkSubset) -> FeatureStore:
-        whole = self._states[subset.chunk].store
-        if len(subset.photos) == len(whole):
-            return whole
+        chunk_store = self._states[subset.chunk].store
+        if len(subset.photos) == len(chunk_store):
+            return chunk_store
         store = FeatureStore(self._chunk_folder(subset.chunk) / "features")
         for number in subset.photos:
-            store.take_from(whole, number)
+            store.share(chunk_store, number)
         return store
 
     def _chunk_folder(self, number: int) -> Path:
@@ -303,11 +303,11 @@ class BuildWorker:
     def _points_in_memory(
         self, first: int, chunks: Iterable[NDArray[np.float32]], total: int, mean: Tensor, rows: int
     ) -> Iterator[Points]:
-        whole, filled = torch.empty((total, len(mean))), 0
+        points, filled = torch.empty((total, len(mean))), 0
         for chunk in chunks:
-            whole.numpy()[filled : filled + len(chunk)] = chunk
+            points.numpy()[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
-        for values in torch.split(whole.to(self._device), rows):
+        for values in torch.split(points.to(self._device), rows):
             values -= mean
             yield MemoryPoints(values, self._task.block_rows)
 
@@ -329,9 +329,9 @@ def aligned_tensor(values: NDArray[np.generic]) -> Tensor:
     return copy
 
 
-def _check_same_machine(here: Inputs, build: Inputs) -> None:
+def _check_same_machine(worker: Inputs, build: Inputs) -> None:
     """Raise `SettingError` where this worker would compute other numbers than the build expects."""
-    versions = _versions(here)
+    versions = _versions(worker)
     for name, version in _versions(build).items():
         if versions.get(name) != version:
             raise SettingError(

@@ -55,9 +55,9 @@ def places(rng: np.random.Generator, scene: Scene, count: int, near: Place, spre
     u = (x - scene.disc_cx) * scene.temporal / scene.unit - near[0]
     v = (y - scene.disc_cy) / scene.unit - near[1]
     weight = free * (np.exp(-(u * u + v * v) / (2 * spread * spread)) + 1e-9)
-    chosen = rng.choice(weight.size, size=count, p=(weight / weight.sum()).ravel())
+    cells = rng.choice(weight.size, size=count, p=(weight / weight.sum()).ravel())
     shift = rng.uniform(-pitch / 2, pitch / 2, size=(count, 2))
-    return [(float(x.flat[i] + dx), float(y.flat[i] + dy)) for i, (dx, dy) in zip(chosen, shift, strict=True)]
+    return [(float(x.flat[i] + dx), float(y.flat[i] + dy)) for i, (dx, dy) in zip(cells, shift, strict=True)]
 
 
 def stamp(rng: np.random.Generator, layer: Layer, blob: Blob) -> None:
@@ -251,11 +251,11 @@ def draw_lesions(
     """
     allowed = scene.inside(0.012 * scene.field_radius) & ~_near_disc(scene)
     masks = []
-    for kind, own in zip(LESION_KINDS, rng.spawn(len(LESION_KINDS)), strict=True):
+    for kind, kind_rng in zip(LESION_KINDS, rng.spawn(len(LESION_KINDS)), strict=True):
         if kind in kinds:
             shape = (scene.height, scene.width)
             layer = Layer(scene, np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_))
-            _PAINTERS[kind](own, layer)
+            _PAINTERS[kind](kind_rng, layer)
             _blend(reflectance, color, layer.cover * allowed, kind)
             masks.append(LesionMask(kind, layer.mask & allowed))
     return tuple(masks)

@@ -75,8 +75,8 @@ def draw_scene(rng: np.random.Generator, height: int, eye: Eye | None) -> Scene:
 
     A given `eye` changes the side and nothing else: the other numbers come from `rng` all the same.
     """
-    drawn: Eye = "left" if rng.random() < 0.5 else "right"
-    side = eye or drawn
+    random_eye: Eye = "left" if rng.random() < 0.5 else "right"
+    side = eye or random_eye
     temporal = 1.0 if side == "left" else -1.0
     clipped = rng.random() < 0.8
     radius = height * (rng.uniform(0.575, 0.645) if clipped else rng.uniform(0.455, 0.485))
@@ -172,8 +172,8 @@ def _choroid(rng: np.random.Generator, u: Texture, v: Texture, pigment: Pigment)
     second = polar_noise(rng, around_fovea, v, spokes=110, rings=2.6, sway=1.9)
     ribbons = np.maximum(ramp(0.0, 1.0, first), np.float32(0.8) * ramp(0.1, 1.1, second))
     patches = ramp(-0.9, 1.1, noise(rng, (v.shape[0], u.shape[1]), 3))
-    shown = patches * ramp(0.15, 0.95, np.hypot(around_fovea, v)) * np.float32(pigment.tessellation)
-    return _tint(shown * (ribbons - np.float32(0.35)), 0.26, 0.36, 0.12)
+    visibility = patches * ramp(0.15, 0.95, np.hypot(around_fovea, v)) * np.float32(pigment.tessellation)
+    return _tint(visibility * (ribbons - np.float32(0.35)), 0.26, 0.36, 0.12)
 
 
 def _nerve_fibers(rng: np.random.Generator, u: Texture, v: Texture, pigment: Pigment) -> Texture:

@@ -64,7 +64,7 @@ def best_and_worst(
     order = np.argsort(measured.scores, kind="stable")
     abnormal = [int(n) for n in order if measured.labels[n]]
     normal = [int(n) for n in order if not measured.labels[n]]
-    chosen = (
+    selections = (
         ("Abnormal, highest scores", abnormal[::-1][:_PER_GROUP]),
         ("Abnormal, lowest scores: most easily missed", abnormal[:-_PER_GROUP][:_PER_GROUP]),
         ("Normal, highest scores: first false alarms", normal[::-1][:_PER_GROUP]),
@@ -73,7 +73,7 @@ def best_and_worst(
     names = names_of(measured.photos)
     return tuple(
         Group(title, tuple(_case(n, names[n], measured, loaded, scale, limits) for n in numbers))
-        for title, numbers in chosen
+        for title, numbers in selections
         if numbers
     )
 

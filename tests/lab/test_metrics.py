@@ -343,7 +343,8 @@ def test_pixel_intervals_hold_the_value_shrink_and_depend_on_the_seed_alone(figu
 def test_the_photograph_is_the_unit_not_the_pixel() -> None:
     """Ten times the pixels in each photograph tell nothing new; ten times the photographs do."""
     histogram = histogram_of(drawn_maps(2, 16), 6.0, 256)
-    repeated = ScoreHistogram(SparseCounts(10 * histogram.normal.matrix), SparseCounts(10 * histogram.abnormal.matrix))
+    normal, abnormal = histogram.normal.matrix, histogram.abnormal.matrix
+    repeated = ScoreHistogram(SparseCounts(10 * normal), SparseCounts(10 * abnormal))
     found, same = (metrics.pixel_auroc(h, rng(1), 200) for h in (histogram, repeated))
     assert (found.low, found.high) == pytest.approx((same.low, same.high))
 

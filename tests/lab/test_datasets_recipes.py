@@ -11,7 +11,7 @@ import pytest
 from indexer.photos.listing import list_references
 from lab.datasets.catalog import open_dataset
 
-PAGE = Path(__file__).parents[1] / "docs/datasets.md"
+PAGE = Path(__file__).parents[2] / "docs/datasets.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 NAMES = re.findall(r"^### (.+) \(not yet tried on a real copy\)$", PAGE.read_text(), re.MULTILINE)
 FILES = {

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from resad import index
-from resad.photo_records import read_records
+from resad.manifest import read_records
 from tests.conftest import Outcome, Run
 
 SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--coreset", "0.5", "--device", "cpu")
