@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
 TEST_PROCESSES ?= 2
+QUICK_TESTS := tests/resad tests/test_docs.py tests/test_readme.py
 
 # Real photographs and weights for tests and benchmarks, if they are beside the checkout.
 ifneq ($(wildcard ../shared/data),)
@@ -28,12 +29,13 @@ demo: setup
 serve: STAY = --stay
 serve: demo
 
-# Less than a minute: no types, and only tests that need no real photographs, no index and no server.
+# Less than a minute: no types, and only unit tests of the method and of the pages, which need no real photographs, no index
+# and no server.
 quick: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	env -u RESAD_DATA $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope -m quick
+	env -u RESAD_DATA $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope -m quick $(QUICK_TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .

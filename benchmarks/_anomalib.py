@@ -67,7 +67,7 @@ def our_scorer(bank: NDArray[np.float32], trunk: Path, kind: str) -> Score:
     network = Trunk(load_backbone(config.backbone, str(trunk)), config, torch.device("cpu"))
     chosen: Any = kind
     memories = MemoryBank(bank, placeholder_provenance(len(bank)), plan=SearchPlan(kind=chosen))
-    detector = Detector(Encoder(network, None), memories)
+    detector = Detector(Encoder(network), memories)
 
     def score(pixels: NDArray[np.uint8]) -> float:
         side = len(pixels)

@@ -140,7 +140,7 @@ def main(
 def encode_photos(paths: Sequence[Path], variant: Variant, size: int, weights: str) -> EncodedPhotos:
     """Prepare and encode the photographs as an index of `variant` at `size` px does."""
     config = config_of(variant, size)
-    encoder = Encoder(Trunk(load_backbone(config.backbone, weights), config, torch.device("cpu")), None)
+    encoder = Encoder(Trunk(load_backbone(config.backbone, weights), config, torch.device("cpu")))
     photos = [prepare(path, config.preparation, PhotoLimits()) for path in paths]
     patches = tuple(encoder.encode([photo])[0] for photo in photos)
     return EncodedPhotos(patches, tuple(photo.mask for photo in photos), config)
