@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
-from resad_client.records import INTENDED_USE
+from resad_client.records import INTENDED_USE, QualityReason
 from rich.markup import escape
 from rich.table import Table
 
@@ -33,7 +33,7 @@ from resad.manifest import Manifest, ReferenceRecord
 from resad.photo import read_photo
 from resad.pictures.overlay import draw_panels
 from resad.preparation import prepare
-from resad.quality import Reason, poor_reasons
+from resad.quality import poor_reasons
 
 _PICTURE_WIDTH: Final = 900
 """px; of the two panels of a picture."""
@@ -57,7 +57,7 @@ class AuditedPhoto:
     score: float
     p: float
     spreads: float
-    reasons: tuple[Reason, ...]
+    reasons: tuple[QualityReason, ...]
     patient: str | None
     camera: str | None
     place: str | None

@@ -52,7 +52,7 @@ def export_command(
 
 
 def open_checked(name: str, data: Path, exclude: Path | None, *, altered_copy: bool) -> Dataset:
-    """The data set; raises `SettingError` for a copy that is not the published one, unless that is wanted."""
+    """The data set; raises `SettingError` for a copy that differs from the published one, unless allowed."""
     dataset = open_dataset(name, data, exclude)
     for deviation in dataset.deviations:
         console.warn(f"{name}: {deviation}")
@@ -65,7 +65,7 @@ def open_checked(name: str, data: Path, exclude: Path | None, *, altered_copy: b
 
 
 def _dataset_table(entry: Entry) -> Table:
-    """What is known of a data set by name."""
+    """Facts about a data set as a table."""
     table = tables.facts(f"{entry.name}: {entry.title}")
     table.expand = True
     for name, text in (("layout", entry.layout), ("split", entry.split), ("licence", entry.licence),

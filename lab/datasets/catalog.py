@@ -80,7 +80,7 @@ CATALOG: Final = (
 
 
 def open_dataset(name: str, place: Path, exclude: Path | None = None) -> Dataset:
-    """The data set `name` at `place`, less the photographs that the file `exclude` names.
+    """The data set `name` at `place` without the photographs listed in the file `exclude`.
 
     Raises `SettingError` for an unknown name, a copy that cannot be read, or an exclude list that does not fit.
     """
@@ -92,7 +92,7 @@ def open_dataset(name: str, place: Path, exclude: Path | None = None) -> Dataset
 
 
 def without_photos(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """`dataset` less the photographs whose paths end in one of `names`, as `IDRiD_005.jpg`.
+    """`dataset` without the photographs whose paths end in one of `names`, for example `IDRiD_005.jpg`.
 
     A name that several photographs share needs more of its path.  Raises `SettingError` for one that fits none or
     several.

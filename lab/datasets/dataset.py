@@ -44,7 +44,7 @@ class Dataset:
 
 
 def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> NDArray[np.bool_]:
-    """Where a mask has a lesion: bool (height, width), which must be the size of the upright photograph.
+    """The mask as bool (height, width), True in lesions; its size must be that of the upright photograph.
 
     Raises `SettingError` if the mask has another size, `PhotoUnreadable` if it is not an image.
     """
@@ -63,7 +63,7 @@ def read_mask(path: Path, height: int, width: int, marked: Marked = "color") -> 
 
 
 def read_lesions(masks: Sequence[LesionMask], height: int, width: int) -> dict[str | None, NDArray[np.bool_]]:
-    """Per kind of lesion where it is, bool (height, width): `masks` of one kind are taken together."""
+    """The union of the masks of each kind of lesion: bool (height, width) by kind."""
     lesions: dict[str | None, NDArray[np.bool_]] = {}
     for mask in masks:
         pixels = read_mask(mask.path, height, width, mask.marked)

@@ -57,7 +57,7 @@ def _read_kind(root: Path, kind: str) -> list[LabeledPhoto]:
 
 
 def _mvtec_masks(root: Path, kind: str, photo: Path) -> tuple[LesionMask, ...]:
-    """The mask of the kind; where others are there per lesion, it is the one of any lesion."""
+    """The mask of the kind, and masks by lesion if there are any; the first is then of any lesion."""
     any_lesion = root / "ground_truth" / kind / f"{photo.stem}_mask.png"
     if not any_lesion.is_file():
         raise SettingError(f"no mask {any_lesion} for {photo}")
@@ -72,9 +72,9 @@ _NORMAL_FOLDERS: Final = ("normal", "good", "healthy")
 
 
 def read_folder(root: Path) -> Dataset:
-    """All photographs below `root` to test on, those directly below its folders' trees by the folders' names.
+    """All photographs below `root` to test on; the top folder's name is the kind.
 
-    Nobody says where they are abnormal, and none are there to build from.
+    There are no masks and no training photographs.
     Raises `SettingError` where there is no folder, or a photograph lies beside the folders.
     """
     if not root.is_dir():
@@ -94,7 +94,7 @@ def read_folder(root: Path) -> Dataset:
 
 
 def read_listed(path: Path) -> Dataset:
-    """The rows of split train to build from, the others to test on; the data set takes the file's name.
+    """Rows with split train to build from, all others to test on; the file's name is the data set's.
 
     Raises `SettingError` for a row that cannot be used, a test photograph without label, an abnormal one to
     build from, or nothing to test on.

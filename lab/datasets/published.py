@@ -40,7 +40,7 @@ def photos_in(folder: Path) -> list[Path]:
 
 
 def unexpected_names(photos: Sequence[Path], expected: Collection[str], where: str) -> Iterator[str]:
-    """What is missing and what is too many of the `expected` names, in one line each."""
+    """A line for missing names and a line for names that are not expected."""
     present = {path.name for path in photos}
     for word, names in (("missing", set(expected) - present), ("not of it", present - set(expected))):
         if names:
@@ -49,7 +49,7 @@ def unexpected_names(photos: Sequence[Path], expected: Collection[str], where: s
 
 
 def unexpected_sizes(photos: Sequence[Path], expected: Collection[tuple[int, int]]) -> Iterator[str]:
-    """How many photographs have another size than the camera's, in one line."""
+    """A line, if photographs have another size than published."""
     unexpected = [(path, size) for path in photos if (size := _size(path)) not in expected]
     if unexpected:
         path, size = unexpected[0]
@@ -154,7 +154,7 @@ def _grades(path: Path) -> list[tuple[str, str]]:
 
 
 def _cells(row: dict[str, str | None]) -> dict[str, str]:
-    """Without the empty columns at the end, whose names are empty or none."""
+    """The row without the empty columns at its end."""
     return {key.strip(): value.strip() for key, value in row.items() if key and isinstance(value, str)}
 
 
@@ -207,7 +207,7 @@ def read_adam(root: Path) -> Dataset:
 
 
 def _adam_masks(masks: Path, photo: Path) -> Iterator[LesionMask]:
-    """The masks of a photograph: black where the lesion is.  No file: no such lesion."""
+    """The masks of a photograph, black in lesions; a missing file means no such lesion."""
     for kind in ADAM_LESIONS:
         path = masks / kind / f"{photo.stem}.bmp"
         if path.is_file():

@@ -18,10 +18,10 @@ from resad.errors import SettingError
 
 RESAMPLES: Final = 2000
 _CHUNK: Final = 64
-"""Resamples held at a time: 8 MB per class at 2**14 bins.  Part of what makes a result repeatable."""
+"""Resamples at a time: 8 MB per class at 2**14 bins.  Results depend on it by the order of random numbers."""
 
 _HAIR: Final = 1e-12
-"""Of tolerance, where rates are compared that rounding may have moved."""
+"""Tolerance for rates that may differ by rounding."""
 
 _SEED: Final = 0
 
@@ -42,7 +42,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Counts per photograph and bin (n, bins), summed over each resample, and who has any of each (n,)."""
+    """Counts per photograph and bin (n, bins), and which photographs have any normal or abnormal ones (n,)."""
 
     normal: "Floats | csr_array[Any]"
     abnormal: "Floats | csr_array[Any]"
@@ -55,7 +55,7 @@ class Pool:
 
 
 def fresh_generator() -> np.random.Generator:
-    """A new one for each figure, always the same: every figure sees the same resampled photographs."""
+    """A generator with the fixed seed: every figure sees the same resamples of photographs."""
     return np.random.default_rng(_SEED)
 
 
@@ -75,7 +75,7 @@ def figure(
 
 
 def resampled(pool: Pool, rng: np.random.Generator, resamples: int) -> Iterator[Floats]:
-    """How often each photograph is drawn, (at most `_CHUNK`, n) at a time, both classes always among them."""
+    """How often each photograph is drawn, (at most `_CHUNK`, n) at a time, with both classes in every resample."""
     n = len(pool.has_normal)
     even = np.full(n, 1 / n)
     for start in range(0, resamples, _CHUNK):
@@ -97,19 +97,19 @@ def difference_of(a: Pool, b: Pool) -> Callable[[Floats], Floats]:
 
 
 def _from_top(counts: Floats) -> Floats:
-    """How many lie in each bin and above."""
+    """Counts in each bin and above."""
     return counts[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
 def auroc(normal: Floats, abnormal: Floats) -> Floats:
-    """Area under the ROC curve, one bin's normal and abnormal counting as equal."""
+    """Area under the ROC curve, with ties within a bin."""
     below = normal.cumsum(axis=1) - normal / 2
     pairs = normal.sum(axis=1) * abnormal.sum(axis=1)
     return np.asarray((abnormal * below).sum(axis=1) / pairs)
 
 
 def average_precision(normal: Floats, abnormal: Floats) -> Floats:
-    """Average precision, a bin's counts entering together."""
+    """Average precision with the counts of a bin taken together."""
     hits, positives = _from_top(abnormal), _from_top(normal + abnormal)
     return np.asarray((abnormal * hits / np.maximum(positives, 1)).sum(axis=1) / hits[:, 0])
 
@@ -169,6 +169,6 @@ def partial_area(limit: float) -> Statistic:
 
 
 def _curve(counts: Floats) -> Floats:
-    """The share that lies in the highest bins, from none of them to all: (resamples, bins + 1)."""
+    """The share of counts in the highest 0, 1, ... bins: (resamples, bins + 1)."""
     cumulative = counts[:, ::-1].cumsum(axis=1)
     return np.concatenate([np.zeros((len(cumulative), 1)), cumulative / cumulative[:, -1:]], axis=1)

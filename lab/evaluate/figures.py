@@ -34,15 +34,16 @@ class SamePhoto:
 
     @property
     def description(self) -> str:
-        """Which is which, in words."""
+        """The match in words."""
         return f"{self.photo} is {'a mirror image of ' if self.mirrored else ''}{self.reference}"
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """photos: in the index and tested on.  patients: of whom both are; null where that cannot be known, and `why`.
+    """Overlap of test photographs and index; with any, every figure is too good.
 
-    Every figure flatters where one of the two is not empty.
+    photos: test photographs in the index.  patients: with photographs on both sides; null where unknown, and
+    `why`.
     """
 
     photos: tuple[SamePhoto, ...]
@@ -83,7 +84,7 @@ def _shared_patients(
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """Of image scores.
+    """Figures of image scores.
 
     balanced_accuracy: at the threshold best for these photographs (as papers do), scores above `threshold`.
     balanced_accuracy_calibrated: at the index's own threshold for a false-positive rate of 5 %; null without one.
@@ -100,7 +101,7 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """At the index's own threshold for a false-positive rate of `fpr`; null where a class is missing.
+    """Figures at the index's own threshold for the false-positive rate `fpr`; null where a class is missing.
 
     The intervals are those of Clopper and Pearson, not of the bootstrap.
     """
@@ -112,7 +113,7 @@ class Calibrated:
 
 
 def image_figures(measured: Measurement, limit: float | None) -> ImageFigures:
-    """Of photographs of both classes; `limit` is the index's own threshold, where it has one."""
+    """Figures of image scores of both classes.  limit: the index's own threshold, if it has one."""
     scores, labels = measured.scores, measured.labels
     return ImageFigures(
         auroc=metrics.image_auroc(scores, labels, fresh_generator()),
@@ -128,7 +129,7 @@ def image_figures(measured: Measurement, limit: float | None) -> ImageFigures:
 
 
 def calibrated(measured: Measurement, limit: float) -> Calibrated:
-    """Of photographs of either class, at the index's own threshold."""
+    """Sensitivity and specificity at the index's own threshold `limit`."""
     normal, abnormal = measured.scores[~measured.labels], measured.scores[measured.labels]
     sensitivity = metrics.share_above(abnormal, limit) if len(abnormal) else None
     alarms = metrics.share_above(normal, limit) if len(normal) else None
@@ -138,7 +139,7 @@ def calibrated(measured: Measurement, limit: float) -> Calibrated:
 
 @dataclass(frozen=True)
 class PixelFigures:
-    """Over all pixels of all photographs of the variant.
+    """Figures of all pixels of a variant's photographs.
 
     aupro: mean over lesions of the share found, up to a false-positive rate of 0.3.
     balanced_accuracy: at the best threshold, pixels of at least `threshold`.
@@ -154,9 +155,9 @@ class PixelFigures:
 
 @dataclass(frozen=True)
 class PixelVariants:
-    """fov: inside the field of view.  whole: the whole image; its black surround flatters.
+    """Figures of pixels.  fov: inside the field of view.  whole: the whole image, whose black surround is easy.
 
-    Of all photographs that are normal or marked, or of the abnormal ones among them alone.
+    Of all photographs that are normal or have masks, or only of the abnormal ones.
     """
 
     fov: PixelFigures
@@ -167,7 +168,7 @@ class PixelVariants:
 
 @dataclass(frozen=True)
 class LesionFigures:
-    """Of one kind of lesion against unmarked pixels inside the field of view; other lesions count for nothing.
+    """Figures of one kind of lesion against pixels outside all masks, inside the field of view.
 
     photos: that have it.  lesions: connected regions.
     """
@@ -182,7 +183,7 @@ class LesionFigures:
 
 
 def pixel_variants(measured: Measurement, abnormal: Measurement) -> PixelVariants:
-    """Of all photographs, and of the abnormal ones among them; both have pixels of both classes."""
+    """Figures of all variants.  abnormal: the measurement of the abnormal photographs."""
     return PixelVariants(
         fov=_pixel_figures(measured.fov, measured.fov_regions, measured),
         whole=_pixel_figures(measured.whole, measured.whole_regions, measured),
@@ -203,7 +204,7 @@ def _pixel_figures(histogram: ScoreHistogram, regions: SparseCounts, measured: M
 
 
 def lesion_figures(measured: Measurement, abnormal: Measurement) -> tuple[LesionFigures, ...]:
-    """Per kind of lesion that was met; nothing where all marks are of one kind, whose figures are those of all."""
+    """Figures of each kind of lesion; empty where all masks are of one kind, which `pixel_variants` covers."""
     if len(measured.lesions) < 2:
         return ()
     pairs = zip(measured.lesions, abnormal.lesions, strict=True)
@@ -228,7 +229,7 @@ def _lesion(
 
 @dataclass(frozen=True)
 class Counted:
-    """Test photographs.
+    """Numbers of test photographs.
 
     without_mask: abnormal ones of which nobody marked where; no pixel figure counts them.
     in_the_index: also among the reference photos, by content hash or perceptual hash.
@@ -242,7 +243,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Figures:
-    """What `evaluate` writes as JSON; `missing` says why image or pixel figures are null, if they are.
+    """Figures of an evaluation, written as JSON.  missing: why image or pixel figures are null.
 
     deviations: in what the copy of the data set is not the published one.
     """

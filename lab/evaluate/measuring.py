@@ -46,7 +46,7 @@ class IndexMatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LesionCounts:
-    """One kind of lesion inside the field of view: pixels, and regions as for AUPRO."""
+    """Counts of one kind of lesion inside the field of view: pixels, and regions for AUPRO."""
 
     kind: str
     pixels: SparseCounts
@@ -159,7 +159,7 @@ class IndexPhoto(HashedPhoto, Protocol):
 
     @property
     def id(self) -> str:
-        """In the index: `r-00001`, or `c-00001` where it was calibrated on."""
+        """Id in the index: `r-00001`, or `c-00001` for a photograph of the calibration."""
         ...
 
 
@@ -204,7 +204,7 @@ def measure_with(
     references: Sequence[IndexPhoto] = (),
     strict: bool = False,
 ) -> Measurement:
-    """As `measure_dataset`, by anything that makes a map; `references` are what it learned from."""
+    """As `measure_dataset` with any detector; `references` are the photographs that it learned from."""
     if not dataset.test:
         raise SettingError(f"data set {dataset.name} has no test photographs")
     masks = [mask for labeled in dataset.test for mask in labeled.masks]

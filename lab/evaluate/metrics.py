@@ -127,7 +127,7 @@ def average_precision(
 def balanced_accuracy(
     scores: Floats, labels: Labels, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
-    """The highest (TPR + TNR) / 2 any threshold reaches: it flatters, and each resample picks its own."""
+    """The highest (TPR + TNR) / 2 of any threshold, chosen anew in each resample; optimistic."""
     pool = image_pool(scores, labels)
     false_rate, true_rate, _ = roc_curve(labels, scores)
     value = (1 + (true_rate - false_rate).max()) / 2
@@ -137,7 +137,7 @@ def balanced_accuracy(
 def balanced_accuracy_at(
     scores: Floats, labels: Labels, threshold: float, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Figure:
-    """(TPR + TNR) / 2 where every image score above `threshold` is called abnormal."""
+    """(TPR + TNR) / 2 at `threshold`: image scores above it are abnormal."""
     _check_images(scores, labels)
     # The ROC curve of a yes-or-no answer is two straight lines; the area under them is the balanced accuracy.
     return image_auroc((scores > threshold).astype(np.float64), labels, rng, resamples)
@@ -165,9 +165,9 @@ def share_above(scores: Floats, threshold: float) -> Figure:
 
 
 def best_threshold(scores: Floats, labels: Labels) -> float:
-    """Where `balanced_accuracy` is reached: abnormal are the scores above it, itself one of the `scores`.
+    """The threshold of `balanced_accuracy`, one of the `scores`: scores above it are abnormal.
 
-    The highest one, where several do equally well.
+    The highest of several equally good ones.
     """
     _check_images(scores, labels)
     candidates = np.unique(scores)
@@ -192,7 +192,7 @@ def paired_difference(
 
 
 def image_pool(scores: Floats, labels: Labels) -> Pool:
-    """One bin per distinct score, so that nothing is lost; sparse, as each photograph has a single one."""
+    """A pool with a bin per distinct score, sparse because each photograph has a single score."""
     _check_images(scores, labels)
     distinct, places = np.unique(scores, return_inverse=True)
     rows, shape = np.arange(len(scores)), (len(scores), len(distinct))
@@ -251,7 +251,7 @@ def score_edges(full_scale: float, bins: int = 2**14) -> NDArray[np.float32]:
 def count_pixels(
     values: NDArray[np.float32], labels: Labels, edges: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One photograph's rows of a `ScoreHistogram`, whole: its normal and abnormal pixels per bin, int64 (bins,).
+    """A photograph's normal and abnormal pixels per bin, each int64 (bins,), for a `ScoreHistogram`.
 
     `values` and `labels` (True where abnormal) share any shape: a whole map, or the pixels inside the field
     of view.  The first and the last bin also take what lies below and beyond the scale.
@@ -269,7 +269,7 @@ def count_pixels(
 def count_regions(
     values: NDArray[np.float32], lesions: Labels, area: Labels, edges: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Per bin of `edges` the sum over lesions of the share of each one's pixels that lies there: float64 (bins,).
+    """For each bin the sum over lesions of the share of their pixels in it: float64 (bins,).
 
     A lesion is a connected region of `lesions` (corners touch, as in MVTec's own evaluation); of it counts what
     lies in `area`.  All bool or float (H, W).  The sum of the result is the number of lesions that count.
@@ -286,7 +286,7 @@ def count_regions(
 
 
 def pixel_auroc(histogram: ScoreHistogram, rng: np.random.Generator, resamples: int = RESAMPLES) -> Figure:
-    """Area under the ROC curve over all pixels of all photographs, pixels of one bin counting as equal.
+    """Area under the ROC curve over all pixels of all photographs, with ties within a bin.
 
     Raises `SettingError` if there are no normal or no abnormal pixels; so do its siblings.
     """
@@ -325,7 +325,7 @@ def aupro(
 
 
 def pixel_best_threshold(histogram: ScoreHistogram, edges: NDArray[np.float32]) -> float:
-    """Where `pixel_balanced_accuracy` is reached: abnormal are the pixels from this edge of the bins on."""
+    """The threshold of `pixel_balanced_accuracy`, an edge of the bins: pixels from it on are abnormal."""
     normal, abnormal = (counts.per_bin()[::-1].cumsum()[::-1] for counts in (histogram.normal, histogram.abnormal))
     return float(edges[int(np.argmax(abnormal / abnormal[0] - normal / normal[0]))])
 
@@ -346,14 +346,14 @@ def paired_pixel_difference(
 
 
 def whole_pool(normal: SparseCounts, abnormal: SparseCounts) -> Pool:
-    """All bins that hold something, n times as many numbers."""
+    """A pool with all bins that are not empty."""
     return _pool(normal, abnormal, np.arange(normal.shape[1]))
 
 
 def pixel_pool(normal: SparseCounts, abnormal: SparseCounts) -> Pool:
-    """Histograms, or such of regions, in about `_COARSE` bins, which are enough for an interval.
+    """A pool with about `_COARSE` bins, which are enough for an interval.
 
-    The first bin is kept apart: it is the zeros.
+    The first bin stays apart, because it holds the zeros.
     """
     bins = normal.shape[1]
     step = -(-(bins - 1) // _COARSE)
@@ -361,7 +361,7 @@ def pixel_pool(normal: SparseCounts, abnormal: SparseCounts) -> Pool:
 
 
 def _pool(normal: SparseCounts, abnormal: SparseCounts, places: NDArray[np.intp]) -> Pool:
-    """With bin b of the histograms in bin `places[b]`, and without bins that nothing is in."""
+    """A pool with bin b of the histograms in bin `places[b]`, without empty bins."""
     sums = _sums(normal, abnormal)
     used = np.bincount(places, weights=sums[0] + sums[1]) > 0
     used[0] = True  # its place matters: `mixed_average_precision` treats the first bin as zeros
@@ -375,7 +375,7 @@ def _pool(normal: SparseCounts, abnormal: SparseCounts, places: NDArray[np.intp]
 
 
 def _sums(normal: SparseCounts, abnormal: SparseCounts) -> Floats:
-    """Over photographs: float64 (2, bins).  Raises `SettingError` where a class is missing."""
+    """Sums over photographs: float64 (2, bins).  Raises `SettingError` where a class is missing."""
     for name, counts in (("normal", normal), ("abnormal", abnormal)):
         if not counts.any():
             raise SettingError(f"no {name} pixels in the test photographs: pixel figures need both")
@@ -385,7 +385,7 @@ def _sums(normal: SparseCounts, abnormal: SparseCounts) -> Floats:
 def _pixel_figure(
     statistic: Statistic, normal: SparseCounts, abnormal: SparseCounts, rng: np.random.Generator, resamples: int
 ) -> Figure:
-    """The value from all bins; the interval from `_COARSE` of them, moved by what that changes of the value."""
+    """The value from all bins; the interval from `_COARSE` bins, shifted by the difference of the two values."""
     sums = _sums(normal, abnormal)
     value = float(statistic(sums[:1], sums[1:])[0])
     pool = pixel_pool(normal, abnormal)

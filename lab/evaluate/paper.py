@@ -1,4 +1,4 @@
-"""What the paper reports (Niu et al., arXiv 2303.03817, tables 1 to 3), printed beside what is measured here.
+"""The paper's figures (Niu et al., arXiv 2303.03817, tables 1 to 3), printed beside measured ones.
 
 It gives no intervals, does not say whether its pixel figures are those of the whole image, nor at which threshold
 its balanced accuracies (ACC) are taken.

@@ -21,7 +21,7 @@ COLUMNS: Final = (
 
 
 def photo_table(measured: Measurement, calibration: Calibration) -> bytes:
-    """UTF-8 with a header; numbers with the digits that distinguish them, cells without meaning empty."""
+    """CSV (UTF-8) with a row per photograph; numbers in full precision, empty cells where there is no value."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -57,7 +57,7 @@ def _rows(measured: Measurement, calibration: Calibration) -> list[tuple[str, ..
 
 
 def figures_tables(figures: Figures) -> list[Table]:
-    """Image and pixel figures with their 95 % intervals, and the paper's where the protocol is its own."""
+    """Tables of image and pixel figures with their 95 % intervals, and the paper's figures for its protocols."""
     photos = figures.photos
     title = f"{figures.dataset}: {photos.normal} normal and {photos.abnormal} abnormal photographs"
     tables = [] if figures.image is None else [_image_table(figures, figures.image, title)]

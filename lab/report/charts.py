@@ -21,7 +21,7 @@ _GRID: Final = np.linspace(0, 1, 201)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Points (x, y) in order, and at `grid` the band from `low` to `high`; all float64, one dimension."""
+    """A curve through points (x, y) with a 95 % band from `low` to `high` at x = `grid`; all float64 (n,)."""
 
     x: Floats
     y: Floats
@@ -47,7 +47,7 @@ def pixel_roc(measured: Measurement) -> Curve:
 
 
 def region_overlap(measured: Measurement) -> Curve:
-    """Mean share of each lesion that is found against the FPR of pixels, in the field of view."""
+    """Mean share of each lesion above the threshold against the FPR of pixels, in the field of view."""
     pool = metrics.pixel_pool(measured.fov.normal, measured.fov_regions)
     return _with_band(pool, _roc, _RESAMPLES)
 
@@ -78,7 +78,7 @@ def _roc(normal: Floats, abnormal: Floats) -> tuple[Floats, Floats]:
 
 
 def _precision(normal: Floats, abnormal: Floats) -> tuple[Floats, Floats]:
-    """In steps, a level up to each recall that is reached: the area below is the average precision."""
+    """Precision against recall in steps: the area below is the average precision."""
     hits, alarms = abnormal[::-1].cumsum(), normal[::-1].cumsum()
     new: Labels = np.diff(hits, prepend=0.0) > 0
     recall, precision = hits[new] / hits[-1], hits[new] / (hits[new] + alarms[new])
@@ -100,7 +100,7 @@ class Axis:
     ticks: tuple[float, ...]
 
     def at(self, values: Floats) -> Floats:
-        """Where values lie, 0 to 1."""
+        """Positions of values along the axis, 0 to 1."""
         return (values - self.low) / (self.high - self.low)
 
 
@@ -114,11 +114,11 @@ class Chart:
     height: int = 340
 
     def line(self, x: Floats, y: Floats, kind: str) -> str:
-        """Through the points."""
+        """A line through points."""
         return f'<polyline class="{kind}" points="{self._points(x, y)}"/>'
 
     def area(self, x: Floats, low: Floats, high: Floats, kind: str) -> str:
-        """Between two lines over the same x."""
+        """The area between two lines over the same x."""
         upper, lower = self._points(x, high), self._points(x[::-1], low[::-1])
         return f'<polygon class="{kind}" points="{upper} {lower}"/>'
 
@@ -129,12 +129,12 @@ class Chart:
         return f'<polygon class="{kind}" points="{self._points(x, y)}"/>'
 
     def ticks_on_x(self, x: Floats, y: float, length: int, kind: str) -> str:
-        """A short upright stroke at each x, hanging from y."""
+        """A short vertical stroke below y at each x."""
         top = self._points(x, np.full(len(x), y)).split()
         return "".join(f'<path class="{kind}" d="M{point.replace(",", " ")}v{length}"/>' for point in top)
 
     def rule(self, x: float, text: str) -> str:
-        """An upright line through the whole chart, named at its top."""
+        """A vertical line through the whole chart with a label at its top."""
         (left, bottom), (_, top) = self._xy(x, self.y.low), self._xy(x, self.y.high)
         anchor, shift = ("end", -6) if self.x.at(np.array(x)) > 0.6 else ("start", 6)
         return (
@@ -144,7 +144,7 @@ class Chart:
         )
 
     def svg(self, marks: Sequence[str], title: str) -> str:
-        """The whole picture; `title` is read to those who cannot see it."""
+        """The chart as SVG; `title` is for screen readers."""
         return (
             f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
             f"{self._frame()}{''.join(marks)}</svg>"
@@ -209,7 +209,7 @@ def precision_chart(curve: Curve, prevalence: float, title: str) -> str:
 
 
 def overlap_chart(curve: Curve, title: str) -> str:
-    """Share of each lesion found against the FPR; beyond the limit of AUPRO nothing is shown."""
+    """Mean share of each lesion above the threshold against the FPR, up to the limit of AUPRO."""
     chart = Chart(
         Axis("false-positive rate of pixels", 0, PRO_LIMIT, (0, 0.1, 0.2, 0.3)),
         Axis("share of each lesion found", 0, 1, _FIFTHS),
@@ -219,7 +219,7 @@ def overlap_chart(curve: Curve, title: str) -> str:
 
 
 def score_chart(measured: Measurement, figures: Figures) -> str:
-    """How many photographs of both kinds have which image score, and the index's own threshold."""
+    """Histograms of normal and abnormal image scores with the index's own threshold."""
     scores, labels = measured.scores, measured.labels
     limit = None if figures.calibrated is None else figures.calibrated.threshold
     values = [*scores.tolist(), *([] if limit is None else [limit])]
@@ -252,7 +252,7 @@ def interval(figure: Figure) -> str:
 
 
 def image_charts(measured: Measurement, figures: Figures) -> list[tuple[str, str]]:
-    """Caption and SVG of each, as far as there are figures for them."""
+    """Caption and SVG of each chart that has figures."""
     charts = []
     if figures.image is not None:
         image = figures.image

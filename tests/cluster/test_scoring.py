@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from resad_client.records import ScoreRow
 from resad_client.run_files import RunTables
 
 from cluster.scoring import JournalNote, ScoreTask, ScoreWorker, score_over_workers
@@ -17,7 +18,6 @@ from indexer.scoring import (
     RunOptions,
     ScoreFailure,
     ScoreJob,
-    ScoreRow,
     list_labeled,
     open_journal,
     plan_jobs,

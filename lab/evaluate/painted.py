@@ -1,0 +1,114 @@
+"""Painted lesions found on healthy photographs that were held out: by kind, size and contrast."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.drawing.painter import KINDS, LesionKind, PaintedLesion, paint
+from resad.preparation import PreparedPhoto
+
+Map: TypeAlias = NDArray[np.float32]
+Size = Literal["below 16 px", "16 to 63 px", "64 px and more"]
+Contrast = Literal["faint", "plain"]
+
+_SMALL, _LARGE = 16, 64
+"""Areas that part the sizes, px of a photograph whose side is 512 px."""
+_PLAIN: Final = 4.0
+"""Contrast from which a lesion is plain, in units of the photograph's own noise."""
+_SPECIFICITY: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedGroup:
+    """Painted lesions of one kind, size and contrast, and how many of them the map shows."""
+
+    kind: LesionKind
+    size: Size
+    contrast: Contrast
+    lesions: int
+    found: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the lesions that are found."""
+        return self.found / self.lesions
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedResults:
+    """level: 95 % of the healthy photographs' highest values lie at or below it; a lesion is found above it.
+
+    photos: how many photographs were painted.
+    """
+
+    level: float
+    photos: int
+    groups: tuple[PaintedGroup, ...]
+
+    def sensitivity(self, kind: LesionKind | None = None) -> float:
+        """Share of the lesions found, of all kinds or of one; nan without lesions."""
+        chosen = [group for group in self.groups if kind in (None, group.kind)]
+        lesions = sum(group.lesions for group in chosen)
+        return sum(group.found for group in chosen) / lesions if lesions else float("nan")
+
+
+def measure_painted(
+    photos: Sequence[PreparedPhoto],
+    anomaly_map: Callable[[PreparedPhoto], Map],
+    *,
+    repeats: int = 4,
+    seed: int = 0,
+) -> PaintedResults:
+    """Paint every kind into each photograph and count which lesions the map shows.
+
+    Args:
+        photos: healthy, and unknown to the method that is measured.
+        anomaly_map: photograph -> float32 (S, S), 0 outside the field of view.
+        repeats: times that each kind is painted into each photograph.
+    """
+    highest = [float(anomaly_map(photo)[photo.mask].max()) for photo in photos]
+    level = float(np.quantile(highest, _SPECIFICITY, method="higher"))
+    lesions: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
+    found: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
+    for number, photo in enumerate(photos):
+        donor = photos[(number + 1) % len(photos)]
+        for kind in KINDS:
+            for repeat in range(repeats):
+                rng = np.random.default_rng([seed, number, KINDS.index(kind), repeat])
+                for lesion, peak in _painted(rng, photo, donor, kind, anomaly_map):
+                    group = kind, _size(lesion, photo), _contrast(lesion)
+                    lesions[group] += 1
+                    found[group] += peak > level
+    groups = (PaintedGroup(*group, count, found[group]) for group, count in sorted(lesions.items()))
+    return PaintedResults(level, len(photos), tuple(groups))
+
+
+def _painted(
+    rng: np.random.Generator,
+    photo: PreparedPhoto,
+    donor: PreparedPhoto,
+    kind: LesionKind,
+    anomaly_map: Callable[[PreparedPhoto], Map],
+) -> Iterator[tuple[PaintedLesion, float]]:
+    """The lesions of one painting, each with the map's highest value in it."""
+    pixels, texture = photo.pixels.astype(np.float32) / 255, donor.pixels.astype(np.float32) / 255
+    painted = paint(rng, pixels, photo.mask, texture, kinds=(kind,), scale=photo.frame.side / 512)
+    if painted.lesions:
+        values = anomaly_map(replace(photo, pixels=np.round(painted.pixels * 255).astype(np.uint8)))
+        for lesion in painted.lesions:
+            yield lesion, float(values[lesion.window][lesion.mask].max())
+
+
+def _size(lesion: PaintedLesion, photo: PreparedPhoto) -> Size:
+    area = lesion.area * (512 / photo.frame.side) ** 2
+    if area < _SMALL:
+        return "below 16 px"
+    return "16 to 63 px" if area < _LARGE else "64 px and more"
+
+
+def _contrast(lesion: PaintedLesion) -> Contrast:
+    return "faint" if lesion.contrast < _PLAIN else "plain"
