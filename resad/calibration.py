@@ -5,7 +5,7 @@ photos are, p <= a occurs at a rate of at most a whatever the scores' distributi
 Gammerman & Shafer 2005).  This holds for normals that are not in the memory bank (`source` "separate").
 Reference photos are scored against the bank without their own memories, or their patient's ("left-out").  New
 photos are searched in the whole bank, which is larger by one photo, so they score a little lower and p errs
-upwards: on the safe side for false alarms, the more so the fewer the photos (measured in benchmarks/RESULTS.md).
+upwards: on the safe side for false alarms, the more so the fewer the photos (measured in docs/results.md).
 """
 
 import dataclasses

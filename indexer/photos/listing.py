@@ -229,7 +229,7 @@ class PatientCounts:
     def describe(self) -> str:
         """The counts in words, and the consequence if no patient is known."""
         if not self.patients:
-            return "unknown: p-values may be too low (see README)"
+            return "unknown: p-values may be too low (see docs/build.md)"
         patients = "1 patient" if self.patients == 1 else f"{self.patients} patients"
         unknown = f", {self.unknown} of unknown patients" if self.unknown else ""
         return f"{self.known} photographs of {patients}{unknown}"

@@ -16,7 +16,7 @@ SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--device"
     [
         (["a", "b", "a"], "3 photographs of 2 patients"),
         (["a", None, "a", None], "2 photographs of 1 patient, 2 of unknown patients"),
-        ([None, None], "unknown: p-values may be too low (see README)"),
+        ([None, None], "unknown: p-values may be too low (see docs/build.md)"),
     ],
 )
 def test_patients_are_counted(patients: list[str | None], told: str) -> None:
