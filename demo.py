@@ -1,4 +1,4 @@
-"""`make demo`: draw photographs, build an index, serve it and score photographs, by the commands that a user types.
+"""`make demo`: draw photographs, build an index, serve it and score photographs, with the commands users type.
 
 `make serve` does the same and leaves the service running until Ctrl-C.
 """
@@ -85,8 +85,8 @@ def _split(photos: Path, out: Path) -> tuple[Path, list[Path]] | None:
     test_patients = {photo.patient for photo in test} - {None}
     train = [photo for photo in references if photo not in test and photo.patient not in test_patients]
     if len(train) < normals_needed(USUAL_RATE):
-        print(f"{len(references)} photographs are too few to keep some out of the index. Drawn ones are scored; they "
-              "look abnormal beside yours, as photographs of another camera do.", flush=True)  # fmt: skip
+        print(f"{len(references)} photographs are too few to keep some out of the index. Drawn ones are scored; "
+              "they look abnormal beside yours, as photographs of another camera do.", flush=True)  # fmt: skip
         return None
     table = out / "photos.csv"
     rows = (PhotoRow(photo.path, patient=photo.patient, camera=photo.camera) for photo in train)

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they print around their figures is right."""
+"""The benchmarks run, and their tables, halves and medians are right."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import Measurement
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.metrics import SparseCounts, ScoreHistogram
+from lab.evaluate.metrics import ScoreHistogram, SparseCounts
 from resad.config import preset, without
 from resad.loaded_index import load_index
 from service.metrics import Metrics
@@ -67,7 +67,7 @@ def test_the_papers_size_runs_on_a_device(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_line_of_the_gpu_run_is_understood(quick: bool, tmp_path: Path) -> None:
+def test_every_command_of_the_gpu_run_is_valid(quick: bool, tmp_path: Path) -> None:
     lines = gpu._lines("cuda:0", tmp_path, quick=quick)
     assert [name for name, _ in lines] == [
         "tests", "coreset", "indexing-exact", "latency-exact", "indexing-half", "latency-half",
@@ -75,9 +75,13 @@ def test_every_line_of_the_gpu_run_is_understood(quick: bool, tmp_path: Path) ->
     for name, (_, module, *options) in lines[1:]:
         app = typer.Typer()
         app.command()(importlib.import_module(module).main)
-        told = typer.main.get_command(app).make_context(name, options).params
-        assert (told["device"], told["quick"], told["json"]) == ("cuda:0", quick, tmp_path / f"{name}.json")
-        assert told.get("precision", "exact") in name or name == "coreset"
+        parameters = typer.main.get_command(app).make_context(name, options).params
+        assert (parameters["device"], parameters["quick"], parameters["json"]) == (
+            "cuda:0",
+            quick,
+            tmp_path / f"{name}.json",
+        )
+        assert parameters.get("precision", "exact") in name or name == "coreset"
 
 
 def test_the_steady_rate_is_over_all_photographs_but_the_first_batch(
@@ -90,12 +94,12 @@ def test_the_steady_rate_is_over_all_photographs_but_the_first_batch(
     assert batches == [4] * 12
 
 
-def test_the_textbook_loop_picks_what_the_blocks_pick() -> None:
+def test_the_textbook_loop_and_the_blocks_make_the_same_picks() -> None:
     points = torch.randn(400, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 9
-    ours = greedy_k_center(shards_of(points, 150), 3, count=80)
-    theirs = textbook(points, 3, 80)
-    assert theirs.rows.tolist() == ours.rows.tolist()
-    assert theirs.radius == pytest.approx(ours.radius)
+    blocks = greedy_k_center(shards_of(points, 150), 3, count=80)
+    loop = textbook(points, 3, 80)
+    assert loop.rows.tolist() == blocks.rows.tolist()
+    assert loop.radius == pytest.approx(blocks.radius)
 
 
 def test_a_table_is_markdown_with_columns_in_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,14 +136,14 @@ def test_a_photo_keeps_its_half_whatever_the_others(tmp_path: Path) -> None:
 def test_figures_of_a_part_are_those_of_its_photographs(rng: np.random.Generator) -> None:
     whole, chosen = _drawn(rng, 30), rng.random(30) < 0.5
     part = _of(
-        tuple(photo for photo, taken in zip(whole.photos, chosen, strict=True) if taken),
+        tuple(photo for photo, kept in zip(whole.photos, chosen, strict=True) if kept),
         whole.scores[chosen],
         whole.fov.only(chosen),
     )
-    everything = np.ones(int(chosen.sum()), dtype=bool)
-    assert _idrid.scores(whole, chosen) == _idrid.scores(part, everything)
-    nothing = _idrid.difference(whole, whole, chosen)
-    assert nothing.image == nothing.fov == Figure(0.0, 0.0, 0.0)
+    all_photos = np.ones(int(chosen.sum()), dtype=bool)
+    assert _idrid.scores(whole, chosen) == _idrid.scores(part, all_photos)
+    zero = _idrid.difference(whole, whole, chosen)
+    assert zero.image == zero.fov == Figure(0.0, 0.0, 0.0)
 
 
 def test_a_row_is_named_and_set_as_on_the_command_line() -> None:
@@ -166,15 +170,15 @@ def test_stages_are_read_as_the_service_writes_them() -> None:
     metrics.request("GET", "/readyz", 200, 0.125)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=metrics.text()))
     with httpx.Client(base_url="http://service", transport=transport) as http:
-        found = stages(http)
-    assert found == {"decode": (0.75, 2), "score": (2.0, 1), "request": (0.125, 1)}
+        spent = stages(http)
+    assert spent == {"decode": (0.75, 2), "score": (2.0, 1), "request": (0.125, 1)}
 
 
 def test_memory_is_what_the_kernel_says_of_this_process() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    found = memory_of(os.getpid())
-    assert found.now_mb == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, rel=0.05)
-    assert found.now_mb <= 1.01 * found.peak_mb  # the kernel sums its counters roughly
+    memory = memory_of(os.getpid())
+    assert memory.now_mb == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, rel=0.05)
+    assert memory.now_mb <= 1.01 * memory.peak_mb  # the kernel sums its counters roughly
 
 
 def _drawn(rng: np.random.Generator, count: int) -> Measurement:
