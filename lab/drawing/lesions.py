@@ -19,7 +19,7 @@ Place: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """What is drawn of one kind: how much of the healthy retina it covers, and its mask."""
+    """The lesions of one kind: their opacity over the healthy retina, and their mask."""
 
     scene: Scene
     cover: Texture

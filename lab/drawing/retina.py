@@ -111,7 +111,7 @@ _SMOOTH_ROWS: Final = 356
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pigment:
-    """What differs from one retina to the next."""
+    """Colors and pigment that differ between retinas."""
 
     color: Texture
     """Reflectance of the plain background, float32 (3,)."""
@@ -124,7 +124,7 @@ class Pigment:
 
 
 def draw_pigment(rng: np.random.Generator) -> Pigment:
-    """A retina's complexion."""
+    """The pigment of a random retina."""
     red = rng.uniform(0.56, 0.66)
     green = red * rng.uniform(0.37, 0.5)
     color = np.array([red, green, green * rng.uniform(0.14, 0.45)], dtype=np.float32)

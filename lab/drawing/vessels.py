@@ -34,15 +34,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class _Bud:
-    """Where a vessel starts and where it wants to go."""
+    """The start of a vessel and its direction."""
 
     start: Point
     aim: Aim
     length: float
     depth: int
-    eager: float
+    turn_rate: float
     """Share of the turn toward its aim that it makes in a step."""
-    restless: float
+    curvature_deviation: float
     """Deviation of the curvature per step: small vessels wind more."""
 
 
@@ -127,13 +127,13 @@ def _straight(heading: float) -> Aim:
 def _grow(rng: np.random.Generator, bud: _Bud, bounds: Bounds) -> list[Point]:
     """The vessel's points, a step apart, until its length, its width or the bounds end it."""
     steps = int(bud.length / _STEP)
-    kicks = rng.normal(0, bud.restless, steps).tolist()
+    kicks = rng.normal(0, bud.curvature_deviation, steps).tolist()
     point, branch, bend = bud.start, [bud.start], 0.0
     start, width = bud.start.width, bud.start.width
     for step, kick in enumerate(kicks):
         bend = 0.86 * bend + kick
         turn = math.remainder(bud.aim(point.u, point.v) - point.heading, 2 * math.pi)
-        heading = point.heading + bud.eager * turn + bend
+        heading = point.heading + bud.turn_rate * turn + bend
         u, v = point.u + _STEP * math.cos(heading), point.v + _STEP * math.sin(heading)
         width = start * (1 - 0.72 * (step / steps) ** 1.3)
         if width < _THINNEST or not bounds.allow(u, v):
