@@ -36,11 +36,10 @@ def method_config(
         coreset: `0.1` (share), `20000` (count) or `radius:0.8`.
         settings: `SECTION.FIELD=VALUE`, any field of `MethodConfig`.
     """
-    config = preset(name)
+    config = preset(name, backbone)
     if coreset is not None:
         config = replace(config, coreset=_coreset(config.coreset, coreset))
     changes = {
-        "backbone.name": backbone,
         "preparation.size": size,
         "precision": precision,
         "coreset.seed": seed,

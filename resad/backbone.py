@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+import safetensors
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from resad import bundled
@@ -29,26 +32,51 @@ _REMEDIES: Final = (
 )
 
 
+@dataclass(frozen=True)
+class TrainingPhoto:
+    """A photograph that a trunk was trained on.
+
+    content_sha256: of the file's bytes.  perceptual_hash: of the picture, as in an index's records.
+    """
+
+    content_sha256: str
+    perceptual_hash: str
+
+
+_TRAINING_PHOTOS: Final = TypeAdapter(tuple[TrainingPhoto, ...])
+_TRAINED_ON: Final = "trained_on"
+"""Key of the training photographs in the metadata of a file of weights."""
+
+
 class Backbone(nn.Module):
     """A trunk cut behind its last stage in use, weights loaded, in evaluation mode.
 
     Args:
         config: trunk and stages.
         state: the trunk's tensors, exactly those of `config`.
+        trained_on: the healthy photographs that the trunk was trained on, if its file names any.
     """
 
-    def __init__(self, config: BackboneConfig, state: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, config: BackboneConfig, state: Mapping[str, Tensor], trained_on: tuple[TrainingPhoto, ...] = ()
+    ) -> None:
         super().__init__()
         self.config = config
+        self.trained_on = trained_on
         self.weights_sha256 = digest(state)
         self.net = skeleton(config)
         self.net.load_state_dict(dict(state), assign=True)
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """float (B, 3, S, S), normalized as ImageNet -> per stage in use float (B, C, S/stride, S/stride)."""
-        maps: tuple[Tensor, ...] = self.net(images)
+    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps per stage in use, float (B, C, S/stride, S/stride).
+
+        Args:
+            images: float (B, 3, S, S), normalized as ImageNet.
+            masks: bool (B, S, S), the field of view.
+        """
+        maps: tuple[Tensor, ...] = self.net(images, masks)
         return maps
 
 
@@ -71,17 +99,40 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
     if weights.startswith("random:"):
         return Backbone(config, random_state(config, weights.removeprefix("random:")))
     if weights.endswith((".safetensors", ".pth", ".pt")):
-        return Backbone(config, trunk_state(read_state(Path(weights)), config, weights))
+        return _from_file(config, Path(weights))
     check_name(config.name)
     if config.name == weights == bundled.NAME:
-        return Backbone(config, trunk_state(read_state(bundled.FILE), config, str(bundled.FILE)))
+        return _from_file(config, bundled.FILE)
     return Backbone(config, trunk_state(download_state(config.name, weights), config, weights))
 
 
-def save_backbone(backbone: Backbone, path: Path) -> None:
-    """Write the trunk's tensors as safetensors; `load_backbone(config, str(path))` reads them back."""
+def _from_file(config: BackboneConfig, path: Path) -> Backbone:
+    return Backbone(config, trunk_state(read_state(path), config, str(path)), training_photos(path))
+
+
+def save_backbone(backbone: Backbone, path: Path, *, half: bool = False) -> None:
+    """Write the trunk's tensors as safetensors; `load_backbone(config, str(path))` reads them back.
+
+    half: store them in float16, at half the size; they were rounded to it before.
+    """
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
-    safetensors.torch.save_file(state, path)
+    if half:
+        state = {key: tensor.half() for key, tensor in state.items()}
+    metadata = None
+    if backbone.trained_on:
+        metadata = {_TRAINED_ON: _TRAINING_PHOTOS.dump_json(backbone.trained_on).decode()}
+    safetensors.torch.save_file(state, path, metadata)
+
+
+def training_photos(path: Path) -> tuple[TrainingPhoto, ...]:
+    """The photographs that the trunk in `path` was trained on; none if the file names none."""
+    if path.suffix != ".safetensors":
+        return ()
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return _TRAINING_PHOTOS.validate_json((file.metadata() or {}).get(_TRAINED_ON, "[]"))
+    except ValidationError as error:
+        raise WeightsMismatch(f"{path} names its training photographs in an unknown form") from error
 
 
 def skeleton(config: BackboneConfig) -> nn.Module:
@@ -118,7 +169,7 @@ class _CutResNet(nn.Module):
         for number in range(1, max(stages) + 1):
             self.add_module(f"layer{number}", getattr(net, f"layer{number}"))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
         for number in range(1, max(self.stages) + 1):
@@ -139,7 +190,7 @@ def random_state(config: BackboneConfig, seed: str) -> dict[str, Tensor]:
             values = torch.empty(tensor.shape)
             nn.init.kaiming_normal_(values, mode="fan_out", nonlinearity="relu", generator=generator)
         else:
-            ones = key.endswith(("weight", "running_var"))
+            ones = key.endswith(("weight", "running_var", "_scale"))
             values = torch.full(tensor.shape, 1 if ones else 0, dtype=tensor.dtype)
         state[key] = values
     return state
@@ -178,12 +229,14 @@ def download_state(name: str, weights: str) -> Mapping[str, Tensor]:
 
 
 def trunk_state(state: Mapping[str, Tensor], config: BackboneConfig, origin: str) -> dict[str, Tensor]:
-    """The trunk's part of `state`.  Tensors behind the trunk are left out, all others must fit exactly."""
+    """The trunk's part of `state`.  Tensors that the stages in use do not need are left out, all others must fit."""
     expected = skeleton(config).state_dict()
-    behind = ("fc.", *(f"layer{number}." for number in range(max(config.stages) + 1, 5)))
+    unused = ("fc.", *(f"layer{number}." for number in range(max(config.stages) + 1, 5)))
+    if config.name == bundled.NAME:
+        unused = bundled.unused_parts(config.stages)
     # Counters that only training reads; many files leave them out.
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
-    tensors = counters | {key: tensor for key, tensor in state.items() if not key.startswith(behind)}
+    tensors = counters | {key: tensor for key, tensor in state.items() if not key.startswith(unused)}
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
         raise WeightsMismatch(

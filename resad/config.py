@@ -65,6 +65,21 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class LevelConfig:
+    """How one stage enters a patch feature, where stages differ."""
+
+    scale: Literal["unit", "constant"] = "unit"
+    """`unit`: length 1 at every position.  `constant`: the length that the trunk gives, which it has divided by a
+    constant measured on healthy photographs."""
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Of the stage in a squared distance."""
+    region: bool = True
+    """Add the region-aware map of this stage (equation 3)."""
+    spatial: bool = True
+    """Add the spatial-aware map of this stage (equation 4)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class ReSCConfig:
     """Region-and-Spatial-Aware feature Combination (paper, section 3.2, equations 3 to 5)."""
 
@@ -80,6 +95,9 @@ class ReSCConfig:
     """Add the spatial-aware map P (equation 4), read as softmax(scale F F^T) F."""
     attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
+    levels: tuple[LevelConfig, ...] = ()
+    """One for each stage in use, in place of `normalize`, `region` and `spatial`: each stage is combined on its own
+    grid and then resized to the finest.  Empty: all stages are combined on the finest grid, as in the paper."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -142,6 +160,11 @@ class MethodConfig:
     search: SearchConfig = SearchConfig()
     score: ScoreConfig = ScoreConfig()
 
+    def __post_init__(self) -> None:
+        levels, stages = self.resc.levels, self.backbone.stages
+        if levels and len(levels) != len(stages):
+            raise SettingError(f"resc.levels has {len(levels)} levels for the {len(stages)} stages {stages}")
+
 
 _METHOD: Final = TypeAdapter(MethodConfig)
 
@@ -186,22 +209,26 @@ Preset = Literal["resad", "paper", "patchcore"]
 Part = Literal["region", "spatial", "resc"]
 
 
-def preset(name: Preset) -> MethodConfig:
-    """The settings of the preset `name`.
+def preset(name: Preset, backbone: str | None = None) -> MethodConfig:
+    """The settings of the preset `name` with the trunk `backbone`, by default the preset's own.
 
-    resad: the default, a reading of equations 3 to 5 that is better by image and by pixel, where `paper` is
-    worse by pixel (docs/results.md).
+    resad: the default.  With the trunk `bundled` (its own) each stage has its level: the lesion features keep their
+    magnitude on a fine grid, the texture features are ReSC features on coarser ones.  With a ResNet it is a reading
+    of equations 3 to 5 that is better by image and by pixel, where `paper` is worse by pixel (docs/results.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(
         preparation=PreparationConfig(crop="none"),
+        backbone=BackboneConfig(backbone or BackboneConfig().name),
         resc=ReSCConfig(normalize=False, region_radius=12, attention_scale=1.0),
         search=SearchConfig(neighbors=1, mirrored=False),
         score=ScoreConfig(kind="max"),
     )
     match name:
         case "resad":
-            return MethodConfig()
+            if backbone in (None, "bundled"):
+                return _WITH_LESION_FEATURES
+            return MethodConfig(backbone=literal.backbone)
         case "paper":
             return literal
         case "patchcore":
@@ -209,16 +236,30 @@ def preset(name: Preset) -> MethodConfig:
             return replace(literal, resc=plain)
 
 
+_WITH_LESION_FEATURES: Final = MethodConfig(
+    preparation=PreparationConfig(size=512),
+    backbone=BackboneConfig("bundled", (1, 2, 3)),
+    resc=ReSCConfig(
+        levels=(
+            LevelConfig("constant", 1.0, region=False, spatial=False),
+            LevelConfig("unit", 0.3, region=True, spatial=False),
+            LevelConfig("unit", 0.3, region=True, spatial=False),
+        )
+    ),
+    coreset=CoresetConfig(share=0.02),
+    search=SearchConfig(mirrored=False),
+)
+"""Chosen on painted photographs and on the choosing sets (docs/results.md)."""
+
+
 def without(config: MethodConfig, part: Part) -> MethodConfig:
     """`config` with one part of ReSC left out, as in the paper's table 3."""
     resc = config.resc
-    match part:
-        case "region":
-            return replace(config, resc=replace(resc, region=False))
-        case "spatial":
-            return replace(config, resc=replace(resc, spatial="none"))
-        case "resc":
-            return replace(config, resc=replace(resc, region=False, spatial="none"))
+    if part in ("region", "resc"):
+        resc = replace(resc, region=False, levels=tuple(replace(level, region=False) for level in resc.levels))
+    if part in ("spatial", "resc"):
+        resc = replace(resc, spatial="none", levels=tuple(replace(level, spatial=False) for level in resc.levels))
+    return replace(config, resc=resc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +309,7 @@ def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
     """`sha256:...` of everything that changes a patch's features or a score: settings and weights.
 
     `search.mirrored` is left out if it is false, and removed settings are written with their neutral values: an
-    index has the same fingerprint as an older one that measures the same.
+    index has the same fingerprint as an older one that measures the same.  So are `resc.levels` if there are none.
     """
     return _hash(config, weights_sha256, with_mirrored=config.search.mirrored)
 
@@ -285,6 +326,8 @@ def _hash(config: MethodConfig, weights_sha256: str, *, with_mirrored: bool) -> 
     document: dict[str, Any] = _METHOD.dump_python(config, mode="json")
     if not with_mirrored:
         del document["search"]["mirrored"]
+    if not config.resc.levels:
+        del document["resc"]["levels"]
     for removed in _REMOVED:
         items = list(document[removed.section].items())
         place = [name for name, _ in items].index(removed.after) + 1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resad import resc
 from resad.backbone import Backbone
+from resad.bundled import IMAGENET_MEAN, IMAGENET_STD
 from resad.config import MethodConfig, ReSCConfig
 from resad.device import Fetched, Fetcher, stack_to_device, to_device
 from resad.preparation import PreparedPhoto
@@ -55,8 +56,8 @@ class Trunk:
         self.type = _trunk_type(config, device)
         # A copy: the caller's trunk keeps its float32 weights, which an index stores.
         self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(_MEAN, device=device)
-        self._std = torch.tensor(_STD, device=device)
+        self._mean = torch.tensor(IMAGENET_MEAN, device=device)
+        self._std = torch.tensor(IMAGENET_STD, device=device)
 
     def stages(
         self, photos: Sequence[PreparedPhoto], *, mirrored: bool = False
@@ -72,7 +73,7 @@ class Trunk:
         masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
         if mirrored:
             pixels, masks = pixels.flip(2), masks.flip(2)
-        stages: tuple[Tensor, ...] = self._net(self._normalize(pixels))
+        stages: tuple[Tensor, ...] = self._net(self._normalize(pixels), to_device(masks, self.device))
         valid = nnf.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
         return stages, valid
 

@@ -43,14 +43,38 @@ def combine(
     Returns:
         float32 (B, D, h, w), D the sum of the C_i; 0 where not valid.  F itself where both parts are off.
     """
+    if config.levels:
+        return _combine_levels(stages, valid, config, product)
     features = torch.cat(on_one_grid(stages, config), dim=1) * valid[:, None]  # F of equation 2
     parts = []
     if config.region:
         parts.append(region_filter(features, valid, grid_radius(config.region_radius, valid.shape[-1])))
     if config.spatial != "none":
-        per_photo = zip(features, valid, positions or [None] * len(features), strict=True)
+        cells: Sequence[Tensor | None] = [None] * len(features) if positions is None else positions
+        per_photo = zip(features, valid, cells, strict=True)
         parts.append(torch.stack([spatial_filter(f, v, config, product, at) for f, v, at in per_photo]))
     return sum(parts[1:], start=parts[0]) if parts else features
+
+
+def _combine_levels(
+    stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig, product: torch.dtype
+) -> Tensor:
+    """Each stage combined on its own grid, weighted, and resized to the finest grid."""
+    maps = []
+    for stage, level in zip(stages, config.levels, strict=True):
+        inside = nnf.adaptive_max_pool2d(valid[:, None].float(), stage.shape[-2:])[:, 0] > 0
+        x = stage.float()
+        x = (nnf.normalize(x, dim=1) if level.scale == "unit" else x) * inside[:, None]
+        parts = []
+        if level.region:
+            parts.append(region_filter(x, inside, grid_radius(config.region_radius, inside.shape[-1])))
+        if level.spatial:
+            parts.append(torch.stack([spatial_filter(f, v, config, product) for f, v in zip(x, inside, strict=True)]))
+        combined = sum(parts[1:], start=parts[0]) if parts else x
+        if combined.shape[-2:] != valid.shape[-2:]:
+            combined = nnf.interpolate(combined, valid.shape[-2:], mode="bilinear", align_corners=False)
+        maps.append(combined * math.sqrt(level.weight))
+    return torch.cat(maps, dim=1) * valid[:, None]
 
 
 def on_one_grid(stages: Sequence[Tensor], config: ReSCConfig) -> list[Tensor]:
