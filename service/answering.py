@@ -8,17 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from resad_client.records import PhotoQuality, Result, Timings
+from resad_client.records import Result, Timings
 from starlette.requests import ClientDisconnect, Request
 
-from resad.config import PhotoLimits, PreparationConfig
+from resad.config import PhotoLimits
 from resad.detector import Detection
-from resad.engine import assemble
+from resad.engine import CheckedPhoto, Engine, ScoreOptions
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.pictures.overlay import PictureKind
-from resad.preparation import PreparedPhoto, prepare
-from resad.quality import demand, judge
+from resad.preparation import PreparedPhoto
 from service.admission import Admission, Throughput
 from service.index_cache import IndexCache
 from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay
@@ -111,72 +110,60 @@ class Scorer:
     pool: TimedPool
     content_hash: ContentHash
     limits: PhotoLimits
-    prepare: Callable[[bytes, PreparationConfig, PhotoLimits], PreparedPhoto] = prepare
-    assemble: Callable[..., Result] = assemble
+    engine: Callable[[LoadedIndex, PhotoLimits], Engine] = Engine
 
     async def score(
         self, data: bytes, loaded: LoadedIndex, query: ScoreQuery, trace: PhotoTrace, request_id: str | None
     ) -> Drawable:
-        """The answer for `POST /v1/score`; `timings_ms.total` is left at 0.
+        """The result for `POST /v1/score`, and what its map is drawn from.
 
         Raises `PhotoError` for a photograph that cannot be used, `Refusal` if the worker cannot score it.
         """
-        began = time.perf_counter()
-        photo = await self._decode(data, loaded.manifest, trace)
-        quality = await self._judge(photo, loaded.manifest, trace)
-        if query.quality == "require":
-            demand(quality)
-        timings = Timings(1e3 * (time.perf_counter() - began), 0.0)
-
-        def finish(detection: Detection) -> Drawable:
-            # On the worker's thread, because evidence is searched for in the memory bank.
-            result = self.assemble(
-                photo,
-                detection,
-                loaded,
-                rule=query.rule,
-                evidence=query.evidence,
-                timings=timings,
-                quality=quality,
-                eye=query.eye,
-                request_id=request_id,
-            )
-            return Drawable(photo.frame, detection, loaded.manifest, result)
-
-        return await self._detect(photo, loaded, finish, trace)
+        engine = self.engine(loaded, self.limits)
+        checked = await self._check(engine, data, query.options, trace)
+        return await self._assemble(engine, checked, query.options, trace, request_id)
 
     async def score_map(self, data: bytes, loaded: LoadedIndex, query: MapQuery, trace: PhotoTrace) -> Drawable:
         """The map for `POST /v1/anomaly-map`, with the findings that an overlay outlines; raises as `score`."""
-        photo = await self._decode(data, loaded.manifest, trace)
-        if query.style == "map":
-            return await self._detect(
-                photo, loaded, lambda detection: Drawable(photo.frame, detection, loaded.manifest), trace
-            )
-        quality = await self._judge(photo, loaded.manifest, trace)
+        engine = self.engine(loaded, self.limits)
+        if query.style == "overlay":
+            checked = await self._check(engine, data, query.options, trace)
+            return await self._assemble(engine, checked, query.options, trace)
+        photo = await self._decode(engine, data, trace)
 
         def finish(detection: Detection) -> Drawable:
-            result = self.assemble(
-                photo,
-                detection,
-                loaded,
-                rule=query.rule,
-                evidence=0,
-                timings=Timings(0.0, 0.0),
-                quality=quality,
-            )
-            return Drawable(photo.frame, detection, loaded.manifest, result)
+            return Drawable(photo.frame, detection, loaded.manifest)
 
         return await self._detect(photo, loaded, finish, trace)
 
-    async def _decode(self, data: bytes, manifest: Manifest, trace: PhotoTrace) -> PreparedPhoto:
+    async def _check(self, engine: Engine, data: bytes, options: ScoreOptions, trace: PhotoTrace) -> CheckedPhoto:
+        """The steps of `Engine.check`, each measured by itself."""
+        started = time.perf_counter()
+        photo = await self._decode(engine, data, trace)
+        quality = await self.pool.run("judge", lambda: engine.judge(photo, require=options.require_quality), trace)
+        return CheckedPhoto(photo, quality, started, 1e3 * (time.perf_counter() - started))
+
+    async def _decode(self, engine: Engine, data: bytes, trace: PhotoTrace) -> PreparedPhoto:
         def decode() -> PreparedPhoto:
             trace.content = self.content_hash.of(data)
-            return self.prepare(data, manifest.config.preparation, self.limits)
+            return engine.prepare(data)
 
         return await self.pool.run("decode", decode, trace)
 
-    async def _judge(self, photo: PreparedPhoto, manifest: Manifest, trace: PhotoTrace) -> PhotoQuality:
-        return await self.pool.run("judge", lambda: judge(photo, manifest.photo_quality), trace)
+    async def _assemble(
+        self,
+        engine: Engine,
+        checked: CheckedPhoto,
+        options: ScoreOptions,
+        trace: PhotoTrace,
+        request_id: str | None = None,
+    ) -> Drawable:
+        def finish(detection: Detection) -> Drawable:
+            # On the worker's thread, because evidence is searched for in the memory bank.
+            result = engine.assemble(checked, detection, options, request_id=request_id)
+            return Drawable(checked.photo.frame, detection, engine.loaded.manifest, result)
+
+        return await self._detect(checked.photo, engine.loaded, finish, trace)
 
     async def _detect(
         self,

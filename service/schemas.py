@@ -1,5 +1,6 @@
 """What the calls take and return beside `Result`, and the examples of the OpenAPI document."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -20,6 +21,7 @@ from resad_client.records import (
 
 from resad.calibration import DecisionRule
 from resad.config import Eye
+from resad.engine import ScoreOptions
 from resad.index import NAME, VERSION
 from resad.manifest import Manifest
 from resad.pictures.overlay import Layout
@@ -67,9 +69,9 @@ class _Query(BaseModel):
         return self
 
     @property
-    def rule(self) -> DecisionRule:
-        """The rule of the verdict."""
-        return DecisionRule(self.fpr, self.threshold, self.camera)
+    def options(self) -> ScoreOptions:
+        """How the photograph is judged."""
+        return ScoreOptions(DecisionRule(self.fpr, self.threshold, self.camera))
 
 
 class ScoreQuery(_Query):
@@ -91,6 +93,12 @@ class ScoreQuery(_Query):
         Eye | None,
         Field(description="Which eye, where it is known: places are then nasal or temporal, not left or right."),
     ] = None
+
+    @property
+    def options(self) -> ScoreOptions:
+        """How the photograph is judged and described."""
+        require_quality = self.quality == "require"
+        return replace(super().options, evidence=self.evidence, eye=self.eye, require_quality=require_quality)
 
 
 class MapQuery(_Query):

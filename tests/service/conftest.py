@@ -4,21 +4,16 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import pytest
 import torch
 from PIL import Image
-from resad_client.records import Result, Timings
 
 from resad.calibration import DecisionRule
-from resad.config import PhotoLimits
-from resad.detector import Detection
-from resad.engine import assemble
+from resad.engine import Engine, ScoredPhoto, ScoreOptions
 from resad.loaded_index import LoadedIndex, load_index
-from resad.preparation import PreparedPhoto, prepare
 from tests.service.running import Served, served
 
 LOADED = anyio.open_file
@@ -57,25 +52,13 @@ def loaded(small_index: Path) -> LoadedIndex:
     return load_index(small_index, torch.device("cpu"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Offline:
-    photo: PreparedPhoto
-    detection: Detection
-    result: Result
-
-
-def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> Offline:
+def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> ScoredPhoto:
     """As `resad-indexer score` does it."""
-    prepared = prepare(data, loaded.manifest.config.preparation, PhotoLimits())
-    detection = loaded.detector.detect([prepared])[0]
-    result = assemble(
-        prepared, detection, loaded, rule=DecisionRule(fpr=fpr), evidence=3, timings=Timings(0.0, 0.0)
-    )
-    return Offline(prepared, detection, result)
+    return Engine(loaded).score(data, ScoreOptions(DecisionRule(fpr=fpr), evidence=3))
 
 
 @pytest.fixture(scope="session")
-def offline(loaded: LoadedIndex, photo: bytes) -> Offline:
+def offline(loaded: LoadedIndex, photo: bytes) -> ScoredPhoto:
     return score_offline(loaded, photo)
 
 

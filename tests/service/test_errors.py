@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from resad_client.records import Result
 
-from resad.preparation import PreparedPhoto, prepare
+from resad.engine import Engine
+from resad.preparation import PreparedPhoto
 from service.problems import MEDIA_TYPE
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, served, until
@@ -129,12 +129,13 @@ def test_addresses_methods_and_names(running: Served, photo: bytes) -> None:
 
 
 def test_a_bug_tells_nothing_but_its_id(root: Path, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    def broken(*arguments: object, **named: object) -> Result:
-        raise RuntimeError("secret of the house")
+    class Broken(Engine):
+        def assemble(self, *arguments: object, **options: object) -> Result:
+            raise RuntimeError("secret of the house")
 
     with served(root) as service:
         scorer = service.state.pipeline.scorer
-        assemble, scorer.assemble = scorer.assemble, broken
+        scorer.engine = Broken
         answer = service.score(photo)
         assert "secret" not in check(answer, 500, "internal") + answer.text
         parts = [("photo", ("x.jpg", photo, "image/jpeg"))]
@@ -142,7 +143,7 @@ def test_a_bug_tells_nothing_but_its_id(root: Path, photo: bytes, caplog: pytest
         assert (slot["status"], slot["type"]) == (500, "urn:resad:problem:internal")
         logged = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
         assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in logged)
-        scorer.assemble = assemble
+        scorer.engine = Engine
         assert service.score(photo).status_code == 200
 
 
@@ -204,15 +205,16 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path
     """Or every upload that takes long to decode would make room for the next, and none would be decoded."""
     release = threading.Event()
 
-    def endless(*arguments: Any) -> PreparedPhoto:
-        release.wait(30)
-        return prepare(*arguments)
+    class Slow(Engine):
+        def prepare(self, source: bytes | Path) -> PreparedPhoto:
+            release.wait(30)
+            return Engine.prepare(self, source)
 
     with (
         served(root, deadline_s=3.0, queue_size=3, decode_workers=2) as service,
         ThreadPoolExecutor(3) as callers,
     ):
-        service.state.pipeline.scorer.prepare = endless
+        service.state.pipeline.scorer.engine = Slow
         try:
             for answer in callers.map(service.score, [photo] * 3):
                 check(answer, 504, "deadline")
@@ -226,7 +228,7 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path
         finally:
             release.set()
         until(lambda: service.state.admission.queued == 0)
-        service.state.pipeline.scorer.prepare = prepare
+        service.state.pipeline.scorer.engine = Engine
         until(lambda: service.score(photo).status_code == 200)
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from resad import index
+from resad.engine import Engine
 from resad.loaded_index import LoadedIndex, load_index, score_probe
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, key_for, served, until
@@ -155,7 +156,10 @@ def test_full_memory_is_said_and_survived(
 
     with monkeypatch.context() as patch:
         live = running.state.registry.find("drawn")
-        patch.setattr(live.detector if place == "detect" else running.state.pipeline.scorer, place, full)
+        if place == "detect":
+            patch.setattr(live.detector, "detect", full)
+        else:
+            patch.setattr(running.state.pipeline.scorer, "engine", type("FullEngine", (Engine,), {place: full}))
         answer = running.score(photo)
         check(answer, 503, "out-of-memory")
         assert answer.headers["retry-after"] == "5"

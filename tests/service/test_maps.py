@@ -12,13 +12,13 @@ from resad_client.records import INTENDED_USE
 from resad_client.watch_command import _HEAD_BYTES, _PICTURE_KEY
 
 from resad.config import PhotoLimits
+from resad.engine import ScoredPhoto
 from resad.loaded_index import LoadedIndex
 from resad.photo import read_photo
 from resad.pictures.map_files import read_map_png16, read_map_tiff
 from resad.pictures.overlay import overlay_picture
 from service.maps import MAP_TYPES, negotiate, raster_size
 from service.problems import Refusal
-from tests.service.conftest import Offline
 from tests.service.running import JPEG, Served
 
 
@@ -33,7 +33,7 @@ def fetch(running: Served, photo: bytes, accept: str, **query: int | float | str
 
 @pytest.mark.parametrize("size", [None, 50])
 def test_formats_hold_the_offline_map(
-    running: Served, photo: bytes, offline: Offline, loaded: LoadedIndex, size: int | None
+    running: Served, photo: bytes, offline: ScoredPhoto, loaded: LoadedIndex, size: int | None
 ) -> None:
     frame, query = offline.photo.frame, {} if size is None else {"size": size}
     expected = frame.map_to_photo(offline.detection.anomaly_map, *raster_size(frame.width, frame.height, size))
@@ -49,7 +49,7 @@ def test_formats_hold_the_offline_map(
 
 
 def test_an_overlay_is_the_offline_picture(
-    running: Served, photo: bytes, offline: Offline, loaded: LoadedIndex
+    running: Served, photo: bytes, offline: ScoredPhoto, loaded: LoadedIndex
 ) -> None:
     body = fetch(running, photo, "image/png", style="overlay", fpr=0.9)
     values = offline.photo.frame.map_to_photo(offline.detection.anomaly_map)

@@ -10,9 +10,10 @@ import pytest
 from pydantic import TypeAdapter
 from resad_client.records import INTENDED_USE, Result
 
+from resad.engine import ScoredPhoto
 from resad.loaded_index import LoadedIndex
 from resad.pictures.map_files import read_map_png16
-from tests.service.conftest import Offline, score_offline
+from tests.service.conftest import score_offline
 from tests.service.running import JPEG, Served
 
 RESULT = TypeAdapter(Result)
@@ -34,7 +35,7 @@ def close(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def test_the_answer_is_the_offline_result(running: Served, photo: bytes, offline: Offline) -> None:
+def test_the_answer_is_the_offline_result(running: Served, photo: bytes, offline: ScoredPhoto) -> None:
     answer = running.score(photo, fpr=0.9)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -73,7 +74,7 @@ def test_one_part_still_gets_a_list(running: Served, photo: bytes) -> None:
     assert "image_score" in answer.json()["results"][0]
 
 
-def test_a_map_travels_in_the_answer(running: Served, photo: bytes, offline: Offline) -> None:
+def test_a_map_travels_in_the_answer(running: Served, photo: bytes, offline: ScoredPhoto) -> None:
     assert running.score(photo).json()["map"] is None
     url = running.score(photo, map="png").json()["map"]
     values, full_scale = read_map_png16(base64.b64decode(url.removeprefix("data:image/png;base64,")))
