@@ -1,5 +1,6 @@
 """Start-up of `resad-indexer`: help, lists and refusals import nothing that computes, and take little time."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def call(*arguments: str | Path) -> tuple[int, str, str, float]:
     """Exit code, output, errors and CPU seconds of a command in a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     line = [sys.executable, "-c", CODE, *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    wide = os.environ | {"COLUMNS": "300"}  # no word is cut
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=wide)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return done.returncode, done.stdout, done.stderr, seconds
@@ -59,7 +61,11 @@ def call(*arguments: str | Path) -> tuple[int, str, str, float]:
         (("score", "{nowhere}", "{photos}", "--csv", "{nowhere}/scores.csv"), 2, "is not an index"),
         (("score", "{index}", "{photos}"), 2, "nothing would be written"),
         (("score", "{index}", "{nowhere}", "--csv", "{nowhere}/scores.csv"), 2, "no such file or folder"),
-        (("score", "{index}", "s3://user:secret@bucket/a.jpg", "--csv", "{nowhere}/s.csv"), 2, "s3"),
+        (
+            ("score", "{index}", "s3://user:secret@bucket/a.jpg", "--csv", "{nowhere}/s.csv"),
+            2,
+            "user's name or password",
+        ),
     ],
 )
 def test_a_command_that_computes_nothing_is_quick(
@@ -70,7 +76,9 @@ def test_a_command_that_computes_nothing_is_quick(
         "index": small_index,
     }  # fmt: skip
     line = [argument.format_map(places) for argument in arguments]
-    runs = [call(*line) for _ in range(2)]  # the first one may compile modules
+    runs = [call(*line)]
+    if runs[0][3] >= SECONDS:  # the first one may have compiled modules
+        runs.append(call(*line))
     status, output, errors, seconds = min(runs, key=lambda run: run[3])
     assert status == code
     assert words in " ".join((output + errors).split())

@@ -67,7 +67,7 @@ def test_so_it_does_over_a_cluster(
         yield SimpleNamespace(device="cpu")
 
     monkeypatch.setattr("cluster.commands.workers_at", workers)
-    monkeypatch.setattr("cluster.commands.score_on", lambda *_, **__: {})
+    monkeypatch.setattr("cluster.commands.score_over_workers", lambda *_, **__: (_ for _ in ()))
     asked = ("score", plain, photos[6], "--out", tmp_path, "--cluster", "auto")
     assert "STALE" not in run(*asked).err
     run("remove", plain, "--photo", "r-00001")
