@@ -315,8 +315,8 @@ def hits_of(products: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     members = products.view(n, groups, m // groups)
     largest = members.amax(dim=1)
     if products.device.type == "cpu":
-        row, column = _hits_by_numpy(members.numpy(), largest.numpy(), minimum.numpy())
-        return torch.from_numpy(row), torch.from_numpy(column)
+        rows, columns = _hits_by_numpy(members.numpy(), largest.numpy(), minimum.numpy())
+        return torch.from_numpy(rows), torch.from_numpy(columns)
     row, first = (largest >= minimum[:, None]).nonzero(as_tuple=True)
     hit, group = (members[row, :, first] >= minimum[row, None]).nonzero(as_tuple=True)
     return row[hit], first[hit] + group * (m // groups)
