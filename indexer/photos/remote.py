@@ -1,4 +1,7 @@
-"""Photographs at an address (s3://, gs://, https://): read through fsspec."""
+"""Photographs at an address (s3://, gs://, https://), read through fsspec.
+
+Every failure is a plain `OSError` in this project's words: messages of stores hold names of keys and signatures.
+"""
 
 import errno
 import importlib
@@ -19,122 +22,122 @@ from resad.errors import ResadError, SettingError
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
 _WEB: Final = ("http", "https")
-_HERE: Final = ("file", "local")
-"""Whose addresses are paths."""
+_LOCAL: Final = ("file", "local")
+"""Schemes of this machine's files; their addresses have three slashes."""
 
 
 def starts_like_address(text: str) -> bool:
-    """Whether `text`, perhaps as a path tells it (`s3:/bucket`), begins as an address does."""
+    """Whether `text` starts like an address, also with the single slash of a path: `s3:/bucket`."""
     return _ADDRESS.match(text) is not None
 
 
 def is_address(text: str) -> bool:
-    """Whether a text as it was given is an address, and no path."""
+    """Whether a text, as it was given, is an address and not a path."""
     return "://" in text and starts_like_address(text)
 
 
 def check_parts(text: str) -> None:
-    """Raise `SettingError` for an address as it was given that would be another one as a path."""
-    scheme, _, rest = text.partition("://")
-    if scheme not in _HERE:
-        refuse_parts(rest.lstrip("/").removesuffix("/"), text)
+    """Raise `SettingError` for an address that would change as a `Path`.  text: as it was given."""
+    scheme, _, key = text.partition("://")
+    if scheme not in _LOCAL:
+        refuse_parts(key.lstrip("/").removesuffix("/"), text)
 
 
 def refuse_parts(key: str, address: str) -> None:
-    """Raise `SettingError` for a key with a part that a path loses: `a//b.jpg`, `a/./b.jpg`."""
+    """Raise `SettingError` for a key with parts that a `Path` drops: `a//b.jpg`, `a/./b.jpg`."""
     if any(part in ("", ".") for part in key.split("/")):
         raise SettingError(
-            f"{address}: a key with an empty part (//) or a part . is not taken, since as a path it would be "
-            "another one: copy the object to a key without it"
+            f"{address}: keys with an empty part (//) or a part . are not supported: copy the object to a key "
+            "without it"
         )
 
 
 def refuse_secrets(text: str) -> None:
-    """Raise `SettingError`, without telling it, for an address that may hold a password or a signature.
+    """Raise `SettingError`, without the secret, for an address that may hold a password or a signature.
 
     Tables and journals name photographs by their addresses.
     """
-    scheme, _, rest = text.partition("://")
-    user, at, host = rest.partition("/")[0].rpartition("@")
+    scheme, _, remainder = text.partition("://")
+    user, at, host = remainder.partition("/")[0].rpartition("@")
     web = scheme in _WEB
     if at and (web or ":" in user):
-        what, shown = "a user's name or password", f"{scheme}://...@{host}"
+        secret, shown = "a user's name or password", f"{scheme}://...@{host}"
     elif web and "?" in text:
-        what, shown = "a query", text.partition("?")[0] + "?..."
+        secret, shown = "a query", text.partition("?")[0] + "?..."
     else:
         return
     raise SettingError(
-        f"{shown}: an address with {what} is not taken, since results name photographs by their addresses; give "
-        "keys to fsspec by ~/.config/fsspec or the environment, or copy the photographs to files"
+        f"{shown}: an address with {secret} is not accepted, since results name photographs by their addresses; "
+        "give keys to fsspec by ~/.config/fsspec or the environment, or copy the photographs to files"
     )
 
 
 _HTTP: Final = ("http://", "https://")
-"""What fsspec reads these with does not try again, as those of object stores do by themselves."""
+"""fsspec does not retry these; the clients of object stores retry by themselves."""
 _WAITS: Final = (0.2, 1.0)
-"""Seconds before another try."""
+"""Seconds before each retry."""
 _STATUS: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: errno.ENOENT}
 
 _Answer = TypeVar("_Answer")
 
 
-def with_retries(address: str, ask: Callable[[], _Answer], *, again: bool = True) -> _Answer:
-    """What `ask` answers; where it fails in a way that may pass it is asked `again`.
+def with_retries(address: str, request: Callable[[], _Answer], *, retry: bool = True) -> _Answer:
+    """The result of `request`, retried after failures that may be temporary.
 
-    Raises `OSError`, whatever fails, and lets pass what this project raises on purpose.
+    Raises `OSError` for any failure, except for errors that this project raises on purpose.
     """
-    waits = list(_WAITS) if again and address.startswith(_HTTP) else []
+    waits = list(_WAITS) if retry and address.startswith(_HTTP) else []
     while True:
         try:
-            return ask()
+            return request()
         except (ResadError, MemoryError):
             raise
-        except Exception as error:  # each filesystem has its own
-            told = _as_os_error(error, address)
-            if told.errno != errno.EIO or not waits:
-                raise told from error
+        except Exception as error:  # each filesystem has errors of its own
+            failure = _as_os_error(error, address)
+            if failure.errno != errno.EIO or not waits:
+                raise failure from error
         time.sleep(waits.pop(0))
 
 
 class RemoteFile(io.RawIOBase):
-    """A file's bytes from `opened()`, in order; every failure is an `OSError` as of `with_retries`."""
+    """A remote file, read in order; every failure is an `OSError`.  open_file: opens it with fsspec."""
 
-    def __init__(self, address: str, opened: Callable[[], Any]) -> None:
+    def __init__(self, address: str, open_file: Callable[[], Any]) -> None:
         super().__init__()
-        self._address, self._opened = address, opened
+        self._address, self._open_file = address, open_file
         self._file: Any = None
-        self._begun = False
-        self._file = with_retries(address, opened)
+        self._started = False
+        self._file = with_retries(address, open_file)
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """As of any raw file."""
-        # A second try after some bytes could mix two versions of a file.
-        data = with_retries(self._address, partial(self._read, len(buffer)), again=not self._begun)
-        self._begun = True
+        """As of `io.RawIOBase`."""
+        # A retry after some bytes could mix two versions of a file.
+        data = with_retries(self._address, partial(self._read, len(buffer)), retry=not self._started)
+        self._started = True
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        """Let go; nothing is lost by a failure there."""
-        self._let_go()
+        """Close the file; a failure to close loses nothing."""
+        self._release()
         super().close()
 
     def _read(self, size: int) -> bytes:
         if self._file is None:
-            self._file = self._opened()
+            self._file = self._open_file()
         try:
             data: bytes = self._file.read(size)
         except BaseException:
-            if not self._begun:
-                self._let_go()
+            if not self._started:
+                self._release()
             raise
         return data
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with suppress(Exception):
@@ -145,7 +148,7 @@ def _as_os_error(error: Exception, address: str) -> OSError:
     number = errno.EIO
     if address.startswith(_HTTP):
         if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # fsspec says of every failed answer that nothing is there
+            error = error.__cause__  # fsspec raises it for every failed response
         number = _STATUS.get(getattr(error, "status", 0), errno.EIO)
     if isinstance(error, FileNotFoundError):
         number = errno.ENOENT
@@ -155,21 +158,19 @@ def _as_os_error(error: Exception, address: str) -> OSError:
     return OSError(number, os.strerror(number) + kind, address)
 
 
-_ROOTED: Final = ("file", "local")
-"""Whose addresses have three slashes: the path begins at the root of this machine."""
 _UNLISTED: Final = ("http", "https")
-"""Folders there are pages with links, which are not followed."""
+"""Schemes without folders: their pages with links are not followed."""
 _CHANGED: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
-"""How filesystems call the time of the last change."""
+"""Names of the time of the last change in the filesystems' answers."""
 
 _Value = TypeVar("_Value")
 
 
 def as_path(path: Path) -> Path:
-    """`path` as it is, unless it is an address: then a `RemotePath`.  What there is on this machine goes first.
+    """A `RemotePath` for an address that is not a path of this machine; any other path as it is.
 
-    Raises `SettingError` where fsspec, or what it needs for this kind of address, is not installed, and for an
-    address that may hold a password.
+    Raises `SettingError` if fsspec or its driver for this kind of address is not installed, and for an address
+    that may hold a password.
     """
     if isinstance(path, RemotePath) or not starts_like_address(str(path)) or path.exists():
         return path
@@ -180,51 +181,51 @@ def as_path(path: Path) -> Path:
 
 
 class RemotePath(PosixPath):
-    """An address in the place of a path, as far as photographs are read: listed, opened, asked for their size.
+    """An address in place of a path, as far as photographs need it: listing, opening, size.
 
-    Every failure to reach it or to read it is an `OSError`, as of a file.
+    Every failure to reach or to read it is an `OSError`, as of a file.
     """
 
     _listed: os.stat_result | None = None
-    """What the listing said of it, which is not asked for again; another process asks for itself."""
+    """Size and time from the listing, which saves a request; not passed on to other processes."""
 
     def __str__(self) -> str:
         scheme, *parts = self.parts
-        return f"{scheme}//{'/' if scheme[:-1] in _ROOTED else ''}{'/'.join(parts)}"
+        return f"{scheme}//{'/' if scheme[:-1] in _LOCAL else ''}{'/'.join(parts)}"
 
     def __fspath__(self) -> str:
         return str(self)
 
     def check(self) -> None:
-        """Raise `SettingError` where nothing here reads this kind of address."""
+        """Raise `SettingError` if nothing installed reads this kind of address."""
         self._filesystem()
 
     def relative_to(self, *other: Any, **_: Any) -> Path:  # type: ignore[override]
-        """Where it lies below another address: no address any more."""
+        """The path below another address; it is not an address."""
         return Path(*super().relative_to(*other).parts)
 
     def absolute(self) -> "RemotePath":
-        """Itself: an address is."""
+        """Itself."""
         return self
 
     def resolve(self, strict: bool = False) -> "RemotePath":
-        """Itself: no link is followed."""
+        """Itself: links are not followed."""
         return self
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Size and time of the last change; 0 for a time that nobody tells."""
-        return self._listed or _stat(self._ask(lambda filesystem, path: filesystem.info(path)))
+        """Size and time of the last change; 0 for an unknown time."""
+        return self._listed or _stat(self._request(lambda filesystem, path: filesystem.info(path)))
 
     def open(self, mode: str = "r", buffering: int = -1, encoding: str | None = None,
              errors: str | None = None, newline: str | None = None) -> Any:  # fmt: skip
         """As of a file, for reading."""
         if mode not in ("r", "rb"):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        file = io.BufferedReader(RemoteFile(str(self), self._opened))
+        file = io.BufferedReader(RemoteFile(str(self), self._open_file))
         return file if mode == "rb" else io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
 
     def exists(self) -> bool:
-        """Whether anything is there that can be reached from here."""
+        """Whether the address can be reached and something is there."""
         try:
             self.stat()
         except OSError:
@@ -232,30 +233,30 @@ class RemotePath(PosixPath):
         return True
 
     def is_file(self) -> bool:
-        """Whether a file is there."""
+        """Whether it is a file."""
         return stat.S_ISREG(self._kind())
 
     def is_dir(self) -> bool:
-        """Whether anything lies below it."""
+        """Whether it is a folder."""
         return self.parts[0][:-1] not in _UNLISTED and stat.S_ISDIR(self._kind())
 
     def _kind(self) -> int:
-        """0 where there is nothing."""
+        """The file type bits of its mode; 0 if there is nothing."""
         try:
             return self.stat().st_mode
         except FileNotFoundError:
             return 0
 
-    def files(self, wanted: Callable[[PurePath], bool]) -> "list[RemotePath]":
-        """All files below it, however deep, whose path there is `wanted`; in no order.
+    def files(self, select: Callable[[PurePath], bool]) -> "list[RemotePath]":
+        """All files below it, at any depth, whose relative path `select` accepts; in no order.
 
-        Raises `SettingError` for one whose key would be another one as a path.
+        Raises `SettingError` for a key that would change as a `Path`.
         """
-        place, found = self._ask(lambda filesystem, path: (path, filesystem.find(path, detail=True)))
+        root, listing = self._request(lambda filesystem, path: (path, filesystem.find(path, detail=True)))
         files = []
-        for name, info in found.items():
-            below = name.removeprefix(place).removeprefix("/")
-            if not wanted(PurePath(below)):
+        for name, info in listing.items():
+            below = name.removeprefix(root).removeprefix("/")
+            if not select(PurePath(below)):
                 continue
             refuse_parts(below, f"{self}/{below}")
             file = self / below
@@ -274,16 +275,16 @@ class RemotePath(PosixPath):
             raise SettingError(f"{self} cannot be read here: {' '.join(str(error).split())}") from error
         return filesystem, path
 
-    def _opened(self) -> Any:
+    def _open_file(self) -> Any:
         filesystem, path = self._filesystem()
         return filesystem.open(path, "rb")
 
-    def _ask(self, question: Callable[[Any, str], _Value]) -> _Value:
-        return with_retries(str(self), lambda: question(*self._filesystem()))
+    def _request(self, request: Callable[[Any, str], _Value]) -> _Value:
+        return with_retries(str(self), lambda: request(*self._filesystem()))
 
 
 def _stat(info: Mapping[str, Any]) -> os.stat_result:
-    """What a filesystem tells of a file, as the system would."""
+    """A filesystem's answer about a file as the result of `os.stat`."""
     seconds = _seconds(next((info[name] for name in _CHANGED if info.get(name) is not None), 0))
     kind = stat.S_IFDIR if info.get("type") == "directory" else stat.S_IFREG
     times = {"st_mtime_ns": round(seconds * 1e9)}
@@ -291,7 +292,7 @@ def _stat(info: Mapping[str, Any]) -> os.stat_result:
 
 
 def _seconds(changed: object) -> float:
-    """A time as any filesystem tells it, since 1970; 0 where it cannot be read."""
+    """Seconds since 1970 of a time in any filesystem's format; 0 for an unknown format."""
     if isinstance(changed, str):
         with suppress(ValueError):
             changed = datetime.fromisoformat(changed)
