@@ -5,7 +5,6 @@ No web, no command line.  `Engine` in `resad.engine` is the way in: bytes or a p
 config: settings, presets, fingerprint.
 errors: every error raised on purpose.
 runtime: process-wide settings, device and memory of the machine.
-files: atomic file writes.
 
 photo: bytes -> upright RGB picture.
 field_of_view: find the disc that shows the retina.
@@ -26,13 +25,11 @@ anomaly_map: patch distances -> map -> image score.
 detector: prepared photograph -> detection.
 calibration: p-values, thresholds, decision rules.
 findings: regions of a map above a level, and their place in words.
-result: the records of the HTTP contract and of the command line.
-engine: bytes or path -> result.
+engine: bytes or path -> result (`resad_client.records.Result`).
 
 manifest: records of an index: `manifest.json` and `photos.jsonl`.
 index: versions on disk: resolve, check, publish, activate, purge.
 loaded_index: an index in memory, ready to score.
 
-exports: results as CSV, GeoJSON and COCO.
 pictures: overlays, map files, pictures of evidence.
 """

@@ -229,7 +229,7 @@ def download_state(name: str, weights: str) -> Mapping[str, Tensor]:
 
 
 def trunk_state(state: Mapping[str, Tensor], config: BackboneConfig, origin: str) -> dict[str, Tensor]:
-    """The trunk's part of `state`.  Tensors that the stages in use do not need are left out, all others must fit."""
+    """The trunk's part of `state`: tensors that the stages in use do not need are left out, others must fit."""
     expected = skeleton(config).state_dict()
     unused = ("fc.", *(f"layer{number}." for number in range(max(config.stages) + 1, 5)))
     if config.name == bundled.NAME:

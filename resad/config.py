@@ -96,8 +96,8 @@ class ReSCConfig:
     attention_scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """Factor in front of F F^T."""
     levels: tuple[LevelConfig, ...] = ()
-    """One for each stage in use, in place of `normalize`, `region` and `spatial`: each stage is combined on its own
-    grid and then resized to the finest.  Empty: all stages are combined on the finest grid, as in the paper."""
+    """One for each stage in use, in place of `normalize`, `region` and `spatial`: each stage is combined on its
+    own grid and then resized to the finest.  Empty: all stages are combined on the finest grid, as in the paper."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -212,9 +212,10 @@ Part = Literal["region", "spatial", "resc"]
 def preset(name: Preset, backbone: str | None = None) -> MethodConfig:
     """The settings of the preset `name` with the trunk `backbone`, by default the preset's own.
 
-    resad: the default.  With the trunk `bundled` (its own) each stage has its level: the lesion features keep their
-    magnitude on a fine grid, the texture features are ReSC features on coarser ones.  With a ResNet it is a reading
-    of equations 3 to 5 that is better by image and by pixel, where `paper` is worse by pixel (docs/results.md).
+    resad: the default.  With the trunk `bundled` (its own) each stage has its level: the lesion features keep
+    their magnitude on a fine grid, the texture features are ReSC features on coarser ones.  With a ResNet it is a
+    reading of equations 3 to 5 that is better by image and by pixel, where `paper` is worse by pixel
+    (docs/results.md).
     paper: the paper to the letter.  patchcore: the paper's baseline (Roth et al. 2022), 3 x 3 pooling, no ReSC.
     """
     literal = MethodConfig(

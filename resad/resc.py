@@ -56,9 +56,7 @@ def combine(
     return sum(parts[1:], start=parts[0]) if parts else features
 
 
-def _combine_levels(
-    stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig, product: torch.dtype
-) -> Tensor:
+def _combine_levels(stages: Sequence[Tensor], valid: Tensor, config: ReSCConfig, product: torch.dtype) -> Tensor:
     """Each stage combined on its own grid, weighted, and resized to the finest grid."""
     maps = []
     for stage, level in zip(stages, config.levels, strict=True):
@@ -69,7 +67,8 @@ def _combine_levels(
         if level.region:
             parts.append(region_filter(x, inside, grid_radius(config.region_radius, inside.shape[-1])))
         if level.spatial:
-            parts.append(torch.stack([spatial_filter(f, v, config, product) for f, v in zip(x, inside, strict=True)]))
+            per_photo = zip(x, inside, strict=True)
+            parts.append(torch.stack([spatial_filter(f, v, config, product) for f, v in per_photo]))
         combined = sum(parts[1:], start=parts[0]) if parts else x
         if combined.shape[-2:] != valid.shape[-2:]:
             combined = nnf.interpolate(combined, valid.shape[-2:], mode="bilinear", align_corners=False)
