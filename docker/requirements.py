@@ -3,7 +3,7 @@
     python docker/requirements.py OUT [--torch VERSION] [--torch-index URL] [--faiss NAME]
 
 OUT/gpu.txt: torch, torchvision and FAISS, which bring CUDA and are nearly all of an image.
-OUT/rest.txt: the other dependencies.
+OUT/rest.txt: the other dependencies, those of resad-client included, which is installed from clients/python.
 OUT/gpu-constraints.txt, OUT/constraints.txt: the lock's versions of what the first list installs, and of all;
 those of torch and of CUDA only where the lock's torch is what is asked for.
 
@@ -16,6 +16,8 @@ import tomllib
 from pathlib import Path
 
 GPU = ("torch", "torchvision", "faiss-gpu")
+CLIENT = "resad-client"
+"""In this repository, as `resad` itself."""
 OF_TORCH = re.compile(r"torch|torchvision|triton|cuda-.*|nvidia-.*")
 """Distributions whose versions torch prescribes."""
 UNDER_GPU = re.compile(
@@ -25,18 +27,21 @@ UNDER_GPU = re.compile(
 
 
 def main() -> None:
-    """Read two files, write three."""
+    """Read the requirements and the lock, write four lists."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--torch", default="", help="a version other than the lock's")
     arguments.add_argument("--torch-index", default="", help="where another build of it comes from")
     arguments.add_argument("--faiss", default="faiss-gpu", help="faiss-gpu or faiss-cpu")
     given = arguments.parse_args()
-    wanted = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    requirements = dependencies(Path("pyproject.toml"))
+    names = {name_of(line) for line in requirements}
+    client = [line for line in dependencies(Path("clients/python/pyproject.toml")) if name_of(line) not in names]
+    requirements = [*(line for line in requirements if name_of(line) != CLIENT), *client]
     pins = [
         line for line in Path("requirements.lock").read_text().splitlines() if line and not line.startswith("#")
     ]
-    gpu = [line for line in wanted if name_of(line) in GPU]
+    gpu = [line for line in requirements if name_of(line) in GPU]
     if given.torch or given.torch_index:
         pins = [line for line in pins if not OF_TORCH.fullmatch(name_of(line))]
     if given.torch:
@@ -44,10 +49,16 @@ def main() -> None:
     if given.faiss != "faiss-gpu":
         gpu = [line.replace("faiss-gpu", given.faiss) for line in gpu]
     write(given.out / "gpu.txt", gpu)
-    write(given.out / "rest.txt", [line for line in wanted if name_of(line) not in GPU])
+    write(given.out / "rest.txt", [line for line in requirements if name_of(line) not in GPU])
     write(given.out / "constraints.txt", pins)
     below = [line for line in pins if OF_TORCH.fullmatch(name_of(line)) or UNDER_GPU.fullmatch(name_of(line))]
     write(given.out / "gpu-constraints.txt", below)
+
+
+def dependencies(path: Path) -> list[str]:
+    """The requirements of a project, one string each."""
+    requirements: list[str] = tomllib.loads(path.read_text())["project"]["dependencies"]
+    return requirements
 
 
 def name_of(requirement: str) -> str:

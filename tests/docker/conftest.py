@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.synthetic import write_dataset
+from lab.drawing import write_dataset
 from tests.docker.engine import Stack, build_images, stack
 from tests.docker.files import need
 

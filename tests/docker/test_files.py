@@ -193,8 +193,12 @@ def manifests(variant: str) -> list[dict[str, Any]]:
 
 def test_the_image_gets_every_dependency_once_and_torch_first(tmp_path: Path) -> None:
     lists = listed(tmp_path)
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert sorted(lists["gpu"] + lists["rest"]) == sorted(wanted)
+    server, client = (
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["dependencies"]
+        for folder in (".", "clients/python")
+    )
+    requirements = {name_in(line): line for line in (*client, *server) if name_in(line) != "resad-client"}
+    assert sorted(lists["gpu"] + lists["rest"]) == sorted(requirements.values())
     assert [line.split(">")[0] for line in lists["gpu"]] == ["torch", "torchvision", "faiss-gpu"]
     lock = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert lists["constraints"] == lock

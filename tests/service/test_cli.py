@@ -1,10 +1,12 @@
 """`resad-service` that cannot start: exit code 2, and one line that says what to mend; and what it says first."""
 
 import json
+import resource
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,48 @@ def test_a_root_without_an_index_is_told_at_once(command: Path, tmp_path: Path) 
         service.terminate()
     assert f"no index under {tmp_path}; one that is built there is served" in line
     assert json.loads(line)["level"] == "warning"
+
+
+REFUSALS = {
+    "--root nowhere": "nowhere is not a folder",
+    "--root . --port 99999": "port: ",
+    "--root . --host 0.0.0.0": "--keys-file",
+    "--root . --device tpu": "tpu",
+    "--root . --keys-file nowhere": "the keys file nowhere cannot be read",
+}
+LIGHT = "import sys; from service.{module} import main; sys.argv = ['command', *{words}]; main()"
+
+
+def cpu_seconds(module: str, *words: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """CPU seconds of a command in a process of its own, and what it printed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = LIGHT.format(module=module, words=list(words))
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+
+
+@pytest.mark.parametrize(("module", "name"), [("cli", "resad-service"), ("keys", "resad-keys")])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_are_quick(module: str, name: str, option: str) -> None:
+    seconds, done = cpu_seconds(module, option)
+    assert done.returncode == 0
+    assert f"{name} {version('resad')}" in done.stdout if option == "--version" else "Usage" in done.stdout
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_a_refusal_is_quick(words: str) -> None:
+    seconds, done = cpu_seconds("cli", *words.split())
+    assert done.returncode == 2
+    assert REFUSALS[words] in done.stderr
+    assert seconds < 1
+
+
+def test_a_port_in_use_is_refused_quickly(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        seconds, done = cpu_seconds("cli", "--root", str(tmp_path), "--device", "cpu", "--port", port)
+    assert done.returncode == 2
+    assert port in done.stderr
+    assert seconds < 1

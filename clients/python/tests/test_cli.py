@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from playing import BAD, Service, rows, run, service
-from resad_client import INTENDED_USE, Result, from_json
+from resad_client import INTENDED_USE, Result, cli, from_json
 from samples import EXAMPLE, JPEG, PNG
 
 __all__ = ["service"]
@@ -233,3 +235,8 @@ def test_importing_it_loads_neither_the_method_nor_its_libraries() -> None:
     loaded = set(done.stdout.split())
     assert "resad_client" in loaded
     assert not loaded & {"torch", "faiss", "resad", "indexer", "service", "scipy", "skimage"}
+
+
+def test_the_version() -> None:
+    outcome = CliRunner().invoke(cli.app, ["--version"])
+    assert (outcome.exit_code, outcome.output) == (0, f"resad-client {version('resad-client')}\n")

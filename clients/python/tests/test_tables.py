@@ -7,14 +7,14 @@ from rich.console import Console
 
 from playing import rows
 from resad_client import Result, from_json
-from resad_client.records import ScoreRow
+from resad_client.records import QualityReason, ScoreRow
 from resad_client.tables import print_scores, score_line
 from samples import EXAMPLE
 
 SOUND = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
 
 
-def doubtful(label: str, *reasons: str, abnormal: bool | None = True) -> ScoreRow:
+def doubtful(label: str, *reasons: QualityReason, abnormal: bool | None = True) -> ScoreRow:
     quality = replace(SOUND.result.quality, acceptable=False, reasons=reasons)
     return ScoreRow(label, replace(SOUND.result, quality=quality, abnormal=abnormal), 1)
 
