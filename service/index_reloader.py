@@ -71,7 +71,7 @@ class Loader:
     worker: Worker
     throughput: Throughput
     load_index: Callable[..., LoadedIndex] = load_index
-    check_probe: Callable[[LoadedIndex, Path], None] = check_probe
+    check_probe: Callable[[LoadedIndex, Path], object] = check_probe
     available_bytes: Callable[[], int] = runtime.available_bytes
 
     def load(self, version: Path) -> LoadedIndex:

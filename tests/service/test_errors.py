@@ -215,6 +215,8 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path
         ThreadPoolExecutor(3) as callers,
     ):
         service.state.pipeline.scorer.engine = Slow
+        for _ in range(50):  # as on a quiet machine, so that the deadline refuses nobody
+            service.state.pipeline.throughput.scored(1, 0.01)
         try:
             for answer in callers.map(service.score, [photo] * 3):
                 check(answer, 504, "deadline")

@@ -197,7 +197,7 @@ export interface components {
     schemas: {
         /**
          * BackboneConfig
-         * @description Which feature maps are taken from which trunk.
+         * @description Which feature maps of which trunk.
          */
         readonly BackboneConfig: {
             /**
@@ -216,7 +216,7 @@ export interface components {
         };
         /**
          * Calibration
-         * @description All normals, and each camera's.
+         * @description All normals, and those of each camera.
          *
          *     patches: quantiles of all their patch distances.  source: how they were scored (see above).
          */
@@ -243,7 +243,7 @@ export interface components {
         };
         /**
          * CameraNormals
-         * @description The normals of one camera, as the CSV file names it.
+         * @description The normals of one camera, with its name in the CSV file.
          */
         readonly CameraNormals: {
             /** Camera */
@@ -252,7 +252,7 @@ export interface components {
         };
         /**
          * CoresetConfig
-         * @description How the memory bank is thinned: greedy k-centre until one of the three limits (paper, section 3.2).
+         * @description How the memory bank is thinned: greedy k-center until one of the three limits (paper, section 3.2).
          */
         readonly CoresetConfig: {
             /**
@@ -264,11 +264,6 @@ export interface components {
             readonly count?: number | null;
             /** Radius */
             readonly radius?: number | null;
-            /**
-             * Projection
-             * @default johnson-lindenstrauss
-             */
-            readonly projection: number | "johnson-lindenstrauss";
             /**
              * Epsilon
              * @default 0.9
@@ -355,7 +350,7 @@ export interface components {
          * @description A region of the map above the level that healthy photos exceed at the rate `fpr`.
          *
          *     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
-         *     words, relative to the field of view (`resad.place`).
+         *     words, relative to the field of view.
          */
         readonly Finding: {
             /** Rank */
@@ -402,7 +397,7 @@ export interface components {
         };
         /**
          * HistoryEntry
-         * @description What made a version.
+         * @description The operation that made a version.
          *
          *     from_version: of the same index; `also_from`, NAME/VERSION, for the second one of a merge.  at: ISO 8601, UTC.
          *     package_version: of this project.
@@ -514,12 +509,39 @@ export interface components {
             readonly high: number;
         };
         /**
+         * LevelConfig
+         * @description How one stage enters a patch feature, where stages differ.
+         */
+        readonly LevelConfig: {
+            /**
+             * Scale
+             * @default unit
+             * @enum {string}
+             */
+            readonly scale: "unit" | "constant";
+            /**
+             * Weight
+             * @default 1
+             */
+            readonly weight: number;
+            /**
+             * Region
+             * @default true
+             */
+            readonly region: boolean;
+            /**
+             * Spatial
+             * @default true
+             */
+            readonly spatial: boolean;
+        };
+        /**
          * Manifest
-         * @description Everything about one version of an index but the photographs; see DESIGN, section 3.
+         * @description Everything about one version of an index except its photographs.
          *
-         *     calibrated: the worst standing among the scores that the calibration is made of.
-         *     numbered: the highest number that a reference photo's id ever had, so that no id is given twice; none where
-         *     that is the number of photos.
+         *     calibrated: the worst standing among the scores of the calibration.
+         *     numbered: the highest number that a reference photo's id ever had, so that no id is used twice; none if that is
+         *     the number of photos.
          */
         readonly Manifest: {
             /** Format */
@@ -594,14 +616,14 @@ export interface components {
              *       "region": true,
              *       "region_radius": 21,
              *       "spatial": "softmax",
-             *       "attention_scale": 20
+             *       "attention_scale": 20,
+             *       "levels": []
              *     }
              */
             readonly resc: components["schemas"]["ReSCConfig"];
             /**
              * @default {
              *       "share": 0.1,
-             *       "projection": "johnson-lindenstrauss",
              *       "epsilon": 0.9,
              *       "sample": 1,
              *       "seed": 0
@@ -618,16 +640,14 @@ export interface components {
             /**
              * @default {
              *       "kind": "top_mean",
-             *       "share": 0.001,
-             *       "smoothing": 0,
-             *       "margin": 0
+             *       "share": 0.001
              *     }
              */
             readonly score: components["schemas"]["ScoreConfig"];
         };
         /**
          * Normals
-         * @description scores, peaks: per photo the image score and the maximum of the map, ascending, feature units.
+         * @description Normal photographs.  scores, peaks: their image scores and their maps' maxima, ascending, feature units.
          */
         readonly Normals: {
             /** Scores */
@@ -658,7 +678,7 @@ export interface components {
         };
         /**
          * PackageVersion
-         * @description A package that took part.
+         * @description A package and its version.
          */
         readonly PackageVersion: {
             /** Name */
@@ -723,13 +743,13 @@ export interface components {
         };
         /**
          * Quality
-         * @description How the build went, up to the writing of the version.
+         * @description Measurements of the build, up to the writing of the version.
          *
          *     covering_radius: the largest distance from any patch to its nearest memory, feature units.
-         *     covering: whether that was measured over all patches, or bounds it where the features of some are not kept.
+         *     covering: whether that was measured over all patches, or is a bound because some features are not kept.
          *     projected_radius: the same where the greedy measured it, after the random projection to `projected_dimension`,
          *     when the index was built.
-         *     kept_radius: what adding and removing photographs keep the covering radius at; none before the first time.
+         *     kept_radius: the covering radius that adding and removing photographs maintain; none before the first time.
          */
         readonly Quality: {
             /** Covering Radius */
@@ -753,7 +773,7 @@ export interface components {
         };
         /**
          * QualityLimit
-         * @description A photograph whose `measure` lies beyond `value` has the `reason`.
+         * @description A limit: a photograph whose `measure` lies beyond `value` is unacceptable for `reason`.
          */
         readonly QualityLimit: {
             /**
@@ -771,7 +791,7 @@ export interface components {
         };
         /**
          * QualityLimits
-         * @description What `photos` normal photographs set; a share `passed` of them keeps every limit.  None at all below 10.
+         * @description The limits set by `photos` normal photographs, of which a share `passed` passes.  No limits below 10.
          */
         readonly QualityLimits: {
             /** Photos */
@@ -822,8 +842,6 @@ export interface components {
              * @default true
              */
             readonly normalize: boolean;
-            /** Whitening */
-            readonly whitening?: number | null;
             /**
              * Pool
              * @default 1
@@ -845,12 +863,17 @@ export interface components {
              * @default softmax
              * @enum {string}
              */
-            readonly spatial: "none" | "softmax" | "cosine" | "gate";
+            readonly spatial: "none" | "softmax";
             /**
              * Attention Scale
              * @default 20
              */
             readonly attention_scale: number;
+            /**
+             * Levels
+             * @default []
+             */
+            readonly levels: readonly components["schemas"]["LevelConfig"][];
         };
         /**
          * Result
@@ -913,16 +936,6 @@ export interface components {
              * @default 0.001
              */
             readonly share: number;
-            /**
-             * Smoothing
-             * @default 0
-             */
-            readonly smoothing: number;
-            /**
-             * Margin
-             * @default 0
-             */
-            readonly margin: number;
         };
         /**
          * SearchConfig
@@ -942,8 +955,10 @@ export interface components {
         };
         /**
          * SearchPlan
-         * @description `flat` and `proved` find the nearest memories; `hnsw` and `ivf` find near ones, and the detector then makes
-         *     the image score exact.  A field of another kind than `kind` is not read.
+         * @description Which search, and its settings; settings of another kind than `kind` are ignored.
+         *
+         *     `flat` and `proved` find the nearest memories.  `ivf` finds near ones, and the detector then makes the image
+         *     score exact.
          */
         readonly SearchPlan: {
             /**
@@ -951,7 +966,7 @@ export interface components {
              * @default flat
              * @enum {string}
              */
-            readonly kind: "flat" | "proved" | "hnsw" | "ivf";
+            readonly kind: "flat" | "proved" | "ivf";
             /**
              * Width
              * @default 128
@@ -962,16 +977,6 @@ export interface components {
              * @default 0.15
              */
             readonly limit: number;
-            /**
-             * Links
-             * @default 32
-             */
-            readonly links: number;
-            /**
-             * Breadth
-             * @default 64
-             */
-            readonly breadth: number;
             /**
              * Lists
              * @default 1024
@@ -985,10 +990,10 @@ export interface components {
         };
         /**
          * SearchRecord
-         * @description What was chosen and what it was chosen from.
+         * @description The chosen plan and the trials it was chosen from.
          *
-         *     photos: reference photos that it was measured on, each against the others' memories; 0 where the bank is too
-         *     small to measure or the search was named.
+         *     photos: reference photos that were measured, each against the others' memories; 0 where the bank is too small
+         *     to measure or the search was named.
          */
         readonly SearchRecord: {
             readonly chosen: components["schemas"]["SearchPlan"];
@@ -999,12 +1004,12 @@ export interface components {
         };
         /**
          * SearchTrial
-         * @description A plan tried on left-out reference photos.
+         * @description The measurements of one plan on left-out reference photos.
          *
-         *     milliseconds: of a photo's search, and the exact step where there is one; median.
-         *     image_score_ratio: to the flat search, the one farthest from 1.
-         *     map_error: the largest deviation of a map from the flat search's, as a share of that one's peak.
-         *     proved: share of patches and memories that no full search was needed for; 1 where nothing is proved.
+         *     milliseconds: of a photo's search, with the exact step if there is one; median.
+         *     image_score_ratio: to the flat search, the ratio farthest from 1.
+         *     map_error: the largest deviation of a map from the flat search's, as a share of that map's peak.
+         *     proved: share of pairs of patch and memory that needed no full search; 1 for other kinds than `proved`.
          */
         readonly SearchTrial: {
             readonly plan: components["schemas"]["SearchPlan"];
@@ -1032,8 +1037,8 @@ export interface components {
          * @description A photo is abnormal at rate `fpr` when its score is above `value`; no value, a reason instead.
          *
          *     needed: the fewest normals that support `fpr`.  normals: how many there are.
-         *     interval: Clopper-Pearson, of the rate at which normals like these come out above `value`.  Photographs of one
-         *     patient count singly, so that it is too narrow where patients gave several.
+         *     interval: Clopper-Pearson, of the rate at which such normals exceed `value`.  Each photograph counts as
+         *     independent, so the interval is too narrow if patients have several.
          */
         readonly Threshold: {
             /** Fpr */
