@@ -172,16 +172,16 @@ class Scorer:
         finish: Callable[[Detection], Drawable],
         trace: PhotoTrace,
     ) -> Drawable:
-        queued = begun = time.perf_counter()
+        queued = started = time.perf_counter()
 
         def begin() -> None:
-            nonlocal begun
-            begun = time.perf_counter()
+            nonlocal started
+            started = time.perf_counter()
 
         drawable = await wait_for(self.worker.detect(loaded.detector, photo, finish, begin))
         ended = time.perf_counter()
-        self.pool.record("queue", begun - queued, trace)
-        self.pool.record("detect", ended - begun, trace)
+        self.pool.record("queue", started - queued, trace)
+        self.pool.record("detect", ended - started, trace)
         self.pool.record("score", ended - queued, trace)
         manifest = drawable.manifest
         self.pool.metrics.scored(manifest.name, manifest.version, drawable.detection.image_score)

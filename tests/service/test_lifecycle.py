@@ -17,7 +17,7 @@ from resad.engine import Engine
 from resad.loaded_index import LoadedIndex, load_index, score_probe
 from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, key_for, served, until
-from tests.service.test_errors import check
+from tests.service.test_problems import check
 
 HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 

@@ -18,7 +18,7 @@ from resad.config import PhotoLimits
 from resad.loaded_index import LoadedIndex, load_index
 from tests.service.conftest import encoded
 from tests.service.running import Served, served
-from tests.service.test_errors import check
+from tests.service.test_problems import check
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from service.problems import CALL_OFF, Refusal
 from service.security import Guard, KeyRing
 from tests.readme_session import README
 from tests.service.running import JPEG, Served, bearer, served, until
-from tests.service.test_errors import check
+from tests.service.test_problems import check
 
 CALLS = (
     ("POST", "/v1/score", ("score",)),

@@ -55,8 +55,8 @@ def in_memory(service: Running) -> set[str]:
 
 def alive_before_loads(service: Running) -> list[int]:
     """How many versions are in memory when one begins to be loaded, whoever holds them; grows with every load."""
-    succession = service.state.reloader
-    load, counts = succession._load, list[int]()
+    reloader = service.state.reloader
+    load, counts = reloader._load, list[int]()
     lives = (entry.live for entry in service.state.registry.entries.values())
     detectors = [weakref.ref(live.detector) for live in lives if live is not None]
 
@@ -66,7 +66,7 @@ def alive_before_loads(service: Running) -> list[int]:
         detectors.append(weakref.ref(loaded.detector))
         return loaded
 
-    succession._load = counting
+    reloader._load = counting
     return counts
 
 
@@ -231,7 +231,7 @@ def test_a_version_is_activated_whether_its_index_is_in_memory_or_not(
 
 
 class Slow:
-    """What a shelf brings, without a disk: an index is loaded when it is let."""
+    """A cache whose indexes need no disk: a load ends when it is allowed to."""
 
     def __init__(self, *names: str, places: int, patience_s: float = 5.0) -> None:
         self.registry = Registry(Path("root"), default=None)
@@ -240,7 +240,7 @@ class Slow:
         self.let = threading.Semaphore(0)
         self.brought: list[tuple[str, str | None]] = []
         self.places = places
-        self.shelf = IndexCache(self.registry, self._bring, places, patience_s)
+        self.cache = IndexCache(self.registry, self._bring, places, patience_s)
 
     def _bring(self, name: str, leaving: str | None) -> bool:
         assert self.let.acquire(timeout=5)
@@ -253,7 +253,7 @@ class Slow:
         return True
 
     async def use(self, name: str, until: asyncio.Event | None = None) -> str:
-        async with self.shelf.lease(name) as loaded:
+        async with self.cache.lease(name) as loaded:
             if until:
                 await until.wait()
             return cast(Any, loaded).name  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ import torch
 from resad import index
 from tests.indexes import build_small
 from tests.service.running import Served, key_for, served, until
-from tests.service.test_errors import check
+from tests.service.test_problems import check
 
 UNREADABLE = "x" * 300
 """A link to a name this long is what not even root can follow."""
