@@ -12,5 +12,4 @@ lifecycle       add, remove, merge, archive, and versions that are derived from 
 scoring         a run over photographs: results, maps, overlays and evidence as files
 score_journal, run_tables, score_tables, places    journal, tables and file names of such a run
 prefetching     background threads: prefetching, round-robin, writing
-distill, distillation    trains the packaged trunk
 """

@@ -79,9 +79,9 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "lab.commands.draw:draw_command",
         "Draw believable fundus photographs, for trying things out and for tests.",
     ),
-    "distill": (
-        "indexer.commands.distill:distill_command",
-        "Train a trunk like the packaged one from your photographs and any teacher.",
+    "train": (
+        "lab.commands.train:train_command",
+        "Train the bundled trunk on your healthy photographs, with lesions painted into them.",
     ),
 }
 """Command -> "module:attribute" that implements it, and its line of help.

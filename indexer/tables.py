@@ -15,7 +15,6 @@ from resad.quality import FEWEST, QualityLimit
 if TYPE_CHECKING:
     from indexer.build.build import BuildReport
     from indexer.calibration.calibrate import CalibrationReport
-    from indexer.distill import DistillReport
     from indexer.lifecycle.derive import NewVersion
     from indexer.lifecycle.versions import Diff
 
@@ -40,19 +39,6 @@ def build_table(report: "BuildReport") -> Table:
     _add_search(table, manifest)
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
     table.add_row("peak memory", f"{manifest.quality.peak_memory_bytes / 1e9:.2f} GB")
-    return table
-
-
-def agreement_table(report: "DistillReport") -> Table:
-    """How far the student follows its teacher on photographs that were held out."""
-    count = len(report.pool.held_out)
-    table = Table(title=f"Agreement on {count} held-out photographs, loss {four_digits(report.loss)}",
-                  title_justify="left")  # fmt: skip
-    for heading in ("photographs", "stage", "energy in the targets", "cosine", "distances, correlation"):
-        table.add_column(heading, justify="left" if heading == "photographs" else "right")
-    for agreement in report.agreements:
-        figures = (f"{value:.3f}" for value in (agreement.kept, agreement.cosine, agreement.distances))
-        table.add_row(agreement.photos, str(agreement.stage), *figures)
     return table
 
 

@@ -6,5 +6,6 @@ evaluate   an index measured on a data set
 report     HTML pages
 ablation   the paper's table 3 and figure 2
 audit      reference photographs ranked, to find diseased ones among them
-commands   `resad-indexer` draw, datasets, evaluate, ablation, audit
+training   the bundled trunk, trained on painted lesions
+commands   `resad-indexer` draw, datasets, evaluate, ablation, audit, train
 """

@@ -4,6 +4,5 @@ build       build
 score       score
 calibrate   calibrate
 versions    list, inspect, verify, activate, add, remove, merge, diff, rollback, gc, export, import
-distill     distill
 console     output streams, common options, warnings, loading an index
 """

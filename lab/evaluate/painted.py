@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from lab.drawing.painter import KINDS, LesionKind, PaintedLesion, paint
 from resad.preparation import PreparedPhoto
@@ -112,3 +113,16 @@ def _size(lesion: PaintedLesion, photo: PreparedPhoto) -> Size:
 
 def _contrast(lesion: PaintedLesion) -> Contrast:
     return "faint" if lesion.contrast < _PLAIN else "plain"
+
+
+def painted_table(results: PaintedResults) -> Table:
+    """Sensitivity by kind, size and contrast, as the command line prints it."""
+    title = f"Painted lesions found on {results.photos} photographs held out (level {results.level:.3g})"
+    table = Table(title=title, title_justify="left")
+    for heading in ("kind", "size", "contrast", "lesions", "found"):
+        table.add_column(heading, justify="right" if heading in ("lesions", "found") else "left")
+    for group in results.groups:
+        kind = group.kind.replace("_", " ")
+        table.add_row(kind, group.size, group.contrast, str(group.lesions), f"{group.sensitivity:.0%}")
+    table.add_row("all", "", "", str(sum(group.lesions for group in results.groups)), f"{results.sensitivity():.0%}")
+    return table
