@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class BlockingPort(Port):
-    """Does everything on the spot."""
+    """Blocks in every method."""
 
     def __init__(
         self, http: httpx.Client, sleep: Callable[[float], None], policy: RetryPolicy, rng: random.Random
@@ -31,20 +31,20 @@ class BlockingPort(Port):
         self._sleep = sleep
 
     async def read(self, path: Path) -> bytes:
-        """At once."""
+        """The bytes of a file."""
         return path.read_bytes()
 
     async def send(self, call: Call) -> httpx.Response:
-        """Blocks until the answer is there."""
+        """Send a request and wait for its answer."""
         return self._http.send(http.request(self._http, call))
 
     async def pause(self, seconds: float) -> None:
-        """Blocks for so long."""
+        """Sleep."""
         self._sleep(seconds)
 
 
 def finish(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over a `BlockingPort`: it never suspends, so its first step is its last."""
+    """The result of a coroutine over a `BlockingPort`, which never suspends and so ends with its first step."""
     try:
         call.send(None)
     except StopIteration as done:

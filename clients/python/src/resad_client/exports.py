@@ -4,7 +4,7 @@ Coordinates are the photo's own px, x to the right and y DOWN.  In CSV they are 
 of their ends.  In GeoJSON and COCO they are points of the plane in which pixel (0, 0) covers [0, 1) x [0, 1): a
 contour goes through its pixels' centers, and a box ends where its last pixel does.
 
-The offline command has the same file over its own records; a test keeps the two alike.
+`resad-indexer score` and `resad-client score` write the same files.
 """
 
 import csv
@@ -29,7 +29,7 @@ _FRAME: Final = "px of the photo, x to the right, y down"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one photograph: a result, or why there is none.  photo: what it is called in exports."""
+    """The outcome of one photograph: a result, or the reason why there is none.  photo: its label in exports."""
 
     photo: str
     result: Result | None

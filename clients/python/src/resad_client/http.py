@@ -31,12 +31,11 @@ _LONGEST_S: Final = 8.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to keep asking.
+    """When to repeat a request, and when to give up.
 
-    retries: repeats after the first attempt, at least 0.  max_wait_s: of all waits together, seconds, at least 0.
-    lost: how many of the repeats may follow a lost connection, or a proxy's word of one, at least 0: after so many
-    nobody is there.
-    Raises `SettingError` for values below that.
+    retries: repeats after the first attempt, at least 0.  max_wait_s: all waits together, seconds, at least 0.
+    lost: repeats after a lost connection, or after a proxy's report of one, at least 0.
+    Raises `SettingError` for lower values.
     """
 
     retries: int = 5
@@ -51,19 +50,19 @@ class RetryPolicy:
         if not self.max_wait_s >= 0:
             raise SettingError(f"max_wait_s {self.max_wait_s}: must be at least 0")
 
-    def wait(self, repeat: int, asked: float | None, waited: float, rng: random.Random) -> float | None:
+    def wait(self, repeat: int, requested: float | None, waited: float, rng: random.Random) -> float | None:
         """Seconds to wait before repeat number `repeat` (from 0), or None to give up.
 
-        asked: what the service asked for, never undercut.  waited: seconds waited so far.
+        requested: the service's Retry-After, seconds, the shortest wait.  waited: seconds waited so far.
         """
-        room = self.max_wait_s - waited
-        least = asked or 0.0
-        if repeat >= self.retries or room <= 0 or least > room:
+        remaining = self.max_wait_s - waited
+        least = requested or 0.0
+        if repeat >= self.retries or remaining <= 0 or least > remaining:
             return None
-        # Clients that were all sent away with "1 second" must not all come back at once, and where many wait for
-        # few places, repeats at that pace would be used up before a place falls free: so the spread doubles.
+        # Clients that were all refused with "1 second" must not all return at once, and if many wait for few
+        # places, equally spaced repeats would be used up before a place is free: so the random part doubles.
         spread = min(max(least, _FIRST_S) * 2.0 ** min(repeat, 16), _LONGEST_S)
-        return min(least + spread * rng.uniform(0.0 if least else 0.5, 1.0), room)
+        return min(least + spread * rng.uniform(0.0 if least else 0.5, 1.0), remaining)
 
 
 def _utc_now() -> datetime:
@@ -71,10 +70,10 @@ def _utc_now() -> datetime:
 
 
 def retry_after(headers: httpx.Headers, now: Callable[[], datetime] = _utc_now) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110: a number, or a date), at least 0; None without one.
+    """Seconds of a Retry-After header (RFC 9110: a number, or a date), at least 0; None without one.
 
-    A date is read against the answer's own Date where it has one, so that the two machines' clocks may differ.
-    What cannot be read counts as absent.
+    A date is compared with the answer's own Date, if any, because the two machines' clocks may differ.  A header
+    that cannot be parsed counts as absent.
     """
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdecimal():
@@ -120,7 +119,7 @@ class Call:
 
 
 class Port(ABC):
-    """What a call needs from the world outside."""
+    """Files, network and time, as a blocking or an async client uses them."""
 
     def __init__(self, policy: RetryPolicy, rng: random.Random) -> None:
         self.policy = policy
@@ -132,7 +131,7 @@ class Port(ABC):
 
     @abstractmethod
     async def send(self, call: Call) -> httpx.Response:
-        """The answer, read to its end; may raise `httpx.RequestError`."""
+        """The whole answer; may raise `httpx.RequestError`."""
 
     @abstractmethod
     async def pause(self, seconds: float) -> None:
@@ -176,25 +175,24 @@ def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request
 
 
 async def answer(port: Port, call: Call) -> httpx.Response:
-    """The answer to `call`, a success, asked for again as the port's policy allows.
+    """The successful answer to `call`, with repeats as the port's policy allows.
 
-    Every call here may be repeated without harm, even one that was carried out while its answer got lost:
-    nothing at the service changes by it.  A proxy's word that the service is gone counts as a lost connection;
-    what the service itself says of a fault of its own would be the same again.  What took too long, by this side's
-    clock or a proxy's (504), is not asked for again.
+    Every call may be repeated, even if it was carried out and its answer was lost, because it changes nothing at
+    the service.  A proxy's report that the service is gone counts as a lost connection.  Neither a fault that the
+    service itself reports is repeated, nor a timeout of this client or of a proxy (504).
     """
     repeat, lost, waited = 0, 0, 0.0
     while True:
         try:
             return await once(port, call)
-        except TimedOut:  # asking again would only double the load
+        except TimedOut:  # a repeat would only double the load
             raise
         except (ServerProblem, ConnectionFailed) as error:
             gone = isinstance(error, ConnectionFailed) or error.stands_in
             if not (gone or isinstance(error, Busy | NotReady)):
                 raise
-            asked = error.retry_after if isinstance(error, ServerProblem) else None
-            wait = port.policy.wait(repeat, asked, waited, port.rng)
+            requested = error.retry_after if isinstance(error, ServerProblem) else None
+            wait = port.policy.wait(repeat, requested, waited, port.rng)
             lost += gone
             if wait is None or lost > port.policy.lost:
                 raise
@@ -203,7 +201,7 @@ async def answer(port: Port, call: Call) -> httpx.Response:
 
 
 async def once(port: Port, call: Call) -> httpx.Response:
-    """As `answer`, asked a single time."""
+    """As `answer`, without repeats."""
     try:
         response = await port.send(call)
     except httpx.ConnectTimeout as error:
@@ -224,7 +222,7 @@ async def once(port: Port, call: Call) -> httpx.Response:
 
 
 def _problem(response: httpx.Response) -> Problem:
-    """What the answer says is wrong; where it is a proxy's and not the service's, what its status says."""
+    """The problem document of an answer, or one made from the status if a proxy answered."""
     try:
         problem = from_json(Problem, response.content)
     except ProtocolError:
