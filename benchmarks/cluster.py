@@ -106,13 +106,13 @@ def _measure(cluster: Cluster, folder: Path, side: int, workers: tuple[int, ...]
         clock = _Clock()
         order = BuildOptions(photos, folder / f"of-{count}", "eyes", config, "bundled", cpu)
         group = PoolOptions(cluster, WorkerSize(1, 0), limit=count, scratch=folder)
-        version = build(order, clock, workers=ClusterWorkers(group, clock.watch)).version
+        version = build(order, clock, workers=ClusterWorkers(group, on_shards=clock.watch)).version
         bank = "memory_bank.faiss"
         yield clock.measured(count, same=(version / bank).read_bytes() == (single / bank).read_bytes())
 
 
 class _Clock(Stages):
-    """Notes when units were done, and what the shards had exchanged by then."""
+    """Records when units were finished, and how many bytes the shards had exchanged by then."""
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))

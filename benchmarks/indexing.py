@@ -95,7 +95,7 @@ def build(photos: Path, root: Path, log: Path, size: Size) -> Built:
     began = time.perf_counter()
     process = start(order(photos, root, size), log)
     disk = 0
-    with OwnMemory(process.pid, every=0.1) as memory:
+    with OwnMemory(process.pid, interval_s=0.1) as memory:
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
@@ -230,9 +230,9 @@ def _killed(folder: Path, size: Size) -> Resumed:
     began = time.perf_counter()
     finish(start([*line, "--resume"], log), log)
     seconds = time.perf_counter() - began
-    whole, resumed = (resolve(folder / root / NAME) for root in ("whole", "half"))
+    undisturbed, resumed = (resolve(folder / root / NAME) for root in ("whole", "half"))
     files = ("memory_bank.faiss", "provenance.npz", "photos.jsonl")
-    same = all((whole / name).read_bytes() == (resumed / name).read_bytes() for name in files)
+    same = all((undisturbed / name).read_bytes() == (resumed / name).read_bytes() for name in files)
     return Resumed(after, size.resumed, seconds, whole, same)
 
 

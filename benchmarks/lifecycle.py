@@ -124,11 +124,11 @@ def _build_indexes(photos: Sequence[Path], shared: Path, size: int, folder: Path
         return build(order, _STAGES).version
 
     def added(name: str) -> Path:
-        return add(AddOptions(folder / name, rest, _CPU), _STAGES).made.version
+        return add(AddOptions(folder / name, rest, _CPU), _STAGES).derived.version
 
     def removed(name: str, again: Path | None = None) -> Path:
         order = RemoveOptions(folder / name, choose([str(rest)], []), _CPU, photos=again)
-        return remove(order, _STAGES).made.version
+        return remove(order, _STAGES).derived.version
 
     return [
         _timed("all, built", lambda: built(whole, "plain-whole", False)),

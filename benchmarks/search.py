@@ -106,29 +106,29 @@ def main(
     """Search with every plan, in turn on each photograph."""
     shared = shared_data()
     runtime.configure("exact")
-    side, count, asked_for, repeats = (256, 4, 2, 1) if quick else (784, None, photos, repeats)
+    side, count, photo_count, repeats = (256, 4, 2, 1) if quick else (784, None, photos, repeats)
     config = config_of(Variant("resad"), side)
-    photos_known = healthy(shared, side, count=count)
+    references = healthy(shared, side, count=count)
     encoder = encoder_for(shared, side)
     with tempfile.TemporaryDirectory() as scratch:
-        bank = _bank(encoder, photos_known, cache or Path(scratch) / "bank")
-    photos = list(_test_photos(encoder, shared, asked_for))
+        bank = _bank(encoder, references, cache or Path(scratch) / "bank")
+    test_photos = list(_test_photos(encoder, shared, photo_count))
     print_header(
         "Search",
         f"preset resad, ResNet-18, {side} px, coreset 0.5 of the healthy training photographs: "
-        f"{len(bank):,} memories x {bank.dimension}; {len(photos)} test photographs, {repeats} searches of each, "
+        f"{len(bank):,} memories x {bank.dimension}; {len(test_photos)} test photographs, {repeats} searches of each, "
         "all plans in turn; flat is FAISS's IndexFlatL2.",
     )
-    rows = _rows(bank, photos, config, repeats)
+    rows = _rows(bank, test_photos, config, repeats)
     _print_rows(rows, config.search.neighbors)
-    wholes = _wholes(shared, side, count, asked_for, len(bank), anomalib) if anomalib else []
+    wholes = _wholes(shared, side, count, photo_count, len(bank), anomalib) if anomalib else []
     if wholes:
         _print_wholes(wholes)
     write_json(json, {"search": rows, "whole": wholes})
 
 
 def _bank(encoder: Encoder, photos: list[PreparedPhoto], place: Path) -> MemoryBank:
-    """Half of all patches, chosen by the greedy; from `place` where they lie there already."""
+    """Half of all patches, chosen by the greedy; read from `place` if they are there."""
     if (place / FAISS_FILE).exists():
         return MemoryBank.load(place)
     place.mkdir(parents=True, exist_ok=True)
