@@ -116,8 +116,8 @@ def main(
     print_header(
         "Search",
         f"preset resad, ResNet-18, {side} px, coreset 0.5 of the healthy training photographs: "
-        f"{len(bank):,} memories x {bank.dimension}; {len(test_photos)} test photographs, {repeats} searches of each, "
-        "all plans in turn; flat is FAISS's IndexFlatL2.",
+        f"{len(bank):,} memories x {bank.dimension}; {len(test_photos)} test photographs, {repeats} searches of "
+        "each, all plans in turn; flat is FAISS's IndexFlatL2.",
     )
     rows = _rows(bank, test_photos, config, repeats)
     _print_rows(rows, config.search.neighbors)
