@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
-from resad_client.errors import ResadError
+from resad_client.errors import ResadError as ResadError
 
 REBUILD = "rebuild the index: resad-indexer build PHOTOS --root ROOT --name NAME"
 """What to do about an index that this version does not read."""

@@ -106,7 +106,7 @@ def add_command(
             "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
         )
     console.say(f"{report.added} photographs added")
-    _print_version(report.made, live=activate)
+    _print_version(report.derived, live=activate)
 
 
 def remove_command(
@@ -173,7 +173,7 @@ def merge_command(
         console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
                      "(resad-indexer calibrate brings that back)")  # fmt: skip
     console.say(f"{report.doubles} photographs are in both")
-    _print_version(report.made, live=activate)
+    _print_version(report.derived, live=activate)
 
 
 def diff_command(
@@ -225,12 +225,12 @@ def gc_command(
         console.warn(f"{index / index_store.WORK} stays: build --resume continues it, gc --work deletes it")
 
 
-def _print_version(made: "NewVersion", *, live: bool) -> None:
+def _print_version(derived: "NewVersion", *, live: bool) -> None:
     from indexer import tables
 
-    console.OUT.print(tables.new_version_table(made))
-    console.warn_stale(made.after)
-    console.say(f"{made.version} is {'live' if live else 'written; activate it to use it'}")
+    console.OUT.print(tables.new_version_table(derived))
+    console.warn_stale(derived.after)
+    console.say(f"{derived.version} is {'live' if live else 'written; activate it to use it'}")
 
 
 def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool) -> None:
@@ -241,14 +241,14 @@ def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool) -
     )
     if report.fell_back:
         console.warn("too few photographs of the calibration are left: calibrated on the reference photos instead")
-    after = report.made.after
+    after = report.derived.after
     if report.missing:
         names = tables.first_ids(report.missing)
         console.warn(
             f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
             f"{photos}: {names}"
         )
-    _print_version(report.made, live=live)
+    _print_version(report.derived, live=live)
     if after.calibrated == "stale" and after.calibration.source == "left-out":
         console.warn("or: resad-indexer rollback, and remove with --photos, a folder with all that stay")
 

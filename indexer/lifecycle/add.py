@@ -65,7 +65,7 @@ class AddReport:
     strangers: patients counted as new who may be among the index's own, which it knows by number only.
     """
 
-    made: NewVersion
+    derived: NewVersion
     added: int
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
@@ -103,9 +103,9 @@ def add(options: AddOptions, stages: Stages) -> AddReport:
             if not state.references:
                 message = f"{options.photos} adds nothing: {unused_summary(state.unused)}"
                 raise TooFewPhotos(message, state.unused)
-            made = derive_version(_spec(source, state, scratch), place, scratch, stages, live=options.live)
+            derived = derive_version(_spec(source, state, scratch), place, scratch, stages, live=options.live)
     return AddReport(
-        made,
+        derived,
         len(state.references),
         tuple(photo for photo in state.unused if isinstance(photo, Skipped)),
         tuple(photo for photo in state.unused if isinstance(photo, Duplicate)),

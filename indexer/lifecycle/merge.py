@@ -56,7 +56,7 @@ class MergeReport:
     recalibrated: an index was calibrated on photographs outside its bank; the new version is not.
     """
 
-    made: NewVersion
+    derived: NewVersion
     doubles: int
     near_duplicates: tuple[NearDuplicate, ...]
     recalibrated: bool
@@ -73,7 +73,7 @@ def merge(options: MergeOptions, stages: Stages) -> MergeReport:
         first, second = (open_source(path, options.device) for path in (options.first, options.second))
         _check(first, second, options.root / options.name)
         spec, new_rows, pairs = _spec(first, second, scratch)
-        made = derive_version(spec, options.root / options.name, scratch, stages, live=options.live)
+        derived = derive_version(spec, options.root / options.name, scratch, stages, live=options.live)
     ids = [record.id for record in spec.records]
     near_duplicates = tuple(
         NearDuplicate(
@@ -83,7 +83,7 @@ def merge(options: MergeOptions, stages: Stages) -> MergeReport:
         if pair.bits is not None
     )
     doubles = len(second.photos) - len(new_rows)
-    return MergeReport(made, doubles, near_duplicates, bool(first.calibrated_on or second.calibrated_on))
+    return MergeReport(derived, doubles, near_duplicates, bool(first.calibrated_on or second.calibrated_on))
 
 
 def _check(first: SourceVersion, second: SourceVersion, place: Path) -> None:

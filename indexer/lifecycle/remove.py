@@ -200,7 +200,7 @@ class RemoveReport:
     is calibrated on its reference photos.  missing: ids of photographs that stay and were not found.
     """
 
-    made: NewVersion
+    derived: NewVersion
     removed: tuple[str, ...]
     hashes: tuple[str, ...]
     lost: int
@@ -230,9 +230,9 @@ def remove(options: RemoveOptions, stages: Stages) -> RemoveReport:
             raise SettingError(f"{source.folder} holds no such photograph")
         remaining = [row for row, record in enumerate(source.photos) if not options.chosen(record)]
         spec = _spec(source, options, remaining, scratch, stages)
-        made = derive_version(spec, place, scratch, stages, live=options.live)
+        derived = derive_version(spec, place, scratch, stages, live=options.live)
     return RemoveReport(
-        made,
+        derived,
         tuple(photo.id for photo in removed),
         tuple(photo.content_sha256 for photo in removed),
         len(source.loaded.detector.bank) - len(spec.bank),

@@ -78,7 +78,7 @@ def test_nor_does_one_that_is_added(photos: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     new.mkdir()
     _copy(photos, "../new/zz.jpg", mirrored=True)
-    version = add(AddOptions(tmp_path / "eyes", new, CPU), QUIET).made.version
+    version = add(AddOptions(tmp_path / "eyes", new, CPU), QUIET).derived.version
     assert _of(version, 6).score > 0.95 * alone
 
 

@@ -307,8 +307,8 @@ def test_other_inputs_are_refused_and_the_work_stays(photos: Path, tmp_path: Pat
 
 def test_nothing_is_left_where_resuming_would_not_help(photos: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
+    config = method_config("resad", backbone="bundled", size=64, coreset="99999")
     with pytest.raises(SettingError, match="99999 memories asked of"):
-        config = method_config("resad", backbone="bundled", size=64, coreset="99999")
         build(replace(_order(photos, root), config=config), _quiet())
     assert not root.exists()
     with pytest.raises(KeyboardInterrupt):

@@ -77,13 +77,13 @@ def test_added_and_removed_again_nothing_is_left_of_them(
     here = Path(shutil.copytree(place, folder / "root/eyes"))
     before = loaded(here)
     extra = data.draw(st.lists(st.sampled_from(photos[5:]), min_size=1, max_size=3, unique=True))
-    with_them = loaded(added(here, some(extra, folder / "extra")).made.version)
+    with_them = loaded(added(here, some(extra, folder / "extra")).derived.version)
     assert [record.id for record in with_them.photos] == [f"r-{n:05d}" for n in range(1, 6 + len(extra))]
     assert with_them.manifest.calibrated == ("measured" if before.manifest.keeps_features else "bound")
     ids = [record.id for record in with_them.photos[5:]]
     report = removed(here, with_ids(ids))
-    after = loaded(report.made.version)
-    check_probe(after, report.made.version)
+    after = loaded(report.derived.version)
+    check_probe(after, report.derived.version)
     np.testing.assert_array_equal(after.detector.bank.memories, before.detector.bank.memories)
     np.testing.assert_array_equal(after.detector.bank.provenance.pick, before.detector.bank.provenance.pick)
     for photo in sorted((drawn / "test").rglob("*.jpg"))[:2]:
@@ -91,7 +91,7 @@ def test_added_and_removed_again_nothing_is_left_of_them(
     assert after.manifest.calibration.scores == before.manifest.calibration.scores
     assert after.photos[0].content_sha256 == before.photos[0].content_sha256
     assert set(after.detector.bank.provenance.photo.tolist()) <= set(range(5))
-    assert holding(report.made.version, traces(with_them, range(5, 5 + len(extra)), files)) == []
+    assert holding(report.derived.version, traces(with_them, range(5, 5 + len(extra)), files)) == []
     # The search finds what is there.
     assert len(holding(here / with_them.manifest.version, traces(with_them, [5], files))) >= 2
 
@@ -104,10 +104,10 @@ def test_removed_photographs_leave_no_trace_and_the_rest_is_covered_again(
     here = Path(shutil.copytree(place, tmp_path_factory.mktemp("case") / "root/eyes"))
     before = loaded(here)
     report = removed(here, with_ids(before.photos[row].id for row in gone))
-    after = loaded(report.made.version)
+    after = loaded(report.derived.version)
     stay = [photos[row] for row in range(5) if row not in gone]
     assert [record.id for record in after.photos] == [f"r-{n + 1:05d}" for n in range(5) if n not in gone]
-    assert holding(report.made.version, traces(before, gone, files)) == []
+    assert holding(report.derived.version, traces(before, gone, files)) == []
     provenance = after.detector.bank.provenance
     for row, photo in enumerate(stay):
         patches, _ = encoded(after, photo)
@@ -121,7 +121,7 @@ def test_removed_photographs_leave_no_trace_and_the_rest_is_covered_again(
         assert quality.covering_radius == pytest.approx(truth, rel=1e-5)
         assert truth <= before.manifest.quality.covering_radius * (1 + 1e-5)
         assert (quality.covering, after.manifest.calibrated) == ("measured", "measured")
-        for row, (photo, kept) in enumerate(zip(stay, stated(report.made.version, after), strict=True)):
+        for row, (photo, kept) in enumerate(zip(stay, stated(report.derived.version, after), strict=True)):
             np.testing.assert_allclose(kept, left_out(after, [row], photo), rtol=1e-5)
     else:
         assert quality.covering_radius >= truth * (1 - 1e-6)
@@ -144,16 +144,16 @@ def test_only_what_is_not_covered_enters_and_the_radius_is_kept(
         patched.setattr(Encoder, "begin", counting)
         report = added(place, more)
     assert sum(counted) == 3 + 1  # the new ones and the probe: no old photograph
-    after = loaded(report.made.version)
+    after = loaded(report.derived.version)
     kept = before.manifest.quality.covering_radius
     truth = covering_radius(after, photos)
     assert truth <= kept * (1 + 1e-5)
     assert after.manifest.quality.kept_radius == kept
     assert after.manifest.quality.covering_radius >= truth * (1 - 1e-6)
     new = after.detector.bank.memories[after.detector.bank.provenance.photo >= 5]
-    assert len(new) == report.made.entered > 0
+    assert len(new) == report.derived.entered > 0
     assert before.detector.bank.search(new, 1).distances.min() > kept
-    for row, (photo, distances) in enumerate(zip(photos, stated(report.made.version, after), strict=True)):
+    for row, (photo, distances) in enumerate(zip(photos, stated(report.derived.version, after), strict=True)):
         exact = left_out(after, [row], photo)
         if after.photos[row].standing == "measured":
             np.testing.assert_allclose(distances, exact, rtol=1e-5)
@@ -190,8 +190,8 @@ def test_photographs_that_are_given_do_what_kept_features_do(
     plain: Path, keeping: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     folder = some(photos, tmp_path / "all")
-    ours = loaded(removed(plain, with_ids(["r-00002"]), folder).made.version)
-    theirs = loaded(removed(keeping, with_ids(["r-00002"])).made.version)
+    ours = loaded(removed(plain, with_ids(["r-00002"]), folder).derived.version)
+    theirs = loaded(removed(keeping, with_ids(["r-00002"])).derived.version)
     np.testing.assert_array_equal(ours.detector.bank.memories, theirs.detector.bank.memories)
     assert ours.photos == theirs.photos
     assert ours.manifest.calibration == theirs.manifest.calibration
@@ -199,7 +199,7 @@ def test_photographs_that_are_given_do_what_kept_features_do(
 
 
 def test_where_some_are_given_the_others_stay_stale(plain: Path, photos: list[Path], tmp_path: Path) -> None:
-    now = loaded(removed(plain, with_ids(["r-00002"]), some(photos[2:4], tmp_path / "two")).made.version)
+    now = loaded(removed(plain, with_ids(["r-00002"]), some(photos[2:4], tmp_path / "two")).derived.version)
     assert [one.standing for one in now.photos] == ["stale", "measured", "measured", "stale"]
     assert now.manifest.calibrated == "stale"
     assert now.manifest.quality.covering_radius >= covering_radius(now, [photos[0], *photos[2:5]]) * (1 - 1e-6)
@@ -233,7 +233,7 @@ def test_mirror_images_are_named(plain: Path, photos: list[Path], tmp_path: Path
 def test_ids_are_never_given_twice(plain: Path, photos: list[Path], more: Path, tmp_path: Path) -> None:
     added(plain, more)
     removed(plain, with_ids(["r-00007", "r-00008"]))
-    again = loaded(added(plain, some(photos[7:], tmp_path / "last")).made.version)
+    again = loaded(added(plain, some(photos[7:], tmp_path / "last")).derived.version)
     assert [record.id for record in again.photos][-2:] == ["r-00006", "r-00009"]
 
 
@@ -247,7 +247,7 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
     place = built(first, tmp_path / "root")
     report = added(place, listed("more.csv", [(photos[4], "p-00001"), (photos[5], "Dee")]))
     assert report.strangers == 1
-    now = loaded(report.made.version)
+    now = loaded(report.derived.version)
     assert [one.patient for one in now.photos] == [
         "p-00001",
         "p-00001",
@@ -256,7 +256,7 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
         "p-00001",
         "p-00004",
     ]
-    distances = stated(report.made.version, now)[4]
+    distances = stated(report.derived.version, now)[4]
     np.testing.assert_allclose(distances, left_out(now, [0, 1, 4], photos[4]), rtol=1e-5)
     gone = removed(place, choose([], ["patient=p-00001"]))
     assert gone.removed == ("r-00001", "r-00002", "r-00005")
@@ -269,21 +269,21 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     here = index.resolve(plain)
     others = tmp_path / "others/train/good"
     recalibrate(here, loaded(here), others, PhotoLimits(), quiet(), live=True, strict=False)
-    grown = added(plain, more).made.after
+    grown = added(plain, more).derived.after
     assert (grown.calibration.source, grown.calibrated) == ("separate", "bound")
-    shrunk = removed(plain, with_ids(["r-00001"])).made.after
+    shrunk = removed(plain, with_ids(["r-00001"])).derived.after
     assert (shrunk.calibration.source, shrunk.calibrated) == ("separate", "stale")
     anew = index.resolve(plain)
     exact = recalibrate(anew, loaded(anew), others, PhotoLimits(), quiet(), live=True, strict=False).after
     assert exact.calibrated == "measured"
     one_less = removed(plain, choose([str(others / "drawn_0000.jpg")], []))
     assert one_less.removed == ("c-00001",)
-    assert len(one_less.made.after.calibration.scores) == 9
-    assert holding(one_less.made.version, [one_less.hashes[0].encode()]) == []
+    assert len(one_less.derived.after.calibration.scores) == 9
+    assert holding(one_less.derived.version, [one_less.hashes[0].encode()]) == []
     assert added(plain, others).skipped[0].reason.startswith("the index is calibrated on it")
     fallen = removed(plain, with_ids(["c-00002"]))
     assert fallen.fell_back
-    assert fallen.made.after.calibration.source == "left-out"
+    assert fallen.derived.after.calibration.source == "left-out"
 
 
 def test_mirror_images_come_and_go_with_their_photographs(
@@ -291,14 +291,14 @@ def test_mirror_images_come_and_go_with_their_photographs(
 ) -> None:
     five = some(photos[:5], tmp_path / "five")
     before = loaded(built(five, tmp_path / "root", keep_features=True))
-    grown = loaded(added(tmp_path / "root/eyes", more).made.version)
+    grown = loaded(added(tmp_path / "root/eyes", more).derived.version)
     assert grown.manifest.calibrated == "measured"
     for row, photo in enumerate(sorted(photos[:5])):
         others = grown.detector.bank.without_photos(np.array([row], dtype=np.int32))
         patches, mask = encoded(grown, photo)
         alone = measure(patches, mask, others, CONFIG)
         assert grown.photos[row].score == pytest.approx(alone.image_score, rel=1e-5)
-    shrunk = removed(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).made.version
+    shrunk = removed(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).derived.version
     assert sorted(path.name for path in (shrunk / "features").glob("*.mirrored")) == [
         f"r-{number:05d}.mirrored" for number in range(1, 6)
     ]
@@ -309,11 +309,11 @@ def test_mirror_images_come_and_go_with_their_photographs(
 def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: Path, tmp_path: Path) -> None:
     five = some(photos[:5], tmp_path / "five")
     first = build(BuildOptions(five, tmp_path, "eyes", CONFIG, "bundled", CPU, keep_crops=True), quiet()).version
-    grown = added(tmp_path / "eyes", more).made.version
+    grown = added(tmp_path / "eyes", more).derived.version
     assert sorted(path.name for path in (grown / "evidence").iterdir()) == [f"r-{n:05d}.jpg" for n in range(1, 9)]
     square = (first / "evidence/r-00002.jpg").read_bytes()
     assert (grown / "evidence/r-00002.jpg").read_bytes() == square
-    shrunk = removed(tmp_path / "eyes", with_ids(["r-00002", "r-00007"])).made.version
+    shrunk = removed(tmp_path / "eyes", with_ids(["r-00002", "r-00007"])).derived.version
     left = sorted(path.name for path in (shrunk / "evidence").iterdir())
     assert left == [f"r-{n:05d}.jpg" for n in (1, 3, 4, 5, 6, 8)]
     assert holding(shrunk, [square, b"r-00002"]) == []
@@ -355,8 +355,8 @@ def test_the_search_stays_the_one_that_was_chosen(photos: list[Path], more: Path
         some(photos[:5], tmp_path / "five"), tmp_path, "eyes", CONFIG, "bundled", CPU, search="ivf"
     )
     build(order, quiet())
-    version = added(tmp_path / "eyes", more).made.version
+    version = added(tmp_path / "eyes", more).derived.version
     now = loaded(version)
     assert now.detector.bank.plan.kind == "ivf"
     check_probe(now, version)
-    assert len(loaded(removed(tmp_path / "eyes", with_ids(["r-00001"])).made.version).photos) == 7
+    assert len(loaded(removed(tmp_path / "eyes", with_ids(["r-00001"])).derived.version).photos) == 7

@@ -45,8 +45,8 @@ def merged(first: Path, second: Path, name: str = "both") -> MergeReport:
 def test_a_merged_index_has_all_of_both_once(pair: tuple[Path, Path], photos: list[Path]) -> None:
     first, second = map(loaded, pair)
     report = merged(*pair)
-    both = loaded(report.made.version)
-    check_probe(both, report.made.version)
+    both = loaded(report.derived.version)
+    check_probe(both, report.derived.version)
     assert report.doubles == 2
     assert [record.id for record in both.photos] == [f"r-{n:05d}" for n in range(1, 9)]
     assert len({record.content_sha256 for record in both.photos}) == 8
@@ -60,7 +60,7 @@ def test_a_merged_index_has_all_of_both_once(pair: tuple[Path, Path], photos: li
         np.testing.assert_allclose(patches.features[patches.cells.tolist().index(list(cell))], memory, atol=1e-6)
     truth = covering_radius(both, photos)
     assert both.manifest.quality.covering_radius >= truth * (1 - 1e-6)
-    for row, (photo, distances) in enumerate(zip(photos, stated(report.made.version, both), strict=True)):
+    for row, (photo, distances) in enumerate(zip(photos, stated(report.derived.version, both), strict=True)):
         exact = left_out(both, [row], photo)
         if first.manifest.keeps_features:
             np.testing.assert_allclose(distances, exact, rtol=1e-5)
@@ -85,9 +85,9 @@ def test_mirror_images_in_the_other_index_are_named(
 
 def test_a_merged_index_can_be_taken_apart(pair: tuple[Path, Path]) -> None:
     report = merged(*pair)
-    after = loaded(removed(pair[0].parent / "both", with_ids(["r-00006", "r-00007", "r-00008"])).made.version)
+    after = loaded(removed(pair[0].parent / "both", with_ids(["r-00006", "r-00007", "r-00008"])).derived.version)
     assert len(after.photos) == 5
-    assert report.made.after.keeps_features == after.manifest.keeps_features
+    assert report.derived.after.keeps_features == after.manifest.keeps_features
 
 
 def test_other_settings_are_refused(plain: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_version_is_compared_with_the_one_before(place: Path, more: Path) -> N
     report = added(place, more)
     found = diff(first, place)
     assert (found.same, found.left, found.entered) == (5, (), ("r-00006", "r-00007", "r-00008"))
-    assert (found.memories_left, found.memories_entered) == (0, report.made.entered)
+    assert (found.memories_left, found.memories_entered) == (0, report.derived.entered)
     before, after = loaded(first), loaded(place)
     by_id = {record.id: record.score for record in before.photos}
     assert {one.id: one.before for one in found.scores} == by_id

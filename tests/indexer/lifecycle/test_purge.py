@@ -31,7 +31,7 @@ Files = Callable[[str], Path]
 @pytest.fixture
 def gone(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, list[bytes]]:
     """The second photograph was in two versions and an interrupted build, and was purged: its hash, its traces."""
-    now = loaded(added(place, more).made.version)
+    now = loaded(added(place, more).derived.version)
     content = now.photos[1].content_sha256
     export_version(place, tmp_path / "old.tar")
     needles = traces(now, [1], files)
@@ -85,7 +85,7 @@ def test_what_is_live_must_be_rid_of_it_first(plain: Path) -> None:
 
 
 def test_stopped_half_way_it_is_gone_on_with(plain: Path, more: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = loaded(added(plain, more).made.version).photos[1].content_sha256
+    content = loaded(added(plain, more).derived.version).photos[1].content_sha256
     removed(plain, with_ids(["r-00002"]))
 
     def interrupted(place: Path, version: str) -> None:
