@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,16 @@ def test_ids_go_in_and_out(running: Served, photo: bytes) -> None:
 
 def test_what_is_not_a_number_never_appears(running: Served, photo: bytes) -> None:
     json.loads(running.score(photo).text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_result_holds_plain_values(offline: ScoredPhoto) -> None:
+    """Records are not validated when they are made, and NumPy's numbers are no JSON."""
+    pending: list[object] = [asdict(offline.result)]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, tuple):
+            pending += value
+        else:
+            assert type(value) in (str, int, float, bool, type(None))
