@@ -97,7 +97,8 @@ class ReSCConfig:
     """Factor in front of F F^T."""
     levels: tuple[LevelConfig, ...] = ()
     """One for each stage in use, in place of `normalize`, `region` and `spatial`: each stage is combined on its
-    own grid and then resized to the finest.  Empty: all stages are combined on the finest grid, as in the paper."""
+    own grid and then resized to the finest.  Empty: all stages are combined on the finest grid, as in the
+    paper."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -34,6 +34,7 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "region_radius": 12,
             "spatial": "softmax",
             "attention_scale": 1.0,
+            "levels": [],
         },
         "coreset": {
             "share": 0.1,
@@ -57,21 +58,34 @@ def test_patchcore_is_the_papers_baseline() -> None:
     assert dataclasses.replace(config, resc=preset("paper").resc) == preset("paper")
 
 
+RESC = {
+    "normalize": True,
+    "pool": 1,
+    "region": True,
+    "region_radius": 21,
+    "spatial": "softmax",
+    "attention_scale": 20.0,
+}
+
+
 def test_resad_is_what_was_measured() -> None:
     sections = json.loads(to_json(preset("resad")))
-    assert sections["resc"] == {
-        "normalize": True,
-        "pool": 1,
-        "region": True,
-        "region_radius": 21,
-        "spatial": "softmax",
-        "attention_scale": 20.0,
-    }
+    lesions = {"scale": "constant", "weight": 1.0, "region": False, "spatial": False}
+    texture = {"scale": "unit", "weight": 0.3, "region": True, "spatial": False}
+    assert sections["preparation"] == {"size": 512, "crop": "field_of_view"}
+    assert sections["backbone"] == {"name": "bundled", "stages": [1, 2, 3]}
+    assert sections["resc"] == {**RESC, "levels": [lesions, texture, texture]}
+    assert sections["coreset"]["share"] == 0.02
+    assert sections["search"] == {"neighbors": 3, "mirrored": False}
+    assert sections["score"] == {"kind": "top_mean", "share": 0.001}
+
+
+def test_resad_with_a_resnet_reads_the_equations() -> None:
+    sections = json.loads(to_json(preset("resad", "resnet18")))
+    assert sections["backbone"] == {"name": "resnet18", "stages": [2, 3]}
+    assert sections["resc"] == {**RESC, "levels": []}
     assert sections["search"] == {"neighbors": 3, "mirrored": True}
-    assert sections["score"] == {
-        "kind": "top_mean",
-        "share": 0.001,
-    }
+    assert sections["score"] == {"kind": "top_mean", "share": 0.001}
 
 
 def test_ablations_leave_out_what_they_say() -> None:
@@ -95,7 +109,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
     changes = {
         "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
         "normalize": "false", "pool": "3", "region": "false", "region_radius": "5",
-        "spatial": "none",
+        "spatial": "none", "levels": json.dumps(2 * [{"scale": "unit", "weight": 0.5}]),
         "attention_scale": "2.5", "epsilon": "0.5", "sample": "0.5", "seed": "7",
         "neighbors": "9", "mirrored": "false", "kind": "max",
     }  # fmt: skip
