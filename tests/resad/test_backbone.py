@@ -123,7 +123,7 @@ def test_the_shared_weights_are_resnet18s(shared: Path) -> None:
     trunk = load_backbone(R18, str(shared / "weights/resnet18-imagenet1k_v1-trunk.safetensors"))
     assert isinstance(trunk, Backbone)
     with torch.inference_mode():
-        fine, coarse = trunk(torch.zeros(1, 3, 128, 128))
+        fine, coarse = trunk(torch.zeros(1, 3, 128, 128), torch.ones(1, 128, 128, dtype=torch.bool))
     assert fine.shape == (1, 128, 16, 16)
     assert coarse.shape == (1, 256, 8, 8)
 
