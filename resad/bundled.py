@@ -2,7 +2,8 @@
 
 Two small convolutional networks side by side:
 
-* stage 1, stride 4: a U-shaped network that has learned from lesions painted into healthy photographs.  Its features
+* stage 1, stride 4: a U-shaped network that has learned from lesions painted into healthy photographs.  Its
+features
   keep their magnitude: they are small where the retina is healthy and large where something looks painted on.
 * stages 2 and 3, strides 8 and 16: texture features, distilled from a ResNet, with half of ResNet-18's channels.
 
@@ -159,8 +160,8 @@ class LesionNet(nn.Module):
 def locally_normalized(images: Tensor, masks: Tensor) -> Tensor:
     """Photographs less their local mean, divided by the local contrast of the green channel.
 
-    Cameras, colors and illumination matter little then.  Means are weighted by the mask, so that the black surround
-    has no part in them.
+    Cameras, colors and illumination matter little then.  Means are weighted by the mask, so that the black
+    surround has no part in them.
 
     Args:
         images: float (B, 3, S, S), normalized as ImageNet.

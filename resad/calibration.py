@@ -20,6 +20,9 @@ from pydantic.dataclasses import dataclass
 from resad_client.records import Interval
 
 from resad.errors import SettingError
+from resad.false_regions import RATES as FALSE_REGION_RATES
+from resad.false_regions import USUAL as USUAL_FALSE_REGIONS
+from resad.false_regions import FindingLevel, RegionHeights, finding_levels
 
 RATES: Final = (0.01, 0.05, 0.10)
 """False-positive rates whose thresholds the manifest states."""
@@ -59,11 +62,16 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Normals:
-    """Normal photographs.  scores, peaks: their image scores and their maps' maxima, ascending, feature units."""
+    """Normal photographs.
+
+    scores, peaks: their image scores and their maps' maxima, ascending, feature units.
+    finding_levels: the levels above which they show so many regions; none in older indexes.
+    """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     thresholds: tuple[Threshold, ...]
+    finding_levels: tuple[FindingLevel, ...] = Field(default=(), kw_only=True)
 
     def p_value(self, score: float) -> float:
         """p of an image score, in (0, 1]."""
@@ -113,16 +121,18 @@ def calibrate(
     peaks: Sequence[float],
     distances: NDArray[np.float32],
     *,
+    regions: Sequence[RegionHeights] = (),
     cameras: Sequence[str | None] = (),
     source: Source = "left-out",
 ) -> Calibration:
     """The calibration from the normals' scores, their maps' maxima, and all their patch distances (any shape).
 
     Args:
+        regions: of each normal's map; without them no levels of findings are stated.
         cameras: of each normal, None if unknown; an empty list if all are unknown.  Spellings that differ only in
             upper and lower case are one camera, named as it is first.
     """
-    normals = _normals(scores, peaks)
+    normals = _normals(scores, peaks, regions)
     values = np.quantile(distances, QUANTILES, method="linear")
     names = list(cameras) or [None] * len(scores)
     rows_of: dict[str, list[int]] = {}
@@ -130,13 +140,19 @@ def calibrate(
         if name:
             rows_of.setdefault(name.casefold(), []).append(row)
     groups = [
-        CameraNormals(names[rows[0]] or "", _normals([scores[r] for r in rows], [peaks[r] for r in rows]))
+        CameraNormals(
+            names[rows[0]] or "",
+            _normals(
+                [scores[r] for r in rows], [peaks[r] for r in rows], [regions[r] for r in rows] if regions else ()
+            ),
+        )
         for _, rows in sorted(rows_of.items())
     ]
     return Calibration(
         scores=normals.scores,
         peaks=normals.peaks,
         thresholds=normals.thresholds,
+        finding_levels=normals.finding_levels,
         patches=tuple(Quantile(at, float(value)) for at, value in zip(QUANTILES, values, strict=True)),
         cameras=tuple(groups),
         source=source,
@@ -173,9 +189,14 @@ def rate_at(normals: tuple[float, ...], value: float) -> Threshold:
     return Threshold(fpr, value, normals_needed(fpr), len(normals), interval=_interval(normals, value))
 
 
-def _normals(scores: Sequence[float], peaks: Sequence[float]) -> Normals:
+def _normals(scores: Sequence[float], peaks: Sequence[float], regions: Sequence[RegionHeights]) -> Normals:
     ordered = tuple(sorted(scores))
-    return Normals(ordered, tuple(sorted(peaks)), tuple(threshold(ordered, rate) for rate in RATES))
+    return Normals(
+        ordered,
+        tuple(sorted(peaks)),
+        tuple(threshold(ordered, rate) for rate in RATES),
+        finding_levels=finding_levels(regions) if regions else (),
+    )
 
 
 def _above(normals: tuple[float, ...], value: float) -> int:
@@ -206,12 +227,15 @@ class DecisionRule:
 
     fpr: rate in (0, 1); `USUAL_RATE` if neither it nor a threshold is given.  threshold: image score, feature
     units.  camera: compare with the normals of this camera; upper and lower case are the same.
-    Raises `SettingError` if both are given, or one is out of range.
+    false_regions: findings lie above the level that healthy photographs pass so often, one of
+    `false_regions.RATES`; `USUAL_FALSE_REGIONS` if None.
+    Raises `SettingError` if rate and threshold are both given, or a number is out of range.
     """
 
     fpr: float | None = None
     threshold: float | None = None
     camera: str | None = None
+    false_regions: float | None = None
 
     def __post_init__(self) -> None:
         if self.fpr is not None and self.threshold is not None:
@@ -220,6 +244,9 @@ class DecisionRule:
             raise SettingError(f"fpr {self.fpr:g}: a rate lies between 0 and 1")
         if self.threshold is not None and not 0 < self.threshold < math.inf:
             raise SettingError(f"threshold {self.threshold:g}: a score is above 0 and finite")
+        if self.false_regions is not None and self.false_regions not in FALSE_REGION_RATES:
+            rates = ", ".join(f"{rate:g}" for rate in FALSE_REGION_RATES)
+            raise SettingError(f"false_regions {self.false_regions:g}: levels are stated for {rates}")
 
     @property
     def rate(self) -> float | None:
@@ -232,11 +259,14 @@ class Criterion:
     """What a photo's score is compared with.
 
     limit: a photo is abnormal above its value.  level: findings lie above it, feature units; None if there are too
-    few normals for the rate.  normals: those of `camera`, or all; `reason` says why all if a camera was named.
+    few normals for the rate.  false_regions: so many regions above the level a healthy photograph shows on
+    average; None in older indexes, where the level is what healthy photographs' highest points pass at the rate of
+    `limit`. normals: those of `camera`, or all; `reason` says why all if a camera was named.
     """
 
     limit: Threshold
     level: float | None
+    false_regions: float | None
     normals: Normals
     camera: str | None
     reason: str | None
@@ -249,8 +279,11 @@ def criterion(calibration: Calibration, rule: DecisionRule) -> Criterion:
         limit = threshold(normals.scores, rule.fpr or USUAL_RATE)
     else:
         limit = rate_at(normals.scores, rule.threshold)
-    level = threshold(normals.peaks, limit.fpr).value
-    return Criterion(limit, level, normals, camera, reason)
+    if not normals.finding_levels:
+        return Criterion(limit, threshold(normals.peaks, limit.fpr).value, None, normals, camera, reason)
+    rate = rule.false_regions or USUAL_FALSE_REGIONS
+    level = next(entry.value for entry in normals.finding_levels if entry.rate == rate)
+    return Criterion(limit, level, rate, normals, camera, reason)
 
 
 def _normals_to_compare(calibration: Calibration, rule: DecisionRule) -> tuple[Normals, str | None, str | None]:

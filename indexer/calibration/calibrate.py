@@ -25,6 +25,7 @@ from resad import index
 from resad.calibration import RATES, Calibration, calibrate, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
+from resad.false_regions import RegionHeights, region_heights
 from resad.index import publish, staging_folder
 from resad.loaded_index import LoadedIndex
 from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
@@ -33,7 +34,10 @@ from resad.quality import measure_quality, quality_limits
 
 @checked_dataclass(frozen=True)
 class CalibrationRecord:
-    """A photograph of a separate calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`."""
+    """A photograph of a separate calibration: a line of `calibration.jsonl`; fields as in `ReferenceRecord`.
+
+    regions: of its map; None in records of older indexes.
+    """
 
     id: str
     content_sha256: str
@@ -43,6 +47,7 @@ class CalibrationRecord:
     quality: QualityMeasures
     patient: str | None
     camera: str | None
+    regions: RegionHeights | None = None
 
 
 _RECORD: Final = TypeAdapter(CalibrationRecord)
@@ -52,6 +57,12 @@ def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
     """The photographs of a version's separate calibration; none if its reference photos calibrate it."""
     file = version / CALIBRATION_FILE
     return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
+
+
+def stored_regions(records: Sequence[CalibrationRecord]) -> list[RegionHeights]:
+    """The regions of all photographs; none unless every record states them."""
+    regions = [record.regions for record in records if record.regions is not None]
+    return regions if len(regions) == len(records) else []
 
 
 def write_calibration_records(records: Sequence[CalibrationRecord], path: Path) -> None:
@@ -199,6 +210,7 @@ def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -
             perceptual_hash=hashes.perceptual_hash,
             score=detection.image_score,
             peak=detection.peak,
+            regions=region_heights(detection.patch_distances, detection.patches.cells, detection.patches.grid),
             quality=measure_quality(photo),
             patient=patient,
             camera=source.camera,
@@ -234,6 +246,7 @@ def _calibration(scores: _Scores) -> Calibration:
         [record.score for record in records],
         [record.peak for record in records],
         scores.distances,
+        regions=stored_regions(records),
         cameras=[record.camera for record in records],
         source="separate",
     )

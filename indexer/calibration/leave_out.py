@@ -22,6 +22,7 @@ from resad.config import MethodConfig
 from resad.detector import score_map
 from resad.device import full_float32
 from resad.errors import IndexInvalid, SettingError
+from resad.false_regions import region_heights
 from resad.memory_bank import MemoryBank
 from resad.neighbors import Neighbors, Search, direct_distances, nearer, nearest_first
 from resad.search.flat import memories_on
@@ -275,13 +276,15 @@ def score_left_out(
     cameras: Sequence[str | None] = (),
 ) -> LeftOut:
     """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`."""
-    scores, peaks = [], []
+    scores, peaks, regions = [], [], []
     for photo, mask in zip(photos, masks, strict=True):
         detection = score_map(photo.distances, photo.cells, photo.grid, mask, config.score)
         scores.append(detection.image_score)
         peaks.append(detection.peak)
+        regions.append(region_heights(photo.distances, photo.cells, photo.grid))
     # Exact quantiles need every patch's distance at once: 4 bytes a patch, and as much again while sorting.
-    calibration = calibrate(scores, peaks, np.concatenate([photo.distances for photo in photos]), cameras=cameras)
+    distances = np.concatenate([photo.distances for photo in photos])
+    calibration = calibrate(scores, peaks, distances, regions=regions, cameras=cameras)
     return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(photos), covering_radius)
 
 

@@ -13,7 +13,12 @@ from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
 from indexer.build.publication import feature_files, history_entry, link_files, write_left_out
 from indexer.build.references import Reference, new_records
-from indexer.calibration.calibrate import CalibrationRecord, calibration_records, write_calibration_records
+from indexer.calibration.calibrate import (
+    CalibrationRecord,
+    calibration_records,
+    stored_regions,
+    write_calibration_records,
+)
 from indexer.calibration.leave_out import (
     LeftOut,
     PatchDistances,
@@ -337,6 +342,7 @@ def _calibration(
             [normal.score for normal in normals],
             [normal.peak for normal in normals],
             values,
+            regions=stored_regions(normals),
             cameras=[normal.camera for normal in normals],
             source="separate",
         )

@@ -23,7 +23,8 @@ def train_command(
         str, typer.Option(help="Weights to start from: `bundled`, or a file that `train` has written.")
     ] = bundled.NAME,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin the lesion network anew, with random weights; takes hours on a CPU.")
+        bool,
+        typer.Option("--fresh", help="Begin the lesion network anew, with random weights; takes hours on a CPU."),
     ] = False,
     teacher: Annotated[
         str | None, typer.Option(help="ResNet of torchvision whose texture features are distilled, too.")
@@ -33,16 +34,20 @@ def train_command(
     ] = None,
     steps: Annotated[int, typer.Option(help="Training steps in all.")] = 800,
     minutes: Annotated[
-        float | None, typer.Option(help="Time for the steps, in place of --steps; they are counted from their speed.")
+        float | None,
+        typer.Option(help="Time for the steps, in place of --steps; they are counted from their speed."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Crops in a step.")] = 16,
     size: Annotated[int, typer.Option(help="Side of the prepared photographs, px; the same as for build.")] = 512,
     held_out: Annotated[
-        int, typer.Option(help="Keep every so many photographs out of the training, for the results; 0 keeps none.")
+        int,
+        typer.Option(help="Keep every so many photographs out of the training, for the results; 0 keeps none."),
     ] = 6,
     workers: Annotated[int, typer.Option(help="Processes that draw crops beside the training.")] = 1,
     seed: Annotated[int, typer.Option(help="Random seed of weights and crops.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint that a stopped run has left.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the checkpoint that a stopped run has left.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Train the bundled trunk on your healthy photographs, with lesions painted into them."""

@@ -1,10 +1,11 @@
 """Lesions painted into real healthy photographs, with exact masks.
 
-The painted photographs teach a trunk what a lesion looks like (`lab.training`) and serve as an unlimited validation
-set (`lab.evaluate`).  No diseased photograph takes part.  Sizes, numbers and contrasts follow the ground truth of
-IDRiD (Porwal et al. 2018): half of its microaneurysms are darker than their surroundings by 5 % or less in the green
-channel, and half of its hard exudates brighter by 8 % or less.  Kinds that no list names (regions of any color,
-texture of another photograph, curls of vessels) are painted too, so that a trunk does not only learn the listed ones.
+The painted photographs teach a trunk what a lesion looks like (`lab.training`) and serve as an unlimited
+validation set (`lab.evaluate`).  No diseased photograph takes part.  Sizes, numbers and contrasts follow the
+ground truth of IDRiD (Porwal et al. 2018): half of its microaneurysms are darker than their surroundings by 5 % or
+less in the green channel, and half of its hard exudates brighter by 8 % or less.  Kinds that no list names
+(regions of any color, texture of another photograph, curls of vessels) are painted too, so that a trunk does not
+only learn the listed ones.
 
 Lengths are pixels of a photograph whose field of view is 512 px wide; `scale` converts them.
 """

@@ -124,5 +124,7 @@ def painted_table(results: PaintedResults) -> Table:
     for group in results.groups:
         kind = group.kind.replace("_", " ")
         table.add_row(kind, group.size, group.contrast, str(group.lesions), f"{group.sensitivity:.0%}")
-    table.add_row("all", "", "", str(sum(group.lesions for group in results.groups)), f"{results.sensitivity():.0%}")
+    table.add_row(
+        "all", "", "", str(sum(group.lesions for group in results.groups)), f"{results.sensitivity():.0%}"
+    )
     return table

@@ -94,7 +94,8 @@ def _healthy_piece(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> 
     if rng.random() < 0.5:
         pixels, mask = pixels[:, ::-1], mask[:, ::-1]
     scale = whole / 512 * (side / length) ** rng.uniform(0, 1)
-    return np.ascontiguousarray(pixels) * mask[..., None], np.ascontiguousarray(mask), scale
+    # Copies: an array of an image is read-only.
+    return np.array(pixels) * mask[..., None], np.array(mask), scale
 
 
 def _donor(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> Pixels:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageDraw
 from pydantic import TypeAdapter
+from resad_client.files import write_atomically
 
 from indexer.build.progress import Stages
 from indexer.build.references import LoadedPhoto, load_photos
@@ -38,7 +39,6 @@ from resad.backbone import Backbone, TrainingPhoto, load_backbone, save_backbone
 from resad.bundled import BundledTrunk, locally_normalized
 from resad.config import BackboneConfig, PhotoLimits, PreparationConfig
 from resad.errors import SettingError
-from resad_client.files import write_atomically
 from resad.preparation import PreparedPhoto
 
 _TEXTURE_STAGES: Final = (2, 3)
@@ -53,10 +53,10 @@ _RESULTS: Final = TypeAdapter(PaintedResults)
 class TrainOrder:
     """What is to be trained.
 
-    start: weights of a bundled trunk, as for `load_backbone`.  teacher: name of a ResNet whose texture features are
-    distilled into the coarser stages; None leaves these as they are.  out: a .safetensors file; loss curve, results
-    and checkpoint lie beside it.  minutes: time for the steps, in place of their number.  held_out: every so many
-    photographs one is kept for the results; 0 keeps none.  size: side of the prepared photographs, px.
+    start: weights of a bundled trunk, as for `load_backbone`.  teacher: name of a ResNet whose texture features
+    are distilled into the coarser stages; None leaves these as they are.  out: a .safetensors file; loss curve,
+    results and checkpoint lie beside it.  minutes: time for the steps, in place of their number.  held_out: every
+    so many photographs one is kept for the results; 0 keeps none.  size: side of the prepared photographs, px.
     """
 
     photos: Path

@@ -97,7 +97,9 @@ def test_sizes_follow_the_scale(scale: float) -> None:
     areas = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        painted = paint(rng, healthy(1, side), disc(side), healthy(2, side), kinds=("cotton_wool_spot",), scale=scale)
+        painted = paint(
+            rng, healthy(1, side), disc(side), healthy(2, side), kinds=("cotton_wool_spot",), scale=scale
+        )
         areas += [lesion.area for lesion in painted.lesions]
     # Radius about 7.6 px of a photograph that is 512 px wide; the mask ends at about half of the contrast.
     assert 50 * scale**2 < np.median(areas) < 400 * scale**2

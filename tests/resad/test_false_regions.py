@@ -1,0 +1,76 @@
+"""Regions above a level, counted from their heights, against a labeled map."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from resad.false_regions import RATES, RegionHeights, finding_levels, region_heights
+
+
+def heights(values: NDArray[np.float32]) -> RegionHeights:
+    cells = np.argwhere(values >= 0).astype(np.int16)
+    return region_heights(values[tuple(cells.T)], cells, (values.shape[0], values.shape[1]))
+
+
+def labeled(values: NDArray[np.float32], level: float) -> int:
+    """The slow twin."""
+    count: int = ndimage.label(values > level, structure=np.ones((3, 3)))[1]
+    return count
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(2, 40), side=st.integers(3, 14))
+@settings(max_examples=150, deadline=None)
+def test_the_count_is_that_of_a_labeled_map(seed: int, steps: int, side: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few distinct values, so that there are plateaus and ties.
+    values = (rng.integers(0, steps, (side, side)) / steps).astype(np.float32)
+    values[rng.random((side, side)) < 0.1] = -1
+    if not (values >= 0).any():
+        return
+
+    regions = heights(values)
+
+    for level in [*np.unique(values[values >= 0]).tolist(), 0.05, 0.5]:
+        if level >= regions.floor:
+            assert regions.count(level) == labeled(values, level)
+
+
+@given(seed=st.integers(0, 2**32), photos=st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_healthy_photographs_pass_a_level_no_more_often_than_stated(seed: int, photos: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = [ndimage.gaussian_filter(rng.random((16, 16)), 1).astype(np.float32) for _ in range(photos)]
+
+    levels = finding_levels([heights(values) for values in maps])
+
+    assert [level.rate for level in levels] == list(RATES)
+    for level in levels:
+        if level.value is None:
+            assert level.rate * (photos + 1) < 1 or photos == 0
+            continue
+        count = sum(labeled(values, level.value) for values in maps)
+        assert count + 1 <= level.rate * (photos + 1) + 1e-9
+    values = [level.value for level in levels if level.value is not None]
+    assert values == sorted(values, reverse=True)
+
+
+def test_too_few_photographs_support_no_low_rate() -> None:
+    flat = heights(np.zeros((4, 4), np.float32))
+
+    assert [level.value is None for level in finding_levels([flat])] == [rate < 0.5 for rate in RATES]
+    assert all(level.value is None for level in finding_levels([]))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_many_regions_are_cut_at_a_floor(count: int) -> None:
+    values = np.zeros((40, 40), np.float32)
+    values[::2, ::2] = np.linspace(1, 2, 400, dtype=np.float32).reshape(20, 20)
+
+    regions = heights(values)
+
+    assert len(regions.peaks) == 64
+    assert regions.count(regions.floor) == 64 == labeled(values, regions.floor)
+    assert regions.count(2.0 - 1e-3 * count) == labeled(values, 2.0 - 1e-3 * count)
