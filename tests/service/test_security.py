@@ -142,7 +142,7 @@ def test_a_changed_file_is_taken_up_and_a_broken_one_leaves_the_keys(
 
         def still_taken() -> bool:
             assert status(second) == 200
-            return "still taken" in caplog.text
+            return "stay valid" in caplog.text
 
         assert (status(first), status(second)) == (200, 401)
         write_keys(path, [KeyRecord("two", sha256_of(second), ("score",))])

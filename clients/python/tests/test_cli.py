@@ -45,7 +45,7 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert INTENDED_USE in done.stdout
     errors = done.stderr.splitlines()
     assert "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)" in errors
-    assert f"{folder}/broken.jpg: not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)" in errors
+    assert f"{folder}/broken.jpg: file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)" in errors
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
     assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"

@@ -239,7 +239,9 @@ def test_ready_is_asked_once(run: Run) -> None:
 def test_photographs_that_cannot_be_sent_are_not(run: Run, tmp_path: Path) -> None:
     script = Script([scored()])
     (tmp_path / "a.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(PhotoUnusable, match=r"a\.jpg: the file is GIF, not a photograph that is taken \(JPEG, "):
+    with pytest.raises(
+        PhotoUnusable, match=r"a\.jpg: the file is GIF: file type not supported \(supported are JPEG, "
+    ):
         run(script, lambda c: c.score(tmp_path / "a.jpg"))
     with pytest.raises(PhotoUnusable, match=r"b\.jpg: cannot be read \(No such file or directory\)"):
         run(script, lambda c: c.score(tmp_path / "b.jpg"))
