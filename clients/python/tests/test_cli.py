@@ -186,7 +186,7 @@ def test_a_folder_without_photographs_is_said_to_be_one(
     assert rows(told.out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
     assert told.err.splitlines() == [
         f"{empty}: no photographs in it {looked_for}",
-        "resad-client: 1 of the places that were named gave no photographs",
+        "resad-client: 1 of the given paths had no photographs",
     ]
 
 
