@@ -29,20 +29,21 @@ def build_command(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="torchvision ResNet by name, or bundled (inside the package); wide_resnet50_2 unless given."
+            help="bundled (inside the package), or a ResNet of torchvision by name, as in wide_resnet50_2; bundled "
+            "unless given, and wide_resnet50_2 for the presets paper and patchcore."
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="imagenet1k_v1, a .safetensors or .pth file, or random:SEED; "
-            "imagenet1k_v1 unless given, and the packaged ones for bundled."
+            help="imagenet1k_v1, a .safetensors or .pth file (also of `train`), or random:SEED; the packaged ones "
+            "for bundled unless given, and imagenet1k_v1 for a ResNet."
         ),
     ] = None,
     coreset: Annotated[
-        str | None, typer.Option(help="0.1 (share), 20000 (count) or radius:0.8; 0.1 unless given.")
+        str | None, typer.Option(help="0.02 (share), 20000 (count) or radius:0.8; the preset's unless given.")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; 784 unless given.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; the preset's unless given.")] = None,
     device: Device = "auto",
     precision: Annotated[Precision | None, typer.Option(help="exact or half; exact unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the projection and the first pick; 0 unless given.")] = None,
