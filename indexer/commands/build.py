@@ -29,8 +29,8 @@ def build_command(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="bundled (inside the package), or a ResNet of torchvision by name, as in wide_resnet50_2; bundled "
-            "unless given, and wide_resnet50_2 for the presets paper and patchcore."
+            help="bundled (inside the package), or a ResNet of torchvision by name, as in wide_resnet50_2; "
+            "bundled unless given, and wide_resnet50_2 for the presets paper and patchcore."
         ),
     ] = None,
     weights: Annotated[
@@ -43,7 +43,9 @@ def build_command(
     coreset: Annotated[
         str | None, typer.Option(help="0.02 (share), 20000 (count) or radius:0.8; the preset's unless given.")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the prepared square, px; the preset's unless given.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the prepared square, px; the preset's unless given.")
+    ] = None,
     device: Device = "auto",
     precision: Annotated[Precision | None, typer.Option(help="exact or half; exact unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the projection and the first pick; 0 unless given.")] = None,
