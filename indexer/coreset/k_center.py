@@ -206,10 +206,10 @@ def farthest_of(parts: Sequence[Farthest], count: int, device: torch.device) -> 
     return Farthest(rows[best], squared[best])
 
 
-def shards_of(points: Tensor, size: int) -> LocalShards:
-    """`points` (n, d), centered, as shards of `size` rows."""
+def shards_of(points: Tensor, size: int, *, block: int | None = None) -> LocalShards:
+    """`points` (n, d), centered, as shards of `size` rows.  block: rows in a block; `BLOCK_ROWS` unless given."""
     centered = points - points.mean(dim=0)
-    return LocalShards([Shard(MemoryPoints(centered[start : start + size]), start)
+    return LocalShards([Shard(MemoryPoints(centered[start : start + size], block), start)
                        for start in range(0, len(points), size)])  # fmt: skip
 
 

@@ -125,12 +125,19 @@ class FilePoints:
 
 
 def points_in_memory(
-    chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int
+    chunks: Iterable[Tensor],
+    total: int,
+    dimension: int,
+    devices: Sequence[torch.device],
+    rows: int,
+    *,
+    block: int | None = None,
 ) -> list[MemoryPoints]:
     """All points in memory, centered, as shards of `rows` rows that go to the devices in turn.
 
     Args:
         chunks: float32 (n, dimension), in order; `total` rows together.
+        block: rows in a block; `BLOCK_ROWS` unless given.
     """
     shards = [
         torch.empty((min(rows, total - start), dimension), device=devices[number % len(devices)])
@@ -143,11 +150,18 @@ def points_in_memory(
             shards[number][low - number * rows : high - number * rows] = chunk[low - first : high - first]
     for shard in shards:
         shard -= mean.value.to(shard.device)
-    return [MemoryPoints(shard) for shard in shards]
+    return [MemoryPoints(shard, block) for shard in shards]
 
 
 def points_in_file(
-    chunks: Iterable[Tensor], total: int, dimension: int, devices: Sequence[torch.device], rows: int, path: Path
+    chunks: Iterable[Tensor],
+    total: int,
+    dimension: int,
+    devices: Sequence[torch.device],
+    rows: int,
+    path: Path,
+    *,
+    block: int | None = None,
 ) -> list[FilePoints]:
     """The same shards in a file."""
     mean = _Mean(dimension, devices[0])
@@ -155,7 +169,7 @@ def points_in_file(
         for _, chunk in mean.over(chunks):
             chunk.cpu().numpy().tofile(file)
     return [
-        FilePoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]))
+        FilePoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]), block)
         for number, start in enumerate(range(0, total, rows))
     ]
 

@@ -258,7 +258,8 @@ def _noise_patch(rng: np.random.Generator, shape: tuple[int, int], cell: float) 
     coarse = [max(2, math.ceil(length / cell) + 1) for length in shape]
     zoom = [length / small for length, small in zip(shape, coarse, strict=True)]
     values = ndi.zoom(rng.standard_normal(coarse).astype(np.float32), zoom, order=1)
-    return (values - values.mean()) / (values.std() + 1e-6)
+    noise: Pixels = (values - values.mean()) / (values.std() + 1e-6)
+    return noise
 
 
 def _patch(

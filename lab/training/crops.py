@@ -53,8 +53,8 @@ def draw_crop(rng: np.random.Generator, photos: Sequence[HealthyPhoto], side: in
         photos: the healthy photographs; their side is taken for the width of a field of view.
         side: C, px, a multiple of 4.
     """
-    pixels, mask, scale = _healthy_piece(rng, photos[rng.integers(len(photos))], side)
-    donor = _donor(rng, photos[rng.integers(len(photos))], side)
+    pixels, mask, scale = _healthy_piece(rng, photos[int(rng.integers(len(photos)))], side)
+    donor = _donor(rng, photos[int(rng.integers(len(photos)))], side)
     pixels = _recolored(rng, pixels)
     kinds = () if rng.random() < _CLEAN else None
     painted = paint(rng, pixels, mask, donor, kinds=kinds, scale=scale)
@@ -69,7 +69,7 @@ def draw_crop(rng: np.random.Generator, photos: Sequence[HealthyPhoto], side: in
 def _cells(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Which cells a mask touches: (K, C, C) -> float32 (K, C/4, C/4)."""
     count, side = masks.shape[0], masks.shape[1] // CELL
-    return masks.reshape(count, side, CELL, side, CELL).any(axis=(2, 4)).astype(np.float32)
+    return np.asarray(masks.reshape(count, side, CELL, side, CELL).any(axis=(2, 4)), dtype=np.float32)
 
 
 def _healthy_piece(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> tuple[Pixels, Mask, float]:
@@ -101,7 +101,7 @@ def _healthy_piece(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> 
 def _donor(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> Pixels:
     whole = photo.pixels.shape[0]
     top, left = rng.integers(0, max(1, whole - side + 1), 2)
-    return photo.pixels[top : top + side, left : left + side].astype(np.float32) / 255
+    return photo.pixels[top : top + side, left : left + side].astype(np.float32) / np.float32(255)
 
 
 def _recolored(rng: np.random.Generator, pixels: Pixels) -> Pixels:

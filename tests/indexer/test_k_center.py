@@ -85,10 +85,9 @@ def test_equal_points_are_picked_once() -> None:
         assert ours.radius == 0
 
 
-def test_shards_cut_at_block_borders_change_nothing_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.coreset.projected_features.BLOCK_ROWS", 256)
+def test_shards_cut_at_block_borders_change_nothing_in_float32() -> None:
     points = cloud(9, 5000, 24, torch.float32)
-    cuts = [greedy_k_center(shards_of(points, 256 * blocks), 4, count=900) for blocks in (1, 3, 7, 100)]
+    cuts = [greedy_k_center(shards_of(points, 256 * blocks, block=256), 4, count=900) for blocks in (1, 3, 7, 100)]
     for other in cuts[1:]:
         np.testing.assert_array_equal(other.rows, cuts[0].rows)
         assert other.radius == cuts[0].radius
@@ -107,16 +106,13 @@ def test_limits_that_make_no_sense_are_refused(count: int | None, radius: float 
         greedy_k_center(shards_of(cloud(0, 10, 2), 4), 0, count=count, radius=radius)
 
 
-def test_points_in_a_file_and_on_several_devices_give_the_same_picks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("indexer.coreset.projected_features.BLOCK_ROWS", 256)
+def test_points_in_a_file_and_on_several_devices_give_the_same_picks(tmp_path: Path) -> None:
     points = cloud(13, 5000, 24, torch.float32)
     chunks = torch.split(points, 777)
     cpu = torch.device("cpu")
-    one = points_in_memory(chunks, 5000, 24, [cpu], 5000)
-    two = points_in_memory(chunks, 5000, 24, [cpu, cpu], 512)
-    file = points_in_file(chunks, 5000, 24, [cpu, cpu], 1024, tmp_path / "points")
+    one = points_in_memory(chunks, 5000, 24, [cpu], 5000, block=256)
+    two = points_in_memory(chunks, 5000, 24, [cpu, cpu], 512, block=256)
+    file = points_in_file(chunks, 5000, 24, [cpu, cpu], 1024, tmp_path / "points", block=256)
     assert (len(one), len(two), len(file)) == (1, 10, 5)
     picked = []
     cut: tuple[Sequence[Points], ...] = (one, two, file)
@@ -127,7 +123,7 @@ def test_points_in_a_file_and_on_several_devices_give_the_same_picks(
     for other in picked[1:]:
         np.testing.assert_array_equal(other.rows, picked[0].rows)
         assert other.radius == picked[0].radius
-    plain = greedy_k_center(shards_of(points, 5000), 4, count=900)
+    plain = greedy_k_center(shards_of(points, 5000, block=256), 4, count=900)
     assert picked[0].radius == pytest.approx(plain.radius, rel=1e-3)
 
 

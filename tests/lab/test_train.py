@@ -25,6 +25,7 @@ from resad.bundled import BundledTrunk, locally_normalized
 from resad.config import BackboneConfig, PhotoLimits, PreparationConfig
 from resad.errors import SettingError, WeightsMismatch
 from resad.preparation import PreparedPhoto, prepare
+from tests.conftest import Run
 
 CPU = torch.device("cpu")
 STEPS = TrainingConfig(steps=4, seed=3, batch=2)
@@ -292,3 +293,18 @@ def test_weights_without_lesion_features_are_refused_by_name(tmp_path: Path) -> 
 
     with pytest.raises(WeightsMismatch, match=r"missing lesion\."):
         load_backbone(BUNDLED, str(file))
+
+
+def test_the_command_writes_weights_that_build_takes(run: Run, drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "trunk.safetensors"
+    trained = run(
+        "train", "--photos", drawn / "train/good", "--out", out, "--start", "random:0", "--steps", 2, "--batch", 2,
+        "--size", 256, "--held-out", 4, "--workers", 0, "--device", "cpu",
+    )  # fmt: skip
+    assert trained.code == 0
+    assert "2 steps on 6 photographs" in trained.err
+    built = run(
+        "build", drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--size", 128,
+        "--coreset", "0.1", "--backbone", "bundled", "--weights", out,
+    )  # fmt: skip
+    assert built.code == 0

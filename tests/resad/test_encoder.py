@@ -129,7 +129,7 @@ def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[Prepared
 
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE), photos, "cuda")
+    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE), "cuda")
     expected = ours.encode(photos)
     torch.cuda.set_sync_debug_mode("error")
     try:

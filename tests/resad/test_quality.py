@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from resad_client.records import PhotoQuality, QualityMeasures
 
 from lab.drawing import draw_photo
 from resad.config import PhotoLimits, PreparationConfig
@@ -18,9 +19,7 @@ from resad.errors import PhotoPoor
 from resad.preparation import PreparedPhoto, prepare
 from resad.quality import (
     FEWEST,
-    PhotoQuality,
     QualityLimits,
-    QualityMeasures,
     demand,
     judge,
     measure_quality,
