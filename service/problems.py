@@ -57,7 +57,12 @@ READ_ONLY: Final = Kind("read-only", "Volume read-only", 409, "CURRENT cannot be
 INDEX_INVALID: Final = Kind("index-invalid", "Index invalid", 409, "memory_bank.faiss is missing")
 PHOTO_TOO_LARGE: Final = Kind("photo-too-large", "Photograph too large", 413, "31.2 MB, the limit is 25 MB")
 UPLOAD_TOO_LARGE: Final = Kind("upload-too-large", "Upload too large", 413, "120.0 MB, the limit is 100 MB")
-UNSUPPORTED: Final = Kind("photo-unsupported", "Type not taken", 415, "the file is GIF; JPEG, PNG, TIFF are taken")
+UNSUPPORTED: Final = Kind(
+    "photo-unsupported",
+    "File type not supported",
+    415,
+    "the file is GIF; JPEG, PNG, TIFF, BMP and WebP are supported",
+)
 PHOTO_UNREADABLE: Final = Kind("photo-unreadable", "Photograph unreadable", 422, "not an image, or a damaged one")
 NOT_FUNDUS: Final = Kind("not-a-fundus-photo", "Not a fundus photograph", 422, "no field of view is left")
 POOR_QUALITY: Final = Kind(

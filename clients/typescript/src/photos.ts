@@ -3,7 +3,7 @@
 import { PhotoUnusable } from "./errors.js";
 import type { Photo } from "./models.js";
 
-/** What is looked for in a folder, in lower case; any case is taken. */
+/** What is looked for in a folder, in lower case; any case is supported. */
 export const PHOTO_SUFFIXES: readonly string[] = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"];
 
 const SIGNATURES: readonly (readonly [readonly number[], string])[] = [
@@ -27,13 +27,13 @@ export function mediaType(head: Uint8Array): string | null {
 /**
  * The photograph with its type, ready to be sent; a file's own name stays behind, as it may be a patient's.
  *
- * @throws PhotoUnusable - of a type that is not taken, or no longer there.
+ * @throws PhotoUnusable - of a type that is not supported, or no longer there.
  */
 export async function attachment(photo: Photo): Promise<Blob> {
   const file = photo instanceof Blob ? photo : new Blob([photo as BlobPart]);
   const type = mediaType(await headOf(file));
   if (type === null) {
-    const what = file.size === 0 ? "the file is empty" : "not a photograph that is taken (JPEG, PNG, TIFF, BMP, WebP)";
+    const what = file.size === 0 ? "the file is empty" : "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)";
     throw new PhotoUnusable(what);
   }
   return file.slice(0, file.size, type);

@@ -9,7 +9,7 @@ export function askForKeys(service) {
 
   const ask = () => {
     if (dialog.open) return;
-    faultText.textContent = tried ? "That key was not taken." : "";
+    faultText.textContent = tried ? "That key was not accepted." : "";
     key.value = "";
     dialog.showModal();
     key.focus();

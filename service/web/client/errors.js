@@ -3,7 +3,7 @@
  *
  *     ResadClientError
  *     ├── SettingError        a value that cannot be used: an address, a key, an option
- *     ├── PhotoUnusable       never sent: of a type that is not taken
+ *     ├── PhotoUnusable       never sent: of a type that is not supported
  *     ├── ConnectionFailed    no answer, or none in full
  *     │   └── TimedOut            none in time
  *     ├── ProtocolError       an answer, but not one of a ReSAD service as this package knows it

@@ -2,7 +2,7 @@
 
     ResadClientError (a ResadError)
     ├── SettingError        a value that cannot be used: an address, a key, an option (a `ValueError` too)
-    ├── PhotoUnusable       never sent: no such file, or of a type that is not taken
+    ├── PhotoUnusable       never sent: no such file, or of a type that is not supported
     ├── ConnectionFailed    no answer, or none in full
     │   └── TimedOut            none in time
     ├── ProtocolError       an answer, but not one of a ReSAD service as this package knows it
