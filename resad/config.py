@@ -71,7 +71,7 @@ class LevelConfig:
     scale: Literal["unit", "constant"] = "unit"
     """`unit`: length 1 at every position.  `constant`: the length that the trunk gives, which it has divided by a
     constant measured on healthy photographs."""
-    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1e4)] = 1.0
     """Of the stage in a squared distance."""
     region: bool = True
     """Add the region-aware map of this stage (equation 3)."""
@@ -244,8 +244,8 @@ _WITH_LESION_FEATURES: Final = MethodConfig(
     resc=ReSCConfig(
         levels=(
             LevelConfig("constant", 1.0, region=False, spatial=False),
-            LevelConfig("unit", 0.3, region=True, spatial=False),
-            LevelConfig("unit", 0.3, region=True, spatial=False),
+            LevelConfig("unit", 100.0, region=True, spatial=False),
+            LevelConfig("unit", 100.0, region=True, spatial=False),
         )
     ),
     coreset=CoresetConfig(share=0.02),
