@@ -78,7 +78,7 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").rglob("*.json")}
     refused = run(*words)
     assert refused.code == 2
-    assert "out.csv exists: --resume goes on with the run that wrote it" in refused.err
+    assert "out.csv exists: --resume continues the run that wrote it" in refused.err
     shutil.copy(folder / "a/eye.jpg", folder / "broken.jpg")
     shutil.copy(folder / "a/eye.jpg", folder / "a/eye.jpeg")
     resumed = run(*words, "--resume")
@@ -96,7 +96,7 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     os.utime(tmp_path / "json/late.json", (1, 1))
     kept_back = run(*words, "--resume")
     assert kept_back.code == 2
-    assert "late.json is older than the run: take it away, or --overwrite replaces it" in kept_back.err
+    assert "late.json is older than the run: move it away, or --overwrite replaces it" in kept_back.err
     assert (tmp_path / "json/late.json").read_text() == "mine"
     (tmp_path / "json/late.json").write_text("left half way by a killed run")
     assert run(*words, "--resume").code == 0

@@ -51,7 +51,7 @@ def test_killed_half_way_and_resumed_nothing_is_lost_or_done_twice(root: Path, m
         with (tmp_path / "out.csv.journal").open("ab") as journal:
             journal.write(b'{"photo": "ward 4/eye 11.jpg", "place')  # as if killed within a line
         refused = start(service.url, many, tmp_path)
-        assert "out.csv.journal exists: --resume goes on" in refused.communicate()[1]
+        assert "out.csv.journal exists: --resume continues" in refused.communicate()[1]
         second = start(service.url, many, tmp_path, "--resume")
         printed, told = second.communicate(timeout=120)
         assert second.returncode == 2, told

@@ -114,7 +114,7 @@ def test_nothing_is_replaced_unless_asked(
     (tmp_path / "out" / "late_overlay.png").write_bytes(b"mine")
     os.utime(tmp_path / "out" / "late_overlay.png", (1, 1))
     assert run(monkeypatch, *words, "--resume") == 2
-    assert "late_overlay.png is older than the run: take it away" in capsys.readouterr().err
+    assert "late_overlay.png is older than the run: move it away" in capsys.readouterr().err
     assert (tmp_path / "out" / "late_overlay.png").read_bytes() == b"mine"
     (tmp_path / "out" / "late_overlay.png").write_bytes(b"left half way by a killed run")
     assert run(monkeypatch, *words, "--resume") == 0
