@@ -28,6 +28,7 @@ from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import Measurement
 from lab.evaluate.bootstrap import Figure
+from lab.evaluate.froc import LesionRegions
 from lab.evaluate.metrics import ScoreHistogram, SparseCounts
 from resad.config import preset, without
 from resad.loaded_index import load_index
@@ -193,7 +194,9 @@ def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram
     labels = np.array([photo.abnormal for photo in photos])
     regions = SparseCounts(csr_array(histogram.abnormal.matrix / 7))
     edges = np.arange(17, dtype=np.float32)
-    return Measurement(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges)
+    return Measurement(
+        photos, scores, labels, (), histogram, histogram, regions, regions, (), edges, LesionRegions((), ())
+    )
 
 
 def test_another_trunk_is_named_in_its_row() -> None:

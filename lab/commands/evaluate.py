@@ -1,5 +1,6 @@
 """`resad-indexer evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,20 +11,41 @@ from indexer.build.progress import Stages
 from indexer.calibration.calibrate import calibration_records
 from indexer.commands import console
 from indexer.commands.console import Device, Index
-from lab.commands.datasets import Altered, Data, Exclude, open_checked
+from indexer.photos.listing import list_references
+from lab.commands.datasets import Altered, Exclude, open_checked
 from lab.evaluate import figures, figures_json, measure_dataset
-from lab.evaluate.figures import Overlap
+from lab.evaluate.figures import (
+    Overlap,
+    PaintedEvaluation,
+    PaintedFigures,
+    SamePhoto,
+    painted_evaluation,
+    painted_figures,
+    painted_json,
+)
+from lab.evaluate.measuring import IndexPhoto
+from lab.evaluate.painted import measure_index_painted, painted_table
 from lab.evaluate.tables import figures_tables, photo_table
-from lab.report import report
+from lab.report import painted_report, report
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
+from resad.loaded_index import LoadedIndex
 
 
 def evaluate_command(
     index: Index,
-    data: Data,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set as it was unpacked (csv: the file).")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="A name of `resad-indexer datasets`.")] = "mvtec",
+    painted: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of healthy photographs, or CSV (path,...), that are not in the index: lesions are "
+            "painted into them, and those found are counted. With it --data may be left out."
+        ),
+    ] = None,
     exclude: Exclude = None,
     altered_copy: Altered = False,
     strict: Annotated[bool, typer.Option(help="Refuse a test photograph that is in the index.")] = False,
@@ -35,20 +57,30 @@ def evaluate_command(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure an index on labeled photographs, with 95 % intervals over photographs."""
+    """Measure an index on labeled photographs, with 95 % intervals over photographs, or on painted lesions."""
+    if data is None and painted is None:
+        raise SettingError("nothing to measure on: give --data, --painted or both")
+    if data is None and csv is not None:
+        raise SettingError(f"--csv {csv}: it has a line per labeled photograph; give --data, too")
     for option, place in (("--json", json), ("--csv", csv), ("--html", html)):
         if place is not None and not place.parent.is_dir():
             raise SettingError(f"{option} {place}: {place.parent} is no folder")
-    labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
+    labeled = None if data is None else open_checked(dataset, data, exclude, altered_copy=altered_copy)
+    healthy = [] if painted is None else [photo.path for photo in list_references(painted)]
     loaded = console.load(index, device)
     calibrated_on = calibration_records(index_store.resolve(index))
     stages = Stages(console.ERR)
+    of_painted = _measure_painted(loaded, healthy, calibrated_on, stages, strict=strict) if healthy else None
+    if labeled is None:
+        if of_painted is not None:
+            _write_painted(painted_evaluation(of_painted, loaded), json, html)
+        return
     with stages.stage("score", len(labeled.test), "photos") as advance:
         measured = measure_dataset(
             loaded, labeled, PhotoLimits(), advance, calibrated_on=calibrated_on, strict=strict
         )
     with stages.stage("bootstrap", 1, "data set") as advance:
-        result = figures(measured, loaded, labeled)
+        result = figures(measured, loaded, labeled, of_painted)
         advance(1)
     _warn_overlap(result.guard)
     for table in figures_tables(result):
@@ -63,17 +95,44 @@ def evaluate_command(
         write_atomically(html, report(result, measured, loaded, PhotoLimits()).encode())
 
 
-def _warn_overlap(overlap: Overlap) -> None:
-    for photo in overlap.photos:
+def _measure_painted(
+    loaded: LoadedIndex,
+    healthy: Sequence[Path],
+    calibrated_on: Sequence[IndexPhoto],
+    stages: Stages,
+    *,
+    strict: bool,
+) -> PaintedFigures:
+    with stages.stage("paint", len(healthy), "photos") as advance:
+        results, matches = measure_index_painted(
+            loaded, healthy, PhotoLimits(), advance, calibrated_on=calibrated_on, strict=strict
+        )
+    result = painted_figures(results, matches, healthy)
+    _warn_same_photos(result.in_the_index, "photographs to be painted")
+    return result
+
+
+def _write_painted(evaluation: PaintedEvaluation, json: Path | None, html: Path | None) -> None:
+    console.OUT.print(painted_table(evaluation.painted.results))
+    if json is not None:
+        write_atomically(json, painted_json(evaluation).encode() + b"\n")
+    if html is not None:
+        write_atomically(html, painted_report(evaluation).encode())
+
+
+def _warn_same_photos(photos: Sequence[SamePhoto], which: str) -> None:
+    for photo in photos:
         differ = f"{photo.bits} of 255 bits differ"
         how = (
             "the same file" if photo.bits is None else differ if photo.mirrored else f"the same picture, {differ}"
         )
         console.ERR.print(f"[bold red]IN THE INDEX[/] {photo.description} ({how})")
-    if overlap.photos:
-        console.ERR.print(
-            f"[bold red]{len(overlap.photos)} test photographs are in the index: the figures flatter.[/]"
-        )
+    if photos:
+        console.ERR.print(f"[bold red]{len(photos)} {which} are in the index: the figures flatter.[/]")
+
+
+def _warn_overlap(overlap: Overlap) -> None:
+    _warn_same_photos(overlap.photos, "test photographs")
     if overlap.patients:
         console.ERR.print(f"[bold red]Patients on both sides: {len(overlap.patients)} "
                           f"({', '.join(overlap.patients[:5])}): the figures flatter.[/]")  # fmt: skip

@@ -1,6 +1,7 @@
 """Figures of an evaluation, each with an interval over photographs; every variant has its own name."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -10,8 +11,10 @@ from resad_client.records import INTENDED_USE, IndexReference
 from lab.datasets import Dataset
 from lab.evaluate import metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
-from lab.evaluate.measuring import LesionCounts, Measurement, names_of
+from lab.evaluate.froc import Froc, froc
+from lab.evaluate.measuring import IndexMatch, LesionCounts, Measurement, names_of
 from lab.evaluate.metrics import ScoreHistogram, SparseCounts
+from lab.evaluate.painted import PaintedResults
 from resad.calibration import USUAL_RATE, threshold
 from resad.config import MethodConfig
 from resad.engine import index_reference
@@ -53,13 +56,13 @@ class Overlap:
 
 def find_overlap(measured: Measurement, dataset: Dataset, references: Sequence[ReferenceRecord]) -> Overlap:
     """Test photographs that are in the index, and patients that have photographs on both sides."""
-    names = names_of(measured.photos)
-    photos = tuple(
-        SamePhoto(names[match.photo], match.reference, match.bits, match.mirrored)
-        for match in measured.in_the_index
-    )
+    photos = _same_photos(names_of(measured.photos), measured.in_the_index)
     patients, reason = _shared_patients(dataset, references)
     return Overlap(photos, patients, reason)
+
+
+def _same_photos(names: Sequence[str], matches: Sequence[IndexMatch]) -> tuple[SamePhoto, ...]:
+    return tuple(SamePhoto(names[match.photo], match.reference, match.bits, match.mirrored) for match in matches)
 
 
 def _shared_patients(
@@ -242,9 +245,18 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class PaintedFigures:
+    """Painted lesions found on healthy photographs.  in_the_index: those that are; they flatter the figures."""
+
+    results: PaintedResults
+    in_the_index: tuple[SamePhoto, ...]
+
+
+@dataclass(frozen=True)
 class Figures:
     """Figures of an evaluation, written as JSON.  missing: why image or pixel figures are null.
 
+    froc: lesions touched against false regions.  painted: figures of `--painted`, if it was given.
     deviations: in what the copy of the data set is not the published one.
     """
 
@@ -255,6 +267,8 @@ class Figures:
     calibrated: Calibrated | None
     pixel: PixelVariants | None
     lesions: tuple[LesionFigures, ...]
+    froc: Froc | None
+    painted: PaintedFigures | None
     guard: Overlap
     missing: tuple[str, ...]
     deviations: tuple[str, ...]
@@ -263,7 +277,19 @@ class Figures:
     intended_use: str = INTENDED_USE
 
 
+@dataclass(frozen=True)
+class PaintedEvaluation:
+    """Figures of painted photographs alone, written as JSON."""
+
+    index: IndexReference
+    painted: PaintedFigures
+    settings: MethodConfig
+    packages: tuple[PackageVersion, ...]
+    intended_use: str = INTENDED_USE
+
+
 _FIGURES: Final = TypeAdapter(Figures)
+_PAINTED: Final = TypeAdapter(PaintedEvaluation)
 
 
 def figures_json(figures: Figures) -> str:
@@ -271,7 +297,26 @@ def figures_json(figures: Figures) -> str:
     return _FIGURES.dump_json(figures, indent=2).decode()
 
 
-def figures(measured: Measurement, loaded: LoadedIndex, dataset: Dataset) -> Figures:
+def painted_json(evaluation: PaintedEvaluation) -> str:
+    """`evaluation` as indented JSON."""
+    return _PAINTED.dump_json(evaluation, indent=2).decode()
+
+
+def painted_figures(
+    results: PaintedResults, matches: Sequence[IndexMatch], paths: Sequence[Path]
+) -> PaintedFigures:
+    """Figures of painted photographs; `matches`: those of `paths` that are in the index."""
+    return PaintedFigures(results, _same_photos([path.name for path in paths], matches))
+
+
+def painted_evaluation(painted: PaintedFigures, loaded: LoadedIndex) -> PaintedEvaluation:
+    """Figures of painted photographs alone, with the index."""
+    return PaintedEvaluation(index_reference(loaded.manifest), painted, loaded.manifest.config, packages())
+
+
+def figures(
+    measured: Measurement, loaded: LoadedIndex, dataset: Dataset, painted: PaintedFigures | None = None
+) -> Figures:
     """All figures; where the data set lacks photographs or masks they are None, with a reason in `missing`."""
     labels = measured.labels
     both_classes = labels.any() and not labels.all()
@@ -280,6 +325,9 @@ def figures(measured: Measurement, loaded: LoadedIndex, dataset: Dataset) -> Fig
     marked = abnormal.fov.abnormal.any() and abnormal.fov.normal.any()
     missing = [] if both_classes else ["image figures need normal and abnormal test photographs"]
     missing += [] if marked else ["pixel figures need masks with lesions inside the field of view"]
+    curve = froc(measured.lesion_regions, labels, loaded.manifest.calibration.finding_levels)
+    if marked and curve is None:
+        missing.append("FROC figures need normal test photographs, or an index that states levels of findings")
     limit = threshold(loaded.manifest.calibration.scores, USUAL_RATE).value
     unmarked = sum(photo.abnormal and not photo.masks for photo in measured.photos)
     doubles = len(measured.in_the_index)
@@ -291,6 +339,8 @@ def figures(measured: Measurement, loaded: LoadedIndex, dataset: Dataset) -> Fig
         calibrated=None if limit is None else calibrated(measured, limit),
         pixel=pixel_variants(measured, abnormal) if marked else None,
         lesions=lesion_figures(measured, abnormal) if marked else (),
+        froc=curve,
+        painted=painted,
         guard=find_overlap(measured, dataset, loaded.photos),
         missing=tuple(missing),
         deviations=dataset.deviations,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from indexer.photos.near_duplicates import HashedPhoto, match_near_duplicates, perceptual_hash
 from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.dataset import read_lesions
-from lab.evaluate import metrics
+from lab.evaluate import froc, metrics
 from lab.evaluate.bootstrap import Floats, Labels
+from lab.evaluate.froc import LesionRegions, PhotoSummary
 from lab.evaluate.metrics import ScoreHistogram, SparseCounts, SparseCountsBuilder
 from resad.config import PhotoLimits, PreparationConfig
 from resad.detector import Detection
@@ -58,7 +59,7 @@ class Measurement:
     """Scores and pixel counts of every test photograph.
 
     scores: float64 (n,).  labels: bool (n,), True abnormal.  fov, whole: pixels per bin of `edges`.
-    fov_regions, whole_regions: as `metrics.count_regions`.
+    fov_regions, whole_regions: as `metrics.count_regions`.  lesion_regions: what the FROC needs.
     """
 
     photos: tuple[LabeledPhoto, ...]
@@ -71,6 +72,7 @@ class Measurement:
     whole_regions: SparseCounts
     lesions: tuple[LesionCounts, ...]
     edges: NDArray[np.float32]
+    lesion_regions: LesionRegions
 
     def only(self, mask: Labels) -> "Measurement":
         """The same for the photographs of `mask`, bool (n,), without `in_the_index`."""
@@ -88,6 +90,7 @@ class Measurement:
                 LesionCounts(lesion.kind, lesion.pixels.only(mask), lesion.regions.only(mask))
                 for lesion in self.lesions
             ),
+            lesion_regions=self.lesion_regions.only(mask),
         )
 
 
@@ -113,19 +116,21 @@ class PhotoCounts:
 
 
 def count_photo(
-    labeled: LabeledPhoto,
+    lesions: dict[str | None, Labels] | None,
     values: NDArray[np.float32],
     inside: Labels,
     kinds: Sequence[str],
     edges: NDArray[np.float32],
 ) -> PhotoCounts:
-    """Counts of an anomaly map `values` (H, W); `inside` (H, W) is the field of view.
+    """Counts of an anomaly map `values` (H, W).
 
-    An abnormal photograph without masks counts nothing: it is unknown where it is abnormal.
+    Args:
+        lesions: the marked pixels (H, W) by kind; None where it is unknown where the photograph is abnormal, which
+            then counts nothing.
+        inside: (H, W), the field of view.
     """
-    if labeled.abnormal and not labeled.masks:
+    if lesions is None:
         return _nothing(len(edges) - 1, len(kinds))
-    lesions = read_lesions(labeled.masks, *values.shape)
     none = np.zeros(values.shape, dtype=bool)
     marked = np.logical_or.reduce([none, *lesions.values()])
     everywhere = np.ones(values.shape, dtype=bool)
@@ -211,19 +216,17 @@ def measure_with(
     kinds = sorted({mask.kind for mask in masks if mask.kind is not None})
     # Without a mask in the whole set there is no pixel figure: nothing to count into 16,384 bins for.
     edges = metrics.score_edges(full_scale) if masks else metrics.score_edges(full_scale, 2)
-    scores, matches, counts = [], [], _CountsBuilder(kinds, len(edges) - 1)
+    scores, matches, counts, summaries = [], [], _CountsBuilder(kinds, len(edges) - 1), []
     for number, labeled in enumerate(dataset.test):
         with naming(labeled.path):
             photo = prepare(labeled.path, preparation, limits)
-        matches += (match := _match(number, labeled, photo, references))
-        if match and strict:
-            how = "as a mirror image of" if match[0].mirrored else "as"
-            raise SettingError(
-                f"{labeled.path} is in the index {how} {match[0].reference}: figures from it would flatter"
-            )
+        matches += match_index(number, labeled.path, photo, references, strict=strict)
         detection = detect(photo)
         scores.append(detection.image_score)
-        counts.add(_count(labeled, photo, detection, kinds, edges, limits))
+        unknown = labeled.abnormal and not labeled.masks
+        lesions = None if unknown else read_lesions(labeled.masks, photo.frame.height, photo.frame.width)
+        counts.add(_count(labeled, lesions, photo, detection, kinds, edges, limits))
+        summaries.append(_summary(lesions, photo, detection, kinds))
         on_photo(1)
     labels = np.array([labeled.abnormal for labeled in dataset.test])
     return Measurement(
@@ -237,7 +240,16 @@ def measure_with(
         whole_regions=counts.whole.regions.build(),
         lesions=counts.lesions(),
         edges=edges,
+        lesion_regions=LesionRegions(tuple(summaries), tuple(kinds)),
     )
+
+
+def _summary(
+    lesions: dict[str | None, Labels] | None, photo: PreparedPhoto, detection: Detection, kinds: Sequence[str]
+) -> PhotoSummary:
+    if lesions is None:
+        return froc.UNKNOWN
+    return froc.summarize(detection.anomaly_map, detection.scored, photo.frame, lesions, kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +258,25 @@ class _Hashes:
     perceptual_hash: str
 
 
-def _match(
-    number: int, labeled: LabeledPhoto, photo: PreparedPhoto, references: Sequence[IndexPhoto]
+def match_index(
+    number: int, path: Path, photo: PreparedPhoto, references: Sequence[IndexPhoto], *, strict: bool
 ) -> list[IndexMatch]:
+    """The match of a test photograph, its number and its file, with the index's photographs, if there is one.
+
+    Raises `SettingError` with `strict` if there is one.
+    """
     hashes = _Hashes(photo.content_hash, perceptual_hash(photo.pixels))
     pairs = match_near_duplicates([hashes], references)
-    return [IndexMatch(number, references[pair.second].id, pair.bits, pair.mirrored) for pair in pairs]
+    matches = [IndexMatch(number, references[pair.second].id, pair.bits, pair.mirrored) for pair in pairs]
+    if matches and strict:
+        how = "as a mirror image of" if matches[0].mirrored else "as"
+        raise SettingError(f"{path} is in the index {how} {matches[0].reference}: figures from it would flatter")
+    return matches
 
 
 def _count(
     labeled: LabeledPhoto,
+    lesions: dict[str | None, Labels] | None,
     photo: PreparedPhoto,
     detection: Detection,
     kinds: Sequence[str],
@@ -268,7 +289,7 @@ def _count(
     with naming(labeled.path):
         field = find_field_of_view(read_photo(labeled.path, limits).pixels)
     inside = field_of_view_mask(field, height, width)
-    return count_photo(labeled, photo.frame.map_to_photo(detection.anomaly_map), inside, kinds, edges)
+    return count_photo(lesions, photo.frame.map_to_photo(detection.anomaly_map), inside, kinds, edges)
 
 
 class _AreaBuilder:

@@ -3,14 +3,21 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from lab.drawing.painter import KINDS, LesionKind, PaintedLesion, paint
-from resad.preparation import PreparedPhoto
+from lab.evaluate.measuring import IndexMatch, IndexPhoto, match_index
+from resad.anomaly_map import check_field_of_view
+from resad.config import PhotoLimits, PreparationConfig
+from resad.errors import naming
+from resad.loaded_index import LoadedIndex
+from resad.preparation import PreparedPhoto, prepare
 
 Map: TypeAlias = NDArray[np.float32]
 Size = Literal["below 16 px", "16 to 63 px", "64 px and more"]
@@ -63,6 +70,7 @@ def measure_painted(
     *,
     repeats: int = 4,
     seed: int = 0,
+    on_photo: Callable[[int], None] = lambda _: None,
 ) -> PaintedResults:
     """Paint every kind into each photograph and count which lesions the map shows.
 
@@ -70,6 +78,7 @@ def measure_painted(
         photos: healthy, and unknown to the method that is measured.
         anomaly_map: photograph -> float32 (S, S), 0 outside the field of view.
         repeats: times that each kind is painted into each photograph.
+        on_photo: counts photographs that are finished.
     """
     highest = [float(anomaly_map(photo)[photo.mask].max()) for photo in photos]
     level = float(np.quantile(highest, _SPECIFICITY, method="higher"))
@@ -84,8 +93,66 @@ def measure_painted(
                     group = kind, _size(lesion, photo), _contrast(lesion)
                     lesions[group] += 1
                     found[group] += peak > level
+        on_photo(1)
     groups = (PaintedGroup(*group, count, found[group]) for group, count in sorted(lesions.items()))
     return PaintedResults(level, len(photos), tuple(groups))
+
+
+def measure_index_painted(
+    loaded: LoadedIndex,
+    paths: Sequence[Path],
+    limits: PhotoLimits,
+    on_photo: Callable[[int], None],
+    *,
+    calibrated_on: Sequence[IndexPhoto] = (),
+    strict: bool = False,
+) -> tuple[PaintedResults, tuple[IndexMatch, ...]]:
+    """`measure_painted` with the anomaly map of an index, and which of the photographs are in the index.
+
+    Args:
+        paths: healthy photographs; two of them are in memory at a time.
+        calibrated_on: photographs that the index's calibration rests on beside its own.
+    Raises:
+        PhotoError: a photograph cannot be read or has no field of view.
+        SettingError: with `strict`, a photograph is in the index.
+    """
+    photos = _PreparedPhotos(paths, loaded.manifest.config.preparation, limits)
+    references = (*loaded.photos, *calibrated_on)
+    matches: list[IndexMatch] = []
+    for number, photo in enumerate(photos):
+        with naming(paths[number]):
+            check_field_of_view(photo.mask)
+        matches += match_index(number, paths[number], photo, references, strict=strict)
+    results = measure_painted(photos, lambda photo: loaded.detector.detect([photo])[0].anomaly_map,
+                              on_photo=on_photo)  # fmt: skip
+    return results, tuple(matches)
+
+
+class _PreparedPhotos(Sequence[PreparedPhoto]):
+    """Photographs that are prepared when asked for; the last two are kept."""
+
+    def __init__(self, paths: Sequence[Path], preparation: PreparationConfig, limits: PhotoLimits) -> None:
+        self._count = len(paths)
+
+        @lru_cache(maxsize=2)
+        def load(number: int) -> PreparedPhoto:
+            with naming(paths[number]):
+                return prepare(paths[number], preparation, limits)
+
+        self._load = load
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> PreparedPhoto: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[PreparedPhoto]: ...
+
+    def __getitem__(self, number: int | slice) -> PreparedPhoto | Sequence[PreparedPhoto]:
+        chosen = range(self._count)[number]
+        return self._load(chosen) if isinstance(chosen, int) else [self._load(place) for place in chosen]
 
 
 def _painted(
@@ -96,7 +163,8 @@ def _painted(
     anomaly_map: Callable[[PreparedPhoto], Map],
 ) -> Iterator[tuple[PaintedLesion, float]]:
     """The lesions of one painting, each with the map's highest value in it."""
-    pixels, texture = photo.pixels.astype(np.float32) / 255, donor.pixels.astype(np.float32) / 255
+    pixels = photo.pixels.astype(np.float32) / np.float32(255)
+    texture = donor.pixels.astype(np.float32) / np.float32(255)
     painted = paint(rng, pixels, photo.mask, texture, kinds=(kind,), scale=photo.frame.side / 512)
     if painted.lesions:
         values = anomaly_map(replace(photo, pixels=np.round(painted.pixels * 255).astype(np.uint8)))

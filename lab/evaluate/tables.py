@@ -10,14 +10,18 @@ from indexer.tables import four_digits
 from lab.evaluate import bootstrap
 from lab.evaluate.bootstrap import Figure
 from lab.evaluate.figures import Figures, ImageFigures, PixelVariants
+from lab.evaluate.froc import ALL, ANY_KIND, LARGE, Froc
 from lab.evaluate.measuring import Measurement, names_of
+from lab.evaluate.painted import painted_table
 from lab.evaluate.paper import PROTOCOLS
-from resad.calibration import USUAL_RATE, Calibration, threshold
+from resad.calibration import USUAL_RATE, Calibration, DecisionRule, criterion, threshold
 
 COLUMNS: Final = (
     "photo", "label", "kind", "image_score", "p_value", "abnormal_at_5_percent", "marked_share_fov",
-    "pixel_auroc_fov", "in_the_index", "patient", "eye", "camera",
+    "pixel_auroc_fov", "lesions", "lesions_touched", "unmarked_regions", "in_the_index", "patient", "eye",
+    "camera",
 )  # fmt: skip
+"""Lesions are touched, and regions counted, at the index's own level of findings."""
 
 
 def photo_table(measured: Measurement, calibration: Calibration) -> bytes:
@@ -39,6 +43,7 @@ def auroc_within(measured: Measurement, number: int) -> float | None:
 
 def _rows(measured: Measurement, calibration: Calibration) -> list[tuple[str, ...]]:
     limit = threshold(calibration.scores, USUAL_RATE).value
+    level = criterion(calibration, DecisionRule()).level
     references = {match.photo: match.reference for match in measured.in_the_index}
     abnormal, normal = measured.fov.abnormal.per_photo(), measured.fov.normal.per_photo()
     rows: list[tuple[str, ...]] = []
@@ -50,10 +55,21 @@ def _rows(measured: Measurement, calibration: Calibration) -> list[tuple[str, ..
             name, "abnormal" if photo.abnormal else "normal", photo.kind, f"{score!r}",
             f"{calibration.p_value(score):.6f}", "" if limit is None else str(int(score > limit)),
             f"{marked / (marked + unmarked):.6f}" if marked + unmarked else "",
-            "" if auroc is None else f"{auroc:.6f}", references.get(number, ""),
-            photo.patient or "", photo.eye or "", photo.camera or "",
+            "" if auroc is None else f"{auroc:.6f}", *_regions(measured, number, level),
+            references.get(number, ""), photo.patient or "", photo.eye or "", photo.camera or "",
         ))  # fmt: skip
     return rows
+
+
+def _regions(measured: Measurement, number: int, level: float | None) -> tuple[str, str, str]:
+    """Lesions, those touched, and regions without any marked pixel; empty where they are unknown."""
+    summary = measured.lesion_regions.photos[number]
+    if not summary.marked:
+        return "", "", ""
+    peaks = summary.lesions.peak[summary.lesions.kind == ANY_KIND]
+    if level is None:
+        return str(peaks.size), "", ""
+    return str(peaks.size), str(int((peaks > level).sum())), str(summary.regions.count(level))
 
 
 def figures_tables(figures: Figures) -> list[Table]:
@@ -65,6 +81,12 @@ def figures_tables(figures: Figures) -> list[Table]:
         tables.append(_pixel_table(figures, figures.pixel, title if figures.image is None else "Pixels"))
     if figures.lesions:
         tables.append(_lesion_table(figures))
+    if figures.froc is not None:
+        tables.append(_froc_table(figures.froc))
+        if figures.froc.healthy and figures.froc.index_levels:
+            tables.append(_index_levels_table(figures.froc))
+    if figures.painted is not None:
+        tables.append(painted_table(figures.painted.results))
     return tables
 
 
@@ -124,6 +146,41 @@ def _lesion_table(figures: Figures) -> Table:
         table.add_row(row.kind, f"{row.photos}/\n{row.lesions}", _two(row.auroc), _two(row.auroc_abnormal_only),
                       _two(row.average_precision), _two(row.aupro))  # fmt: skip
     return table
+
+
+def _froc_table(froc: Froc) -> Table:
+    title = f"Lesions touched, by false regions per healthy photograph (levels from {froc.levels_from})"
+    table = empty_table(title, "", "n", *(f"{point.rate:g}" for point in froc.points))
+    for number, group in enumerate(froc.points[0].lesions):
+        figures = [point.lesions[number].touched for point in froc.points]
+        table.add_row(group.name, str(group.lesions), *map(_percent, figures))
+    for number, group in enumerate(froc.points[0].lesions):
+        if group.kind == ALL:
+            figures = [point.lesions[number].photos_touched for point in froc.points]
+            name = "photographs" if not group.smallest_px else f"photographs, {group.smallest_px} px+"
+            table.add_row(name, str(group.photos), *map(_percent, figures))
+    table.add_row("unmarked regions\nper diseased photo", "", *(f"{p.unmarked_regions:.3g}" for p in froc.points))
+    table.add_row("level", "", *(four_digits(point.level) for point in froc.points))
+    return table
+
+
+def _index_levels_table(froc: Froc) -> Table:
+    headings = ("stated", "level", "measured", "lesions\ntouched", f"{LARGE} px\nand more", "photographs\ntouched")
+    table = empty_table(f"The index's own levels on {froc.healthy} healthy test photographs", *headings)
+    for point in froc.index_levels:
+        every, large = point.group(), point.group(ALL, LARGE)
+        table.add_row(
+            f"{point.rate:g}", four_digits(point.level),
+            "-" if point.false_regions is None else _two(point.false_regions),
+            *("-" if figure is None else _percent(figure)
+              for figure in (every and every.touched, large and large.touched, every and every.photos_touched)),
+        )  # fmt: skip
+    return table
+
+
+def _percent(figure: Figure) -> str:
+    """A share as percent, and its interval below it."""
+    return f"{100 * figure.value:.0f} %\n[dim]{100 * figure.low:.0f}-{100 * figure.high:.0f}[/]"
 
 
 def _two(figure: Figure, note: str = "") -> str:

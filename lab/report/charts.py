@@ -1,4 +1,4 @@
-"""Charts of the report as SVG: ROC, precision and recall, region overlap, histograms of scores."""
+"""Charts of the report as SVG: ROC, precision and recall, region overlap, FROC, histograms of scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ from scipy.sparse import csr_array
 from lab.evaluate import bootstrap, metrics
 from lab.evaluate.bootstrap import Figure, Floats, Labels, Pool
 from lab.evaluate.figures import Figures
+from lab.evaluate.froc import ALL, ShareCurve, froc_curves, lesion_group_name
 from lab.evaluate.measuring import Measurement
 from lab.evaluate.metrics import PRO_LIMIT
+from resad.calibration import Calibration
+from resad.false_regions import RATES
 
 _RESAMPLES: Final = 500
 """Of a band, which is read off a picture."""
@@ -92,15 +95,18 @@ _DIGITS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, with a number at each of `ticks`."""
+    """From `low` to `high`, with a number at each of `ticks`; `octaves`: each doubling takes the same length."""
 
     label: str
     low: float
     high: float
     ticks: tuple[float, ...]
+    octaves: bool = False
 
     def at(self, values: Floats) -> Floats:
         """Positions of values along the axis, 0 to 1."""
+        if self.octaves:
+            return np.asarray(np.log2(values / self.low) / np.log2(self.high / self.low))
         return (values - self.low) / (self.high - self.low)
 
 
@@ -189,6 +195,7 @@ def even_ticks(low: float, high: float, about: int = 6) -> tuple[float, ...]:
     return tuple(float(np.round(step * number, 10)) for number in np.arange(first, last + 1))
 
 
+_FROC_RATES: Final = np.geomspace(min(RATES), max(RATES), 41)
 _FIFTHS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_POINTS: Final = 400
 _BINS: Final = 24
@@ -268,6 +275,35 @@ def image_charts(measured: Measurement, figures: Figures) -> list[tuple[str, str
         charts.append((f"Lesions in the field of view: AUPRO {interval(fov.aupro)}",
                       overlap_chart(region_overlap(measured), "Region overlap")))  # fmt: skip
     return charts
+
+
+def froc_charts(measured: Measurement, figures: Figures, calibration: Calibration) -> list[tuple[str, str]]:
+    """Caption and SVG of the FROC: lesions by size and by kind, and photographs with a lesion touched."""
+    if figures.froc is None:
+        return []
+    curves = froc_curves(
+        measured.lesion_regions, measured.labels, calibration.finding_levels, _FROC_RATES, _RESAMPLES
+    )
+    charts = []
+    for curve in curves:
+        if curve.kind != ALL and (curve.of_photos or curve.smallest_px):
+            continue  # in the table
+        name = lesion_group_name(curve.kind, curve.smallest_px)
+        caption = f"FROC: photographs with {name} touched" if curve.of_photos else f"FROC: {name} touched"
+        charts.append((caption, _froc_chart(curve, caption)))
+    return charts
+
+
+def _froc_chart(curve: ShareCurve, title: str) -> str:
+    chart = Chart(
+        Axis("false regions per healthy photograph", min(RATES), max(RATES), RATES, octaves=True),
+        Axis("share of photographs" if curve.of_photos else "share of lesions", 0, 1, _FIFTHS),
+    )
+    marks = [
+        chart.area(curve.rates, curve.low, curve.high, "band"),
+        chart.line(curve.rates, curve.share, "curve"),
+    ]
+    return chart.svg(marks, title)
 
 
 def _band_and_line(chart: Chart, curve: Curve) -> list[str]:

@@ -1,5 +1,6 @@
 """The HTML page of an evaluation, and the templates of all pages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -7,11 +8,20 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.figures import Figures, ImageFigures, Overlap, PixelVariants
+from lab.evaluate.figures import (
+    Figures,
+    ImageFigures,
+    Overlap,
+    PaintedEvaluation,
+    PaintedFigures,
+    PixelVariants,
+    SamePhoto,
+)
+from lab.evaluate.froc import ALL, LARGE, Froc, TouchedLesions
 from lab.evaluate.measuring import Measurement
 from lab.evaluate.paper import PROTOCOLS
 from lab.evaluate.tables import three_digits
-from lab.report.charts import image_charts, score_chart
+from lab.report.charts import froc_charts, image_charts, score_chart
 from lab.report.pictures import best_and_worst, usual_scale
 from resad.config import PhotoLimits, to_json
 from resad.loaded_index import LoadedIndex
@@ -44,14 +54,15 @@ def report(figures: Figures, measured: Measurement, loaded: LoadedIndex, limits:
 
     Raises `PhotoError` where one of them cannot be read any more.
     """
-    scale = usual_scale(loaded.manifest.calibration)
+    calibration = loaded.manifest.calibration
+    scale = usual_scale(calibration)
     values = {
         "figures": figures,
         "style": resources.files("lab.report").joinpath("style.css").read_text(),
         "warnings": _warnings(figures),
         "headline": _headline(figures),
         "tables": _tables(figures),
-        "curves": image_charts(measured, figures),
+        "curves": [*image_charts(measured, figures), *froc_charts(measured, figures, calibration)],
         "scores": score_chart(measured, figures),
         "color_stops": ",".join(color_stops()),
         "scale": scale,
@@ -62,9 +73,22 @@ def report(figures: Figures, measured: Measurement, loaded: LoadedIndex, limits:
     return render("evaluation.html.jinja", values)
 
 
+def painted_report(evaluation: PaintedEvaluation) -> str:
+    """The page of painted lesions alone."""
+    values = {
+        "evaluation": evaluation,
+        "style": resources.files("lab.report").joinpath("style.css").read_text(),
+        "warnings": _painted_warnings(evaluation.painted),
+        "table": _painted_table(evaluation.painted),
+        "settings": to_json(evaluation.settings),
+    }
+    return render("painted.html.jinja", values)
+
+
 def _warnings(figures: Figures) -> list[str]:
     return [
         *_overlap_warnings(figures.guard),
+        *(() if figures.painted is None else _painted_warnings(figures.painted)),
         *(f"Not the published copy: {deviation}" for deviation in figures.deviations),
         *(f"Left out: {reason}." for reason in figures.missing),
     ]
@@ -73,14 +97,21 @@ def _warnings(figures: Figures) -> list[str]:
 def _overlap_warnings(overlap: Overlap) -> list[str]:
     lines = []
     if overlap.photos:
-        names = ", ".join(photo.description for photo in overlap.photos[:_NAMED])
-        more = ", ..." if len(overlap.photos) > _NAMED else ""
-        lines.append(
-            f"{len(overlap.photos)} test photographs are in the index, the figures flatter: {names}{more}"
-        )
+        lines.append(_same_photos_warning(overlap.photos, "test photographs"))
     if overlap.patients:
         lines.append(f"{len(overlap.patients)} patients are both in the index and tested on, the figures flatter.")
     return lines
+
+
+def _painted_warnings(painted: PaintedFigures) -> list[str]:
+    photos = painted.in_the_index
+    return [_same_photos_warning(photos, "painted photographs")] if photos else []
+
+
+def _same_photos_warning(photos: Sequence[SamePhoto], which: str) -> str:
+    names = ", ".join(photo.description for photo in photos[:_NAMED])
+    more = ", ..." if len(photos) > _NAMED else ""
+    return f"{len(photos)} {which} are in the index, the figures flatter: {names}{more}"
 
 
 def _headline(figures: Figures) -> list[tuple[str, Figure, str]]:
@@ -91,11 +122,18 @@ def _headline(figures: Figures) -> list[tuple[str, Figure, str]]:
     if figures.pixel is not None:
         entries.append(("pixel AUROC", figures.pixel.fov.auroc, "field of view, all photographs"))
         entries.append(("AUPRO (0.3)", figures.pixel.fov.aupro, "field of view, all photographs"))
+    if (group := _usual_group(figures)) is not None:
+        entries.append(("lesions touched", group.touched, "at 1 false region per healthy photograph"))
     calibrated = figures.calibrated
     if calibrated is not None and calibrated.sensitivity is not None:
         name = f"sensitivity at a rate of {calibrated.fpr:.0%}"
         entries.append((name, calibrated.sensitivity, "index's threshold"))
     return entries
+
+
+def _usual_group(figures: Figures) -> TouchedLesions | None:
+    point = None if figures.froc is None else figures.froc.at(1.0)
+    return None if point is None else point.group()
 
 
 def _tables(figures: Figures) -> list[Table]:
@@ -104,6 +142,12 @@ def _tables(figures: Figures) -> list[Table]:
         tables.append(_pixel_table(figures, figures.pixel))
     if figures.lesions:
         tables.append(_lesion_table(figures))
+    if figures.froc is not None:
+        tables.append(_froc_table(figures.froc))
+        if figures.froc.healthy and figures.froc.index_levels:
+            tables.append(_index_levels_table(figures.froc))
+    if figures.painted is not None:
+        tables.append(_painted_table(figures.painted))
     return tables
 
 
@@ -170,6 +214,59 @@ def _lesion_table(figures: Figures) -> Table:
         for row in figures.lesions
     ]  # fmt: skip
     return Table("One kind of lesion against unmarked pixels in the field of view", headings, rows)
+
+
+def _froc_table(froc: Froc) -> Table:
+    """A column per rate; shares of lesions, then of photographs."""
+    rows: list[tuple[str | Figure, ...]] = []
+    for number, group in enumerate(froc.points[0].lesions):
+        touched = (point.lesions[number].touched for point in froc.points)
+        rows.append((group.name, f"{group.lesions} lesions", *touched))
+    for number, group in enumerate(froc.points[0].lesions):
+        photos = (point.lesions[number].photos_touched for point in froc.points)
+        rows.append((f"photographs with {group.name}", f"{group.photos} photographs", *photos))
+    unmarked = (f"{point.unmarked_regions:.3g}" for point in froc.points)
+    rows.append(
+        ("regions without a marked pixel, per diseased photograph", f"{froc.diseased} photographs", *unmarked)
+    )
+    rows.append(("level", "", *(f"{point.level:#.4g}" for point in froc.points)))
+    return Table(
+        "Share of lesions touched, and of photographs with a lesion touched, by false regions per healthy "
+        f"photograph; levels from {froc.levels_from}",
+        ("", "n", *(f"{point.rate:g}" for point in froc.points)),
+        rows,
+    )
+
+
+def _index_levels_table(froc: Froc) -> Table:
+    rows: list[tuple[str | Figure, ...]] = []
+    for point in froc.index_levels:
+        every, large = point.group(), point.group(ALL, LARGE)
+        figures = (point.false_regions, every and every.touched, large and large.touched,
+                   every and every.photos_touched)  # fmt: skip
+        rows.append((f"{point.rate:g}", f"{point.level:#.4g}", *(figure or "-" for figure in figures)))
+    return Table(
+        f"The index's own levels of findings, measured on {froc.healthy} healthy test photographs",
+        ("false regions per healthy photograph, as stated", "level", "as measured", "lesions touched",
+         f"of {LARGE} px and more", "photographs with a lesion touched"),
+        rows,
+    )  # fmt: skip
+
+
+def _painted_table(painted: PaintedFigures) -> Table:
+    results = painted.results
+    rows: list[tuple[str | Figure, ...]] = [
+        (group.kind.replace("_", " "), group.size, group.contrast, str(group.lesions), f"{group.sensitivity:.0%}")
+        for group in results.groups
+    ]
+    total = sum(group.lesions for group in results.groups)
+    rows.append(("all", "", "", str(total), f"{results.sensitivity():.0%}"))
+    return Table(
+        f"Painted lesions found on {results.photos} healthy photographs, above the level that the highest point "
+        f"of 95 % of them does not exceed ({results.level:#.4g})",
+        ("kind", "size", "contrast", "lesions", "found"),
+        rows,
+    )
 
 
 def _facts(figures: Figures, loaded: LoadedIndex) -> list[tuple[str, str]]:
