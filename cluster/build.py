@@ -103,6 +103,11 @@ class ClusterForecast:
         return [*self.share.lines(), f"forecast: driver: {memory}, {self.patches:,} patches in all"]
 
 
+_SET_ASIDE: Final = (
+    "--set-aside-outliers: over a cluster build without it, then again with --set-aside for those that it names"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterWorkers:
     """`indexer.build.build.BuildWorkers` on a cluster; builds the same version even if workers are lost.
@@ -133,6 +138,8 @@ class ClusterWorkers:
                 f"--keep-{'features' if options.keep_features else 'crops'}: over a cluster features and pictures "
                 "stay on the workers' disks and go with them"
             )
+        if options.set_aside_outliers:
+            raise SettingError(_SET_ASIDE)
 
     @contextmanager
     def start(
@@ -252,6 +259,9 @@ class _ClusterRun:
             advance(len(features.photos(chunk)))
         distances = [photo for chunk in chunks for photo in results[chunk][0]]
         return distances, max(results[chunk][1] for chunk in chunks)
+
+    def without(self, photos: frozenset[int], scratch: Path) -> BuildRun:
+        raise SettingError(_SET_ASIDE)
 
 
 def _build_pool(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+from indexer.calibration.lines import outlier_lines, trained_on_line
 from indexer.photos.listing import PatientCounts
-from resad.calibration import Calibration, Threshold
+from resad.calibration import Calibration, Normals, Threshold
 from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
 
@@ -73,6 +74,7 @@ def calibration_table(report: "CalibrationReport") -> Table:
     for old, new in zip(before.thresholds, after.thresholds, strict=True):
         table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
         table.add_row("  its rate, 95 %", _rate(old), _rate(new))
+    table.add_row("levels of findings", _levels(before), _levels(after))
     table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
     table.add_row("cameras", _cameras(before), _cameras(after))
     return table
@@ -108,14 +110,33 @@ def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None
     table.add_row("covering radius", _radius(quality))
     calibration = manifest.calibration
     table.add_row("calibrated on", f"{_calibrated_on(calibration)}{_STANDINGS[manifest.calibrated]}")
+    table.add_row("trunk trained on", trained_on_line(calibration))
+    if lines := [*outlier_lines(calibration, {})]:
+        table.add_row("outliers", "\n".join(lines))
+    if calibration.set_aside:
+        table.add_row("set aside", first_ids(calibration.set_aside, _MAX_IDS))
     for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
+    unit = " (false regions per healthy photograph: distance)" if calibration.finding_levels else ""
+    table.add_row("levels of findings", f"{_levels(calibration)}{unit}")
     for camera in calibration.cameras:
-        thresholds = ", ".join(f"{limit.fpr:.0%} {_value(limit)}" for limit in camera.normals.thresholds)
-        table.add_row(f"camera {camera.camera}", f"{len(camera.normals.scores)} normals; {thresholds}")
+        normals = camera.normals
+        thresholds = ", ".join(f"{limit.fpr:.0%} {_value(limit)}" for limit in normals.thresholds)
+        levels = f"; findings {_levels(normals)}" if normals.finding_levels else ""
+        table.add_row(f"camera {camera.camera}", f"{len(normals.scores)} normals; {thresholds}{levels}")
     limits = manifest.photo_quality
-    lines = (f"{limit.reason}: {limit.measure} {_side(limit)} {limit.value:.3g}" for limit in limits.limits)
-    table.add_row("quality limits", "; ".join(lines) or f"none: {limits.photos} normals, they take {FEWEST}")
+    bounds = (f"{limit.reason}: {limit.measure} {_side(limit)} {limit.value:.3g}" for limit in limits.limits)
+    table.add_row("quality limits", "; ".join(bounds) or f"none: {limits.photos} normals, they take {FEWEST}")
+
+
+def _levels(normals: Normals) -> str:
+    """Each rate of findings and its level."""
+    levels = normals.finding_levels
+    if not levels:
+        return "none by false regions; the highest points of normals decide at --fpr"
+    return ", ".join(
+        f"{level.rate:g}: {'-' if level.value is None else four_digits(level.value)}" for level in levels
+    )
 
 
 def _kept_photos(manifest: Manifest) -> str:

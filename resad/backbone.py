@@ -6,6 +6,8 @@ seconds.
 """
 
 import hashlib
+import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -45,7 +47,8 @@ class TrainingPhoto:
 
 _TRAINING_PHOTOS: Final = TypeAdapter(tuple[TrainingPhoto, ...])
 _TRAINED_ON: Final = "trained_on"
-"""Key of the training photographs in the metadata of a file of weights."""
+_UNSEEN_RATIO: Final = "unseen_ratio"
+"""Keys in the metadata of a file of weights: the training photographs, and how much higher others score."""
 
 
 class Backbone(nn.Module):
@@ -55,14 +58,21 @@ class Backbone(nn.Module):
         config: trunk and stages.
         state: the trunk's tensors, exactly those of `config`.
         trained_on: the healthy photographs that the trunk was trained on, if its file names any.
+        unseen_ratio: how much higher an unseen healthy photograph of the same source scores than one that the
+            trunk was trained on, at least 1; measured on photographs held out of the training.
     """
 
     def __init__(
-        self, config: BackboneConfig, state: Mapping[str, Tensor], trained_on: tuple[TrainingPhoto, ...] = ()
+        self,
+        config: BackboneConfig,
+        state: Mapping[str, Tensor],
+        trained_on: tuple[TrainingPhoto, ...] = (),
+        unseen_ratio: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = config
         self.trained_on = trained_on
+        self.unseen_ratio = unseen_ratio
         self.weights_sha256 = digest(state)
         self.net = skeleton(config)
         self.net.load_state_dict(dict(state), assign=True)
@@ -107,7 +117,8 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
 
 
 def _from_file(config: BackboneConfig, path: Path) -> Backbone:
-    return Backbone(config, trunk_state(read_state(path), config, str(path)), training_photos(path))
+    state = trunk_state(read_state(path), config, str(path))
+    return Backbone(config, state, training_photos(path), unseen_ratio(path))
 
 
 def save_backbone(backbone: Backbone, path: Path, *, half: bool = False) -> None:
@@ -118,21 +129,56 @@ def save_backbone(backbone: Backbone, path: Path, *, half: bool = False) -> None
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
     if half:
         state = {key: tensor.half() for key, tensor in state.items()}
-    metadata = None
+    metadata = {}
     if backbone.trained_on:
-        metadata = {_TRAINED_ON: _TRAINING_PHOTOS.dump_json(backbone.trained_on).decode()}
-    safetensors.torch.save_file(state, path, metadata)
+        metadata[_TRAINED_ON] = _TRAINING_PHOTOS.dump_json(backbone.trained_on).decode()
+    if backbone.unseen_ratio != 1:
+        metadata[_UNSEEN_RATIO] = repr(backbone.unseen_ratio)
+    safetensors.torch.save_file(state, path, metadata or None)
+    if len(metadata) > 1:
+        _sort_metadata(path)
 
 
 def training_photos(path: Path) -> tuple[TrainingPhoto, ...]:
     """The photographs that the trunk in `path` was trained on; none if the file names none."""
-    if path.suffix != ".safetensors":
-        return ()
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            return _TRAINING_PHOTOS.validate_json((file.metadata() or {}).get(_TRAINED_ON, "[]"))
+        return _TRAINING_PHOTOS.validate_json(_metadata(path).get(_TRAINED_ON, "[]"))
     except ValidationError as error:
         raise WeightsMismatch(f"{path} names its training photographs in an unknown form") from error
+
+
+def unseen_ratio(path: Path) -> float:
+    """How much higher unseen healthy photographs score than those that the trunk in `path` was trained on.
+
+    1 if the file does not state it.  Raises `WeightsMismatch` for a number below 1.
+    """
+    text = _metadata(path).get(_UNSEEN_RATIO, "1")
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 1 <= ratio < math.inf:
+        raise WeightsMismatch(f"{path} states the {_UNSEEN_RATIO} {text!r}; it is a number of at least 1")
+    return ratio
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file of weights; none if its format has none."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _sort_metadata(path: Path) -> None:
+    """Write the metadata of a safetensors file in alphabetical order: the library's own order is random."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
 
 
 def skeleton(config: BackboneConfig) -> nn.Module:

@@ -6,6 +6,9 @@ Gammerman & Shafer 2005).  This holds for normals that are not in the memory ban
 Reference photos are scored against the bank without their own memories, or their patient's ("left-out").  New
 photos are searched in the whole bank, which is larger by one photo, so they score a little lower and p errs
 upwards: on the safe side for false alarms, the more so the fewer the photos (measured in docs/results.md).
+
+Two things can break this, and are stated beside the scores.  A photo that the trunk was trained on scores lower
+than an unseen one (`TrainedOn`).  A few normals that are not normal raise the threshold (`Outliers`).
 """
 
 import dataclasses
@@ -26,13 +29,29 @@ from resad.false_regions import FindingLevel, RegionHeights, finding_levels
 
 RATES: Final = (0.01, 0.05, 0.10)
 """False-positive rates whose thresholds the manifest states."""
+USUAL_RATE: Final = 0.05
+"""The false-positive rate where none is asked for."""
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
 _HEADROOM: Final = 2.0
 """The scale of encoded maps ends at this multiple of the highest normal patch: lesions are seldom higher."""
 _FAINT: Final = 0.75
 _TAIL: Final = 0.025
 
+_FAR: Final = 3.5
+"""A score is far above the rest from so many robust standard deviations of the log scores."""
+_LEAST_SPREAD: Final = 0.05
+"""The robust standard deviation of log scores, at least: scores within a fifth of the median are never far."""
+_MAD_TO_SD: Final = 1.4826
+_MOVED: Final = 1.25
+"""A threshold has moved if it changes by more than a quarter."""
+_SMALLEST: Final = 1e-6
+"""Share of a threshold that stands in for 0, so that ratios are finite."""
+_FEW: Final = 2
+_FEW_SHARE: Final = 0.05
+"""A few photographs: two, or this share of the normals if that is more."""
+
 Source = Literal["left-out", "separate"]
+Use = Literal["others", "corrected", "none"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,51 @@ class Normals:
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """What the calibration does about normals that the trunk was trained on, which score lower than unseen photos.
+
+    photos: how many of the normals these are.
+    used: `others`: only the other normals calibrate.  `corrected`: too few others; these count as if their scores,
+    peaks and distances were `factor` times as high.  `none`: the trunk was trained on none of the normals.
+    """
+
+    photos: int
+    used: Use
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScoredNormal:
+    """A normal by its opaque id, with its score."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The highest normals, if they lie far above the rest or if a few of them move the threshold.
+
+    photos: highest score first.  far: how many of them lie far above the rest, from the first on.
+    rate: whose threshold is compared.  threshold: with them.  without: without them; None if too few normals would
+    be left.  ratio: of the two; the highest normal that would be left stands in for a threshold that too few
+    support.  None if there is no threshold with them.
+    """
+
+    photos: tuple[ScoredNormal, ...]
+    far: int
+    rate: float
+    threshold: float | None
+    without: float | None
+    ratio: float | None
+
+    @property
+    def moves_threshold(self) -> bool:
+        """Whether they move the threshold by more than a quarter."""
+        return self.ratio is not None and self.ratio > _MOVED
+
+
+@dataclass(frozen=True)
 class CameraNormals:
     """The normals of one camera, with its name in the CSV file."""
 
@@ -95,11 +159,17 @@ class Calibration(Normals):
     """All normals, and those of each camera.
 
     patches: quantiles of all their patch distances.  source: how they were scored (see above).
+    trained_on: normals that the trunk was trained on; None in older indexes, where nobody looked.
+    outliers: of these normals, if there are any.
+    set_aside: ids of photographs that were left out of the calibration on request.
     """
 
     patches: tuple[Quantile, ...]
     cameras: tuple[CameraNormals, ...] = ()
     source: Source = "left-out"
+    trained_on: TrainedOn | None = None
+    outliers: Outliers | None = None
+    set_aside: tuple[str, ...] = ()
 
     @property
     def full_scale(self) -> float:
@@ -124,6 +194,9 @@ def calibrate(
     regions: Sequence[RegionHeights] = (),
     cameras: Sequence[str | None] = (),
     source: Source = "left-out",
+    ids: Sequence[str] = (),
+    trained_on: TrainedOn | None = None,
+    set_aside: Sequence[str] = (),
 ) -> Calibration:
     """The calibration from the normals' scores, their maps' maxima, and all their patch distances (any shape).
 
@@ -131,6 +204,8 @@ def calibrate(
         regions: of each normal's map; without them no levels of findings are stated.
         cameras: of each normal, None if unknown; an empty list if all are unknown.  Spellings that differ only in
             upper and lower case are one camera, named as it is first.
+        ids: of each normal; without them outliers are not looked for.
+        trained_on, set_aside: as stated in the calibration.
     """
     normals = _normals(scores, peaks, regions)
     values = np.quantile(distances, QUANTILES, method="linear")
@@ -156,7 +231,59 @@ def calibrate(
         patches=tuple(Quantile(at, float(value)) for at, value in zip(QUANTILES, values, strict=True)),
         cameras=tuple(groups),
         source=source,
+        trained_on=trained_on,
+        outliers=find_outliers(ids, scores) if ids else None,
+        set_aside=tuple(set_aside),
     )
+
+
+def find_outliers(ids: Sequence[str], scores: Sequence[float]) -> Outliers | None:
+    """The normals whose scores stand out, if there are any; `Outliers` says which do.
+
+    Far above the rest: the logarithm of the score is more than 3.5 robust standard deviations (1.4826 median
+    absolute deviations) above the median of all.  A few: at most two normals or 5 % of them.  With fewer normals
+    than any stated rate needs nothing is said.
+    """
+    count = len(scores)
+    if count < normals_needed(max(RATES)):
+        return None
+    falling = sorted(range(count), key=lambda row: (-scores[row], row))
+    ordered = tuple(scores[row] for row in reversed(falling))
+    logs = np.log(np.maximum(ordered, np.finfo(np.float64).tiny))
+    center = np.median(logs)
+    spread = max(_MAD_TO_SD * float(np.median(np.abs(logs - center))), _LEAST_SPREAD)
+    far = int((logs > center + _FAR * spread).sum())
+    few = max(_FEW, math.floor(_FEW_SHARE * count))
+    moving = next((top for top in range(1, few + 1) if (_ratio(ordered, top) or 0.0) > _MOVED), 0)
+    top = max(far, moving)
+    if not top:
+        return None
+    photos = tuple(ScoredNormal(ids[row], scores[row]) for row in falling[:top])
+    before, after = (threshold(normals, USUAL_RATE).value for normals in (ordered, ordered[: count - top]))
+    return Outliers(photos, far, USUAL_RATE, before, after, _ratio(ordered, top))
+
+
+def threshold_moves(before: Calibration, after: Calibration) -> bool:
+    """Whether the threshold of the usual rate differs by more than a quarter, up or down."""
+    values = [
+        next((entry.value for entry in calibration.thresholds if entry.fpr == USUAL_RATE), None)
+        for calibration in (before, after)
+    ]
+    known = [value for value in values if value is not None]
+    return len(known) == len(values) and max(known) > _MOVED * min(known)
+
+
+def _ratio(ordered: tuple[float, ...], top: int) -> float | None:
+    """The usual threshold with the `top` highest normals, over that without them.  ordered: ascending.
+
+    The highest of those left stands in for a threshold that too few support.
+    """
+    before, left = threshold(ordered, USUAL_RATE).value, ordered[: len(ordered) - top]
+    if before is None or not left:
+        return None
+    after = threshold(left, USUAL_RATE).value
+    after = left[-1] if after is None else after
+    return before / max(after, before * _SMALLEST) if before > 0 else 1.0
 
 
 def p_value(score: float, normals: tuple[float, ...]) -> float:
@@ -217,10 +344,6 @@ def _interval(normals: tuple[float, ...], value: float) -> Interval:
     return Interval(low, high)
 
 
-USUAL_RATE: Final = 0.05
-"""The false-positive rate where none is asked for."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecisionRule:
     """Decides whether a photo is abnormal: a false-positive rate or a threshold, and a camera to compare with.
@@ -273,17 +396,23 @@ class Criterion:
 
 
 def criterion(calibration: Calibration, rule: DecisionRule) -> Criterion:
-    """The criterion that `rule` asks for: by the camera's own normals if there are enough of them, else by all."""
+    """The criterion that `rule` asks for: by the camera's own normals if there are enough of them, else by all.
+
+    Raises `SettingError` if the index states no level for the rate of findings.
+    """
     normals, camera, reason = _normals_to_compare(calibration, rule)
     if rule.threshold is None:
         limit = threshold(normals.scores, rule.fpr or USUAL_RATE)
     else:
         limit = rate_at(normals.scores, rule.threshold)
-    if not normals.finding_levels:
+    if not normals.finding_levels and rule.false_regions is None:
         return Criterion(limit, threshold(normals.peaks, limit.fpr).value, None, normals, camera, reason)
     rate = rule.false_regions or USUAL_FALSE_REGIONS
-    level = next(entry.value for entry in normals.finding_levels if entry.rate == rate)
-    return Criterion(limit, level, rate, normals, camera, reason)
+    levels = {entry.rate: entry.value for entry in normals.finding_levels}
+    if rate not in levels:
+        stated = ", ".join(f"{stated:g}" for stated in levels) or "no rate: build it again with this version"
+        raise SettingError(f"false_regions {rate:g}: the index states levels for {stated}")
+    return Criterion(limit, levels[rate], rate, normals, camera, reason)
 
 
 def _normals_to_compare(calibration: Calibration, rule: DecisionRule) -> tuple[Normals, str | None, str | None]:

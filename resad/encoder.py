@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resad import resc
-from resad.backbone import Backbone
+from resad.backbone import Backbone, TrainingPhoto
 from resad.bundled import IMAGENET_MEAN, IMAGENET_STD
 from resad.config import MethodConfig, ReSCConfig
 from resad.device import Fetched, Fetcher, stack_to_device, to_device
@@ -55,7 +55,7 @@ class Trunk:
         self.device = device
         self.type = _trunk_type(config, device)
         # A copy: the caller's trunk keeps its float32 weights, which an index stores.
-        self._net = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
+        self.backbone = copy.deepcopy(backbone).to(device, self.type).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(IMAGENET_MEAN, device=device)
         self._std = torch.tensor(IMAGENET_STD, device=device)
 
@@ -73,7 +73,7 @@ class Trunk:
         masks = torch.from_numpy(np.stack([photo.mask for photo in photos]))
         if mirrored:
             pixels, masks = pixels.flip(2), masks.flip(2)
-        stages: tuple[Tensor, ...] = self._net(self._normalize(pixels), to_device(masks, self.device))
+        stages: tuple[Tensor, ...] = self.backbone(self._normalize(pixels), to_device(masks, self.device))
         valid = nnf.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
         return stages, valid
 
@@ -91,6 +91,16 @@ class Encoder:
         self._trunk = trunk
         self._product = _product_type(trunk.config.resc, trunk.type)
         self._fetcher = Fetcher(trunk.device)
+
+    @property
+    def trained_on(self) -> tuple[TrainingPhoto, ...]:
+        """As `Backbone.trained_on`."""
+        return self._trunk.backbone.trained_on
+
+    @property
+    def unseen_ratio(self) -> float:
+        """As `Backbone.unseen_ratio`."""
+        return self._trunk.backbone.unseen_ratio
 
     def encode(self, photos: Sequence[PreparedPhoto]) -> list[PatchFeatures]:
         """The patch features of each photograph, on a CPU the same bit for bit alone and in a batch."""

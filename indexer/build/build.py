@@ -3,8 +3,9 @@
 The same steps run in this process (`LocalWorkers`) and over a cluster, whose package has workers of its own.
 """
 
+import copy
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ from indexer.build.references import (
     near_duplicates_of,
     new_records,
     number_patients,
+    photo_id,
     screen_purged,
 )
 from indexer.build.search_choice import choose_search
-from indexer.build.state import BuildState, Inputs, build_inputs
-from indexer.calibration.leave_out import PatchDistances, left_out_distances, score_left_out
+from indexer.build.state import BuildState, Inputs, build_inputs, file_sha256
+from indexer.calibration.leave_out import LeftOut, PatchDistances, left_out_distances, score_left_out
+from indexer.calibration.normals import far_outliers, normals_to_use
 from indexer.coreset.k_center import Checkpoint
 from indexer.coreset.selection import Selection, memory_count, select
 from indexer.photos.listing import (
@@ -55,9 +58,12 @@ from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
 from resad.config import CoresetConfig, MethodConfig, PhotoLimits
 from resad.encoder import Encoder, PatchFeatures, Trunk
+from resad.errors import SettingError
 from resad.index import staging_folder
 from resad.manifest import Manifest
 from resad.memory_bank import MemoryBank
+from resad.pictures.evidence import file_name
+from resad.search.plan import SearchRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class BuildOptions:
     more_devices: they encode and select besides `device`, which alone searches.  resume: continue an interrupted
     build.  max_memory: bytes to hold at most.  search: `auto` takes the faster exact search.
     keep_features: keep all patch features in the index, so that adding and removing photographs loses nothing.
+    set_aside: content hashes of listed photographs that stay out of the bank and the calibration.
+    set_aside_outliers: the same for photographs whose scores lie far above the rest.
     """
 
     photos: Path
@@ -86,6 +94,8 @@ class BuildOptions:
     resume: bool = False
     max_memory: int | None = None
     keep_features: bool = False
+    set_aside: frozenset[str] = frozenset()
+    set_aside_outliers: bool = False
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -95,7 +105,10 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The version that was built, and the photographs that were not used or show the same as others."""
+    """The version that was built, and the photographs that were not used or show the same as others.
+
+    named: id -> file, of outliers and of photographs that were set aside, which have the ids after the others.
+    """
 
     version: Path
     manifest: Manifest
@@ -103,6 +116,7 @@ class BuildReport:
     duplicates: tuple[Duplicate, ...]
     near_duplicates: tuple[NearDuplicate, ...]
     people: PatientCounts
+    named: Mapping[str, Path]
 
     @classmethod
     def of(
@@ -112,8 +126,12 @@ class BuildReport:
         references: Sequence[Reference],
         unused: Sequence[Skipped | Duplicate],
         pairs: Sequence[DuplicatePair],
+        set_aside: Sequence[Path],
     ) -> "BuildReport":
         """The report, with the unused photographs sorted by reason."""
+        paths = [*(reference.source.path for reference in references), *set_aside]
+        outliers, aside = manifest.calibration.outliers, manifest.calibration.set_aside
+        named = {*aside, *(photo.id for photo in (outliers.photos if outliers else ()))}
         return cls(
             version,
             manifest,
@@ -121,6 +139,7 @@ class BuildReport:
             tuple(photo for photo in unused if isinstance(photo, Duplicate)),
             near_duplicates_of(references, pairs),
             PatientCounts.of(reference.source.patient for reference in references),
+            {name: path for number, path in enumerate(paths, start=1) if (name := photo_id(number)) in named},
         )
 
 
@@ -168,6 +187,12 @@ class BuildRun(Protocol):
     ) -> tuple[Sequence[PatchDistances], float]:
         """As `indexer.calibration.leave_out.left_out_distances`, of all photographs."""
 
+    def without(self, photos: frozenset[int], scratch: Path) -> "BuildRun":
+        """This run without some photographs, by number, after `encode`.  scratch: an empty folder for it.
+
+        Raises `SettingError` where the features are elsewhere.
+        """
+
 
 class BuildWorkers(Protocol):
     """Where a build computes: in this process, or on a cluster.
@@ -211,8 +236,8 @@ def build(
         ArtifactError: weights that are missing or do not fit.
     """
     workers = workers or LocalWorkers(options.devices)
-    listed, backbone, inputs = _prepare(options, workers)
-    place, config = options.root / options.name, options.config
+    listed, set_aside, backbone, inputs = _prepare(options, workers)
+    place = options.root / options.name
     with (
         staging_folder(options.root, options.name) as scratch,
         BuildState(place / index.WORK, inputs, listed, resume=options.resume, batch=workers.batch) as state,
@@ -220,40 +245,97 @@ def build(
         with workers.start(options, backbone, inputs, state, sample=False) as run:
             with stages.stage("encode", len(listed), "photos") as advance:
                 run.encode(advance, on_forecast)
+            made = _select_and_calibrate(options, run, backbone, set_aside, scratch, stages, state.checkpoint())
+            outliers = far_outliers(made.left_out.calibration) if options.set_aside_outliers else frozenset()
+            if outliers:
+                rows = [row for row in range(len(run.references)) if photo_id(row + 1) in outliers]
+                set_aside = (*set_aside, *(run.references[row].source.path for row in rows))
+                run = run.without(frozenset(rows), scratch / "without")
+                checkpoint = Checkpoint(scratch / "without/coreset.npz")
+                made = _select_and_calibrate(options, run, backbone, set_aside, scratch, stages, checkpoint)
             references = run.references
-            patients, pairs = [photo.source.patient for photo in references], near_duplicate_pairs(references)
-            groups = group_photos(patients, pairs)
-            check_enough(options.photos, groups, run.unused)
-            patches = int(run.first_rows[-1])
-            memories = memory_count(config.coreset, patches)
-            with stages.stage("coreset", memories or patches, "memories") as advance:
-                selection = run.select(config.coreset, advance, state.checkpoint())
-            bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(options.device))
-            first_masks = [photo.mask(config.preparation) for photo in references[:2]]
-            bank, search = choose_search(
-                bank, run.first_photos(scratch), first_masks, config, options.search, stages
-            )
-            with stages.stage("calibrate", len(references), "photos") as advance:
-                distances, radius = run.left_out_distances(groups, bank, config.search.neighbors, advance)
-                masks = (photo.mask(config.preparation) for photo in references)
-                cameras = [photo.source.camera for photo in references]
-                left_out = score_left_out(distances, radius, masks, config, cameras)
+            patients = [photo.source.patient for photo in references]
             names = patients if options.keep_names else number_patients(patients)
-            records = new_records(references, left_out, names, keep_names=options.keep_names)
+            records = new_records(references, made.left_out, names, keep_names=options.keep_names)
             grid, store = run.grid, run.store if options.keep_features else None
+            pictures = _pictures(state.crops, outliers, len(references))
         with stages.stage("publish", 1, "version") as advance:
             content = VersionContent(
-                backbone, run.encoder, bank, selection, left_out, records, grid, search, store, state.crops
-            )
+                backbone, run.encoder, made.bank, made.selection, made.left_out, records, grid, made.search, store,
+                pictures,
+            )  # fmt: skip
             version, manifest = publish_version(content, scratch / "version", place, options.weights, stages.done)
             advance(1)
-        return BuildReport.of(version, manifest, references, run.unused, pairs)
+        return BuildReport.of(version, manifest, references, run.unused, made.pairs, set_aside)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _BankAndScores:
+    """What follows from the features of a build's photographs.  pairs: photographs that show the same."""
+
+    pairs: tuple[DuplicatePair, ...]
+    selection: Selection
+    bank: MemoryBank
+    search: SearchRecord | None
+    left_out: LeftOut
+
+
+def _select_and_calibrate(
+    options: BuildOptions,
+    run: BuildRun,
+    backbone: Backbone,
+    set_aside: Sequence[Path],
+    scratch: Path,
+    stages: Stages,
+    checkpoint: Checkpoint,
+) -> _BankAndScores:
+    """Choose the memories of all photographs of `run` and score each left out.
+
+    Args:
+        set_aside: photographs that are not among them on request.
+    """
+    config, references = options.config, run.references
+    pairs = near_duplicate_pairs(references)
+    groups = group_photos([photo.source.patient for photo in references], pairs)
+    check_enough(options.photos, groups, run.unused)
+    patches = int(run.first_rows[-1])
+    memories = memory_count(config.coreset, patches)
+    with stages.stage("coreset", memories or patches, "memories") as advance:
+        selection = run.select(config.coreset, advance, checkpoint)
+    bank = MemoryBank(selection.memories, selection.provenance, gpu=runtime.gpu_number(options.device))
+    first_masks = [photo.mask(config.preparation) for photo in references[:2]]
+    bank, search = choose_search(bank, run.first_photos(scratch), first_masks, config, options.search, stages)
+    with stages.stage("calibrate", len(references), "photos") as advance:
+        distances, radius = run.left_out_distances(groups, bank, config.search.neighbors, advance)
+        masks = (photo.mask(config.preparation) for photo in references)
+        cameras = [photo.source.camera for photo in references]
+        ids = [photo_id(number) for number in range(1, len(references) + len(set_aside) + 1)]
+        left_out = score_left_out(
+            distances, radius, masks, config, cameras,
+            ids=ids[: len(references)], use=normals_to_use(references, backbone), set_aside=ids[len(references) :],
+        )  # fmt: skip
+    return _BankAndScores(pairs, selection, bank, search, left_out)
+
+
+def _pictures(crops: Path | None, outliers: frozenset[str], count: int) -> dict[str, Path]:
+    """Name in the version -> path of the photographs' squares, if they are kept.
+
+    Args:
+        crops: the folder of `evidence/`, whose names count the outliers.
+        outliers: ids, as they are counted there, of photographs that are not in the version.
+        count: of the photographs in the version.
+    """
+    if crops is None:
+        return {}
+    ids = (photo_id(number) for number in range(1, count + len(outliers) + 1))
+    kept = [name for name in ids if name not in outliers]
+    return {file_name(photo_id(number)): crops / file_name(name) for number, name in enumerate(kept, start=1)}
 
 
 def forecast_only(options: BuildOptions, workers: BuildWorkers | None = None) -> AnyForecast:
     """Encode the first few photographs and forecast the whole build; leaves nothing.  Raises as `build`."""
     workers = workers or LocalWorkers(options.devices)
-    listed, backbone, inputs = _prepare(options, workers)
+    listed, _, backbone, inputs = _prepare(options, workers)
     with (
         staging_folder(options.root, options.name) as scratch,
         BuildState(scratch / "work", inputs, listed, resume=False, batch=workers.batch) as state,
@@ -266,15 +348,37 @@ def forecast_only(options: BuildOptions, workers: BuildWorkers | None = None) ->
     return forecast
 
 
-def _prepare(options: BuildOptions, workers: BuildWorkers) -> tuple[tuple[ReferencePhoto, ...], Backbone, Inputs]:
+def _prepare(
+    options: BuildOptions, workers: BuildWorkers
+) -> tuple[tuple[ReferencePhoto, ...], tuple[Path, ...], Backbone, Inputs]:
+    """The photographs to use, those that are set aside, the trunk, and what a continued build must agree on."""
     workers.check(options)
-    listed = list_references(options.photos)
+    listed, set_aside = _without_set_aside(list_references(options.photos), options)
     check_listed(options.photos, listed, options.config)
     backbone = load_backbone(options.config.backbone, options.weights)
     inputs = build_inputs(
         options.config, options.limits, backbone.weights_sha256, workers.device, listed, crops=options.keep_crops
     )
-    return listed, backbone, inputs
+    return listed, set_aside, backbone, inputs
+
+
+def _without_set_aside(
+    listed: tuple[ReferencePhoto, ...], options: BuildOptions
+) -> tuple[tuple[ReferencePhoto, ...], tuple[Path, ...]]:
+    """The listed photographs that are used, and the others; raises `SettingError` if one is not listed."""
+    if not options.set_aside:
+        return listed, ()
+    contents = [file_sha256(photo.path) for photo in listed]
+    if missing := options.set_aside - set(contents):
+        raise SettingError(
+            f"{len(missing)} of {len(options.set_aside)} photographs to set aside are not in {options.photos} "
+            f"(SHA-256 {min(missing)[:12]}...)"
+        )
+    marked = [(photo, content in options.set_aside) for photo, content in zip(listed, contents, strict=True)]
+    return (
+        tuple(photo for photo, aside in marked if not aside),
+        tuple(photo.path for photo, aside in marked if aside),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +414,12 @@ class _LocalRun:
         self._options, self._backbone, self._state = options, backbone, state
         self._encoders = [Encoder(Trunk(backbone, options.config, device)) for device in options.devices]
         self._points: Path | None = None
+        self._references: Sequence[Reference] = state.references
+        self._store = state.store
 
     @property
     def references(self) -> Sequence[Reference]:
-        return self._state.references
+        return self._references
 
     @property
     def unused(self) -> Sequence[Skipped | Duplicate]:
@@ -333,7 +439,7 @@ class _LocalRun:
 
     @property
     def store(self) -> FeatureStore:
-        return self._state.store
+        return self._store
 
     def encode(self, advance: Callable[[int], None], on_forecast: Callable[[AnyForecast], None]) -> None:
         advance(self._state.done)
@@ -362,6 +468,16 @@ class _LocalRun:
         self, groups: Sequence[frozenset[int]], bank: MemoryBank, neighbors: int, advance: Callable[[int], None]
     ) -> tuple[Sequence[PatchDistances], float]:
         return left_out_distances(self.store, groups, bank, neighbors, advance)
+
+    def without(self, photos: frozenset[int], scratch: Path) -> "_LocalRun":
+        part = copy.copy(self)
+        part._store = FeatureStore(scratch)
+        kept = [number for number in range(len(self._references)) if number not in photos]
+        for number in kept:
+            part._store.share(self._store, number)
+        part._references = [self._references[number] for number in kept]
+        part._points = None if self._points is None else scratch / "points"
+        return part
 
     def _extract(self, advance: Callable[[int], None]) -> Generator[list[PatchFeatures], None, None]:
         options = self._options

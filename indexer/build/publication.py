@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,6 @@ from resad.manifest import (
     write_records,
 )
 from resad.memory_bank import MemoryBank
-from resad.pictures.evidence import file_name
 from resad.quality import quality_limits
 from resad.search.plan import SearchRecord
 
@@ -46,7 +45,8 @@ _PROBE: Final = resources.files("indexer") / "probe.png"
 class VersionContent:
     """Everything that a version is made of.
 
-    grid: (h, w) cells.  features: if they are to be kept.  crops: the folder of `evidence/`, if it is to be kept.
+    grid: (h, w) cells.  features: if they are to be kept.  pictures: of the photographs, if they are to be kept:
+    name -> path.
     """
 
     backbone: Backbone
@@ -58,7 +58,7 @@ class VersionContent:
     grid: tuple[int, int]
     search: SearchRecord | None = None
     features: FeatureStore | None = None
-    crops: Path | None = None
+    pictures: Mapping[str, Path] = field(default_factory=dict)
 
 
 def publish_version(
@@ -68,9 +68,7 @@ def publish_version(
     staging.mkdir()
     save_backbone(content.backbone, staging / BACKBONE_FILE)
     write_left_out([record.id for record in content.records], content.left_out, staging)
-    if content.crops is not None:
-        names = [file_name(record.id) for record in content.records]
-        link_files({name: content.crops / name for name in names}, staging)
+    link_files(content.pictures, staging)
     content.bank.save(staging)
     if content.features is not None:
         link_files(feature_files(content.records, content.features), staging)
@@ -157,6 +155,8 @@ def _manifest(
         quality=quality,
         photo_quality=quality_limits([record.quality for record in content.records]),
         search=content.search,
+        # Photographs that were set aside have the ids after the others: they are not given again.
+        numbered=len(content.records) + len(aside) if (aside := content.left_out.calibration.set_aside) else None,
         probe_score=probe_score,
         packages=runtime.packages(),
         files=files,

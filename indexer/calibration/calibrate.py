@@ -4,7 +4,7 @@ None of them may be in the bank: they are scored as new photographs are, so that
 `resad.calibration`), for the camera and the patients that they come from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +19,11 @@ from resad_client.records import QualityMeasures
 from indexer.build.progress import Advance, Stages
 from indexer.build.publication import history_entry, link_files
 from indexer.build.references import LoadedPhoto, load_photos
+from indexer.calibration.normals import Normal, calibrate_normals, far_outliers, normals_to_use
 from indexer.photos.listing import Duplicate, Skipped, list_references
 from indexer.photos.near_duplicates import match_near_duplicates, perceptual_hash
 from resad import index
-from resad.calibration import RATES, Calibration, calibrate, normals_needed
+from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError
 from resad.false_regions import RegionHeights, region_heights
@@ -59,10 +60,14 @@ def calibration_records(version: Path) -> tuple[CalibrationRecord, ...]:
     return tuple(map(_RECORD.validate_json, file.read_bytes().splitlines())) if file.is_file() else ()
 
 
-def stored_regions(records: Sequence[CalibrationRecord]) -> list[RegionHeights]:
-    """The regions of all photographs; none unless every record states them."""
-    regions = [record.regions for record in records if record.regions is not None]
-    return regions if len(regions) == len(records) else []
+def as_normals(
+    records: Sequence[CalibrationRecord], distances: Sequence[NDArray[np.float32] | None] = ()
+) -> list[Normal]:
+    """The photographs as normals.  distances: of each one's patches, if they are at hand."""
+    return [
+        Normal(record.id, record.score, record.peak, patches, record.regions, record.camera)
+        for record, patches in zip(records, distances or [None] * len(records), strict=True)
+    ]
 
 
 def write_calibration_records(records: Sequence[CalibrationRecord], path: Path) -> None:
@@ -76,21 +81,42 @@ _MIN_PHOTOS: Final = normals_needed(max(RATES))
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """The new version, and the photographs that were not used.  before, after: manifests of the two versions."""
+    """The new version, or one that is about to be written, and the photographs that were not used.
+
+    version: its folder, once it is written.  before, after: manifests of the two versions.
+    named: id -> file, of outliers and of photographs that were set aside.
+    """
 
     version: Path
     before: Manifest
     after: Manifest
     skipped: tuple[Skipped, ...]
     duplicates: tuple[Duplicate, ...]
+    named: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """A photograph of the calibration.  distances: of its patches."""
+
+    path: Path
+    record: CalibrationRecord
+    distances: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class _Scores:
-    """records: of the photographs.  distances: of all their patches."""
+class SetAside:
+    """Photographs to leave out of a calibration.
 
-    records: tuple[CalibrationRecord, ...]
-    distances: NDArray[np.float32]
+    hashes: their content hashes.  outliers: those whose scores lie far above the rest, too.
+    """
+
+    hashes: frozenset[str] = frozenset()
+    outliers: bool = False
+
+
+def _accept(report: CalibrationReport) -> None:
+    return None
 
 
 def recalibrate(
@@ -102,6 +128,8 @@ def recalibrate(
     *,
     live: bool,
     strict: bool,
+    set_aside: SetAside = SetAside(),
+    check: Callable[[CalibrationReport], None] = _accept,
 ) -> CalibrationReport:
     """Write a version with the bank of `loaded` and the calibration of `photos` (a folder or a CSV).
 
@@ -113,8 +141,11 @@ def recalibrate(
         place: ROOT/NAME/VERSION of `loaded`.
         live: make the new version the live one.
         strict: refuse instead of skipping photographs that cannot be used.
+        set_aside: photographs that do not calibrate; their ids are stated.
+        check: called before the version is written; what it raises leaves the index unchanged.
     Raises:
-        SettingError: a photograph is in the bank or labeled abnormal, or there are too few for any stated rate.
+        SettingError: a photograph is in the bank or labeled abnormal, one to set aside is not there, or there are
+            too few for any stated rate.
         PhotoError: with `strict`, for the first photograph that cannot be used.
     """
     root, name = place.parent.parent, place.parent.name
@@ -128,25 +159,61 @@ def recalibrate(
             preparation = loaded.manifest.config.preparation
             with closing(load_photos(listed, preparation, limits, strict=strict)) as outcomes:
                 usable = _usable(outcomes, unused, advance)
-                scores = _score(loaded, _without_copies(usable, loaded.photos, unused, strict=strict))
-        _check_enough(len(scores.records), photos, len(unused))
+                scored = _score(loaded, _without_copies(usable, loaded.photos, unused, strict=strict))
+        draft, used = _draft(place, loaded, photos, scored, set_aside, unused)
+        check(draft)
         with stages.stage("publish", 1, "version") as advance:
             staging = scratch / "version"
             shared = {file.name: file for file in loaded.manifest.files if file.name != CALIBRATION_FILE}
             link_files({name: place / name for name in shared}, staging)
-            write_calibration_records(scores.records, staging / CALIBRATION_FILE)
-            after = _manifest(loaded.manifest, scores)
+            write_calibration_records([photo.record for photo in used], staging / CALIBRATION_FILE)
             version, after = publish(
-                staging, place.parent, lambda files: replace(after, files=files), live=live, known=shared
+                staging, place.parent, lambda files: replace(draft.after, files=files), live=live, known=shared
             )
             advance(1)
-    return CalibrationReport(
-        version,
+    return replace(draft, version=version, after=after)
+
+
+def _draft(
+    place: Path,
+    loaded: LoadedIndex,
+    photos: Path,
+    scored: Sequence[_Scored],
+    set_aside: SetAside,
+    unused: Sequence[Skipped | Duplicate],
+) -> tuple[CalibrationReport, list[_Scored]]:
+    """The version to write, with the photographs that calibrate it."""
+    if missing := set_aside.hashes - {photo.record.content_sha256 for photo in scored}:
+        raise SettingError(
+            f"{len(missing)} of {len(set_aside.hashes)} photographs to set aside are not among those of {photos} "
+            f"(SHA-256 {min(missing)[:12]}...)"
+        )
+    aside = {photo.record.id for photo in scored if photo.record.content_sha256 in set_aside.hashes}
+    used = _without(scored, aside, photos, unused)
+    after = _manifest(loaded, used, aside)
+    if set_aside.outliers and (outliers := far_outliers(after.calibration)):
+        aside |= outliers
+        used = _without(scored, aside, photos, unused)
+        after = _manifest(loaded, used, aside)
+    remaining = after.calibration.outliers
+    names = aside | {photo.id for photo in (remaining.photos if remaining else ())}
+    draft = CalibrationReport(
+        place.parent / after.version,
         loaded.manifest,
         after,
         tuple(photo for photo in unused if isinstance(photo, Skipped)),
         tuple(photo for photo in unused if isinstance(photo, Duplicate)),
+        {photo.record.id: photo.path for photo in scored if photo.record.id in names},
     )
+    return draft, used
+
+
+def _without(
+    scored: Sequence[_Scored], aside: set[str], photos: Path, unused: Sequence[Skipped | Duplicate]
+) -> list[_Scored]:
+    used = [photo for photo in scored if photo.record.id not in aside]
+    _check_enough(len(used), photos, len(unused) + len(aside))
+    return used
 
 
 def _usable(
@@ -196,9 +263,9 @@ def _without_copies(
         unused.append(Skipped(path, reason))
 
 
-def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -> _Scores:
+def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -> list[_Scored]:
     """Score each photograph against the whole bank."""
-    records, distances = [], []
+    scored = []
     patients: dict[str, str] = {}
     for number, (normal, hashes) in enumerate(photos, start=1):
         source, photo = normal.source, normal.photo
@@ -215,9 +282,8 @@ def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -
             patient=patient,
             camera=source.camera,
         )
-        records.append(record)
-        distances.append(detection.patch_distances)
-    return _Scores(tuple(records), np.concatenate([*distances, np.empty(0, np.float32)]))
+        scored.append(_Scored(source.path, record, detection.patch_distances))
+    return scored
 
 
 def _check_enough(count: int, photos: Path, unused: int = 0) -> None:
@@ -228,25 +294,25 @@ def _check_enough(count: int, photos: Path, unused: int = 0) -> None:
         )
 
 
-def _manifest(before: Manifest, scores: _Scores) -> Manifest:
-    """The new version's manifest, without its files."""
+def _manifest(loaded: LoadedIndex, scored: Sequence[_Scored], aside: set[str]) -> Manifest:
+    """The new version's manifest, without its files.
+
+    aside: ids of photographs that do not calibrate on request; reference photos that were set aside stay stated.
+    """
+    before = loaded.manifest
+    records = [photo.record for photo in scored]
+    references = [name for name in before.calibration.set_aside if name.startswith("r-")]
+    calibration = calibrate_normals(
+        as_normals(records, [photo.distances for photo in scored]),
+        normals_to_use(records, loaded.detector.encoder),
+        source="separate",
+        set_aside=[*references, *sorted(aside)],
+    )
     return replace(
         before,
         version=index.new_version(),
         history=(*before.history, history_entry("calibrate", before.version)),
-        calibration=_calibration(scores),
+        calibration=calibration,
         calibrated="measured",
-        photo_quality=quality_limits([record.quality for record in scores.records]),
-    )
-
-
-def _calibration(scores: _Scores) -> Calibration:
-    records = scores.records
-    return calibrate(
-        [record.score for record in records],
-        [record.peak for record in records],
-        scores.distances,
-        regions=stored_regions(records),
-        cameras=[record.camera for record in records],
-        source="separate",
+        photo_quality=quality_limits([record.quality for record in records]),
     )

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from indexer.build.feature_store import FeatureStore
+from indexer.calibration.normals import Normal, NormalUse, calibrate_normals
 from indexer.prefetching import prefetch
-from resad.calibration import Calibration, calibrate
+from resad.calibration import Calibration, TrainedOn
 from resad.config import MethodConfig
 from resad.detector import score_map
 from resad.device import full_float32
@@ -205,6 +206,7 @@ class CpuPart:
 class LeftOut:
     """Image score and peak of each reference photo, and the calibration that they make.
 
+    scores, peaks: as measured; a calibration may count them higher, or not at all (`NormalUse`).
     patch_distances: of each photo; scores, peaks and calibration come from them.
     covering_radius: the largest distance from any patch to its nearest memory in the whole bank, feature units.
     """
@@ -274,18 +276,35 @@ def score_left_out(
     masks: Iterable[NDArray[np.bool_]],
     config: MethodConfig,
     cameras: Sequence[str | None] = (),
+    *,
+    ids: Sequence[str] = (),
+    use: NormalUse | None = None,
+    set_aside: Sequence[str] = (),
 ) -> LeftOut:
-    """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`."""
-    scores, peaks, regions = [], [], []
-    for photo, mask in zip(photos, masks, strict=True):
+    """Left-out distances -> scores and calibration; arguments per photo, as for `leave_out`.
+
+    Args:
+        ids: of the photos; running numbers unless given.
+        use: which of the photos calibrate; all unless given.
+        set_aside: ids of photographs that are not among them on request.
+    """
+    rows = range(len(photos))
+    ids = ids or [str(row) for row in rows]
+    cameras = cameras or [None] * len(photos)
+    use = use or NormalUse(tuple(rows), (1.0,) * len(photos), TrainedOn(0, "none"))
+    normals = []
+    for photo, mask, photo_id, camera in zip(photos, masks, ids, cameras, strict=True):
         detection = score_map(photo.distances, photo.cells, photo.grid, mask, config.score)
-        scores.append(detection.image_score)
-        peaks.append(detection.peak)
-        regions.append(region_heights(photo.distances, photo.cells, photo.grid))
-    # Exact quantiles need every patch's distance at once: 4 bytes a patch, and as much again while sorting.
-    distances = np.concatenate([photo.distances for photo in photos])
-    calibration = calibrate(scores, peaks, distances, regions=regions, cameras=cameras)
-    return LeftOut(tuple(scores), tuple(peaks), calibration, tuple(photos), covering_radius)
+        regions = region_heights(photo.distances, photo.cells, photo.grid)
+        score, peak = detection.image_score, detection.peak
+        normals.append(Normal(photo_id, score, peak, photo.distances, regions, camera))
+    return LeftOut(
+        tuple(normal.score for normal in normals),
+        tuple(normal.peak for normal in normals),
+        calibrate_normals(normals, use, source="left-out", set_aside=set_aside),
+        tuple(photos),
+        covering_radius,
+    )
 
 
 def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:

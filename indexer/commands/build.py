@@ -1,12 +1,22 @@
 """`resad-indexer build`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from indexer.commands import console
-from indexer.commands.console import ClusterAddress, Device, MostWorkers, Root, Scratch, WorkerCpus
+from indexer.commands.console import (
+    AsideNames,
+    AsideOutliers,
+    ClusterAddress,
+    Device,
+    MostWorkers,
+    Root,
+    Scratch,
+    WorkerCpus,
+)
 from indexer.photos.listing import check_listed, list_references
 from indexer.photos.remote import starts_like_address
 from indexer.settings import SearchChoice, method_config, parse_size, pick_devices
@@ -76,6 +86,8 @@ def build_command(
             "has the index can see them.",
         ),
     ] = False,
+    set_aside: AsideNames = None,
+    set_aside_outliers: AsideOutliers = False,
     resume: Annotated[bool, typer.Option(help="Continue an interrupted build.")] = False,
     max_memory: Annotated[
         str | None, typer.Option(help="Memory this build may hold, as in 8G; what is available unless given.")
@@ -111,6 +123,7 @@ def build_command(
     options = BuildOptions(
         photos, root, name, config, weights, first, strict, keep_names, keep_crops, more_devices=tuple(more),
         resume=resume, search=search, keep_features=keep_features, max_memory=memory_limit,
+        set_aside=_hashes(set_aside or (), root / name), set_aside_outliers=set_aside_outliers,
     )  # fmt: skip
     if cluster is None:
         report = _run(options, None, only_forecast=only_forecast)
@@ -126,6 +139,19 @@ def build_command(
     console.warn_skipped(report.skipped, report.duplicates)
     console.warn_near_duplicates(report.near_duplicates)
     console.OUT.print(tables.build_table(report))
+    console.tell_calibration(report.manifest.calibration, report.named)
+
+
+def _hashes(names: Sequence[str], place: Path) -> frozenset[str]:
+    """Content hashes of photographs to set aside; ids are those of the live version of ROOT/NAME."""
+    from indexer.photos.naming import named_hashes
+    from resad import index
+    from resad.manifest import PHOTOS_FILE, read_records
+
+    live = index.live_version(place)
+    version = None if live is None else place / live
+    records = () if version is None or not names else read_records(version / PHOTOS_FILE)
+    return named_hashes("--set-aside", names, records, version)
 
 
 def _check_photos(photos: Path, config: MethodConfig) -> None:

@@ -3,7 +3,7 @@
 Modules that take long to import are imported by the functions that need them, so that help and refusals are quick.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ from resad import runtime
 
 if TYPE_CHECKING:
     from indexer.photos.listing import Duplicate, NearDuplicate, Skipped
+    from resad.calibration import Calibration
     from resad.loaded_index import LoadedIndex
     from resad.manifest import Manifest
 
@@ -27,6 +28,16 @@ Index = Annotated[Path, typer.Argument(help="ROOT/NAME (its live version) or ROO
 OneIndex = Annotated[Path, typer.Argument(help="ROOT/NAME.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the indexes.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+AsideNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set-aside",
+        help="Leave out this photograph: id (of the version there is), content hash, or the file itself.",
+    ),
+]
+AsideOutliers = Annotated[
+    bool, typer.Option("--set-aside-outliers", help="Leave out photographs whose scores lie far above the rest.")
+]
 Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
 ClusterAddress = Annotated[
     str | None,
@@ -108,6 +119,20 @@ def warn_near_duplicates(pairs: Sequence["NearDuplicate"]) -> None:
         warn(f"kept {pair.path}, though it {how} {pair.like} ({pair.bits} of 255 bits differ)")
     if pairs:
         warn("photographs that show the same are left out together in the calibration; one of each would do")
+
+
+def tell_calibration(calibration: "Calibration", named: Mapping[str, Path] | None = None) -> None:
+    """Say whether the trunk was trained on the normals and which were set aside, and warn of outliers.
+
+    named: id -> file, where it is known.
+    """
+    from indexer.calibration.lines import outlier_lines, set_aside_line, trained_on_line
+
+    say(trained_on_line(calibration))
+    if line := set_aside_line(calibration, named or {}):
+        say(line)
+    for line in outlier_lines(calibration, named or {}):
+        warn(line)
 
 
 def warn_stale(manifest: "Manifest") -> None:

@@ -229,6 +229,7 @@ def _print_version(derived: "NewVersion", *, live: bool) -> None:
     from indexer import tables
 
     console.OUT.print(tables.new_version_table(derived))
+    console.tell_calibration(derived.after.calibration)
     console.warn_stale(derived.after)
     console.say(f"{derived.version} is {'live' if live else 'written; activate it to use it'}")
 

@@ -138,6 +138,7 @@ def _spec(source: SourceVersion, state: BuildState, scratch: Path) -> VersionSpe
         kept_radius=source.manifest.quality.radius_to_keep,
         last_number=source.last_number,
         calibrated_on=source.calibrated_on,
+        set_aside=source.manifest.calibration.set_aside,
         pictures=source.pictures({record.id: record.id for record in source.photos}) | _pictures(source, state),
     )
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
 from indexer.build.publication import feature_files, history_entry, link_files, write_left_out
-from indexer.build.references import Reference, new_records
+from indexer.build.references import Reference, new_records, photo_id
 from indexer.calibration.calibrate import (
     CalibrationRecord,
+    as_normals,
     calibration_records,
-    stored_regions,
     write_calibration_records,
 )
 from indexer.calibration.leave_out import (
@@ -26,11 +26,12 @@ from indexer.calibration.leave_out import (
     read_patch_distances,
     score_left_out,
 )
+from indexer.calibration.normals import calibrate_normals, normals_to_use
 from indexer.coreset.selection import extend
 from indexer.photos.listing import MIN_PHOTOS
 from indexer.photos.near_duplicates import left_out_groups
 from resad import index, runtime
-from resad.calibration import Calibration, Quantile, calibrate
+from resad.calibration import Calibration, Quantile
 from resad.detector import Detector
 from resad.errors import IndexInvalid, SettingError
 from resad.index import check_files, publish
@@ -150,6 +151,8 @@ def only_photos(bank: MemoryBank, photos: Sequence[int]) -> MemoryBank:
     return MemoryBank(bank.memories[inside], provenance, gpu=bank.gpu, plan=bank.plan)
 
 
+_REFERENCE: Final = "r-"
+"""How the ids of reference photos begin."""
 _STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
 """From the best to the worst."""
 
@@ -168,6 +171,7 @@ class VersionSpec:
     covering_radius: bound of the distance from these photographs' patches to their nearest memory in `bank`.
     kept_radius: the covering radius to keep.  last_number: the highest number of an id so far.
     calibrated_on: photographs outside the bank for the calibration; without any, the reference photos.
+    set_aside: ids of photographs that earlier versions left out of bank or calibration on request.
     pictures: of reference photos: name -> path.
     """
 
@@ -187,6 +191,7 @@ class VersionSpec:
     last_number: int
     calibrated_on: tuple[CalibrationRecord, ...]
     pictures: Mapping[str, Path]
+    set_aside: tuple[str, ...] = ()
     also_from: str | None = None
 
 
@@ -296,7 +301,13 @@ def _left_out(
     numbers = range(len(groups))
     cameras = [*(record.camera for record in spec.records), *(photo.source.camera for photo in spec.additions)]
     masks = (_mask(spec, number) for number in numbers)
-    return score_left_out([distances[number] for number in numbers], radius, masks, config, cameras)
+    new_ids = [photo_id(spec.last_number + number) for number in range(1, len(spec.additions) + 1)]
+    return score_left_out(
+        [distances[number] for number in numbers], radius, masks, config, cameras,
+        ids=[*(record.id for record in spec.records), *new_ids],
+        use=normals_to_use([*spec.records, *spec.additions], spec.source.loaded.detector.encoder),
+        set_aside=[name for name in spec.set_aside if name.startswith(_REFERENCE)],
+    )  # fmt: skip
 
 
 def _mask(spec: VersionSpec, number: int) -> NDArray[np.bool_]:
@@ -338,13 +349,9 @@ def _calibration(
         values = sample_quantiles(
             before.calibration.patches, len(normals) * before.counts.grid[0] * before.counts.grid[1]
         )
-        calibration = calibrate(
-            [normal.score for normal in normals],
-            [normal.peak for normal in normals],
-            values,
-            regions=stored_regions(normals),
-            cameras=[normal.camera for normal in normals],
-            source="separate",
+        use = normals_to_use(normals, spec.source.loaded.detector.encoder)
+        calibration = calibrate_normals(
+            as_normals(normals), use, source="separate", set_aside=spec.set_aside, distances=values
         )
         return calibration, worst_standing([before.calibrated, standing])
     return left_out.calibration, worst_standing(record.standing for record in records)

@@ -114,6 +114,7 @@ def _spec(
     if first.features is not None and second.features is not None:
         store = combine_stores(scratch / "whole", [(first.features, range(count)), (second.features, new_rows)])
     manifests = first.manifest, second.manifest
+    second_aside = [name for name in second.manifest.calibration.set_aside if name.startswith("r-")]
     spec = VersionSpec(
         source=first,
         operation="merge",
@@ -128,8 +129,13 @@ def _spec(
         standing="bound",
         covering_radius=max(manifest.quality.covering_radius for manifest in manifests),
         kept_radius=max(manifest.quality.radius_to_keep for manifest in manifests),
-        last_number=first.last_number + len(new_rows),
+        last_number=first.last_number + len(new_rows) + len(second_aside),
         calibrated_on=(),
+        # Those of the second have no row: they get the ids after all others.
+        set_aside=(
+            *first.manifest.calibration.set_aside,
+            *(photo_id(first.last_number + len(new_rows) + place) for place in range(1, len(second_aside) + 1)),
+        ),
         pictures=_pictures(first, second, new_rows),
         also_from=f"{second.manifest.name}/{second.manifest.version}",
     )

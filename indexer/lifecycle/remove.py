@@ -7,7 +7,6 @@ distances that stay may be too small ("stale").
 """
 
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import torch
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
-from indexer.build.state import file_sha256
 from indexer.calibration.calibrate import CalibrationRecord, calibration_records
 from indexer.lifecycle.derive import (
     NewVersion,
@@ -31,6 +29,7 @@ from indexer.lifecycle.derive import (
     open_source,
 )
 from indexer.photos.listing import list_photos
+from indexer.photos.naming import parse_names
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
@@ -48,8 +47,6 @@ from resad.index import (
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
 from resad.preparation import prepare
 
-_ID: Final = re.compile(r"[rc]-\d{5,}")
-_HASH: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _GROUPS: Final = ("patient", "camera")
 
 
@@ -85,29 +82,15 @@ def choose(photos: Sequence[str], groups: Sequence[str]) -> Choice:
     Raises:
         SettingError: a value is none of these, or there are no values.
     """
-    ids, hashes, group_values = set(), set(), set()
-    for text in photos:
-        if _ID.fullmatch(text):
-            ids.add(text)
-        elif match := _HASH.fullmatch(text.lower()):
-            hashes.add(match[1])
-        else:
-            hashes |= _file_hashes(text)
+    named, group_values = parse_names("--photo", photos), set()
     for text in groups:
         kind, equals, value = text.partition("=")
         if kind not in _GROUPS or not equals or not value:
             raise SettingError(f"--group {text!r}: expected patient=ID or camera=NAME")
         group_values.add((kind, value.casefold() if kind == "camera" else value))
-    if not (ids or hashes or group_values):
+    if not (named.ids or named.hashes or group_values):
         raise SettingError("nothing is named: give --photo or --group")
-    return Choice(frozenset(ids), frozenset(hashes), frozenset(group_values))
-
-
-def _file_hashes(text: str) -> set[str]:
-    path = Path(text)
-    if not path.exists():
-        raise SettingError(f"--photo {text!r} is no id (as r-00041), no content hash (64 hex digits), and no file")
-    return {content for photo in list_photos(path) if (content := file_sha256(photo.path)) is not None}
+    return Choice(named.ids, named.hashes, frozenset(group_values))
 
 
 BEYOND_REACH: Final = (
@@ -277,6 +260,7 @@ def _spec(
         kept_radius=source.manifest.quality.radius_to_keep,
         last_number=source.last_number,
         calibrated_on=normals if len(normals) >= normals_needed(max(RATES)) else (),
+        set_aside=source.manifest.calibration.set_aside,
         pictures=source.pictures({source.photos[row].id: source.photos[row].id for row in remaining}),
     )
 
