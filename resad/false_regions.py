@@ -46,7 +46,10 @@ class RegionHeights:
 
 @dataclass(frozen=True)
 class FindingLevel:
-    """Healthy photographs show at most `rate` regions above `value` on average; no value: too few photographs."""
+    """Healthy photographs show at most `rate` regions above `value` on average.
+
+    No value: too few photographs for the rate, or they never show so many separate regions.
+    """
 
     rate: Annotated[float, Field(gt=0)]
     value: float | None
@@ -135,7 +138,7 @@ def _level(photos: Sequence[RegionHeights], rate: float) -> float | None:
         return None
     heights = np.concatenate([[*photo.peaks, *photo.merges] for photo in photos])
     if not heights.size:
-        return 0.0  # maps without any height: nothing is above 0
+        return None
     steps = np.concatenate([[1] * len(photo.peaks) + [-1] * len(photo.merges) for photo in photos])
     falling = np.argsort(-heights, kind="stable")
     heights, counts = heights[falling], np.cumsum(steps[falling])
@@ -143,8 +146,9 @@ def _level(photos: Sequence[RegionHeights], rate: float) -> float | None:
     greater = np.searchsorted(-heights, -heights, side="left")
     above = np.where(greater > 0, counts[np.maximum(greater - 1, 0)], 0)
     too_many = np.flatnonzero(above > allowed)
-    last = too_many[0] - 1 if too_many.size else heights.size - 1
-    level = float(heights[last])
+    if not too_many.size:
+        return None  # they never show so many: at lower levels regions only run together
+    level = float(heights[too_many[0] - 1])
     return level if level >= max(photo.floor for photo in photos) else None
 
 
