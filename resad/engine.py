@@ -36,7 +36,7 @@ from resad.quality import demand, judge
 class ScoreOptions:
     """How a photograph is judged and described.
 
-    rule: the rate or threshold that decides, and the camera to compare with.
+    rule: the rate or threshold that decides, the rate of findings, and the camera to compare with.
     evidence: healthy patches listed per finding, at least 0.
     eye: which eye the photograph shows, if known; it makes the findings' places nasal or temporal.
     require_quality: refuse a photograph below the index's limits of quality.
@@ -181,7 +181,12 @@ def index_reference(manifest: Manifest) -> IndexReference:
 
 def _normals_reference(chosen: Criterion) -> NormalsReference:
     return NormalsReference(
-        chosen.camera, len(chosen.normals.scores), chosen.limit.interval, chosen.level, chosen.reason
+        camera=chosen.camera,
+        photos=len(chosen.normals.scores),
+        rate=chosen.limit.interval,
+        finding_level=chosen.level,
+        false_regions=chosen.false_regions,
+        reason=chosen.reason,
     )
 
 

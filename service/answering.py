@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from resad_client.records import Result, Timings
 from starlette.requests import ClientDisconnect, Request
 
+from resad.calibration import criterion
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.engine import CheckedPhoto, Engine, ScoreOptions
+from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.pictures.overlay import PictureKind
@@ -22,7 +24,7 @@ from service.admission import Admission, Throughput
 from service.index_cache import IndexCache
 from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay
 from service.metrics import Metrics
-from service.problems import DEADLINE, Problem, Refusal, refusal
+from service.problems import DEADLINE, INVALID_REQUEST, Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
 from service.tracing import ContentHash, PhotoTrace, RequestTrace, Stage
 from service.uploads import Upload
@@ -216,7 +218,7 @@ class Pipeline:
             slots: holds the one queue slot that the request was admitted with.
             index: its name.
         Raises:
-            Refusal: 429, 503 or 504.
+            Refusal: 422 for a rate that the index states no level for; 429, 503 or 504.
             ClientDisconnect: the caller has disconnected.
             PhotoError: a photograph sent by itself cannot be used; among several, each has its own problem.
         """
@@ -226,6 +228,7 @@ class Pipeline:
 
             async def score_alone() -> Result:
                 async with self.index_cache.lease(index) as loaded:
+                    _check_rule(loaded, query)
                     return await self._result(data, loaded, query, trace)
 
             return await within_deadline(request, slots, score_alone, deadline_s)
@@ -233,6 +236,7 @@ class Pipeline:
 
         async def score_all() -> Results:
             async with self.index_cache.lease(index) as loaded:
+                _check_rule(loaded, query)
                 answers = (self._result_or_problem(photo, loaded, query, trace) for photo in upload.photos)
                 return Results(tuple(await asyncio.gather(*answers)))
 
@@ -253,6 +257,7 @@ class Pipeline:
         async def draw() -> tuple[bytes, Manifest]:
             photo_trace = trace.photo()
             async with self.index_cache.lease(index) as loaded:
+                _check_rule(loaded, query)
                 drawable = await self.scorer.score_map(data, loaded, query, photo_trace)
                 if query.style == "overlay":
                     kind: PictureKind = "jpeg" if media_type == "image/jpeg" else "png"
@@ -304,3 +309,11 @@ class Pipeline:
             return encode_overlay(drawable, data, self.scorer.limits, longest, query.layout, kind)
 
         return await self.scorer.pool.run("render", draw, trace)
+
+
+def _check_rule(loaded: LoadedIndex, query: ScoreQuery | MapQuery) -> None:
+    """Raises `Refusal` (422) if the index states no level for the rate of findings."""
+    try:
+        criterion(loaded.manifest.calibration, query.options.rule)
+    except SettingError as error:
+        raise Refusal(INVALID_REQUEST, str(error)) from error

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from resad_client.records import (
     Disc,
@@ -22,6 +22,7 @@ from resad_client.records import (
 from resad.calibration import DecisionRule
 from resad.config import Eye
 from resad.engine import ScoreOptions
+from resad.false_regions import RATES as FALSE_REGION_RATES
 from resad.index import NAME, VERSION
 from resad.manifest import Manifest
 from resad.pictures.overlay import Layout
@@ -29,6 +30,20 @@ from service.problems import PHOTO_UNREADABLE, Problem, Refusal
 
 NAME_PATTERN: Final = f"^{NAME.pattern}$"
 _VERSION_PATTERN: Final = f"^{VERSION.pattern}$"
+
+
+def _check_false_regions(rate: float) -> float:
+    if rate not in FALSE_REGION_RATES:
+        raise ValueError(f"levels are stated for {', '.join(f'{stated:g}' for stated in FALSE_REGION_RATES)}")
+    return rate
+
+
+FalseRegions = Annotated[
+    float,
+    AfterValidator(_check_false_regions),
+    Field(json_schema_extra={"enum": [int(rate) if rate.is_integer() else rate for rate in FALSE_REGION_RATES]}),
+]
+"""A rate of findings, one of those that levels are stated for."""
 
 
 class _Query(BaseModel):
@@ -41,12 +56,19 @@ class _Query(BaseModel):
     # From 1e-6: no index has the million photographs that a smaller rate needs.
     fpr: Annotated[
         float | None,
-        Field(ge=1e-6, lt=1, description="False-positive rate of the verdict and of findings; 0.05 unless given."),
+        Field(ge=1e-6, lt=1, description="False-positive rate of the verdict; 0.05 unless given."),
     ] = None
     threshold: Annotated[
         float | None,
         Field(
             gt=0, allow_inf_nan=False, description="Image score above which a photo is abnormal; excludes `fpr`."
+        ),
+    ] = None
+    false_regions: Annotated[
+        FalseRegions | None,
+        Field(
+            description="Regions above the level of findings that a healthy photo shows on average; 0.25 unless "
+            "given."
         ),
     ] = None
     camera: Annotated[
@@ -71,7 +93,7 @@ class _Query(BaseModel):
     @property
     def options(self) -> ScoreOptions:
         """How the photograph is judged."""
-        return ScoreOptions(DecisionRule(self.fpr, self.threshold, self.camera))
+        return ScoreOptions(DecisionRule(self.fpr, self.threshold, self.camera, self.false_regions))
 
 
 class ScoreQuery(_Query):
@@ -184,7 +206,7 @@ def example_result() -> Result:
         threshold=0.5533,
         abnormal=True,
         reason=None,
-        normals=NormalsReference(None, 134, Interval(0.0166, 0.0949), 0.5719, None),
+        normals=NormalsReference(None, 134, Interval(0.0166, 0.0949), 0.5719, None, false_regions=0.25),
         index=IndexReference(
             name="idrid",
             version="20261122T101500Z-3f9c",

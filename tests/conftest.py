@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lab.drawing import write_dataset
 from resad.field_of_view import FieldOfView
 from resad.preparation import Frame, PreparedPhoto
-from tests.indexes import build_small
+from tests.indexes import build_small, without_levels
 
 GPU_REASON = "needs a GPU"
 DATA_REASON = "RESAD_DATA is not set"
@@ -141,3 +141,11 @@ def small_index(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("root")
     build_small(drawn / "train/good", root)
     return root / "drawn"
+
+
+@pytest.fixture(scope="session")
+def older_index(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ROOT/NAME of that index as an earlier version wrote it: it states no levels of findings by rate."""
+    place = tmp_path_factory.mktemp("older") / "drawn"
+    without_levels(small_index, place)
+    return place

@@ -1,15 +1,16 @@
 """A small index of drawn photographs, built the way a user would, for the tests of both sides."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from indexer.build import build
-from indexer.build_order import BuildOrder, BuildReport
-from indexer.options import method
-from indexer.progress import Stages
+from indexer.build.build import BuildOptions, BuildReport, build
+from indexer.build.progress import Stages
+from indexer.settings import method_config
 
 SETTINGS = ("search.neighbors=2",)
 
@@ -24,6 +25,18 @@ def build_small(
     device: str = "cpu",
 ) -> BuildReport:
     """An index at 128 px on an untrained trunk: seconds, and every step is the real one."""
-    config = method("resad", backbone="resnet18", size=128, coreset="0.1", settings=settings)
-    order = BuildOrder(photos, root, name, config, "random:0", torch.device(device), keep_crops=keep_crops)
+    config = method_config("resad", backbone="resnet18", size=128, coreset="0.1", settings=settings)
+    order = BuildOptions(photos, root, name, config, "random:0", torch.device(device), keep_crops=keep_crops)
     return build(order, Stages(Console(quiet=True)))
+
+
+def without_levels(index: Path, place: Path) -> None:
+    """Copy ROOT/NAME to `place` as an earlier version wrote it: without levels of findings by rate."""
+    shutil.copytree(index, place, symlinks=True)
+    (path,) = place.glob("*/manifest.json")
+    document = json.loads(path.read_text())
+    document["name"] = place.name
+    calibration = document["calibration"]
+    for normals in (calibration, *(camera["normals"] for camera in calibration["cameras"])):
+        del normals["finding_levels"]
+    path.write_text(json.dumps(document))

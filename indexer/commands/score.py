@@ -53,6 +53,13 @@ def score_command(
     threshold: Annotated[
         float | None, typer.Option(help="Image score above which a photograph is abnormal, instead of --fpr.")
     ] = None,
+    false_regions: Annotated[
+        float | None,
+        typer.Option(
+            help="Regions above the level of findings that a healthy photograph shows on average: 0.25, 0.5, 1, "
+            "2, 4 or 8; 0.25 unless given."
+        ),
+    ] = None,
     camera: Annotated[
         str | None, typer.Option(help="Compare with this camera's normals, where there are enough.")
     ] = None,
@@ -96,15 +103,16 @@ def score_command(
         plan_jobs,
         score_photos,
     )
-    from resad.calibration import DecisionRule
+    from resad.calibration import DecisionRule, criterion
     from resad.manifest import read_manifest
 
-    rule = DecisionRule(fpr, threshold, camera)
+    rule = DecisionRule(fpr, threshold, camera, false_regions)
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
     outputs = OutputFiles(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson)
     journal_file(outputs, existing)  # refuses, before anything slow is imported
     listed = list_labeled(photos)
     manifest = read_manifest(version / index_store.MANIFEST)
+    criterion(manifest.calibration, rule)  # refuses a rate that the index states no level for
 
     from resad.engine import Engine, ScoreOptions
     from resad.pictures.evidence import keeps_crops, read_square

@@ -33,7 +33,7 @@ from resad.manifest import read_manifest
 from resad.runtime import pick_device
 from tests.cutting_server import serving
 
-OPTIONS = RunOptions(ScoreOptions(evidence=2))
+OPTIONS = RunOptions(ScoreOptions(DecisionRule(false_regions=2.0), evidence=2))
 
 
 class FragileWorker(ScoreWorker):
@@ -126,8 +126,9 @@ def test_files_and_table_are_those_of_one_process_and_no_photograph_ends_the_run
     again = run_on(cluster, version, [photos], there)
     assert [outcome.label for outcome in again] == ["deadly.jpg"]
     assert failures(again) == {}
+    other = RunOptions(ScoreOptions(DecisionRule(0.1, false_regions=2.0), 2))
     with pytest.raises(SettingError, match="fpr"):
-        run_on(cluster, version, [photos], there, options=RunOptions(ScoreOptions(DecisionRule(0.1), 2)))
+        run_on(cluster, version, [photos], there, options=other)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from PIL import Image
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import measure_dataset
 from resad import index
+from resad.calibration import threshold
 from resad.config import PhotoLimits
 from resad.loaded_index import load_index
 from resad.manifest import read_manifest
@@ -90,6 +91,49 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     assert dense.shape == (160, 240)
     assert dense.max() >= score - full_scale / 65535
     assert (tmp_path / "drawn_0000_overlay.png").stat().st_size > 1000
+
+
+def test_a_rate_of_findings_chooses_their_level(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(index.resolve(small_index) / index.MANIFEST)
+    counts = []
+    for level in manifest.calibration.finding_levels:
+        assert level.value is not None
+        out = tmp_path / f"{level.rate:g}"
+        words = ("score", small_index, drawn / "test/lesion", "--out", out, "--false-regions", level.rate)
+        assert run(*words).code == 0
+        results = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+        for result in results:
+            assert result["normals"]["finding_level"] == level.value
+            assert result["normals"]["false_regions"] == level.rate
+            assert all(finding["peak"] > level.value for finding in result["findings"])
+        counts.append([len(result["findings"]) for result in results])
+        assert f"{level.rate:g}: {level.value:#.4g}" in " ".join(run("inspect", small_index).out.split())
+    assert sum(counts[-1]) > sum(counts[0])
+    run("score", small_index, drawn / "test/lesion", "--out", tmp_path / "usual")
+    usual = [json.loads(path.read_text())["normals"] for path in sorted((tmp_path / "usual").glob("*.json"))]
+    assert {normals["false_regions"] for normals in usual} == {0.25}
+    refused = run("score", small_index, drawn / "test/lesion", "--out", tmp_path / "3", "--false-regions", 3)
+    assert refused.code == 2
+    assert "false_regions 3: levels are stated for 0.25, 0.5, 1, 2, 4, 8" in refused.err
+    resumed = run(
+        "score", small_index, drawn / "test/lesion", "--out", tmp_path / "usual", "--resume", "--false-regions", 1
+    )
+    assert "false_regions was None, now it is 1.0" in resumed.err
+
+
+def test_an_index_without_levels_by_rate_scores_as_before_and_refuses_a_rate(
+    run: Run, older_index: Path, drawn: Path, tmp_path: Path
+) -> None:
+    assert "none by false regions" in " ".join(run("inspect", older_index).out.split())
+    words = ("score", older_index, drawn / "test/lesion/drawn_0000.jpg", "--out", tmp_path)
+    refused = run(*words, "--false-regions", 1)
+    assert refused.code == 2
+    assert "the index states levels for no rate: build it again with this version" in refused.err
+    assert run(*words, "--fpr", "0.5").code == 0
+    normals = scored(tmp_path, "drawn_0000")["normals"]
+    calibration = read_manifest(index.resolve(older_index) / index.MANIFEST).calibration
+    assert normals["finding_level"] == threshold(calibration.peaks, 0.5).value
+    assert normals["false_regions"] is None
 
 
 def test_one_photo_scores_the_same_alone_and_in_a_folder(

@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 from resad.calibration import Calibration, DecisionRule, calibrate, criterion, p_value, rate_at, threshold
 from resad.errors import SettingError
+from resad.false_regions import RATES, RegionHeights
 
 scores = st.lists(st.floats(0, 10), min_size=1, max_size=60).map(lambda values: tuple(sorted(values)))
 rates = st.floats(0.005, 0.9)
@@ -185,6 +186,34 @@ def test_a_given_threshold_decides_and_findings_keep_its_rank(calibration: Calib
     assert by.level == sorted(PEAKS)[50]
     # What is above it has a p-value of at most the rate that is stated.
     assert p_value(np.nextafter(value, 9e9), calibration.scores) <= by.limit.fpr
+
+
+def test_the_level_of_findings_is_that_of_the_rate_asked_for_whatever_decides() -> None:
+    regions = [RegionHeights((peak, peak / 2, peak / 3), (), 0.0) for peak in PEAKS]
+    calibration = calibrate(SCORES, PEAKS, np.ones(4, np.float32), cameras=CAMERAS, regions=regions)
+    levels = {entry.rate: entry.value for entry in calibration.finding_levels}
+    assert tuple(levels) == RATES
+    for rate in RATES:
+        for rule in (DecisionRule(false_regions=rate), DecisionRule(threshold=1.0, false_regions=rate)):
+            by = criterion(calibration, rule)
+            assert (by.level, by.false_regions) == (levels[rate], rate)
+            assert by.level is not None
+            assert sum(entry.count(by.level) for entry in regions) <= rate * len(regions)
+    usual = criterion(calibration, DecisionRule(fpr=0.1))
+    assert (usual.level, usual.false_regions) == (levels[0.25], 0.25)
+    camera = criterion(calibration, DecisionRule(camera="Topcon", false_regions=1.0))
+    own = {entry.rate: entry.value for entry in camera.normals.finding_levels}
+    assert camera.level == own[1.0] != levels[1.0]
+
+
+def test_a_rate_of_findings_that_is_not_stated_is_refused_with_those_that_are(calibration: Calibration) -> None:
+    with pytest.raises(SettingError, match=r"false_regions 3: levels are stated for 0\.25, 0\.5, 1, 2, 4, 8"):
+        DecisionRule(false_regions=3.0)
+    with pytest.raises(SettingError, match="false_regions 1: the index states levels for no rate: build it again"):
+        criterion(calibration, DecisionRule(false_regions=1.0))
+    older = criterion(calibration, DecisionRule())
+    assert older.false_regions is None
+    assert older.level == threshold(tuple(sorted(PEAKS)), 0.05).value
 
 
 def test_a_threshold_below_every_normal_has_rate_one(calibration: Calibration) -> None:

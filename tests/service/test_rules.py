@@ -1,23 +1,30 @@
-"""What a caller may ask of the verdict: a threshold, a camera, binding quality."""
+"""What a caller may ask of the verdict and the findings: a threshold, a camera, a rate of findings, quality."""
 
+import asyncio
 import csv
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from resad_client import AsyncClient, Client, PhotoRefused
+from resad_client.records import Result
 from rich.console import Console
 
 from indexer.build.progress import Stages
 from indexer.calibration.calibrate import recalibrate
 from lab.drawing import write_dataset
 from resad import index
-from resad.calibration import rate_at
+from resad.calibration import DecisionRule, rate_at
 from resad.config import PhotoLimits
+from resad.engine import Engine, ScoreOptions
 from resad.loaded_index import LoadedIndex, load_index
 from tests.service.conftest import encoded
-from tests.service.running import Served, served
+from tests.service.running import Served, served, until
 from tests.service.test_problems import check
 
 
@@ -84,6 +91,113 @@ def test_rate_and_threshold_at_once_are_a_problem(running: Served, photo: bytes)
         assert "exclude each other" in check(answer, 422, "invalid-request")
     check(running.score(photo, threshold=0), 422, "invalid-request")
     check(running.score(photo, threshold="inf"), 422, "invalid-request")
+
+
+def test_a_rate_of_findings_chooses_their_level_in_answers_and_overlays(
+    running: Served, calibrated: LoadedIndex, photo: bytes
+) -> None:
+    detail = running.client.get("/v1/indexes/drawn").json()
+    levels = {entry["rate"]: entry["value"] for entry in detail["manifest"]["calibration"]["finding_levels"]}
+    assert levels == {entry.rate: entry.value for entry in calibrated.manifest.calibration.finding_levels}
+    answers = {rate: running.score(photo, false_regions=rate).json() for rate in levels}
+    for rate, answer in answers.items():
+        assert answer["normals"]["false_regions"] == rate
+        assert answer["normals"]["finding_level"] == levels[rate]
+        own = score_with(calibrated, photo, rate)
+        assert [finding["box"] for finding in answer["findings"]] == [list(one.box) for one in own.findings]
+    counts = [len(answer["findings"]) for answer in answers.values()]
+    assert counts[-1] > counts[0]
+    assert running.score(photo).json()["normals"]["false_regions"] == 0.25
+
+    def overlay(**query: float) -> bytes:
+        headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
+        params = {"style": "overlay", **query}
+        return running.client.post("/v1/anomaly-map", content=photo, headers=headers, params=params).content
+
+    assert overlay(false_regions=8) != overlay(false_regions=0.25) == overlay()
+    camera = running.score(photo, fpr=0.1, camera="topcon", false_regions=1).json()["normals"]
+    normals = next(one.normals for one in calibrated.manifest.calibration.cameras if one.camera == "Topcon")
+    assert camera["finding_level"] == {one.rate: one.value for one in normals.finding_levels}[1]
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_the_clients_choose_the_rate_of_findings(
+    running: Served, photo: bytes, client: type[Client] | type[AsyncClient]
+) -> None:
+    async def ask() -> tuple[Result, bytes]:
+        async with AsyncClient(running.url) as service:
+            return await service.score(photo, false_regions=8), await service.overlay(photo, false_regions=8)
+
+    if client is AsyncClient:
+        result, picture = asyncio.run(ask())
+    else:
+        with Client(running.url) as service:
+            result, picture = service.score(photo, false_regions=8), service.overlay(photo, false_regions=8)
+            assert picture != service.overlay(photo, false_regions=0.25)
+            with pytest.raises(PhotoRefused, match=r"stated for 0\.25, 0\.5, 1, 2, 4, 8"):
+                service.score(photo, false_regions=3)
+    said = running.score(photo, false_regions=8).json()
+    assert result.normals.false_regions == said["normals"]["false_regions"] == 8
+    assert len(result.findings) == len(said["findings"])
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", ["score", "watch"])
+def test_the_command_chooses_the_rate_of_findings(
+    running: Served, photo: bytes, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/eye.jpg").write_bytes(photo)
+    program = Path(sys.executable).with_name("resad-client")
+    words = [program, command, tmp_path / "in", "--url", running.url, "--false-regions", "8"]
+    if command == "score":
+        done = subprocess.run([*words, "--json", tmp_path / "out"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        refused = subprocess.run(
+            [*words[:-1], "3", "--json", tmp_path / "3"], capture_output=True, text=True, check=False
+        )
+        assert refused.returncode == 2
+        assert "levels are stated for 0.25, 0.5, 1, 2, 4, 8" in refused.stderr
+    else:
+        watching = subprocess.Popen([*words, "--out", tmp_path / "out", "--every", "0.1", "--settle", "0"])
+        until(lambda: (tmp_path / "out/eye.json").exists(), 60)
+        watching.terminate()
+        assert watching.wait(30) == 0
+    normals = json.loads((tmp_path / "out/eye.json").read_text())["normals"]
+    assert normals == running.score(photo, false_regions=8).json()["normals"]
+
+
+@pytest.mark.parametrize("rate", ["3", "0", "nan", "inf", "many"])
+def test_a_rate_of_findings_that_is_not_stated_is_a_problem(running: Served, photo: bytes, rate: str) -> None:
+    for call in ("/v1/score", "/v1/anomaly-map"):
+        answer = running.client.post(
+            call, content=photo, headers={"Content-Type": "image/jpeg", "Accept": "*/*"},
+            params={"false_regions": rate},
+        )  # fmt: skip
+        detail = check(answer, 422, "invalid-request")
+        assert "false_regions" in detail
+        assert rate == "many" or "0.25, 0.5, 1, 2, 4, 8" in detail
+
+
+def test_an_index_without_levels_by_rate_answers_and_refuses_a_rate(older_index: Path, photo: bytes) -> None:
+    with served(older_index.parent) as service:
+        assert service.score(photo).json()["normals"]["false_regions"] is None
+        parts = [("photo", ("a", photo, "image/jpeg"))]
+        refused = (
+            service.score(photo, false_regions=1),
+            service.client.post("/v1/score", files=parts, params={"false_regions": 1}),
+            service.client.post(
+                "/v1/anomaly-map", content=photo, headers={"Content-Type": "image/jpeg"},
+                params={"style": "overlay", "false_regions": 1},
+            ),
+        )  # fmt: skip
+        for answer in refused:
+            assert "states levels for no rate: build it again" in check(answer, 422, "invalid-request")
+
+
+def score_with(loaded: LoadedIndex, data: bytes, rate: float) -> Result:
+    """As `resad-indexer score` does it."""
+    return Engine(loaded).score(data, ScoreOptions(DecisionRule(false_regions=rate))).result
 
 
 def test_poor_quality_is_told_and_where_it_binds_refused(running: Served, photo: bytes) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from resad.pictures.map_files import read_map_tiff
+from tests.indexes import without_levels
 from tests.service.running import Served, served
 from tests.web.conftest import Opener
 from tests.web.open_page import OpenPage
@@ -160,6 +161,46 @@ def test_other_settings_score_anew(shown: OpenPage, web_service: Served, lesion:
     with shown.page.expect_request("**/v1/score?*eye=left*"):
         shown['#open-eye [data-eye="left"]'].click()
     expect(shown['#open-eye [data-eye="left"]']).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_rate_of_findings_is_chosen_among_those_of_the_index(
+    shown: OpenPage, web_service: Served, lesion: Path
+) -> None:
+    expect(shown["#false-regions option"]).to_have_text(["0.25", "0.5", "1", "2", "4", "8"])
+    expect(shown["#false-regions"]).to_have_value("0.25")
+    usual = web_service.score(lesion.read_bytes(), false_regions=0.25).json()
+    level = usual["normals"]["finding_level"]
+    expect(shown[".level-meaning"]).to_have_text(
+        f"Above {level:#.4g}. A healthy photograph shows 0.25 such regions on average."
+    )
+    with shown.page.expect_request("**/v1/score?*false_regions=8*"):
+        shown["#false-regions"].select_option("8")
+    said = web_service.score(lesion.read_bytes(), false_regions=8).json()
+    assert len(said["findings"]) > len(usual["findings"])
+    expect(shown[".finding"]).to_have_count(len(said["findings"]))
+    level = said["normals"]["finding_level"]
+    expect(shown[".level-meaning"]).to_have_text(
+        f"Above {level:#.4g}. A healthy photograph shows 8 such regions on average."
+    )
+    expect(shown["#tick"]).to_have_attribute("title", f"level of findings: {level:#.4g}")
+    with shown.page.expect_request("**/v1/anomaly-map?*false_regions=8*"), shown.page.expect_download():
+        shown.page.get_by_role("button", name="Overlay (PNG)").click()
+
+
+def test_an_index_without_levels_by_rate_offers_none(
+    visit: Opener, web_root: Path, tmp_path: Path, lesion: Path
+) -> None:
+    (tmp_path / "drawn").symlink_to(web_root / "drawn", target_is_directory=True)
+    without_levels(web_root / "drawn", tmp_path / "older")
+    with served(tmp_path) as service:
+        page = visit(service).ready()
+        page["#index"].select_option("drawn")
+        page["#false-regions"].select_option("8")
+        page["#index"].select_option("older")
+        expect(page["#false-regions"]).to_be_hidden()
+        page.choose(lesion)
+        expect(page['.row[data-state="done"]']).to_have_count(1)
+        expect(page[".level-meaning"]).to_contain_text("The highest point of a healthy photograph exceeds that")
 
 
 def test_which_of_several_indexes_answers_is_chosen(

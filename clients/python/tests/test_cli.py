@@ -112,12 +112,13 @@ def test_every_option_of_the_contract_is_sent(
 ) -> None:
     code = run(
         monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--index", "idrid", "--threshold", 1.5,
-        "--camera", "Kowa", "--evidence", 0, "--eye", "left", "--require-quality",
+        "--false-regions", 2, "--camera", "Kowa", "--evidence", 0, "--eye", "left", "--require-quality",
         "--overlay", tmp_path / "out.png", "--size", 512, "--layout", "side",
     )  # fmt: skip
     assert code == 0
     assert service.seen[-1][1] == {
-        "index": ["idrid"], "threshold": ["1.5"], "camera": ["Kowa"], "quality": ["require"], "evidence": ["0"],
+        "index": ["idrid"], "threshold": ["1.5"], "false_regions": ["2.0"], "camera": ["Kowa"],
+        "quality": ["require"], "evidence": ["0"],
         "map": ["overlay"], "size": ["512"], "layout": ["side"], "eye": ["left"],
     }  # fmt: skip
 
@@ -203,6 +204,7 @@ def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (["--fpr", "1.5"], "--fpr 1.5: a rate lies between 0 and 1"),
         (["--threshold", "0"], "--threshold 0: a score is above 0 and finite"),
+        (["--false-regions", "0"], "--false-regions 0: a rate of findings is above 0 and finite"),
         (["--threshold", "inf"], "--threshold inf: a score is above 0 and finite"),
         (["--fpr", "0.1", "--threshold", "2"], "--fpr and --threshold exclude each other: give one of them"),
         (["--evidence", "51"], "--evidence"),

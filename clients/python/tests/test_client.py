@@ -431,6 +431,7 @@ _rates = st.none() | st.floats(1e-9, 1)
 _score = {
     "index": _names,
     "fpr": _rates,
+    "false_regions": _rates,
     "evidence": st.none() | st.integers(0, 50),
     "map": st.sampled_from([None, "none", "png", "overlay", "overlay-jpeg"]),
     "layout": st.sampled_from([None, "blend", "side"]),
@@ -439,6 +440,7 @@ _score = {
 _map = {"index": _names, "size": st.none() | st.integers(1, 9999)}
 _overlay = _map | {
     "fpr": _rates,
+    "false_regions": _rates,
     "layout": st.sampled_from([None, "blend", "side"]),
     "kind": st.sampled_from(["png", "jpeg"]),
 }

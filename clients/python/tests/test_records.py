@@ -69,7 +69,8 @@ def test_any_result_comes_back_equal(result: Result) -> None:
 @given(results, st.data())
 def test_a_missing_field_is_named_and_an_extra_one_passed_over(result: Result, data: st.DataObject) -> None:
     document = json.loads(to_json(result))
-    needed = [path for path in members(document) if path[-1] != "mirrored"]  # which may be missing
+    may_be_missing = ("mirrored", "false_regions")
+    needed = [path for path in members(document) if path[-1] not in may_be_missing]
     path = data.draw(st.sampled_from(needed))
     inside = holder(document, path)
     inside["added in version 2"] = {"anything": [1, None]}
@@ -85,6 +86,13 @@ def test_evidence_of_a_service_that_does_not_speak_of_mirror_images_is_read() ->
     before = from_json(Result, EXAMPLE.replace(', "mirrored": true', ""))
     assert before.findings[0].evidence == (Evidence("r-00041", 2.314, 31, 64, mirrored=False),)
     assert from_json(Result, EXAMPLE).findings[0].evidence[0].mirrored
+
+
+def test_answers_of_an_earlier_version_have_no_rate_of_findings() -> None:
+    assert '"false_regions": 0.25, ' in EXAMPLE
+    before = from_json(Result, EXAMPLE.replace('"false_regions": 0.25, ', "")).normals
+    assert (before.finding_level, before.false_regions) == (2.1, None)
+    assert from_json(Result, EXAMPLE).normals.false_regions == 0.25
 
 
 @pytest.mark.parametrize("path", EXAMPLE_MEMBERS, ids=shown)

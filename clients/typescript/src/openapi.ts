@@ -219,6 +219,9 @@ export interface components {
          * @description All normals, and those of each camera.
          *
          *     patches: quantiles of all their patch distances.  source: how they were scored (see above).
+         *     trained_on: normals that the trunk was trained on; None in older indexes, where nobody looked.
+         *     outliers: of these normals, if there are any.
+         *     set_aside: ids of photographs that were left out of the calibration on request.
          */
         readonly Calibration: {
             /** Scores */
@@ -240,6 +243,18 @@ export interface components {
              * @enum {string}
              */
             readonly source: "left-out" | "separate";
+            readonly trained_on?: components["schemas"]["TrainedOn"] | null;
+            readonly outliers?: components["schemas"]["Outliers"] | null;
+            /**
+             * Set Aside
+             * @default []
+             */
+            readonly set_aside: readonly string[];
+            /**
+             * Finding Levels
+             * @default []
+             */
+            readonly finding_levels: readonly components["schemas"]["FindingLevel"][];
         };
         /**
          * CameraNormals
@@ -347,7 +362,7 @@ export interface components {
         };
         /**
          * Finding
-         * @description A region of the map above the level that healthy photos exceed at the rate `fpr`.
+         * @description A region of the map above the level of findings, `NormalsReference.finding_level`.
          *
          *     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
          *     words, relative to the field of view.
@@ -383,6 +398,18 @@ export interface components {
             ])[];
             /** Evidence */
             readonly evidence: readonly components["schemas"]["Evidence"][];
+        };
+        /**
+         * FindingLevel
+         * @description Healthy photographs show at most `rate` regions above `value` on average.
+         *
+         *     No value: too few photographs for the rate, or they never show so many separate regions.
+         */
+        readonly FindingLevel: {
+            /** Rate */
+            readonly rate: number;
+            /** Value */
+            readonly value: number | null;
         };
         /**
          * Health
@@ -647,7 +674,10 @@ export interface components {
         };
         /**
          * Normals
-         * @description Normal photographs.  scores, peaks: their image scores and their maps' maxima, ascending, feature units.
+         * @description Normal photographs.
+         *
+         *     scores, peaks: their image scores and their maps' maxima, ascending, feature units.
+         *     finding_levels: the levels above which they show so many regions; none in older indexes.
          */
         readonly Normals: {
             /** Scores */
@@ -656,14 +686,21 @@ export interface components {
             readonly peaks: readonly number[];
             /** Thresholds */
             readonly thresholds: readonly components["schemas"]["Threshold"][];
+            /**
+             * Finding Levels
+             * @default []
+             */
+            readonly finding_levels: readonly components["schemas"]["FindingLevel"][];
         };
         /**
          * NormalsReference
          * @description The normal photographs that the photo was compared with.
          *
          *     camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
-         *     out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
-         *     reason: why they are not those of the camera that was named.
+         *     out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units; null if
+         *     there are too few normals for it.  false_regions: so many regions above that level a healthy photograph shows
+         *     on average; null for indexes of earlier versions, whose level is what the highest point of a healthy photograph
+         *     exceeds at the rate `fpr`.  reason: why they are not those of the camera that was named.
          */
         readonly NormalsReference: {
             /** Camera */
@@ -675,6 +712,31 @@ export interface components {
             readonly finding_level: number | null;
             /** Reason */
             readonly reason: string | null;
+            /** False Regions */
+            readonly false_regions: number | null;
+        };
+        /**
+         * Outliers
+         * @description The highest normals, if they lie far above the rest or if a few of them move the threshold.
+         *
+         *     photos: highest score first.  far: how many of them lie far above the rest, from the first on.
+         *     rate: whose threshold is compared.  threshold: with them.  without: without them; None if too few normals would
+         *     be left.  ratio: of the two; the highest normal that would be left stands in for a threshold that too few
+         *     support.  None if there is no threshold with them.
+         */
+        readonly Outliers: {
+            /** Photos */
+            readonly photos: readonly components["schemas"]["ScoredNormal"][];
+            /** Far */
+            readonly far: number;
+            /** Rate */
+            readonly rate: number;
+            /** Threshold */
+            readonly threshold: number | null;
+            /** Without */
+            readonly without: number | null;
+            /** Ratio */
+            readonly ratio: number | null;
         };
         /**
          * PackageVersion
@@ -938,6 +1000,16 @@ export interface components {
             readonly share: number;
         };
         /**
+         * ScoredNormal
+         * @description A normal by its opaque id, with its score.
+         */
+        readonly ScoredNormal: {
+            /** Id */
+            readonly id: string;
+            /** Score */
+            readonly score: number;
+        };
+        /**
          * SearchConfig
          * @description How far a patch is from the memory bank (paper, equation 7).
          */
@@ -1063,6 +1135,28 @@ export interface components {
             /** Total */
             readonly total: number;
         };
+        /**
+         * TrainedOn
+         * @description What the calibration does about normals that the trunk was trained on, which score lower than unseen photos.
+         *
+         *     photos: how many of the normals these are.
+         *     used: `others`: only the other normals calibrate.  `corrected`: too few others; these count as if their scores,
+         *     peaks and distances were `factor` times as high.  `none`: the trunk was trained on none of the normals.
+         */
+        readonly TrainedOn: {
+            /** Photos */
+            readonly photos: number;
+            /**
+             * Used
+             * @enum {string}
+             */
+            readonly used: "others" | "corrected" | "none";
+            /**
+             * Factor
+             * @default 1
+             */
+            readonly factor: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -1077,10 +1171,12 @@ export interface operations {
             readonly query?: {
                 /** @description Name of the index; not needed where there is one, or a default. */
                 readonly index?: string | null;
-                /** @description False-positive rate of the verdict and of findings; 0.05 unless given. */
+                /** @description False-positive rate of the verdict; 0.05 unless given. */
                 readonly fpr?: number | null;
                 /** @description Image score above which a photo is abnormal; excludes `fpr`. */
                 readonly threshold?: number | null;
+                /** @description Regions above the level of findings that a healthy photo shows on average; 0.25 unless given. */
+                readonly false_regions?: (0.25 | 0.5 | 1 | 2 | 4 | 8) | null;
                 /** @description Compare with the normals of this camera, where the index has enough. */
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
@@ -1178,7 +1274,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Type not taken */
+            /** @description File type not supported */
             readonly 415: {
                 headers: {
                     readonly [name: string]: unknown;
@@ -1241,10 +1337,12 @@ export interface operations {
             readonly query?: {
                 /** @description Name of the index; not needed where there is one, or a default. */
                 readonly index?: string | null;
-                /** @description False-positive rate of the verdict and of findings; 0.05 unless given. */
+                /** @description False-positive rate of the verdict; 0.05 unless given. */
                 readonly fpr?: number | null;
                 /** @description Image score above which a photo is abnormal; excludes `fpr`. */
                 readonly threshold?: number | null;
+                /** @description Regions above the level of findings that a healthy photo shows on average; 0.25 unless given. */
+                readonly false_regions?: (0.25 | 0.5 | 1 | 2 | 4 | 8) | null;
                 /** @description Compare with the normals of this camera, where the index has enough. */
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
@@ -1349,7 +1447,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Type not taken */
+            /** @description File type not supported */
             readonly 415: {
                 headers: {
                     readonly [name: string]: unknown;
@@ -1783,7 +1881,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Type not taken */
+            /** @description File type not supported */
             readonly 415: {
                 headers: {
                     readonly [name: string]: unknown;

@@ -24,6 +24,21 @@ test("score: bytes, buffers and blobs alike", { skip }, async () => {
   }
 });
 
+test("score and overlay: the rate of findings", { skip }, async () => {
+  const [few, many] = [await client.score(photo, { false_regions: 0.25 }), await client.score(photo, { false_regions: 8 })];
+  assert.deepEqual([few.normals.false_regions, many.normals.false_regions], [0.25, 8]);
+  assert.ok(many.normals.finding_level < few.normals.finding_level);
+  assert.ok(many.findings.length > few.findings.length);
+  const manifest = (await client.index(many.index.name)).manifest;
+  const stated = manifest.calibration.finding_levels.find(({ rate }) => rate === 8);
+  assert.equal(stated.value, many.normals.finding_level);
+  const overlays = [await client.overlay(photo, { false_regions: 0.25 }), await client.overlay(photo, { false_regions: 8 })];
+  assert.notDeepEqual(overlays[0].bytes, overlays[1].bytes);
+  const error = await client.score(photo, { false_regions: 3 }).catch((reason) => reason);
+  assert.ok(error instanceof resad.PhotoRefused);
+  assert.match(error.detail, /false_regions: .*0\.25, 0\.5, 1, 2, 4, 8/);
+});
+
 test("scoreMany: in order, each with its own answer", { skip }, async () => {
   const damaged = photo.slice(0, 500);
   const [one, two, three] = await client.scoreMany([photo, damaged, photo]);

@@ -11,13 +11,14 @@ export function downloads(photo, service) {
   const stem = name.split("/").at(-1).replace(/\.[^.]*$/, "");
   const remark = element("p", { class: "quiet", role: "status" });
   const index = result.index.name;
+  const asScored = { index, fpr: result.fpr, false_regions: result.normals.false_regions ?? undefined };
   const json = (value, type) => new Blob([JSON.stringify(value, null, 2)], { type });
   const bytes = ({ bytes: data, mediaType }) => new Blob([data], { type: mediaType });
 
   const files = [
     ["Result (JSON)", ".json", () => json(result, "application/json")],
     ["Findings (GeoJSON)", ".geojson", () => json(geojson(name, result), "application/geo+json")],
-    ["Overlay (PNG)", "_overlay.png", async () => bytes(await service.client.overlay(file, { index, fpr: result.fpr }))],
+    ["Overlay (PNG)", "_overlay.png", async () => bytes(await service.client.overlay(file, asScored))],
     ["Map (TIFF)", "_map.tiff", async () => bytes(await service.client.anomalyMap(file, { index, format: "tiff" }))],
   ];
   const buttons = files.map(([text, ending, made]) => {

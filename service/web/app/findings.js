@@ -30,13 +30,21 @@ export function findingsList(photo, store, service, stage) {
   const watch = () => (list.isConnected ? choose() : ended.abort());
   store.addEventListener("finding", watch, { signal: ended.signal });
 
-  const level = result.normals.finding_level;
-  const none = level === null ? "Too few normals for a level of findings at this rate." : "Nothing lies above the level of findings.";
-  const about = level !== null && element("p", { class: "quiet" }, `Above ${four(level)}, which healthy photographs exceed at a rate of ${percent(result.fpr)}.`);
   return group(
     findings.length ? counted(findings.length, "finding") : "Findings",
-    ...(findings.length ? [about, list] : [element("p", { class: "quiet" }, none)]),
+    element("p", { class: "quiet level-meaning" }, levelMeaning(result)),
+    findings.length > 0 && list,
   );
+}
+
+/** What findings lie above, and how often healthy photographs do. */
+function levelMeaning({ normals, findings, fpr }) {
+  const { finding_level: level, false_regions: rate } = normals;
+  if (level === null) return "Too few healthy photographs for a level of findings at this rate.";
+  const above = findings.length ? `Above ${four(level)}.` : `Nothing lies above ${four(level)}.`;
+  if (rate == null) return `${above} The highest point of a healthy photograph exceeds that at a rate of ${percent(fpr)}.`;
+  const often = rate === 1 ? "one such region" : `${rate} such regions`;
+  return `${above} A healthy photograph shows ${often} on average.`;
 }
 
 function item(finding, store, stage) {

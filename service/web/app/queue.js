@@ -29,13 +29,20 @@ export function startQueue(store, service) {
 
 async function scored(photo, store, service) {
   const { signal } = photo.ended;
-  const { index, fpr } = store.settings;
+  const { index, fpr, falseRegions } = store.settings;
   service.whenBusy(signal, (seconds) => {
     store.change(photo, { state: "busy", note: `queue full, asking again in ${Math.max(1, Math.round(seconds))} s` });
   });
   store.change(photo, { state: "scoring", note: "" });
   try {
-    const options = { index: index ?? undefined, fpr, eye: photo.eye || undefined, evidence: EVIDENCE, signal };
+    const options = {
+      index: index ?? undefined,
+      fpr,
+      false_regions: falseRegions ?? undefined,
+      eye: photo.eye || undefined,
+      evidence: EVIDENCE,
+      signal,
+    };
     const result = await service.client.score(photo.file, options);
     if (!signal.aborted) store.change(photo, { state: "done", note: "", result });
   } catch (error) {

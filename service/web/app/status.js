@@ -3,6 +3,7 @@
 import { byId, element } from "./dom.js";
 import { answers } from "./service.js";
 
+const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
 const WORDS = {
   checking: "Connecting",
   ready: "Ready",
@@ -43,10 +44,33 @@ export function showStatus(store, service, askForKey) {
 
   service.addEventListener("state", tell);
   service.addEventListener("indexes", offer);
+  service.addEventListener("indexes", () => offerRates(store, service));
+  byId("index").addEventListener("change", () => offerRates(store, service));
+  byId("false-regions").addEventListener("change", ({ target }) => store.set({ falseRegions: Number(target.value) }));
   byId("index").addEventListener("change", ({ target }) => store.set({ index: target.value }));
   byId("fpr").addEventListener("change", ({ target }) => store.set({ fpr: Number(target.value) }));
   byId("eye").addEventListener("change", ({ target }) => store.set({ eye: target.value }));
   tell();
+}
+
+/** The rates of findings that the chosen index states levels for; hidden where it states none. */
+async function offerRates(store, service) {
+  const { index } = store.settings;
+  if (index === null) return;
+  const manifest = await service.detail(index).then((detail) => detail.manifest, () => null);
+  if (index !== store.settings.index) return;
+  const levels = manifest?.calibration.finding_levels ?? [];
+  const select = byId("false-regions");
+  select.parentElement.hidden = levels.length === 0;
+  select.replaceChildren(
+    ...levels.map(({ rate, value }) => {
+      const about = value === null ? ": too few photographs" : "";
+      return element("option", { value: rate, disabled: value === null }, `${rate}${about}`);
+    }),
+  );
+  const kept = levels.some(({ rate, value }) => rate === store.settings.falseRegions && value !== null);
+  select.value = String(kept ? store.settings.falseRegions : USUAL_FALSE_REGIONS);
+  if (manifest && !kept && store.settings.falseRegions !== null) store.set({ falseRegions: null });
 }
 
 function bannerText({ state, reason }) {

@@ -27,7 +27,8 @@ export class Store extends EventTarget {
   photos = [];
   opened = null;
   finding = null;
-  settings = { index: null, fpr: 0.05, eye: "" };
+  /** falseRegions: the rate of findings; null for the service's own choice. */
+  settings = { index: null, fpr: 0.05, falseRegions: null, eye: "" };
 
   /** Photographs to score; `files` are `{file, name}`. */
   add(files) {
@@ -85,7 +86,7 @@ export class Store extends EventTarget {
   set(values) {
     Object.assign(this.settings, values);
     this.#tell("settings");
-    if ("index" in values || "fpr" in values) this.again(this.photos);
+    if ("index" in values || "fpr" in values || "falseRegions" in values) this.again(this.photos);
   }
 
   #tell(name, detail = null) {

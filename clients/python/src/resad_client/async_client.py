@@ -53,6 +53,7 @@ class AsyncClient:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -63,8 +64,8 @@ class AsyncClient:
     ) -> Result:
         """Score a photograph; see `Client.score`."""
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
-            map=map, size=size, layout=layout, eye=eye,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return await protocol.score(self._port, photo, query)
 
@@ -75,6 +76,7 @@ class AsyncClient:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -85,8 +87,8 @@ class AsyncClient:
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
-            map=map, size=size, layout=layout, eye=eye,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return await protocol.score_many(self._port, photos, query)
 
@@ -101,6 +103,7 @@ class AsyncClient:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
@@ -108,8 +111,8 @@ class AsyncClient:
     ) -> bytes:
         """A photograph under its map; see `Client.overlay`."""
         call = protocol.overlay(
-            self._port, photo, index=index, fpr=fpr, threshold=threshold, camera=camera,
-            size=size, layout=layout, kind=kind,
+            self._port, photo, index=index, fpr=fpr, threshold=threshold, false_regions=false_regions,
+            camera=camera, size=size, layout=layout, kind=kind,
         )  # fmt: skip
         return await call
 

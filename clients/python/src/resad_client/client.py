@@ -98,6 +98,7 @@ class Client:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -109,8 +110,10 @@ class Client:
         """Score a photograph; what is None is the service's choice.
 
         Args:
-            fpr: false-positive rate of the verdict and the findings, in (0, 1).
+            fpr: false-positive rate of the verdict, in (0, 1).
             threshold: image score above which the photograph is abnormal; excludes `fpr`.
+            false_regions: regions above the level of findings that a healthy photograph shows on average; one of
+                the rates that the index states levels for.
             camera: compare with this camera's normals, where the index has enough.
             quality: `require` refuses a photograph below the index's limits of quality.
             evidence: healthy patches per finding, at least 0.
@@ -119,8 +122,8 @@ class Client:
             eye: which one, if known: findings' places are then nasal or temporal.
         """
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
-            map=map, size=size, layout=layout, eye=eye,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return finish(protocol.score(self._port, photo, query))
 
@@ -131,6 +134,7 @@ class Client:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -144,8 +148,8 @@ class Client:
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence,
-            map=map, size=size, layout=layout, eye=eye,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return finish(protocol.score_many(self._port, photos, query))
 
@@ -160,15 +164,16 @@ class Client:
         index: str | None = None,
         fpr: float | None = None,
         threshold: float | None = None,
+        false_regions: float | None = None,
         camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
         kind: PictureKind = "png",
     ) -> bytes:
-        """The photograph under its map, with a color bar and the findings at `fpr` outlined, as PNG or JPEG."""
+        """The photograph under its map, with a color bar and the findings outlined, as PNG or JPEG."""
         call = protocol.overlay(
-            self._port, photo, index=index, fpr=fpr, threshold=threshold, camera=camera,
-            size=size, layout=layout, kind=kind,
+            self._port, photo, index=index, fpr=fpr, threshold=threshold, false_regions=false_regions,
+            camera=camera, size=size, layout=layout, kind=kind,
         )  # fmt: skip
         return finish(call)
 

@@ -28,6 +28,13 @@ Fpr = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="Image score above which a photograph is abnormal, instead of --fpr.")
 ]
+FalseRegions = Annotated[
+    float | None,
+    typer.Option(
+        help="Regions above the level of findings that a healthy photograph shows on average: 0.25, 0.5, 1, 2, 4 "
+        "or 8; default: the service's."
+    ),
+]
 Camera = Annotated[str | None, typer.Option(help="Compare with the normals of this camera, if there are enough.")]
 RequireQuality = Annotated[
     bool, typer.Option("--require-quality", help="Refuse photographs below the index's limits of quality.")
@@ -66,6 +73,7 @@ def score_query(
     index: str | None,
     fpr: float | None,
     threshold: float | None,
+    false_regions: float | None,
     camera: str | None,
     eye: Eye | None,
     evidence: int | None,
@@ -77,13 +85,16 @@ def score_query(
         raise SettingError(f"--fpr {fpr:g}: a rate lies between 0 and 1")
     if threshold is not None and not 0 < threshold < math.inf:
         raise SettingError(f"--threshold {threshold:g}: a score is above 0 and finite")
+    if false_regions is not None and not 0 < false_regions < math.inf:
+        raise SettingError(f"--false-regions {false_regions:g}: a rate of findings is above 0 and finite")
     if fpr is not None and threshold is not None:
         raise SettingError("--fpr and --threshold exclude each other: give one of them")
     # Left out if it is the service's default, so that an older service understands.
     quality: Quality | None = "require" if require_quality else None
     return ScoreQuery(
-        index=index, fpr=fpr, threshold=threshold, camera=camera, quality=quality, evidence=evidence, eye=eye
-    )
+        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+        quality=quality, evidence=evidence, eye=eye,
+    )  # fmt: skip
 
 
 def key_from(file: Path | None) -> str | None:

@@ -44,6 +44,7 @@ class ScoreQuery:
     index: str | None = None
     fpr: float | None = None
     threshold: float | None = None
+    false_regions: float | None = None
     camera: str | None = None
     quality: Quality | None = None
     evidence: int | None = None
@@ -93,6 +94,7 @@ async def overlay(
     index: str | None,
     fpr: float | None,
     threshold: float | None,
+    false_regions: float | None,
     camera: str | None,
     size: int | None,
     layout: Layout | None,
@@ -101,8 +103,9 @@ async def overlay(
     """One photograph -> a picture of it under its map."""
     _check_rule(fpr, threshold)
     query = _query(
-        index=index, fpr=fpr, threshold=threshold, camera=camera, size=size, layout=layout, style="overlay"
-    )
+        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+        size=size, layout=layout, style="overlay",
+    )  # fmt: skip
     accept = _JPEG if kind == "jpeg" else _PNG
     call = Call("POST", "/v1/anomaly-map", accept, query, await _attachment(port, photo, 1))
     return (checked_jpeg if kind == "jpeg" else checked_png)((await answer(port, call)).content)

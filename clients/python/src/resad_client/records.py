@@ -93,14 +93,20 @@ class NormalsReference:
     """The normal photographs that the photo was compared with.
 
     camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
-    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units.
-    reason: why they are not those of the camera that was named.
+    out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units; null if
+    there are too few normals for it.  false_regions: so many regions above that level a healthy photograph shows
+    on average; null for indexes of earlier versions, whose level is what the highest point of a healthy photograph
+    exceeds at the rate `fpr`.  reason: why they are not those of the camera that was named.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
 
     camera: str | None
     photos: int
     rate: Interval | None
     finding_level: float | None
+    false_regions: float | None = dataclasses.field(default=None, kw_only=True)
     reason: str | None
 
 
@@ -124,7 +130,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A region of the map above the level that healthy photos exceed at the rate `fpr`.
+    """A region of the map above the level of findings, `NormalsReference.finding_level`.
 
     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
     words, relative to the field of view.

@@ -47,6 +47,7 @@ def score_command(
     index: options.Index = None,
     fpr: options.Fpr = None,
     threshold: options.Threshold = None,
+    false_regions: options.FalseRegions = None,
     camera: options.Camera = None,
     eye: options.EyeOption = None,
     evidence: options.Evidence = None,
@@ -70,7 +71,9 @@ def score_command(
     patience: options.Patience = PATIENCE_S,
 ) -> None:
     """Score photographs."""
-    query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
+    query = options.score_query(
+        index, fpr, threshold, false_regions, camera, eye, evidence, require_quality=require_quality
+    )
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"

@@ -65,6 +65,7 @@ def watch_command(
     index: options.Index = None,
     fpr: options.Fpr = None,
     threshold: options.Threshold = None,
+    false_regions: options.FalseRegions = None,
     camera: options.Camera = None,
     eye: options.EyeOption = None,
     evidence: options.Evidence = None,
@@ -85,7 +86,9 @@ def watch_command(
     ] = 5.0,
 ) -> None:
     """Score new photographs until Ctrl-C; a restart continues where the last run ended."""
-    query = options.score_query(index, fpr, threshold, camera, eye, evidence, require_quality=require_quality)
+    query = options.score_query(
+        index, fpr, threshold, false_regions, camera, eye, evidence, require_quality=require_quality
+    )
     if not folder.is_dir():
         raise SettingError(f"{folder}: no such folder")
     key, out_folder = options.key_from(key_file), out or folder
