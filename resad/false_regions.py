@@ -142,13 +142,13 @@ def _level(photos: Sequence[RegionHeights], rate: float) -> float | None:
     steps = np.concatenate([[1] * len(photo.peaks) + [-1] * len(photo.merges) for photo in photos])
     falling = np.argsort(-heights, kind="stable")
     heights, counts = heights[falling], np.cumsum(steps[falling])
-    # Regions strictly above a height: those of all greater heights.
-    greater = np.searchsorted(-heights, -heights, side="left")
-    above = np.where(greater > 0, counts[np.maximum(greater - 1, 0)], 0)
-    too_many = np.flatnonzero(above > allowed)
+    # Regions just below each height: those of all heights that are as great.
+    last_of_equal = np.diff(heights, append=-np.inf) < 0
+    heights, below = heights[last_of_equal], counts[last_of_equal]
+    too_many = np.flatnonzero(below > allowed)
     if not too_many.size:
         return None  # they never show so many: at lower levels regions only run together
-    level = float(heights[too_many[0] - 1])
+    level = float(heights[too_many[0]])
     return level if level >= max(photo.floor for photo in photos) else None
 
 
