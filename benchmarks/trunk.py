@@ -222,7 +222,7 @@ def _line(entry: Measured, first: Measured, keep: Chosen, photos: str, kind: str
     part = entry.measurement.only(keep)
     limit = threshold(entry.loaded.manifest.calibration.scores, _RATE).value
     stated = None if limit is None else calibrated(part, limit)
-    specificity = stated and stated.specificity
+    specificity = None if stated is None else stated.specificity
     has_masks = part.fov.abnormal.any()
     base = first.measurement.only(keep)
     less = metrics.paired_difference(part.scores, base.scores, part.labels, fresh_generator())
@@ -233,7 +233,7 @@ def _line(entry: Measured, first: Measured, keep: Chosen, photos: str, kind: str
         kind=kind,
         image=metrics.image_auroc(part.scores, part.labels, fresh_generator()),
         less_first=None if entry is first else less,
-        abnormal_above=stated and stated.sensitivity,
+        abnormal_above=None if stated is None else stated.sensitivity,
         normal_above=None
         if specificity is None
         else Figure(1 - specificity.value, 1 - specificity.high, 1 - specificity.low),

@@ -169,7 +169,9 @@ def _lesions(kind: int, mask: Labels, values: NDArray[np.float32], side: int) ->
     labels, count = ndimage.label(mask, _CORNERS)
     peaks = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else ()
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:] * (_SIDE / side) ** 2
-    return PhotoLesions(np.full(count, kind, np.int16), areas, np.asarray(peaks, np.float64))
+    return PhotoLesions(
+        np.full(count, kind, np.int16), np.asarray(areas, np.float64), np.asarray(peaks, np.float64)
+    )
 
 
 def _unmarked_regions(values: NDArray[np.float32], scored: Labels, marked: Labels) -> RegionSteps:
@@ -415,7 +417,8 @@ class _Counts:
         # Regions just below each height, and the most of them there or above.
         most = np.maximum.accumulate(np.cumsum(weights[healthy.photo] * healthy.steps)[healthy.last_of_equal])
         first_too_many = np.searchsorted(most, rates * weights.sum() + _HAIR, side="right")
-        return np.append(healthy.heights[healthy.last_of_equal], healthy.limit)[first_too_many]
+        values: Floats = np.append(healthy.heights[healthy.last_of_equal], healthy.limit)[first_too_many]
+        return values
 
     @cached_property
     def _healthy_regions(self) -> "_HealthyRegions":
@@ -441,7 +444,8 @@ class _Counts:
                 for row, places in zip(drawn, above, strict=True)
             ]
         )
-        return counts / drawn.sum(axis=1, keepdims=True)
+        per_photo: Floats = counts / drawn.sum(axis=1, keepdims=True)
+        return per_photo
 
     def unmarked_regions(self, level: float) -> float:
         """Regions per diseased photograph that touch no marked pixel."""

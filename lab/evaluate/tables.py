@@ -169,11 +169,15 @@ def _index_levels_table(froc: Froc) -> Table:
     table = empty_table(f"The index's own levels on {froc.healthy} healthy test photographs", *headings)
     for point in froc.index_levels:
         every, large = point.group(), point.group(ALL, LARGE)
+        figures = (
+            every.touched if every else None,
+            large.touched if large else None,
+            every.photos_touched if every else None,
+        )
         table.add_row(
             f"{point.rate:g}", four_digits(point.level),
             "-" if point.false_regions is None else _two(point.false_regions),
-            *("-" if figure is None else _percent(figure)
-              for figure in (every and every.touched, large and large.touched, every and every.photos_touched)),
+            *("-" if figure is None else _percent(figure) for figure in figures),
         )  # fmt: skip
     return table
 

@@ -143,9 +143,7 @@ def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]
 @pytest.mark.gpu
 def test_half_precision_on_a_gpu_is_near_float32(photos: list[PreparedPhoto]) -> None:
     exact, half = (
-        encoder(
-            method_config("resad", backbone="resnet18", size=SIDE, precision=precision), photos, "cuda"
-        ).encode(photos)
+        encoder(method_config("resad", backbone="resnet18", size=SIDE, precision=precision), "cuda").encode(photos)
         for precision in ("exact", "half")
     )
     for a, b in zip(exact, half, strict=True):

@@ -111,7 +111,7 @@ def test_a_rate_of_findings_chooses_their_level_in_answers_and_overlays(
 
     def overlay(**query: float) -> bytes:
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
-        params = {"style": "overlay", **query}
+        params: dict[str, str | float] = {"style": "overlay", **query}
         return running.client.post("/v1/anomaly-map", content=photo, headers=headers, params=params).content
 
     assert overlay(false_regions=8) != overlay(false_regions=0.25) == overlay()
@@ -149,7 +149,7 @@ def test_the_command_chooses_the_rate_of_findings(
     (tmp_path / "in").mkdir()
     (tmp_path / "in/eye.jpg").write_bytes(photo)
     program = Path(sys.executable).with_name("resad-client")
-    words = [program, command, tmp_path / "in", "--url", running.url, "--false-regions", "8"]
+    words: list[str | Path] = [program, command, tmp_path / "in", "--url", running.url, "--false-regions", "8"]
     if command == "score":
         done = subprocess.run([*words, "--json", tmp_path / "out"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
