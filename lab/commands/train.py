@@ -62,6 +62,8 @@ def train_command(
     for skipped in report.skipped:
         console.warn(f"skipped {skipped.path}: {skipped.reason}")
     console.say(f"{report.steps} steps on {report.trained_on} photographs, loss {report.loss:.3f}")
+    if report.held_out:
+        console.say(f"healthy photographs held out score {report.unseen_ratio:.3g} times as high (unseen_ratio)")
     if report.results is not None:
         console.OUT.print(painted_table(report.results))
     console.say(f"use it: resad-indexer build --weights {out}")

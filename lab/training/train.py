@@ -47,6 +47,8 @@ _PROJECTION_SEED_SHIFT: Final = 1_000_003
 """Crops for the projection are others than those that are trained on."""
 _TIMED_STEPS: Final = 6
 _RESULTS: Final = TypeAdapter(PaintedResults)
+_FEWEST_UNSEEN: Final = 3
+"""Photographs held out, at least, for a ratio of medians."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class TrainReport:
     """What came of it.
 
     loss: mean over the last twentieth of the steps.  results: painted lesions found on the photographs that were
-    held out, by the network's own output; None where none were.
+    held out, by the network's own output; None where none were.  unseen_ratio: as of the function of that name.
     """
 
     files: tuple[Path, ...]
@@ -95,6 +97,7 @@ class TrainReport:
     steps: int
     loss: float
     results: PaintedResults | None
+    unseen_ratio: float
 
 
 def train(order: TrainOrder, stages: Stages, on_forecast: Callable[[int, float], None]) -> TrainReport:
@@ -124,10 +127,11 @@ def train(order: TrainOrder, stages: Stages, on_forecast: Callable[[int, float],
         with stages.stage("measure painted lesions", len(held_out), "photos") as advance:
             results = measure_painted([photo.photo for photo in held_out], abnormality(trunk))
             advance(len(held_out))
-    files = _write(order, run, trunk, trained_on, results)
+    ratio = unseen_ratio(trunk, [photo.photo for photo in trained_on], [photo.photo for photo in held_out])
+    files = _write(order, run, trunk, trained_on, results, ratio)
     last = run.losses[-max(1, len(run.losses) // 20) :]
     return TrainReport(
-        files, len(trained_on), len(held_out), skipped, len(run.losses), sum(last) / len(last), results
+        files, len(trained_on), len(held_out), skipped, len(run.losses), sum(last) / len(last), results, ratio
     )
 
 
@@ -148,6 +152,31 @@ def set_scales(trunk: BundledTrunk, photos: Sequence[PreparedPhoto]) -> None:
     feature_scale, logit_scale = (squares / patches).sqrt().clamp(min=1e-6).float()
     trunk.lesion.feature_scale.copy_(feature_scale)
     trunk.lesion.logit_scale.copy_(logit_scale)
+
+
+@torch.inference_mode()
+def unseen_ratio(
+    trunk: BundledTrunk, trained_on: Sequence[PreparedPhoto], held_out: Sequence[PreparedPhoto]
+) -> float:
+    """How much higher healthy photographs score that were held out than those that were trained on; at least 1.
+
+    A photograph's score follows its strangest patches, whose distances to healthy ones are about as long as their
+    features.  So the ratio is that of two medians over photographs, held out and trained on, of each photograph's
+    longest feature of the lesion network, as the memory bank takes it.  1 if fewer than three were held out.
+    """
+    if len(held_out) < _FEWEST_UNSEEN or not trained_on:
+        return 1.0
+    unseen, seen = (
+        float(np.median([_longest_feature(trunk, photo) for photo in photos])) for photos in (held_out, trained_on)
+    )
+    return max(1.0, unseen / seen) if seen > 0 else 1.0
+
+
+def _longest_feature(trunk: BundledTrunk, photo: PreparedPhoto) -> float:
+    pixels, mask = _tensors(photo)
+    features = trunk.lesion.features(locally_normalized(pixels, mask))[0]
+    inside = nnf.adaptive_max_pool2d(mask[:, None].float(), features.shape[-2:])[0, 0] > 0
+    return float(features[:, inside].norm(dim=0).max())
 
 
 def abnormality(trunk: BundledTrunk) -> Callable[[PreparedPhoto], Map]:
@@ -288,6 +317,7 @@ def _write(
     trunk: BundledTrunk,
     photos: Sequence[LoadedPhoto],
     results: PaintedResults | None,
+    ratio: float,
 ) -> tuple[Path, ...]:
     """Write weights, loss curve and results; delete the checkpoint."""
     weights, table, picture, found = (
@@ -297,7 +327,7 @@ def _write(
         TrainingPhoto(photo.photo.content_hash, perceptual_hash(photo.photo.pixels)) for photo in photos
     )
     state = {key: tensor.contiguous() for key, tensor in trunk.state_dict().items()}
-    backbone = Backbone(BackboneConfig(bundled.NAME, bundled.STAGES), state, trained_on)
+    backbone = Backbone(BackboneConfig(bundled.NAME, bundled.STAGES), state, trained_on, ratio)
     save_backbone(backbone, weights, half=True)
     with table.open("w", newline="") as file:
         writer = csv.writer(file)

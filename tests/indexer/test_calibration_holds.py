@@ -13,11 +13,12 @@ from scipy.stats import betabinom
 
 from indexer.build.feature_store import FeatureStore
 from indexer.calibration.leave_out import leave_out
+from indexer.calibration.normals import Normal, calibrate_normals, normals_to_use
 from indexer.coreset.selection import select
 from indexer.photos.near_duplicates import group_photos
 from indexer.settings import method_config
 from lab.drawing import draw_photo
-from resad.backbone import default_weights, load_backbone
+from resad.backbone import TrainingPhoto, default_weights, load_backbone
 from resad.calibration import p_value
 from resad.detector import measure
 from resad.encoder import Encoder, PatchFeatures, Trunk
@@ -109,3 +110,47 @@ def test_left_out_errs_upwards_and_not_by_much(splits: list[Split]) -> None:
 def test_with_their_own_memories_it_would_not_hold(splits: list[Split], fpr: float) -> None:
     found = np.mean([rate(one.with_own, one.unseen, fpr) for one in splits])
     assert found > 2 * highest_rate(fpr)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTrunk:
+    """A trunk that only tells what it was trained on."""
+
+    trained_on: tuple[TrainingPhoto, ...]
+    unseen_ratio: float
+
+
+QUIETER: Final = 1.4
+"""An unseen photograph scores so many times as high as if the trunk had been trained on it."""
+
+
+def trained_rates(photos: int, trained: int, trials: int, *, told: bool) -> list[float]:
+    """Shares of unseen normals with p <= 5 %, where the trunk was trained on part of an index's photographs.
+
+    told: the trunk's file names them.
+    """
+    rng, rates = np.random.default_rng(photos), []
+    hashes = [TrainingPhoto(f"{row:064x}", rng.bytes(32).hex()) for row in range(photos)]
+    use = normals_to_use(hashes, KnownTrunk(tuple(hashes[:trained]) if told else (), QUIETER))
+    for _ in range(trials):
+        healthy = np.exp(rng.normal(0, 0.2, photos + UNSEEN))
+        measured = healthy[:photos] / np.where(np.arange(photos) < trained, QUIETER, 1.0)
+        normals = [
+            Normal(str(row), score, score, np.full(1, score, np.float32), None, None)
+            for row, score in enumerate(measured.tolist())
+        ]
+        made = calibrate_normals(normals, use, source="left-out")
+        rates.append(rate(made.scores, healthy[photos:], 0.05))
+    return rates
+
+
+@pytest.mark.parametrize(("photos", "trained", "used"), [(60, 30, "others"), (36, 30, "corrected")])
+def test_p_values_hold_if_part_of_the_photographs_trained_the_trunk(photos: int, trained: int, used: str) -> None:
+    """The mean over many drawn indexes stays within what chance allows; it would not if the trunk told nothing."""
+    trials = 200
+    told, untold = (trained_rates(photos, trained, trials, told=told) for told in (True, False))
+    counted = photos - trained if used == "others" else photos
+    allowed = int(0.05 * (counted + 1))
+    unseen = betabinom(UNSEEN, allowed, counted + 1 - allowed)
+    assert np.mean(told) <= (unseen.mean() + 3.7 * unseen.std() / trials**0.5) / UNSEEN
+    assert np.mean(untold) > 1.2 * np.mean(told)

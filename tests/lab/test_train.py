@@ -18,10 +18,10 @@ from indexer.photos.near_duplicates import perceptual_hash
 from lab.training.crops import CELL, HealthyPhoto, draw_crop
 from lab.training.networks import folded, trainable_trunk
 from lab.training.teacher import fit_teacher, texture_loss
-from lab.training.train import TrainOrder, abnormality, set_scales, train
+from lab.training.train import TrainOrder, abnormality, set_scales, train, unseen_ratio
 from lab.training.training import TrainingConfig, batches, lesion_loss, new_training, train_step
 from resad.backbone import load_backbone, training_photos
-from resad.bundled import BundledTrunk, locally_normalized
+from resad.bundled import IMAGENET_MEAN, IMAGENET_STD, BundledTrunk, locally_normalized
 from resad.config import BackboneConfig, PhotoLimits, PreparationConfig
 from resad.errors import SettingError, WeightsMismatch
 from resad.preparation import PreparedPhoto, prepare
@@ -236,11 +236,32 @@ def test_the_file_is_a_trunk_that_names_its_photographs(drawn: Path, tmp_path: P
     assert {photo.content_sha256 for photo in backbone.trained_on} == hashes.keys() - held_out
     assert all(hashes[photo.content_sha256] == photo.perceptual_hash for photo in backbone.trained_on)
     assert training_photos(out) == backbone.trained_on
+    assert backbone.unseen_ratio == report.unseen_ratio >= 1
     with out.with_suffix(".csv").open() as file:
         assert len(list(csv.reader(file))) == 5
     results = json.loads(out.with_suffix(".json").read_text())
     assert results["photos"] == len(held_out)
     assert out.with_suffix(".png").is_file()
+
+
+def test_unseen_photographs_are_compared_by_the_medians_of_their_longest_features(
+    photos: list[PreparedPhoto], trunk: BundledTrunk
+) -> None:
+    longest = []
+    for photo in photos:
+        pixels = torch.from_numpy(photo.pixels.copy()).float().permute(2, 0, 1)[None] / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mask = torch.from_numpy(photo.mask.copy())[None]
+        with torch.inference_mode():
+            features = trunk.lesion.features(locally_normalized((pixels - mean) / std, mask))[0]
+        cells = mask[0].reshape(64, 4, 64, 4).any(dim=3).any(dim=1)
+        longest.append(float(features.norm(dim=0)[cells].max()))
+    order = np.argsort(longest)
+    low, high = photos[order[0]], photos[order[2]]
+    expected = longest[order[2]] / longest[order[0]]
+    assert unseen_ratio(trunk, [low], [high] * 3) == pytest.approx(expected, rel=1e-4)
+    assert unseen_ratio(trunk, [high], [low] * 3) == 1
+    assert unseen_ratio(trunk, [low], [high] * 2) == 1, "too few for a median"
 
 
 def test_another_run_is_not_resumed(drawn: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from resad.backbone import Backbone, load_backbone, save_backbone
+from resad.backbone import Backbone, TrainingPhoto, load_backbone, save_backbone, unseen_ratio
 from resad.config import BackboneConfig
 from resad.errors import SettingError, WeightsMismatch, WeightsUnavailable
 
@@ -131,3 +131,26 @@ def test_the_shared_weights_are_resnet18s(shared: Path) -> None:
 def test_an_unknown_trunk_is_named_before_its_weights_are() -> None:
     with pytest.raises(SettingError, match=r"unknown backbone 'vit_b_16'; there are: bundled, resnet101"):
         load_backbone(BackboneConfig("vit_b_16"), "imagenet1k_v1")
+
+
+def test_what_the_trunk_was_trained_on_is_kept_in_the_same_bytes(tmp_path: Path) -> None:
+    photos = (TrainingPhoto("a" * 64, "b" * 64), TrainingPhoto("c" * 64, "d" * 64))
+    plain = load_backbone(R18, "random:0")
+    trunk = Backbone(R18, dict(plain.net.state_dict()), photos, 1.25)
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for file in files:
+        save_backbone(trunk, file)
+    assert len({file.read_bytes() for file in files}) == 1
+    again = load_backbone(R18, str(files[0]))
+    assert (again.trained_on, again.unseen_ratio) == (photos, 1.25)
+    assert again.weights_sha256 == plain.weights_sha256
+    save_backbone(plain, tmp_path / "plain.safetensors")
+    assert load_backbone(R18, str(tmp_path / "plain.safetensors")).unseen_ratio == 1
+
+
+@pytest.mark.parametrize("text", ["0.9", "nan", "inf", "much"])
+def test_an_impossible_ratio_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"unseen_ratio": text})
+    with pytest.raises(WeightsMismatch, match="at least 1"):
+        unseen_ratio(file)
