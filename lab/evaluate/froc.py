@@ -168,7 +168,8 @@ def project_mask(mask: Labels, frame: Frame) -> Labels:
 def _lesions(kind: int, mask: Labels, values: NDArray[np.float32], side: int) -> PhotoLesions:
     labels, count = ndimage.label(mask, _CORNERS)
     peaks = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else ()
-    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:] * (_SIDE / side) ** 2
+    pixels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    areas = np.asarray(pixels * (_SIDE / side) ** 2, np.float64)
     return PhotoLesions(
         np.full(count, kind, np.int16), np.asarray(areas, np.float64), np.asarray(peaks, np.float64)
     )

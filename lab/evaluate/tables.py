@@ -169,16 +169,14 @@ def _index_levels_table(froc: Froc) -> Table:
     table = empty_table(f"The index's own levels on {froc.healthy} healthy test photographs", *headings)
     for point in froc.index_levels:
         every, large = point.group(), point.group(ALL, LARGE)
-        figures = (
-            every.touched if every else None,
-            large.touched if large else None,
-            every.photos_touched if every else None,
-        )
         table.add_row(
-            f"{point.rate:g}", four_digits(point.level),
+            f"{point.rate:g}",
+            four_digits(point.level),
             "-" if point.false_regions is None else _two(point.false_regions),
-            *("-" if figure is None else _percent(figure) for figure in figures),
-        )  # fmt: skip
+            "-" if every is None else _percent(every.touched),
+            "-" if large is None else _percent(large.touched),
+            "-" if every is None else _percent(every.photos_touched),
+        )
     return table
 
 
