@@ -40,7 +40,9 @@ export function findingsList(photo, store, service, stage) {
 /** What findings lie above, and how often healthy photographs do. */
 function levelMeaning({ normals, findings, fpr }) {
   const { finding_level: level, false_regions: rate } = normals;
-  if (level === null) return "Too few healthy photographs for a level of findings at this rate.";
+  if (level === null) {
+    return "No level of findings at this rate: too few healthy photographs, or they never show so many regions.";
+  }
   const above = findings.length ? `Above ${four(level)}.` : `Nothing lies above ${four(level)}.`;
   if (rate == null) return `${above} The highest point of a healthy photograph exceeds that at a rate of ${percent(fpr)}.`;
   const often = rate === 1 ? "one such region" : `${rate} such regions`;

@@ -64,7 +64,7 @@ async function offerRates(store, service) {
   select.parentElement.hidden = levels.length === 0;
   select.replaceChildren(
     ...levels.map(({ rate, value }) => {
-      const about = value === null ? ": too few photographs" : "";
+      const about = value === null ? ": no level" : "";
       return element("option", { value: rate, disabled: value === null }, `${rate}${about}`);
     }),
   );

@@ -94,9 +94,10 @@ class NormalsReference:
 
     camera: theirs; null where they are all of the index's.  photos: how many.  rate: at which such normals come
     out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units; null if
-    there are too few normals for it.  false_regions: so many regions above that level a healthy photograph shows
-    on average; null for indexes of earlier versions, whose level is what the highest point of a healthy photograph
-    exceeds at the rate `fpr`.  reason: why they are not those of the camera that was named.
+    there are too few normals for it, or they never show so many regions.  false_regions: so many regions above
+    that level a healthy photograph shows on average; null for indexes of earlier versions, whose level is what the
+    highest point of a healthy photograph exceeds at the rate `fpr`.  reason: why they are not those of the camera
+    that was named.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
