@@ -158,21 +158,27 @@ class LeftOutBanks:
     Memories lie photo by photo, so that leaving out a few photographs leaves a few stretches of rows, which FAISS
     searches in place on the CPU.  On a GPU, where FAISS takes no part of a bank, `DevicePart` searches.
 
+    Args:
+        part: the search; by the bank's device unless given.
     Raises:
         SettingError: the memories do not fit into the GPU's memory beside the search of the whole bank.
     """
 
-    def __init__(self, bank: MemoryBank) -> None:
+    def __init__(self, bank: MemoryBank, part: Part | None = None) -> None:
         self._photos = bank.provenance.photo
-        self._part: Part = CpuPart(bank.memories)
-        if bank.gpu is not None:
-            self._part = DevicePart(memories_on(bank.memories, torch.device("cuda", bank.gpu)))
+        self._part = part or _part(bank)
 
     def without(self, photos: Iterable[int]) -> LeftOutBank:
         """The bank without the memories of `photos`."""
         group = np.isin(self._photos, np.fromiter(photos, dtype=np.int32))
         search_group = partial(self._part.search, group) if group.any() else None
         return LeftOutBank(partial(self._part.search, ~group), search_group, int((~group).sum()))
+
+
+def _part(bank: MemoryBank) -> Part:
+    if bank.gpu is None:
+        return CpuPart(bank.memories)
+    return DevicePart(memories_on(bank.memories, torch.device("cuda", bank.gpu)))
 
 
 class CpuPart:
@@ -246,14 +252,17 @@ def left_out_distances(
     bank: MemoryBank,
     neighbors: int,
     on_photo: Callable[[int], None],
+    *,
+    part: Part | None = None,
 ) -> tuple[tuple[PatchDistances, ...], float]:
     """Each photo's patch distances to the memories of other photos, and the covering radius of the whole bank.
 
     Args:
         groups: per photo of the store, as `bank` numbers them, the photos that are left out with it.
+        part: as for `LeftOutBanks`.
     Raises `SettingError` as `leave_out`.
     """
-    photos, radius, banks = [], 0.0, LeftOutBanks(bank)
+    photos, radius, banks = [], 0.0, LeftOutBanks(bank, part)
     # The next photograph is read while a GPU searches; a CPU has no time to spare, and this holds less memory.
     most = 1 if bank.gpu is None else 2
     with closing(prefetch(range(len(store)), store.photo, threads=1, most=most)) as features:

@@ -107,7 +107,8 @@ def test_a_rate_of_findings_chooses_their_level(run: Run, small_index: Path, dra
             assert result["normals"]["false_regions"] == level.rate
             assert all(finding["peak"] > level.value for finding in result["findings"])
         counts.append([len(result["findings"]) for result in results])
-        assert f"{level.rate:g}: {level.value:#.4g}" in " ".join(run("inspect", small_index).out.split())
+        table = run("inspect", small_index).out.replace("│", " ")
+        assert f"{level.rate:g}: {level.value:#.4g}" in " ".join(table.split())
     assert sum(counts[-1]) > sum(counts[0])
     run("score", small_index, drawn / "test/lesion", "--out", tmp_path / "usual")
     usual = [json.loads(path.read_text())["normals"] for path in sorted((tmp_path / "usual").glob("*.json"))]
@@ -124,7 +125,7 @@ def test_a_rate_of_findings_chooses_their_level(run: Run, small_index: Path, dra
 def test_an_index_without_levels_by_rate_scores_as_before_and_refuses_a_rate(
     run: Run, older_index: Path, drawn: Path, tmp_path: Path
 ) -> None:
-    assert "none by false regions" in " ".join(run("inspect", older_index).out.split())
+    assert "none by false regions" in " ".join(run("inspect", older_index).out.replace("│", " ").split())
     words = ("score", older_index, drawn / "test/lesion/drawn_0000.jpg", "--out", tmp_path)
     refused = run(*words, "--false-regions", 1)
     assert refused.code == 2

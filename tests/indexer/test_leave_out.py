@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.build.feature_store import FeatureStore
-from indexer.calibration.leave_out import CpuPart, DevicePart, LeftOut, LeftOutBanks, Part, leave_out
+from indexer.calibration.leave_out import (
+    CpuPart,
+    DevicePart,
+    LeftOut,
+    LeftOutBanks,
+    Part,
+    leave_out,
+    left_out_distances,
+    score_left_out,
+)
 from indexer.photos.near_duplicates import group_photos
 from indexer.settings import method_config
 from resad.detector import measure
@@ -42,9 +51,14 @@ def bank_of(store: FeatureStore, rows: NDArray[np.int64]) -> MemoryBank:
     return MemoryBank(store.gather(rows), Provenance(photos.astype(np.int32), store.cells(rows), order))
 
 
-def left_out(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> LeftOut:
-    masks = [np.ones((SIDE, SIDE), dtype=bool)] * PHOTOS
-    return leave_out(store, masks, group_photos(patients), bank, CONFIG, lambda _: None)
+def left_out(
+    store: FeatureStore, bank: MemoryBank, patients: list[str | None], part: Part | None = None
+) -> LeftOut:
+    masks, groups = [np.ones((SIDE, SIDE), dtype=bool)] * PHOTOS, group_photos(patients)
+    if part is None:
+        return leave_out(store, masks, groups, bank, CONFIG, lambda _: None)
+    distances = left_out_distances(store, groups, bank, CONFIG.search.neighbors, lambda _: None, part=part)
+    return score_left_out(*distances, masks, CONFIG)
 
 
 def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) -> None:
@@ -114,19 +128,16 @@ def test_nothing_differs_from_banks_that_are_copied(
     patients: list[str | None],
     in_order: bool,
     on_device: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if on_device:  # the CPU stands for it
-        monkeypatch.setattr(
-            "indexer.calibration.leave_out.CpuPart", lambda some: DevicePart(torch.from_numpy(some), 500)
-        )
     rows = rng.choice(PHOTOS * 16, 31, replace=False)
     rows = np.sort(rows[rows // 16 != 3] if in_order else rows)  # photo 3 without a memory, too
     if not in_order:
         rows = rng.permutation(rows)
     bank = bank_of(store, rows)
     distances, radius = copied(store, bank, patients)
-    ours = left_out(store, bank, patients)
+    # The CPU stands for the device.
+    part = DevicePart(torch.from_numpy(bank.memories), 500) if on_device else None
+    ours = left_out(store, bank, patients, part)
     assert ours.covering_radius == pytest.approx(radius, rel=1e-6)
     quantiles = np.quantile(np.array(distances, dtype=np.float32), [one.at for one in ours.calibration.patches])
     np.testing.assert_allclose([one.value for one in ours.calibration.patches], quantiles, rtol=1e-6)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resad_client
@@ -481,6 +481,7 @@ def outcome(
     return done, [said(request) for request in script.requests]
 
 
+@settings(deadline=None)
 @given(_calls, _answers, st.none() | st.just("secret-key"))
 def test_blocking_and_awaited_say_and_give_the_same(
     call: tuple[str, Sequence[object], dict[str, object]], answers: list[Answer], key: str | None
