@@ -248,7 +248,7 @@ _WITH_LESION_FEATURES: Final = MethodConfig(
             LevelConfig("unit", 100.0, region=True, spatial=False),
         )
     ),
-    coreset=CoresetConfig(share=0.02),
+    coreset=CoresetConfig(share=0.004),
     search=SearchConfig(mirrored=False),
 )
 """Chosen on painted photographs and on the choosing sets (docs/results.md)."""

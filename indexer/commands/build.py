@@ -51,7 +51,7 @@ def build_command(
         ),
     ] = None,
     coreset: Annotated[
-        str | None, typer.Option(help="0.02 (share), 20000 (count) or radius:0.8; the preset's unless given.")
+        str | None, typer.Option(help="0.01 (share), 20000 (count) or radius:0.8; the preset's unless given.")
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the prepared square, px; the preset's unless given.")
