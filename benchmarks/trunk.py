@@ -161,7 +161,7 @@ def _measure(
 ) -> Measured:
     _STDERR.print(row.name, style="bold")
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    # On the bundled trunk's fine grid the default share keeps about as many memories as 0.02 of a grid at stride 8.
+    # The default share keeps as many memories of the fine grid as 0.02 keeps of a grid at stride 8.
     fine = row.backbone is None
     coreset = None if fine else "0.02"
     config = method_config(row.preset, backbone=row.backbone, size=size, coreset=coreset, settings=row.settings)
