@@ -170,9 +170,7 @@ def _lesions(kind: int, mask: Labels, values: NDArray[np.float32], side: int) ->
     peaks = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else ()
     pixels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     areas = np.asarray(pixels * (_SIDE / side) ** 2, np.float64)
-    return PhotoLesions(
-        np.full(count, kind, np.int16), np.asarray(areas, np.float64), np.asarray(peaks, np.float64)
-    )
+    return PhotoLesions(np.full(count, kind, np.int16), areas, np.asarray(peaks, np.float64))
 
 
 def _unmarked_regions(values: NDArray[np.float32], scored: Labels, marked: Labels) -> RegionSteps:

@@ -58,7 +58,8 @@ class Labeled:
     """The slow twin: regions and lesions of one photograph by labels at one level."""
 
     def __init__(self, values: Map, scored: Mask, marked: Mask, level: float) -> None:
-        self.labels, self.regions = ndimage.label((values > level) & scored, CORNERS)
+        # In float64, as `find_regions` compares.
+        self.labels, self.regions = ndimage.label((values.astype(np.float64) > level) & scored, CORNERS)
         with_marked = set(self.labels[marked & scored].tolist()) - {0}
         self.unmarked = self.regions - len(with_marked)
         lesions, count = ndimage.label(marked & scored, CORNERS)
@@ -67,7 +68,7 @@ class Labeled:
 
 
 @given(seed=st.integers(0, 2**32), steps=st.integers(2, 40), side=st.integers(3, 14))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_regions_and_touched_lesions_are_those_of_a_labeled_map(seed: int, steps: int, side: int) -> None:
     rng = np.random.default_rng(seed)
     values, scored = random_map(rng, side, steps)

@@ -17,7 +17,7 @@ def heights(values: NDArray[np.float32]) -> RegionHeights:
 
 def labeled(values: NDArray[np.float32], level: float) -> int:
     """The slow twin."""
-    count: int = ndimage.label(values > level, structure=np.ones((3, 3)))[1]
+    count: int = ndimage.label(values.astype(np.float64) > level, structure=np.ones((3, 3)))[1]
     return count
 
 
