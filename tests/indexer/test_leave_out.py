@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -162,6 +162,7 @@ def parts_of(memories: NDArray[np.float32], values: int) -> list[Part]:
     return [CpuPart(memories), DevicePart(torch.from_numpy(memories), values)]
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_part_of_a_bank_is_searched_like_a_bank_of_that_part(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
