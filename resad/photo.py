@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+from resad_client.photos import UNSUPPORTED_SIGNATURES
 
 from resad.config import PhotoLimits
 from resad.errors import (
@@ -33,23 +34,6 @@ SHRINKS: Final = (1, 2, 4, 8)
 
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 _SUPPORTED: Final = "JPEG, PNG, TIFF, BMP and WebP are supported"
-_OTHER_FORMATS: Final = (
-    ("GIF", 0, b"GIF8"),
-    ("DICOM", 128, b"DICM"),
-    ("PDF", 0, b"%PDF"),
-    ("AVIF", 4, b"ftypavi"),
-    ("HEIC", 4, b"ftyphe"),
-    ("HEIF", 4, b"ftypmif"),
-    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
-    ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
-    ("Photoshop", 0, b"8BPS"),
-    ("ICO", 0, b"\0\0\1\0"),
-    ("SVG", 0, b"<svg"),
-    ("TGA", -18, b"TRUEVISION-XFILE"),
-    *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
-)
-"""Name, offset and signature of formats that are refused by name."""
-
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -160,7 +144,7 @@ def _open(data: bytes, limits: PhotoLimits) -> tuple[ImageFile.ImageFile, int]:
     try:
         image = Image.open(BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
-        for name, offset, signature in _OTHER_FORMATS:
+        for name, offset, signature in UNSUPPORTED_SIGNATURES:
             if data[offset:][: len(signature)] == signature:
                 raise PhotoUnsupported(f"the file is {name}; {_SUPPORTED}") from error
         raise PhotoUnreadable(f"not an image, or a damaged one; {_SUPPORTED}") from error

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.coreset import greedy_k_center
-from indexer.points import HeldPoints
-from indexer.room import room
-from indexer.shards import HeldShards, Shard
+from indexer.build.forecast import host_resources
+from indexer.coreset.k_center import LocalShards, Shard, greedy_k_center
+from indexer.coreset.projected_features import MemoryPoints
 from resad import runtime
 from resad.config import PhotoLimits
 from resad.detector import Detection
@@ -83,7 +82,7 @@ def test_the_service_there_answers_as_offline(small_index: Path, drawn: Path, de
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_room_is_what_the_device_has(tmp_path: Path, device: str) -> None:
-    found = room(tmp_path, torch.device(device), None)
+    found = host_resources(tmp_path, torch.device(device), None)
     assert (found.gpu > 0) == (device != "cpu")
 
 
@@ -98,7 +97,7 @@ def test_all_devices_together_pick_what_one_picks(device: str) -> None:
         parts = [
             points[start : start + 8192].to(over[start // 8192 % len(over)]) for start in range(0, 49152, 8192)
         ]
-        shards = HeldShards([Shard(HeldPoints(part), 8192 * number) for number, part in enumerate(parts)])
+        shards = LocalShards([Shard(MemoryPoints(part), 8192 * number) for number, part in enumerate(parts)])
         found: list[int] = greedy_k_center(shards, 3, count=500).rows.tolist()
         return found
 
@@ -109,7 +108,7 @@ def test_all_devices_together_pick_what_one_picks(device: str) -> None:
 def test_the_proved_search_scores_as_the_flat_one_there(small_index: Path, drawn: Path, device: str) -> None:
     loaded = load_index(small_index, torch.device(device))
     detector = copy(loaded.detector)
-    detector.bank = detector.bank.searched(SearchPlan("proved", width=64))
+    detector.bank = detector.bank.with_plan(SearchPlan("proved", width=64))
     proved = replace(loaded, detector=detector)
     for ours, expected in zip(detections(proved, drawn), detections(loaded, drawn), strict=True):
         assert ours.image_score == pytest.approx(expected.image_score, rel=1e-5)

@@ -6,12 +6,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from indexer.build import build
-from indexer.build_order import BuildOrder
-from indexer.datasets.mvtec import read_mvtec
-from indexer.evaluate import figures, measure_dataset
-from indexer.options import method
-from indexer.progress import Stages
+from indexer.build.build import BuildOptions, build
+from indexer.build.progress import Stages
+from indexer.settings import method_config
+from lab.datasets.layouts import read_mvtec
+from lab.evaluate import figures, measure_dataset
 from resad.backbone import default_weights
 from resad.config import PhotoLimits
 from resad.loaded_index import load_index
@@ -24,8 +23,8 @@ def test_lesions_stand_out_on_idrid(shared: Path, tmp_path: Path) -> None:
     The bounds are chance (0.5) plus what 43 photographs can show, not a target.
     """
     data = shared / "data/idrid-512"
-    config = method("resad", backbone="bundled", size=256, coreset="0.05")
-    order = BuildOrder(
+    config = method_config("resad", backbone="bundled", size=256, coreset="0.05")
+    order = BuildOptions(
         data / "train/good", tmp_path, "idrid", config, default_weights("bundled"), torch.device("cpu")
     )
     report = build(order, Stages(Console(quiet=True)))

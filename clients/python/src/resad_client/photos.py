@@ -19,7 +19,7 @@ _SIGNATURES: Final = (
     (b"MM\0+", "image/tiff"),
     (b"BM", "image/bmp"),
 )
-_OTHERS: Final = (
+UNSUPPORTED_SIGNATURES: Final = (
     ("GIF", 0, b"GIF8"),
     ("DICOM", 128, b"DICM"),
     ("PDF", 0, b"%PDF"),
@@ -34,7 +34,7 @@ _OTHERS: Final = (
     ("TGA", -18, b"TRUEVISION-XFILE"),
     *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
 )
-"""Name, offset and bytes of signatures of unsupported types; `resad.photo` has the same (a test compares them)."""
+"""Name, offset and first bytes of the file types that are refused by name."""
 
 
 def media_type(data: bytes) -> str | None:
@@ -47,7 +47,7 @@ def media_type(data: bytes) -> str | None:
 def unsupported_reason(data: bytes) -> str:
     """Why a file is not sent: its type, if it is known, and the supported types."""
     unsupported = "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)"
-    for name, offset, signature in _OTHERS:
+    for name, offset, signature in UNSUPPORTED_SIGNATURES:
         if data[offset:][: len(signature)] == signature:
             return f"the file is {name}: {unsupported}"
     return unsupported if data else "the file is empty"
