@@ -66,7 +66,8 @@ def test_the_command_takes_every_option_that_the_service_takes(name: str) -> Non
     taken = {option for one in get_command(app).commands[name].params for option in one.opts}  # type: ignore[attr-defined]
     # A picture is asked for by the file that it goes to; what a watched folder's looks like is not asked.
     asked = _asked("/v1/score") - {"map", *(("size", "layout") if name == "watch" else ())}
-    assert {f"--{option}" for option in asked - {"quality"}} | {"--require-quality"} <= taken
+    options = {f"--{option.replace('_', '-')}" for option in asked - {"quality"}}
+    assert options | {"--require-quality"} <= taken
 
 
 def _options(call: Callable[..., Any]) -> set[str]:
