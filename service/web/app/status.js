@@ -45,9 +45,11 @@ export function showStatus(store, service, askForKey) {
   service.addEventListener("state", tell);
   service.addEventListener("indexes", offer);
   service.addEventListener("indexes", () => offerRates(store, service));
-  byId("index").addEventListener("change", () => offerRates(store, service));
   byId("false-regions").addEventListener("change", ({ target }) => store.set({ falseRegions: Number(target.value) }));
-  byId("index").addEventListener("change", ({ target }) => store.set({ index: target.value }));
+  byId("index").addEventListener("change", ({ target }) => {
+    store.set({ index: target.value });
+    offerRates(store, service);
+  });
   byId("fpr").addEventListener("change", ({ target }) => store.set({ fpr: Number(target.value) }));
   byId("eye").addEventListener("change", ({ target }) => store.set({ eye: target.value }));
   tell();
