@@ -4,8 +4,8 @@ The painted photographs teach a trunk what a lesion looks like (`lab.training`) 
 validation set (`lab.evaluate`).  No diseased photograph takes part.  Sizes, numbers and contrasts follow the
 ground truth of IDRiD (Porwal et al. 2018): half of its microaneurysms are darker than their surroundings by 5 % or
 less in the green channel, and half of its hard exudates brighter by 8 % or less.  Kinds that no list names
-(regions of any color, texture of another photograph, curls of vessels) are painted too, so that a trunk does not
-only learn the listed ones.
+(regions of any color, texture of another photograph) are painted too, so that a trunk does not only learn the
+listed ones.  Winding vessels are painted as what they are: a normal variant.
 
 Lengths are pixels of a photograph whose field of view is 512 px wide; `scale` converts them.
 """
@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 Pixels: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
 
-LesionKind = Literal[
-    "microaneurysm", "hemorrhage", "exudate", "cotton_wool_spot", "drusen", "region", "texture", "vessel_curl"
-]
+LesionKind = Literal["microaneurysm", "hemorrhage", "exudate", "cotton_wool_spot", "drusen", "region", "texture"]
 KINDS: Final[tuple[LesionKind, ...]] = get_args(LesionKind)
 
-DARK: Final[frozenset[LesionKind]] = frozenset({"microaneurysm", "hemorrhage", "vessel_curl"})
+DARK: Final[frozenset[LesionKind]] = frozenset({"microaneurysm", "hemorrhage"})
 BRIGHT: Final[frozenset[LesionKind]] = frozenset({"exudate", "cotton_wool_spot", "drusen"})
 
 _CORE: Final = 0.35
@@ -115,7 +113,6 @@ _PROBABILITY: Final[dict[LesionKind, float]] = {
     "drusen": 0.22,
     "region": 0.25,
     "texture": 0.2,
-    "vessel_curl": 0.08,
 }
 
 
@@ -202,8 +199,6 @@ def _paint_kind(canvas: _Canvas, kind: LesionKind, donor: Pixels) -> None:
             _regions(canvas)
         case "texture":
             _textures(canvas, donor)
-        case "vessel_curl":
-            _vessel_curls(canvas)
 
 
 def _log_normal(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
@@ -398,25 +393,29 @@ def _textures(canvas: _Canvas, donor: Pixels) -> None:
         canvas.register("texture", window, cover, before)
 
 
-def _vessel_curls(canvas: _Canvas) -> None:
-    """Fresh thin vessels that turn back on themselves."""
-    rng, scale = canvas.rng, canvas.scale
-    x, y = canvas.place()
-    factor = _factor(rng, 1.3 * _dark_depth(rng), 0.45, 1.1)
-    height, width = canvas.allowed.shape
-    whole = (slice(0, height), slice(0, width))
-    cover = np.zeros((height, width), np.float32)
+def paint_winding_vessels(
+    rng: np.random.Generator, pixels: Pixels, field_of_view: Mask, *, scale: float = 1.0
+) -> Pixels:
+    """A copy of the photograph with one to three thin vessels that wind.
+
+    Winding vessels are a normal variant: a trunk must not take them for lesions, so they come without a mask.
+    Arguments as for `paint`.
+    """
+    canvas = _Canvas(rng, pixels.copy(), field_of_view, scale)
+    if canvas.is_empty:
+        return canvas.pixels
+    cover = np.zeros(field_of_view.shape, np.float32)
     for _ in range(int(rng.integers(1, 4))):
-        angle, bend, radius = rng.uniform(0, 2 * math.pi), rng.normal(0, 0.25), scale * rng.uniform(0.7, 1.5)
-        px, py = x, y
-        for _ in range(int(rng.integers(15, 60))):
-            bend = 0.9 * bend + rng.normal(0, 0.12)
-            angle += bend
-            px, py = px + 1.5 * scale * math.cos(angle), py + 1.5 * scale * math.sin(angle)
-            spot = _spot(canvas, px, py, radius, 0.9 * scale)
+        x, y = canvas.place()
+        angle, radius = rng.uniform(0, 2 * math.pi), scale * rng.uniform(0.7, 2.2)
+        swing, period = rng.uniform(0.3, 1.3), rng.uniform(8, 30)
+        for step in range(int(rng.integers(20, 120))):
+            angle += rng.normal(0, 0.05)
+            heading = angle + swing * math.sin(2 * math.pi * step / period)
+            x, y = x + 1.5 * scale * math.cos(heading), y + 1.5 * scale * math.sin(heading)
+            spot = _spot(canvas, x, y, radius, 0.9 * scale)
             if spot is not None:
                 cover[spot[0]] = np.maximum(cover[spot[0]], spot[1])
-    if cover.max() > 0:
-        before = canvas.pixels.copy()
-        canvas.tint(whole, cover, factor, 0.0)
-        canvas.register("vessel_curl", whole, cover, before)
+    whole = (slice(0, cover.shape[0]), slice(0, cover.shape[1]))
+    canvas.tint(whole, cover, _factor(rng, 1.3 * _dark_depth(rng), 0.45, 1.1), 0.0)
+    return canvas.pixels

@@ -416,6 +416,10 @@ class _Counts:
         # Regions just below each height, and the most of them there or above.
         most = np.maximum.accumulate(np.cumsum(weights[healthy.photo] * healthy.steps)[healthy.last_of_equal])
         first_too_many = np.searchsorted(most, rates * weights.sum() + _HAIR, side="right")
+        # Where they never show so many, the level at which they show the most: below it regions run together.
+        first_too_many = (
+            np.minimum(first_too_many, np.searchsorted(most, most[-1]) + 1) if most.size else first_too_many
+        )
         values: Floats = np.append(healthy.heights[healthy.last_of_equal], healthy.limit)[first_too_many]
         return values
 

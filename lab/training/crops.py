@@ -11,7 +11,7 @@ import scipy.ndimage as ndi
 from numpy.typing import NDArray
 from PIL import Image
 
-from lab.drawing.painter import BRIGHT, DARK, Mask, Pixels, paint
+from lab.drawing.painter import BRIGHT, DARK, Mask, Pixels, paint, paint_winding_vessels
 
 CELL: Final = 4
 """Side of a target cell, px: the stride of the lesion features."""
@@ -20,6 +20,8 @@ TARGETS: Final = ("abnormal", "dark", "bright", "other")
 
 _CLEAN: Final = 0.2
 """Share of the crops without a lesion."""
+_WINDING: Final = 0.2
+"""Share of the crops with winding vessels, a normal variant."""
 _ZOOM: Final = (0.65, 1.6)
 
 
@@ -56,6 +58,8 @@ def draw_crop(rng: np.random.Generator, photos: Sequence[HealthyPhoto], side: in
     pixels, mask, scale = _healthy_piece(rng, photos[int(rng.integers(len(photos)))], side)
     donor = _donor(rng, photos[int(rng.integers(len(photos)))], side)
     pixels = _recolored(rng, pixels)
+    if rng.random() < _WINDING:
+        pixels = paint_winding_vessels(rng, pixels, mask, scale=scale)
     kinds = () if rng.random() < _CLEAN else None
     painted = paint(rng, pixels, mask, donor, kinds=kinds, scale=scale)
     abnormal, dark, bright = painted.mask(), painted.mask(DARK), painted.mask(BRIGHT)

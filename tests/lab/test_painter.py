@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.drawing.painter import BRIGHT, DARK, KINDS, LesionKind, Mask, Pixels, noise_level, paint
+from lab.drawing.painter import (
+    BRIGHT,
+    DARK,
+    KINDS,
+    LesionKind,
+    Mask,
+    Pixels,
+    noise_level,
+    paint,
+    paint_winding_vessels,
+)
 
 SIDE = 96
 
@@ -57,7 +67,7 @@ def test_every_lesion_can_be_seen(seed: int) -> None:
         assert not (lesion.mask & ~disc()[lesion.window]).any()
 
 
-@pytest.mark.parametrize(("kinds", "sign"), [(DARK - {"vessel_curl"}, -1), (BRIGHT, 1)])
+@pytest.mark.parametrize(("kinds", "sign"), [(DARK, -1), (BRIGHT, 1)])
 def test_dark_kinds_darken_and_bright_kinds_brighten(kinds: frozenset[LesionKind], sign: int) -> None:
     pixels = healthy(5)
     for kind in sorted(kinds):
@@ -103,3 +113,12 @@ def test_sizes_follow_the_scale(scale: float) -> None:
         areas += [lesion.area for lesion in painted.lesions]
     # Radius about 7.6 px of a photograph that is 512 px wide; the mask ends at about half of the contrast.
     assert 50 * scale**2 < np.median(areas) < 400 * scale**2
+
+
+def test_winding_vessels_are_dark_and_stay_inside() -> None:
+    pixels = healthy(13)
+    for seed in range(6):
+        painted = paint_winding_vessels(np.random.default_rng(seed), pixels, disc())
+        assert not np.abs(painted - pixels)[~disc()].any()
+        assert (painted[..., 1] <= pixels[..., 1] + 1e-6).all()
+        assert (painted < pixels - 0.005).any()
