@@ -416,6 +416,7 @@ def paint_winding_vessels(
             spot = _spot(canvas, x, y, radius, 0.9 * scale)
             if spot is not None:
                 cover[spot[0]] = np.maximum(cover[spot[0]], spot[1])
-    whole = (slice(0, cover.shape[0]), slice(0, cover.shape[1]))
+    height, width = canvas.pixels.shape[:2]
+    whole = (slice(0, height), slice(0, width))
     canvas.tint(whole, cover, _factor(rng, 1.3 * _dark_depth(rng), 0.45, 1.1), 0.0)
     return canvas.pixels
