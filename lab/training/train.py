@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch.nn.functional as nnf
 from PIL import Image, ImageDraw
 from pydantic import TypeAdapter
 from resad_client.files import write_atomically
+from rich.console import Console
 
+from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.build.references import LoadedPhoto, load_photos
 from indexer.photos.listing import Skipped, list_references
@@ -37,8 +40,9 @@ from lab.training.training import (
 from resad import bundled
 from resad.backbone import Backbone, TrainingPhoto, load_backbone, save_backbone
 from resad.bundled import BundledTrunk, locally_normalized
-from resad.config import BackboneConfig, PhotoLimits, PreparationConfig
+from resad.config import BackboneConfig, PhotoLimits, PreparationConfig, preset
 from resad.errors import SettingError
+from resad.loaded_index import load_index
 from resad.preparation import PreparedPhoto
 
 _TEXTURE_STAGES: Final = (2, 3)
@@ -127,8 +131,7 @@ def train(order: TrainOrder, stages: Stages, on_forecast: Callable[[int, float],
         with stages.stage("measure painted lesions", len(held_out), "photos") as advance:
             results = measure_painted([photo.photo for photo in held_out], abnormality(trunk))
             advance(len(held_out))
-    ratio = unseen_ratio(trunk, [photo.photo for photo in trained_on], [photo.photo for photo in held_out])
-    files = _write(order, run, trunk, trained_on, results, ratio)
+    files, ratio = _write(order, run, trunk, trained_on, held_out, results)
     last = run.losses[-max(1, len(run.losses) // 20) :]
     return TrainReport(
         files, len(trained_on), len(held_out), skipped, len(run.losses), sum(last) / len(last), results, ratio
@@ -154,29 +157,34 @@ def set_scales(trunk: BundledTrunk, photos: Sequence[PreparedPhoto]) -> None:
     trunk.lesion.logit_scale.copy_(logit_scale)
 
 
-@torch.inference_mode()
 def unseen_ratio(
-    trunk: BundledTrunk, trained_on: Sequence[PreparedPhoto], held_out: Sequence[PreparedPhoto]
+    weights: Path, trained_on: Sequence[LoadedPhoto], held_out: Sequence[LoadedPhoto], size: int
 ) -> float:
     """How much higher healthy photographs score that were held out than those that were trained on; at least 1.
 
-    A photograph's score follows its strangest patches, whose distances to healthy ones are about as long as their
-    features.  So the ratio is that of two medians over photographs, held out and trained on, of each photograph's
-    longest feature of the lesion network, as the memory bank takes it.  1 if fewer than three were held out.
+    An index of the photographs that were trained on is built in a temporary folder.  The ratio is that of two
+    medians: of the scores of the photographs held out, and of the left-out scores of the others.  1 if fewer than
+    three were held out, or fewer than three trained on.
+
+    Args:
+        weights: the trunk's file.
+        size: side of the prepared photographs, px.
     """
-    if len(held_out) < _FEWEST_UNSEEN or not trained_on:
+    if min(len(held_out), len(trained_on)) < _FEWEST_UNSEEN:
         return 1.0
-    unseen, seen = (
-        float(np.median([_longest_feature(trunk, photo) for photo in photos])) for photos in (held_out, trained_on)
-    )
-    return max(1.0, unseen / seen) if seen > 0 else 1.0
-
-
-def _longest_feature(trunk: BundledTrunk, photo: PreparedPhoto) -> float:
-    pixels, mask = _tensors(photo)
-    features = trunk.lesion.features(locally_normalized(pixels, mask))[0]
-    inside = nnf.adaptive_max_pool2d(mask[:, None].float(), features.shape[-2:])[0, 0] > 0
-    return float(features[:, inside].norm(dim=0).max())
+    with TemporaryDirectory() as folder:
+        listed = Path(folder) / "trained-on.csv"
+        with listed.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "patient"))
+            writer.writerows((photo.source.path.absolute(), photo.source.patient or "") for photo in trained_on)
+        config = replace(preset("resad"), preparation=PreparationConfig(size=size))
+        options = BuildOptions(listed, Path(folder), "trained-on", config, str(weights), torch.device("cpu"))
+        version = build(options, Stages(Console(quiet=True))).version
+        loaded = load_index(version, torch.device("cpu"))
+        seen = float(np.median([record.score for record in loaded.photos]))
+        scores = [loaded.detector.detect([photo.photo])[0].image_score for photo in held_out]
+    return max(1.0, float(np.median(scores)) / seen) if seen > 0 else 1.0
 
 
 def abnormality(trunk: BundledTrunk) -> Callable[[PreparedPhoto], Map]:
@@ -316,10 +324,10 @@ def _write(
     run: Training,
     trunk: BundledTrunk,
     photos: Sequence[LoadedPhoto],
+    held_out: Sequence[LoadedPhoto],
     results: PaintedResults | None,
-    ratio: float,
-) -> tuple[Path, ...]:
-    """Write weights, loss curve and results; delete the checkpoint."""
+) -> tuple[tuple[Path, ...], float]:
+    """Write weights, loss curve and results; delete the checkpoint.  Returns the files and the unseen ratio."""
     weights, table, picture, found = (
         order.out.with_suffix(suffix) for suffix in (".safetensors", ".csv", ".png", ".json")
     )
@@ -327,8 +335,12 @@ def _write(
         TrainingPhoto(photo.photo.content_hash, perceptual_hash(photo.photo.pixels)) for photo in photos
     )
     state = {key: tensor.contiguous() for key, tensor in trunk.state_dict().items()}
-    backbone = Backbone(BackboneConfig(bundled.NAME, bundled.STAGES), state, trained_on, ratio)
-    save_backbone(backbone, weights, half=True)
+    config = BackboneConfig(bundled.NAME, bundled.STAGES)
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / weights.name
+        save_backbone(Backbone(config, state, trained_on), plain, half=True)
+        ratio = unseen_ratio(plain, photos, held_out, order.size)
+    save_backbone(Backbone(config, state, trained_on, ratio), weights, half=True)
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "loss"))
@@ -339,7 +351,7 @@ def _write(
         write_atomically(found, _RESULTS.dump_json(results, indent=2) + b"\n")
         files.append(found)
     order.checkpoint.unlink(missing_ok=True)
-    return tuple(files)
+    return tuple(files), ratio
 
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 360, 40
