@@ -20,7 +20,7 @@ from resad.engine import CheckedPhoto, Engine, ScoredPhoto, ScoreOptions
 from resad.pictures.map_files import read_map_tiff
 from resad.preparation import PreparedPhoto
 from tests.conftest import Run
-from tests.indexes import build_small
+from tests.indexes import build_small, without_levels
 from tests.service.running import until
 
 
@@ -47,10 +47,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
 
 
-def test_folders_are_kept_and_tables_written(run: Run, small_index: Path, folder: Path, tmp_path: Path) -> None:
+def test_folders_are_kept_and_tables_written(run: Run, older_index: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run(
-        "score", small_index, folder, "--overlays", out, "--geojson", out, "--csv", tmp_path / "out.csv",
+        "score", older_index, folder, "--overlays", out, "--geojson", out, "--csv", tmp_path / "out.csv",
         "--findings-csv", tmp_path / "findings.csv", "--coco", tmp_path / "coco.json", "--fpr", "0.9",
         "--layout", "side", "--overlay-format", "jpeg",
     )  # fmt: skip
@@ -196,11 +196,11 @@ def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path)
 
 
 def test_the_eye_comes_from_the_csv_or_the_option(
-    run: Run, small_index: Path, folder: Path, tmp_path: Path
+    run: Run, older_index: Path, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "list.csv").write_text("path,eye\na/eye.jpg,OD\nb/eye.jpg,\n")
     done = run(
-        "score", small_index, folder / "list.csv", "--eye", "left", "--out", tmp_path / "out", "--fpr", "0.9",
+        "score", older_index, folder / "list.csv", "--eye", "left", "--out", tmp_path / "out", "--fpr", "0.9",
         "--map-format", "tiff",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -218,9 +218,10 @@ def test_the_eye_comes_from_the_csv_or_the_option(
 
 def test_strips_where_the_index_keeps_crops(run: Run, drawn: Path, folder: Path, tmp_path: Path) -> None:
     build_small(drawn / "train/good", tmp_path / "root", keep_crops=True)
+    without_levels(tmp_path / "root/drawn", tmp_path / "root/older")
     done = run(
         "score",
-        tmp_path / "root/drawn",
+        tmp_path / "root/older",
         folder / "b",
         "--out",
         tmp_path / "out",

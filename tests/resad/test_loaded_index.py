@@ -22,7 +22,7 @@ from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.pictures.evidence import cell_under
 from resad.preparation import PreparedPhoto, prepare
 from tests.conftest import mirror_image
-from tests.indexes import SETTINGS, build_small
+from tests.indexes import SETTINGS, build_small, without_levels
 
 CPU = torch.device("cpu")
 NO_TIME = Timings(0, 0)
@@ -45,9 +45,16 @@ def test_reference_photos_score_lower_against_their_own_memories(loaded: LoadedI
         assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
 
 
-def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn: Path) -> None:
+def test_evidence_is_the_nearest_memories_to_the_peak(older_index: Path, drawn: Path) -> None:
+    loaded = load_index(older_index, CPU)  # whose level is low enough for findings at this rate
     photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=4), timings=NO_TIME)
+    result = assemble(
+        photo,
+        detection,
+        loaded,
+        ScoreOptions(DecisionRule(fpr=0.9), evidence=4),
+        timings=NO_TIME,
+    )
     assert result.findings
     ids = {record.id for record in loaded.photos}
     k = loaded.manifest.config.search.neighbors
@@ -59,7 +66,13 @@ def test_evidence_is_the_nearest_memories_to_the_peak(loaded: LoadedIndex, drawn
         # Between patch centers the map is interpolated, so the peak's own patch lies near it, not on it.
         assert sum(one.distance for one in near[:k]) / k == pytest.approx(finding.peak, rel=0.1)
     assert (
-        assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=0), timings=NO_TIME)
+        assemble(
+            photo,
+            detection,
+            loaded,
+            ScoreOptions(DecisionRule(fpr=0.9), evidence=0),
+            timings=NO_TIME,
+        )
         .findings[0]
         .evidence
         == ()
@@ -81,8 +94,9 @@ def test_a_photograph_and_its_mirror_image_score_alike_if_asked(drawn: Path, tmp
         assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
 
 
-def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(loaded: LoadedIndex, drawn: Path) -> None:
+def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(older_index: Path, drawn: Path) -> None:
     """A search for more or fewer neighbors never shows another look, or another distance, than the map's."""
+    loaded = load_index(older_index, CPU)
     k = loaded.manifest.config.search.neighbors
     assert loaded.manifest.config.search.mirrored
     looks = set()
@@ -92,7 +106,11 @@ def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(loaded: Loaded
         assert patches.mirrored is not None
         lists = [
             assemble(
-                photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=count), timings=NO_TIME
+                photo,
+                detection,
+                loaded,
+                ScoreOptions(DecisionRule(fpr=0.9), evidence=count),
+                timings=NO_TIME,
             ).findings
             for count in (1, 2, 3, 6, 10**6)
         ]
@@ -118,9 +136,16 @@ def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(loaded: Loaded
 
 def test_without_mirror_images_no_evidence_is_mirrored(drawn: Path, tmp_path: Path) -> None:
     report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=false"))
-    loaded = load_index(report.version, CPU)
+    without_levels(report.version.parent, tmp_path / "older")
+    loaded = load_index(tmp_path / "older", CPU)
     photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    result = assemble(photo, detection, loaded, ScoreOptions(DecisionRule(fpr=0.9), evidence=3), timings=NO_TIME)
+    result = assemble(
+        photo,
+        detection,
+        loaded,
+        ScoreOptions(DecisionRule(fpr=0.9), evidence=3),
+        timings=NO_TIME,
+    )
     assert {one.mirrored for finding in result.findings for one in finding.evidence} == {False}
 
 

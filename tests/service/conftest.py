@@ -52,14 +52,16 @@ def loaded(small_index: Path) -> LoadedIndex:
     return load_index(small_index, torch.device("cpu"))
 
 
-def score_offline(loaded: LoadedIndex, data: bytes, fpr: float = 0.9) -> ScoredPhoto:
+def score_offline(
+    loaded: LoadedIndex, data: bytes, fpr: float = 0.9, false_regions: float | None = None
+) -> ScoredPhoto:
     """As `resad-indexer score` does it."""
-    return Engine(loaded).score(data, ScoreOptions(DecisionRule(fpr=fpr), evidence=3))
+    return Engine(loaded).score(data, ScoreOptions(DecisionRule(fpr=fpr, false_regions=false_regions), evidence=3))
 
 
 @pytest.fixture(scope="session")
 def offline(loaded: LoadedIndex, photo: bytes) -> ScoredPhoto:
-    return score_offline(loaded, photo)
+    return score_offline(loaded, photo, false_regions=2.0)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def close(found: Any, expected: Any) -> bool:
 
 
 def test_the_answer_is_the_offline_result(running: Served, photo: bytes, offline: ScoredPhoto) -> None:
-    answer = running.score(photo, fpr=0.9)
+    answer = running.score(photo, fpr=0.9, false_regions=2)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     expected = RESULT.dump_python(offline.result, mode="json")
@@ -58,14 +58,14 @@ def test_several_are_answered_in_order_each_as_if_alone(
 ) -> None:
     parts = [("photo", (f"patient-{number}.jpg", data, "image/jpeg")) for number, data in enumerate(photos)]
     parts.insert(1, ("photo", ("secret-name.jpg", b"no image", "image/jpeg")))
-    answer = running.client.post("/v1/score", files=parts, params={"fpr": 0.9})
+    answer = running.client.post("/v1/score", files=parts, params={"fpr": 0.9, "false_regions": 2})
     assert answer.status_code == 200
     results = answer.json()["results"]
     bad = results.pop(1)
     assert (bad["status"], bad["type"]) == (422, "urn:resad:problem:photo-unreadable")
     assert "secret-name" not in answer.text
     for found, data in zip(results, photos, strict=True):
-        expected = RESULT.dump_python(score_offline(loaded, data).result, mode="json")
+        expected = RESULT.dump_python(score_offline(loaded, data, false_regions=2.0).result, mode="json")
         assert close(without_own(found), without_own(expected))
 
 
@@ -87,7 +87,7 @@ def test_a_map_travels_in_the_answer(running: Served, photo: bytes, offline: Sco
 
 def test_evidence_is_as_long_as_asked(running: Served, photo: bytes) -> None:
     for count in (0, 1, 5):
-        findings = running.score(photo, fpr=0.9, evidence=count).json()["findings"]
+        findings = running.score(photo, fpr=0.9, false_regions=2, evidence=count).json()["findings"]
         assert findings
         assert {len(finding["evidence"]) for finding in findings} == {count}
 

@@ -33,7 +33,7 @@ def test_a_results_evidence_can_be_looked_at(
     keeping: Served, photo: bytes, version: Path, manifest: Manifest
 ) -> None:
     with Client(keeping.url) as client:
-        result = client.score(photo, fpr=0.9, evidence=2, eye="left")
+        result = client.score(photo, fpr=0.9, false_regions=2, evidence=2, eye="left")
         assert result.findings[0].place is not None
         assert "photo" not in result.findings[0].place
         near = result.findings[0].evidence[1]
@@ -41,7 +41,9 @@ def test_a_results_evidence_can_be_looked_at(
     square = read_square(version, manifest, near.photo)
     assert square is not None
     assert picture == jpeg(crop_around(square, (near.y, near.x), manifest.counts.grid))
-    listed = keeping.score(photo, fpr=0.9, evidence=2, eye="left").json()["findings"][0]["evidence"][1]
+    listed = keeping.score(photo, fpr=0.9, false_regions=2, evidence=2, eye="left").json()["findings"][0][
+        "evidence"
+    ][1]
     assert listed == dataclasses.asdict(near)
     answer = keeping.client.get(f"/v1/indexes/drawn/evidence/{near.photo}/{near.y}/{near.x}")
     assert (answer.headers["content-type"], answer.content) == ("image/jpeg", picture)
@@ -69,6 +71,6 @@ def test_everything_else_is_a_problem(keeping: Served, path: str, status: int, s
 
 def test_an_index_without_pictures_says_so(running: Served, photo: bytes) -> None:
     with Client(running.url, retries=0) as client:
-        result = client.score(photo, fpr=0.9)
+        result = client.score(photo, fpr=0.9, false_regions=2)
         with pytest.raises(NotFound, match="keeps no pictures"):
             client.evidence_crop(result.index, result.findings[0].evidence[0])
