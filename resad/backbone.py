@@ -118,7 +118,9 @@ def load_backbone(config: BackboneConfig, weights: str) -> Backbone:
 
 def _from_file(config: BackboneConfig, path: Path) -> Backbone:
     state = trunk_state(read_state(path), config, str(path))
-    return Backbone(config, state, training_photos(path), unseen_ratio(path))
+    # The ratio is that of the lesion features; it says nothing of an index without them.
+    ratio = 1.0 if config.name == bundled.NAME and 1 not in config.stages else unseen_ratio(path)
+    return Backbone(config, state, training_photos(path), ratio)
 
 
 def save_backbone(backbone: Backbone, path: Path, *, half: bool = False) -> None:
