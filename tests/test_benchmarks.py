@@ -28,7 +28,7 @@ from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import Measurement
 from lab.evaluate.bootstrap import Figure
-from lab.evaluate.froc import LesionRegions
+from lab.evaluate.froc import UNKNOWN, LesionRegions
 from lab.evaluate.metrics import ScoreHistogram, SparseCounts
 from resad.config import preset, without
 from resad.loaded_index import load_index
@@ -194,9 +194,8 @@ def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram
     labels = np.array([photo.abnormal for photo in photos])
     regions = SparseCounts(csr_array(histogram.abnormal.matrix / 7))
     edges = np.arange(17, dtype=np.float32)
-    return Measurement(
-        photos, scores, labels, (), histogram, histogram, regions, regions, (), edges, LesionRegions((), ())
-    )
+    lesions = LesionRegions((UNKNOWN,) * len(photos), ())
+    return Measurement(photos, scores, labels, (), histogram, histogram, regions, regions, (), edges, lesions)
 
 
 def test_another_trunk_is_named_in_its_row() -> None:

@@ -22,6 +22,8 @@ from resad.config import preset
 from resad.errors import SettingError
 
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.5", "--device", "cpu")
+# The preset has no spatial-aware map that could be left out.
+LESIONS, BOTH_MAPS = '{"scale":"constant","region":false,"spatial":false}', '{"weight":100}'
 
 
 def order(dataset: Dataset, seeds: int = 2) -> AblationOptions:
@@ -35,8 +37,9 @@ def test_the_table_and_the_figure_on_drawn_photographs(
 ) -> None:
     """The bundled trunk, the real commands, seven indexes."""
     out, picture = tmp_path / "trials.json", tmp_path / "figure.png"
-    arguments = ("ablation", "--dataset", "mvtec", "--data", str(drawn), "--preset", "resad", *SMALL, "--seeds",
-                 "1", "--json", str(out), "--figure", str(picture))  # fmt: skip
+    levels = f"resc.levels=[{LESIONS}, {BOTH_MAPS}, {BOTH_MAPS}]"
+    arguments = ("ablation", "--dataset", "mvtec", "--data", str(drawn), "--preset", "resad", *SMALL, "--set", levels,
+                 "--seeds", "1", "--json", str(out), "--figure", str(picture))  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["resad-indexer", *arguments])
     with pytest.raises(SystemExit) as exit_:
         cli.main()

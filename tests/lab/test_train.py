@@ -334,7 +334,7 @@ def test_the_command_writes_weights_that_build_takes(run: Run, drawn: Path, tmp_
         "--size", 256, "--held-out", 4, "--workers", 0, "--device", "cpu",
     )  # fmt: skip
     assert trained.code == 0
-    assert "2 steps on 6 photographs" in trained.err
+    assert "2 steps on 6 photographs" in trained.out
     built = run(
         "build", drawn / "train/good", "--root", tmp_path / "root", "--name", "eyes", "--size", 128,
         "--coreset", "0.1", "--backbone", "bundled", "--weights", out,

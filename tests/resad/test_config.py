@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from indexer.settings import method_config
 from resad.config import (
     CoresetConfig,
+    LevelConfig,
     MethodConfig,
     PreparationConfig,
+    ReSCConfig,
     fingerprint,
     from_json,
     preset,
@@ -71,11 +73,11 @@ RESC = {
 def test_resad_is_what_was_measured() -> None:
     sections = json.loads(to_json(preset("resad")))
     lesions = {"scale": "constant", "weight": 1.0, "region": False, "spatial": False}
-    texture = {"scale": "unit", "weight": 0.3, "region": True, "spatial": False}
+    texture = {"scale": "unit", "weight": 100.0, "region": True, "spatial": False}
     assert sections["preparation"] == {"size": 512, "crop": "field_of_view"}
     assert sections["backbone"] == {"name": "bundled", "stages": [1, 2, 3]}
     assert sections["resc"] == {**RESC, "levels": [lesions, texture, texture]}
-    assert sections["coreset"]["share"] == 0.02
+    assert sections["coreset"]["share"] == 0.004
     assert sections["search"] == {"neighbors": 3, "mirrored": False}
     assert sections["score"] == {"kind": "top_mean", "share": 0.001}
 
@@ -96,6 +98,19 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert without(config, "spatial").resc.spatial == "none"
     bare = without(config, "resc").resc
     assert (bare.region, bare.spatial) == (False, "none")
+
+
+def test_ablations_leave_it_out_of_every_level() -> None:
+    levels = (LevelConfig("constant", 2.0, region=False), LevelConfig(weight=3.0))
+    config = MethodConfig(resc=ReSCConfig(levels=levels))
+
+    def maps(changed: MethodConfig) -> list[tuple[bool, bool]]:
+        assert [(level.scale, level.weight) for level in changed.resc.levels] == [("constant", 2.0), ("unit", 3.0)]
+        return [(level.region, level.spatial) for level in changed.resc.levels]
+
+    assert maps(without(config, "region")) == [(False, True), (False, True)]
+    assert maps(without(config, "spatial")) == [(False, False), (True, False)]
+    assert maps(without(config, "resc")) == [(False, False), (False, False)]
 
 
 def leaves(document: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

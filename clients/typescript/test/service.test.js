@@ -27,14 +27,15 @@ test("score: bytes, buffers and blobs alike", { skip }, async () => {
 test("score and overlay: the rate of findings", { skip }, async () => {
   const [few, many] = [await client.score(photo, { false_regions: 0.25 }), await client.score(photo, { false_regions: 2 })];
   assert.deepEqual([few.normals.false_regions, many.normals.false_regions], [0.25, 2]);
-  assert.ok(many.normals.finding_level < few.normals.finding_level);
+  const [high, low] = [few.normals.finding_level, many.normals.finding_level];
+  assert.ok(high !== null && low !== null && low < high);
   assert.ok(many.findings.length > few.findings.length);
-  const manifest = (await client.index(many.index.name)).manifest;
-  const stated = manifest.calibration.finding_levels.find(({ rate }) => rate === 2);
-  assert.equal(stated.value, many.normals.finding_level);
-  const overlays = [await client.overlay(photo, { false_regions: 0.25 }), await client.overlay(photo, { false_regions: 2 })];
-  assert.notDeepEqual(overlays[0].bytes, overlays[1].bytes);
-  const error = await client.score(photo, { false_regions: 3 }).catch((reason) => reason);
+  const { manifest } = await client.index(many.index.name);
+  const stated = manifest?.calibration.finding_levels.find(({ rate }) => rate === 2);
+  assert.equal(stated?.value, low);
+  const [sparse, rich] = [await client.overlay(photo, { false_regions: 0.25 }), await client.overlay(photo, { false_regions: 2 })];
+  assert.notDeepEqual(sparse.bytes, rich.bytes);
+  const error = await client.score(photo, { false_regions: /** @type {any} */ (3) }).catch((reason) => reason);
   assert.ok(error instanceof resad.PhotoRefused);
   assert.match(error.detail, /false_regions: .*0\.25, 0\.5, 1, 2, 4, 8/);
 });
