@@ -38,8 +38,8 @@ def test_the_table_and_the_figure_on_drawn_photographs(
     """The bundled trunk, the real commands, seven indexes."""
     out, picture = tmp_path / "trials.json", tmp_path / "figure.png"
     levels = f"resc.levels=[{LESIONS}, {BOTH_MAPS}, {BOTH_MAPS}]"
-    arguments = ("ablation", "--dataset", "mvtec", "--data", str(drawn), "--preset", "resad", *SMALL, "--set", levels,
-                 "--seeds", "1", "--json", str(out), "--figure", str(picture))  # fmt: skip
+    arguments = ("ablation", "--dataset", "mvtec", "--data", str(drawn), "--preset", "resad", *SMALL, "--set",
+                 levels, "--seeds", "1", "--json", str(out), "--figure", str(picture))  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["resad-indexer", *arguments])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
