@@ -23,7 +23,7 @@ from benchmarks._idrid import CORESET, Variant, build_index, data_set
 from lab.datasets.dataset import read_mask
 from lab.evaluate.bootstrap import Figure
 from resad import runtime
-from resad.calibration import USUAL_RATE, DecisionRule, threshold
+from resad.calibration import DecisionRule, criterion
 from resad.config import PhotoLimits
 from resad.engine import ScoreOptions, assemble
 from resad.field_of_view import field_of_view_mask
@@ -33,7 +33,8 @@ from resad.pictures.overlay import draw_panels, map_scale
 from resad.preparation import prepare
 
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
-_RATES: Final = (0.05, 0.1, 0.25)
+_RATES: Final = (0.25, 1.0, 4.0)
+"""False regions per healthy photograph, by the index's own levels."""
 _SAMPLES: Final = 2000
 _LARGE: Final = 64
 """px at 512 x 512: a patch of the grid; smaller lesions are microaneurysms and dots."""
@@ -167,7 +168,11 @@ def _count_findings(loaded: LoadedIndex, shared: Path, path: Path) -> list[Findi
     counts = []
     for rate in _RATES:
         result = assemble(
-            photo, detection, loaded, ScoreOptions(DecisionRule(fpr=rate), evidence=0), timings=Timings(0.0, 0.0)
+            photo,
+            detection,
+            loaded,
+            ScoreOptions(DecisionRule(false_regions=rate), evidence=0),
+            timings=Timings(0.0, 0.0),
         )
         areas = [_filled(finding, shape) for finding in result.findings]
         union = np.logical_or.reduce([np.zeros(shape, bool), *areas])
@@ -242,7 +247,7 @@ def _print_rate(rate: float, photos: Sequence[FindingCounts]) -> None:
             )
         )
     print_table(
-        f"Findings at a false-positive rate of {rate:g}, {len(diseased)} diseased photographs",
+        f"Findings at {rate:g} stated false regions per healthy photograph, {len(diseased)} diseased photographs",
         (
             "lesion",
             "photographs with it",
@@ -270,12 +275,12 @@ def _draw_panel(loaded: LoadedIndex, data: Path, name: str) -> MapPanel:
     photo = prepare(path, loaded.manifest.config.preparation, PhotoLimits())
     detection = loaded.detector.detect([photo])[0]
     result = assemble(
-        photo, detection, loaded, ScoreOptions(DecisionRule(fpr=USUAL_RATE), evidence=0), timings=Timings(0.0, 0.0)
+        photo, detection, loaded, ScoreOptions(DecisionRule(), evidence=0), timings=Timings(0.0, 0.0)
     )
     in_photo = photo.frame.map_to_photo(detection.anomaly_map)
     calibration = loaded.manifest.calibration
     bright = next(quantile.value for quantile in calibration.patches if quantile.at == _BRIGHT)
-    finding_level = threshold(calibration.peaks, USUAL_RATE).value
+    finding_level = criterion(calibration, DecisionRule()).level
     levels = (bright, np.inf if finding_level is None else finding_level)
     masks = dict(_masks(data / "ground_truth", name, in_photo.shape))
     any_lesion = np.logical_or.reduce(list(masks.values()))
