@@ -165,6 +165,6 @@ def test_only_the_forecast(run: Run, drawn: Path, tmp_path: Path) -> None:
              "--size", "64", "--device", "cpu", "--forecast-only")  # fmt: skip
     code, out, _ = run("build", *order, "--coreset", "radius:0.5")
     assert code == 0
-    assert "forecast: 8 photographs, about 4" in out
+    assert "forecast: 8 photographs, about 1,6" in out
     assert "a guess: the radius decides" in out
     assert not (tmp_path / "root").exists()

@@ -40,7 +40,9 @@ def test_groups_are_the_closure_of_all_pairs(data: st.DataObject) -> None:
 
 
 def _built(photos: Path, root: Path) -> Path:
-    config = method_config("resad", backbone="bundled", size=128, coreset="0.2")
+    """On texture features alone, and mirror images are searched."""
+    settings = ["resc.levels=[]", "backbone.stages=[2,3]", "search.mirrored=true"]
+    config = method_config("resad", backbone="bundled", size=128, coreset="0.2", settings=settings)
     return build(BuildOptions(photos, root, "eyes", config, "bundled", CPU), QUIET).version
 
 

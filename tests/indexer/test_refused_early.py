@@ -79,16 +79,16 @@ def test_nothing_is_loaded_or_encoded_before(tmp_path: Path, drawn: Path) -> Non
 def test_a_count_beyond_all_patches_is_refused_with_the_forecast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Path
 ) -> None:
-    """At 64 px a photograph has at most 8 x 8 patches, and there are eight of them."""
+    """At 64 px a photograph has at most 16 x 16 patches, and there are eight of them."""
     photos = drawn / "train/good"
     forecasts: list[object] = []
-    for count in (512, 513):
+    for count in (2048, 2049):
         config = method_config("resad", backbone="bundled", size=64, coreset=str(count))
         order = BuildOptions(photos, tmp_path, "eyes", config, "bundled", CPU)
         told = (
-            "asked of 8 photographs, which have at most 512 patches"
-            if count > 512
-            else r"512 memories asked of \d+ p"
+            "asked of 8 photographs, which have at most 2048 patches"
+            if count > 2048
+            else r"2048 memories asked of \d+ p"
         )
         with pytest.raises(SettingError, match=told):
             build(order, Stages(Console(quiet=True)), forecasts.append)

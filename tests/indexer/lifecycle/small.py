@@ -1,4 +1,7 @@
-"""Small indexes of drawn photographs on the bundled trunk, and what the tests of their life ask of them."""
+"""Small indexes of drawn photographs on the bundled trunk, and what the tests of their life ask of them.
+
+They search mirror images, which the preset does not: so the tests cover both kinds of features.
+"""
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +23,13 @@ from resad.loaded_index import LoadedIndex, load_index
 from resad.preparation import prepare
 
 CPU = torch.device("cpu")
-CONFIG = method_config("resad", backbone="bundled", size=64, coreset="0.1", settings=["search.neighbors=2"])
+CONFIG = method_config(
+    "resad",
+    backbone="bundled",
+    size=64,
+    coreset="0.1",
+    settings=["search.neighbors=2", "search.mirrored=true"],
+)
 
 
 def quiet() -> Stages:

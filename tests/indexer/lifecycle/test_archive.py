@@ -106,7 +106,7 @@ def _other_version(member: tarfile.TarInfo, content: bytes) -> tuple[tarfile.Tar
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (_escaping, "no file that the manifest names|is not the file"), (_linked, "is not the file"),
+        (_escaping, "is not a file of the manifest"), (_linked, "is not a file of the manifest"),
         (_longer, "is not a file of the manifest"), (_flipped, "was changed"), (_lacking, "is incomplete"),
         (_named_elsewhere, "could be outside the index"), (_other_version, "cannot name an index"),
     ],

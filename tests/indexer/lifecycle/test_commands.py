@@ -59,7 +59,8 @@ def test_a_year_in_the_life_of_an_index(
 
 def test_features_stay_where_they_are_asked_for(run: Run, photos: list[Path], tmp_path: Path) -> None:
     made = run("build", some(photos[:3], tmp_path / "three"), "--root", tmp_path / "root", "--name", "eyes",
-                "--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--keep-features")  # fmt: skip
+                "--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--keep-features",
+                "--set", "search.mirrored=true")  # fmt: skip
     assert made.code == 0
     assert loaded(tmp_path / "root/eyes").manifest.keeps_features
     gone = run("remove", tmp_path / "root/eyes", "--photo", "r-00001")

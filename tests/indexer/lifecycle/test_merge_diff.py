@@ -101,7 +101,7 @@ def test_other_settings_are_refused(plain: Path, photos: list[Path], tmp_path: P
         merged(plain, other)
     elsewhere = built(some(photos[:2], tmp_path / "few"), tmp_path / "root", name="few")
     (elsewhere / "CURRENT").write_text("20990101T000000Z-0000\n")
-    with pytest.raises(IndexInvalid, match="no version"):
+    with pytest.raises(IndexInvalid, match="is not a version of this index"):
         merged(plain, elsewhere)
     assert not (plain.parent / "both").exists()
 
