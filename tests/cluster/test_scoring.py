@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from resad_client.errors import SettingError
 from resad_client.records import ScoreRow
 from resad_client.run_files import RunTables
 
@@ -27,7 +28,6 @@ from resad import index
 from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.engine import Engine, ScoreOptions
-from resad.errors import SettingError
 from resad.loaded_index import load_index
 from resad.manifest import read_manifest
 from resad.runtime import pick_device
