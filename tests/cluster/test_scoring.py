@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from resad_client.errors import SettingError
+from resad_client.errors import SettingError as JournalError
 from resad_client.records import ScoreRow
 from resad_client.run_files import RunTables
 
@@ -28,6 +28,7 @@ from resad import index
 from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
 from resad.engine import Engine, ScoreOptions
+from resad.errors import SettingError
 from resad.loaded_index import load_index
 from resad.manifest import read_manifest
 from resad.runtime import pick_device
@@ -127,7 +128,7 @@ def test_files_and_table_are_those_of_one_process_and_no_photograph_ends_the_run
     assert [outcome.label for outcome in again] == ["deadly.jpg"]
     assert failures(again) == {}
     other = RunOptions(ScoreOptions(DecisionRule(0.1, false_regions=2.0), 2))
-    with pytest.raises(SettingError, match="fpr"):
+    with pytest.raises(JournalError, match="fpr"):
         run_on(cluster, version, [photos], there, options=other)
 
 
