@@ -51,14 +51,16 @@ def test_formats_hold_the_offline_map(
 def test_an_overlay_is_the_offline_picture(
     running: Served, photo: bytes, offline: ScoredPhoto, loaded: LoadedIndex
 ) -> None:
-    body = fetch(running, photo, "image/png", style="overlay", fpr=0.9)
+    body = fetch(running, photo, "image/png", style="overlay", fpr=0.9, false_regions=2)
     values = offline.photo.frame.map_to_photo(offline.detection.anomaly_map)
     pixels = read_photo(photo, PhotoLimits()).pixels
     expected = overlay_picture(pixels, values, offline.result, loaded.manifest.calibration)
     difference = np.asarray(Image.open(io.BytesIO(body))).astype(int) - np.asarray(expected)
     assert np.abs(difference).max() <= 2
     assert _PICTURE_KEY in body[:_HEAD_BYTES]  # by which a watched folder tells it from a photograph
-    small = Image.open(io.BytesIO(fetch(running, photo, "image/png", style="overlay", fpr=0.9, size=60)))
+    small = Image.open(
+        io.BytesIO(fetch(running, photo, "image/png", style="overlay", fpr=0.9, false_regions=2, size=60))
+    )
     assert small.width < expected.width
 
 
