@@ -29,7 +29,7 @@ demo: setup
 serve: STAY = --stay
 serve: demo
 
-# Less than a minute: no types, and only unit tests of the method and of the pages, which need no real photographs, no index
+# About a minute: no types, and only unit tests of the method and of the pages, which need no real photographs, no index
 # and no server.
 quick: setup
 	$(BIN)/ruff format --check .
