@@ -168,10 +168,10 @@ def scores(measured: Measurement, chosen: Chosen) -> Scores:
 
 def difference(a: Measurement, b: Measurement, chosen: Chosen) -> Difference:
     """`a` less `b` over the `chosen` photographs."""
-    left, right = a.only(chosen), b.only(chosen)
+    part_a, part_b = a.only(chosen), b.only(chosen)
     return Difference(
-        image=metrics.paired_difference(left.scores, right.scores, left.labels, _generator()),
-        fov=metrics.paired_pixel_difference(left.fov, right.fov, _generator()),
+        image=metrics.paired_difference(part_a.scores, part_b.scores, part_a.labels, _generator()),
+        fov=metrics.paired_pixel_difference(part_a.fov, part_b.fov, _generator()),
     )
 
 

@@ -55,14 +55,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Bytes.  own: the most that the process held without pages of mapped files, sampled ten times a second.
+    """Bytes.  own_memory: the most that the process held without pages of mapped files, sampled every 0.1 s.
     peak: with them.  disk: of all files below the root at the most, sampled once a second.
     """
 
     seconds: float
     steps: tuple[Step, ...]
     forecast_memory: float
-    own: float
+    own_memory: float
     peak: float
     forecast_disk: float
     disk: float
@@ -248,8 +248,8 @@ def _print_built(built: Built) -> None:
         [
             *((f"{step.step}, s", f"{step.forecast:.0f}", f"{step.truth:.1f}", f"{step.truth / step.forecast:.2f}")
               for step in built.steps),
-            ("own memory, GB", f"{built.forecast_memory / 1e9:.1f}", f"{built.own / 1e9:.2f}",
-             f"{built.own / built.forecast_memory:.2f}"),
+            ("own memory, GB", f"{built.forecast_memory / 1e9:.1f}", f"{built.own_memory / 1e9:.2f}",
+             f"{built.own_memory / built.forecast_memory:.2f}"),
             ("with pages of mapped files, GB", "", f"{built.peak / 1e9:.2f}", ""),
             ("disk, GB", f"{built.forecast_disk / 1e9:.1f}", f"{built.disk / 1e9:.2f}",
              f"{built.disk / max(built.forecast_disk, 1e8):.2f}"),

@@ -249,7 +249,7 @@ def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResu
         root, log = Path(folder) / "root", Path(folder) / "log"
         # Two versions that score differently, so that an answer tells which of them it came from.
         variants = [Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled") for count in (1, 3)]
-        both = [build_index(variant, plan.size, shared, root) for variant in variants]
+        versions = [build_index(variant, plan.size, shared, root) for variant in variants]
         with running_service(root, log) as running:
             levels = tuple(_level(running, photos, *level) for level in plan.levels)
             overload = asyncio.run(_overload(running, photos, _capacity(levels), plan.overload_s))
@@ -264,7 +264,7 @@ def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResu
             *swaps.answers,
             *stop.answers,
         )
-        return LoadResult(levels, overload, swaps, stop, sum(_wrong(all_answers, both, photos)))
+        return LoadResult(levels, overload, swaps, stop, sum(_wrong(all_answers, versions, photos)))
 
 
 def _level(running: Running, photos: Sequence[bytes], clients: int, requests: int) -> Level:
@@ -326,10 +326,10 @@ async def _stop(running: Running, photos: Sequence[bytes], log: Path, after_s: f
     return Stop(int(float(match[1])), tuple(answers), logged, seconds, code)
 
 
-def _wrong(answers: Sequence[Answer], both: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:
+def _wrong(answers: Sequence[Answer], versions: Sequence[LoadedIndex], photos: Sequence[bytes]) -> Iterator[bool]:
     expected = {
         (loaded.manifest.version, number): score_offline(loaded, photo).image_score
-        for loaded in both
+        for loaded in versions
         for number, photo in enumerate(photos)
     }
     for answer in answers:

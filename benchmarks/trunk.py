@@ -165,13 +165,13 @@ def _measure(
     fine = row.backbone is None
     coreset = None if fine else "0.02"
     config = method_config(row.preset, backbone=row.backbone, size=size, coreset=coreset, settings=row.settings)
-    own = weights or default_weights(config.backbone.name)
+    trunk_weights = weights or default_weights(config.backbone.name)
     listed = root / "train.csv"
     with listed.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "patient"))
         writer.writerows((photo.path, photo.patient or "") for photo in dataset.train)
-    file_of_weights = str(shared / row.weights) if row.weights else own
+    file_of_weights = str(shared / row.weights) if row.weights else trunk_weights
     options = BuildOptions(listed, root, "trunk", config, file_of_weights, device)
     loaded = load_index(build(options, Stages(_STDERR)).version, device)
     began = time.perf_counter()

@@ -28,12 +28,12 @@ UNDER_GPU = re.compile(
 
 def main() -> None:
     """Read the requirements and the lock, write four lists."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("out", type=Path)
-    arguments.add_argument("--torch", default="", help="a version other than the lock's")
-    arguments.add_argument("--torch-index", default="", help="where another build of it comes from")
-    arguments.add_argument("--faiss", default="faiss-gpu", help="faiss-gpu or faiss-cpu")
-    given = arguments.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--torch", default="", help="a version other than the lock's")
+    parser.add_argument("--torch-index", default="", help="where another build of it comes from")
+    parser.add_argument("--faiss", default="faiss-gpu", help="faiss-gpu or faiss-cpu")
+    arguments = parser.parse_args()
     requirements = dependencies(Path("pyproject.toml"))
     names = {name_of(line) for line in requirements}
     client = [line for line in dependencies(Path("clients/python/pyproject.toml")) if name_of(line) not in names]
@@ -42,17 +42,17 @@ def main() -> None:
         line for line in Path("requirements.lock").read_text().splitlines() if line and not line.startswith("#")
     ]
     gpu = [line for line in requirements if name_of(line) in GPU]
-    if given.torch or given.torch_index:
+    if arguments.torch or arguments.torch_index:
         pins = [line for line in pins if not OF_TORCH.fullmatch(name_of(line))]
-    if given.torch:
-        pins.append(f"torch=={given.torch}")
-    if given.faiss != "faiss-gpu":
-        gpu = [line.replace("faiss-gpu", given.faiss) for line in gpu]
-    write(given.out / "gpu.txt", gpu)
-    write(given.out / "rest.txt", [line for line in requirements if name_of(line) not in GPU])
-    write(given.out / "constraints.txt", pins)
+    if arguments.torch:
+        pins.append(f"torch=={arguments.torch}")
+    if arguments.faiss != "faiss-gpu":
+        gpu = [line.replace("faiss-gpu", arguments.faiss) for line in gpu]
+    write(arguments.out / "gpu.txt", gpu)
+    write(arguments.out / "rest.txt", [line for line in requirements if name_of(line) not in GPU])
+    write(arguments.out / "constraints.txt", pins)
     below = [line for line in pins if OF_TORCH.fullmatch(name_of(line)) or UNDER_GPU.fullmatch(name_of(line))]
-    write(given.out / "gpu-constraints.txt", below)
+    write(arguments.out / "gpu-constraints.txt", below)
 
 
 def dependencies(path: Path) -> list[str]:

@@ -269,8 +269,8 @@ def threshold_moves(before: Calibration, after: Calibration) -> bool:
         next((entry.value for entry in calibration.thresholds if entry.fpr == USUAL_RATE), None)
         for calibration in (before, after)
     ]
-    known = [value for value in values if value is not None]
-    return len(known) == len(values) and max(known) > _MOVED * min(known)
+    stated = [value for value in values if value is not None]
+    return len(stated) == len(values) and max(stated) > _MOVED * min(stated)
 
 
 def _ratio(ordered: tuple[float, ...], top: int) -> float | None:

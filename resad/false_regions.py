@@ -117,12 +117,12 @@ def region_tree(values: NDArray[np.float32]) -> RegionTree:
     # The first cell of a node stands for it; the other cells have it as their parent.
     first = height != height[parent]
     first[order[0]] = True
-    own = np.where(first, np.arange(height.size), parent)
+    node_cell = np.where(first, np.arange(height.size), parent)
     nodes = np.flatnonzero(first & (height >= 0))
     number = np.full(height.size, nodes.size)
     number[nodes] = np.arange(nodes.size)
     above = np.where(parent[nodes] == nodes, nodes.size, number[parent[nodes]])
-    return RegionTree(height[nodes], above, number[own].reshape(values.shape))
+    return RegionTree(height[nodes], above, number[node_cell].reshape(values.shape))
 
 
 def finding_levels(photos: Sequence[RegionHeights]) -> tuple[FindingLevel, ...]:

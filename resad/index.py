@@ -230,7 +230,7 @@ def publish(
     describe: Callable[[tuple[FileRecord, ...]], Manifest],
     *,
     live: bool = True,
-    known: Mapping[str, FileRecord] = MappingProxyType({}),
+    shared_files: Mapping[str, FileRecord] = MappingProxyType({}),
 ) -> tuple[Path, Manifest]:
     """Turn the files in `staging` into a version of `index` (ROOT/NAME), or, on any error, into nothing.
 
@@ -238,13 +238,13 @@ def publish(
         staging: a folder on the same disk; it is moved.
         describe: makes the manifest, given the files' sizes and hashes.
         live: make it the live version, too.
-        known: by name, files of another version that are shared with it, and so need not be read again.
+        shared_files: by name, files of another version that are shared with it, and so need not be read again.
     Returns:
         the version's folder and its manifest.
     """
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     names = [path.relative_to(staging).as_posix() for path in files]
-    records = [known.get(name) or file_record(path, name) for name, path in zip(names, files, strict=True)]
+    records = [shared_files.get(name) or file_record(path, name) for name, path in zip(names, files, strict=True)]
     manifest = describe(tuple(records))
     write_manifest(manifest, staging / MANIFEST)
     return move_into_place(staging, index, manifest, live=live), manifest

@@ -168,7 +168,11 @@ def recalibrate(
             link_files({name: place / name for name in shared}, staging)
             write_calibration_records([photo.record for photo in used], staging / CALIBRATION_FILE)
             version, after = publish(
-                staging, place.parent, lambda files: replace(draft.after, files=files), live=live, known=shared
+                staging,
+                place.parent,
+                lambda files: replace(draft.after, files=files),
+                live=live,
+                shared_files=shared,
             )
             advance(1)
     return replace(draft, version=version, after=after)

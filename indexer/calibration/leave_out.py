@@ -316,16 +316,16 @@ def score_left_out(
     )
 
 
-def check_enough_left(left: int, bank: MemoryBank, neighbors: int) -> None:
+def check_enough_left(remaining: int, bank: MemoryBank, neighbors: int) -> None:
     """Raise `SettingError` if fewer memories are left than a patch has neighbors.
 
     Args:
-        left: memories of `bank` without those of a photo and its group.
+        remaining: memories of `bank` without those of a photo and its group.
     """
-    if left < neighbors:
+    if remaining < neighbors:
         raise SettingError(
             f"calibration leaves each photo out (its patient's and copies, too), and of {len(bank)} memories "
-            f"{left} remain, fewer than the {neighbors} neighbors asked; give more photographs or a larger "
+            f"{remaining} remain, fewer than the {neighbors} neighbors asked; give more photographs or a larger "
             "--coreset"
         )
 

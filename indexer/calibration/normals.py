@@ -48,11 +48,11 @@ def normals_to_use(photos: Sequence[HashedPhoto], trunk: TrainedTrunk) -> Normal
     They are recognized by content, or as copies and mirror images by the perceptual hash (`near_duplicates`).
     """
     trained = {pair.first for pair in match_near_duplicates(photos, trunk.trained_on)}
-    others = tuple(row for row in range(len(photos)) if row not in trained)
+    untrained = tuple(row for row in range(len(photos)) if row not in trained)
     if not trained:
-        return NormalUse(others, (1.0,) * len(others), TrainedOn(0, "none"))
-    if len(others) >= ENOUGH:
-        return NormalUse(others, (1.0,) * len(others), TrainedOn(len(trained), "others"))
+        return NormalUse(untrained, (1.0,) * len(untrained), TrainedOn(0, "none"))
+    if len(untrained) >= ENOUGH:
+        return NormalUse(untrained, (1.0,) * len(untrained), TrainedOn(len(trained), "others"))
     factor = trunk.unseen_ratio
     factors = tuple(factor if row in trained else 1.0 for row in range(len(photos)))
     return NormalUse(tuple(range(len(photos))), factors, TrainedOn(len(trained), "corrected", factor))

@@ -276,7 +276,7 @@ def derive_version(spec: VersionSpec, place: Path, scratch: Path, stages: Stages
             numbered=spec.last_number + len(spec.additions),
         )
         version, after = publish(
-            staging, place, lambda files: replace(manifest, files=files), live=live, known=unchanged
+            staging, place, lambda files: replace(manifest, files=files), live=live, shared_files=unchanged
         )
         advance(1)
     return NewVersion(version, before, after, entered, len(spec.numbers))

@@ -29,15 +29,15 @@ class ScoreChange:
 class Diff:
     """The difference between two versions.
 
-    left, entered: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
+    removed, added: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
     memories_left, memories_entered, memories_same: by photograph and cell; None if not `comparable`.
     scores: of the photographs in both, the largest change first; empty if not `comparable`.
     """
 
     before: Manifest
     after: Manifest
-    left: tuple[str, ...]
-    entered: tuple[str, ...]
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
     same: int
     memories_left: int | None
     memories_entered: int | None
@@ -70,8 +70,8 @@ def diff(before: Path, after: Path) -> Diff:
     difference = Diff(
         before=first.manifest,
         after=second.manifest,
-        left=tuple(record.id for record in first.records if record.content_sha256 not in in_second),
-        entered=tuple(record.id for record in second.records if record.content_sha256 not in in_first),
+        removed=tuple(record.id for record in first.records if record.content_sha256 not in in_second),
+        added=tuple(record.id for record in second.records if record.content_sha256 not in in_first),
         same=len(shared),
         memories_left=None,
         memories_entered=None,

@@ -212,10 +212,11 @@ def _word(cells: Mapping[str, str], column: str, words: Mapping[str, _Word], whe
 class PatientCounts:
     """How many patients an index's photographs are of; its p-values depend on it.
 
-    known: photographs whose patient is known.  patients: of these photographs.  unknown: the other photographs.
+    with_patient: photographs whose patient is known.  patients: of these photographs.  unknown: the other
+    photographs.
     """
 
-    known: int
+    with_patient: int
     patients: int
     unknown: int
 
@@ -223,8 +224,8 @@ class PatientCounts:
     def of(cls, patients: Iterable[str | None]) -> "PatientCounts":
         """Count the patients of photographs; None for an unknown patient."""
         names = list(patients)
-        known = [name for name in names if name is not None]
-        return cls(len(known), len(set(known)), len(names) - len(known))
+        with_patient = [name for name in names if name is not None]
+        return cls(len(with_patient), len(set(with_patient)), len(names) - len(with_patient))
 
     def describe(self) -> str:
         """The counts in words, and the consequence if no patient is known."""
@@ -232,7 +233,7 @@ class PatientCounts:
             return "unknown: p-values may be too low (see docs/build.md)"
         patients = "1 patient" if self.patients == 1 else f"{self.patients} patients"
         unknown = f", {self.unknown} of unknown patients" if self.unknown else ""
-        return f"{self.known} photographs of {patients}{unknown}"
+        return f"{self.with_patient} photographs of {patients}{unknown}"
 
 
 MIN_PHOTOS: Final = 2
@@ -331,10 +332,10 @@ def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodC
     if count is None:
         return
     # However the memories are spread, some patient holds at least this part of them.
-    left = count - ceil(count / people)
-    if left < neighbors:
+    remaining = count - ceil(count / people)
+    if remaining < neighbors:
         raise SettingError(
-            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {left} "
+            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {remaining} "
             f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
             f"least {ceil(neighbors * people / (people - 1))}"
         )

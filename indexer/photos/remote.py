@@ -200,9 +200,9 @@ class RemotePath(PosixPath):
         """Raise `SettingError` if nothing installed reads this kind of address."""
         self._filesystem()
 
-    def relative_to(self, *other: Any, **_: Any) -> Path:  # type: ignore[override]
+    def relative_to(self, *parts: Any, **_: Any) -> Path:  # type: ignore[override]
         """The path below another address; it is not an address."""
-        return Path(*super().relative_to(*other).parts)
+        return Path(*super().relative_to(*parts).parts)
 
     def absolute(self) -> "RemotePath":
         """Itself."""

@@ -160,10 +160,10 @@ def partial_area(limit: float) -> Statistic:
 
     def statistic(normal: Floats, abnormal: Floats) -> Floats:
         x, y = _curve(normal), _curve(abnormal)
-        left, right = np.minimum(x[:, :-1], limit), np.minimum(x[:, 1:], limit)
+        start, end = np.minimum(x[:, :-1], limit), np.minimum(x[:, 1:], limit)
         rise = np.diff(y, axis=1) / np.maximum(np.diff(x, axis=1), _HAIR)
-        middle = y[:, :-1] + rise * ((left + right) / 2 - x[:, :-1])
-        return np.asarray((middle * (right - left)).sum(axis=1) / limit)
+        middle = y[:, :-1] + rise * ((start + end) / 2 - x[:, :-1])
+        return np.asarray((middle * (end - start)).sum(axis=1) / limit)
 
     return statistic
 

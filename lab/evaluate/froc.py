@@ -290,11 +290,11 @@ def froc(
     stated = [(entry.rate, entry.value) for entry in levels if entry.value is not None]
     if not counts.groups or not (counts.healthy.size or stated):
         return None
-    own = _points(counts, *_fixed(counts, stated), resamples) if stated else ()
+    at_stated = _points(counts, *_fixed(counts, stated), resamples) if stated else ()
     if not counts.healthy.size:
-        return Froc("the index's normals", 0, counts.diseased.size, own, own)
+        return Froc("the index's normals", 0, counts.diseased.size, at_stated, at_stated)
     points = _points(counts, np.array(RATES), counts.levels_for(np.array(RATES)), resamples)
-    return Froc("healthy test photographs", counts.healthy.size, counts.diseased.size, points, own)
+    return Froc("healthy test photographs", counts.healthy.size, counts.diseased.size, points, at_stated)
 
 
 def froc_curves(

@@ -337,8 +337,8 @@ def paired_pixel_difference(
 
     Raises `SettingError` if a photograph has not as many normal and abnormal pixels in one as in the other.
     """
-    for left, right in ((a.normal, b.normal), (a.abnormal, b.abnormal)):
-        if not np.array_equal(left.per_photo(), right.per_photo()):
+    for counts_a, counts_b in ((a.normal, b.normal), (a.abnormal, b.abnormal)):
+        if not np.array_equal(counts_a.per_photo(), counts_b.per_photo()):
             raise SettingError("a paired difference needs the same pixels of the same photographs on both sides")
     pools = whole_pool(a.normal, a.abnormal), whole_pool(b.normal, b.abnormal)
     difference = bootstrap.difference_of(*pools)

@@ -38,12 +38,12 @@ class PaintedGroup:
     size: Size
     contrast: Contrast
     lesions: int
-    found: int
+    detected: int
 
     @property
     def sensitivity(self) -> float:
         """Share of the lesions that are found."""
-        return self.found / self.lesions
+        return self.detected / self.lesions
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class PaintedResults:
         """Share of the lesions found, of all kinds or of one; nan without lesions."""
         chosen = [group for group in self.groups if kind in (None, group.kind)]
         lesions = sum(group.lesions for group in chosen)
-        return sum(group.found for group in chosen) / lesions if lesions else float("nan")
+        return sum(group.detected for group in chosen) / lesions if lesions else float("nan")
 
 
 def measure_painted(
@@ -83,7 +83,7 @@ def measure_painted(
     highest = [float(anomaly_map(photo)[photo.mask].max()) for photo in photos]
     level = float(np.quantile(highest, _SPECIFICITY, method="higher"))
     lesions: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
-    found: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
+    detected: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
     for number, photo in enumerate(photos):
         donor = photos[(number + 1) % len(photos)]
         for kind in KINDS:
@@ -92,9 +92,9 @@ def measure_painted(
                 for lesion, peak in _painted(rng, photo, donor, kind, anomaly_map):
                     group = kind, _size(lesion, photo), _contrast(lesion)
                     lesions[group] += 1
-                    found[group] += peak > level
+                    detected[group] += peak > level
         on_photo(1)
-    groups = (PaintedGroup(*group, count, found[group]) for group, count in sorted(lesions.items()))
+    groups = (PaintedGroup(*group, count, detected[group]) for group, count in sorted(lesions.items()))
     return PaintedResults(level, len(photos), tuple(groups))
 
 

@@ -182,9 +182,9 @@ def unseen_ratio(
         options = BuildOptions(listed, Path(folder), "trained-on", config, str(weights), torch.device("cpu"))
         version = build(options, Stages(Console(quiet=True))).version
         loaded = load_index(version, torch.device("cpu"))
-        seen = float(np.median([record.score for record in loaded.photos]))
+        trained_median = float(np.median([record.score for record in loaded.photos]))
         scores = [loaded.detector.detect([photo.photo])[0].image_score for photo in held_out]
-    return max(1.0, float(np.median(scores)) / seen) if seen > 0 else 1.0
+    return max(1.0, float(np.median(scores)) / trained_median) if trained_median > 0 else 1.0
 
 
 def abnormality(trunk: BundledTrunk) -> Callable[[PreparedPhoto], Map]:
@@ -328,7 +328,7 @@ def _write(
     results: PaintedResults | None,
 ) -> tuple[tuple[Path, ...], float]:
     """Write weights, loss curve and results; delete the checkpoint.  Returns the files and the unseen ratio."""
-    weights, table, picture, found = (
+    weights, table, picture, results_file = (
         order.out.with_suffix(suffix) for suffix in (".safetensors", ".csv", ".png", ".json")
     )
     trained_on = tuple(
@@ -348,8 +348,8 @@ def _write(
     _curve(run.losses).save(picture)
     files = [weights, table, picture]
     if results is not None:
-        write_atomically(found, _RESULTS.dump_json(results, indent=2) + b"\n")
-        files.append(found)
+        write_atomically(results_file, _RESULTS.dump_json(results, indent=2) + b"\n")
+        files.append(results_file)
     order.checkpoint.unlink(missing_ok=True)
     return tuple(files), ratio
 

@@ -110,7 +110,7 @@ def test_a_version_is_compared_with_the_one_before(place: Path, more: Path) -> N
     first = index.resolve(place)
     report = added(place, more)
     found = diff(first, place)
-    assert (found.same, found.left, found.entered) == (5, (), ("r-00006", "r-00007", "r-00008"))
+    assert (found.same, found.removed, found.added) == (5, (), ("r-00006", "r-00007", "r-00008"))
     assert (found.memories_left, found.memories_entered) == (0, report.derived.entered)
     before, after = loaded(first), loaded(place)
     by_id = {record.id: record.score for record in before.photos}
@@ -119,5 +119,5 @@ def test_a_version_is_compared_with_the_one_before(place: Path, more: Path) -> N
         (abs(record.score - by_id[record.id]) for record in after.photos[:5]), reverse=True
     )
     back = diff(place, first)
-    assert (back.left, back.entered, back.memories_left) == (found.entered, (), found.memories_entered)
+    assert (back.removed, back.added, back.memories_left) == (found.added, (), found.memories_entered)
     assert json.loads(diff_json(found))["intended_use"].startswith("Research use only")

@@ -155,8 +155,8 @@ def _check_rule(fpr: float | None, threshold: float | None) -> None:
         raise SettingError("fpr and threshold exclude each other: give one of them")
 
 
-def _query(**given: str | float | None) -> tuple[tuple[str, str], ...]:
-    return tuple((name, str(value)) for name, value in given.items() if value is not None)
+def _query(**options: str | float | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in options.items() if value is not None)
 
 
 def _result_or_problem(value: object, where: str) -> Result | ServerProblem:
