@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks._bench import interval, print_table
+from benchmarks._bench import interval
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.settings import method_config
@@ -187,36 +187,3 @@ def find_row(rows: Sequence[Row], variant: Variant) -> Row | None:
 
 def _generator() -> np.random.Generator:
     return np.random.default_rng(_SEED)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A row on some of the photographs, in JSON.  less_first: its difference from the first row."""
-
-    photos: str
-    row: str
-    scores: Scores
-    less_first: Difference | None
-
-
-def print_comparison(part: str, rows: Sequence[Row], chosen: Chosen, first: str) -> list[Line]:
-    """Print image and pixel AUROC on the `chosen` photographs; `first` is what the first row is called."""
-    photos = f"{part} ({count_of(rows[0].measured, chosen)})"
-    lines = [
-        Line(
-            photos,
-            row.variant.name,
-            scores(row.measured, chosen),
-            difference(row.measured, rows[0].measured, chosen) if row is not rows[0] else None,
-        )
-        for row in rows
-    ]
-    print_table(
-        f"AUROC and paired differences with 95 % intervals, {photos}",
-        ("row", "image", "pixel, field of view", f"image, less {first}", f"pixel fov, less {first}"),
-        [
-            (line.row, interval(line.scores.image), interval(line.scores.fov), *cells(line.less_first))
-            for line in lines
-        ],
-    )
-    return lines

@@ -15,8 +15,6 @@ from lab.drawing.painter import BRIGHT, DARK, Mask, Pixels, paint, paint_winding
 
 CELL: Final = 4
 """Side of a target cell, px: the stride of the lesion features."""
-TARGETS: Final = ("abnormal", "dark", "bright", "other")
-"""What a cell is labeled with, in the order of the network's outputs."""
 
 _CLEAN: Final = 0.2
 """Share of the crops without a lesion."""
@@ -38,7 +36,7 @@ class Crop:
     """A training example.
 
     pixels: uint8 (C, C, 3).  mask: bool (C, C), the field of view.
-    targets: float32 (4, C/4, C/4), 1 where a lesion touches the cell, in the order of TARGETS.
+    targets: float32 (4, C/4, C/4), 1 where a lesion touches the cell, in the order of `bundled.OUTPUTS`.
     weight: float32 (C/4, C/4), 0 where a cell is outside the field of view or where paint is too faint to be seen.
     """
 
