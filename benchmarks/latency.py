@@ -93,6 +93,7 @@ class _Parts:
     """A photograph half-way: what each stage is given."""
 
     images: Tensor
+    masks: Tensor
     stages: list[Tensor]
     valid: Tensor
     whole: Tensor
@@ -183,16 +184,30 @@ def _measured(
 
     radius = resc.grid_radius(config.resc.region_radius, valid.shape[-1])
     with torch.inference_mode():
+        if config.resc.levels:  # each level is combined on its own grid
+            combine = partial(resc.combine, parts.stages, parts.valid, config.resc)
+            combining: tuple[Stage, ...] = (timed("combine levels, one look", combine),)
+        else:
+            combining = (
+                timed("combine stages, one look", lambda: _combined(parts.stages, encoder)),
+                timed(
+                    "region, one look",
+                    lambda: resc.region_filter(parts.whole, parts.valid, radius),
+                    _region_operations(parts.whole, radius),
+                ),
+                timed(
+                    "attention, one look",
+                    lambda: resc.spatial_filter(parts.whole[0], parts.valid[0], config.resc),
+                    4.0 * n * n * d,
+                ),
+            )
         stages = (
             timed("decode (whole)", lambda: read_photo(data, _LIMITS)),
             timed("decode and prepare", lambda: prepare(data, config.preparation, _LIMITS)),
-            timed("backbone, one look", lambda: backbone(parts.images), _operations(backbone, parts.images)),
+            timed("backbone, one look", lambda: backbone(parts.images, parts.masks),
+                  _operations(backbone, parts.images, parts.masks)),
             timed("encode", lambda: encoder.encode([photo])),
-            timed("combine stages, one look", lambda: _combined(parts.stages, encoder)),
-            timed("region, one look", lambda: resc.region_filter(parts.whole, parts.valid, radius),
-                  _region_operations(parts.whole, radius)),
-            timed("attention, one look", lambda: resc.spatial_filter(parts.whole[0], parts.valid[0], config.resc),
-                  4.0 * n * n * d),
+            *combining,
             *(timed(f"search, {name}", partial(_search, bank, patches, k), looks * 2.0 * n * memories * d)
               for name, bank in banks.items()),
             *(timed(f"search, {name} alone, one look", partial(search.rows, patches.features, k),
@@ -216,11 +231,11 @@ def _parts(backbone: Backbone, photo: PreparedPhoto, encoder: Encoder) -> _Parts
     images = torch.from_numpy(photo.pixels).permute(2, 0, 1)[None].float() / 255
     device = encoder.device
     images = images.contiguous(memory_format=torch.channels_last).to(device)
+    masks = torch.from_numpy(photo.mask)[None].to(device)
     with torch.inference_mode():
-        stages = backbone.to(memory_format=torch.channels_last)(images)
-        mask = torch.from_numpy(photo.mask)[None, None].float().to(device)
-        valid = torch.nn.functional.adaptive_max_pool2d(mask, stages[0].shape[-2:])[:, 0] > 0
-        return _Parts(images, stages, valid, _combined(stages, encoder) * valid[:, None])
+        stages = backbone.to(memory_format=torch.channels_last)(images, masks)
+        valid = torch.nn.functional.adaptive_max_pool2d(masks[:, None].float(), stages[0].shape[-2:])[:, 0] > 0
+        return _Parts(images, masks, stages, valid, _combined(stages, encoder) * valid[:, None])
 
 
 def _overlay(pixels: NDArray[np.uint8], in_photo: NDArray[np.float32], peak: float) -> Image.Image:
@@ -244,9 +259,9 @@ def _banks(features: np.ndarray, memories: int, gpu: int | None) -> dict[str, Me
     return {"flat": flat, "proved": flat.with_plan(SearchPlan("proved", width=160))}
 
 
-def _operations(backbone: Backbone, images: Tensor) -> float:
+def _operations(backbone: Backbone, images: Tensor, masks: Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
-        backbone(images)
+        backbone(images, masks)
     return float(counter.get_total_flops())
 
 
