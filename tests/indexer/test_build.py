@@ -70,13 +70,13 @@ def test_where_none_can_be_used_that_is_said(drawn: Path, tmp_path: Path) -> Non
 def test_work_of_another_version_is_not_gone_on_with(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    ask = order(drawn / "train/good", tmp_path)
+    options = order(drawn / "train/good", tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        build(ask, Interrupted())
+        build(options, Interrupted())
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.7" if name == package else version(name))
     with pytest.raises(SettingError, match=rf"packages was .*{package}.*0\.0\.7"):
-        build(replace(ask, resume=True), quiet())
+        build(replace(options, resume=True), quiet())
 
 
 def test_a_file_gone_after_it_was_listed_leaves_no_name_in_the_state(drawn: Path, tmp_path: Path) -> None:

@@ -48,14 +48,14 @@ def drawn_square(seed: int) -> PreparedPhoto:
 
 
 def scores(patches: list[PatchFeatures], bank: MemoryBank) -> list[float]:
-    return [measure(one, FULL, bank, CONFIG).image_score for one in patches]
+    return [measure(photo, FULL, bank, CONFIG).image_score for photo in patches]
 
 
 def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: Path) -> Split:
     references, unseen = ([patches[i] for i in part] for part in (order[:REFERENCES], order[REFERENCES:]))
     store = FeatureStore(folder)
-    for one in references:
-        store.append(one)
+    for photo in references:
+        store.append(photo)
     chosen = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
     bank = MemoryBank(chosen.memories, chosen.provenance)
     left_out = leave_out(
@@ -85,8 +85,8 @@ def highest_rate(fpr: float) -> float:
     Of exchangeable scores, the count among the unseen is beta-binomial: the calibration's own chance is in it.
     """
     allowed = int(fpr * (REFERENCES + 1))
-    one = betabinom(UNSEEN, allowed, REFERENCES + 1 - allowed)
-    return float(one.mean() + 3.7 * one.std() / SPLITS**0.5) / UNSEEN
+    counts = betabinom(UNSEEN, allowed, REFERENCES + 1 - allowed)
+    return float(counts.mean() + 3.7 * counts.std() / SPLITS**0.5) / UNSEEN
 
 
 def rate(normals: tuple[float, ...], unseen: NDArray[np.float64], fpr: float) -> float:
@@ -96,20 +96,20 @@ def rate(normals: tuple[float, ...], unseen: NDArray[np.float64], fpr: float) ->
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.10])
 def test_unseen_normals_get_low_p_values_no_more_often_than_these_say(splits: list[Split], fpr: float) -> None:
     assert fpr > 1 / (REFERENCES + 1), "no score could get so low a p-value"
-    found = np.mean([rate(one.left_out, one.unseen, fpr) for one in splits])
-    assert found <= highest_rate(fpr)
+    observed = np.mean([rate(part.left_out, part.unseen, fpr) for part in splits])
+    assert observed <= highest_rate(fpr)
 
 
 def test_left_out_errs_upwards_and_not_by_much(splits: list[Split]) -> None:
     """Of exact p-values the mean is (n + 2) / (2 (n + 1)), a half."""
-    mean = np.mean([[p_value(score, one.left_out) for score in one.unseen] for one in splits])
+    mean = np.mean([[p_value(score, part.left_out) for score in part.unseen] for part in splits])
     assert 0.5 < mean < 0.8
 
 
 @pytest.mark.parametrize("fpr", [0.05, 0.10])
 def test_with_their_own_memories_it_would_not_hold(splits: list[Split], fpr: float) -> None:
-    found = np.mean([rate(one.with_own, one.unseen, fpr) for one in splits])
-    assert found > 2 * highest_rate(fpr)
+    observed = np.mean([rate(part.with_own, part.unseen, fpr) for part in splits])
+    assert observed > 2 * highest_rate(fpr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,14 @@ QUIETER: Final = 1.4
 """An unseen photograph scores so many times as high as if the trunk had been trained on it."""
 
 
-def trained_rates(photos: int, trained: int, trials: int, *, told: bool) -> list[float]:
+def trained_rates(photos: int, trained: int, trials: int, *, names_photos: bool) -> list[float]:
     """Shares of unseen normals with p <= 5 %, where the trunk was trained on part of an index's photographs.
 
-    told: the trunk's file names them.
+    names_photos: the trunk's file names them.
     """
     rng, rates = np.random.default_rng(photos), []
     hashes = [TrainingPhoto(f"{row:064x}", rng.bytes(32).hex()) for row in range(photos)]
-    use = normals_to_use(hashes, KnownTrunk(tuple(hashes[:trained]) if told else (), QUIETER))
+    use = normals_to_use(hashes, KnownTrunk(tuple(hashes[:trained]) if names_photos else (), QUIETER))
     for _ in range(trials):
         healthy = np.exp(rng.normal(0, 0.2, photos + UNSEEN))
         measured = healthy[:photos] / np.where(np.arange(photos) < trained, QUIETER, 1.0)
@@ -139,8 +139,8 @@ def trained_rates(photos: int, trained: int, trials: int, *, told: bool) -> list
             Normal(str(row), score, score, np.full(1, score, np.float32), None, None)
             for row, score in enumerate(measured.tolist())
         ]
-        made = calibrate_normals(normals, use, source="left-out")
-        rates.append(rate(made.scores, healthy[photos:], 0.05))
+        calibration = calibrate_normals(normals, use, source="left-out")
+        rates.append(rate(calibration.scores, healthy[photos:], 0.05))
     return rates
 
 
@@ -148,9 +148,11 @@ def trained_rates(photos: int, trained: int, trials: int, *, told: bool) -> list
 def test_p_values_hold_if_part_of_the_photographs_trained_the_trunk(photos: int, trained: int, used: str) -> None:
     """The mean over many drawn indexes stays within what chance allows; it would not if the trunk told nothing."""
     trials = 200
-    told, untold = (trained_rates(photos, trained, trials, told=told) for told in (True, False))
-    counted = photos - trained if used == "others" else photos
-    allowed = int(0.05 * (counted + 1))
-    unseen = betabinom(UNSEEN, allowed, counted + 1 - allowed)
-    assert np.mean(told) <= (unseen.mean() + 3.7 * unseen.std() / trials**0.5) / UNSEEN
-    assert np.mean(untold) > 1.2 * np.mean(told)
+    named_rates, unnamed_rates = (
+        trained_rates(photos, trained, trials, names_photos=names_photos) for names_photos in (True, False)
+    )
+    normals = photos - trained if used == "others" else photos
+    allowed = int(0.05 * (normals + 1))
+    unseen = betabinom(UNSEEN, allowed, normals + 1 - allowed)
+    assert np.mean(named_rates) <= (unseen.mean() + 3.7 * unseen.std() / trials**0.5) / UNSEEN
+    assert np.mean(unnamed_rates) > 1.2 * np.mean(named_rates)

@@ -10,7 +10,7 @@ from indexer.coreset.k_center import Checkpoint, GreedyState
 POINTS, FIRST = 50, 7
 
 
-def written(path: Path, progress: GreedyState) -> Checkpoint:
+def write_checkpoint(path: Path, progress: GreedyState) -> Checkpoint:
     checkpoint = Checkpoint(path)
     checkpoint.on_round(lambda: progress)
     checkpoint.flush()
@@ -23,30 +23,30 @@ def progress(rng: np.random.Generator) -> GreedyState:
 
 
 def test_what_was_written_comes_back(tmp_path: Path, progress: GreedyState) -> None:
-    back = written(tmp_path / "coreset.npz", progress).read(POINTS, FIRST)
-    assert back is not None
-    np.testing.assert_array_equal(back.rows, progress.rows)
-    np.testing.assert_array_equal(back.squared, progress.squared)
-    assert back.candidates == progress.candidates
+    restored = write_checkpoint(tmp_path / "coreset.npz", progress).read(POINTS, FIRST)
+    assert restored is not None
+    np.testing.assert_array_equal(restored.rows, progress.rows)
+    np.testing.assert_array_equal(restored.squared, progress.squared)
+    assert restored.candidates == progress.candidates
 
 
 def test_rounds_do_where_distances_are_not_written_down(tmp_path: Path) -> None:
     without = GreedyState(np.array([FIRST, 3, 9]), None, 128, (1, 2))
-    back = written(tmp_path / "coreset.npz", without).read(POINTS, FIRST)
-    assert back is not None
-    assert (back.squared, back.rounds, back.rows.tolist()) == (None, (1, 2), [FIRST, 3, 9])
+    restored = write_checkpoint(tmp_path / "coreset.npz", without).read(POINTS, FIRST)
+    assert restored is not None
+    assert (restored.squared, restored.rounds, restored.rows.tolist()) == (None, (1, 2), [FIRST, 3, 9])
     for rounds in ((1, 1), (1, 3, -1), ()):
-        other = written(tmp_path / "other.npz", GreedyState(without.rows, None, 128, rounds))
-        assert other.read(POINTS, FIRST) is None, rounds
+        checkpoint = write_checkpoint(tmp_path / "other.npz", GreedyState(without.rows, None, 128, rounds))
+        assert checkpoint.read(POINTS, FIRST) is None, rounds
 
 
 def test_a_file_cut_anywhere_or_changed_is_as_none(tmp_path: Path, progress: GreedyState) -> None:
     path = tmp_path / "coreset.npz"
-    checkpoint = written(path, progress)
+    checkpoint = write_checkpoint(path, progress)
     whole = path.read_bytes()
-    for kept in range(0, len(whole), 7):
-        path.write_bytes(whole[:kept])
-        assert checkpoint.read(POINTS, FIRST) is None, kept
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        assert checkpoint.read(POINTS, FIRST) is None, length
     changed = bytearray(whole)
     assert progress.squared is not None
     changed[whole.index(progress.squared.tobytes()) + 5] ^= 1
@@ -73,4 +73,4 @@ def test_what_is_of_another_greedy_is_as_none(
     tmp_path: Path, rows: list[int], squared: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> None:
     odd = GreedyState(np.array(rows, dtype=np.int64), squared, 128)
-    assert written(tmp_path / "coreset.npz", odd).read(POINTS, FIRST) is None
+    assert write_checkpoint(tmp_path / "coreset.npz", odd).read(POINTS, FIRST) is None

@@ -25,7 +25,7 @@ from tests.conftest import Run
 SMALL = ("--backbone", "resnet18", "--weights", "random:0", "--size", "128", "--coreset", "0.1", "--device", "cpu")
 
 
-def scored(folder: Path, stem: str) -> dict[str, Any]:
+def read_result(folder: Path, stem: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
     return document
 
@@ -76,7 +76,7 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     outcome = run("score", small_index, photo, "--out", tmp_path, "--fpr", "0.5")
     assert outcome.code == 0
     assert "Research use only" in outcome.out
-    result = scored(tmp_path, "drawn_0000")
+    result = read_result(tmp_path, "drawn_0000")
     assert list(result) == [
         "file_name", "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals",
         "index", "photo", "quality", "findings", "map", "timings_ms", "intended_use",
@@ -131,7 +131,7 @@ def test_an_index_without_levels_by_rate_scores_as_before_and_refuses_a_rate(
     assert refused.code == 2
     assert "the index states levels for no rate: build it again with this version" in refused.err
     assert run(*words, "--fpr", "0.5").code == 0
-    normals = scored(tmp_path, "drawn_0000")["normals"]
+    normals = read_result(tmp_path, "drawn_0000")["normals"]
     calibration = read_manifest(index.resolve(older_index) / index.MANIFEST).calibration
     assert normals["finding_level"] == threshold(calibration.peaks, 0.5).value
     assert normals["false_regions"] is None
@@ -142,7 +142,10 @@ def test_one_photo_scores_the_same_alone_and_in_a_folder(
 ) -> None:
     run("score", small_index, drawn / "test/good", drawn / "test/lesion", "--out", tmp_path / "all")
     run("score", small_index, drawn / "test/lesion/drawn_0001.jpg", "--out", tmp_path / "one")
-    together, alone = scored(tmp_path / "all", "lesion/drawn_0001"), scored(tmp_path / "one", "drawn_0001")
+    together, alone = (
+        read_result(tmp_path / "all", "lesion/drawn_0001"),
+        read_result(tmp_path / "one", "drawn_0001"),
+    )
     assert together["image_score"] == pytest.approx(alone["image_score"], rel=1e-6)
     assert len(list((tmp_path / "all").rglob("*.json"))) == 5
 
@@ -208,7 +211,7 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         (("--name", "Eyes"), "'Eyes' cannot name an index"),
         (("--size", "100"), "multiple of 16"),
@@ -227,14 +230,14 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
     ],
 )
 def test_bad_settings_are_one_line_and_exit_2(
-    run: Run, drawn: Path, tmp_path: Path, arguments: tuple[str, str], named: str
+    run: Run, drawn: Path, tmp_path: Path, arguments: tuple[str, str], message: str
 ) -> None:
     base = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--name": "eyes"}
     base[arguments[0]] = arguments[1]
     flat = [word for pair in base.items() for word in pair]
     outcome = run("build", drawn / "train/good", "--root", tmp_path / "root", *flat)
     assert outcome.code == 2
-    assert named in re.sub(r"[\s│]+", " ", outcome.err)
+    assert message in re.sub(r"[\s│]+", " ", outcome.err)
     assert not (tmp_path / "root").exists()
 
 
@@ -254,9 +257,9 @@ def test_a_trunk_that_cannot_be_had_names_the_one_that_is_here(
     assert "imagenet1k_v1 of wide_resnet50_2" in refused.err
     assert "--backbone bundled" in refused.err
     assert not (tmp_path / "root").exists()
-    taken = run(*order, "--backbone", "bundled")
-    assert taken.code == 0
-    assert "UNTRAINED" not in taken.err
+    bundled = run(*order, "--backbone", "bundled")
+    assert bundled.code == 0
+    assert "UNTRAINED" not in bundled.err
     manifest = read_manifest(index.resolve(tmp_path / "root/eyes") / index.MANIFEST)
     assert (manifest.config.backbone.name, manifest.weights) == ("bundled", "bundled")
 
@@ -281,31 +284,31 @@ def test_a_place_that_cannot_be_written_is_said_in_plain_words(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("the store is gone"), "the store is gone"),
     ],
 )
 def test_an_error_of_the_system_without_a_file_is_said_as_it_is(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
     def failing(_: Path) -> None:
         raise error
 
     monkeypatch.setattr("resad.index.resolve", failing)
-    assert run("inspect", tmp_path).err == f"resad-indexer: {told}\n"
+    assert run("inspect", tmp_path).err == f"resad-indexer: {message}\n"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_the_help_says_that_a_page_is_replaced(run: Run, command: str) -> None:
-    shown = re.sub(r"[\s│]+", " ", run(command, "--help").out)
-    assert re.search(r"--html .* in place of what is there\.", shown)
+    text = re.sub(r"[\s│]+", " ", run(command, "--help").out)
+    assert re.search(r"--html .* in place of what is there\.", text)
 
 
 def test_too_few_photographs(run: Run, drawn: Path, tmp_path: Path) -> None:
-    one = drawn / "train/good/drawn_0000.jpg"
-    outcome = run("build", one, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
+    photo = drawn / "train/good/drawn_0000.jpg"
+    outcome = run("build", photo, "--root", tmp_path / "root", "--name", "eyes", *SMALL)
     assert outcome.code == 2
     assert "at least 2" in outcome.err
     assert not (tmp_path / "root").exists()
@@ -341,7 +344,7 @@ def test_half_precision_stays_within_its_bound(run: Run, drawn: Path, tmp_path: 
         root = tmp_path / precision
         run("build", drawn / "train/good", "--root", root, "--name", "eyes", "--precision", precision, *SMALL)
         run("score", root / "eyes", lesion, "--out", root)
-        scores.append(scored(root, "drawn_0000")["image_score"])
+        scores.append(read_result(root, "drawn_0000")["image_score"])
     assert scores[0] != scores[1]
     np.testing.assert_allclose(scores[1], scores[0], rtol=0.02)
 
@@ -383,15 +386,15 @@ def test_what_a_data_set_lacks_is_left_out_and_said(
     (data / "test/unmarked").mkdir()
     shutil.copy(drawn / "test/lesion/drawn_0001.jpg", data / "test/unmarked/again.jpg")
     run("evaluate", small_index, "--data", data, "--json", target)
-    more = json.loads(target.read_text())
-    assert more["photos"] == full["photos"] | {"abnormal": 4, "without_mask": 1}
-    assert more["pixel"]["fov"]["auroc"]["value"] == full["pixel"]["fov"]["auroc"]["value"]
+    unmarked = json.loads(target.read_text())
+    assert unmarked["photos"] == full["photos"] | {"abnormal": 4, "without_mask": 1}
+    assert unmarked["pixel"]["fov"]["auroc"]["value"] == full["pixel"]["fov"]["auroc"]["value"]
     shutil.rmtree(data / "ground_truth")
     outcome = run("evaluate", small_index, "--data", data, "--json", target)
     bare = json.loads(target.read_text())
     assert outcome.code == 0
     assert bare["pixel"] is None
-    assert bare["image"]["auroc"] == more["image"]["auroc"]
+    assert bare["image"]["auroc"] == unmarked["image"]["auroc"]
     assert bare["missing"] == ["pixel figures need masks with lesions inside the field of view"]
     shutil.rmtree(data / "test/good")
     run("evaluate", small_index, "--data", data, "--json", target)
@@ -425,26 +428,26 @@ def test_patients_are_numbers_unless_names_are_kept(run: Run, drawn: Path, tmp_p
 
 def test_score_takes_a_threshold_or_a_rate(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
     photo = drawn / "test/lesion/drawn_0000.jpg"
-    both = run("score", small_index, photo, "--out", tmp_path, "--fpr", "0.5", "--threshold", "2")
-    assert both.code == 2
-    assert "exclude each other" in both.err
+    refused = run("score", small_index, photo, "--out", tmp_path, "--fpr", "0.5", "--threshold", "2")
+    assert refused.code == 2
+    assert "exclude each other" in refused.err
     assert not any(tmp_path.iterdir())
     outcome = run("score", small_index, photo, "--out", tmp_path, "--threshold", "1e6", "--camera", "Kowa")
     assert outcome.code == 0
     assert "--camera Kowa: no normal photographs of this camera" in outcome.err
-    result = scored(tmp_path, "drawn_0000")
+    result = read_result(tmp_path, "drawn_0000")
     assert (result["threshold"], result["abnormal"]) == (1e6, False)
 
 
 def test_quality_is_told_and_can_be_made_binding(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
     blank = tmp_path / "blank.png"
     Image.new("RGB", (200, 160), (90, 40, 20)).save(blank)
-    told = run("score", small_index, blank, "--out", tmp_path / "a")
-    assert told.code == 0
-    assert re.search(r"│ blank\.png +│ .*(normal|abnormal|-)\? +│", told.out), told.out
-    assert "  blank.png: not-a-fundus-photograph, no-field-of-view\n" in told.out
-    assert "blank.png" not in told.err, "it is said once, where the verdict is"
-    assert scored(tmp_path / "a", "blank")["quality"]["acceptable"] is False
+    accepted = run("score", small_index, blank, "--out", tmp_path / "a")
+    assert accepted.code == 0
+    assert re.search(r"│ blank\.png +│ .*(normal|abnormal|-)\? +│", accepted.out), accepted.out
+    assert "  blank.png: not-a-fundus-photograph, no-field-of-view\n" in accepted.out
+    assert "blank.png" not in accepted.err, "it is said once, where the verdict is"
+    assert read_result(tmp_path / "a", "blank")["quality"]["acceptable"] is False
     photo = drawn / "test/good/drawn_0000.jpg"
     refused = run("score", small_index, blank, photo, "--out", tmp_path / "b", "--require-quality")
     assert refused.code == 2
@@ -465,6 +468,6 @@ def test_calibrate_prints_before_and_after(run: Run, small_index: Path, tmp_path
     assert new != old
     assert f"{tmp_path / 'drawn'}/{new} is live" in outcome.out
     assert "calibrate at" in run("inspect", tmp_path / "drawn").out
-    kept = run("calibrate", tmp_path / f"drawn/{old}", tmp_path / "others", "--no-activate", "--device", "cpu")
-    assert kept.code == 0
+    inactive = run("calibrate", tmp_path / f"drawn/{old}", tmp_path / "others", "--no-activate", "--device", "cpu")
+    assert inactive.code == 0
     assert index.live_version(tmp_path / "drawn") == new

@@ -23,23 +23,23 @@ def test_recall_stops_at_a_file_with_another_byte(tmp_path: Path, rng: np.random
     store = FeatureStore(tmp_path / "features")
     for photo in photos:
         store.append(photo)
-    known = [(3, 3)] * 3, [9] * 3, [checksum(photo) for photo in photos]
-    assert FeatureStore(tmp_path / "features").recall(*known) == 3
+    expected = [(3, 3)] * 3, [9] * 3, [checksum(photo) for photo in photos]
+    assert FeatureStore(tmp_path / "features").recall(*expected) == 3
     path = tmp_path / f"features/000001.{kind}"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     again = FeatureStore(tmp_path / "features")
-    assert again.recall(*known) == 1
+    assert again.recall(*expected) == 1
     assert len(again) == 1
 
 
 def test_the_mirror_image_is_given_back_and_written_over(tmp_path: Path, rng: np.random.Generator) -> None:
     cells = np.argwhere(np.ones((3, 3), dtype=bool)).astype(np.int16)
-    plain, other = rng.normal(size=(2, 9, 5)).astype(np.float32)
+    plain, mirrored = rng.normal(size=(2, 9, 5)).astype(np.float32)
     store = FeatureStore(tmp_path / "features")
-    store.append(PatchFeatures(plain, cells, (3, 3), other))
-    np.testing.assert_array_equal(store.photo(0).mirrored, other)
+    store.append(PatchFeatures(plain, cells, (3, 3), mirrored))
+    np.testing.assert_array_equal(store.photo(0).mirrored, mirrored)
     mirrored_file(store.place(0)).write_bytes(b"short")
     assert not FeatureStore(tmp_path / "features").add_stored(store.place(0), (3, 3), 9)
     store.truncate(0)

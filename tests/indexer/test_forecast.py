@@ -31,8 +31,8 @@ RATES = Rates(photo=2.0, update=5e-9, scan=1e-8, search=3e-8)
 ROOM = HostResources(resident=10**9, peak=2 * 10**9, memory=64 * 10**9, limit_name="--max-memory", disk=10**12)
 
 
-def _figures(told: Forecast) -> tuple[float, ...]:
-    return told.encode, told.coreset, told.calibrate, told.disk, told.memory
+def _figures(estimate: Forecast) -> tuple[float, ...]:
+    return estimate.encode, estimate.coreset, estimate.calibrate, estimate.disk, estimate.memory
 
 
 @given(field=st.sampled_from(["patches", "memories", "dimension", "to_encode"]), more=st.integers(1, 10**6),
@@ -43,7 +43,7 @@ def test_more_work_never_takes_less(field: str, more: int, room: int, projected:
     larger = replace(task, **{field: getattr(task, field) + more})
     if field == "patches":
         larger = replace(larger, sampled=larger.patches)
-    less, greater = (forecast(one, RATES, replace(ROOM, memory=room)) for one in (task, larger))
+    less, greater = (forecast(size, RATES, replace(ROOM, memory=room)) for size in (task, larger))
     if less.points_on_disk == greater.points_on_disk:
         assert all(a <= b for a, b in zip(_figures(less), _figures(greater), strict=True))
     assert greater.points_on_disk >= less.points_on_disk
@@ -51,17 +51,17 @@ def test_more_work_never_takes_less(field: str, more: int, room: int, projected:
 
 @given(memory=st.integers(10**8, 10**11))
 def test_points_are_held_where_they_fit_and_else_lie_on_disk(memory: int) -> None:
-    told = forecast(TASK, RATES, replace(ROOM, memory=memory))
+    estimate = forecast(TASK, RATES, replace(ROOM, memory=memory))
     points = TASK.sampled * TASK.projected * 4
     roomy = forecast(TASK, RATES, replace(ROOM, memory=10**13))
     assert roomy.memory >= ROOM.resident + points
-    assert told.points_on_disk == (roomy.memory > memory)
-    assert told.disk - roomy.disk == (points if told.points_on_disk else 0)
-    assert told.memory <= roomy.memory
+    assert estimate.points_on_disk == (roomy.memory > memory)
+    assert estimate.disk - roomy.disk == (points if estimate.points_on_disk else 0)
+    assert estimate.memory <= roomy.memory
 
 
 @pytest.mark.parametrize(
-    ("room", "named"),
+    ("room", "message"),
     [
         (replace(ROOM, memory=25 * 10**8), r"memory, and there are 2\.5 GB \(--max-memory\): a smaller --coreset"),
         (replace(ROOM, memory=19 * 10**8), r"2\.0 GB with an empty memory bank, 2\.0 GB for the program"),
@@ -73,26 +73,26 @@ def test_points_are_held_where_they_fit_and_else_lie_on_disk(memory: int) -> Non
         (replace(ROOM, gpu=10**9), r"of GPU memory, and there are 1\.0 GB.*128,694 memories"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(room: HostResources, named: str) -> None:
-    with pytest.raises(SettingError, match=named):
+def test_what_does_not_fit_is_refused_with_the_numbers(room: HostResources, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         forecast(TASK, RATES, room).check()
     forecast(TASK, RATES, ROOM).check()
 
 
 def test_points_that_do_not_fit_the_gpu_lie_on_disk() -> None:
-    told = forecast(TASK, RATES, replace(ROOM, gpu=6 * 10**9))
-    assert told.points_on_disk
-    assert told.gpu <= 6 * 10**9 < forecast(TASK, RATES, replace(ROOM, gpu=10**12)).gpu
+    estimate = forecast(TASK, RATES, replace(ROOM, gpu=6 * 10**9))
+    assert estimate.points_on_disk
+    assert estimate.gpu <= 6 * 10**9 < forecast(TASK, RATES, replace(ROOM, gpu=10**12)).gpu
 
 
 def test_an_absurd_share_gets_a_count_proposed() -> None:
-    told = forecast(TASK, RATES, ROOM)
-    assert told.coreset + told.calibrate > 3 * told.encode
-    assert told.count is not None
-    again = forecast(replace(TASK, memories=told.count), RATES, ROOM)
-    assert again.count is None
-    assert again.coreset + again.calibrate < told.coreset + told.calibrate
-    assert f"--coreset {told.count}" in told.lines()[-1]
+    estimate = forecast(TASK, RATES, ROOM)
+    assert estimate.coreset + estimate.calibrate > 3 * estimate.encode
+    assert estimate.count is not None
+    smaller = forecast(replace(TASK, memories=estimate.count), RATES, ROOM)
+    assert smaller.count is None
+    assert smaller.coreset + smaller.calibrate < estimate.coreset + estimate.calibrate
+    assert f"--coreset {estimate.count}" in estimate.lines()[-1]
     quick = replace(RATES, update=5e-12, scan=1e-11, search=3e-12)
     assert forecast(TASK, quick, ROOM).count is None
 
@@ -142,11 +142,11 @@ def test_what_is_resident_is_at_most_the_peak() -> None:
 
 
 def test_a_program_does_not_inherit_the_peak_of_what_started_it() -> None:
-    held = bytearray(500 * 10**6)
-    held[::4096] = b"1" * len(held[::4096])
+    buffer = bytearray(500 * 10**6)
+    buffer[::4096] = b"1" * len(buffer[::4096])
     code = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
     alone = int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
-    assert alone < runtime.peak_memory_bytes() - len(held) // 2
+    assert alone < runtime.peak_memory_bytes() - len(buffer) // 2
 
 
 def test_the_command_refuses_early_and_leaves_nothing(run: Run, drawn: Path, tmp_path: Path) -> None:

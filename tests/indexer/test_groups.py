@@ -28,14 +28,14 @@ def test_groups_are_the_closure_of_all_pairs(data: st.DataObject) -> None:
     numbers = st.integers(0, max(len(patients) - 1, 0))
     ends = data.draw(st.lists(st.tuples(numbers, numbers), max_size=5)) if patients else []
     slow = [
-        {number} | {other for other, its in enumerate(patients) if its == who and who is not None}
+        {number} | {row for row, patient in enumerate(patients) if patient == who and who is not None}
         for number, who in enumerate(patients)
     ]
     for first, second in ends:
         slow[first] |= {second}
         slow[second] |= {first}
     for _ in patients:
-        slow = [set().union(*(slow[other] for other in group)) for group in slow]
+        slow = [set().union(*(slow[member] for member in group)) for group in slow]
     assert group_photos(patients, [DuplicatePair(*pair, bits=3) for pair in ends]) == slow
 
 
@@ -46,7 +46,7 @@ def _built(photos: Path, root: Path) -> Path:
     return build(BuildOptions(photos, root, "eyes", config, "bundled", CPU), QUIET).version
 
 
-def _of(version: Path, number: int) -> ReferenceRecord:
+def _record(version: Path, number: int) -> ReferenceRecord:
     return read_records(version / "photos.jsonl")[number]
 
 
@@ -62,26 +62,26 @@ def photos(drawn: Path, tmp_path: Path) -> Path:
 def _copy(photos: Path, name: str, *, mirrored: bool) -> None:
     """The first photograph, smaller and written again."""
     with Image.open(min(photos.glob("drawn*"))) as image:
-        other = ImageOps.mirror(image) if mirrored else image
-        other.resize((image.width * 4 // 5, image.height * 4 // 5)).save(photos / name, quality=90)
+        picture = ImageOps.mirror(image) if mirrored else image
+        picture.resize((image.width * 4 // 5, image.height * 4 // 5)).save(photos / name, quality=90)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_copy_does_not_vouch_for_its_original(photos: Path, tmp_path: Path, mirrored: bool) -> None:
-    alone = _of(_built(photos, tmp_path / "alone"), 0).score
+    alone = _record(_built(photos, tmp_path / "alone"), 0).score
     _copy(photos, "zz.jpg", mirrored=mirrored)
     together = _built(photos, tmp_path / "together")
-    assert _of(together, 0).score > 0.95 * alone
-    assert _of(together, 6).score > 0.95 * alone
+    assert _record(together, 0).score > 0.95 * alone
+    assert _record(together, 6).score > 0.95 * alone
 
 
 def test_nor_does_one_that_is_added(photos: Path, tmp_path: Path) -> None:
-    alone = _of(_built(photos, tmp_path), 0).score
+    alone = _record(_built(photos, tmp_path), 0).score
     new = tmp_path / "new"
     new.mkdir()
     _copy(photos, "../new/zz.jpg", mirrored=True)
     version = add(AddOptions(tmp_path / "eyes", new, CPU), QUIET).derived.version
-    assert _of(version, 6).score > 0.95 * alone
+    assert _record(version, 6).score > 0.95 * alone
 
 
 def test_copies_of_one_photograph_make_no_index(photos: Path, tmp_path: Path) -> None:

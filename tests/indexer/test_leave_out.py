@@ -63,13 +63,13 @@ def left_out(
 
 def test_scores_are_those_against_a_bank_without_the_photo(store: FeatureStore) -> None:
     rows = np.arange(0, PHOTOS * 16, 3)
-    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    result = left_out(store, bank_of(store, rows), [None] * PHOTOS)
     for number in range(PHOTOS):
-        others = bank_of(store, rows[(rows // 16) != number])
-        alone = measure(store.photo(number), np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
-        assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
-        assert ours.peaks[number] == pytest.approx(alone.peak, rel=1e-6)
-    assert ours.calibration.scores == tuple(sorted(ours.scores))
+        bank = bank_of(store, rows[(rows // 16) != number])
+        expected = measure(store.photo(number), np.ones((SIDE, SIDE), dtype=bool), bank, CONFIG)
+        assert result.scores[number] == pytest.approx(expected.image_score, rel=1e-6)
+        assert result.peaks[number] == pytest.approx(expected.peak, rel=1e-6)
+    assert result.calibration.scores == tuple(sorted(result.scores))
 
 
 def test_left_out_too_the_nearer_one_of_both_images_counts(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -77,44 +77,44 @@ def test_left_out_too_the_nearer_one_of_both_images_counts(tmp_path: Path, rng: 
     for _ in range(PHOTOS):
         store.append(replace(patches(rng), mirrored=rng.normal(size=(16, D)).astype(np.float32)))
     rows = np.arange(0, PHOTOS * 16, 3)
-    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
-    for number, one in enumerate(store):
-        others = bank_of(store, rows[(rows // 16) != number])
-        alone = measure(one, np.ones((SIDE, SIDE), dtype=bool), others, CONFIG)
-        assert ours.scores[number] == pytest.approx(alone.image_score, rel=1e-6)
-        np.testing.assert_allclose(ours.patch_distances[number].distances, alone.patch_distances, rtol=1e-6)
+    result = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    for number, photo in enumerate(store):
+        bank = bank_of(store, rows[(rows // 16) != number])
+        expected = measure(photo, np.ones((SIDE, SIDE), dtype=bool), bank, CONFIG)
+        assert result.scores[number] == pytest.approx(expected.image_score, rel=1e-6)
+        np.testing.assert_allclose(result.patch_distances[number].distances, expected.patch_distances, rtol=1e-6)
 
 
 def test_a_patients_photos_are_left_out_together(store: FeatureStore) -> None:
     rows = np.arange(0, PHOTOS * 16, 3)
-    ours = left_out(store, bank_of(store, rows), ["a", None, "a", "b", None])
+    result = left_out(store, bank_of(store, rows), ["a", None, "a", "b", None])
     without_a = bank_of(store, rows[~np.isin(rows // 16, [0, 2])])
-    alone = measure(store.photo(0), np.ones((SIDE, SIDE), dtype=bool), without_a, CONFIG)
-    assert ours.scores[0] == pytest.approx(alone.image_score, rel=1e-6)
+    expected = measure(store.photo(0), np.ones((SIDE, SIDE), dtype=bool), without_a, CONFIG)
+    assert result.scores[0] == pytest.approx(expected.image_score, rel=1e-6)
 
 
 def test_the_covering_radius_is_over_all_patches_and_all_memories(store: FeatureStore) -> None:
     rows = np.array([0, 5, 17, 40, 41, 70])
-    everything = np.concatenate([one.features for one in store])
+    everything = np.concatenate([photo.features for photo in store])
     memories = store.gather(rows)
     expected = np.linalg.norm(everything[:, None] - memories[None], axis=2).min(axis=1).max()
-    ours = left_out(store, bank_of(store, rows), [None] * PHOTOS)
-    assert ours.covering_radius == pytest.approx(expected, rel=1e-5)
+    result = left_out(store, bank_of(store, rows), [None] * PHOTOS)
+    assert result.covering_radius == pytest.approx(expected, rel=1e-5)
 
 
-def copied(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> tuple[list[float], float]:
+def search_copies(store: FeatureStore, bank: MemoryBank, patients: list[str | None]) -> tuple[list[float], float]:
     """The obvious way: a bank of its own for each photo, and one of what was left out of it."""
     distances, radius = [], 0.0
     for number, patches in enumerate(store):
-        who = patients[number]
-        group = [number] if who is None else [i for i, other in enumerate(patients) if other == who]
+        patient = patients[number]
+        group = [number] if patient is None else [i for i, name in enumerate(patients) if name == patient]
         rest = [i for i in range(PHOTOS) if i not in group]
-        found = bank.without_photos(np.array(group, dtype=np.int32)).search(patches.features, 2)
-        distances.append(found.distances.mean(axis=1))
-        nearest = found.distances[:, 0]
-        own = bank.without_photos(np.array(rest, dtype=np.int32))
-        if len(own):
-            nearest = np.minimum(nearest, own.search(patches.features, 1).distances[:, 0])
+        neighbors = bank.without_photos(np.array(group, dtype=np.int32)).search(patches.features, 2)
+        distances.append(neighbors.distances.mean(axis=1))
+        nearest = neighbors.distances[:, 0]
+        group_bank = bank.without_photos(np.array(rest, dtype=np.int32))
+        if len(group_bank):
+            nearest = np.minimum(nearest, group_bank.search(patches.features, 1).distances[:, 0])
         radius = max(radius, float(nearest.max()))
     return np.concatenate(distances).tolist(), radius
 
@@ -134,27 +134,29 @@ def test_nothing_differs_from_banks_that_are_copied(
     if not in_order:
         rows = rng.permutation(rows)
     bank = bank_of(store, rows)
-    distances, radius = copied(store, bank, patients)
+    distances, radius = search_copies(store, bank, patients)
     # The CPU stands for the device.
     part = DevicePart(torch.from_numpy(bank.memories), 500) if on_device else None
-    ours = left_out(store, bank, patients, part)
-    assert ours.covering_radius == pytest.approx(radius, rel=1e-6)
-    quantiles = np.quantile(np.array(distances, dtype=np.float32), [one.at for one in ours.calibration.patches])
-    np.testing.assert_allclose([one.value for one in ours.calibration.patches], quantiles, rtol=1e-6)
+    result = left_out(store, bank, patients, part)
+    assert result.covering_radius == pytest.approx(radius, rel=1e-6)
+    quantiles = np.quantile(
+        np.array(distances, dtype=np.float32), [quantile.at for quantile in result.calibration.patches]
+    )
+    np.testing.assert_allclose([quantile.value for quantile in result.calibration.patches], quantiles, rtol=1e-6)
 
 
 def test_rows_that_are_found_are_the_whole_banks(store: FeatureStore) -> None:
     bank = bank_of(store, np.arange(0, PHOTOS * 16, 3))
     features = store.photo(2).features
-    mine = LeftOutBanks(bank).without([1, 3])
-    found = mine.search(features, 4)
+    part = LeftOutBanks(bank).without([1, 3])
+    neighbors = part.search(features, 4)
     keep = np.flatnonzero(~np.isin(bank.provenance.photo, [1, 3]))
     expected = bank.without_photos(np.array([1, 3], dtype=np.int32)).search(features, 4)
-    np.testing.assert_array_equal(found.rows, keep[expected.rows])
-    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6)
-    assert mine.count == len(keep)
-    assert mine.search_group is not None
-    assert set(bank.provenance.photo[mine.search_group(features, 1).rows[:, 0]].tolist()) <= {1, 3}
+    np.testing.assert_array_equal(neighbors.rows, keep[expected.rows])
+    np.testing.assert_allclose(neighbors.distances, expected.distances, rtol=1e-6)
+    assert part.count == len(keep)
+    assert part.search_group is not None
+    assert set(bank.provenance.photo[part.search_group(features, 1).rows[:, 0]].tolist()) <= {1, 3}
 
 
 def parts_of(memories: NDArray[np.float32], values: int) -> list[Part]:
@@ -178,17 +180,17 @@ def test_any_part_of_a_bank_is_searched_like_a_bank_of_that_part(data: st.DataOb
             with pytest.raises(IndexInvalid, match=f"{k} neighbors asked of {len(rows)} memories"):
                 part.search(chosen, features, k)
             continue
-        found = part.search(chosen, features, k)
-        apart = np.linalg.norm(features[:, None].astype(float) - memories[rows], axis=2)
-        np.testing.assert_array_equal(found.rows, rows[np.argsort(apart, axis=1, kind="stable")[:, :k]])
-        np.testing.assert_allclose(found.distances, np.sort(apart, axis=1)[:, :k], rtol=1e-4, atol=1e-5)
+        neighbors = part.search(chosen, features, k)
+        distances = np.linalg.norm(features[:, None].astype(float) - memories[rows], axis=2)
+        np.testing.assert_array_equal(neighbors.rows, rows[np.argsort(distances, axis=1, kind="stable")[:, :k]])
+        np.testing.assert_allclose(neighbors.distances, np.sort(distances, axis=1)[:, :k], rtol=1e-4, atol=1e-5)
 
 
 def test_no_patches_have_no_neighbors(rng: np.random.Generator) -> None:
     memories, features = rng.normal(size=(300, D)).astype(np.float32), np.empty((0, D), dtype=np.float32)
     for part in parts_of(memories, 10_000):
-        found = part.search(np.arange(300) > 200, features, 3)
-        assert (found.distances.shape, found.rows.shape) == ((0, 3), (0, 3))
+        neighbors = part.search(np.arange(300) > 200, features, 3)
+        assert (neighbors.distances.shape, neighbors.rows.shape) == ((0, 3), (0, 3))
 
 
 @pytest.mark.gpu
@@ -199,11 +201,11 @@ def test_gpu_and_cpu_leave_out_alike(
     rows = np.sort(rng.choice(PHOTOS * 16, 40, replace=False))
     on_cpu = bank_of(store, rows)
     on_gpu = MemoryBank(on_cpu.memories, on_cpu.provenance, gpu=0)
-    ours, expected = (left_out(store, bank, patients) for bank in (on_gpu, on_cpu))
-    np.testing.assert_allclose(ours.scores, expected.scores, rtol=1e-5)
-    for mine, theirs in zip(ours.patch_distances, expected.patch_distances, strict=True):
-        np.testing.assert_allclose(mine.distances, theirs.distances, rtol=1e-5)
-    assert ours.covering_radius == pytest.approx(expected.covering_radius, rel=1e-5)
+    actual, expected = (left_out(store, bank, patients) for bank in (on_gpu, on_cpu))
+    np.testing.assert_allclose(actual.scores, expected.scores, rtol=1e-5)
+    for on_gpu_photo, on_cpu_photo in zip(actual.patch_distances, expected.patch_distances, strict=True):
+        np.testing.assert_allclose(on_gpu_photo.distances, on_cpu_photo.distances, rtol=1e-5)
+    assert actual.covering_radius == pytest.approx(expected.covering_radius, rel=1e-5)
 
 
 def test_a_bank_that_is_one_photos_alone_is_refused(store: FeatureStore) -> None:
@@ -218,6 +220,6 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
     photos, local = store.locate(rows)
     assert photos.tolist() == [4, 0, 1, 0, 2]
     assert local.tolist() == [15, 0, 0, 15, 1]
-    everything = np.concatenate([one.features for one in store])
+    everything = np.concatenate([photo.features for photo in store])
     np.testing.assert_array_equal(store.gather(rows), everything[rows])
     np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])

@@ -187,7 +187,7 @@ def test_semicolons_separate_where_the_first_line_has_no_comma(tmp_path: Path, n
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "messages"),
     [
         ("path,patient_id,,Age\na.jpg,p1,,\n", ["columns not used: patient_id, Age (known: path, label, "]),
         ("path;patient-id\na.jpg;p1\n", ["columns not used: patient-id (known: path, label, "]),
@@ -197,9 +197,9 @@ def test_semicolons_separate_where_the_first_line_has_no_comma(tmp_path: Path, n
         ("path,split\na.jpg,train\n", []),
     ],
 )
-def test_what_is_not_used_of_a_csv_is_told(tmp_path: Path, text: str, told: list[str]) -> None:
+def test_what_is_not_used_of_a_csv_is_told(tmp_path: Path, text: str, messages: list[str]) -> None:
     lines = unused_rows_and_columns(write_csv(tmp_path, text))
-    assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told
+    assert [line[: len(start)] for line, start in zip(lines, messages, strict=True)] == messages
     assert unused_rows_and_columns(tmp_path) == ()
 
 

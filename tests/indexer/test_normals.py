@@ -67,38 +67,46 @@ def calibrated(scores: list[float], trunk: Trunk) -> Calibration:
 
 def test_with_enough_others_only_these_calibrate() -> None:
     scores = [1 + row / 100 for row in range(ENOUGH + 2)]
-    made = calibrated(scores, Trunk((photo(0), photo(3, flips=20)), 1.5))
-    assert made.scores == tuple(scores[row] for row in range(len(scores)) if row not in (0, 3))
-    assert made.trained_on is not None
-    assert (made.trained_on.photos, made.trained_on.used, made.trained_on.factor) == (2, "others", 1.0)
-    assert "19 normals that the trunk was not trained on" in trained_on_line(made)
+    calibration = calibrated(scores, Trunk((photo(0), photo(3, flips=20)), 1.5))
+    assert calibration.scores == tuple(scores[row] for row in range(len(scores)) if row not in (0, 3))
+    assert calibration.trained_on is not None
+    assert (calibration.trained_on.photos, calibration.trained_on.used, calibration.trained_on.factor) == (
+        2,
+        "others",
+        1.0,
+    )
+    assert "19 normals that the trunk was not trained on" in trained_on_line(calibration)
 
 
 def test_a_photograph_that_only_resembles_one_is_no_copy() -> None:
-    made = calibrated([1.0 + row for row in range(ENOUGH)], Trunk((photo(0, flips=21),)))
-    assert made.trained_on is not None
-    assert made.trained_on.used == "none"
+    calibration = calibrated([1.0 + row for row in range(ENOUGH)], Trunk((photo(0, flips=21),)))
+    assert calibration.trained_on is not None
+    assert calibration.trained_on.used == "none"
 
 
 def test_with_too_few_others_the_trained_ones_are_raised() -> None:
     scores = [1 + row / 100 for row in range(ENOUGH)]
-    made = calibrated(scores, Trunk((photo(0), photo(18)), 1.5))
+    calibration = calibrated(scores, Trunk((photo(0), photo(18)), 1.5))
     raised = [score * (1.5 if row in (0, 18) else 1) for row, score in enumerate(scores)]
-    assert made.scores == tuple(sorted(raised))
-    assert made.peaks == tuple(sorted(2 * score for score in raised))
-    assert made.patches[-1].value == pytest.approx(max(raised) / 2)
-    assert made.finding_levels == calibrate(raised, raised, np.ones(1, np.float32), regions=[
+    assert calibration.scores == tuple(sorted(raised))
+    assert calibration.peaks == tuple(sorted(2 * score for score in raised))
+    assert calibration.patches[-1].value == pytest.approx(max(raised) / 2)
+    assert calibration.finding_levels == calibrate(raised, raised, np.ones(1, np.float32), regions=[
         RegionHeights((score,), (), 0) for score in raised
     ]).finding_levels  # fmt: skip
-    assert made.trained_on is not None
-    assert (made.trained_on.photos, made.trained_on.used, made.trained_on.factor) == (2, "corrected", 1.5)
-    assert "raised by a factor of 1.5" in trained_on_line(made)
+    assert calibration.trained_on is not None
+    assert (calibration.trained_on.photos, calibration.trained_on.used, calibration.trained_on.factor) == (
+        2,
+        "corrected",
+        1.5,
+    )
+    assert "raised by a factor of 1.5" in trained_on_line(calibration)
     assert "MAY BE TOO LOW" in trained_on_line(calibrated(scores, Trunk((photo(0), photo(18)))))
 
 
 def test_nothing_changes_without_training_photographs() -> None:
     scores = [1 + row / 100 for row in range(30)]
-    made, plain = calibrated(scores, Trunk(())), normals(scores)
+    calibration, plain = calibrated(scores, Trunk(())), normals(scores)
     expected = calibrate(
         scores,
         [normal.peak for normal in plain],
@@ -106,7 +114,7 @@ def test_nothing_changes_without_training_photographs() -> None:
         regions=[RegionHeights((score,), (), 0) for score in scores],
     )
     for name in ("scores", "peaks", "thresholds", "finding_levels", "patches", "cameras", "source"):
-        assert getattr(made, name) == getattr(expected, name)
+        assert getattr(calibration, name) == getattr(expected, name)
 
 
 SCORES = st.floats(0.01, 100, allow_nan=False)
@@ -126,8 +134,8 @@ def test_two_of_24_do_not_move_the_threshold_by_half_without_a_warning(
     if after >= 1.5 * before:
         assert outliers is not None
         assert outliers.moves_threshold
-        made = calibrate(mixed, mixed, np.ones(1, np.float32), ids=[f"r-{row}" for row in range(24)])
-        assert next(outlier_lines(made, {})).startswith("WARNING")
+        calibration = calibrate(mixed, mixed, np.ones(1, np.float32), ids=[f"r-{row}" for row in range(24)])
+        assert next(outlier_lines(calibration, {})).startswith("WARNING")
 
 
 def test_what_outliers_do_is_said_with_and_without_them() -> None:
@@ -135,7 +143,7 @@ def test_what_outliers_do_is_said_with_and_without_them() -> None:
     ids = [f"c-{row:05d}" for row in range(24)]
     outliers = find_outliers(ids, scores)
     assert outliers is not None
-    assert [(one.id, one.score) for one in outliers.photos] == [("c-00023", 4.0), ("c-00022", 3.0)]
+    assert [(outlier.id, outlier.score) for outlier in outliers.photos] == [("c-00023", 4.0), ("c-00022", 3.0)]
     assert (outliers.far, outliers.threshold, outliers.without) == (2, 4.0, 1.21)
     assert outliers.ratio == pytest.approx(4 / 1.21)
     assert find_outliers(ids[:22], scores[:22]) is None
@@ -188,14 +196,16 @@ def weights(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     trained = sorted(photos.glob("drawn*"))[10:13]
     ImageOps.mirror(Image.open(trained[1])).save(folder / "mirrored.png")
-    seen = [
+    prepared = [
         prepare(file, PreparationConfig(size=128), PhotoLimits())
         for file in (*trained[::2], folder / "mirrored.png")
     ]
-    named = tuple(TrainingPhoto(one.content_hash, perceptual_hash(one.pixels)) for one in seen)
+    training = tuple(
+        TrainingPhoto(reference.content_hash, perceptual_hash(reference.pixels)) for reference in prepared
+    )
     trunk = load_backbone(R18, "random:0")
     state = {key: tensor.clone() for key, tensor in trunk.net.state_dict().items()}
-    save_backbone(Backbone(R18, state, named, 1.25), folder / "trunk.safetensors")
+    save_backbone(Backbone(R18, state, training, 1.25), folder / "trunk.safetensors")
     return folder / "trunk.safetensors"
 
 
@@ -220,7 +230,9 @@ def test_build_calibrates_on_others_names_outliers_and_sets_them_aside(
     version, manifest, out, err = build(run, photos, weights, tmp_path / "a")
     trained = {f"r-{number:05d}" for number in (11, 12, 13)}
     records = read_records(version / "photos.jsonl")
-    assert manifest.calibration.scores == tuple(sorted(one.score for one in records if one.id not in trained))
+    assert manifest.calibration.scores == tuple(
+        sorted(record.score for record in records if record.id not in trained)
+    )
     assert manifest.calibration.trained_on is not None
     assert (manifest.calibration.trained_on.photos, manifest.calibration.trained_on.used) == (3, "others")
     assert "calibrated on the 21 normals that the trunk was not trained on" in words(out)
@@ -228,7 +240,7 @@ def test_build_calibrates_on_others_names_outliers_and_sets_them_aside(
     outliers = manifest.calibration.outliers
     assert outliers is not None
     assert outliers.moves_threshold
-    assert {one.id for one in outliers.photos} == {"r-00023", "r-00024"}
+    assert {outlier.id for outlier in outliers.photos} == {"r-00023", "r-00024"}
     assert "WARNING: 2 of 21 normals move the 5% threshold" in words(err)
     assert "x_stripes.png" in err
     inspected = words(run("inspect", tmp_path / "a/n").out)
@@ -240,9 +252,9 @@ def test_build_calibrates_on_others_names_outliers_and_sets_them_aside(
 def test_photographs_are_set_aside_and_calibrate_asks(
     run: Run, photos: Path, weights: Path, tmp_path: Path
 ) -> None:
-    one, first, out, _ = build(run, photos, weights, tmp_path / "b", "--set-aside-outliers")
+    version, first, out, _ = build(run, photos, weights, tmp_path / "b", "--set-aside-outliers")
     aside = sorted(photos.glob("x_*"))
-    two, second, _, _ = build(
+    second_version, second, _, _ = build(
         run, photos, weights, tmp_path / "c", *(word for file in aside for word in ("--set-aside", file))
     )
     assert first.calibration.set_aside == second.calibration.set_aside == ("r-00023", "r-00024")
@@ -252,30 +264,30 @@ def test_photographs_are_set_aside_and_calibrate_asks(
     assert (first.counts.photos, first.numbered) == (22, 24)
     assert len(first.calibration.scores) == ENOUGH
     assert first.calibration.outliers is None or not first.calibration.outliers.moves_threshold
-    banks = [MemoryBank.load(place, gpu=None).memories for place in (one, two)]
+    banks = [MemoryBank.load(place, gpu=None).memories for place in (version, second_version)]
     np.testing.assert_array_equal(banks[0], banks[1])
     refused = run("build", photos, "--root", tmp_path / "b", "--name", "n", "--set-aside", "r-00099")
     assert (refused.code, "has no such photograph" in refused.err) == (2, True)
 
-    others = tmp_path / "others"
-    write_dataset(others, 11, train=20, good=0, diseased=0, height=120)
+    folder = tmp_path / "others"
+    write_dataset(folder, 11, train=20, good=0, diseased=0, height=120)
     for file in aside:
         noisy = Image.open(file).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        noisy.save(others / f"train/good/{file.name}")
-    calibrating = ("calibrate", tmp_path / "b/n", others / "train/good", "--device", "cpu")
+        noisy.save(folder / f"train/good/{file.name}")
+    calibrating = ("calibrate", tmp_path / "b/n", folder / "train/good", "--device", "cpu")
     refused = run(*calibrating)
     assert refused.code == 2
     assert "repeat the command with --yes" in words(refused.err)
     assert "WARNING: 2 of 22 normals" in words(refused.err)
-    assert index.resolve(tmp_path / "b/n") == one
+    assert index.resolve(tmp_path / "b/n") == version
     assert run(*calibrating, "--yes").code == 0
     calm = run(*calibrating, "--set-aside-outliers", "--yes")
     assert calm.code == 0, calm.err
     assert "WARNING" not in calm.err
     live = index.resolve(tmp_path / "b/n")
-    made = read_manifest(live / "manifest.json").calibration
-    assert made.set_aside == ("r-00023", "r-00024", "c-00021", "c-00022")
-    assert len((live / CALIBRATION_FILE).read_text().splitlines()) == len(made.scores) == 20
+    calibration = read_manifest(live / "manifest.json").calibration
+    assert calibration.set_aside == ("r-00023", "r-00024", "c-00021", "c-00022")
+    assert len((live / CALIBRATION_FILE).read_text().splitlines()) == len(calibration.scores) == 20
 
 
 def untimed(file: Path) -> bytes:
@@ -289,10 +301,10 @@ def test_manifests_of_before_load_and_score_the_same_bytes(
 ) -> None:
     shutil.copytree(small_index, tmp_path / "old")
     file = index.resolve(tmp_path / "old") / "manifest.json"
-    stated = json.loads(file.read_text())
+    document = json.loads(file.read_text())
     for name in ("trained_on", "outliers", "set_aside"):
-        del stated["calibration"][name]
-    file.write_text(json.dumps(stated))
+        del document["calibration"][name]
+    file.write_text(json.dumps(document))
     photo = sorted((drawn / "test/good").iterdir())[0]
     for place, out in ((small_index, "a"), (tmp_path / "old", "b")):
         outcome = run("score", place, photo, "--out", tmp_path / out, "--device", "cpu")

@@ -53,11 +53,11 @@ def test_build_takes_the_training_rows_evaluate_the_others_score_all(tmp_path: P
     dataset = read_listed(path)
     assert dataset.name == "photos"
     assert dataset.train == list_references(path)
-    assert [(one.path.name, one.abnormal, one.kind) for one in dataset.test] == [
+    assert [(photo.path.name, photo.abnormal, photo.kind) for photo in dataset.test] == [
         ("b.jpg", True, "DR"),
         ("c.jpg", False, "good"),
     ]
-    assert [one.path.name for one in list_photos(path)] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [photo.path.name for photo in list_photos(path)] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_without_a_split_every_row_is_taken(tmp_path: Path) -> None:

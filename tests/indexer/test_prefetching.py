@@ -26,29 +26,29 @@ def test_results_come_in_order_however_long_each_takes() -> None:
 
 
 def test_an_item_comes_late_once_the_next_one_is_begun() -> None:
-    begun: list[int] = []
+    starts: list[int] = []
 
-    def beginning(count: int) -> Iterator[int]:
+    def source(count: int) -> Iterator[int]:
         for number in range(count):
-            begun.append(number)
+            starts.append(number)
             yield number
 
-    for number in delayed(beginning(5), True):
-        assert begun == list(range(min(number + 2, 5)))
-    begun.clear()
-    for number in delayed(beginning(5), False):
-        assert begun == list(range(number + 1))
+    for number in delayed(source(5), True):
+        assert starts == list(range(min(number + 2, 5)))
+    starts.clear()
+    for number in delayed(source(5), False):
+        assert starts == list(range(number + 1))
     assert list(delayed([], True)) == []
 
 
 def test_no_more_than_asked_is_begun() -> None:
-    begun: list[int] = []
-    with closing(prefetch(range(100), begun.append, threads=3, most=5)) as results:
-        for taken, _ in enumerate(results, start=1):
-            assert len(begun) <= taken + 5
-            if taken == 20:
+    starts: list[int] = []
+    with closing(prefetch(range(100), starts.append, threads=3, most=5)) as results:
+        for count, _ in enumerate(results, start=1):
+            assert len(starts) <= count + 5
+            if count == 20:
                 break
-    assert len(begun) <= 25
+    assert len(starts) <= 25
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -60,11 +60,11 @@ def test_an_error_surfaces_at_its_place_and_nothing_runs_on(threads: int) -> Non
             raise OSError("disk full")
         return number
 
-    taken: list[int] = []
+    numbers: list[int] = []
     results = prefetch(range(1000), work, threads=threads, most=threads + 2)
     with pytest.raises(OSError, match="disk full"):
-        taken.extend(results)
-    assert taken == list(range(6))
+        numbers.extend(results)
+    assert numbers == list(range(6))
     assert threading.active_count() == before
     with pytest.raises(OSError, match="disk full"):
         list(round_robin(range(1000), [work] * threads))

@@ -39,14 +39,14 @@ class Breaking(MemoryFileSystem):  # type: ignore[misc]
     """Of which some files break off in the midst of reading, and that counts what it is asked."""
 
     protocol = "breaking"
-    asked = 0
+    requests = 0
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return cast("str", super()._strip_protocol(path.replace("breaking://", "memory://")))
 
     def info(self, path: str, **more: Any) -> dict[str, Any]:
-        Breaking.asked += 1
+        Breaking.requests += 1
         return cast("dict[str, Any]", super().info(path, **more))
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> BytesIO:
@@ -82,15 +82,15 @@ def test_a_tree_is_listed_as_a_folder_is(
     bucket: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = sorted(path.name for path in (drawn / "train/good").iterdir())
-    found = [photo.path for photo in list_photos(Path(bucket))]
-    below = [path.relative_to(as_path(Path(bucket))).as_posix() for path in found]
+    paths = [photo.path for photo in list_photos(Path(bucket))]
+    relative = [path.relative_to(as_path(Path(bucket))).as_posix() for path in paths]
     expected = [f"b/{name}" if number % 2 else name for number, name in enumerate(names)]
-    assert below == sorted([*expected, "letter.png"])
-    for path in found[:-1]:
+    assert relative == sorted([*expected, "letter.png"])
+    for path in paths[:-1]:
         assert read_bytes(path, PhotoLimits()) == (drawn / "train/good" / path.name).read_bytes()
-    for path in found:  # as it goes to another process
-        again = pickle.loads(pickle.dumps(path))  # noqa: S301
-        assert (again, str(again), type(again)) == (path, str(path), RemotePath)
+    for path in paths:  # as it goes to another process
+        restored = pickle.loads(pickle.dumps(path))  # noqa: S301
+        assert (restored, str(restored), type(restored)) == (path, str(path), RemotePath)
     (tmp_path / "s3:").mkdir()  # what is on this machine goes first
     monkeypatch.chdir(tmp_path)
     assert not isinstance(as_path(Path("s3:")), RemotePath)
@@ -112,8 +112,8 @@ def test_a_csv_names_addresses_and_may_lie_at_one(bucket: str, drawn: Path, tmp_
     )  # fmt: skip
     with fsspec.open(f"{bucket}/list.csv", "wb") as file:
         file.write(f"path\n{local[0].name}\nb/{local[1].name}\n".encode("utf-8-sig"))
-    found = list_references(Path(f"{bucket}/list.csv"))
-    assert [read_bytes(one.path, PhotoLimits()) for one in found] == [one.read_bytes() for one in local[:2]]
+    photos = list_references(Path(f"{bucket}/list.csv"))
+    assert [read_bytes(photo.path, PhotoLimits()) for photo in photos] == [path.read_bytes() for path in local[:2]]
 
 
 def test_limits_on_bytes_hold_and_nothing_there_is_said(bucket: str, drawn: Path) -> None:
@@ -156,9 +156,9 @@ def test_what_a_listing_told_is_not_asked_for_again() -> None:
     for number in range(5):
         store.pipe(f"/listed/{number}.jpg", b"x" * number)
     photos = [photo.path for photo in list_photos(Path("breaking://listed"))]
-    before = Breaking.asked
+    before = Breaking.requests
     assert [path.stat().st_size for path in photos] == [0, 1, 2, 3, 4]
-    assert Breaking.asked == before
+    assert Breaking.requests == before
     assert [path.stat().st_mtime_ns for path in photos] == [
         RemotePath(str(path)).stat().st_mtime_ns for path in photos
     ]
@@ -168,7 +168,7 @@ def test_what_a_listing_told_is_not_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("info", "seconds"),
     [
         ({"updated": "2026-01-02T03:04:05.5Z"}, datetime(2026, 1, 2, 3, 4, 5, 500_000, UTC).timestamp()),
         ({"created": "2026-01-02T03:04:05+02:00"}, datetime(2026, 1, 2, 1, 4, 5, 0, UTC).timestamp()),
@@ -181,15 +181,15 @@ def test_what_a_listing_told_is_not_asked_for_again() -> None:
     ],
 )
 def test_times_are_read_however_a_store_tells_them(
-    told: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
+    info: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_: {"size": 3, "type": "file", **told})
-    found = RemotePath("memory://a/1.jpg").stat()
-    assert (found.st_size, found.st_mtime_ns) == (3, round(seconds * 1e9))
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_: {"size": 3, "type": "file", **info})
+    status = RemotePath("memory://a/1.jpg").stat()
+    assert (status.st_size, status.st_mtime_ns) == (3, round(seconds * 1e9))
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("s3://bucket/a//b.jpg", "empty part"),
         ("memory://a/./b.jpg", "empty part"),
@@ -200,16 +200,16 @@ def test_times_are_read_however_a_store_tells_them(
     ],
 )
 def test_addresses_that_would_be_others_or_tell_secrets_are_refused(
-    address: str, said: str, tmp_path: Path, run: Run
+    address: str, message: str, tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "list.csv").write_text(f"path\n{address}\n")
-    with pytest.raises(SettingError, match=f"list.csv line 2: .*{said}") as caught:
+    with pytest.raises(SettingError, match=f"list.csv line 2: .*{message}") as caught:
         list_photos(tmp_path / "list.csv")
-    ended = run("score", tmp_path, address, "--csv", tmp_path / "scores.csv")
-    assert ended.code == 2
-    assert "hunter2" not in str(caught.value) + ended.err
+    outcome = run("score", tmp_path, address, "--csv", tmp_path / "scores.csv")
+    assert outcome.code == 2
+    assert "hunter2" not in str(caught.value) + outcome.err
     if "//b" in address or "/./" in address:
-        assert "empty part" in ended.err
+        assert "empty part" in outcome.err
 
 
 def test_a_listed_key_that_a_path_would_change_is_refused_by_name(bucket: str) -> None:
@@ -235,19 +235,21 @@ def test_bodies_that_are_cut_cost_their_photograph_alone(
 ) -> None:
     good = sorted((drawn / "train/good").iterdir())[0].read_bytes()
     files = {f"{name}.jpg": good + name.encode() for name in ("whole", "cut", "once")}
-    with serving(files, {"cut.jpg": 1000, "once.jpg": 1}) as (server, asked):
+    with serving(files, {"cut.jpg": 1000, "once.jpg": 1}) as (server, requests):
         names = [*files, "denied.jpg"]
         (tmp_path / "list.csv").write_text("\n".join(["path", *(f"{server}/{name}" for name in names), ""]))
-        ended = run("score", small_index, tmp_path / "list.csv", "--csv", tmp_path / "out.csv", "--device", "cpu")
-    assert ended.code == 2
-    assert "2 of 4 photographs could not be scored" in " ".join(ended.err.split())
+        outcome = run(
+            "score", small_index, tmp_path / "list.csv", "--csv", tmp_path / "out.csv", "--device", "cpu"
+        )
+    assert outcome.code == 2
+    assert "2 of 4 photographs could not be scored" in " ".join(outcome.err.split())
     with (tmp_path / "out.csv").open(newline="") as file:
         faults = {Path(row["photo"]).name: row["error"].partition(" (")[0] for row in csv.DictReader(file)}
     assert faults == {
         "whole.jpg": "", "once.jpg": "", "cut.jpg": "Input/output error",
         "denied.jpg": "Permission denied",
     }  # fmt: skip
-    assert (asked["once.jpg"], asked["cut.jpg"]) == (2, 3)
+    assert (requests["once.jpg"], requests["cut.jpg"]) == (2, 3)
     with pytest.raises(PhotoUnreachable, match=r"^Input/output error \(Client"):
         read_bytes(as_path(Path(f"{server}/whole.jpg")), PhotoLimits())
 
@@ -267,22 +269,22 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_index_is_built_and_photographs_are_scored_from_addresses(
     bucket: str, drawn: Path, tmp_path: Path, run: Run
 ) -> None:
-    def built(photos: Path | str, name: str) -> Path:
-        ended = run(
+    def build_index(photos: Path | str, name: str) -> Path:
+        outcome = run(
             "build", photos, "--root", tmp_path, "--name", name, "--backbone", "bundled", "--size", 128,
             "--device", "cpu",
         )  # fmt: skip
-        assert ended.code == 0, ended.err
+        assert outcome.code == 0, outcome.err
         return Path(tmp_path / name / (tmp_path / name / "CURRENT").read_text().strip())
 
     twin = tmp_path / "twin"
-    for one in list_photos(Path(bucket))[:-1]:
-        file = twin / one.path.relative_to(as_path(Path(bucket)))
+    for photo in list_photos(Path(bucket))[:-1]:
+        file = twin / photo.path.relative_to(as_path(Path(bucket)))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(one.path.read_bytes())
-    there, here = built(bucket, "there"), built(twin, "here")
+        file.write_bytes(photo.path.read_bytes())
+    there, here = build_index(bucket, "there"), build_index(twin, "here")
     for file_name in ("memory_bank.faiss", "photos.jsonl"):
         assert (there / file_name).read_bytes() == (here / file_name).read_bytes()
-    ended = run("score", there, f"{bucket}/b", "--csv", tmp_path / "scores.csv", "--device", "cpu")
-    assert ended.code == 0, ended.err
+    outcome = run("score", there, f"{bucket}/b", "--csv", tmp_path / "scores.csv", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + len(list((twin / "b").iterdir()))

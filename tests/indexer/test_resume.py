@@ -114,16 +114,16 @@ def test_stopped_half_way_it_goes_on_to_the_same_bank(
     while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(stop)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     done = journal.read_bytes().count(b"\n")
     assert 3 <= done < 16
     assert index.versions(root / "eyes") == []
     if stop != signal.SIGKILL:
         assert process.returncode == 130
-        assert "with --resume continues it" in told
+        assert "with --resume continues it" in errors
     resumed = _run(photos, root, "--resume")
-    _, told = resumed.communicate(timeout=100)
-    assert resumed.returncode == 0, told
+    _, errors = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, errors
     _same(index.resolve(root / "eyes"), whole)
     assert not journal.parent.exists()
     assert {path.name for path in (root / "eyes").iterdir()} == {
@@ -158,10 +158,10 @@ def test_the_greedy_goes_on_from_its_last_round(
     order = _order(photos, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         build(order, _Stopped("coreset", 150))
-    with np.load(tmp_path / "eyes" / index.WORK / "coreset.npz") as kept:
-        picks = len(kept["rows"])
+    with np.load(tmp_path / "eyes" / index.WORK / "coreset.npz") as checkpoint:
+        picks = len(checkpoint["rows"])
     assert picks > 100
-    told: list[int] = []
+    advances: list[int] = []
 
     class Listening(_Stopped):
         @contextmanager
@@ -170,13 +170,13 @@ def test_the_greedy_goes_on_from_its_last_round(
 
                 def listen(steps: int, note: str = "") -> None:
                     if name == "coreset":
-                        told.append(steps)
+                        advances.append(steps)
                     advance(steps, note)
 
                 yield listen
 
     _same(build(replace(order, resume=True), Listening("none", 0)).version, whole)
-    assert told[0] == picks
+    assert advances[0] == picks
 
 
 def test_a_full_disk_loses_nothing(
@@ -213,7 +213,7 @@ def test_a_batch_is_encoded_with_the_same_photographs_again(
     begin = extraction._start
 
     def listening(encoder: object, outcomes: list[object]) -> object:
-        batches.append(sum(isinstance(one, LoadedPhoto) for one in outcomes))
+        batches.append(sum(isinstance(outcome, LoadedPhoto) for outcome in outcomes))
         return begin(encoder, outcomes)  # type: ignore[arg-type]
 
     monkeypatch.setattr(extraction, "_start", listening)
@@ -242,7 +242,7 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
     """As from an object store that fails for a while: early ones, one of which comes back, and one of the last."""
     store, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
     names = sorted(path.name for path in photos.iterdir())
-    gone = ("01.jpg", "02.jpg", "12.jpg")
+    missing = ("01.jpg", "02.jpg", "12.jpg")
 
     def order_of(listed: list[str], root: str) -> BuildOptions:
         table = tmp_path / f"{root}.csv"
@@ -250,7 +250,7 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
         return replace(_order(table, tmp_path / root), resume=True)
 
     for name in names:
-        if name not in gone:
+        if name not in missing:
             store.pipe(f"{folder}/{name}", (photos / name).read_bytes())
     order = order_of(names, "stopped")
     with pytest.raises(KeyboardInterrupt):
@@ -259,49 +259,49 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
     with pytest.raises(KeyboardInterrupt):
         build(order, _Stopped("calibrate", 3))
     store.pipe(f"{folder}/12.jpg", (photos / "12.jpg").read_bytes())
-    asked: list[str] = []
+    reads: list[str] = []
 
     def listening(path: Path, *more: object) -> PreparedPhoto:
-        asked.append(path.name)
+        reads.append(path.name)
         return prepare(path, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(references, "prepare", listening)
     resumed = build(order, _quiet())
-    assert asked == ["01.jpg", "12.jpg"]
-    skipped = {(one.path.name, one.reason.split(",")[0]) for one in resumed.skipped}
+    assert reads == ["01.jpg", "12.jpg"]
+    skipped = {(photo.path.name, photo.reason.split(",")[0]) for photo in resumed.skipped}
     assert {name for name, _ in skipped} == {"01.jpg", "03a.jpg"}
     assert ("01.jpg", "No such file or directory") in skipped
-    late = [name for name in names if name not in gone] + ["02.jpg", "12.jpg", "01.jpg"]
+    late = [name for name in names if name not in missing] + ["02.jpg", "12.jpg", "01.jpg"]
     _same(resumed.version, build(order_of(late, "whole"), _quiet()).version)
     store.rm(folder, recursive=True)
 
 
 def test_other_inputs_are_refused_and_the_work_stays(photos: Path, tmp_path: Path) -> None:
-    own = tmp_path / "photos"
-    shutil.copytree(photos, own)
-    order = replace(_order(own, tmp_path / "root"), resume=True)
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    order = replace(_order(folder, tmp_path / "root"), resume=True)
     with pytest.raises(KeyboardInterrupt):
         build(order, _Stopped("encode", 9))
     work = tmp_path / "root/eyes" / index.WORK
-    other = updated(CONFIG, "coreset.share", "0.2")
+    config = updated(CONFIG, "coreset.share", "0.2")
     with pytest.raises(SettingError, match=r"config\.coreset\.share was 0\.3, now it is 0\.2"):
-        build(replace(order, config=other), _quiet())
+        build(replace(order, config=config), _quiet())
     with pytest.raises(SettingError, match=r"limits\.max_bytes"):
         build(replace(order, limits=replace(order.limits, max_bytes=10**6)), _quiet())
-    first = own / "00.jpg"
+    first = folder / "00.jpg"
     data = first.read_bytes()
     first.write_bytes(data + b"!")
     with pytest.raises(SettingError, match=r"00\.jpg has changed"):
         build(order, _quiet())
     first.write_bytes(data)
-    (own / "99.jpg").write_bytes(data + b"!")
+    (folder / "99.jpg").write_bytes(data + b"!")
     with pytest.raises(SettingError, match="16 photographs were listed, now there are 17"):
         build(order, _quiet())
-    (own / "99.jpg").unlink()
-    first.rename(own / "00b.jpg")
+    (folder / "99.jpg").unlink()
+    first.rename(folder / "00b.jpg")
     with pytest.raises(SettingError, match=r"photograph 1 has changed: .*00b\.jpg"):
         build(order, _quiet())
-    (own / "00b.jpg").rename(first)
+    (folder / "00b.jpg").rename(first)
     assert len(list((work / "features").iterdir())) >= 12
 
 
@@ -328,9 +328,9 @@ def test_no_file_name_is_written(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build(_order(photos, tmp_path), _Stopped("encode", 12))
     work = tmp_path / "eyes" / index.WORK
-    written = (work / "inputs.json").read_text() + (work / "photos.jsonl").read_text()
-    assert ".jpg" not in written
-    assert str(photos) not in written
+    text = (work / "inputs.json").read_text() + (work / "photos.jsonl").read_text()
+    assert ".jpg" not in text
+    assert str(photos) not in text
 
 
 def test_fed_like_a_gpu_the_bank_is_the_same_and_so_is_a_resumed_one(
@@ -360,8 +360,8 @@ def test_pictures_that_are_kept_are_all_there_after_an_interruption(photos: Path
         build(replace(order, keep_crops=False, resume=True), _quiet())
     resumed = build(replace(order, resume=True), _quiet()).version
     at_once = build(replace(order, root=tmp_path / "at once"), _quiet()).version
-    kept, expected = (sorted((version / "evidence").iterdir()) for version in (resumed, at_once))
-    assert [file.name for file in kept] == [file.name for file in expected]
-    assert [file.read_bytes() for file in kept] == [file.read_bytes() for file in expected]
-    assert len(kept) == 14
+    actual, expected = (sorted((version / "evidence").iterdir()) for version in (resumed, at_once))
+    assert [file.name for file in actual] == [file.name for file in expected]
+    assert [file.read_bytes() for file in actual] == [file.read_bytes() for file in expected]
+    assert len(actual) == 14
     assert not (tmp_path / "stopped/eyes" / index.WORK).exists()

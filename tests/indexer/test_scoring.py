@@ -49,12 +49,12 @@ def names(folder: Path) -> list[str]:
 
 def test_folders_are_kept_and_tables_written(run: Run, older_index: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run(
+    outcome = run(
         "score", older_index, folder, "--overlays", out, "--geojson", out, "--csv", tmp_path / "out.csv",
         "--findings-csv", tmp_path / "findings.csv", "--coco", tmp_path / "coco.json", "--fpr", "0.9",
         "--layout", "side", "--overlay-format", "jpeg",
     )  # fmt: skip
-    assert done.code == 0, done.err
+    assert outcome.code == 0, outcome.err
     stems = ("a/eye-2", "a/eye", "b/eye")
     assert names(out) == sorted(f"{stem}{end}" for stem in stems for end in (".geojson", "_overlay.jpg"))
     with Image.open(out / "a/eye_overlay.jpg") as image:
@@ -94,16 +94,16 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     shutil.copy(folder / "a/eye.jpg", folder / "late.jpg")
     (tmp_path / "json/late.json").write_text("mine")
     os.utime(tmp_path / "json/late.json", (1, 1))
-    kept_back = run(*words, "--resume")
-    assert kept_back.code == 2
-    assert "late.json is older than the run: move it away, or --overwrite replaces it" in kept_back.err
+    older_file = run(*words, "--resume")
+    assert older_file.code == 2
+    assert "late.json is older than the run: move it away, or --overwrite replaces it" in older_file.err
     assert (tmp_path / "json/late.json").read_text() == "mine"
     (tmp_path / "json/late.json").write_text("left half way by a killed run")
     assert run(*words, "--resume").code == 0
     assert json.loads((tmp_path / "json/late.json").read_text())["file_name"] == "late.jpg"
-    other = run(*words, "--resume", "--fpr", "0.5")
-    assert other.code == 2
-    assert "fpr was None, now it is 0.5" in other.err
+    changed = run(*words, "--resume", "--fpr", "0.5")
+    assert changed.code == 2
+    assert "fpr was None, now it is 0.5" in changed.err
     assert run(*words, "--overwrite").code == 0
     assert "nothing would be written" in run(*words[:3]).err
 
@@ -143,10 +143,10 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
     monkeypatch.setattr(Engine, "prepare", prepare_all_but_the_first)
     monkeypatch.setattr(Engine, "score_checked", score_all_but_the_second)
     monkeypatch.setattr(Image.Image, "save", save_all_but_one(ZeroDivisionError("key-of-somebody"), 1))
-    ended = run(*words)
-    assert ended.code == 2
-    assert "3 of 4 photographs could not be scored" in " ".join(ended.err.split())
-    assert "key-of-somebody" not in ended.err
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "3 of 4 photographs could not be scored" in " ".join(outcome.err.split())
+    assert "key-of-somebody" not in outcome.err
     kinds = {name: row["error"] for name, row in table(tmp_path / "out.csv").items()}
     assert kinds == {
         "0.jpg": "it could not be scored (MemoryError)",
@@ -199,11 +199,11 @@ def test_the_eye_comes_from_the_csv_or_the_option(
     run: Run, older_index: Path, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "list.csv").write_text("path,eye\na/eye.jpg,OD\nb/eye.jpg,\n")
-    done = run(
+    outcome = run(
         "score", older_index, folder / "list.csv", "--eye", "left", "--out", tmp_path / "out", "--fpr", "0.9",
         "--map-format", "tiff",
     )  # fmt: skip
-    assert done.code == 0, done.err
+    assert outcome.code == 0, outcome.err
     places = []
     for ward in ("a", "b"):
         result = json.loads((tmp_path / f"out/{ward}/eye.json").read_text())
@@ -219,7 +219,7 @@ def test_the_eye_comes_from_the_csv_or_the_option(
 def test_strips_where_the_index_keeps_crops(run: Run, drawn: Path, folder: Path, tmp_path: Path) -> None:
     build_small(drawn / "train/good", tmp_path / "root", keep_crops=True)
     without_levels(tmp_path / "root/drawn", tmp_path / "root/older")
-    done = run(
+    outcome = run(
         "score",
         tmp_path / "root/older",
         folder / "b",
@@ -230,7 +230,7 @@ def test_strips_where_the_index_keeps_crops(run: Run, drawn: Path, folder: Path,
         "--evidence",
         "2",
     )
-    assert done.code == 0, done.err
+    assert outcome.code == 0, outcome.err
     with Image.open(tmp_path / "out/eye_evidence.jpg") as image:
         assert image.width == 8 + 3 * 200
     assert names(tmp_path / "out") == ["eye.json", "eye_evidence.jpg", "eye_map.png", "eye_overlay.png"]

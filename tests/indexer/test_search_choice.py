@@ -21,7 +21,7 @@ from resad.search.plan import SearchPlan
 CHOICES: tuple[SearchChoice, ...] = ("flat", "auto", "ivf")
 
 
-def built(drawn: Path, root: Path, choice: SearchChoice, coreset: str = "0.5") -> BuildReport:
+def build_index(drawn: Path, root: Path, choice: SearchChoice, coreset: str = "0.5") -> BuildReport:
     config = method_config("resad", backbone="resnet18", size=128, coreset=coreset)
     order = BuildOptions(
         drawn / "train/good", root, choice, config, "random:0", torch.device("cpu"), search=choice
@@ -41,7 +41,7 @@ def test_every_search_gives_the_scores_of_flat(drawn: Path, tmp_path: Path) -> N
     )
     scores = {}
     for choice in CHOICES:
-        report = built(drawn, tmp_path, choice)
+        report = build_index(drawn, tmp_path, choice)
         search = report.manifest.search
         assert search is not None
         loaded = load_index(report.version, torch.device("cpu"))
@@ -66,7 +66,7 @@ def test_every_search_gives_the_scores_of_flat(drawn: Path, tmp_path: Path) -> N
 
 
 def test_auto_does_not_measure_what_is_fast_anyway(drawn: Path, tmp_path: Path) -> None:
-    report = built(drawn, tmp_path, "auto")
+    report = build_index(drawn, tmp_path, "auto")
     search = report.manifest.search
     assert search is not None
     assert search.chosen == SearchPlan()
@@ -80,4 +80,4 @@ def test_a_bank_too_small_to_leave_a_photo_out_is_refused_as_by_the_calibration(
     choices: tuple[SearchChoice, ...] = ("proved", "flat")
     for choice in choices:
         with pytest.raises(SettingError, match=r"memories \d remain, fewer than the 3 neighbors asked; give more"):
-            built(drawn, tmp_path, choice, coreset="4")
+            build_index(drawn, tmp_path, choice, coreset="4")

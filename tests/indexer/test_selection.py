@@ -74,7 +74,7 @@ def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore)
         return select(store, config, [torch.device("cpu")], lambda _: None)
 
     def radius(selection: Selection) -> float:
-        everything = np.concatenate([one.features for one in store])
+        everything = np.concatenate([photo.features for photo in store])
         return float(np.linalg.norm(everything[:, None] - selection.memories, axis=2).min(axis=1).max())
 
     whole, half = chosen(1.0), chosen(0.5)
@@ -91,9 +91,9 @@ def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore)
 
 def test_points_in_a_file_give_the_same_memories(store: FeatureStore, tmp_path: Path) -> None:
     config, cpu = CoresetConfig(share=0.3), torch.device("cpu")
-    held = select(store, config, [cpu], lambda _: None)
-    stored = select(store, config, [cpu, cpu], lambda _: None, file=tmp_path / "points")
-    assert (tmp_path / "points").stat().st_size == 126 * stored.dimension * 4
-    np.testing.assert_array_equal(stored.memories, held.memories)
-    np.testing.assert_array_equal(stored.provenance.pick, held.provenance.pick)
-    assert stored.radius == held.radius
+    in_memory = select(store, config, [cpu], lambda _: None)
+    in_file = select(store, config, [cpu, cpu], lambda _: None, file=tmp_path / "points")
+    assert (tmp_path / "points").stat().st_size == 126 * in_file.dimension * 4
+    np.testing.assert_array_equal(in_file.memories, in_memory.memories)
+    np.testing.assert_array_equal(in_file.provenance.pick, in_memory.provenance.pick)
+    assert in_file.radius == in_memory.radius

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexer.lifecycle.small import built, some
+from tests.indexer.lifecycle.small import build_index, copy_photos
 
 KEPT = {False: "without features", True: "with features"}
 
@@ -26,31 +26,31 @@ def files(photos: list[Path]) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def _begun(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def _first_versions(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     folder = tmp_path_factory.mktemp("begun")
-    first = some(photos[:5], folder / "photos")
-    return {keep: built(first, folder / f"root-{keep}", keep_features=keep) for keep in (False, True)}
+    first = copy_photos(photos[:5], folder / "photos")
+    return {keep: build_index(first, folder / f"root-{keep}", keep_features=keep) for keep in (False, True)}
 
 
 @pytest.fixture(params=[False, True], ids=KEPT.__getitem__)
-def place(request: pytest.FixtureRequest, _begun: dict[bool, Path], tmp_path: Path) -> Path:
+def place(request: pytest.FixtureRequest, _first_versions: dict[bool, Path], tmp_path: Path) -> Path:
     """ROOT/NAME, once without and once with features."""
-    return Path(shutil.copytree(_begun[request.param], tmp_path / "root/eyes"))
+    return Path(shutil.copytree(_first_versions[request.param], tmp_path / "root/eyes"))
 
 
 @pytest.fixture
-def plain(_begun: dict[bool, Path], tmp_path: Path) -> Path:
+def plain(_first_versions: dict[bool, Path], tmp_path: Path) -> Path:
     """ROOT/NAME without features."""
-    return Path(shutil.copytree(_begun[False], tmp_path / "root/eyes"))
+    return Path(shutil.copytree(_first_versions[False], tmp_path / "root/eyes"))
 
 
 @pytest.fixture
-def keeping(_begun: dict[bool, Path], tmp_path: Path) -> Path:
+def keeping(_first_versions: dict[bool, Path], tmp_path: Path) -> Path:
     """ROOT/NAME with features."""
-    return Path(shutil.copytree(_begun[True], tmp_path / "keeping/eyes"))
+    return Path(shutil.copytree(_first_versions[True], tmp_path / "keeping/eyes"))
 
 
 @pytest.fixture
 def more(photos: list[Path], tmp_path: Path) -> Path:
     """A folder of the three photographs that the index does not have."""
-    return some(photos[5:], tmp_path / "more")
+    return copy_photos(photos[5:], tmp_path / "more")

@@ -36,7 +36,7 @@ def quiet() -> Stages:
     return Stages(Console(quiet=True))
 
 
-def built(
+def build_index(
     photos: Path, root: Path, *, name: str = "eyes", keep_features: bool = False, config: MethodConfig = CONFIG
 ) -> Path:
     """ROOT/NAME of a new index, whose photographs' names are not stored."""
@@ -44,7 +44,7 @@ def built(
     return root / name
 
 
-def some(photos: Sequence[Path], folder: Path) -> Path:
+def copy_photos(photos: Sequence[Path], folder: Path) -> Path:
     """A folder of these photographs."""
     folder.mkdir(parents=True)
     for photo in photos:
@@ -52,50 +52,50 @@ def some(photos: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
-def added(place: Path, photos: Path) -> AddReport:
+def add_photos(place: Path, photos: Path) -> AddReport:
     return add(AddOptions(place, photos, CPU), quiet())
 
 
-def removed(place: Path, chosen: PhotoFilter, photos: Path | None = None) -> RemoveReport:
+def remove_photos(place: Path, chosen: PhotoFilter, photos: Path | None = None) -> RemoveReport:
     return remove(RemoveOptions(place, chosen, CPU, photos=photos), quiet())
 
 
 def with_ids(ids: Iterable[str]) -> PhotoFilter:
-    wanted = set(ids)
-    return lambda one: one.id in wanted
+    chosen = set(ids)
+    return lambda record: record.id in chosen
 
 
-def loaded(path: Path) -> LoadedIndex:
+def load_on_cpu(path: Path) -> LoadedIndex:
     return load_index(path, CPU)
 
 
-def encoded(index: LoadedIndex, photo: Path) -> tuple[PatchFeatures, NDArray[np.bool_]]:
+def encode_photo(index: LoadedIndex, photo: Path) -> tuple[PatchFeatures, NDArray[np.bool_]]:
     """As the index encodes it, and its field of view."""
-    seen = prepare(photo, CONFIG.preparation, PhotoLimits())
-    return index.detector.encoder.encode([seen])[0], seen.mask
+    prepared = prepare(photo, CONFIG.preparation, PhotoLimits())
+    return index.detector.encoder.encode([prepared])[0], prepared.mask
 
 
 def score(index: LoadedIndex, photo: Path) -> float:
-    seen = prepare(photo, CONFIG.preparation, PhotoLimits())
-    return index.detector.detect([seen])[0].image_score
+    prepared = prepare(photo, CONFIG.preparation, PhotoLimits())
+    return index.detector.detect([prepared])[0].image_score
 
 
 def covering_radius(index: LoadedIndex, photos: Iterable[Path]) -> float:
     """The obvious way: every patch against every memory."""
     memories = index.detector.bank.memories
-    patches = np.concatenate([encoded(index, photo)[0].features for photo in photos])
-    apart = np.linalg.norm(patches[:, None].astype(np.float64) - memories[None], axis=2)
-    return float(apart.min(axis=1).max())
+    patches = np.concatenate([encode_photo(index, photo)[0].features for photo in photos])
+    distances = np.linalg.norm(patches[:, None].astype(np.float64) - memories[None], axis=2)
+    return float(distances.min(axis=1).max())
 
 
-def holding(folder: Path, needles: Iterable[bytes]) -> list[str]:
+def files_with(folder: Path, needles: Iterable[bytes]) -> list[str]:
     """Files below `folder` with one of these bytes in them, or in their names."""
-    wanted = list(needles)
+    patterns = list(needles)
     return [
         path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and any(one in content for content in (path.read_bytes(), path.name.encode()) for one in wanted)
+        and any(pattern in content for content in (path.read_bytes(), path.name.encode()) for pattern in patterns)
     ]
 
 
@@ -114,7 +114,7 @@ def traces(index: LoadedIndex, rows: Iterable[int], files: Callable[[str], Path]
             repr(record.peak).encode(),
             repr(record.quality.sharpness).encode(),
         ]
-        patches = encoded(index, files(record.content_sha256))[0]
+        patches = encode_photo(index, files(record.content_sha256))[0]
         needles += [patch.tobytes() for patch in patches.features]
         needles += [] if patches.mirrored is None else [patch.tobytes() for patch in patches.mirrored]
     return needles

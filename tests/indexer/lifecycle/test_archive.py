@@ -17,7 +17,7 @@ from resad import index
 from resad.errors import ArtifactError, IndexInvalid, ResadError, SettingError
 from resad.index import check_files
 from resad.loaded_index import check_probe
-from tests.indexer.lifecycle.small import loaded
+from tests.indexer.lifecycle.small import load_on_cpu
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_it_comes_back_as_it_was(place: Path, archive: Path, tmp_path: Path) -> 
     for name in names:
         if (version / name).is_file():
             assert (imported.version / name).read_bytes() == (version / name).read_bytes()
-    check_probe(loaded(tmp_path / "other/eyes"), imported.version)
+    check_probe(load_on_cpu(tmp_path / "other/eyes"), imported.version)
     export_version(tmp_path / "other/eyes", tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
     with pytest.raises(IndexInvalid, match="already"):
@@ -104,7 +104,7 @@ def _other_version(member: tarfile.TarInfo, content: bytes) -> tuple[tarfile.Tar
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_escaping, "is not a file of the manifest"), (_linked, "is not a file of the manifest"),
         (_longer, "is not a file of the manifest"), (_flipped, "was changed"), (_lacking, "is incomplete"),
@@ -115,11 +115,11 @@ def test_nothing_in_it_is_trusted(
     plain: Path,
     tmp_path: Path,
     change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]],
-    told: str,
+    message: str,
 ) -> None:
     export_version(plain, tmp_path / "eyes.tar")
     changed = rewritten(tmp_path / "eyes.tar", change)
-    with pytest.raises(ResadError, match=told):
+    with pytest.raises(ResadError, match=message):
         import_version(changed, tmp_path / "deep/down/root")
     assert not any(path.is_file() and path.name != ".lock" for path in (tmp_path / "deep").rglob("*"))
     assert not (tmp_path / "probe.png").exists()

@@ -9,7 +9,7 @@ import pytest
 from indexer.settings import method_config
 from resad import index
 from tests.conftest import Run
-from tests.indexer.lifecycle.small import built, loaded, some
+from tests.indexer.lifecycle.small import build_index, copy_photos, load_on_cpu
 
 
 def words(text: str) -> str:
@@ -37,51 +37,51 @@ def test_a_year_in_the_life_of_an_index(
     exported = run("export", plain, tmp_path / "eyes.tar")
     assert "purge does not reach it" in exported.out + exported.err
     assert "it is not signed" in run("import", tmp_path / "eyes.tar", "--root", tmp_path / "far").err
-    both = run("merge", plain, tmp_path / "far/eyes", "--name", "both")
-    assert "8 photographs are in both" in both.out
+    merged = run("merge", plain, tmp_path / "far/eyes", "--name", "both")
+    assert "8 photographs are in both" in merged.out
     assert run("verify", plain.parent / "both").code == 0
-    would = run("gc", plain, "--keep", "1", "--dry-run")
-    assert f"would delete {first}" in would.out
+    preview = run("gc", plain, "--keep", "1", "--dry-run")
+    assert f"would delete {first}" in preview.out
     assert f"deleted {first}" in run("gc", plain, "--keep", "1").out
     assert index.versions(plain) == [newest]
-    gone = run("remove", plain, "--photo", photos[1], "--photo", "r-00007", "--purge")
-    assert gone.code == 0
-    assert "2 photographs removed" in gone.out
-    assert "STALE" in gone.err
-    assert "purged: 2 photographs are barred" in gone.out
-    assert gone.err.count("out of reach: ") == 4
-    assert "NOT PURGED" in gone.err
-    again = run("remove", plain, "--photo", photos[1], "--purge")
-    assert again.code == 0
-    assert "purged: 1 photographs are barred, 0 versions" in words(again.out)
-    assert "purged from this index" in run("add", plain, some([photos[1]], tmp_path / "one")).err
+    removal = run("remove", plain, "--photo", photos[1], "--photo", "r-00007", "--purge")
+    assert removal.code == 0
+    assert "2 photographs removed" in removal.out
+    assert "STALE" in removal.err
+    assert "purged: 2 photographs are barred" in removal.out
+    assert removal.err.count("out of reach: ") == 4
+    assert "NOT PURGED" in removal.err
+    second_removal = run("remove", plain, "--photo", photos[1], "--purge")
+    assert second_removal.code == 0
+    assert "purged: 1 photographs are barred, 0 versions" in words(second_removal.out)
+    assert "purged from this index" in run("add", plain, copy_photos([photos[1]], tmp_path / "one")).err
 
 
 def test_features_stay_where_they_are_asked_for(run: Run, photos: list[Path], tmp_path: Path) -> None:
-    made = run("build", some(photos[:3], tmp_path / "three"), "--root", tmp_path / "root", "--name", "eyes",
-                "--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--keep-features",
-                "--set", "search.mirrored=true")  # fmt: skip
-    assert made.code == 0
-    assert loaded(tmp_path / "root/eyes").manifest.keeps_features
-    gone = run("remove", tmp_path / "root/eyes", "--photo", "r-00001")
-    assert "calibration left-out, measured left-out, measured" in words(gone.out)
+    outcome = run("build", copy_photos(photos[:3], tmp_path / "three"), "--root", tmp_path / "root",
+                  "--name", "eyes", "--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--keep-features",
+                  "--set", "search.mirrored=true")  # fmt: skip
+    assert outcome.code == 0
+    assert load_on_cpu(tmp_path / "root/eyes").manifest.keeps_features
+    removal = run("remove", tmp_path / "root/eyes", "--photo", "r-00001")
+    assert "calibration left-out, measured left-out, measured" in words(removal.out)
     version = index.resolve(tmp_path / "root/eyes")
     names = sorted(path.name for path in (version / "features").iterdir())
     assert names == [f"r-0000{n}.{kind}" for n in (2, 3) for kind in ("cells", "features", "mirrored")]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--photo", "r-00099"), "holds no such photograph"), ((), "nothing is named"),
         (("--photo", "nowhere.jpg"), "no id"), (("--group", "clinic=3"), "patient=ID"),
         (("--photo", "r-00001", "--purge", "--no-activate"), "--no-activate"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_removed_is_said(run: Run, plain: Path, arguments: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_removed_is_said(run: Run, plain: Path, arguments: tuple[str, ...], message: str) -> None:
     outcome = run("remove", plain, *arguments)
     assert outcome.code == 2
-    assert told in words(outcome.err)
+    assert message in words(outcome.err)
     assert len(index.versions(plain)) == 1
 
 
@@ -90,9 +90,9 @@ def test_indexes_of_other_features_are_compared_by_their_photographs_alone(
 ) -> None:
     """The other one has three of the five photographs, and one that goes by an id that is in both."""
     config = method_config("resad", backbone="bundled", size=128, coreset="0.1", settings=["search.neighbors=2"])
-    folder = some([*photos[:3], photos[6]], tmp_path / "other")
-    other = built(folder, plain.parent, name="other", config=config)
-    compared = run("diff", plain, other, "--json", tmp_path / "diff.json")
+    folder = copy_photos([*photos[:3], photos[6]], tmp_path / "other")
+    second_index = build_index(folder, plain.parent, name="other", config=config)
+    compared = run("diff", plain, second_index, "--json", tmp_path / "diff.json")
     assert compared.code == 0
     assert "photographs: 3 in both, 2 left, 1 entered" in compared.out
     assert "left, by their ids before: r-00004, r-00005" in compared.out
@@ -100,17 +100,17 @@ def test_indexes_of_other_features_are_compared_by_their_photographs_alone(
     assert "fingerprints differ: memories, distances and scores of the two are not to be compared" in compared.out
     for word in ("memories: ", "median change", "covering radius", "threshold", " -> "):
         assert word not in compared.out
-    told = json.loads((tmp_path / "diff.json").read_text())
-    assert [told[f"memories_{word}"] for word in ("left", "entered", "same")] == [None] * 3
-    assert (told["scores"], told["same"]) == ([], 3)
+    document = json.loads((tmp_path / "diff.json").read_text())
+    assert [document[f"memories_{word}"] for word in ("left", "entered", "same")] == [None] * 3
+    assert (document["scores"], document["same"]) == ([], 3)
     assert "Research use only" in compared.out
-    again = run("diff", other, other)
+    self_comparison = run("diff", second_index, second_index)
     for word in ("memories: ", "median change", "covering radius", "threshold 10%"):
-        assert word in again.out
+        assert word in self_comparison.out
 
 
 def test_what_adds_nothing_is_named(run: Run, plain: Path, photos: list[Path], tmp_path: Path) -> None:
-    folder = some(photos[1:3], tmp_path / "again")
+    folder = copy_photos(photos[1:3], tmp_path / "again")
     (folder / "note.jpg").write_text("call the clinic")
     outcome = run("add", plain, folder)
     assert outcome.code == 2

@@ -23,7 +23,16 @@ from indexer.lifecycle.versions import collect
 from resad import index
 from resad.index import PURGED, check_files, staging_folder
 from resad.loaded_index import check_probe
-from tests.indexer.lifecycle.small import CPU, added, holding, loaded, quiet, removed, some, with_ids
+from tests.indexer.lifecycle.small import (
+    CPU,
+    add_photos,
+    copy_photos,
+    files_with,
+    load_on_cpu,
+    quiet,
+    remove_photos,
+    with_ids,
+)
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
 _hooks: list[Callable[[str, tuple[object, ...]], None]] = []
@@ -34,28 +43,28 @@ def _paths(event: str, args: tuple[object, ...]) -> list[str]:
     """Which files it is about; `shutil.rmtree` names them in folders that it has open."""
     if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] != -1:
         return [f"{Path(f'/proc/self/fd/{args[1]}').readlink()}/{args[0]}"]
-    return [str(one) for one in args[:2] if isinstance(one, str | os.PathLike)]
+    return [str(argument) for argument in args[:2] if isinstance(argument, str | os.PathLike)]
 
 
 @contextmanager
-def before_every_file_operation(root: Path, look: Callable[[], None]) -> Iterator[list[str]]:
-    """Call `look` before each operation that changes something below `root`; yields the list of what was seen."""
-    seen: list[str] = []
+def before_every_file_operation(root: Path, check: Callable[[], None]) -> Iterator[list[str]]:
+    """Call `check` before each operation that changes something below `root`; yields the list of what was seen."""
+    events: list[str] = []
 
     def on_event(event: str, args: tuple[object, ...]) -> None:
         reads = event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR))
         if reads or not any(path.startswith(str(root)) for path in _paths(event, args)):
             return
-        _hooks.append(lambda event, args: None)  # what is done to look is not looked at
+        _hooks.append(lambda event, args: None)  # what the check itself does is not watched
         try:
-            seen.append(event)
-            look()
+            events.append(event)
+            check()
         finally:
             _hooks.pop()
 
     _hooks.append(on_event)
     try:
-        yield seen
+        yield events
     finally:
         _hooks.pop()
 
@@ -77,7 +86,7 @@ class Watch:
             live = index.resolve(place)
             check_files(live)
             if live.name not in self.lives:
-                check_probe(loaded(live), live)
+                check_probe(load_on_cpu(live), live)
                 self.lives.append(live.name)
             collect(place, 99)
             rest = {path.name for path in place.iterdir()} - set(index.versions(place))
@@ -86,58 +95,58 @@ class Watch:
                 check_files(place / version)
 
 
-def watched(root: Path, tmp_path: Path, work: Callable[[], object]) -> Watch:
+def run_watched(root: Path, tmp_path: Path, work: Callable[[], object]) -> Watch:
     watch = Watch(root, tmp_path / "copy")
-    with before_every_file_operation(root, watch) as seen:
+    with before_every_file_operation(root, watch) as events:
         work()
     watch()
-    assert len(seen) > 5
+    assert len(events) > 5
     return watch
 
 
 def test_while_photographs_are_added(place: Path, more: Path, tmp_path: Path) -> None:
     before = index.resolve(place).name
-    watch = watched(place.parent, tmp_path, lambda: added(place, more))
+    watch = run_watched(place.parent, tmp_path, lambda: add_photos(place, more))
     assert watch.lives == [before, index.resolve(place).name]
 
 
 def test_while_photographs_are_removed_and_purged(place: Path, tmp_path: Path) -> None:
     before = index.resolve(place).name
-    content = loaded(place).photos[1].content_sha256
+    content = load_on_cpu(place).photos[1].content_sha256
 
     def work() -> None:
-        purge(place, removed(place, with_ids(["r-00002"])).hashes)
+        purge(place, remove_photos(place, with_ids(["r-00002"])).hashes)
 
-    def go_on() -> None:
+    def finish_purge() -> None:
         """Where the purge had begun, the same command brings it to its end."""
         watch()
         copy = tmp_path / "copy/eyes"
         if index.resolve(copy).name != before:
             purge(copy, [content])
-            assert holding(copy, [content.encode()]) == []
+            assert files_with(copy, [content.encode()]) == []
 
     watch = Watch(place.parent, tmp_path / "copy")
-    with before_every_file_operation(place.parent, go_on):
+    with before_every_file_operation(place.parent, finish_purge):
         work()
     assert watch.lives == [before, index.resolve(place).name]
-    assert holding(place, [content.encode()]) == []
+    assert files_with(place, [content.encode()]) == []
 
 
 def test_while_versions_are_collected_merged_and_imported(plain: Path, more: Path, tmp_path: Path) -> None:
-    added(plain, more)
+    add_photos(plain, more)
     live = index.resolve(plain).name
     export_version(plain, tmp_path / "eyes.tar")
     root = tmp_path / "far"
     root.mkdir()
-    assert watched(plain.parent, tmp_path, lambda: collect(plain, 1)).lives == [live]
-    assert watched(root, tmp_path, lambda: import_version(tmp_path / "eyes.tar", root)).lives == [live]
+    assert run_watched(plain.parent, tmp_path, lambda: collect(plain, 1)).lives == [live]
+    assert run_watched(root, tmp_path, lambda: import_version(tmp_path / "eyes.tar", root)).lives == [live]
     order = MergeOptions(plain, root / "eyes", plain.parent, "eyes", CPU)
-    assert len(watched(plain.parent, tmp_path, lambda: merge(order, quiet())).lives) == 2
+    assert len(run_watched(plain.parent, tmp_path, lambda: merge(order, quiet())).lives) == 2
 
 
 def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_path: Path) -> None:
     before = index.resolve(plain).name
-    many = some(photos[5:], tmp_path / "many")
+    many = copy_photos(photos[5:], tmp_path / "many")
     for copy in range(40):
         (many / f"{copy}.jpg").write_bytes(photos[5].read_bytes() + bytes([copy]))
     command = (sys.executable, "-c", "from indexer.cli import main; main()", "add", str(plain), str(many))
@@ -149,7 +158,7 @@ def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_pa
     process.wait()
     assert any(plain.glob(".staging-*"))
     assert index.resolve(plain).name == before
-    check_probe(loaded(plain), plain)
+    check_probe(load_on_cpu(plain), plain)
     collect(plain, 9)
     assert {path.name for path in plain.iterdir()} == {".lock", index.CURRENT, before}
 
@@ -157,8 +166,8 @@ def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_pa
 def test_two_writers_at_once_are_refused(plain: Path, more: Path) -> None:
     with staging_folder(plain.parent, "eyes"):
         for write in (
-            lambda: added(plain, more),
-            lambda: removed(plain, with_ids(["r-00001"])),
+            lambda: add_photos(plain, more),
+            lambda: remove_photos(plain, with_ids(["r-00001"])),
             lambda: purge(plain, []),
             lambda: collect(plain, 1),
         ):

@@ -14,13 +14,13 @@ from resad.errors import IndexInvalid, SettingError
 from resad.index import PURGED, tombstone, tombstones
 from tests.indexer.lifecycle.small import (
     CPU,
-    added,
-    built,
-    holding,
-    loaded,
+    add_photos,
+    build_index,
+    copy_photos,
+    files_with,
+    load_on_cpu,
     quiet,
-    removed,
-    some,
+    remove_photos,
     traces,
     with_ids,
 )
@@ -29,9 +29,9 @@ Files = Callable[[str], Path]
 
 
 @pytest.fixture
-def gone(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, list[bytes]]:
+def purged_photo(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, list[bytes]]:
     """The second photograph was in two versions and an interrupted build, and was purged: its hash, its traces."""
-    now = loaded(added(place, more).derived.version)
+    now = load_on_cpu(add_photos(place, more).derived.version)
     content = now.photos[1].content_sha256
     export_version(place, tmp_path / "old.tar")
     needles = traces(now, [1], files)
@@ -39,29 +39,29 @@ def gone(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, li
     (place / index.WORK / "photos.jsonl").write_text(content)
     (place / ".staging-0badcafe").mkdir()
     (place / ".staging-0badcafe/photos.jsonl").write_text(content)
-    removed(place, with_ids(["r-00002"]))
-    assert len(holding(place, needles)) >= 4
+    remove_photos(place, with_ids(["r-00002"]))
+    assert len(files_with(place, needles)) >= 4
     report = purge(place, [content])
     assert report.work
     assert len(report.versions) == 2
     return content, needles
 
 
-def test_nothing_in_the_folder_tells_of_it(place: Path, gone: tuple[str, list[bytes]]) -> None:
-    content, needles = gone
-    assert holding(place, needles) == []
+def test_nothing_in_the_folder_tells_of_it(place: Path, purged_photo: tuple[str, list[bytes]]) -> None:
+    content, needles = purged_photo
+    assert files_with(place, needles) == []
     assert (place / PURGED).read_text() == tombstone(content) + "\n"
     assert len(index.versions(place)) == 1
-    assert len(loaded(place).photos) == 7
+    assert len(load_on_cpu(place).photos) == 7
 
 
 def test_it_cannot_come_back(
-    place: Path, gone: tuple[str, list[bytes]], photos: list[Path], tmp_path: Path
+    place: Path, purged_photo: tuple[str, list[bytes]], photos: list[Path], tmp_path: Path
 ) -> None:
-    _, needles = gone
+    _, needles = purged_photo
     live = index.live_version(place)
     with pytest.raises(SettingError, match="it was purged from this index"):
-        added(place, some([photos[1]], tmp_path / "again"))
+        add_photos(place, copy_photos([photos[1]], tmp_path / "again"))
     with pytest.raises(IndexInvalid, match="were purged from eyes"):
         import_version(tmp_path / "old.tar", place.parent)
     assert index.live_version(place) == live
@@ -72,21 +72,21 @@ def test_it_cannot_come_back(
     with pytest.raises(IndexInvalid, match="1 photographs that were purged"):
         index.activate(place, copied.name)
     shutil.rmtree(copied)
-    place = built(some(photos[:5], tmp_path / "five"), place.parent)
-    assert len(loaded(place).photos) == 4
-    assert holding(place, needles[:2]) == []
+    place = build_index(copy_photos(photos[:5], tmp_path / "five"), place.parent)
+    assert len(load_on_cpu(place).photos) == 4
+    assert files_with(place, needles[:2]) == []
 
 
 def test_what_is_live_must_be_rid_of_it_first(plain: Path) -> None:
-    content = loaded(plain).photos[0].content_sha256
+    content = load_on_cpu(plain).photos[0].content_sha256
     with pytest.raises(IndexInvalid, match="is live and holds"):
         purge(plain, [content])
     assert tombstones(plain) == frozenset()
 
 
 def test_stopped_half_way_it_is_gone_on_with(plain: Path, more: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = loaded(added(plain, more).derived.version).photos[1].content_sha256
-    removed(plain, with_ids(["r-00002"]))
+    content = load_on_cpu(add_photos(plain, more).derived.version).photos[1].content_sha256
+    remove_photos(plain, with_ids(["r-00002"]))
 
     def interrupted(place: Path, version: str) -> None:
         raise KeyboardInterrupt
@@ -100,10 +100,10 @@ def test_stopped_half_way_it_is_gone_on_with(plain: Path, more: Path, monkeypatc
         index.activate(plain, index.versions(plain)[0])
     assert hashes_to_purge(plain, frozenset([content, "0" * 64])) == {content}
     assert len(purge(plain, [content]).versions) == 2
-    assert holding(plain, [content.encode()]) == []
+    assert files_with(plain, [content.encode()]) == []
 
 
 def test_other_indexes_beside_it_are_named(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain, plain.parent / "twin")
-    content = removed(plain, with_ids(["r-00001"])).hashes
+    content = remove_photos(plain, with_ids(["r-00001"])).hashes
     assert purge(plain, content).elsewhere == (plain.parent / "twin" / index.versions(plain.parent / "twin")[0],)
