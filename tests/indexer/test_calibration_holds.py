@@ -56,8 +56,8 @@ def split(patches: tuple[PatchFeatures, ...], order: NDArray[np.int64], folder: 
     store = FeatureStore(folder)
     for photo in references:
         store.append(photo)
-    chosen = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
-    bank = MemoryBank(chosen.memories, chosen.provenance)
+    selection = select(store, CONFIG.coreset, [torch.device("cpu")], lambda _: None)
+    bank = MemoryBank(selection.memories, selection.provenance)
     left_out = leave_out(
         store, [FULL] * REFERENCES, group_photos([None] * REFERENCES), bank, CONFIG, lambda _: None
     )

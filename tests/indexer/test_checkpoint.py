@@ -72,5 +72,5 @@ def test_a_file_cut_anywhere_or_changed_is_as_none(tmp_path: Path, progress: Gre
 def test_what_is_of_another_greedy_is_as_none(
     tmp_path: Path, rows: list[int], squared: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> None:
-    odd = GreedyState(np.array(rows, dtype=np.int64), squared, 128)
-    assert write_checkpoint(tmp_path / "coreset.npz", odd).read(POINTS, FIRST) is None
+    state = GreedyState(np.array(rows, dtype=np.int64), squared, 128)
+    assert write_checkpoint(tmp_path / "coreset.npz", state).read(POINTS, FIRST) is None

@@ -59,8 +59,8 @@ def test_the_same_order_gives_the_same_bank(run: Run, drawn: Path, tmp_path: Pat
 
 def test_inspect_list_verify(run: Run, small_index: Path) -> None:
     version = index.live_version(small_index)
-    listed = run("list", "--root", small_index.parent)
-    assert re.fullmatch(rf"drawn {version} live 8 photos, \d+ memories, by build\n", listed.out)
+    listing = run("list", "--root", small_index.parent)
+    assert re.fullmatch(rf"drawn {version} live 8 photos, \d+ memories, by build\n", listing.out)
     inspected = run("inspect", small_index)
     assert "resnet18" in inspected.out
     assert "(live)" in inspected.out
@@ -111,8 +111,10 @@ def test_a_rate_of_findings_chooses_their_level(run: Run, small_index: Path, dra
         assert f"{level.rate:g}: {level.value:#.4g}" in " ".join(table.split())
     assert sum(counts[-1]) > sum(counts[0])
     run("score", small_index, drawn / "test/lesion", "--out", tmp_path / "usual")
-    usual = [json.loads(path.read_text())["normals"] for path in sorted((tmp_path / "usual").glob("*.json"))]
-    assert {normals["false_regions"] for normals in usual} == {0.25}
+    default_normals = [
+        json.loads(path.read_text())["normals"] for path in sorted((tmp_path / "usual").glob("*.json"))
+    ]
+    assert {normals["false_regions"] for normals in default_normals} == {0.25}
     refused = run("score", small_index, drawn / "test/lesion", "--out", tmp_path / "3", "--false-regions", 3)
     assert refused.code == 2
     assert "false_regions 3: levels are stated for 0.25, 0.5, 1, 2, 4, 8" in refused.err
@@ -357,8 +359,8 @@ def test_pixels_that_are_counted_do_not_depend_on_the_preparation(run: Run, draw
         run("build", drawn / "train/good", "--root", root, "--name", "eyes", "--set", f"preparation.crop={crop}",
             *SMALL[:4], "--size", "64", "--coreset", "0.5")  # fmt: skip
         loaded = load_index(root / "eyes", torch.device("cpu"))
-        measured = measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
-        counts.append(measured.fov.normal.per_photo().tolist())
+        measurement = measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
+        counts.append(measurement.fov.normal.per_photo().tolist())
     assert counts[0] == counts[1]
 
 

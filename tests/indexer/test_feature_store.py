@@ -29,9 +29,9 @@ def test_recall_stops_at_a_file_with_another_byte(tmp_path: Path, rng: np.random
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    again = FeatureStore(tmp_path / "features")
-    assert again.recall(*expected) == 1
-    assert len(again) == 1
+    second_store = FeatureStore(tmp_path / "features")
+    assert second_store.recall(*expected) == 1
+    assert len(second_store) == 1
 
 
 def test_the_mirror_image_is_given_back_and_written_over(tmp_path: Path, rng: np.random.Generator) -> None:

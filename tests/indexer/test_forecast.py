@@ -145,8 +145,8 @@ def test_a_program_does_not_inherit_the_peak_of_what_started_it() -> None:
     buffer = bytearray(500 * 10**6)
     buffer[::4096] = b"1" * len(buffer[::4096])
     code = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
-    alone = int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
-    assert alone < runtime.peak_memory_bytes() - len(buffer) // 2
+    child_peak = int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
+    assert child_peak < runtime.peak_memory_bytes() - len(buffer) // 2
 
 
 def test_the_command_refuses_early_and_leaves_nothing(run: Run, drawn: Path, tmp_path: Path) -> None:

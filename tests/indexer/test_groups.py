@@ -68,20 +68,20 @@ def _copy(photos: Path, name: str, *, mirrored: bool) -> None:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_copy_does_not_vouch_for_its_original(photos: Path, tmp_path: Path, mirrored: bool) -> None:
-    alone = _record(_built(photos, tmp_path / "alone"), 0).score
+    single_score = _record(_built(photos, tmp_path / "alone"), 0).score
     _copy(photos, "zz.jpg", mirrored=mirrored)
-    together = _built(photos, tmp_path / "together")
-    assert _record(together, 0).score > 0.95 * alone
-    assert _record(together, 6).score > 0.95 * alone
+    version = _built(photos, tmp_path / "together")
+    assert _record(version, 0).score > 0.95 * single_score
+    assert _record(version, 6).score > 0.95 * single_score
 
 
 def test_nor_does_one_that_is_added(photos: Path, tmp_path: Path) -> None:
-    alone = _record(_built(photos, tmp_path), 0).score
+    single_score = _record(_built(photos, tmp_path), 0).score
     new = tmp_path / "new"
     new.mkdir()
     _copy(photos, "../new/zz.jpg", mirrored=True)
     version = add(AddOptions(tmp_path / "eyes", new, CPU), QUIET).derived.version
-    assert _record(version, 6).score > 0.95 * alone
+    assert _record(version, 6).score > 0.95 * single_score
 
 
 def test_copies_of_one_photograph_make_no_index(photos: Path, tmp_path: Path) -> None:

@@ -95,9 +95,9 @@ def test_a_patients_photos_are_left_out_together(store: FeatureStore) -> None:
 
 def test_the_covering_radius_is_over_all_patches_and_all_memories(store: FeatureStore) -> None:
     rows = np.array([0, 5, 17, 40, 41, 70])
-    everything = np.concatenate([photo.features for photo in store])
+    all_features = np.concatenate([photo.features for photo in store])
     memories = store.gather(rows)
-    expected = np.linalg.norm(everything[:, None] - memories[None], axis=2).min(axis=1).max()
+    expected = np.linalg.norm(all_features[:, None] - memories[None], axis=2).min(axis=1).max()
     result = left_out(store, bank_of(store, rows), [None] * PHOTOS)
     assert result.covering_radius == pytest.approx(expected, rel=1e-5)
 
@@ -220,6 +220,6 @@ def test_store_rows_lead_back_to_their_photo(store: FeatureStore) -> None:
     photos, local = store.locate(rows)
     assert photos.tolist() == [4, 0, 1, 0, 2]
     assert local.tolist() == [15, 0, 0, 15, 1]
-    everything = np.concatenate([photo.features for photo in store])
-    np.testing.assert_array_equal(store.gather(rows), everything[rows])
+    all_features = np.concatenate([photo.features for photo in store])
+    np.testing.assert_array_equal(store.gather(rows), all_features[rows])
     np.testing.assert_array_equal(store.cells(rows)[1], [0, 0])

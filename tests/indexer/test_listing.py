@@ -42,15 +42,15 @@ def test_a_tree_is_listed_by_relative_path(tmp_path: Path) -> None:
 def test_every_suffix_is_taken_in_any_case(tmp_path: Path, suffix: str) -> None:
     put(tmp_path, f"a{suffix}", f"b{suffix.upper()}", f"c{suffix}.bak")
     assert listed(tmp_path) == [f"a{suffix}", f"b{suffix.upper()}"]
-    alone = tmp_path / f"b{suffix.upper()}"
-    assert list_photos(alone) == (ReferencePhoto(alone),)
+    path = tmp_path / f"b{suffix.upper()}"
+    assert list_photos(path) == (ReferencePhoto(path),)
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", ".b.jpg", "._a.jpg", ".cache/c.jpg", "x/.y/d.jpg", ".jpg")
     assert listed(tmp_path) == ["a.jpg"]
-    hidden = tmp_path / ".cache"
-    assert [photo.path.name for photo in list_photos(hidden)] == ["c.jpg"]  # asked for by name
+    folder = tmp_path / ".cache"
+    assert [photo.path.name for photo in list_photos(folder)] == ["c.jpg"]  # asked for by name
 
 
 def test_links_are_followed_but_no_folder_is_entered_twice(tmp_path: Path) -> None:

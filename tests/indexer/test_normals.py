@@ -157,9 +157,9 @@ def test_what_outliers_do_is_said_with_and_without_them() -> None:
 def test_drawn_normals_are_seldom_called_outliers(rng: np.random.Generator) -> None:
     ids = [str(row) for row in range(40)]
     samples = (np.exp(rng.normal(0, 0.15, 40)).tolist() for _ in range(200))
-    named = [outliers for scores in samples if (outliers := find_outliers(ids, scores)) is not None]
-    assert len(named) < 20
-    assert sum(outliers.moves_threshold for outliers in named) < 10
+    outlier_sets = [outliers for scores in samples if (outliers := find_outliers(ids, scores)) is not None]
+    assert len(outlier_sets) < 20
+    assert sum(outliers.moves_threshold for outliers in outlier_sets) < 10
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = sorted(good.iterdir())
     spoil(files[0], good / "x_blocks.png", stripes=False)
     spoil(files[1], good / "x_stripes.png", stripes=True)
-    for odd in (files[7], files[16], files[21]):
-        odd.unlink()  # drawn healthy, but far from the others for an untrained trunk
+    for file in (files[7], files[16], files[21]):
+        file.unlink()  # drawn healthy, but far from the others for an untrained trunk
     return good
 
 

@@ -282,9 +282,9 @@ def test_an_index_is_built_and_photographs_are_scored_from_addresses(
         file = twin / photo.path.relative_to(as_path(Path(bucket)))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(photo.path.read_bytes())
-    there, here = build_index(bucket, "there"), build_index(twin, "here")
+    remote, local = build_index(bucket, "there"), build_index(twin, "here")
     for file_name in ("memory_bank.faiss", "photos.jsonl"):
-        assert (there / file_name).read_bytes() == (here / file_name).read_bytes()
-    outcome = run("score", there, f"{bucket}/b", "--csv", tmp_path / "scores.csv", "--device", "cpu")
+        assert (remote / file_name).read_bytes() == (local / file_name).read_bytes()
+    outcome = run("score", remote, f"{bucket}/b", "--csv", tmp_path / "scores.csv", "--device", "cpu")
     assert outcome.code == 0, outcome.err
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + len(list((twin / "b").iterdir()))

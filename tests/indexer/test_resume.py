@@ -115,8 +115,8 @@ def test_stopped_half_way_it_goes_on_to_the_same_bank(
         time.sleep(0.005)
     process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    done = journal.read_bytes().count(b"\n")
-    assert 3 <= done < 16
+    count = journal.read_bytes().count(b"\n")
+    assert 3 <= count < 16
     assert index.versions(root / "eyes") == []
     if stop != signal.SIGKILL:
         assert process.returncode == 130
@@ -142,11 +142,11 @@ def test_whatever_stage_was_interrupted_nothing_before_it_is_done_again(
     encoded: list[int] = []
     append = FeatureStore.append
 
-    def counted(self: FeatureStore, patches: PatchFeatures) -> None:
+    def count_and_append(self: FeatureStore, patches: PatchFeatures) -> None:
         encoded.append(len(patches.cells))
         append(self, patches)
 
-    monkeypatch.setattr(FeatureStore, "append", counted)
+    monkeypatch.setattr(FeatureStore, "append", count_and_append)
     _same(build(replace(order, resume=True), _quiet()).version, whole)
     assert (0 < len(encoded) < 14) if stage == "encode" else not encoded
 
@@ -244,9 +244,9 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
     names = sorted(path.name for path in photos.iterdir())
     missing = ("01.jpg", "02.jpg", "12.jpg")
 
-    def order_of(listed: list[str], root: str) -> BuildOptions:
+    def order_of(rows: list[str], root: str) -> BuildOptions:
         table = tmp_path / f"{root}.csv"
-        table.write_text("path\n" + "".join(f"memory:/{folder}/{name}\n" for name in listed))
+        table.write_text("path\n" + "".join(f"memory:/{folder}/{name}\n" for name in rows))
         return replace(_order(table, tmp_path / root), resume=True)
 
     for name in names:

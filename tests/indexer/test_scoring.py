@@ -87,8 +87,8 @@ def test_a_run_goes_on_and_replaces_nothing_unasked(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # The new file sorts first, but the name without a number is given away.
     assert names(tmp_path / "json") == ["a/eye-2.json", "a/eye-3.json", "a/eye.json", "b/eye.json", "broken.json"]
-    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
-    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png", "eye-3": "a/eye.jpeg"}
+    file_names = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert file_names == {"eye": "a/eye.jpg", "eye-2": "a/eye.png", "eye-3": "a/eye.jpeg"}
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
     # What lay there before the run is nobody's to replace, though the run goes on.
     shutil.copy(folder / "a/eye.jpg", folder / "late.jpg")
@@ -189,8 +189,8 @@ def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path)
     first.communicate()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").glob("*.json")}
     assert len(before) < 24
-    done = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=90, check=True)
-    assert "more by an earlier run" in done.stdout
+    process = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=90, check=True)
+    assert "more by an earlier run" in process.stdout
     assert sum(path.stat().st_mtime_ns != changed for path, changed in before.items()) <= 1
     assert list(table(tmp_path / "out.csv")) == [f"{number:02}.jpg" for number in range(24)]
 

@@ -40,10 +40,10 @@ def test_how_many_memories() -> None:
 
 
 def test_memories_are_the_stores_own_rows_in_order(store: FeatureStore) -> None:
-    chosen = select(store, CoresetConfig(share=0.3), [torch.device("cpu")], lambda _: None)
-    assert len(chosen.memories) == round(0.3 * 126)
-    origin = chosen.provenance
-    for memory, photo, (row, marker) in zip(chosen.memories, origin.photo, origin.cell, strict=True):
+    selection = select(store, CoresetConfig(share=0.3), [torch.device("cpu")], lambda _: None)
+    assert len(selection.memories) == round(0.3 * 126)
+    origin = selection.provenance
+    for memory, photo, (row, marker) in zip(selection.memories, origin.photo, origin.cell, strict=True):
         assert marker == photo
         np.testing.assert_array_equal(memory, store.photo(int(photo)).features[row])
     places = list(zip(origin.photo.tolist(), origin.cell[:, 0].tolist(), strict=True))
@@ -61,32 +61,32 @@ def test_the_first_picks_are_the_smaller_coreset(store: FeatureStore) -> None:
 def test_the_seed_decides_and_nothing_else_does(store: FeatureStore) -> None:
     def picks(seed: int) -> list[float]:
         torch.manual_seed(np.random.randint(2**31))  # noqa: NPY002  the global generators must not matter
-        chosen = select(store, CoresetConfig(seed=seed), [torch.device("cpu")], lambda _: None)
-        return [float(value) for value in chosen.memories[:, 0]]
+        selection = select(store, CoresetConfig(seed=seed), [torch.device("cpu")], lambda _: None)
+        return [float(value) for value in selection.memories[:, 0]]
 
     assert picks(1) == picks(1)
     assert picks(1) != picks(2)
 
 
 def test_a_sample_is_drawn_by_the_seed_and_covers_less_well(store: FeatureStore) -> None:
-    def chosen(sample: float, seed: int = 0) -> Selection:
+    def selection_of(sample: float, seed: int = 0) -> Selection:
         config = CoresetConfig(share=None, count=20, sample=sample, epsilon=0.1, seed=seed)
         return select(store, config, [torch.device("cpu")], lambda _: None)
 
     def radius(selection: Selection) -> float:
-        everything = np.concatenate([photo.features for photo in store])
-        return float(np.linalg.norm(everything[:, None] - selection.memories, axis=2).min(axis=1).max())
+        all_features = np.concatenate([photo.features for photo in store])
+        return float(np.linalg.norm(all_features[:, None] - selection.memories, axis=2).min(axis=1).max())
 
-    whole, half = chosen(1.0), chosen(0.5)
-    np.testing.assert_array_equal(half.memories, chosen(0.5).memories)
-    assert not np.array_equal(half.memories, chosen(0.5, seed=1).memories)
+    whole, half = selection_of(1.0), selection_of(0.5)
+    np.testing.assert_array_equal(half.memories, selection_of(0.5).memories)
+    assert not np.array_equal(half.memories, selection_of(0.5, seed=1).memories)
     assert radius(half) > radius(whole)
     assert radius(half) >= half.radius  # its own is over the sample alone
     assert radius(whole) == pytest.approx(whole.radius, rel=1e-5)
     for memory, photo, cell in zip(half.memories, half.provenance.photo, half.provenance.cell, strict=True):
         np.testing.assert_array_equal(memory, store.photo(int(photo)).features[cell[0]])
     with pytest.raises(SettingError, match="20 of 13 patches"):
-        chosen(0.1)
+        selection_of(0.1)
 
 
 def test_points_in_a_file_give_the_same_memories(store: FeatureStore, tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def call(*arguments: str | Path) -> tuple[int, str, str, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     line = [sys.executable, "-c", CODE, *map(str, arguments)]
     wide = os.environ | {"COLUMNS": "300"}  # no word is cut
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env=wide)
+    process = subprocess.run(line, capture_output=True, text=True, check=False, env=wide)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return done.returncode, done.stdout, done.stderr, seconds
+    return process.returncode, process.stdout, process.stderr, seconds
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,10 @@ def test_the_table_and_the_figure_on_drawn_photographs(
     assert len({json.dumps(figures) for figures in by_row.values()}) == len(by_row)  # each of another index
     for figures in by_row.values():
         assert all(0 <= value <= 1 for value in figures.values())
-    shown = re.sub(r"[\s│┃]+", " ", capsys.readouterr().out)
+    text = re.sub(r"[\s│┃]+", " ", capsys.readouterr().out)
     for words in ("0.941", "0.769", "without", "data set", "instead of IDRiD",
                   "backbone.name bundled instead of wide_resnet50_2"):  # fmt: skip
-        assert words in shown, words
+        assert words in text, words
     with Image.open(picture) as image:
         assert image.width == 4 * 328 + 8
         assert len(image.convert("RGB").getcolors(maxcolors=2**24) or []) > 1000
@@ -79,9 +79,9 @@ def test_rows_come_in_the_papers_order_with_mean_and_spread() -> None:
     assert first.spread.image_auc == pytest.approx(0.1)
     assert last.spread is None
     assert first.paper == TABLE_3["10 % of the normals"]
-    shown = Console(width=80, record=True, quiet=False, file=io.StringIO())
-    shown.print(ablation_table((first, last), order(Dataset("some", (), ()))))
-    text = shown.export_text()
+    console = Console(width=80, record=True, quiet=False, file=io.StringIO())
+    console.print(ablation_table((first, last), order(Dataset("some", (), ()))))
+    text = console.export_text()
     for words in ("0.600 ±0.100", "(4, 3 times)", "0.913", "0.941"):
         assert words in text, words
     assert [row.paper for row in summary(trials, "adam-paper")] == [None, FourFigures(None, None, 0.82, 0.732)]
@@ -93,10 +93,10 @@ def test_what_is_not_the_papers_experiment_is_said(drawn: Path) -> None:
     assert f"data set {drawn.name} instead of IDRiD under the protocol idrid-paper" in lines
     assert "preparation.size 64 instead of 784" in lines
     assert "weights bundled instead of imagenet1k_v1" in lines
-    theirs = AblationOptions(
+    paper_options = AblationOptions(
         Dataset("idrid-paper", (), ()), preset("paper"), "imagenet1k_v1", torch.device("cpu"), 3
     )
-    assert differences(theirs) == ()
+    assert differences(paper_options) == ()
 
 
 def test_nothing_to_build_from_is_refused(drawn: Path) -> None:

@@ -71,38 +71,38 @@ def places(loaded: LoadedIndex, planted: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def found(loaded: LoadedIndex, places: dict[str, Path]) -> Audit:
+def report(loaded: LoadedIndex, places: dict[str, Path]) -> Audit:
     return audit(loaded.manifest, loaded.photos, places)
 
 
-def test_a_planted_diseased_photograph_comes_first(found: Audit) -> None:
-    assert Path(str(found.photos[0].place)).name == "111_ill.png"
-    assert found.matched == NORMALS + 1
+def test_a_planted_diseased_photograph_comes_first(report: Audit) -> None:
+    assert Path(str(report.photos[0].place)).name == "111_ill.png"
+    assert report.matched == NORMALS + 1
 
 
-def test_ranks_follow_the_left_out_scores(found: Audit, loaded: LoadedIndex) -> None:
-    scores = [one.score for one in found.photos]
+def test_ranks_follow_the_left_out_scores(report: Audit, loaded: LoadedIndex) -> None:
+    scores = [photo.score for photo in report.photos]
     assert scores == sorted((record.score for record in loaded.photos), reverse=True)
-    assert [one.rank for one in found.photos] == list(range(1, NORMALS + 2))
-    for one in found.photos:
-        others = [score for score in scores if score >= one.score]
-        assert one.p == len(others) / (NORMALS + 1)
+    assert [photo.rank for photo in report.photos] == list(range(1, NORMALS + 2))
+    for photo in report.photos:
+        higher_or_equal = [score for score in scores if score >= photo.score]
+        assert photo.p == len(higher_or_equal) / (NORMALS + 1)
     middle = float(np.median(scores))
     deviation = 1.4826 * float(np.median(np.abs(np.array(scores) - middle)))
-    assert [one.spreads for one in found.photos] == pytest.approx([(s - middle) / deviation for s in scores])
+    assert [photo.spreads for photo in report.photos] == pytest.approx([(s - middle) / deviation for s in scores])
 
 
 def test_a_picture_is_drawn_against_the_others_memories(
-    loaded: LoadedIndex, places: dict[str, Path], found: Audit
+    loaded: LoadedIndex, places: dict[str, Path], report: Audit
 ) -> None:
     rows = {record.id: row for row, record in enumerate(loaded.photos)}
-    row = rows[found.photos[0].id]
+    row = rows[report.photos[0].id]
     url = audit_picture(loaded, {row}, places[loaded.photos[row].content_sha256], PhotoLimits())
     assert url.startswith("data:image/jpeg;base64,")
     # Where every other photograph is left out, too, nothing is left to be compared with.
-    together = range(len(loaded.photos))
+    all_rows = range(len(loaded.photos))
     with pytest.raises(Exception, match="0 memories"):
-        audit_picture(loaded, together, places[loaded.photos[row].content_sha256], PhotoLimits())
+        audit_picture(loaded, all_rows, places[loaded.photos[row].content_sha256], PhotoLimits())
 
 
 class Links(HTMLParser):
@@ -110,36 +110,36 @@ class Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fetched: list[str] = []
+        self.addresses: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.fetched += [str(value) for name, value in attrs if name in ("src", "href")]
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
-def test_the_page_needs_nothing_beside_it_and_escapes_names(found: Audit) -> None:
-    nasty = replace(found.photos[0], place="<script>alert(1)</script>.png", camera='"><img src=x>')
+def test_the_page_needs_nothing_beside_it_and_escapes_names(report: Audit) -> None:
+    nasty = replace(report.photos[0], place="<script>alert(1)</script>.png", camera='"><img src=x>')
     picture = "data:image/jpeg;base64,AAAA"
-    page = audit_page(replace(found, photos=(nasty, *found.photos[1:])), {nasty.id: picture})
+    page = audit_page(replace(report, photos=(nasty, *report.photos[1:])), {nasty.id: picture})
     links = Links()
     links.feed(page)
-    assert links.fetched == [picture]
+    assert links.addresses == [picture]
     assert "<script>" not in page
     assert "<script>alert(1)</script>.png" in links.text
     assert "Research use only" in links.text
-    assert re.findall(r"r-\d{5}", links.text)[1:] == [one.id for one in found.photos]
+    assert re.findall(r"r-\d{5}", links.text)[1:] == [photo.id for photo in report.photos]
 
 
-def test_json_and_csv_say_the_same(found: Audit) -> None:
-    document = json.loads(audit_json(found))
-    rows = list(csv.DictReader(io.StringIO(audit_csv(found))))
+def test_json_and_csv_say_the_same(report: Audit) -> None:
+    document = json.loads(audit_json(report))
+    rows = list(csv.DictReader(io.StringIO(audit_csv(report))))
     assert len(rows) == len(document["photos"]) == NORMALS + 1
-    for row, one in zip(rows, document["photos"], strict=True):
-        assert (int(row["rank"]), row["id"], float(row["score"])) == (one["rank"], one["id"], one["score"])
-        assert (float(row["p"]), row["place"]) == (one["p"], one["place"])
+    for row, entry in zip(rows, document["photos"], strict=True):
+        assert (int(row["rank"]), row["id"], float(row["score"])) == (entry["rank"], entry["id"], entry["score"])
+        assert (float(row["p"]), row["place"]) == (entry["p"], entry["place"])
 
 
 def test_other_photographs_match_none(loaded: LoadedIndex, drawn: Path) -> None:

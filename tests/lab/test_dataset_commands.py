@@ -45,9 +45,9 @@ def idrid(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         middle = lesion.shape[1] // 2
         halves = (slice(0, middle), slice(middle, None))
         for kind, name, half in zip(("HE", "EX"), ("2. Haemorrhages", "3. Hard Exudates"), halves, strict=True):
-            here = np.zeros_like(lesion)
-            here[:, half] = lesion[:, half]
-            mask = Image.fromarray(here.astype(np.uint8), mode="P")
+            region = np.zeros_like(lesion)
+            region[:, half] = lesion[:, half]
+            mask = Image.fromarray(region.astype(np.uint8), mode="P")
             mask.putpalette([0, 0, 0, 128, 0, 0])
             (masks / split / name).mkdir(parents=True, exist_ok=True)
             mask.save(masks / split / name / f"{stem}_{kind}.tif")
@@ -67,12 +67,12 @@ def idrid(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_data_set_is_listed_with_licence_source_and_split(run: Run) -> None:
-    listed = re.sub(r"[\s│]+", " ", run("datasets").out)
+    text = re.sub(r"[\s│]+", " ", run("datasets").out)
     for words in (
         "idrid-paper", "CC BY 4.0", "IEEE DataPort", "134 of grade 0 to build from", "81 with lesions and 34",
         "adam-paper", "282 without a marked lesion", "118", "mvtec", "folder", "csv",
     ):  # fmt: skip
-        assert words in listed, words
+        assert words in text, words
 
 
 def test_an_altered_copy_is_refused_and_named(run: Run, idrid: Path, tmp_path: Path) -> None:
@@ -85,23 +85,23 @@ def test_an_altered_copy_is_refused_and_named(run: Run, idrid: Path, tmp_path: P
 
 
 def test_from_the_download_to_figures_and_a_report(run: Run, idrid: Path, tmp_path: Path) -> None:
-    listed = tmp_path / "idrid.csv"
-    exported = run("datasets", "export", "idrid-paper", "--data", idrid, "--out", listed, "--altered-copy")
+    table = tmp_path / "idrid.csv"
+    exported = run("datasets", "export", "idrid-paper", "--data", idrid, "--out", table, "--altered-copy")
     assert exported.code == 0
     assert "8 photographs to build from, 2 normal and 3 abnormal ones to test on" in exported.out
-    assert run("build", listed, "--root", tmp_path / "root", "--name", "idrid", *SMALL).code == 0
+    assert run("build", table, "--root", tmp_path / "root", "--name", "idrid", *SMALL).code == 0
     assert len(read_records(index.resolve(tmp_path / "root/idrid") / "photos.jsonl")) == 8
-    written = {}
-    for name, data in (("idrid-paper", idrid), ("csv", listed)):
+    results = {}
+    for name, data in (("idrid-paper", idrid), ("csv", table)):
         base = tmp_path / f"of-{name}"
         outcome = run("evaluate", tmp_path / "root/idrid", "--dataset", name, "--data", data, "--altered-copy",
                       "--json", f"{base}.json", "--csv", f"{base}.csv", "--html", f"{base}.html")  # fmt: skip
         assert outcome.code == 0, outcome.err
-        written[name] = json.loads(Path(f"{base}.json").read_text())
+        results[name] = json.loads(Path(f"{base}.json").read_text())
         assert len(Path(f"{base}.csv").read_text().splitlines()) == 1 + 5
         assert "A. Segmentation" in Path(f"{base}.html").read_text()
-    direct, by_csv = written.values()
-    assert [one["kind"] for one in direct["lesions"]] == ["EX", "HE"]
+    direct, by_csv = results.values()
+    assert [lesion["kind"] for lesion in direct["lesions"]] == ["EX", "HE"]
     for part in ("image", "pixel", "lesions", "calibrated", "photos", "guard"):
         assert direct[part] == by_csv[part], part
     assert direct["dataset"] == "idrid-paper"
@@ -131,15 +131,15 @@ def test_adam_has_pixel_figures_alone(run: Run, small_index: Path, drawn: Path, 
                   "--json", out, "--html", page)  # fmt: skip
     assert outcome.code == 0
     assert "0.820" in outcome.out
-    found = json.loads(out.read_text())
-    assert found["photos"] == {"normal": 0, "abnormal": 3, "without_mask": 0, "in_the_index": 0}
-    assert found["image"] is None
-    assert found["pixel"]["fov"]["auroc"] == found["pixel"]["fov_abnormal_only"]["auroc"]
+    figures = json.loads(out.read_text())
+    assert figures["photos"] == {"normal": 0, "abnormal": 3, "without_mask": 0, "in_the_index": 0}
+    assert figures["image"] is None
+    assert figures["pixel"]["fov"]["auroc"] == figures["pixel"]["fov_abnormal_only"]["auroc"]
     assert "image figures need normal and abnormal test photographs" in page.read_text()
     # The same masks, read as what they are, in the other layout.
     run("evaluate", small_index, "--data", drawn, "--json", tmp_path / "mvtec.json")
     same = json.loads((tmp_path / "mvtec.json").read_text())
-    assert same["pixel"]["fov_abnormal_only"] == found["pixel"]["fov_abnormal_only"]
+    assert same["pixel"]["fov_abnormal_only"] == figures["pixel"]["fov_abnormal_only"]
 
 
 def test_strict_refuses_what_is_in_the_index(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_mirror_images_of_what_is_in_the_index_are_reported(
     assert re.search(
         r"IN THE INDEX good/other\.jpg is a mirror image of r-00006 \(\d+ of 255 bits differ\)", loud.err
     )
-    (one,) = json.loads((tmp_path / "figures.json").read_text())["guard"]["photos"]
-    assert (one["photo"], one["reference"], one["mirrored"]) == ("good/other.jpg", "r-00006", True)
+    (photo,) = json.loads((tmp_path / "figures.json").read_text())["guard"]["photos"]
+    assert (photo["photo"], photo["reference"], photo["mirrored"]) == ("good/other.jpg", "r-00006", True)
     assert "good/other.jpg is a mirror image of r-00006" in (tmp_path / "report.html").read_text()
     strict = run("evaluate", small_index, "--data", tmp_path / "leaky", "--strict")
     assert strict.code == 2
@@ -195,7 +195,7 @@ def test_build_names_near_duplicates_among_the_normals(run: Run, drawn: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         (("--dataset", "idrid"), "there are: idrid-paper, adam-paper"),
         (("--html", "nowhere/report.html"), "--html nowhere/report.html: nowhere is no folder"),
@@ -203,8 +203,8 @@ def test_build_names_near_duplicates_among_the_normals(run: Run, drawn: Path, tm
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(
-    run: Run, small_index: Path, drawn: Path, arguments: tuple[str, str], named: str
+    run: Run, small_index: Path, drawn: Path, arguments: tuple[str, str], message: str
 ) -> None:
     outcome = run("evaluate", small_index, "--data", drawn, *arguments)
     assert outcome.code == 2
-    assert named in outcome.err
+    assert message in outcome.err

@@ -166,7 +166,7 @@ def test_idrid_is_read_whole(shared: Path) -> None:
             with Image.open(photo.path) as image:
                 lesions = read_lesions(photo.masks, image.height, image.width)
             kinds |= set(lesions)
-            apart = np.logical_or.reduce([mask for kind, mask in lesions.items() if kind is not None])
+            union = np.logical_or.reduce([mask for kind, mask in lesions.items() if kind is not None])
             assert 0 < lesions[None].mean() < 0.3
-            assert np.array_equal(lesions[None], apart)  # the mask of everything is that of all lesions
+            assert np.array_equal(lesions[None], union)  # the mask of everything is that of all lesions
     assert kinds == {None, "MA", "HE", "EX", "SE"}

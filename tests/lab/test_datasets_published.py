@@ -21,7 +21,7 @@ FOLDERS = {"MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "EX": "3. Hard Ex
            "OD": "5. Optic Disc"}  # fmt: skip
 
 
-def photo(path: Path, size: tuple[int, int] = SIZE) -> None:
+def write_photo(path: Path, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (160, 80, 30)).save(path)
 
@@ -47,7 +47,7 @@ def idrid(tmp_path: Path) -> Path:
     """The archives unpacked beside each other: 3 segmented photographs, 4 graded to train and 3 to test."""
     root = tmp_path / "idrid"
     for split, stem in ((TRAIN, "IDRiD_01"), (TRAIN, "IDRiD_02"), (TEST, "IDRiD_55")):
-        photo(root / A / IMAGES / split / f"{stem}.jpg")
+        write_photo(root / A / IMAGES / split / f"{stem}.jpg")
         idrid_mask(root, split, stem, "OD", (20, 8))
     idrid_mask(root, TRAIN, "IDRiD_01", "MA", (3, 2))
     idrid_mask(root, TRAIN, "IDRiD_01", "EX", (5, 4))
@@ -55,7 +55,7 @@ def idrid(tmp_path: Path) -> Path:
     idrid_mask(root, TEST, "IDRiD_55", "SE", (9, 8))
     for split, count in ((TRAIN, 4), (TEST, 3)):
         for number in range(1, count + 1):
-            photo(root / B / IMAGES / split / f"IDRiD_{number:03d}.jpg")
+            write_photo(root / B / IMAGES / split / f"IDRiD_{number:03d}.jpg")
     # The training file's lines end in empty columns, the testing file's do not.
     grades(
         root,
@@ -75,21 +75,21 @@ def idrid(tmp_path: Path) -> Path:
 def test_idrid_is_split_as_in_the_paper(idrid: Path) -> None:
     dataset = read_idrid(idrid)
     graded, segmented = idrid / B / IMAGES, idrid / A / IMAGES
-    assert [one.path for one in dataset.train] == [graded / TRAIN / f"IDRiD_00{n}.jpg" for n in (1, 3)]
-    assert [one.path for one in dataset.test] == [
+    assert [photo.path for photo in dataset.train] == [graded / TRAIN / f"IDRiD_00{n}.jpg" for n in (1, 3)]
+    assert [photo.path for photo in dataset.test] == [
         segmented / TRAIN / "IDRiD_01.jpg",
         segmented / TRAIN / "IDRiD_02.jpg",
         segmented / TEST / "IDRiD_55.jpg",
         graded / TEST / "IDRiD_002.jpg",
         graded / TEST / "IDRiD_003.jpg",
     ]
-    assert [one.abnormal for one in dataset.test] == [True, True, True, False, False]
+    assert [photo.abnormal for photo in dataset.test] == [True, True, True, False, False]
 
 
 def test_both_splits_of_the_grading_set_count_from_one(idrid: Path) -> None:
     """IDRiD_003 is an eye to train on and another one to test on; IDRiD_001 of the testing file is graded 4."""
     dataset = read_idrid(idrid)
-    train, test = ({one.path for one in part} for part in (dataset.train, dataset.test))
+    train, test = ({photo.path for photo in part} for part in (dataset.train, dataset.test))
     assert not train & test
     assert {path.name for path in train} & {path.name for path in test} == {"IDRiD_003.jpg"}
     assert idrid / B / IMAGES / TEST / "IDRiD_001.jpg" not in test
@@ -97,11 +97,11 @@ def test_both_splits_of_the_grading_set_count_from_one(idrid: Path) -> None:
 
 def test_idrids_masks_are_read_by_number_without_the_optic_disc(idrid: Path) -> None:
     first, second, third = read_idrid(idrid).test[:3]
-    found = read_lesions(first.masks, SIZE[1], SIZE[0])
-    assert {kind: np.argwhere(mask).tolist() for kind, mask in found.items()} == {"MA": [[2, 3]], "EX": [[4, 5]]}
+    lesions = read_lesions(first.masks, SIZE[1], SIZE[0])
+    assert {kind: np.argwhere(mask).tolist() for kind, mask in lesions.items()} == {"MA": [[2, 3]], "EX": [[4, 5]]}
     assert [mask.kind for mask in second.masks] == ["HE"]  # no file: no such lesion
     assert [mask.kind for mask in third.masks] == ["SE"]
-    assert {mask.marked for one in (first, second, third) for mask in one.masks} == {"number"}
+    assert {mask.marked for photo in (first, second, third) for mask in photo.masks} == {"number"}
 
 
 def test_an_idrid_that_is_not_the_published_one_is_named(idrid: Path) -> None:
@@ -115,14 +115,14 @@ def test_an_idrid_that_is_not_the_published_one_is_named(idrid: Path) -> None:
     assert "2 training photographs of grade 0, 134 expected" in text
     assert "2 test photographs of grade 0, 34 expected" in text
     assert "7 of 7 photographs are not 4288 x 2848 px (IDRiD_001.jpg: 24 x 16): a re-hosted copy" in text
-    photo(idrid / A / IMAGES / TRAIN / "IDRiD_01_aug.jpg")
+    write_photo(idrid / A / IMAGES / TRAIN / "IDRiD_01_aug.jpg")
     assert "not of it (IDRiD_01_aug.jpg)" in "\n".join(read_idrid(idrid).deviations)
 
 
 def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path) -> None:
     """The published counts and names, at a small size."""
     root = tmp_path / "all"
-    photo(tmp_path / "one.jpg")
+    write_photo(tmp_path / "one.jpg")
     parts = (
         (A, TRAIN, range(1, 55), 2),
         (A, TEST, range(55, 82), 2),
@@ -150,7 +150,7 @@ def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("missing", "message"),
     [
         (A, "is not IDRiD as it is downloaded: no folder .*A. Segmentation"),
         (B / IMAGES / TEST, "disease grading set as it is downloaded: no folder"),
@@ -158,8 +158,8 @@ def test_a_complete_idrid_deviates_in_nothing(tmp_path: Path) -> None:
         (B / IMAGES / TRAIN / "IDRiD_003.jpg", "1 of 2 photographs of grade 0 are missing, as .*IDRiD_003.jpg"),
     ],
 )
-def test_what_idrid_lacks_is_named(idrid: Path, gone: Path, message: str) -> None:
-    place = idrid / gone
+def test_what_idrid_lacks_is_named(idrid: Path, missing: Path, message: str) -> None:
+    place = idrid / missing
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     with pytest.raises(SettingError, match=message):
         read_idrid(idrid)
@@ -175,7 +175,7 @@ def adam(tmp_path: Path) -> Path:
     """A0001 has AMD and drusen, A0002 AMD and no marked lesion, N0001 a scar without AMD, N0002 nothing."""
     root = tmp_path / "adam"
     for name in ("AMD/A0001", "AMD/A0002", "Non-AMD/N0001", "Non-AMD/N0002"):
-        photo(root / "AMD-Training400/Training400" / f"{name}.jpg")
+        write_photo(root / "AMD-Training400/Training400" / f"{name}.jpg")
     for kind, stem, at in (("drusen", "A0001", (4, 3)), ("exudate", "A0001", (6, 5)), ("scar", "N0001", (8, 7))):
         path = root / "Training400-Lesion/Lesion_Masks" / kind / f"{stem}.bmp"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,15 +187,15 @@ def adam(tmp_path: Path) -> Path:
 
 def test_adam_is_split_by_its_lesions_not_by_its_label(adam: Path) -> None:
     dataset = read_adam(adam)
-    assert [one.path.stem for one in dataset.train] == ["A0002", "N0002"]
-    assert [(one.path.stem, one.kind, one.abnormal) for one in dataset.test] == [
+    assert [photo.path.stem for photo in dataset.train] == ["A0002", "N0002"]
+    assert [(photo.path.stem, photo.kind, photo.abnormal) for photo in dataset.test] == [
         ("A0001", "AMD", True), ("N0001", "Non-AMD", True)
     ]  # fmt: skip
 
 
 def test_adams_lesions_are_black(adam: Path) -> None:
-    found = read_lesions(read_adam(adam).test[0].masks, SIZE[1], SIZE[0])
-    assert {kind: np.argwhere(mask).tolist() for kind, mask in found.items()} == {
+    lesions = read_lesions(read_adam(adam).test[0].masks, SIZE[1], SIZE[0])
+    assert {kind: np.argwhere(mask).tolist() for kind, mask in lesions.items()} == {
         "drusen": [[3, 4]], "exudate": [[5, 6]]
     }  # fmt: skip
 
@@ -214,9 +214,9 @@ def test_an_adam_that_is_not_the_published_one_is_named(adam: Path) -> None:
 def test_an_exclude_list_drops_what_it_names(idrid: Path, tmp_path: Path) -> None:
     exclude = tmp_path / "exclude.txt"
     exclude.write_text(f"# the paper's 32\n\n{TEST}/IDRiD_003.jpg\nIDRiD_02.jpg\n")
-    whole, less = open_dataset("idrid-paper", idrid), open_dataset("idrid-paper", idrid, exclude)
-    assert less.train == whole.train
-    assert {one.path.name for one in whole.test} - {one.path.name for one in less.test} == {
+    complete, reduced = open_dataset("idrid-paper", idrid), open_dataset("idrid-paper", idrid, exclude)
+    assert reduced.train == complete.train
+    assert {photo.path.name for photo in complete.test} - {photo.path.name for photo in reduced.test} == {
         "IDRiD_02.jpg",
         "IDRiD_003.jpg",
     }
@@ -239,14 +239,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
 
 def test_a_folder_of_folders(tmp_path: Path) -> None:
     for name in ("Normal/a.jpg", "glaucoma/deep/b.jpg"):
-        photo(tmp_path / "eyes" / name)
+        write_photo(tmp_path / "eyes" / name)
     dataset = open_dataset("folder", tmp_path / "eyes")
     assert dataset.name == "eyes"
     assert dataset.test == (
         LabeledPhoto(tmp_path / "eyes/Normal/a.jpg", False, "good"),
         LabeledPhoto(tmp_path / "eyes/glaucoma/deep/b.jpg", True, "glaucoma"),
     )
-    photo(tmp_path / "eyes/loose.jpg")
+    write_photo(tmp_path / "eyes/loose.jpg")
     with pytest.raises(SettingError, match=r"loose\.jpg lies in no folder that says what it shows"):
         open_dataset("folder", tmp_path / "eyes")
     with pytest.raises(SettingError, match=r"no folder .*nowhere"):

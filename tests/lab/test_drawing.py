@@ -22,7 +22,7 @@ DARK: tuple[LesionKind, ...] = ("hemorrhage", "microaneurysm")
 
 seeds = st.integers(0, 2**63)
 kinds = st.sampled_from(LESION_KINDS)
-few = settings(max_examples=6, deadline=None)
+few_examples = settings(max_examples=6, deadline=None)
 
 
 def draw(seed: int, *lesions: LesionKind, height: int = HEIGHT, eye: Eye | None = None) -> DrawnPhoto:
@@ -40,13 +40,13 @@ def gray(photo: DrawnPhoto) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     return np.asarray(photo.pixels.mean(axis=2))
 
 
-@few
+@few_examples
 @given(seed=seeds)
 def test_the_seed_decides_every_pixel_and_mask(seed: int) -> None:
-    one, same, other = draw(seed, *LESION_KINDS), draw(seed, *LESION_KINDS), draw(seed + 1, *LESION_KINDS)
-    assert np.array_equal(one.pixels, same.pixels)
-    assert np.array_equal(one.mask, same.mask)
-    assert (one.pixels != other.pixels).mean() > 0.5
+    first, same, second = draw(seed, *LESION_KINDS), draw(seed, *LESION_KINDS), draw(seed + 1, *LESION_KINDS)
+    assert np.array_equal(first.pixels, same.pixels)
+    assert np.array_equal(first.mask, same.mask)
+    assert (first.pixels != second.pixels).mean() > 0.5
 
 
 def test_one_generator_gives_one_photo_after_another() -> None:
@@ -73,7 +73,7 @@ def test_a_seed_shows_the_same_view_at_every_size(seed: int) -> None:
     assert np.allclose(np.array(large.optic_disc) / 4, small.optic_disc)
 
 
-@few
+@few_examples
 @given(seed=seeds)
 def test_a_healthy_photo_has_no_lesions_and_a_black_surround(seed: int) -> None:
     photo = draw(seed)
@@ -85,7 +85,7 @@ def test_a_healthy_photo_has_no_lesions_and_a_black_surround(seed: int) -> None:
     assert photo.pixels[inside][:, 0].min() > 20
 
 
-@few
+@few_examples
 @given(seed=seeds, kind=kinds)
 def test_a_requested_lesion_lies_in_the_field_of_view_and_off_the_optic_disc(seed: int, kind: LesionKind) -> None:
     photo = draw(seed, kind)
@@ -98,7 +98,7 @@ def test_a_requested_lesion_lies_in_the_field_of_view_and_off_the_optic_disc(see
     assert lesion.mask.sum() < 0.25 * photo.scene.inside().sum()
 
 
-@few
+@few_examples
 @given(seed=seeds, kind=kinds)
 def test_lesions_change_what_their_mask_covers_and_nothing_else(seed: int, kind: LesionKind) -> None:
     healthy, diseased = draw(seed), draw(seed, kind)
@@ -108,7 +108,7 @@ def test_lesions_change_what_their_mask_covers_and_nothing_else(seed: int, kind:
     assert changed[diseased.mask].mean() > 0.9
 
 
-@few
+@few_examples
 @given(seed=seeds, kind=kinds)
 def test_bright_lesions_only_brighten_and_dark_ones_only_darken(seed: int, kind: LesionKind) -> None:
     healthy, diseased = draw(seed), draw(seed, kind)
@@ -161,7 +161,7 @@ def test_the_macula_is_darker_than_what_surrounds_it() -> None:
     assert np.median(ratios) < 0.85
 
 
-@few
+@few_examples
 @given(seed=seeds)
 def test_vessels_leave_the_disc_up_and_down_and_spare_the_fovea(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -180,13 +180,13 @@ def test_vessels_leave_the_disc_up_and_down_and_spare_the_fovea(seed: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("height", "lesions", "eye", "named"),
+    ("height", "lesions", "eye", "message"),
     [(63, (), None, "63"), (128, ("freckle",), None, "freckle"), (128, (), "middle", "middle")],
 )
 def test_what_cannot_be_drawn_is_refused(
-    height: int, lesions: tuple[str, ...], eye: str | None, named: str
+    height: int, lesions: tuple[str, ...], eye: str | None, message: str
 ) -> None:
-    with pytest.raises(SettingError, match=named):
+    with pytest.raises(SettingError, match=message):
         draw_photo(np.random.default_rng(0), height=height, lesions=lesions, eye=eye)  # type: ignore[arg-type]
 
 
@@ -232,9 +232,9 @@ def test_a_dataset_fills_an_empty_folder_and_no_other(tmp_path: Path) -> None:
     file.write_text("kept")
     write_dataset(empty, 0, train=1, good=0, diseased=0, height=64)
     assert names(empty) == ["train/good/drawn_0000.jpg"]
-    for taken in (empty, full, file):
-        with pytest.raises(SettingError, match=taken.name):
-            write_dataset(taken, 0, train=1, good=0, diseased=0, height=64)
+    for path in (empty, full, file):
+        with pytest.raises(SettingError, match=path.name):
+            write_dataset(path, 0, train=1, good=0, diseased=0, height=64)
     assert names(full) == ["note.txt"]
 
 

@@ -52,8 +52,8 @@ def lesions(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         save(root / "test" / ("lesion" if kinds else "good") / f"{number}.png", drawn.pixels)
         if kinds:
             save(root / "ground_truth/lesion" / f"{number}_mask.png", drawn.mask)
-        for one in drawn.lesion_masks:
-            save(root / "ground_truth" / one.kind / f"{number}_{one.kind}.png", one.mask)
+        for lesion in drawn.lesion_masks:
+            save(root / "ground_truth" / lesion.kind / f"{number}_{lesion.kind}.png", lesion.mask)
     return read_mvtec(root)
 
 
@@ -66,14 +66,14 @@ def save(path: Path, pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
 def detect(photo: PreparedPhoto) -> Detection:
     """The green of the photograph as its map: bright lesions stand out, dark ones do not."""
     values = photo.pixels[..., 1].astype(np.float32) / np.float32(100)
-    nothing = cast("PatchFeatures", None)
-    none = np.zeros(0, dtype=np.float32)
+    no_patches = cast("PatchFeatures", None)
+    no_distances = np.zeros(0, dtype=np.float32)
     score = float(values[photo.mask].mean())
-    return Detection(values, photo.mask, score, score, none, nothing)
+    return Detection(values, photo.mask, score, score, no_distances, no_patches)
 
 
 @pytest.fixture(scope="module")
-def measured(lesions: Dataset) -> Measurement:
+def measurement(lesions: Dataset) -> Measurement:
     return measure_with(detect, PREPARATION, 3.0, lesions, PhotoLimits(), lambda _: None)
 
 
@@ -91,8 +91,8 @@ class Pixels:
 
 
 @pytest.fixture(scope="module")
-def result(measured: Measurement, lesions: Dataset, small_index: Path) -> Figures:
-    return figures(measured, load_index(small_index, CPU), lesions)
+def result(measurement: Measurement, lesions: Dataset, small_index: Path) -> Figures:
+    return figures(measurement, load_index(small_index, CPU), lesions)
 
 
 def test_every_pixel_variant_is_that_of_scikit_learn(result: Figures, lesions: Dataset) -> None:
@@ -101,52 +101,58 @@ def test_every_pixel_variant_is_that_of_scikit_learn(result: Figures, lesions: D
         ("fov", False, True), ("whole", False, False), ("fov_abnormal_only", True, True),
         ("whole_abnormal_only", True, False),
     ):  # fmt: skip
-        some = [Pixels(photo) for photo in lesions.test if photo.abnormal or not only_abnormal]
-        areas = [one.fov if inside else np.ones_like(one.fov) for one in some]
-        labels = np.concatenate([one.marked[area] for one, area in zip(some, areas, strict=True)])
-        values = np.concatenate([one.values[area] for one, area in zip(some, areas, strict=True)])
-        found = getattr(result.pixel, name)
-        assert found.photos == len(some)
-        assert found.auroc.value == pytest.approx(roc_auc_score(labels, values), abs=3e-4), name
-        assert found.average_precision.value == pytest.approx(average_precision_score(labels, values), abs=2e-3)
+        photos = [Pixels(photo) for photo in lesions.test if photo.abnormal or not only_abnormal]
+        areas = [pixels.fov if inside else np.ones_like(pixels.fov) for pixels in photos]
+        labels = np.concatenate([pixels.marked[area] for pixels, area in zip(photos, areas, strict=True)])
+        values = np.concatenate([pixels.values[area] for pixels, area in zip(photos, areas, strict=True)])
+        figure = getattr(result.pixel, name)
+        assert figure.photos == len(photos)
+        assert figure.auroc.value == pytest.approx(roc_auc_score(labels, values), abs=3e-4), name
+        assert figure.average_precision.value == pytest.approx(average_precision_score(labels, values), abs=2e-3)
     assert result.pixel.fov.auroc != result.pixel.whole.auroc != result.pixel.fov_abnormal_only.auroc
 
 
 def test_a_lesion_is_held_against_unmarked_pixels_alone(result: Figures, lesions: Dataset) -> None:
-    every = [Pixels(photo) for photo in lesions.test]
-    assert [(one.kind, one.photos) for one in result.lesions] == [("exudate", 3), ("hemorrhage", 2)]
-    for found in result.lesions:
-        none = np.zeros(every[0].values.shape, bool)
-        lesion = [one.lesions.get(found.kind, none) & one.fov for one in every]
-        normal = [one.fov & ~one.marked for one in every]
-        positive = np.concatenate([one.values[where] for one, where in zip(every, lesion, strict=True)])
-        negative = np.concatenate([one.values[where] for one, where in zip(every, normal, strict=True)])
+    photos = [Pixels(photo) for photo in lesions.test]
+    assert [(figure.kind, figure.photos) for figure in result.lesions] == [("exudate", 3), ("hemorrhage", 2)]
+    for figure in result.lesions:
+        empty = np.zeros(photos[0].values.shape, bool)
+        lesion = [pixels.lesions.get(figure.kind, empty) & pixels.fov for pixels in photos]
+        normal = [pixels.fov & ~pixels.marked for pixels in photos]
+        positive = np.concatenate([pixels.values[where] for pixels, where in zip(photos, lesion, strict=True)])
+        negative = np.concatenate([pixels.values[where] for pixels, where in zip(photos, normal, strict=True)])
         labels = np.repeat([True, False], [len(positive), len(negative)])
         expected = roc_auc_score(labels, np.concatenate([positive, negative]))
-        assert found.auroc.value == pytest.approx(expected, abs=3e-4)
-        assert found.lesions > 0
+        assert figure.auroc.value == pytest.approx(expected, abs=3e-4)
+        assert figure.lesions > 0
     bright, dark = result.lesions
     assert bright.auroc.value > 0.8 > 0.4 > dark.auroc.value
 
 
-def test_image_figures_name_their_thresholds(result: Figures, measured: Measurement) -> None:
+def test_image_figures_name_their_thresholds(result: Figures, measurement: Measurement) -> None:
     assert result.image is not None
-    above = measured.scores > result.image.threshold
-    balanced = (above[measured.labels].mean() + (~above)[~measured.labels].mean()) / 2
+    above = measurement.scores > result.image.threshold
+    balanced = (above[measurement.labels].mean() + (~above)[~measurement.labels].mean()) / 2
     assert balanced == result.image.balanced_accuracy.value
-    assert result.image.auroc.value == roc_auc_score(measured.labels, measured.scores)
+    assert result.image.auroc.value == roc_auc_score(measurement.labels, measurement.scores)
     # 3 abnormal photographs: 95 and 99 % of them are all three.
-    lowest = measured.scores[measured.labels].min()
-    expected = (measured.scores[~measured.labels] < lowest).mean()
+    lowest = measurement.scores[measurement.labels].min()
+    expected = (measurement.scores[~measurement.labels] < lowest).mean()
     assert result.image.specificity_at_95_sensitivity.value == expected
     assert result.image.specificity_at_99_sensitivity.value == expected
 
 
-def test_a_part_of_the_photographs_has_its_own_figures(measured: Measurement) -> None:
+def test_a_part_of_the_photographs_has_its_own_figures(measurement: Measurement) -> None:
     chosen = np.array([True, False, True, False, True])
-    some = measured.only(chosen)
-    assert len(some.photos) == len(some.scores) == some.fov.normal.shape[0] == some.lesions[0].pixels.shape[0] == 3
-    np.testing.assert_array_equal(some.whole_regions.per_photo(), measured.whole_regions.per_photo()[chosen])
+    subset = measurement.only(chosen)
+    assert (
+        len(subset.photos)
+        == len(subset.scores)
+        == subset.fov.normal.shape[0]
+        == subset.lesions[0].pixels.shape[0]
+        == 3
+    )
+    np.testing.assert_array_equal(subset.whole_regions.per_photo(), measurement.whole_regions.per_photo()[chosen])
 
 
 def area_below(curve: Curve, end: float = 1.0) -> float:
@@ -155,23 +161,23 @@ def area_below(curve: Curve, end: float = 1.0) -> float:
     return float(np.trapezoid(y, x))
 
 
-def test_the_curves_are_those_of_the_figures(measured: Measurement, result: Figures) -> None:
+def test_the_curves_are_those_of_the_figures(measurement: Measurement, result: Figures) -> None:
     assert result.image is not None
     assert result.pixel is not None
-    assert area_below(image_roc(measured)) == pytest.approx(result.image.auroc.value)
-    assert area_below(image_precision(measured)) == pytest.approx(result.image.average_precision.value)
-    assert area_below(pixel_roc(measured)) == pytest.approx(result.pixel.fov.auroc.value, abs=1e-3)
-    overlap = area_below(region_overlap(measured), 0.3) / 0.3
+    assert area_below(image_roc(measurement)) == pytest.approx(result.image.auroc.value)
+    assert area_below(image_precision(measurement)) == pytest.approx(result.image.average_precision.value)
+    assert area_below(pixel_roc(measurement)) == pytest.approx(result.pixel.fov.auroc.value, abs=1e-3)
+    overlap = area_below(region_overlap(measurement), 0.3) / 0.3
     assert overlap == pytest.approx(result.pixel.fov.aupro.value, abs=1e-2)
-    for curve in (image_roc(measured), pixel_roc(measured), region_overlap(measured)):
+    for curve in (image_roc(measurement), pixel_roc(measurement), region_overlap(measurement)):
         value = np.interp(curve.grid, curve.x, curve.y)
         assert (curve.low <= curve.high).all()
         assert (np.mean((curve.low <= value + 1e-3) & (value - 1e-3 <= curve.high))) > 0.9
 
 
-def test_the_table_of_photographs(measured: Measurement, small_index: Path) -> None:
+def test_the_table_of_photographs(measurement: Measurement, small_index: Path) -> None:
     calibration = load_index(small_index, CPU).manifest.calibration
-    header, *rows = photo_table(measured, calibration).decode().splitlines()
+    header, *rows = photo_table(measurement, calibration).decode().splitlines()
     cells = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
     assert [row["photo"] for row in cells] == [
         "good/0.png",
@@ -180,7 +186,7 @@ def test_the_table_of_photographs(measured: Measurement, small_index: Path) -> N
         "lesion/3.png",
         "lesion/4.png",
     ]
-    for row, score, photo in zip(cells, measured.scores, measured.photos, strict=True):
+    for row, score, photo in zip(cells, measurement.scores, measurement.photos, strict=True):
         assert float(row["image_score"]) == score
         assert float(row["p_value"]) == pytest.approx(calibration.p_value(score), abs=1e-6)
         pixels = Pixels(photo)
@@ -200,18 +206,18 @@ def test_names_are_told_without_the_folders_that_all_share(tmp_path: Path) -> No
 
 def test_without_any_mask_no_bin_is_kept(lesions: Dataset) -> None:
     bare = replace(lesions, test=tuple(replace(photo, masks=()) for photo in lesions.test))
-    found = measure_with(detect, PREPARATION, 3.0, bare, PhotoLimits(), lambda _: None)
-    assert found.fov.normal.shape == (5, 2)
-    assert not found.fov.abnormal.any()
+    measurement = measure_with(detect, PREPARATION, 3.0, bare, PhotoLimits(), lambda _: None)
+    assert measurement.fov.normal.shape == (5, 2)
+    assert not measurement.fov.abnormal.any()
 
 
 def peak(lesions: Dataset, times: int) -> int:
     """Bytes at most, over measuring `times` as many photographs and the figure that takes the most."""
-    many = replace(lesions, test=lesions.test * times)
+    dataset = replace(lesions, test=lesions.test * times)
     tracemalloc.start()
     try:
-        found = measure_with(detect, PREPARATION, 3.0, many, PhotoLimits(), lambda _: None)
-        metrics.pixel_auroc(found.whole, np.random.default_rng(0), 64)
+        measurement = measure_with(detect, PREPARATION, 3.0, dataset, PhotoLimits(), lambda _: None)
+        metrics.pixel_auroc(measurement.whole, np.random.default_rng(0), 64)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -223,7 +229,7 @@ def test_a_photograph_takes_no_more_memory_than_the_bins_it_fills(lesions: Datas
     assert (many - few) / (6 * len(lesions.test)) < 0.1e6
 
 
-def planted(drawn: Path, folder: Path) -> Dataset:
+def leaky_dataset(drawn: Path, folder: Path) -> Dataset:
     """The drawn test set, and in it a reference photo resized and written again."""
     shutil.copytree(drawn, folder)
     source = Image.open(drawn / "train/good/drawn_0002.jpg")
@@ -235,13 +241,13 @@ def planted(drawn: Path, folder: Path) -> Dataset:
 def test_a_planted_copy_is_caught_though_resized_and_written_again(
     drawn: Path, small_index: Path, tmp_path: Path
 ) -> None:
-    loaded, dataset = load_index(small_index, CPU), planted(drawn, tmp_path / "leaky")
-    found = figures(measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None), loaded, dataset)
-    (one,) = found.guard.photos
-    assert (one.photo, one.reference) == ("good/a_new_name.jpg", "r-00003")
-    assert one.bits is not None
-    assert one.bits > 0  # by picture: the files differ
-    assert found.photos.in_the_index == 1
+    loaded, dataset = load_index(small_index, CPU), leaky_dataset(drawn, tmp_path / "leaky")
+    result = figures(measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None), loaded, dataset)
+    (match,) = result.guard.photos
+    assert (match.photo, match.reference) == ("good/a_new_name.jpg", "r-00003")
+    assert match.bits is not None
+    assert match.bits > 0  # by picture: the files differ
+    assert result.photos.in_the_index == 1
     with pytest.raises(SettingError, match=r"a_new_name\.jpg is in the index as r-00003"):
         measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None, strict=True)
 
@@ -258,21 +264,23 @@ def built_with_patients(drawn: Path, folder: Path, *, keep_names: bool) -> Loade
 
 
 def test_patients_on_both_sides_are_reported_where_they_can_be_known(
-    drawn: Path, measured: Measurement, tmp_path: Path
+    drawn: Path, measurement: Measurement, tmp_path: Path
 ) -> None:
     plain = read_mvtec(drawn)
     test = tuple(replace(photo, patient="Jane" if n < 2 else "Joe") for n, photo in enumerate(plain.test))
-    named, unnamed = (built_with_patients(drawn, tmp_path / str(k), keep_names=k).photos for k in (True, False))
-    alone = Dataset("eyes", (), test)
-    assert find_overlap(measured, alone, named) == Overlap((), ("Jane",), None)
+    with_names, without_names = (
+        built_with_patients(drawn, tmp_path / str(k), keep_names=k).photos for k in (True, False)
+    )
+    dataset = Dataset("eyes", (), test)
+    assert find_overlap(measurement, dataset, with_names) == Overlap((), ("Jane",), None)
     # Running numbers mean nothing outside the index: this is said, not passed over.
-    numbered = find_overlap(measured, alone, unnamed)
+    numbered = find_overlap(measurement, dataset, without_names)
     assert numbered.patients is None
     assert numbered.why == "the index numbers its patients; one built with --keep-names can be compared"
     # The data set's own training photographs are known all the same.
     train = (ReferencePhoto(plain.train[0].path, "Joe"),)
-    listed = find_overlap(measured, Dataset("eyes", train, test), unnamed)
-    assert listed.patients == ("Joe",)
-    assert listed.why == "compared with the data set's training photographs, not the index's"
-    assert find_overlap(measured, plain, named) == Overlap((), None, "the data set names no patients")
-    assert find_overlap(measured, alone, ()).why == "the index names no patients"
+    with_training = find_overlap(measurement, Dataset("eyes", train, test), without_names)
+    assert with_training.patients == ("Joe",)
+    assert with_training.why == "compared with the data set's training photographs, not the index's"
+    assert find_overlap(measurement, plain, with_names) == Overlap((), None, "the data set names no patients")
+    assert find_overlap(measurement, dataset, ()).why == "the index names no patients"

@@ -37,7 +37,7 @@ Mask = NDArray[np.bool_]
 KINDS = ("bright", "dark")
 
 
-def whole(side: int, width: int | None = None, height: int | None = None) -> Frame:
+def full_frame(side: int, width: int | None = None, height: int | None = None) -> Frame:
     """The square over a photograph of the same size, or squeezed over another one."""
     return Frame(width or side, height or side, 0.0, 0.0, float(width or side), float(height or side), side)
 
@@ -51,7 +51,7 @@ def random_map(rng: np.random.Generator, side: int, steps: int) -> tuple[Map, Ma
 def random_photo(rng: np.random.Generator, side: int, kinds: Sequence[str]) -> PhotoSummary:
     values, scored = random_map(rng, side, 30)
     lesions: dict[str | None, Mask] = {kind: rng.random((side, side)) > 0.9 for kind in kinds}
-    return summarize(values, scored, whole(side), lesions, KINDS)
+    return summarize(values, scored, full_frame(side), lesions, KINDS)
 
 
 class Labeled:
@@ -76,8 +76,8 @@ def test_regions_and_touched_lesions_are_those_of_a_labeled_map(seed: int, steps
     if not scored.any():
         return
 
-    diseased = summarize(values, scored, whole(side), {None: marked}, ())
-    healthy = summarize(values, scored, whole(side), {}, ())
+    diseased = summarize(values, scored, full_frame(side), {None: marked}, ())
+    healthy = summarize(values, scored, full_frame(side), {}, ())
 
     for level in [*np.unique(values).tolist(), 0.05, 0.5]:
         twin = Labeled(values, scored, marked, level)
@@ -91,9 +91,13 @@ def test_regions_and_touched_lesions_are_those_of_a_labeled_map(seed: int, steps
 def test_healthy_regions_are_the_findings_that_a_caller_gets(rng: np.random.Generator) -> None:
     values = ndimage.gaussian_filter(rng.random((64, 64)), 2).astype(np.float32)
     scored = np.hypot(*np.mgrid[-32:32, -32:32]) < 30
-    summary = summarize(values, scored, whole(64), {}, ())
+    summary = summarize(values, scored, full_frame(64), {}, ())
     for level in np.quantile(values, (0.5, 0.8, 0.95, 0.99)).tolist():
-        assert summary.regions.count(level) == len(find_regions(values, scored, whole(64), level, limit=1000)) > 0
+        assert (
+            summary.regions.count(level)
+            == len(find_regions(values, scored, full_frame(64), level, limit=1000))
+            > 0
+        )
 
 
 def test_kinds_have_their_own_lesions_and_all_masks_together_theirs() -> None:
@@ -102,10 +106,10 @@ def test_kinds_have_their_own_lesions_and_all_masks_together_theirs() -> None:
     bright, dark = np.zeros((2, 32, 32), np.bool_)
     bright[3:6, 3:6] = dark[6:8, 5:8] = dark[18:22, 18:22] = True
 
-    lesions = summarize(values, values >= 0, whole(32), {"bright": bright, "dark": dark}, KINDS).lesions
+    lesions = summarize(values, values >= 0, full_frame(32), {"bright": bright, "dark": dark}, KINDS).lesions
 
-    of = {kind: sorted(lesions.peak[lesions.kind == kind].tolist()) for kind in (ANY_KIND, 0, 1)}
-    assert of == {ANY_KIND: [3.0, 5.0], 0: [3.0], 1: [0.0, 5.0]}
+    peaks = {kind: sorted(lesions.peak[lesions.kind == kind].tolist()) for kind in (ANY_KIND, 0, 1)}
+    assert peaks == {ANY_KIND: [3.0, 5.0], 0: [3.0], 1: [0.0, 5.0]}
     # 9 and 16 px of a square of 32 px are 256 times as many of one of 512 px.
     assert lesions.area[lesions.kind == 0].tolist() == [9 * 256.0]
 
@@ -142,10 +146,10 @@ def test_no_lesion_is_lost_on_the_square(seed: int, width: int, height: int) -> 
 
 def test_a_mask_of_the_squares_own_size_stays_as_it_is(rng: np.random.Generator) -> None:
     mask = rng.random((40, 40)) > 0.7
-    np.testing.assert_array_equal(project_mask(mask, whole(40)), mask)
+    np.testing.assert_array_equal(project_mask(mask, full_frame(40)), mask)
     doubled = np.kron(mask, np.ones((2, 2), np.bool_))
-    np.testing.assert_array_equal(project_mask(mask, whole(80, 40, 40)), doubled)
-    np.testing.assert_array_equal(project_mask(doubled, whole(40, 80, 80)), mask)
+    np.testing.assert_array_equal(project_mask(mask, full_frame(80, 40, 40)), doubled)
+    np.testing.assert_array_equal(project_mask(doubled, full_frame(40, 80, 80)), mask)
 
 
 def dots(side: int, heights: Sequence[float]) -> Map:
@@ -160,15 +164,15 @@ def dots(side: int, heights: Sequence[float]) -> Map:
 def lesion_dots(heights: Sequence[float], marked: Sequence[float], side: int = 64) -> PhotoSummary:
     values = dots(side, heights)
     mask = np.isin(values, np.array(marked, np.float32)) & (values > 0)
-    return summarize(values, values >= 0, whole(side), {"dot": mask}, ("dot",))
+    return summarize(values, values >= 0, full_frame(side), {"dot": mask}, ("dot",))
 
 
 def healthy_dots(heights: Sequence[float], side: int = 64) -> PhotoSummary:
     values = dots(side, heights)
-    return summarize(values, values >= 0, whole(side), {}, ("dot",))
+    return summarize(values, values >= 0, full_frame(side), {}, ("dot",))
 
 
-def known() -> tuple[LesionRegions, NDArray[np.bool_]]:
+def example_regions() -> tuple[LesionRegions, NDArray[np.bool_]]:
     """Four healthy photographs with dots of 1 to 8, and two diseased ones.
 
     Levels for 0.25, 0.5, 1 and 2 regions per healthy photograph: above 7, 6, 4 and 0.
@@ -182,7 +186,7 @@ def known() -> tuple[LesionRegions, NDArray[np.bool_]]:
 
 
 def test_the_known_answer() -> None:
-    regions, labels = known()
+    regions, labels = example_regions()
 
     result = froc(regions, labels, (FindingLevel(0.25, None), FindingLevel(1.0, 7.0)))
 
@@ -205,15 +209,15 @@ def test_the_known_answer() -> None:
     # A single kind has no rows of its own; 4 px of a square of 64 px are 256 of one of 512 px.
     assert [(group.kind, group.smallest_px) for group in result.points[0].lesions] == [("all", 0), ("all", 64)]
     # The index states 1 false region per healthy photograph above 7; a quarter shows one.
-    (own,) = result.index_levels
-    assert own.false_regions is not None
-    assert (own.rate, own.level, own.false_regions.value) == (1.0, 7.0, 0.25)
-    assert own.group() == replace(own.lesions[0], kind="all", smallest_px=0)
-    assert own.lesions[0].touched.value == pytest.approx(2 / 5)
+    (index_level,) = result.index_levels
+    assert index_level.false_regions is not None
+    assert (index_level.rate, index_level.level, index_level.false_regions.value) == (1.0, 7.0, 0.25)
+    assert index_level.group() == replace(index_level.lesions[0], kind="all", smallest_px=0)
+    assert index_level.lesions[0].touched.value == pytest.approx(2 / 5)
 
 
 def test_without_healthy_photographs_the_indexs_own_levels_are_used() -> None:
-    regions, labels = known()
+    regions, labels = example_regions()
     diseased = regions.only(labels)
     levels = (FindingLevel(0.5, 6.0), FindingLevel(1.0, 4.0))
 
@@ -253,7 +257,7 @@ def count_above(healthy: Sequence[tuple[Map, Mask]], level: float) -> int:
 def test_levels_are_those_of_the_slow_twin(seed: int, photos: int) -> None:
     rng = np.random.default_rng(seed)
     healthy = [random_map(rng, 9, 25) for _ in range(photos)]
-    summaries = [summarize(values, scored, whole(9), {}, KINDS) for values, scored in healthy]
+    summaries = [summarize(values, scored, full_frame(9), {}, KINDS) for values, scored in healthy]
     diseased = random_photo(rng, 9, KINDS)
     if not diseased.lesions.peak.size:
         return
@@ -284,9 +288,9 @@ def test_intervals_are_those_of_resampled_photographs(rng: np.random.Generator) 
     result = froc(regions, labels, (), resamples)
 
     assert result is not None
-    nothing = np.zeros((11, 0))
+    no_counts = np.zeros((11, 0))
     slow: list[Froc] = []
-    for weights in bootstrap.resampled(Pool(nothing, nothing, ~labels, labels), fresh_generator(), resamples):
+    for weights in bootstrap.resampled(Pool(no_counts, no_counts, ~labels, labels), fresh_generator(), resamples):
         for row in weights.astype(int):
             drawn = np.repeat(np.arange(11), row)
             part = froc(LesionRegions(tuple(photos[number] for number in drawn), KINDS), labels[drawn], (), 1)
@@ -313,24 +317,24 @@ def test_more_false_regions_touch_no_fewer_lesions(rng: np.random.Generator) -> 
 
 def test_many_regions_are_cut_at_a_limit_that_levels_do_not_pass() -> None:
     noise = np.random.default_rng(0).random((128, 128)).astype(np.float32)
-    many = summarize(noise, noise >= 0, whole(128), {}, ("dot",))
-    photos = (many, lesion_dots([0.5], [0.5]))
+    noisy = summarize(noise, noise >= 0, full_frame(128), {}, ("dot",))
+    photos = (noisy, lesion_dots([0.5], [0.5]))
 
     result = froc(LesionRegions(photos, ("dot",)), np.array([False, True]), ())
 
-    assert 0 < many.regions.limit < 1
-    assert many.regions.heights.size < 5000
-    assert many.regions.count(many.regions.limit) == ndimage.label(noise > many.regions.limit, CORNERS)[1]
+    assert 0 < noisy.regions.limit < 1
+    assert noisy.regions.heights.size < 5000
+    assert noisy.regions.count(noisy.regions.limit) == ndimage.label(noise > noisy.regions.limit, CORNERS)[1]
     assert result is not None
-    assert all(point.level >= many.regions.limit for point in result.points)
+    assert all(point.level >= noisy.regions.limit for point in result.points)
 
 
 def copy_of_a_reference(drawn: Path, folder: Path) -> Path:
     """A folder with the first reference photo of the small index."""
-    known = folder / "known"
-    known.mkdir()
-    (known / "copy.jpg").write_bytes(min((drawn / "train/good").iterdir()).read_bytes())
-    return known
+    target = folder / "known"
+    target.mkdir()
+    (target / "copy.jpg").write_bytes(min((drawn / "train/good").iterdir()).read_bytes())
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -346,10 +350,10 @@ def test_evaluate_measures_lesions_against_false_regions(
 ) -> None:
     """A photograph of the index is painted as well, loudly."""
     target, table, page = tmp_path / "figures.json", tmp_path / "photos.csv", tmp_path / "report.html"
-    known = copy_of_a_reference(drawn, tmp_path)
+    reference_folder = copy_of_a_reference(drawn, tmp_path)
 
-    outcome = run("evaluate", small_index, "--data", drawn, "--painted", known, "--json", target, "--csv", table,
-                  "--html", page)  # fmt: skip
+    outcome = run("evaluate", small_index, "--data", drawn, "--painted", reference_folder, "--json", target,
+                  "--csv", table, "--html", page)  # fmt: skip
 
     assert outcome.code == 0, outcome.err
     assert "Lesions touched" in outcome.out
@@ -369,12 +373,12 @@ def test_evaluate_measures_lesions_against_false_regions(
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     lesions = sum(int(row["lesions"]) for row in cells)
     assert lesions == result["froc"]["points"][0]["lesions"][0]["lesions"] > 0
-    usual = result["froc"]["index_levels"][0]
-    assert usual["rate"] == 0.25
+    first_level = result["froc"]["index_levels"][0]
+    assert first_level["rate"] == 0.25
     touched = sum(int(row["lesions_touched"]) for row in cells)
-    assert touched == round(usual["lesions"][0]["touched"]["value"] * lesions)
+    assert touched == round(first_level["lesions"][0]["touched"]["value"] * lesions)
     false = sum(int(row["unmarked_regions"]) for row in cells if row["label"] == "normal")
-    assert false == pytest.approx(usual["false_regions"]["value"] * 2)
+    assert false == pytest.approx(first_level["false_regions"]["value"] * 2)
     text = page.read_text()
     assert text.count("<figcaption>FROC: ") >= 3
     assert "1 painted photographs are in the index, the figures flatter" in text

@@ -52,7 +52,7 @@ def best_balanced_accuracy(labels: Labels, scores: Floats) -> float:
     return max(float(balanced_accuracy_score(labels, scores >= t)) for t in thresholds)
 
 
-def drawn(seed: int, n: int, effect: float = 1.0) -> tuple[Floats, Labels]:
+def draw_scores(seed: int, n: int, effect: float = 1.0) -> tuple[Floats, Labels]:
     """n normal and n abnormal scores, `effect` standard deviations apart."""
     labels = np.repeat([False, True], n)
     return rng(seed).standard_normal(2 * n) + effect * labels, labels
@@ -63,14 +63,14 @@ def histogram_of(
 ) -> ScoreHistogram:
     edges = metrics.score_edges(full_scale, bins)
     rows = [metrics.count_pixels(values, labels, edges) for values, labels in maps]
-    return counted(np.stack([normal for normal, _ in rows]), np.stack([lesion for _, lesion in rows]))
+    return as_histogram(np.stack([normal for normal, _ in rows]), np.stack([lesion for _, lesion in rows]))
 
 
-def counted(normal: Counts, abnormal: Counts) -> ScoreHistogram:
+def as_histogram(normal: Counts, abnormal: Counts) -> ScoreHistogram:
     return ScoreHistogram(SparseCounts.of(normal), SparseCounts.of(abnormal))
 
 
-def drawn_maps(seed: int, photos: int, side: int = 24) -> list[tuple[NDArray[np.float32], Labels]]:
+def draw_maps(seed: int, photos: int, side: int = 24) -> list[tuple[NDArray[np.float32], Labels]]:
     """Every second photograph has a square lesion; photographs differ in level, as real ones do."""
     source, maps = rng(seed), []
     for i in range(photos):
@@ -128,23 +128,23 @@ def test_a_score_equal_to_the_threshold_is_normal() -> None:
 
 @image_figures
 def test_image_intervals_hold_the_value_and_depend_on_the_seed_alone(figure: ImageFigure) -> None:
-    scores, labels = drawn(1, 40)
-    found = figure(scores, labels, rng(5), 300)
-    assert found.low < found.value < found.high
-    assert found == figure(scores, labels, rng(5), 300)
-    assert found != figure(scores, labels, rng(6), 300)
+    scores, labels = draw_scores(1, 40)
+    result = figure(scores, labels, rng(5), 300)
+    assert result.low < result.value < result.high
+    assert result == figure(scores, labels, rng(5), 300)
+    assert result != figure(scores, labels, rng(6), 300)
 
 
 @image_figures
 def test_image_intervals_shrink_with_the_root_of_the_photographs(figure: ImageFigure) -> None:
-    few, many = (figure(*drawn(3, n), rng(), 500) for n in (50, 800))
+    few, many = (figure(*draw_scores(3, n), rng(), 500) for n in (50, 800))
     assert 0.15 < (many.high - many.low) / (few.high - few.low) < 0.4  # 1 / sqrt(16) is 0.25
 
 
 def test_intervals_cover_the_true_auroc_as_often_as_they_say() -> None:
     truth = norm.cdf(1 / np.sqrt(2))
-    found = [metrics.image_auroc(*drawn(seed, 40), rng(seed), 300) for seed in range(200)]
-    covered = np.mean([figure.low <= truth <= figure.high for figure in found])
+    figures = [metrics.image_auroc(*draw_scores(seed, 40), rng(seed), 300) for seed in range(200)]
+    covered = np.mean([figure.low <= truth <= figure.high for figure in figures])
     assert 0.90 <= covered <= 0.99
 
 
@@ -167,26 +167,28 @@ def test_resamples_without_both_classes_are_drawn_again() -> None:
 
 
 def test_paired_difference_of_equal_scores_is_zero() -> None:
-    scores, labels = drawn(1, 30)
+    scores, labels = draw_scores(1, 30)
     assert metrics.paired_difference(scores, scores, labels, rng()) == Figure(0.0, 0.0, 0.0)
     # Only the order of the scores counts.
     assert metrics.paired_difference(scores, np.exp(scores), labels, rng()) == Figure(0.0, 0.0, 0.0)
 
 
 def test_paired_difference_is_antisymmetric_and_narrower_than_unpaired() -> None:
-    a, labels = drawn(1, 60)
+    a, labels = draw_scores(1, 60)
     b = a + 0.3 * rng(2).standard_normal(len(a))
-    there, back = (metrics.paired_difference(*pair, labels, rng(3)) for pair in ((a, b), (b, a)))
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-    assert there.value == pytest.approx(roc_auc_score(labels, a) - roc_auc_score(labels, b))
-    alone = [metrics.image_auroc(scores, labels, rng(3)) for scores in (a, b)]
-    unpaired = math.hypot(*(figure.high - figure.low for figure in alone))
-    assert there.high - there.low < 0.7 * unpaired
+    forward, reverse = (metrics.paired_difference(*pair, labels, rng(3)) for pair in ((a, b), (b, a)))
+    assert (forward.value, forward.low, forward.high) == pytest.approx(
+        (-reverse.value, -reverse.high, -reverse.low)
+    )
+    assert forward.value == pytest.approx(roc_auc_score(labels, a) - roc_auc_score(labels, b))
+    separate = [metrics.image_auroc(scores, labels, rng(3)) for scores in (a, b)]
+    unpaired = math.hypot(*(figure.high - figure.low for figure in separate))
+    assert forward.high - forward.low < 0.7 * unpaired
 
 
 def test_paired_difference_sees_a_real_difference() -> None:
-    better, labels = drawn(1, 150, effect=2.0)
-    worse, _ = drawn(2, 150, effect=0.5)
+    better, labels = draw_scores(1, 150, effect=2.0)
+    worse, _ = draw_scores(2, 150, effect=0.5)
     assert metrics.paired_difference(better, worse, labels, rng()).low > 0
 
 
@@ -252,7 +254,7 @@ def test_count_pixels_refuses_what_cannot_be_counted() -> None:
 
 
 def check_against_raw(
-    maps: list[tuple[NDArray[np.float32], Labels]], full_scale: float, off: float = 2e-4
+    maps: list[tuple[NDArray[np.float32], Labels]], full_scale: float, tolerance: float = 2e-4
 ) -> None:
     """Pixel AUROC and average precision against scikit-learn on the pixels themselves."""
     histogram = histogram_of(maps, full_scale)
@@ -261,7 +263,7 @@ def check_against_raw(
     auroc = metrics.pixel_auroc(histogram, rng(), 1).value
     precision = metrics.pixel_average_precision(histogram, rng(), 1).value
     assert auroc == pytest.approx(roc_auc_score(labels, values), abs=2e-4)
-    assert precision == pytest.approx(average_precision_score(labels, values), abs=off)
+    assert precision == pytest.approx(average_precision_score(labels, values), abs=tolerance)
 
 
 @pytest.mark.parametrize("room", [1.01, 4.0, 20.0], ids=lambda room: f"scale-{room:g}-times-the-maximum")
@@ -279,8 +281,8 @@ def test_pixel_values_agree_with_the_unbinned_pixels(kind: str, room: float) -> 
         case "rare":
             abnormal = source.gamma(20, 0.1, 200)
     values = np.concatenate([normal, abnormal]).astype(np.float32)
-    off = 2e-4 if room <= 4 else 4e-4
-    check_against_raw([(values, np.arange(len(values)) >= n)], room * float(values.max()), off)
+    tolerance = 2e-4 if room <= 4 else 4e-4
+    check_against_raw([(values, np.arange(len(values)) >= n)], room * float(values.max()), tolerance)
 
 
 def test_pixel_values_agree_on_real_lesions(shared: Path) -> None:
@@ -289,13 +291,13 @@ def test_pixel_values_agree_on_real_lesions(shared: Path) -> None:
         with Image.open(photo.path) as image:
             green = np.asarray(image.convert("RGB"))[..., 1].astype(np.float32) / 255
         bright = np.maximum(green - gaussian_filter(green, 20), 0)  # exudates are brighter than their surroundings
-        none = np.zeros(green.shape, bool)
-        maps.append((bright, none if not photo.masks else read_mask(photo.masks[0].path, *green.shape)))
+        empty = np.zeros(green.shape, bool)
+        maps.append((bright, empty if not photo.masks else read_mask(photo.masks[0].path, *green.shape)))
     check_against_raw(maps, 2.0)
 
 
 def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> None:
-    maps = drawn_maps(1, 8)
+    maps = draw_maps(1, 8)
     histogram = histogram_of(maps, 4.0, 64)
     edges = metrics.score_edges(4.0, 64)
     places = [np.searchsorted(edges[1:-1], values.ravel(), side="right") for values, _ in maps]
@@ -313,84 +315,86 @@ def test_pixel_resamples_equal_scikit_learn_on_the_repeated_photographs() -> Non
 
 def test_pixel_precision_of_a_mixed_bin_is_that_of_random_order() -> None:
     normal, abnormal = np.array([[0, 40, 5, 3]]), np.array([[0, 10, 9, 7]])
-    found = metrics.pixel_average_precision(counted(normal, abnormal), rng(), 1).value
+    result = metrics.pixel_average_precision(as_histogram(normal, abnormal), rng(), 1).value
     bins = np.repeat([1, 1, 2, 2, 3, 3], [40, 10, 5, 9, 3, 7])
     labels = np.repeat([False, True] * 3, [40, 10, 5, 9, 3, 7])
     source = rng(8)
     orders = [average_precision_score(labels, bins + source.random(len(bins))) for _ in range(1000)]
-    assert found == pytest.approx(np.mean(orders), abs=0.005)
-    assert found > average_precision_score(labels, bins) + 0.01  # what entering all at once would give
+    assert result == pytest.approx(np.mean(orders), abs=0.005)
+    assert result > average_precision_score(labels, bins) + 0.01  # what entering all at once would give
 
 
 def test_the_average_precision_of_single_pixels_is_exact() -> None:
     order = np.array([1, 0, 1, 1, 0, 0, 1])
-    histogram = counted(np.array([[0, *(1 - order)]]), np.array([[0, *order]]))
+    histogram = as_histogram(np.array([[0, *(1 - order)]]), np.array([[0, *order]]))
     expected = average_precision_score(order, np.arange(7))
     assert metrics.pixel_average_precision(histogram, rng(), 1).value == pytest.approx(expected)
 
 
 @pixel_figures
 def test_pixel_intervals_hold_the_value_shrink_and_depend_on_the_seed_alone(figure: PixelFigure) -> None:
-    few, many = (histogram_of(drawn_maps(2, n), 6.0, 256) for n in (16, 256))
-    found = figure(few, rng(5), 200)
-    assert found.low < found.value < found.high
-    assert found == figure(few, rng(5), 200)
-    assert found != figure(few, rng(6), 200)
-    wide, narrow = found, figure(many, rng(5), 200)
+    few, many = (histogram_of(draw_maps(2, n), 6.0, 256) for n in (16, 256))
+    result = figure(few, rng(5), 200)
+    assert result.low < result.value < result.high
+    assert result == figure(few, rng(5), 200)
+    assert result != figure(few, rng(6), 200)
+    wide, narrow = result, figure(many, rng(5), 200)
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
 
 
 def test_the_photograph_is_the_unit_not_the_pixel() -> None:
     """Ten times the pixels in each photograph tell nothing new; ten times the photographs do."""
-    histogram = histogram_of(drawn_maps(2, 16), 6.0, 256)
+    histogram = histogram_of(draw_maps(2, 16), 6.0, 256)
     normal, abnormal = histogram.normal.matrix, histogram.abnormal.matrix
     repeated = ScoreHistogram(SparseCounts(10 * normal), SparseCounts(10 * abnormal))
-    found, same = (metrics.pixel_auroc(h, rng(1), 200) for h in (histogram, repeated))
-    assert (found.low, found.high) == pytest.approx((same.low, same.high))
+    result, same = (metrics.pixel_auroc(h, rng(1), 200) for h in (histogram, repeated))
+    assert (result.low, result.high) == pytest.approx((same.low, same.high))
 
 
 @pixel_figures
 def test_a_single_class_of_pixels_is_refused(figure: PixelFigure) -> None:
-    some, none = np.ones((3, 4), np.int64), np.zeros((3, 4), np.int64)
+    ones, zeros = np.ones((3, 4), np.int64), np.zeros((3, 4), np.int64)
     with pytest.raises(SettingError, match="no abnormal pixels"):
-        figure(counted(some, none), rng(), 10)
+        figure(as_histogram(ones, zeros), rng(), 10)
     with pytest.raises(SettingError, match="no normal pixels"):
-        figure(counted(none, some), rng(), 10)
+        figure(as_histogram(zeros, ones), rng(), 10)
 
 
 def test_one_diseased_photograph_is_enough() -> None:
-    maps = drawn_maps(3, 9)
+    maps = draw_maps(3, 9)
     lone = [(values, labels & (i == 3)) for i, (values, labels) in enumerate(maps)]
-    found = metrics.pixel_auroc(histogram_of(lone, 6.0, 64), rng(), 300)
-    assert 0.5 < found.low <= found.value <= found.high <= 1
+    result = metrics.pixel_auroc(histogram_of(lone, 6.0, 64), rng(), 300)
+    assert 0.5 < result.low <= result.value <= result.high <= 1
 
 
 def test_histograms_of_different_shapes_are_refused() -> None:
     with pytest.raises(SettingError, match="must be alike"):
-        counted(np.ones((3, 4), np.int64), np.ones((3, 5), np.int64))
+        as_histogram(np.ones((3, 4), np.int64), np.ones((3, 5), np.int64))
 
 
 def test_paired_pixel_difference() -> None:
-    maps = drawn_maps(4, 30)
+    maps = draw_maps(4, 30)
     shaken = [(values + rng(i).normal(0, 0.1, values.shape), y) for i, (values, y) in enumerate(maps)]
     a = histogram_of(maps, 6.0, 512)
     b = histogram_of([(values.astype(np.float32), y) for values, y in shaken], 9.0, 256)
     assert metrics.paired_pixel_difference(a, a, rng(), 100) == Figure(0.0, 0.0, 0.0)
-    there, back = (metrics.paired_pixel_difference(*pair, rng(3), 300) for pair in ((a, b), (b, a)))
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-    alone = [metrics.pixel_auroc(h, rng(3), 300) for h in (a, b)]
-    assert there.value == pytest.approx(alone[0].value - alone[1].value)
-    assert there.high - there.low < 0.7 * math.hypot(*(figure.high - figure.low for figure in alone))
+    forward, reverse = (metrics.paired_pixel_difference(*pair, rng(3), 300) for pair in ((a, b), (b, a)))
+    assert (forward.value, forward.low, forward.high) == pytest.approx(
+        (-reverse.value, -reverse.high, -reverse.low)
+    )
+    separate = [metrics.pixel_auroc(h, rng(3), 300) for h in (a, b)]
+    assert forward.value == pytest.approx(separate[0].value - separate[1].value)
+    assert forward.high - forward.low < 0.7 * math.hypot(*(figure.high - figure.low for figure in separate))
 
 
 def test_paired_pixel_difference_needs_the_same_pixels() -> None:
-    a = histogram_of(drawn_maps(4, 6), 6.0, 64)
-    for other in (
+    a = histogram_of(draw_maps(4, 6), 6.0, 64)
+    for histogram in (
         a.only(np.arange(6) < 5),
         ScoreHistogram(SparseCounts(a.normal.matrix[::-1]), SparseCounts(a.abnormal.matrix[::-1])),
     ):
         with pytest.raises(SettingError, match="same pixels"):
-            metrics.paired_pixel_difference(a, other, rng(), 10)
+            metrics.paired_pixel_difference(a, histogram, rng(), 10)
 
 
 def slow_specificity(labels: Labels, scores: Floats, sensitivity: float) -> float:
@@ -407,8 +411,8 @@ def slow_specificity(labels: Labels, scores: Floats, sensitivity: float) -> floa
 def test_specificity_is_that_of_trying_every_threshold(pairs: list[tuple[int, bool]], sensitivity: float) -> None:
     scores, labels = np.array([s for s, _ in pairs], float), np.array([y for _, y in pairs], bool)
     assume(labels.any() and not labels.all())
-    found = metrics.specificity_at(scores, labels, sensitivity, rng(), 1).value
-    assert found == pytest.approx(slow_specificity(labels, scores, sensitivity))
+    result = metrics.specificity_at(scores, labels, sensitivity, rng(), 1).value
+    assert result == pytest.approx(slow_specificity(labels, scores, sensitivity))
 
 
 def test_specificity_by_hand() -> None:
@@ -428,30 +432,30 @@ def test_the_best_threshold_reaches_the_best_balanced_accuracy(pairs: list[tuple
     assume(labels.any() and not labels.all())
     threshold = metrics.best_threshold(scores, labels)
     assert threshold in scores
-    there = balanced_accuracy_score(labels, scores > threshold)
-    assert there == pytest.approx(best_balanced_accuracy(labels, scores))
+    accuracy = balanced_accuracy_score(labels, scores > threshold)
+    assert accuracy == pytest.approx(best_balanced_accuracy(labels, scores))
 
 
 def test_the_share_above_by_hand() -> None:
     scores = np.array([1.0, 2.0, 3.0, 4.0] * 10)
-    found = metrics.share_above(scores, 2.0)
-    assert found.value == 0.5
+    result = metrics.share_above(scores, 2.0)
+    assert result.value == 0.5
     # Of 16 photographs none: up to 1 - (0.025)^(1/16) may be so in all the world (Clopper and Pearson).
-    none = metrics.share_above(np.zeros(16), 0.0)
-    assert none.value == none.low == 0.0
-    assert none.high == pytest.approx(1 - 0.025 ** (1 / 16))
+    zero = metrics.share_above(np.zeros(16), 0.0)
+    assert zero.value == zero.low == 0.0
+    assert zero.high == pytest.approx(1 - 0.025 ** (1 / 16))
     # The interval's ends are where 20 or more, and 20 or fewer, of 40 come in 2.5 % of all cases.
-    assert binom.sf(19, 40, found.low) == pytest.approx(0.025)
-    assert binom.cdf(20, 40, found.high) == pytest.approx(0.025)
+    assert binom.sf(19, 40, result.low) == pytest.approx(0.025)
+    assert binom.cdf(20, 40, result.high) == pytest.approx(0.025)
 
 
 def test_the_best_pixel_threshold_reaches_the_best_balanced_accuracy() -> None:
-    maps = drawn_maps(3, 6)
+    maps = draw_maps(3, 6)
     edges = metrics.score_edges(6.0, 512)
     threshold = metrics.pixel_best_threshold(histogram_of(maps, 6.0, 512), edges)
     values, labels = np.concatenate([v.ravel() for v, _ in maps]), np.concatenate([y.ravel() for _, y in maps])
-    found = metrics.pixel_balanced_accuracy(histogram_of(maps, 6.0, 512), rng(), 1).value
-    assert balanced_accuracy_score(labels, values >= np.float32(threshold)) == pytest.approx(found, abs=1e-9)
+    result = metrics.pixel_balanced_accuracy(histogram_of(maps, 6.0, 512), rng(), 1).value
+    assert balanced_accuracy_score(labels, values >= np.float32(threshold)) == pytest.approx(result, abs=1e-9)
 
 
 def literal_aupro(maps: list[tuple[NDArray[np.float32], Labels]], limit: float) -> float:
@@ -474,17 +478,17 @@ def literal_aupro(maps: list[tuple[NDArray[np.float32], Labels]], limit: float) 
 
 def regions_of(labels: Labels) -> list[Labels]:
     """Flood fill from every marked pixel that no region has yet; corners touch."""
-    left, found = {(int(y), int(x)) for y, x in np.argwhere(labels)}, []
-    while left:
-        spot, waiting = np.zeros(labels.shape, bool), [left.pop()]
+    unvisited, regions = {(int(y), int(x)) for y, x in np.argwhere(labels)}, []
+    while unvisited:
+        spot, waiting = np.zeros(labels.shape, bool), [unvisited.pop()]
         while waiting:
             y, x = waiting.pop()
             spot[y, x] = True
-            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
-            left -= near
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & unvisited
+            unvisited -= near
             waiting += near
-        found.append(spot)
-    return found
+        regions.append(spot)
+    return regions
 
 
 def few_levels(seed: int, photos: int, side: int) -> list[tuple[NDArray[np.float32], Labels]]:
@@ -513,10 +517,10 @@ def test_aupro_is_that_of_the_literal_definition(seed: int, limit: float) -> Non
 
 
 def test_aupro_in_bins_is_near_the_literal_one() -> None:
-    maps = drawn_maps(6, 6, side=16)
-    found = aupro_of(maps, 0.3, metrics.score_edges(6.0))
-    assert found.value == pytest.approx(literal_aupro(maps, 0.3), abs=2e-3)
-    assert found.low <= found.value <= found.high
+    maps = draw_maps(6, 6, side=16)
+    result = aupro_of(maps, 0.3, metrics.score_edges(6.0))
+    assert result.value == pytest.approx(literal_aupro(maps, 0.3), abs=2e-3)
+    assert result.low <= result.value <= result.high
 
 
 def test_aupro_by_hand() -> None:
@@ -526,9 +530,9 @@ def test_aupro_by_hand() -> None:
     values = np.where(labels, 2.0, 1.0).astype(np.float32)
     values[8, 8] = 0.0
     edges = np.array([-0.5, 0.5, 1.5, 2.5], np.float32)
-    found = aupro_of([(values, labels)], 0.3, edges)
+    result = aupro_of([(values, labels)], 0.3, edges)
     # From (0, 1/2) straight to (1, 1/2): the missed one scores below every normal pixel.
-    assert found.value == pytest.approx(0.5)
+    assert result.value == pytest.approx(0.5)
     whole = metrics.pixel_auroc(histogram_of([(values, labels)], 3.0, 64), rng(), 1).value
     assert whole == pytest.approx(25 / 26)
 
@@ -574,14 +578,14 @@ def test_rows_are_their_table(counts: list[list[int]], order: random.Random, dty
 
 
 def test_intervals_from_merged_bins_are_those_of_all() -> None:
-    histogram = histogram_of(drawn_maps(2, 24), 6.0)
+    histogram = histogram_of(draw_maps(2, 24), 6.0)
     pool = metrics.whole_pool(histogram.normal, histogram.abnormal)
     for figure, statistic in zip(
         PIXEL_FIGURES,
         (bootstrap.auroc, bootstrap.mixed_average_precision, bootstrap.balanced_accuracy),
         strict=True,
     ):
-        found = figure(histogram, rng(4), 200)
-        exact = bootstrap.figure(found.value, pool.under(statistic), pool, rng(4), 200)
+        result = figure(histogram, rng(4), 200)
+        exact = bootstrap.figure(result.value, pool.under(statistic), pool, rng(4), 200)
         width = exact.high - exact.low
-        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.02 * width)
+        assert (result.low, result.high) == pytest.approx((exact.low, exact.high), abs=0.02 * width)

@@ -30,18 +30,18 @@ def loaded(small_index: Path) -> LoadedIndex:
 
 
 @pytest.fixture(scope="module")
-def measured(loaded: LoadedIndex, drawn: Path) -> Measurement:
+def measurement(loaded: LoadedIndex, drawn: Path) -> Measurement:
     return measure_dataset(loaded, read_mvtec(drawn), PhotoLimits(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def result(measured: Measurement, loaded: LoadedIndex, drawn: Path) -> Figures:
-    return figures(measured, loaded, read_mvtec(drawn))
+def result(measurement: Measurement, loaded: LoadedIndex, drawn: Path) -> Figures:
+    return figures(measurement, loaded, read_mvtec(drawn))
 
 
 @pytest.fixture(scope="module")
-def page(result: Figures, measured: Measurement, loaded: LoadedIndex) -> str:
-    return report(result, measured, loaded, PhotoLimits())
+def page(result: Figures, measurement: Measurement, loaded: LoadedIndex) -> str:
+    return report(result, measurement, loaded, PhotoLimits())
 
 
 class Tags(HTMLParser):
@@ -49,25 +49,25 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:
-    tags = Tags(page).found
+    tags = Tags(page).elements
     assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
     for _, attributes in tags:
         assert not [name for name in attributes if name.startswith("on") or name in ("href", "srcset")]
@@ -83,17 +83,17 @@ def test_it_says_what_it_rests_on(page: str, result: Figures) -> None:
     for figure in (result.image.auroc, result.pixel.fov.auroc, result.pixel.whole_abnormal_only.aupro):
         assert f"{figure.value:.3f}" in text
         assert f"{figure.low:.3f} to {figure.high:.3f}" in text
-    for named in (
+    for phrase in (
         result.index.fingerprint, "2 normal and 3 abnormal test photographs", "Research use only. Not for",
         "field of view, abnormal photographs only", "specificity at 99 % sensitivity", "torch", "region_radius",
         "the data set names no patients",
     ):  # fmt: skip
-        assert named in text, named
+        assert phrase in text, phrase
     assert "prefers-color-scheme: dark" in page
 
 
 def test_its_pictures_are_pictures(page: str) -> None:
-    sources = [attributes["src"] for tag, attributes in Tags(page).found if tag == "img"]
+    sources = [attributes["src"] for tag, attributes in Tags(page).elements if tag == "img"]
     assert len(sources) == 2 * 5  # 3 abnormal and 2 normal photographs, each with its map; none twice
     assert len(set(sources[::2])) == 5
     for source in sources:
@@ -115,20 +115,20 @@ def test_its_charts_lie_within_their_frames(page: str) -> None:
                 assert -0.1 <= float(y) <= height + 0.1
 
 
-def test_a_name_cannot_write_into_the_page(result: Figures, measured: Measurement, loaded: LoadedIndex) -> None:
+def test_a_name_cannot_write_into_the_page(result: Figures, measurement: Measurement, loaded: LoadedIndex) -> None:
     evil = replace(result, dataset="<script>alert(1)</script>", deviations=("<img src=x>",))
-    page = report(evil, measured, loaded, PhotoLimits())
+    page = report(evil, measurement, loaded, PhotoLimits())
     assert "<script>" not in page
     assert "<img src=x>" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_what_was_not_measured_is_left_out(measured: Measurement, loaded: LoadedIndex, drawn: Path) -> None:
+def test_what_was_not_measured_is_left_out(measurement: Measurement, loaded: LoadedIndex, drawn: Path) -> None:
     """Normal photographs alone: no curve, but their scores and pictures."""
     dataset = read_mvtec(drawn)
     normal = replace(dataset, test=tuple(photo for photo in dataset.test if not photo.abnormal))
-    some = measured.only(~measured.labels)
-    page = report(figures(some, loaded, normal), some, loaded, PhotoLimits())
+    subset = measurement.only(~measurement.labels)
+    page = report(figures(subset, loaded, normal), subset, loaded, PhotoLimits())
     Tags(page)
     assert page.count("<svg") == 1
     assert "image figures need normal and abnormal test photographs" in page

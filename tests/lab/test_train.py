@@ -115,11 +115,11 @@ def test_a_crop_has_lesions_where_its_targets_say(healthy: list[HealthyPhoto]) -
 
 
 def test_crops_are_the_same_by_any_number_of_workers(healthy: list[HealthyPhoto]) -> None:
-    here = list(batches(healthy, STEPS, 1, CPU, 0))
-    elsewhere = list(batches(healthy, STEPS, 1, CPU, 1))
+    in_process = list(batches(healthy, STEPS, 1, CPU, 0))
+    by_worker = list(batches(healthy, STEPS, 1, CPU, 1))
 
-    assert len(here) == len(elsewhere) == 3
-    for first, second in zip(here, elsewhere, strict=True):
+    assert len(in_process) == len(by_worker) == 3
+    for first, second in zip(in_process, by_worker, strict=True):
         torch.testing.assert_close(first.pixels, second.pixels, rtol=0, atol=0)
         torch.testing.assert_close(first.targets, second.targets, rtol=0, atol=0)
 
@@ -161,7 +161,7 @@ def test_a_teacher_is_followed(healthy: list[HealthyPhoto], trunk: BundledTrunk)
         train_step(run, batch, 256)
 
     assert distance() < before
-    assert all(0 < kept <= 1 + 1e-6 for kept in teacher.kept)
+    assert all(0 < share <= 1 + 1e-6 for share in teacher.kept)
     for basis in teacher.bases:
         torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), rtol=0, atol=1e-4)
 
@@ -239,8 +239,8 @@ def test_the_file_is_a_trunk_that_names_its_photographs(drawn: Path, tmp_path: P
     assert out.stat().st_size < 4_000_000
     assert {str(tensor.dtype) for tensor in safetensors.torch.load_file(out).values()} == {"torch.float16"}
     assert len(backbone.trained_on) == report.trained_on
-    listed = sorted((drawn / "train/good").glob("*"))
-    prepared = [prepare(file, PreparationConfig(size=256), PhotoLimits()) for file in listed]
+    files = sorted((drawn / "train/good").glob("*"))
+    prepared = [prepare(file, PreparationConfig(size=256), PhotoLimits()) for file in files]
     hashes = {photo.content_hash: perceptual_hash(photo.pixels) for photo in prepared}
     held_out = {photo.content_hash for photo in prepared[::4]}
     assert {photo.content_sha256 for photo in backbone.trained_on} == hashes.keys() - held_out
@@ -255,8 +255,8 @@ def test_the_file_is_a_trunk_that_names_its_photographs(drawn: Path, tmp_path: P
 
 
 def test_unseen_photographs_that_look_strange_score_higher(drawn: Path, trunk_file: Path) -> None:
-    listed = list_references(drawn / "train/good")
-    loaded = load_photos(listed, SMALL, PhotoLimits(), strict=True)
+    listing = list_references(drawn / "train/good")
+    loaded = load_photos(listing, SMALL, PhotoLimits(), strict=True)
     healthy = [photo for photo in loaded if isinstance(photo, LoadedPhoto)]
     rng = np.random.default_rng(0)
     strange = [
@@ -312,10 +312,10 @@ def test_minutes_are_turned_into_steps(drawn: Path, tmp_path: Path) -> None:
 def test_impossible_orders_are_refused(
     drawn: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    bad = replace(order(drawn, tmp_path / "trunk.safetensors"), **change)  # type: ignore[arg-type]
+    impossible = replace(order(drawn, tmp_path / "trunk.safetensors"), **change)  # type: ignore[arg-type]
 
     with pytest.raises(SettingError, match=message):
-        train(bad, quiet(), say_nothing)
+        train(impossible, quiet(), say_nothing)
 
 
 def test_weights_without_lesion_features_are_refused_by_name(tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ Files = Callable[[str], Path]
 SLOWLY = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def left_out(now: LoadedIndex, group: Sequence[int], photo: Path) -> NDArray[np.float32]:
+def left_out(loaded: LoadedIndex, group: Sequence[int], photo: Path) -> NDArray[np.float32]:
     """Each patch's mean distance to a bank really made without the group, the smaller one of both images."""
-    bank = now.detector.bank.without_photos(np.array(group, dtype=np.int32))
-    patches, _ = encode_photo(now, photo)
+    bank = loaded.detector.bank.without_photos(np.array(group, dtype=np.int32))
+    patches, _ = encode_photo(loaded, photo)
     assert patches.mirrored is not None
     plain, mirrored = (
         bank.search(features, CONFIG.search.neighbors).distances.mean(axis=1)
@@ -62,9 +62,9 @@ def left_out(now: LoadedIndex, group: Sequence[int], photo: Path) -> NDArray[np.
     return distances
 
 
-def stored_distances(version: Path, now: LoadedIndex) -> list[NDArray[np.float32]]:
+def stored_distances(version: Path, loaded: LoadedIndex) -> list[NDArray[np.float32]]:
     """What the version keeps of that."""
-    return [record.distances for record in read_patch_distances(version, [record.id for record in now.photos])]
+    return [record.distances for record in read_patch_distances(version, [record.id for record in loaded.photos])]
 
 
 @SLOWLY
@@ -74,14 +74,14 @@ def test_added_and_removed_again_nothing_is_left_of_them(
     data: st.DataObject,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("case")
-    here = Path(shutil.copytree(place, folder / "root/eyes"))
-    before = load_on_cpu(here)
+    copy = Path(shutil.copytree(place, folder / "root/eyes"))
+    before = load_on_cpu(copy)
     extra = data.draw(st.lists(st.sampled_from(photos[5:]), min_size=1, max_size=3, unique=True))
-    grown = load_on_cpu(add_photos(here, copy_photos(extra, folder / "extra")).derived.version)
+    grown = load_on_cpu(add_photos(copy, copy_photos(extra, folder / "extra")).derived.version)
     assert [record.id for record in grown.photos] == [f"r-{n:05d}" for n in range(1, 6 + len(extra))]
     assert grown.manifest.calibrated == ("measured" if before.manifest.keeps_features else "bound")
     ids = [record.id for record in grown.photos[5:]]
-    report = remove_photos(here, with_ids(ids))
+    report = remove_photos(copy, with_ids(ids))
     after = load_on_cpu(report.derived.version)
     check_probe(after, report.derived.version)
     np.testing.assert_array_equal(after.detector.bank.memories, before.detector.bank.memories)
@@ -93,7 +93,7 @@ def test_added_and_removed_again_nothing_is_left_of_them(
     assert set(after.detector.bank.provenance.photo.tolist()) <= set(range(5))
     assert files_with(report.derived.version, traces(grown, range(5, 5 + len(extra)), files)) == []
     # The search finds what is there.
-    assert len(files_with(here / grown.manifest.version, traces(grown, [5], files))) >= 2
+    assert len(files_with(copy / grown.manifest.version, traces(grown, [5], files))) >= 2
 
 
 @SLOWLY
@@ -101,9 +101,9 @@ def test_added_and_removed_again_nothing_is_left_of_them(
 def test_removed_photographs_leave_no_trace_and_the_rest_is_covered_again(
     place: Path, photos: list[Path], files: Files, tmp_path_factory: pytest.TempPathFactory, removed_rows: set[int]
 ) -> None:
-    here = Path(shutil.copytree(place, tmp_path_factory.mktemp("case") / "root/eyes"))
-    before = load_on_cpu(here)
-    report = remove_photos(here, with_ids(before.photos[row].id for row in removed_rows))
+    copy = Path(shutil.copytree(place, tmp_path_factory.mktemp("case") / "root/eyes"))
+    before = load_on_cpu(copy)
+    report = remove_photos(copy, with_ids(before.photos[row].id for row in removed_rows))
     after = load_on_cpu(report.derived.version)
     remaining = [photos[row] for row in range(5) if row not in removed_rows]
     assert [record.id for record in after.photos] == [f"r-{n + 1:05d}" for n in range(5) if n not in removed_rows]
@@ -203,12 +203,14 @@ def test_photographs_that_are_given_do_what_kept_features_do(
 
 
 def test_where_some_are_given_the_others_stay_stale(plain: Path, photos: list[Path], tmp_path: Path) -> None:
-    now = load_on_cpu(
+    loaded = load_on_cpu(
         remove_photos(plain, with_ids(["r-00002"]), copy_photos(photos[2:4], tmp_path / "two")).derived.version
     )
-    assert [record.standing for record in now.photos] == ["stale", "measured", "measured", "stale"]
-    assert now.manifest.calibrated == "stale"
-    assert now.manifest.quality.covering_radius >= covering_radius(now, [photos[0], *photos[2:5]]) * (1 - 1e-6)
+    assert [record.standing for record in loaded.photos] == ["stale", "measured", "measured", "stale"]
+    assert loaded.manifest.calibrated == "stale"
+    assert loaded.manifest.quality.covering_radius >= covering_radius(loaded, [photos[0], *photos[2:5]]) * (
+        1 - 1e-6
+    )
 
 
 def test_copies_and_what_cannot_be_used_are_named(plain: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -241,8 +243,8 @@ def test_mirror_images_are_named(plain: Path, photos: list[Path], tmp_path: Path
 def test_ids_are_never_given_twice(plain: Path, photos: list[Path], more: Path, tmp_path: Path) -> None:
     add_photos(plain, more)
     remove_photos(plain, with_ids(["r-00007", "r-00008"]))
-    again = load_on_cpu(add_photos(plain, copy_photos(photos[7:], tmp_path / "last")).derived.version)
-    assert [record.id for record in again.photos][-2:] == ["r-00006", "r-00009"]
+    loaded = load_on_cpu(add_photos(plain, copy_photos(photos[7:], tmp_path / "last")).derived.version)
+    assert [record.id for record in loaded.photos][-2:] == ["r-00006", "r-00009"]
 
 
 def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp_path: Path) -> None:
@@ -255,8 +257,8 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
     place = build_index(first, tmp_path / "root")
     report = add_photos(place, listed("more.csv", [(photos[4], "p-00001"), (photos[5], "Dee")]))
     assert report.strangers == 1
-    now = load_on_cpu(report.derived.version)
-    assert [record.patient for record in now.photos] == [
+    loaded = load_on_cpu(report.derived.version)
+    assert [record.patient for record in loaded.photos] == [
         "p-00001",
         "p-00001",
         "p-00002",
@@ -264,8 +266,8 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
         "p-00001",
         "p-00004",
     ]
-    distances = stored_distances(report.derived.version, now)[4]
-    np.testing.assert_allclose(distances, left_out(now, [0, 1, 4], photos[4]), rtol=1e-5)
+    distances = stored_distances(report.derived.version, loaded)[4]
+    np.testing.assert_allclose(distances, left_out(loaded, [0, 1, 4], photos[4]), rtol=1e-5)
     removal = remove_photos(place, choose([], ["patient=p-00001"]))
     assert removal.removed == ("r-00001", "r-00002", "r-00005")
     with pytest.raises(SettingError, match=r"1 photographs .* would be left"):
@@ -274,9 +276,9 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
 
 def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "others", 5, train=10, good=0, diseased=0, height=160)
-    here = index.resolve(plain)
+    version = index.resolve(plain)
     normals = tmp_path / "others/train/good"
-    recalibrate(here, load_on_cpu(here), normals, PhotoLimits(), quiet(), live=True, strict=False)
+    recalibrate(version, load_on_cpu(version), normals, PhotoLimits(), quiet(), live=True, strict=False)
     grown = add_photos(plain, more).derived.after
     assert (grown.calibration.source, grown.calibrated) == ("separate", "bound")
     shrunk = remove_photos(plain, with_ids(["r-00001"])).derived.after
@@ -366,7 +368,7 @@ def test_the_search_stays_the_one_that_was_chosen(photos: list[Path], more: Path
     )
     build(order, quiet())
     version = add_photos(tmp_path / "eyes", more).derived.version
-    now = load_on_cpu(version)
-    assert now.detector.bank.plan.kind == "ivf"
-    check_probe(now, version)
+    loaded = load_on_cpu(version)
+    assert loaded.detector.bank.plan.kind == "ivf"
+    check_probe(loaded, version)
     assert len(load_on_cpu(remove_photos(tmp_path / "eyes", with_ids(["r-00001"])).derived.version).photos) == 7

@@ -146,10 +146,10 @@ def test_while_versions_are_collected_merged_and_imported(plain: Path, more: Pat
 
 def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_path: Path) -> None:
     before = index.resolve(plain).name
-    many = copy_photos(photos[5:], tmp_path / "many")
+    folder = copy_photos(photos[5:], tmp_path / "many")
     for copy in range(40):
-        (many / f"{copy}.jpg").write_bytes(photos[5].read_bytes() + bytes([copy]))
-    command = (sys.executable, "-c", "from indexer.cli import main; main()", "add", str(plain), str(many))
+        (folder / f"{copy}.jpg").write_bytes(photos[5].read_bytes() + bytes([copy]))
+    command = (sys.executable, "-c", "from indexer.cli import main; main()", "add", str(plain), str(folder))
     process = subprocess.Popen((*command, "--device", "cpu"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not any(plain.glob(".staging-*/**/*.features")) and time.monotonic() < deadline:

@@ -31,10 +31,10 @@ Files = Callable[[str], Path]
 @pytest.fixture
 def purged_photo(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple[str, list[bytes]]:
     """The second photograph was in two versions and an interrupted build, and was purged: its hash, its traces."""
-    now = load_on_cpu(add_photos(place, more).derived.version)
-    content = now.photos[1].content_sha256
+    loaded = load_on_cpu(add_photos(place, more).derived.version)
+    content = loaded.photos[1].content_sha256
     export_version(place, tmp_path / "old.tar")
-    needles = traces(now, [1], files)
+    needles = traces(loaded, [1], files)
     (place / index.WORK).mkdir()
     (place / index.WORK / "photos.jsonl").write_text(content)
     (place / ".staging-0badcafe").mkdir()
