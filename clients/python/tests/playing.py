@@ -28,9 +28,8 @@ class Service(ThreadingHTTPServer):
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.seen: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
+        self.requests: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
         self.busy = 1
-        self.active = self.most = 0
         self.lock = threading.Lock()
         self.seconds = 0.0
 
@@ -62,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         with service.lock:
-            service.seen.append((url.path, query, dict(self.headers)))
+            service.requests.append((url.path, query, dict(self.headers)))
             busy, service.busy = service.busy, 0
         time.sleep(service.seconds)
         if busy:
@@ -70,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers.get("Authorization") == "Bearer wrong":
             self._answer(401, problem(401, "key-needed").content)
         elif query.get("index") == ["two"]:
-            said = "several are served: add index=NAME, one of idrid, other"
-            self._answer(422, problem(422, "index-not-named", detail=said).content)
+            detail = "several are served: add index=NAME, one of idrid, other"
+            self._answer(422, problem(422, "index-not-named", detail=detail).content)
         elif body == BAD:
             self._answer(422, problem(422, "photo-unreadable").content)
         else:
@@ -81,8 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             if query.get("map") == ["overlay"]:
                 answer["map"] = "data:image/png;base64," + base64.b64encode(PNG).decode()
             if body == PNG:
-                few = "a rate of 0.05 needs 19 normal photographs"
-                answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": few}
+                reason = "a rate of 0.05 needs 19 normal photographs"
+                answer |= {"p_value": None, "threshold": None, "abnormal": None, "reason": reason}
                 answer["quality"] |= {"acceptable": False, "reasons": ["no-field-of-view"]}
             if "camera" in query:
                 answer["normals"]["reason"] = "no normal photographs of this camera"

@@ -75,7 +75,7 @@ def problem(
     return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json", **headers})
 
 
-def scored() -> httpx.Response:
+def score_response() -> httpx.Response:
     return httpx.Response(200, json=json.loads(EXAMPLE))
 
 
@@ -108,29 +108,29 @@ def parts(content_type: str, body: bytes) -> list[tuple[Message, bytes]]:
 
 
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
-_whole = st.integers(-(2**53), 2**53)
+_integers = st.integers(-(2**53), 2**53)
 _text = st.text(max_size=12)
 _rates = st.floats(0, 1)
 
 
-def _many(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+def _tuples(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
     return st.lists(items, max_size=3).map(tuple)
 
 
 _findings = st.builds(
     Finding,
-    rank=_whole,
+    rank=_integers,
     peak=_numbers,
     p_value=_rates,
-    x=_whole,
-    y=_whole,
-    box=st.tuples(_whole, _whole, _whole, _whole),
-    area_px=_whole,
+    x=_integers,
+    y=_integers,
+    box=st.tuples(_integers, _integers, _integers, _integers),
+    area_px=_integers,
     area_share=_rates,
     place=st.none() | _text,
-    contour=_many(st.tuples(_whole, _whole)),
-    evidence=_many(
-        st.builds(Evidence, photo=_text, distance=_numbers, y=_whole, x=_whole, mirrored=st.booleans())
+    contour=_tuples(st.tuples(_integers, _integers)),
+    evidence=_tuples(
+        st.builds(Evidence, photo=_text, distance=_numbers, y=_integers, x=_integers, mirrored=st.booleans())
     ),
 )
 
@@ -146,16 +146,16 @@ results: st.SearchStrategy[Result] = st.builds(
     normals=st.builds(
         NormalsReference,
         st.none() | _text,
-        _whole,
+        _integers,
         st.none() | st.builds(Interval, _rates, _rates),
         st.none() | _numbers,
         st.none() | _text,
         false_regions=st.none() | _numbers,
     ),
     index=st.builds(IndexReference, *[_text] * 5),
-    photo=st.builds(PhotoReference, _whole, _whole, st.none() | st.builds(Disc, *[_numbers] * 3)),
-    quality=st.builds(PhotoQuality, st.booleans(), _many(_text), st.builds(QualityMeasures, *[_numbers] * 5)),
-    findings=_many(_findings),
+    photo=st.builds(PhotoReference, _integers, _integers, st.none() | st.builds(Disc, *[_numbers] * 3)),
+    quality=st.builds(PhotoQuality, st.booleans(), _tuples(_text), st.builds(QualityMeasures, *[_numbers] * 5)),
+    findings=_tuples(_findings),
     map=st.none() | _text,
     timings_ms=st.builds(Timings, _numbers, _numbers),
     intended_use=_text,

@@ -44,7 +44,7 @@ def table(path: Path) -> dict[str, dict[str, str]]:
     return {row["photo"]: row for row in rows}
 
 
-def marked(png: bytes) -> bytes:
+def with_intended_use(png: bytes) -> bytes:
     """As the service's pictures are."""
     file, facts = io.BytesIO(), PngInfo()
     facts.add_text("resad:intended_use", "Research use only. Not for diagnosis.")
@@ -53,14 +53,14 @@ def marked(png: bytes) -> bytes:
     return file.getvalue()
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it did not become true in time"
         time.sleep(0.02)
 
 
-def test_a_run_goes_on_with_what_is_new_changed_or_failed(
+def test_resume_scores_new_changed_and_failed_photographs(
     service: Service,
     folder: Path,
     tmp_path: Path,
@@ -71,31 +71,31 @@ def test_a_run_goes_on_with_what_is_new_changed_or_failed(
     (folder / "c.jpg").write_bytes(BAD)
     words = ("score", folder, "--url", service.url, "--csv", tmp_path / "out.csv", "--json", tmp_path / "json")
     assert run(monkeypatch, *words) == 2
-    assert len(service.seen) == 4
+    assert len(service.requests) == 4
     assert {name: bool(row["error"]) for name, row in table(tmp_path / "out.csv").items()} == {
         "a/eye.jpg": False, "a/eye.png": False, "b/eye.jpg": False, "c.jpg": True,
     }  # fmt: skip
     assert {path.relative_to(tmp_path / "json").as_posix() for path in (tmp_path / "json").rglob("*.json")} == {
         "a/eye.json", "a/eye-2.json", "b/eye.json",
     }  # fmt: skip
-    named = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
-    assert named == {"eye": "a/eye.jpg", "eye-2": "a/eye.png"}
+    file_names = {path.stem: json.loads(path.read_text())["file_name"] for path in (tmp_path / "json/a").iterdir()}
+    assert file_names == {"eye": "a/eye.jpg", "eye-2": "a/eye.png"}
     (folder / "c.jpg").write_bytes(JPEG)
     (folder / "a" / "0.jpg").write_bytes(JPEG)
     (folder / "b" / "eye.jpg").write_bytes(picture("JPEG", 130))
-    service.seen.clear()
+    service.requests.clear()
     capsys.readouterr()
     assert run(monkeypatch, *words, "--resume") == 0
-    assert len(service.seen) == 3
+    assert len(service.requests) == 3
     assert "3 photographs, 2 more by an earlier run" in capsys.readouterr().out
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
     assert len(table(tmp_path / "out.csv")) == 5
     assert run(monkeypatch, *words, "--resume") == 0
-    assert len(service.seen) == 3
+    assert len(service.requests) == 3
     assert "nothing was left to do" in capsys.readouterr().out
 
 
-def test_nothing_is_replaced_unless_asked(
+def test_files_are_replaced_only_with_overwrite(
     service: Service,
     folder: Path,
     tmp_path: Path,
@@ -107,7 +107,7 @@ def test_nothing_is_replaced_unless_asked(
     (tmp_path / "out" / "a" / "eye_overlay.png").write_bytes(b"mine")
     assert run(monkeypatch, *words) == 2
     assert "a/eye_overlay.png exists: --resume continues the run that wrote it" in capsys.readouterr().err
-    assert not service.seen
+    assert not service.requests
     assert run(monkeypatch, *words, "--overwrite") == 0
     assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == PNG
     shutil.copy(folder / "b" / "eye.jpg", folder / "late.jpg")
@@ -130,8 +130,8 @@ def test_nothing_is_replaced_unless_asked(
 
 def test_a_refused_run_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resad_client.score_command._ATTEMPTS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
     assert run(monkeypatch, "score", folder, "--url", url, "--csv", tmp_path / "out.csv") == 2
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -148,7 +148,7 @@ def test_pictures_as_jpeg_annotations_and_the_eye_of_a_csv(
         "--findings-csv", tmp_path / "findings.csv", "--coco", tmp_path / "coco.json", "--concurrency", "1",
     )  # fmt: skip
     assert code == 0
-    queries = [query for _, query, _ in service.seen]
+    queries = [query for _, query, _ in service.requests]
     assert queries == [{"map": ["overlay-jpeg"], "layout": ["side"], "eye": [eye]} for eye in ("left", "right")]
     assert (tmp_path / "out/a/eye_overlay.jpg").read_bytes() == JPEG
     assert (
@@ -163,17 +163,17 @@ def test_pictures_as_jpeg_annotations_and_the_eye_of_a_csv(
 
 def test_a_csv_with_an_unknown_eye_is_refused(folder: Path) -> None:
     (folder / "list.csv").write_text("eye,path\nmiddle,a/eye.jpg\n")
-    found, missed = list_labeled([folder / "list.csv"])
-    assert not found
-    assert "line 2: eye 'middle' is none of left, right" in missed[0]
+    photos, errors = list_labeled([folder / "list.csv"])
+    assert not photos
+    assert "line 2: eye 'middle' is none of left, right" in errors[0]
 
 
 def test_photographs_of_several_folders_keep_them_apart(folder: Path) -> None:
-    found, _ = list_labeled([folder / "a", folder / "b", folder / "a/eye.jpg"])
-    assert [source.label for source in found] == ["a/eye.jpg", "a/eye.png", "b/eye.jpg"]
+    photos, _ = list_labeled([folder / "a", folder / "b", folder / "a/eye.jpg"])
+    assert [photo.label for photo in photos] == ["a/eye.jpg", "a/eye.png", "b/eye.jpg"]
 
 
-def test_a_service_that_is_gone_for_a_while_is_waited_for(service: Service, folder: Path, tmp_path: Path) -> None:
+def test_a_run_waits_for_a_service_that_restarts(service: Service, folder: Path, tmp_path: Path) -> None:
     service.seconds = 0.1
     for number in range(8):
         (folder / f"{number}.jpg").write_bytes(JPEG)
@@ -194,17 +194,17 @@ def test_a_service_that_is_gone_for_a_while_is_waited_for(service: Service, fold
             "1",
         ]
         client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        until(lambda: len(first.seen) >= 3)
+        wait_until(lambda: len(first.requests) >= 3)
         first.shutdown()
         thread.join()
     time.sleep(0.5)
     with Service(int(port)) as second:
         thread = threading.Thread(target=second.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        _, told = client.communicate(timeout=60)
+        _, errors = client.communicate(timeout=60)
         second.shutdown()
         thread.join()
-    assert client.returncode == 0, told
+    assert client.returncode == 0, errors
     assert len(table(tmp_path / "out.csv")) == 11
 
 
@@ -222,11 +222,11 @@ def test_ctrl_c_leaves_a_table_and_says_how_to_go_on(service: Service, folder: P
         "1",
     ]
     client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: len(service.seen) == 2)
+    wait_until(lambda: len(service.requests) == 2)
     client.send_signal(signal.SIGINT)
-    _, told = client.communicate(timeout=30)
+    _, errors = client.communicate(timeout=30)
     assert client.returncode == 130
-    assert told.strip() == "stopped: the same command with --resume continues"
+    assert errors.strip() == "stopped: the same command with --resume continues"
     assert 1 <= len(table(tmp_path / "out.csv")) <= 2
 
 
@@ -239,38 +239,41 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
         "--threshold", "1.5", "--evidence", "1", "--csv", tmp_path / "out.csv",
     ]  # fmt: skip
 
-    def started() -> subprocess.Popen[str]:
+    def start_watcher() -> subprocess.Popen[str]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     (folder / "bad.jpg").write_bytes(BAD)
-    watcher = started()
-    until(lambda: len(list(folder.rglob("*.json"))) == 3)
+    watcher = start_watcher()
+    wait_until(lambda: len(list(folder.rglob("*.json"))) == 3)
     assert (folder / "b/eye_overlay.png").is_file()
     with (folder / "slow.jpg").open("wb") as file:
         for part in (JPEG[:100], JPEG[100:200], JPEG[200:]):
             file.write(part)
             file.flush()
             time.sleep(0.25)
-    until(lambda: "slow.jpg" in (tmp_path / "out.csv").read_text())
+    wait_until(lambda: "slow.jpg" in (tmp_path / "out.csv").read_text())
     watcher.kill()
     watcher.communicate()
     (folder / "late.jpg").write_bytes(JPEG)
     (folder / "dark.jpg").write_bytes(DARK)
-    (folder / "late_overlay.png").write_bytes(marked(PNG))  # as if it was killed before it could note it
-    watcher = started()
-    until(lambda: (folder / "late.json").is_file() and (folder / "dark.json").is_file())
+    # As if it was killed before it could note it.
+    (folder / "late_overlay.png").write_bytes(with_intended_use(PNG))
+    watcher = start_watcher()
+    wait_until(lambda: (folder / "late.json").is_file() and (folder / "dark.json").is_file())
     time.sleep(0.6)
     watcher.send_signal(signal.SIGTERM)
-    printed, told = watcher.communicate(timeout=30)
-    assert watcher.returncode == 0, told
-    assert "5 photographs known" in printed
-    assert "late.jpg: score 2.314, p 0.0196, abnormal, findings 1\n" in printed
-    doubt = "dark.jpg: score 2.314, p 0.0196, abnormal?, findings 1; not to be trusted: too-dark, blurred\n"
-    assert doubt in printed
-    assert told.splitlines()[0].startswith("bad.jpg: 422")
-    assert told.splitlines()[1:] == ["stopped; the same command continues"]
-    assert {tuple(query["threshold"] + query["evidence"]) for _, query, _ in service.seen} == {("1.5", "1")}
-    assert len(service.seen) == 6 + 2  # what cannot be scored is tried once after each start
+    output, errors = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0, errors
+    assert "5 photographs known" in output
+    assert "late.jpg: score 2.314, p 0.0196, abnormal, findings 1\n" in output
+    doubtful_line = (
+        "dark.jpg: score 2.314, p 0.0196, abnormal?, findings 1; not to be trusted: too-dark, blurred\n"
+    )
+    assert doubtful_line in output
+    assert errors.splitlines()[0].startswith("bad.jpg: 422")
+    assert errors.splitlines()[1:] == ["stopped; the same command continues"]
+    assert {tuple(query["threshold"] + query["evidence"]) for _, query, _ in service.requests} == {("1.5", "1")}
+    assert len(service.requests) == 6 + 2  # what cannot be scored is tried once after each start
     rows = table(tmp_path / "out.csv")
     assert sorted(rows) == [
         "a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "dark.jpg", "late.jpg", "slow.jpg",
@@ -279,40 +282,40 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
 
 
-def test_what_others_have_laid_beside_a_photograph_is_theirs(
+def test_watching_never_overwrites_files_beside_the_photographs(
     service: Service, folder: Path, tmp_path: Path
 ) -> None:
     """A photograph that is called like an overlay is scored, and replaced no more than a camera's own JSON."""
     service.busy = 0
-    theirs = {"a/eye_overlay.png": PNG, "b/eye.json": b'{"shutter": 30}', "b/eye_overlay.jpg": JPEG}
-    for name, data in theirs.items():
+    other_files = {"a/eye_overlay.png": PNG, "b/eye.json": b'{"shutter": 30}', "b/eye_overlay.jpg": JPEG}
+    for name, data in other_files.items():
         (folder / name).write_bytes(data)
     words: list[str | Path] = [COMMAND, "watch", folder, "--url", service.url, "--every", "0.1", "--settle", "0.2",
              "--csv", tmp_path / "out.csv"]  # fmt: skip
     watcher = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: len(list(folder.rglob("*.json"))) == 6)
+        wait_until(lambda: len(list(folder.rglob("*.json"))) == 6)
         time.sleep(0.5)  # what it has written itself would be scored by now
     finally:
         watcher.send_signal(signal.SIGTERM)
-        _, told = watcher.communicate(timeout=30)
-    assert watcher.returncode == 0, told
-    scored = ["a/eye.jpg", "a/eye.png", "a/eye_overlay.png", "b/eye.jpg", "b/eye_overlay.jpg"]
-    assert sorted(table(tmp_path / "out.csv")) == scored
-    assert len(service.seen) == len(scored)
-    assert {name: (folder / name).read_bytes() for name in theirs} == theirs
-    answers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")} - set(theirs)
+        _, errors = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0, errors
+    photos = ["a/eye.jpg", "a/eye.png", "a/eye_overlay.png", "b/eye.jpg", "b/eye_overlay.jpg"]
+    assert sorted(table(tmp_path / "out.csv")) == photos
+    assert len(service.requests) == len(photos)
+    assert {name: (folder / name).read_bytes() for name in other_files} == other_files
+    answers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")} - set(other_files)
     assert answers == {"a/eye-2.json", "a/eye-3.json", "a/eye_overlay.json", "b/eye-2.json", "b/eye_overlay.json"}
 
 
 def test_a_file_is_complete_once_it_has_not_changed_for_a_while(tmp_path: Path) -> None:
-    path, empty = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    path, empty_path = tmp_path / "a.jpg", tmp_path / "b.jpg"
     path.write_bytes(b"1")
-    empty.touch()
-    settled = SettledFiles(5.0)
-    assert settled.complete([path, empty], 0.0) == []
-    assert settled.complete([path, empty], 4.9) == []
+    empty_path.touch()
+    settled_files = SettledFiles(5.0)
+    assert settled_files.complete([path, empty_path], 0.0) == []
+    assert settled_files.complete([path, empty_path], 4.9) == []
     path.write_bytes(b"12")
-    assert settled.complete([path, empty], 6.0) == []
-    assert settled.complete([path, empty], 11.0) == [path]
+    assert settled_files.complete([path, empty_path], 6.0) == []
+    assert settled_files.complete([path, empty_path], 11.0) == [path]
     assert stamp_of(tmp_path / "absent.jpg") is None

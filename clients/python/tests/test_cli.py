@@ -35,31 +35,31 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
         "--url", service.url, "--index", "idrid", "--fpr", "0.05",
         "--key-file", key_file, "--json", tmp_path / "json", "--overlays", tmp_path / "overlays",
     ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done.stderr
-    assert rows(done.stdout) == [
+    process = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 2, process.stderr
+    assert rows(process.stdout) == [
         ["a.jpg", "2.314", "0.0196", "abnormal", "1"],
         ["b/a.png", "2.314", "-", "-?", "1"],
     ]
-    assert "  b/a.png: no-field-of-view\n" in done.stdout
-    assert INTENDED_USE in done.stdout
-    errors = done.stderr.splitlines()
+    assert "  b/a.png: no-field-of-view\n" in process.stdout
+    assert INTENDED_USE in process.stdout
+    errors = process.stderr.splitlines()
     assert "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)" in errors
     assert f"{folder}/broken.jpg: file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)" in errors
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
     assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
-    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
-    assert written == ["json/a.json", "json/b/a.json"]
+    answers = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
+    assert answers == ["json/a.json", "json/b/a.json"]
     assert from_json(Result, (tmp_path / "json/a.json").read_bytes()) == from_json(Result, EXAMPLE)
     pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert pictures[:2] == ["overlays/a_overlay.png", "overlays/b/a_overlay.png"]
     assert (tmp_path / "overlays/b/a_overlay.png").read_bytes() == PNG
-    assert len(service.seen) == 4  # three that were sent, one of them twice; a.jpg was named twice
-    for path, query, headers in service.seen:
+    assert len(service.requests) == 4  # three that were sent, one of them twice; a.jpg was named twice
+    for path, query, headers in service.requests:
         assert (path, query) == ("/v1/score", {"index": ["idrid"], "fpr": ["0.05"], "map": ["overlay"]})
         assert headers["Authorization"] == "Bearer secret-key"
-    assert "secret-key" not in done.stdout + done.stderr
+    assert "secret-key" not in process.stdout + process.stderr
 
 
 def test_one_photograph_with_its_overlay(
@@ -74,7 +74,7 @@ def test_one_photograph_with_its_overlay(
     assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--overlay", out) == 0
     assert out.read_bytes() == PNG
     assert rows(capsys.readouterr().out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
-    assert {headers["Authorization"] for _, _, headers in service.seen} == {"Bearer from-the-variable"}
+    assert {headers["Authorization"] for _, _, headers in service.requests} == {"Bearer from-the-variable"}
 
 
 def test_the_readmes_lines_run(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,28 +83,28 @@ def test_the_readmes_lines_run(service: Service, folder: Path, monkeypatch: pyte
     (folder / "photo.jpg").write_bytes(JPEG)
     monkeypatch.chdir(folder)
 
-    def printed(program: str) -> str:
+    def output_of(program: str) -> str:
         assert program.count("http://127.0.0.1:8000") == 1
         words = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", service.url)]
         return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
 
-    assert printed(blocking) == "2.314 True [(2960, 1330, 3071, 1422)]\n"
+    assert output_of(blocking) == "2.314 True [(2960, 1330, 3071, 1422)]\n"
     assert (folder / "overlay.png").read_bytes() == PNG
-    assert printed(awaited) == "2.314 True\n"
-    assert not any("Authorization" in headers for _, _, headers in service.seen)
-    service.seen.clear()
+    assert output_of(awaited) == "2.314 True\n"
+    assert not any("Authorization" in headers for _, _, headers in service.requests)
+    service.requests.clear()
     # With the key that the README's session has in its environment.
     monkeypatch.setenv("RESAD_KEY", "from-the-variable")
-    printed(blocking)
-    printed(awaited)
-    assert [headers["Authorization"] for _, _, headers in service.seen] == ["Bearer from-the-variable"] * 2
+    output_of(blocking)
+    output_of(awaited)
+    assert [headers["Authorization"] for _, _, headers in service.requests] == ["Bearer from-the-variable"] * 2
 
 
 def test_without_files_no_picture_is_asked_for(
     service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url) == 0
-    assert service.seen[-1][1] == {}
+    assert service.requests[-1][1] == {}
 
 
 def test_every_option_of_the_contract_is_sent(
@@ -116,14 +116,14 @@ def test_every_option_of_the_contract_is_sent(
         "--overlay", tmp_path / "out.png", "--size", 512, "--layout", "side",
     )  # fmt: skip
     assert code == 0
-    assert service.seen[-1][1] == {
+    assert service.requests[-1][1] == {
         "index": ["idrid"], "threshold": ["1.5"], "false_regions": ["2.0"], "camera": ["Kowa"],
         "quality": ["require"], "evidence": ["0"],
         "map": ["overlay"], "size": ["512"], "layout": ["side"], "eye": ["left"],
     }  # fmt: skip
 
 
-def test_a_camera_without_enough_normals_is_told(
+def test_a_camera_without_enough_normals_is_reported(
     service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--camera", "Kowa") == 0
@@ -132,13 +132,13 @@ def test_a_camera_without_enough_normals_is_told(
 
 def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "indexes", "--url", service.url) == 0
-    printed = capsys.readouterr()
-    assert rows(printed.out) == [
+    output = capsys.readouterr()
+    assert rows(output.out) == [
         ["idrid[1]", "v2", "serving", "resnet18", "-", "16,384"],
         ["other", "-", "failed", "-", "-", "-"],
     ]
-    assert INTENDED_USE in printed.out
-    assert printed.err == "other: manifest.json is missing\n"
+    assert INTENDED_USE in output.out
+    assert output.err == "other: manifest.json is missing\n"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_indexes(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (("--index", "two"), "several are served: add --index NAME, one of idrid, other"),
     ],
 )
-def test_what_would_meet_every_photograph_ends_the_run(
+def test_an_error_that_every_photograph_would_get_ends_the_run(
     service: Service,
     folder: Path,
     words: tuple[str, str],
@@ -159,16 +159,16 @@ def test_what_would_meet_every_photograph_ends_the_run(
     service.busy = 0
     (folder / "wrong").write_text("wrong")
     monkeypatch.chdir(folder)
-    many = folder / "many"
-    many.mkdir()
+    large_folder = folder / "many"
+    large_folder.mkdir()
     for number in range(9):
-        (many / f"{number}.jpg").write_bytes(JPEG)
-    code = run(monkeypatch, "score", many, "--url", service.url, *words, "--concurrency", 1)
+        (large_folder / f"{number}.jpg").write_bytes(JPEG)
+    code = run(monkeypatch, "score", large_folder, "--url", service.url, *words, "--concurrency", 1)
     assert code == 2
-    assert len(service.seen) == 1
-    told = capsys.readouterr().err
-    assert "resad-client: stopped after 0 of 9 photographs: 4" in told
-    assert hint in told
+    assert len(service.requests) == 1
+    errors = capsys.readouterr().err
+    assert "resad-client: stopped after 0 of 9 photographs: 4" in errors
+    assert hint in errors
 
 
 def test_a_folder_without_photographs_is_said_to_be_one(
@@ -178,23 +178,23 @@ def test_a_folder_without_photographs_is_said_to_be_one(
     empty.mkdir()
     words = (empty, "--url", service.url, "--csv", folder / "out.csv")
     assert run(monkeypatch, "score", *words) == 2
-    looked_for = "(looked for .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp)"
-    assert capsys.readouterr().err == f"resad-client: {empty}: no photographs in it {looked_for}\n"
+    suffixes = "(looked for .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp)"
+    assert capsys.readouterr().err == f"resad-client: {empty}: no photographs in it {suffixes}\n"
     assert not (folder / "out.csv").exists()
     # Beside photographs it is told at the end, and counts for none of them.
     assert run(monkeypatch, "score", folder / "a.jpg", *words) == 2
-    told = capsys.readouterr()
-    assert rows(told.out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
-    assert told.err.splitlines() == [
-        f"{empty}: no photographs in it {looked_for}",
+    output = capsys.readouterr()
+    assert rows(output.out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
+    assert output.err.splitlines() == [
+        f"{empty}: no photographs in it {suffixes}",
         "resad-client: 1 of the given paths had no photographs",
     ]
 
 
 def test_nobody_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Service() as gone:
-        url = gone.url
+    with Service() as server:
+        url = server.url
     assert run(monkeypatch, "indexes", "--url", url) == 2
     assert f"resad-client: no answer from {url}: " in capsys.readouterr().err
 
@@ -233,10 +233,10 @@ def test_importing_it_loads_neither_the_method_nor_its_libraries() -> None:
     code = (
         "import sys, resad_client, resad_client.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    loaded = set(done.stdout.split())
-    assert "resad_client" in loaded
-    assert not loaded & {"torch", "faiss", "resad", "indexer", "service", "scipy", "skimage"}
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    modules = set(process.stdout.split())
+    assert "resad_client" in modules
+    assert not modules & {"torch", "faiss", "resad", "indexer", "service", "scipy", "skimage"}
 
 
 def test_the_version() -> None:

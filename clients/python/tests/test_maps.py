@@ -26,11 +26,11 @@ def png16(levels: np.ndarray[tuple[int, int], np.dtype[np.uint16]], **facts: str
 
 
 def test_npy_is_exact() -> None:
-    read = read_map_npy(npy(VALUES))
-    assert read.values.dtype == np.float32
-    assert read.values.shape == (5, 7)
-    assert read.values.tobytes() == VALUES.tobytes()
-    assert read.full_scale is None
+    anomaly_map = read_map_npy(npy(VALUES))
+    assert anomaly_map.values.dtype == np.float32
+    assert anomaly_map.values.shape == (5, 7)
+    assert anomaly_map.values.tobytes() == VALUES.tobytes()
+    assert anomaly_map.full_scale is None
 
 
 @pytest.mark.parametrize(
@@ -61,19 +61,19 @@ def test_damaged_npy_never_raises_anything_else(noise: bytes, place: int, base: 
 
 def test_a_map_too_large_for_any_memory_is_refused() -> None:
     data = npy(VALUES)
-    huge = data.replace(b"(5, 7), }              ", b"(9999999999, 999999), }")
-    assert len(huge) == len(data)
-    assert huge != data
+    huge_file = data.replace(b"(5, 7), }              ", b"(9999999999, 999999), }")
+    assert len(huge_file) == len(data)
+    assert huge_file != data
     with pytest.raises(ProtocolError):
-        read_map_npy(huge)
+        read_map_npy(huge_file)
 
 
 def test_png16_is_the_contracts_formula() -> None:
     levels = np.array([[0, 1, 65535], [40000, 7, 65534]], dtype=np.uint16)
-    read = read_map_png16(png16(levels, full_scale="3.7"))
-    assert read.full_scale == 3.7
-    assert read.values.dtype == np.float32
-    np.testing.assert_allclose(read.values, levels / 65535 * 3.7, rtol=1e-6)
+    anomaly_map = read_map_png16(png16(levels, full_scale="3.7"))
+    assert anomaly_map.full_scale == 3.7
+    assert anomaly_map.values.dtype == np.float32
+    np.testing.assert_allclose(anomaly_map.values, levels / 65535 * 3.7, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_map_bytes_takes_the_data_url_apart() -> None:
         map_bytes(result)
     url = "data:image/png;base64,"
     assert map_bytes(replace(result, map=url + base64.b64encode(PNG).decode())) == PNG
-    for bad in (
+    for bad_url in (
         "",
         url,
         url + "====",
@@ -109,4 +109,4 @@ def test_map_bytes_takes_the_data_url_apart() -> None:
         "https://elsewhere/a.png",
     ):
         with pytest.raises(ProtocolError, match="PNG"):
-            map_bytes(replace(result, map=bad))
+            map_bytes(replace(result, map=bad_url))

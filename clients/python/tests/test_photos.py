@@ -37,20 +37,20 @@ def test_the_reason_names_the_type_if_it_is_known(data: bytes, words: str) -> No
 
 
 def test_a_folder_tree_in_order(tmp_path: Path) -> None:
-    kept = ["a.JPG", "b/1.png", "b/c/2.tiff", "z.webp"]
-    for name in [*kept, "notes.txt", ".hidden.jpg", ".cache/3.jpg", "folder.jpg/inside.bmp"]:
+    names = ["a.JPG", "b/1.png", "b/c/2.tiff", "z.webp"]
+    for name in [*names, "notes.txt", ".hidden.jpg", ".cache/3.jpg", "folder.jpg/inside.bmp"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(JPEG)
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = list_photos(tmp_path)
-    assert [source.label for source in found] == sorted([*kept, "folder.jpg/inside.bmp"])
-    assert all(source.path == tmp_path / source.label for source in found)
+    photos = list_photos(tmp_path)
+    assert [photo.label for photo in photos] == sorted([*names, "folder.jpg/inside.bmp"])
+    assert all(photo.path == tmp_path / photo.label for photo in photos)
 
 
 def test_one_file_is_itself_whatever_its_suffix(tmp_path: Path) -> None:
-    (source,) = list_photos(tmp_path / "scan.dat")
-    assert (source.path, source.label) == (tmp_path / "scan.dat", "scan.dat")
+    (photo,) = list_photos(tmp_path / "scan.dat")
+    assert (photo.path, photo.label) == (tmp_path / "scan.dat", "scan.dat")
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:

@@ -17,18 +17,18 @@ Path = tuple[str | int, ...]
 
 def members(value: Any, path: Path = ()) -> Iterator[Path]:
     """The path of every member of every object in parsed JSON."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in inner:
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, member in entries:
         if isinstance(value, dict):
             yield (*path, name)
-        yield from members(item, (*path, name))
+        yield from members(member, (*path, name))
 
 
-def shown(path: Path) -> str:
+def dotted_path(path: Path) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
-def holder(value: Any, path: Path) -> Any:
+def parent_of(value: Any, path: Path) -> Any:
     for step in path[:-1]:
         value = value[step]
     return value
@@ -55,9 +55,9 @@ def test_the_contracts_example_field_by_field() -> None:
 
 
 def test_writing_keeps_the_contracts_names_and_order() -> None:
-    written = json.loads(to_json(from_json(Result, EXAMPLE)))
-    assert written == json.loads(EXAMPLE)
-    assert list(written) == list(json.loads(EXAMPLE))
+    document = json.loads(to_json(from_json(Result, EXAMPLE)))
+    assert document == json.loads(EXAMPLE)
+    assert list(document) == list(json.loads(EXAMPLE))
 
 
 @given(results)
@@ -69,41 +69,41 @@ def test_any_result_comes_back_equal(result: Result) -> None:
 @given(results, st.data())
 def test_a_missing_field_is_named_and_an_extra_one_passed_over(result: Result, data: st.DataObject) -> None:
     document = json.loads(to_json(result))
-    may_be_missing = ("mirrored", "false_regions")
-    needed = [path for path in members(document) if path[-1] not in may_be_missing]
-    path = data.draw(st.sampled_from(needed))
-    inside = holder(document, path)
-    inside["added in version 2"] = {"anything": [1, None]}
+    optional = ("mirrored", "false_regions")
+    required = [path for path in members(document) if path[-1] not in optional]
+    path = data.draw(st.sampled_from(required))
+    parent = parent_of(document, path)
+    parent["added in version 2"] = {"anything": [1, None]}
     assert from_json(Result, json.dumps(document)) == result
-    del inside[path[-1]]
+    del parent[path[-1]]
     with pytest.raises(ProtocolError) as caught:
         from_json(Result, json.dumps(document))
-    assert str(caught.value) == f"the answer has no {shown(path)}"
+    assert str(caught.value) == f"the answer has no {dotted_path(path)}"
 
 
-def test_evidence_of_a_service_that_does_not_speak_of_mirror_images_is_read() -> None:
+def test_evidence_without_the_field_mirrored_is_read() -> None:
     assert ', "mirrored": true' in EXAMPLE
-    before = from_json(Result, EXAMPLE.replace(', "mirrored": true', ""))
-    assert before.findings[0].evidence == (Evidence("r-00041", 2.314, 31, 64, mirrored=False),)
+    older_result = from_json(Result, EXAMPLE.replace(', "mirrored": true', ""))
+    assert older_result.findings[0].evidence == (Evidence("r-00041", 2.314, 31, 64, mirrored=False),)
     assert from_json(Result, EXAMPLE).findings[0].evidence[0].mirrored
 
 
 def test_answers_of_an_earlier_version_have_no_rate_of_findings() -> None:
     assert '"false_regions": 0.25, ' in EXAMPLE
-    before = from_json(Result, EXAMPLE.replace('"false_regions": 0.25, ', "")).normals
-    assert (before.finding_level, before.false_regions) == (2.1, None)
+    older_normals = from_json(Result, EXAMPLE.replace('"false_regions": 0.25, ', "")).normals
+    assert (older_normals.finding_level, older_normals.false_regions) == (2.1, None)
     assert from_json(Result, EXAMPLE).normals.false_regions == 0.25
 
 
-@pytest.mark.parametrize("path", EXAMPLE_MEMBERS, ids=shown)
+@pytest.mark.parametrize("path", EXAMPLE_MEMBERS, ids=dotted_path)
 def test_another_type_is_named(path: Path) -> None:
     document = copy.deepcopy(json.loads(EXAMPLE))
-    inside = holder(document, path)
+    parent = parent_of(document, path)
     # No field is an array where it was a scalar, none a scalar where it was a structure.
-    inside[path[-1]] = 7 if isinstance(inside[path[-1]], dict | list) else [7]
+    parent[path[-1]] = 7 if isinstance(parent[path[-1]], dict | list) else [7]
     with pytest.raises(ProtocolError, match=r"is an? (array|integer), not an? ") as caught:
         from_json(Result, json.dumps(document))
-    assert f"the answer's {shown(path)} is" in str(caught.value)
+    assert f"the answer's {dotted_path(path)} is" in str(caught.value)
 
 
 @pytest.mark.parametrize(

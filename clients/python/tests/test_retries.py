@@ -15,7 +15,7 @@ from resad_client.http import RetryPolicy, retry_after
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def read(now: datetime = NOON, **headers: str) -> float | None:
+def read_header(now: datetime = NOON, **headers: str) -> float | None:
     return retry_after(
         httpx.Headers({name.replace("_", "-"): text for name, text in headers.items()}), lambda: now
     )
@@ -23,25 +23,25 @@ def read(now: datetime = NOON, **headers: str) -> float | None:
 
 @given(st.integers(0, 10**6))
 def test_seconds(seconds: int) -> None:
-    assert read(Retry_After=str(seconds)) == seconds
+    assert read_header(Retry_After=str(seconds)) == seconds
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**5), 10**5))
-def test_a_date_is_read_against_the_servers_clock_if_it_says_it(ahead: int, skew: int) -> None:
-    until = format_datetime(NOON + timedelta(seconds=ahead), usegmt=True)
-    assert read(Retry_After=until) == max(0, ahead)
-    skewed = NOON + timedelta(seconds=skew)
-    assert read(now=skewed, Retry_After=until, Date=format_datetime(NOON, usegmt=True)) == max(0, ahead)
+def test_a_date_is_read_against_the_servers_clock_if_it_says_it(offset: int, skew: int) -> None:
+    date = format_datetime(NOON + timedelta(seconds=offset), usegmt=True)
+    assert read_header(Retry_After=date) == max(0, offset)
+    client_now = NOON + timedelta(seconds=skew)
+    assert read_header(now=client_now, Retry_After=date, Date=format_datetime(NOON, usegmt=True)) == max(0, offset)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=255)))
-def test_what_cannot_be_read_never_raises(text: str) -> None:
+def test_an_unreadable_header_never_raises(text: str) -> None:
     seconds = retry_after(httpx.Headers([(b"Retry-After", text.encode("latin-1"))]), lambda: NOON)
     assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "1.5", "\u00b2", "Thu, 99 Foo 2026 10:00:00 GMT"])
-def test_what_cannot_be_read_counts_as_absent(text: str) -> None:
+def test_an_unreadable_header_counts_as_absent(text: str) -> None:
     assert retry_after(httpx.Headers([(b"Retry-After", text.encode("latin-1"))]), lambda: NOON) is None
 
 
@@ -51,19 +51,21 @@ def test_what_cannot_be_read_counts_as_absent(text: str) -> None:
     st.lists(st.none() | st.floats(0, 100), min_size=31, max_size=31),
     st.integers(),
 )
-def test_waits_keep_every_limit(retries: int, max_wait_s: float, asked: list[float | None], seed: int) -> None:
-    policy, rng, waited, waits = RetryPolicy(retries, max_wait_s), random.Random(seed), 0.0, []
-    for repeat, wish in enumerate(asked):
-        wait = policy.wait(repeat, wish, waited, rng)
+def test_waits_keep_every_limit(
+    retries: int, max_wait_s: float, server_waits: list[float | None], seed: int
+) -> None:
+    policy, rng, total_wait, waits = RetryPolicy(retries, max_wait_s), random.Random(seed), 0.0, []
+    for repeat, server_wait in enumerate(server_waits):
+        wait = policy.wait(repeat, server_wait, total_wait, rng)
         if wait is None:
-            assert repeat == retries or waited + (wish or 0) > max_wait_s or waited >= max_wait_s
+            assert repeat == retries or total_wait + (server_wait or 0) > max_wait_s or total_wait >= max_wait_s
             break
-        assert wait >= (wish or 0)
-        assert wait <= (wish or 0) + 8
-        waited += wait
+        assert wait >= (server_wait or 0)
+        assert wait <= (server_wait or 0) + 8
+        total_wait += wait
         waits.append(wait)
     assert len(waits) <= retries
-    assert waited <= max_wait_s * (1 + 1e-12)
+    assert total_wait <= max_wait_s * (1 + 1e-12)
 
 
 def test_waits_grow_and_differ_between_clients() -> None:
@@ -77,13 +79,13 @@ def test_waits_grow_and_differ_between_clients() -> None:
 
 
 @given(st.integers(0, 9), st.floats(0.25, 60), st.integers())
-def test_the_spread_over_a_wish_doubles(repeat: int, wish: float, seed: int) -> None:
-    wait = RetryPolicy(10, 1000).wait(repeat, wish, 0, random.Random(seed))
+def test_the_spread_over_the_servers_wait_doubles(repeat: int, server_wait: float, seed: int) -> None:
+    wait = RetryPolicy(10, 1000).wait(repeat, server_wait, 0, random.Random(seed))
     assert wait is not None
-    assert wish <= wait <= wish + min(wish * 2**repeat, 8)
+    assert server_wait <= wait <= server_wait + min(server_wait * 2**repeat, 8)
 
 
-def test_a_wish_that_just_fits_is_granted() -> None:
+def test_a_server_wait_that_just_fits_is_granted() -> None:
     assert RetryPolicy(5, 60).wait(0, 60, 0, random.Random(0)) == 60
 
 

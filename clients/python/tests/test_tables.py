@@ -14,24 +14,24 @@ from samples import EXAMPLE
 SOUND = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
 
 
-def doubtful(label: str, *reasons: QualityReason, abnormal: bool | None = True) -> ScoreRow:
+def doubtful_row(label: str, *reasons: QualityReason, abnormal: bool | None = True) -> ScoreRow:
     quality = replace(SOUND.result.quality, acceptable=False, reasons=reasons)
     return ScoreRow(label, replace(SOUND.result, quality=quality, abnormal=abnormal), 1)
 
 
-def printed(*scored: ScoreRow) -> str:
+def printed_table(*score_rows: ScoreRow) -> str:
     console = Console(file=io.StringIO(), width=70)
-    print_scores(console, scored, before=0)
+    print_scores(console, score_rows, before=0)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def test_a_doubtful_verdict_has_a_mark_that_is_explained_below_the_table() -> None:
-    out = printed(
+    out = printed_table(
         SOUND,
-        doubtful("black[1].png", "too-dark", "no-field-of-view"),
-        doubtful("blurred.jpg", "blurred", abnormal=False),
-        doubtful("few.jpg", "blurred", abnormal=None),
+        doubtful_row("black[1].png", "too-dark", "no-field-of-view"),
+        doubtful_row("blurred.jpg", "blurred", abnormal=False),
+        doubtful_row("few.jpg", "blurred", abnormal=None),
     )
     assert [row[3] for row in rows(out)] == ["abnormal", "abnormal?", "normal?", "-?"]
     assert out.split("┘\n")[1].splitlines() == [
@@ -43,18 +43,18 @@ def test_a_doubtful_verdict_has_a_mark_that_is_explained_below_the_table() -> No
 
 
 def test_nothing_is_added_where_all_are_sound() -> None:
-    out = printed(SOUND)
+    out = printed_table(SOUND)
     assert out.endswith("┘\n")
     assert "?" not in out
     assert score_line(SOUND) == "sound.jpg: score 2.314, p 0.0196, abnormal, findings 4"
 
 
 def test_of_many_photographs_those_in_doubt_are_counted_by_themselves() -> None:
-    sound = [replace(SOUND, label=f"{number}.jpg") for number in range(50)]
-    out = printed(*sound)
+    sound_rows = [replace(SOUND, label=f"{number}.jpg") for number in range(50)]
+    out = printed_table(*sound_rows)
     assert out.startswith("50 photographs: 50 abnormal\n")
     assert "doubtful" not in out
-    dark = [doubtful(f"dark-{number}.jpg", "too-dark") for number in range(43)]
-    out = printed(*sound, *dark)
+    dark_rows = [doubtful_row(f"dark-{number}.jpg", "too-dark") for number in range(43)]
+    out = printed_table(*sound_rows, *dark_rows)
     assert out.startswith("93 photographs: 50 abnormal, 43 doubtful\n")
     assert out.endswith("  dark-39.jpg: too-dark\n  and 3 more; the column quality of --csv has them all\n")
