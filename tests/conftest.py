@@ -30,7 +30,7 @@ BUILDING_FIXTURES = frozenset({"shared", "drawn", "small_index"})
 NOT_QUICK = ("slow", "docker", "gpu")
 
 
-class Skipped:
+class SkipReport:
     """Reasons of what was skipped, in all processes; in CI an avoidable one fails the run."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Skipped:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Skipped())
+    config.pluginmanager.register(SkipReport())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job is deaf to Ctrl-C, and so are the commands that tests start and interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,10 +103,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["resad-indexer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
+        with pytest.raises(SystemExit) as caught:
             cli.main()
         out, err = capsys.readouterr()
-        return Outcome(int(exit_.value.code or 0), out, err)
+        return Outcome(int(caught.value.code or 0), out, err)
 
     return call
 
@@ -146,6 +146,6 @@ def small_index(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def older_index(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ROOT/NAME of that index as an earlier version wrote it: it states no levels of findings by rate."""
-    place = tmp_path_factory.mktemp("older") / "drawn"
-    without_levels(small_index, place)
-    return place
+    folder = tmp_path_factory.mktemp("older") / "drawn"
+    without_levels(small_index, folder)
+    return folder

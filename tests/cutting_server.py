@@ -15,7 +15,7 @@ def serving(files: Mapping[str, bytes], cuts: Mapping[str, int]) -> Iterator[tup
     Args:
         cuts: how many first answers with a file's body end half way.
     """
-    asked: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -24,8 +24,8 @@ def serving(files: Mapping[str, bytes], cuts: Mapping[str, int]) -> Iterator[tup
         def do_GET(self) -> None:
             name = self.path.removeprefix("/")
             body = self._head()
-            asked[name] += 1
-            cut = asked[name] <= cuts.get(name, 0)
+            requests[name] += 1
+            cut = requests[name] <= cuts.get(name, 0)
             self.wfile.write(body[: len(body) // 2] if cut else body)
             self.close_connection = True
 
@@ -43,7 +43,7 @@ def serving(files: Mapping[str, bytes], cuts: Mapping[str, int]) -> Iterator[tup
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         thread.join()

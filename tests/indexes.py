@@ -26,16 +26,16 @@ def build_small(
 ) -> BuildReport:
     """An index at 128 px on an untrained trunk: seconds, and every step is the real one."""
     config = method_config("resad", backbone="resnet18", size=128, coreset="0.1", settings=settings)
-    order = BuildOptions(photos, root, name, config, "random:0", torch.device(device), keep_crops=keep_crops)
-    return build(order, Stages(Console(quiet=True)))
+    options = BuildOptions(photos, root, name, config, "random:0", torch.device(device), keep_crops=keep_crops)
+    return build(options, Stages(Console(quiet=True)))
 
 
-def without_levels(index: Path, place: Path) -> None:
-    """Copy ROOT/NAME to `place` as an earlier version wrote it: without levels of findings by rate."""
-    shutil.copytree(index, place, symlinks=True)
-    (path,) = place.glob("*/manifest.json")
+def without_levels(index: Path, target: Path) -> None:
+    """Copy ROOT/NAME to `target` as an earlier version wrote it: without levels of findings by rate."""
+    shutil.copytree(index, target, symlinks=True)
+    (path,) = target.glob("*/manifest.json")
     document = json.loads(path.read_text())
-    document["name"] = place.name
+    document["name"] = target.name
     calibration = document["calibration"]
     for normals in (calibration, *(camera["normals"] for camera in calibration["cameras"])):
         del normals["finding_levels"]

@@ -5,5 +5,5 @@ import socket
 
 def free_port() -> int:
     """As the system hands it out; taken again only by chance before its use."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -60,8 +60,8 @@ def run(blocks: list[list[Step]], folder: Path) -> list[list[Step]]:
         cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "100"}, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    printed, _ = process.communicate(timeout=_SECONDS)
-    outputs = iter(printed.replace(port, _PORT).split(_MARK))
+    output, _ = process.communicate(timeout=_SECONDS)
+    outputs = iter(output.replace(port, _PORT).split(_MARK))
     return [[Step(step.command, next(outputs)) for step in block] for block in blocks]
 
 
@@ -74,11 +74,11 @@ def prepare_folder(folder: Path, shared: Path) -> None:
 def _record() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare_folder(Path(folder), Path(os.environ["RESAD_DATA"]))
-        ran = iter(run(session(), Path(folder)))
+        blocks = iter(run(session(), Path(folder)))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         page.write_text(
-            _BLOCK.sub(lambda _: "".join(f"$ {step.command}{step.output}" for step in next(ran)), text),
+            _BLOCK.sub(lambda _: "".join(f"$ {step.command}{step.output}" for step in next(blocks)), text),
             encoding="utf-8",
         )
 

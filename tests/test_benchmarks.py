@@ -42,23 +42,23 @@ _MODULES = sorted(path.stem for path in _HOME.glob("[a-z]*.py"))
 def test_coreset_runs_as_a_module_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "coreset.json"
     line = [sys.executable, "-m", "benchmarks.coreset", "--quick", "--json", str(file)]
-    ran = subprocess.run(line, cwd=_HOME.parent, capture_output=True, text=True, timeout=120, check=True)
-    assert "| points" in ran.stdout
-    written = json.loads(file.read_text())
-    assert written["machine"] in ran.stdout
-    (compared,) = written["figures"]
-    assert compared["blocks_radius"] == pytest.approx(compared["textbook_radius"], rel=1e-4)
+    process = subprocess.run(line, cwd=_HOME.parent, capture_output=True, text=True, timeout=120, check=True)
+    assert "| points" in process.stdout
+    report = json.loads(file.read_text())
+    assert report["machine"] in process.stdout
+    (figures,) = report["figures"]
+    assert figures["blocks_radius"] == pytest.approx(figures["textbook_radius"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in _MODULES if name not in ("cluster", "coreset")])
-def test_without_data_the_others_say_so_and_end(
+def test_benchmarks_without_data_say_so_and_end(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RESAD_DATA", raising=False)
     main: Callable[[], None] = importlib.import_module(f"benchmarks.{name}").main
-    with pytest.raises(typer.Exit) as ended:
+    with pytest.raises(typer.Exit) as caught:
         main()
-    assert ended.value.exit_code == 0
+    assert caught.value.exit_code == 0
     assert "RESAD_DATA" in capsys.readouterr().out
 
 
@@ -135,15 +135,15 @@ def test_a_photo_keeps_its_half_whatever_the_others(tmp_path: Path) -> None:
 
 
 def test_figures_of_a_part_are_those_of_its_photographs(rng: np.random.Generator) -> None:
-    whole, chosen = _drawn(rng, 30), rng.random(30) < 0.5
-    part = _of(
-        tuple(photo for photo, kept in zip(whole.photos, chosen, strict=True) if kept),
-        whole.scores[chosen],
-        whole.fov.only(chosen),
+    whole, selection = _random_measurement(rng, 30), rng.random(30) < 0.5
+    part = _measurement(
+        tuple(photo for photo, selected in zip(whole.photos, selection, strict=True) if selected),
+        whole.scores[selection],
+        whole.fov.only(selection),
     )
-    all_photos = np.ones(int(chosen.sum()), dtype=bool)
-    assert _idrid.scores(whole, chosen) == _idrid.scores(part, all_photos)
-    zero = _idrid.difference(whole, whole, chosen)
+    all_photos = np.ones(int(selection.sum()), dtype=bool)
+    assert _idrid.scores(whole, selection) == _idrid.scores(part, all_photos)
+    zero = _idrid.difference(whole, whole, selection)
     assert zero.image == zero.fov == Figure(0.0, 0.0, 0.0)
 
 
@@ -171,8 +171,8 @@ def test_stages_are_read_as_the_service_writes_them() -> None:
     metrics.request("GET", "/readyz", 200, 0.125)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=metrics.text()))
     with httpx.Client(base_url="http://service", transport=transport) as http:
-        spent = stages(http)
-    assert spent == {"decode": (0.75, 2), "score": (2.0, 1), "request": (0.125, 1)}
+        durations = stages(http)
+    assert durations == {"decode": (0.75, 2), "score": (2.0, 1), "request": (0.125, 1)}
 
 
 def test_memory_is_what_the_kernel_says_of_this_process() -> None:
@@ -182,15 +182,17 @@ def test_memory_is_what_the_kernel_says_of_this_process() -> None:
     assert memory.now_mb <= 1.01 * memory.peak_mb  # the kernel sums its counters roughly
 
 
-def _drawn(rng: np.random.Generator, count: int) -> Measurement:
+def _random_measurement(rng: np.random.Generator, count: int) -> Measurement:
     photos = tuple(LabeledPhoto(Path(f"{number}.jpg"), number % 2 == 1, "some") for number in range(count))
     labels = np.array([photo.abnormal for photo in photos])
     normal, abnormal = (rng.integers(0, 9, (count, 16)) for _ in range(2))
     histogram = ScoreHistogram(SparseCounts.of(normal), SparseCounts.of(abnormal * labels[:, None]))
-    return _of(photos, rng.random(count) + 0.3 * labels, histogram)
+    return _measurement(photos, rng.random(count) + 0.3 * labels, histogram)
 
 
-def _of(photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram) -> Measurement:
+def _measurement(
+    photos: tuple[LabeledPhoto, ...], scores: NDArray[np.float64], histogram: ScoreHistogram
+) -> Measurement:
     labels = np.array([photo.abnormal for photo in photos])
     regions = SparseCounts(csr_array(histogram.abnormal.matrix / 7))
     edges = np.arange(17, dtype=np.float32)

@@ -54,19 +54,21 @@ def test_links_resolve(page: Path) -> None:
 
 
 def test_every_page_of_docs_is_reached_from_the_readme() -> None:
-    reached, waiting = set(), [ROOT / "README.md"]
-    while waiting:
-        page = waiting.pop()
-        if page not in reached and page.suffix == ".md" and page.is_file():
-            reached.add(page)
-            waiting += [target for target, _ in _links(page)]
-    assert set((ROOT / "docs").rglob("*.md")) <= reached
+    visited, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page not in visited and page.suffix == ".md" and page.is_file():
+            visited.add(page)
+            queue += [target for target, _ in _links(page)]
+    assert set((ROOT / "docs").rglob("*.md")) <= visited
 
 
 def test_every_benchmark_is_listed_and_every_listed_benchmark_exists() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
-    listed = set(re.findall(r"python -m benchmarks\.(\w+)", (ROOT / "docs/evaluation.md").read_text("utf-8")))
-    assert listed == scripts
+    page_scripts = set(
+        re.findall(r"python -m benchmarks\.(\w+)", (ROOT / "docs/evaluation.md").read_text("utf-8"))
+    )
+    assert page_scripts == scripts
 
 
 def test_the_make_targets_are_listed() -> None:
@@ -80,7 +82,7 @@ def test_pages_name_python_modules_that_exist() -> None:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    known = {*files, *(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.py"))}
+    modules = {*files, *(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.py"))}
     for page in ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md"):
         for path in re.findall(r"`([\w/]+/[\w/]+\.py)`", (ROOT / page).read_text("utf-8")):
-            assert path in known, f"{page}: {path} does not exist"
+            assert path in modules, f"{page}: {path} does not exist"

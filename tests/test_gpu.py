@@ -42,74 +42,77 @@ def detections(loaded: LoadedIndex, drawn: Path) -> list[Detection]:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["exact", "half"])
-def test_an_index_of_the_cpu_scores_alike_there(drawn: Path, tmp_path: Path, device: str, precision: str) -> None:
+def test_an_index_built_on_the_cpu_scores_alike_on_a_device(
+    drawn: Path, tmp_path: Path, device: str, precision: str
+) -> None:
     build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, f"precision={precision}"))
     bound = BOUNDS[precision]
-    there, here = (load_index(tmp_path / "drawn", one) for one in (torch.device(device), CPU))
-    assert check_probe(there, tmp_path / "drawn") <= bound
-    for ours, expected in zip(detections(there, drawn), detections(here, drawn), strict=True):
-        assert ours.image_score == pytest.approx(expected.image_score, rel=bound)
-        np.testing.assert_allclose(ours.anomaly_map, expected.anomaly_map, atol=2 * bound * expected.peak)
+    on_device, on_cpu = (load_index(tmp_path / "drawn", target) for target in (torch.device(device), CPU))
+    assert check_probe(on_device, tmp_path / "drawn") <= bound
+    for detection, expected in zip(detections(on_device, drawn), detections(on_cpu, drawn), strict=True):
+        assert detection.image_score == pytest.approx(expected.image_score, rel=bound)
+        np.testing.assert_allclose(detection.anomaly_map, expected.anomaly_map, atol=2 * bound * expected.peak)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_an_index_made_there_is_as_good_a_one_and_is_read_here(
+def test_an_index_built_on_a_device_is_as_good_and_loads_on_the_cpu(
     drawn: Path, small_index: Path, tmp_path: Path, device: str
 ) -> None:
     """Near-ties may fall the other way in the greedy; the cover may not be worse for it."""
-    made = build_small(drawn / "train/good", tmp_path, device=device).manifest
-    here = load_index(small_index, CPU).manifest
-    assert made.quality.covering_radius == pytest.approx(here.quality.covering_radius, rel=0.02)
-    np.testing.assert_allclose(made.calibration.scores, here.calibration.scores, rtol=0.02)
+    manifest = build_small(drawn / "train/good", tmp_path, device=device).manifest
+    cpu_manifest = load_index(small_index, CPU).manifest
+    assert manifest.quality.covering_radius == pytest.approx(cpu_manifest.quality.covering_radius, rel=0.02)
+    np.testing.assert_allclose(manifest.calibration.scores, cpu_manifest.calibration.scores, rtol=0.02)
     assert check_probe(load_index(tmp_path / "drawn", CPU), tmp_path / "drawn") <= BOUNDS["exact"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_service_there_answers_as_offline(small_index: Path, drawn: Path, device: str) -> None:
+def test_the_service_on_a_device_scores_as_the_loaded_index(small_index: Path, drawn: Path, device: str) -> None:
     """Alone and in batches of what waits."""
     loaded = load_index(small_index, torch.device(device))
-    expected = [one.image_score for one in detections(loaded, drawn)]
+    expected = [detection.image_score for detection in detections(loaded, drawn)]
     photos = [path.read_bytes() for path in sorted(drawn.glob("test/*/*.jpg"))]
     with served(small_index.parent, device=device) as service:
-        alone = [service.score(photo).json()["image_score"] for photo in photos]
+        single_scores = [service.score(photo).json()["image_score"] for photo in photos]
         parts = [("photo", (f"{number}.jpg", photo, "image/jpeg")) for number, photo in enumerate(photos)]
-        together = service.client.post("/v1/score", files=parts).json()["results"]
+        batch_results = service.client.post("/v1/score", files=parts).json()["results"]
         if device != "cpu":
             assert service.metric("resad_gpu_memory_bytes") > 0
-    for scores in (alone, [result["image_score"] for result in together]):
+    for scores in (single_scores, [result["image_score"] for result in batch_results]):
         np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_room_is_what_the_device_has(tmp_path: Path, device: str) -> None:
-    found = host_resources(tmp_path, torch.device(device), None)
-    assert (found.gpu > 0) == (device != "cpu")
+def test_gpu_memory_is_measured_where_there_is_a_gpu(tmp_path: Path, device: str) -> None:
+    resources = host_resources(tmp_path, torch.device(device), None)
+    assert (resources.gpu > 0) == (device != "cpu")
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_all_devices_together_pick_what_one_picks(device: str) -> None:
+def test_several_devices_pick_what_one_device_picks(device: str) -> None:
     """Every GPU that is there, or the CPU twice."""
     count = torch.cuda.device_count() if device != "cpu" else 2
     devices = [torch.device("cuda", number) if device != "cpu" else CPU for number in range(count)]
     points = torch.randn(6 * 8192, 16, generator=torch.Generator().manual_seed(5))
 
-    def picks(over: list[torch.device]) -> list[int]:
+    def picks(targets: list[torch.device]) -> list[int]:
         parts = [
-            points[start : start + 8192].to(over[start // 8192 % len(over)]) for start in range(0, 49152, 8192)
+            points[start : start + 8192].to(targets[start // 8192 % len(targets)])
+            for start in range(0, 49152, 8192)
         ]
         shards = LocalShards([Shard(MemoryPoints(part), 8192 * number) for number, part in enumerate(parts)])
-        found: list[int] = greedy_k_center(shards, 3, count=500).rows.tolist()
-        return found
+        rows: list[int] = greedy_k_center(shards, 3, count=500).rows.tolist()
+        return rows
 
     assert picks(devices) == picks(devices[:1])
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_proved_search_scores_as_the_flat_one_there(small_index: Path, drawn: Path, device: str) -> None:
+def test_the_proved_search_scores_as_the_flat_one_on_a_device(small_index: Path, drawn: Path, device: str) -> None:
     loaded = load_index(small_index, torch.device(device))
     detector = copy(loaded.detector)
     detector.bank = detector.bank.with_plan(SearchPlan("proved", width=64))
-    proved = replace(loaded, detector=detector)
-    for ours, expected in zip(detections(proved, drawn), detections(loaded, drawn), strict=True):
-        assert ours.image_score == pytest.approx(expected.image_score, rel=1e-5)
-        np.testing.assert_allclose(ours.anomaly_map, expected.anomaly_map, atol=1e-5 * expected.peak)
+    proved_index = replace(loaded, detector=detector)
+    for detection, expected in zip(detections(proved_index, drawn), detections(loaded, drawn), strict=True):
+        assert detection.image_score == pytest.approx(expected.image_score, rel=1e-5)
+        np.testing.assert_allclose(detection.anomaly_map, expected.anomaly_map, atol=1e-5 * expected.peak)

@@ -16,8 +16,8 @@ def test_the_session_prints_what_the_pages_show(shared: Path, tmp_path: Path) ->
     blocks = session()
     assert sum(map(len, blocks)) > 10
     prepare_folder(tmp_path, shared)
-    for expected, present in zip(blocks, run(blocks, tmp_path), strict=True):
-        assert present == expected
+    for expected, actual in zip(blocks, run(blocks, tmp_path), strict=True):
+        assert actual == expected
 
 
 def test_the_session_has_every_call_of_the_service() -> None:

@@ -24,10 +24,10 @@ def test_lesions_stand_out_on_idrid(shared: Path, tmp_path: Path) -> None:
     """
     data = shared / "data/idrid-512"
     config = method_config("resad", backbone="bundled", size=256, coreset="0.05")
-    order = BuildOptions(
+    options = BuildOptions(
         data / "train/good", tmp_path, "idrid", config, default_weights("bundled"), torch.device("cpu")
     )
-    report = build(order, Stages(Console(quiet=True)))
+    report = build(options, Stages(Console(quiet=True)))
     assert report.manifest.counts.photos == 36
     loaded = load_index(tmp_path / "idrid", torch.device("cpu"))
     dataset = read_mvtec(data)
