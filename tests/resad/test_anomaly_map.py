@@ -19,7 +19,7 @@ def disc(side: int, radius: float) -> NDArray[np.bool_]:
     return inside
 
 
-def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def touched_cells(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Cells of 8 x 8 px that the mask touches, of a mask 64 x 64."""
     return np.asarray(mask.reshape(8, 8, 8, 8).any(axis=(1, 3)))
 
@@ -48,11 +48,11 @@ def test_the_map_is_bilinear_between_patch_centers(rng: np.random.Generator) -> 
 
 def test_cells_outside_the_field_of_view_never_matter(rng: np.random.Generator) -> None:
     mask = disc(64, 25)
-    valid = touched(mask)
+    valid = touched_cells(mask)
     assert not valid.all()
     grid = rng.random((8, 8)).astype(np.float32)
-    poisoned = np.where(valid, grid, 1e6).astype(np.float32)
-    dense = anomaly_map(poisoned, valid, mask)
+    spoiled = np.where(valid, grid, 1e6).astype(np.float32)
+    dense = anomaly_map(spoiled, valid, mask)
     assert dense.max() <= grid[valid].max()
     assert (dense[~mask] == 0).all()
     np.testing.assert_array_equal(dense, anomaly_map(grid, valid, mask))
@@ -62,11 +62,11 @@ def test_cells_outside_the_field_of_view_never_matter(rng: np.random.Generator) 
 @given(st.integers(0, 50), st.floats(0.0005, 1))
 def test_the_score_is_the_mean_of_the_highest_share(seed: int, share: float) -> None:
     dense = np.random.default_rng(seed).random((30, 30)).astype(np.float32)
-    scored = disc(30, 12)
-    values = np.sort(dense[scored])[::-1]
+    mask = disc(30, 12)
+    values = np.sort(dense[mask])[::-1]
     expected = values[: max(1, round(share * len(values)))].astype(np.float64).mean()
-    assert image_score(dense, scored, ScoreConfig(kind="top_mean", share=share)) == pytest.approx(expected)
-    assert image_score(dense, scored, MAX) == values[0]
+    assert image_score(dense, mask, ScoreConfig(kind="top_mean", share=share)) == pytest.approx(expected)
+    assert image_score(dense, mask, MAX) == values[0]
 
 
 def test_an_empty_field_of_view_is_refused() -> None:

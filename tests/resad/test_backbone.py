@@ -24,8 +24,8 @@ def test_stages_are_those_of_the_whole_network(name: str, tmp_path: Path) -> Non
     with torch.inference_mode():
         first = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(images)))))
         third = net.layer3(net.layer2(first))
-        ours = trunk(images, torch.ones(2, 64, 96, dtype=torch.bool))
-    torch.testing.assert_close(ours, (first, third))
+        outputs = trunk(images, torch.ones(2, 64, 96, dtype=torch.bool))
+    torch.testing.assert_close(outputs, (first, third))
     assert not any(key.startswith(("net.layer4", "net.fc")) for key in trunk.state_dict())
 
 
@@ -61,13 +61,13 @@ def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:
     save_backbone(load_backbone(R18, "random:0"), tmp_path / "r18.safetensors")
     with pytest.raises(WeightsMismatch, match=r"missing layer1\.0\.bn3\.bias.*and 134 more; unexpected none"):
         load_backbone(BackboneConfig("resnet50"), str(tmp_path / "r18.safetensors"))
-    odd = {"layer3x": torch.zeros(1)} | safetensors.torch.load_file(tmp_path / "r18.safetensors")
-    safetensors.torch.save_file(odd, tmp_path / "odd.safetensors")
+    odd_state = {"layer3x": torch.zeros(1)} | safetensors.torch.load_file(tmp_path / "r18.safetensors")
+    safetensors.torch.save_file(odd_state, tmp_path / "odd.safetensors")
     with pytest.raises(WeightsMismatch, match="missing none; unexpected layer3x"):
         load_backbone(R18, str(tmp_path / "odd.safetensors"))
-    wide = safetensors.torch.load_file(tmp_path / "r18.safetensors")
-    wide["conv1.weight"] = torch.zeros(64, 1, 7, 7)
-    safetensors.torch.save_file(wide, tmp_path / "gray.safetensors")
+    gray_state = safetensors.torch.load_file(tmp_path / "r18.safetensors")
+    gray_state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    safetensors.torch.save_file(gray_state, tmp_path / "gray.safetensors")
     with pytest.raises(WeightsMismatch, match=r"conv1\.weight is \(64, 1, 7, 7\), not \(64, 3, 7, 7\)"):
         load_backbone(R18, str(tmp_path / "gray.safetensors"))
 
@@ -141,9 +141,9 @@ def test_what_the_trunk_was_trained_on_is_kept_in_the_same_bytes(tmp_path: Path)
     for file in files:
         save_backbone(trunk, file)
     assert len({file.read_bytes() for file in files}) == 1
-    again = load_backbone(R18, str(files[0]))
-    assert (again.trained_on, again.unseen_ratio) == (photos, 1.25)
-    assert again.weights_sha256 == plain.weights_sha256
+    loaded = load_backbone(R18, str(files[0]))
+    assert (loaded.trained_on, loaded.unseen_ratio) == (photos, 1.25)
+    assert loaded.weights_sha256 == plain.weights_sha256
     save_backbone(plain, tmp_path / "plain.safetensors")
     assert load_backbone(R18, str(tmp_path / "plain.safetensors")).unseen_ratio == 1
 

@@ -52,16 +52,16 @@ def test_stages_have_strides_4_8_and_16(side: int) -> None:
     images, masks = torch.zeros(2, 3, side, side), torch.ones(2, side, side, dtype=torch.bool)
     with torch.inference_mode():
         lesion, fine, coarse = trunk(images, masks)
-        (alone,) = load_backbone(BackboneConfig("bundled", (3,)), "bundled")(images[:1], masks[:1])
+        (single_stage,) = load_backbone(BackboneConfig("bundled", (3,)), "bundled")(images[:1], masks[:1])
     assert lesion.shape == (2, 36, side // 4, side // 4)
     assert fine.shape == (2, 64, side // 8, side // 8)
     assert coarse.shape == (2, 128, side // 16, side // 16)
     assert lesion.dtype == fine.dtype == coarse.dtype == torch.float32
-    torch.testing.assert_close(alone[0], coarse[0])
+    torch.testing.assert_close(single_stage[0], coarse[0])
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_it_is_trained(stage: int) -> None:
+def test_the_trunk_is_trained(stage: int) -> None:
     """A bright spot changes the features more than noise does."""
     rng = torch.Generator().manual_seed(0)
     plain = torch.full((1, 3, 128, 128), 0.3)
@@ -72,8 +72,8 @@ def test_it_is_trained(stage: int) -> None:
     with torch.inference_mode():
         maps = [trunk(image, mask)[stage] for image in (plain, spotted, noisy)]
     cell = 64 // (4, 8)[stage]
-    at = [features[0, :, cell, cell] for features in maps]
-    assert (at[1] - at[0]).norm() > 2 * (at[2] - at[0]).norm()
+    vectors = [features[0, :, cell, cell] for features in maps]
+    assert (vectors[1] - vectors[0]).norm() > 2 * (vectors[2] - vectors[0]).norm()
 
 
 def test_lesion_features_depend_little_on_color_and_light() -> None:
@@ -103,13 +103,13 @@ def test_lesions_drawn_into_photographs_are_found(drawn: Path, tmp_path: Path) -
     options = BuildOptions(drawn / "train/good", tmp_path, "drawn", config, "bundled", torch.device("cpu"))
     build(options, Stages(Console(quiet=True)))
     loaded, dataset = load_index(tmp_path / "drawn", torch.device("cpu")), read_mvtec(drawn)
-    measured = measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None)
-    result = figures(measured, loaded, dataset)
+    measurement = measure_dataset(loaded, dataset, PhotoLimits(), lambda _: None)
+    result = figures(measurement, loaded, dataset)
     assert result.pixel is not None
     assert result.pixel.fov.auroc.value > 0.7
 
 
-def test_it_is_kept_in_an_index_as_it_is(tmp_path: Path) -> None:
+def test_the_trunk_is_stored_unchanged(tmp_path: Path) -> None:
     trunk = load_backbone(CONFIG, "bundled")
     save_backbone(trunk, tmp_path / "backbone.safetensors")
     stored = load_backbone(CONFIG, str(tmp_path / "backbone.safetensors"))

@@ -96,17 +96,17 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert without(config, "region").resc.spatial == "softmax"
     assert without(config, "spatial").resc.region
     assert without(config, "spatial").resc.spatial == "none"
-    bare = without(config, "resc").resc
-    assert (bare.region, bare.spatial) == (False, "none")
+    resc = without(config, "resc").resc
+    assert (resc.region, resc.spatial) == (False, "none")
 
 
 def test_ablations_leave_it_out_of_every_level() -> None:
     levels = (LevelConfig("constant", 2.0, region=False), LevelConfig(weight=3.0))
     config = MethodConfig(resc=ReSCConfig(levels=levels))
 
-    def maps(changed: MethodConfig) -> list[tuple[bool, bool]]:
-        assert [(level.scale, level.weight) for level in changed.resc.levels] == [("constant", 2.0), ("unit", 3.0)]
-        return [(level.region, level.spatial) for level in changed.resc.levels]
+    def maps(variant: MethodConfig) -> list[tuple[bool, bool]]:
+        assert [(level.scale, level.weight) for level in variant.resc.levels] == [("constant", 2.0), ("unit", 3.0)]
+        return [(level.region, level.spatial) for level in variant.resc.levels]
 
     assert maps(without(config, "region")) == [(False, True), (False, True)]
     assert maps(without(config, "spatial")) == [(False, False), (True, False)]
@@ -129,24 +129,25 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "neighbors": "9", "mirrored": "false", "kind": "max",
     }  # fmt: skip
     base = MethodConfig()
-    prints = {fingerprint(base, weights) for weights in ("a", "b")}
+    fingerprints = {fingerprint(base, weights) for weights in ("a", "b")}
     paths = leaves(json.loads(to_json(base)))
     for path in paths:
         if path in {("coreset", "count"), ("coreset", "radius")}:
             continue  # excluded by a share
         value = "0.25" if path[-1] == "share" else changes[path[-1]]
-        changed = updated(base, ".".join(path), value)
-        assert from_json(to_json(changed)) == changed
-        prints.add(fingerprint(changed, "a"))
+        variant = updated(base, ".".join(path), value)
+        assert from_json(to_json(variant)) == variant
+        fingerprints.add(fingerprint(variant, "a"))
     for limit in ({"count": 10}, {"radius": 0.5}):
         coreset = dataclasses.replace(base.coreset, share=None, **limit)
-        prints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "a"))
-    assert len(prints) == 2 + len(paths)
+        fingerprints.add(fingerprint(dataclasses.replace(base, coreset=coreset), "a"))
+    assert len(fingerprints) == 2 + len(paths)
 
 
 @given(
     st.recursive(
-        st.none() | st.integers() | st.text(max_size=5), lambda inner: st.dictionaries(st.text(max_size=8), inner)
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda values: st.dictionaries(st.text(max_size=8), values),
     )
 )
 def test_other_json_is_refused_by_name(document: object) -> None:
@@ -159,7 +160,7 @@ def test_other_json_is_refused_by_name(document: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "named"),
+    ("path", "value", "message"),
     [
         ("preparation.size", "783", "multiple of 16"),
         ("preparation.size", "4096", "less than or equal to 2048"),
@@ -174,8 +175,8 @@ def test_other_json_is_refused_by_name(document: object) -> None:
         ("resc.attention_scale", "Infinity", "less than or equal to 10000"),
     ],
 )
-def test_bad_values_are_named_with_the_limit(path: str, value: str, named: str) -> None:
-    with pytest.raises(SettingError, match=named):
+def test_bad_values_are_named_with_the_limit(path: str, value: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         updated(MethodConfig(), path, value)
 
 

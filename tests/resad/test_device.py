@@ -31,54 +31,54 @@ def half() -> Iterator[None]:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bool]]:
-    """What the products of the searches found TF32 to be."""
-    found: dict[str, set[bool]] = {}
+def tf32_settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bool]]:
+    """Whether TF32 was allowed at each matrix product of a search, by the name of the product."""
+    settings: dict[str, set[bool]] = {}
 
     def watch(owner: Any, name: str) -> None:
-        real = getattr(owner, name)
+        original = getattr(owner, name)
 
         def product(*arguments: Any, **options: Any) -> Any:
-            found.setdefault(name, set()).add(torch.backends.cuda.matmul.allow_tf32)
-            return real(*arguments, **options)
+            settings.setdefault(name, set()).add(torch.backends.cuda.matmul.allow_tf32)
+            return original(*arguments, **options)
 
         monkeypatch.setattr(owner, name, product)
 
     watch(torch, "addmm")
     watch(torch, "einsum")
     watch(torch, "matmul")
-    return found
+    return settings
 
 
-def test_no_search_uses_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+def test_no_search_uses_tf32(tf32_settings: dict[str, set[bool]], rng: np.random.Generator) -> None:
     memories, queries = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (100, 20))
     PrunedSearch(memories, 16, 0.0, Tiling(16, 24, 8)).search(queries, 3)  # its quantizer and its full search
-    assert seen == {"addmm": {False}}
-    seen.clear()
+    assert tf32_settings == {"addmm": {False}}
+    tf32_settings.clear()
     TorchSearch(memories).rows(queries.numpy(), 3)
-    assert seen == {"addmm": {False}}
+    assert tf32_settings == {"addmm": {False}}
     assert torch.backends.cuda.matmul.allow_tf32
 
 
-def test_the_greedy_does_not_use_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+def test_the_greedy_does_not_use_tf32(tf32_settings: dict[str, set[bool]], rng: np.random.Generator) -> None:
     points = torch.from_numpy(rng.normal(size=(300, 8)).astype(np.float32))
     greedy_k_center(shards_of(points, 100), 0, count=40)
-    assert seen == {"addmm": {False}, "einsum": {False}}
+    assert tf32_settings == {"addmm": {False}, "einsum": {False}}
 
 
-def test_the_projection_does_not_use_tf32(seen: dict[str, set[bool]], tmp_path: Path) -> None:
+def test_the_projection_does_not_use_tf32(tf32_settings: dict[str, set[bool]], tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "features")
-    ones = np.ones((5, 8), dtype=np.float32)
-    store.append(PatchFeatures(ones, np.zeros((5, 2), dtype=np.int16), (5, 1)))
-    (some,) = projected_chunks(store, None, torch.ones(8, 3), torch.device("cpu"))
-    assert seen == {"matmul": {False}}
-    assert some.tolist() == [[8, 8, 8]] * 5
+    features = np.ones((5, 8), dtype=np.float32)
+    store.append(PatchFeatures(features, np.zeros((5, 2), dtype=np.int16), (5, 1)))
+    (chunk,) = projected_chunks(store, None, torch.ones(8, 3), torch.device("cpu"))
+    assert tf32_settings == {"matmul": {False}}
+    assert chunk.tolist() == [[8, 8, 8]] * 5
 
 
-def test_the_calibration_does_not_use_tf32(seen: dict[str, set[bool]], rng: np.random.Generator) -> None:
+def test_the_calibration_does_not_use_tf32(tf32_settings: dict[str, set[bool]], rng: np.random.Generator) -> None:
     memories = rng.normal(size=(50, 8)).astype(np.float32)
     DevicePart(torch.from_numpy(memories)).search(np.arange(50) > 9, memories, 3)
-    assert seen == {"addmm": {False}}
+    assert tf32_settings == {"addmm": {False}}
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -92,12 +92,12 @@ def test_the_setting_is_restored_whatever_happens(allowed: bool) -> None:
 def test_searches_that_overlap_on_two_threads_restore_it_once() -> None:
     inside, leave = threading.Event(), threading.Event()
 
-    def other() -> None:
+    def second_search() -> None:
         with full_float32():
             inside.set()
             leave.wait(5)
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=second_search)
     with full_float32():
         thread.start()
         inside.wait(5)

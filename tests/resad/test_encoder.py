@@ -33,30 +33,30 @@ def photos(rng: np.random.Generator) -> list[PreparedPhoto]:
 
 @pytest.mark.parametrize("preset", ["resad", "paper", "patchcore"])
 def test_features_are_the_same_alone_and_in_a_batch(photos: list[PreparedPhoto], preset: Preset) -> None:
-    ours = encoder(method_config(preset, backbone="resnet18", size=SIDE))
-    together = ours.encode(photos)
-    for photo, batched in zip(photos, together, strict=True):
-        alone = ours.encode([photo])[0]
-        np.testing.assert_array_equal(alone.cells, batched.cells)
-        np.testing.assert_array_equal(alone.features, batched.features)
+    preset_encoder = encoder(method_config(preset, backbone="resnet18", size=SIDE))
+    batch = preset_encoder.encode(photos)
+    for photo, batched in zip(photos, batch, strict=True):
+        single = preset_encoder.encode([photo])[0]
+        np.testing.assert_array_equal(single.cells, batched.cells)
+        np.testing.assert_array_equal(single.features, batched.features)
 
 
 def test_the_mirror_image_is_encoded_as_any_photograph(photos: list[PreparedPhoto]) -> None:
-    without = method_config("resad", backbone="resnet18", size=SIDE, settings=["search.mirrored=false"])
-    plain = encoder(without)
-    both = encoder(method_config("resad", backbone="resnet18", size=SIDE)).encode(photos)
-    for photo, patches in zip(photos, both, strict=True):
-        np.testing.assert_array_equal(patches.features, plain.encode([photo])[0].features)
-        (image,) = plain.encode([mirror_image(photo)])
+    config = method_config("resad", backbone="resnet18", size=SIDE, settings=["search.mirrored=false"])
+    plain_encoder = encoder(config)
+    batch = encoder(method_config("resad", backbone="resnet18", size=SIDE)).encode(photos)
+    for photo, patches in zip(photos, batch, strict=True):
+        np.testing.assert_array_equal(patches.features, plain_encoder.encode([photo])[0].features)
+        (image,) = plain_encoder.encode([mirror_image(photo)])
         rows = {(y, 15 - x): row for row, (y, x) in enumerate(image.cells.tolist())}
         expected = image.features[[rows[y, x] for y, x in patches.cells.tolist()]]
         np.testing.assert_array_equal(patches.mirrored, expected)
-    assert plain.encode(photos[:1])[0].mirrored is None
+    assert plain_encoder.encode(photos[:1])[0].mirrored is None
 
 
 def test_patches_are_those_that_touch_the_field_of_view(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE))
-    for photo, patches in zip(photos, ours.encode(photos), strict=True):
+    resad_encoder = encoder(method_config("resad", backbone="resnet18", size=SIDE))
+    for photo, patches in zip(photos, resad_encoder.encode(photos), strict=True):
         assert patches.grid == (16, 16)
         expected = [(y, x) for y in range(16) for x in range(16)
                     if photo.mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].any()]  # fmt: skip
@@ -85,21 +85,21 @@ def test_the_callers_trunk_keeps_its_weights_in_half_precision() -> None:
 
 
 def test_pixels_are_normalized_as_the_weights_expect() -> None:
-    ours = trunk(method_config("resad", backbone="resnet18", size=SIDE))
+    resad_trunk = trunk(method_config("resad", backbone="resnet18", size=SIDE))
     gray = torch.full((1, 2, 2, 3), 128, dtype=torch.uint8)
     expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(ours._normalize(gray)[0, :, 0, 0], expected)
+    torch.testing.assert_close(resad_trunk._normalize(gray)[0, :, 0, 0], expected)
 
 
-def test_photographs_that_are_begun_before_others_are_awaited_come_out_the_same(
+def test_batches_begun_before_earlier_ones_are_awaited_give_the_same_features(
     photos: list[PreparedPhoto],
 ) -> None:
-    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE))
-    begun = [ours.begin(photos[:2]), ours.begin(photos[2:]), ours.begin([])]
-    results = [patches for encoding in begun for patches in encoding.result()]
-    for alone, late in zip(ours.encode(photos), results, strict=True):
-        np.testing.assert_array_equal(alone.features, late.features)
-        np.testing.assert_array_equal(alone.cells, late.cells)
+    resad_encoder = encoder(method_config("resad", backbone="resnet18", size=SIDE))
+    encodings = [resad_encoder.begin(photos[:2]), resad_encoder.begin(photos[2:]), resad_encoder.begin([])]
+    results = [patches for encoding in encodings for patches in encoding.result()]
+    for expected, result in zip(resad_encoder.encode(photos), results, strict=True):
+        np.testing.assert_array_equal(expected.features, result.features)
+        np.testing.assert_array_equal(expected.cells, result.cells)
 
 
 @pytest.mark.gpu
@@ -117,11 +117,11 @@ def test_gpu_and_cpu_agree(photos: list[PreparedPhoto]) -> None:
 def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[PreparedPhoto], precision: str) -> None:
     """Many batches, so that memory that was let go too early would be written over."""
     config = method_config("resad", backbone="resnet18", size=SIDE, settings=[f"precision={precision}"])
-    ours = encoder(config, "cuda")
-    assert ours.encode([]) == []
-    expected = [ours.encode([photo])[0] for photo in photos]
-    begun = [ours.begin([photo]) for _ in range(20) for photo in photos]
-    for number, encoding in enumerate(begun):
+    gpu_encoder = encoder(config, "cuda")
+    assert gpu_encoder.encode([]) == []
+    expected = [gpu_encoder.encode([photo])[0] for photo in photos]
+    encodings = [gpu_encoder.begin([photo]) for _ in range(20) for photo in photos]
+    for number, encoding in enumerate(encodings):
         (patches,) = encoding.result()
         np.testing.assert_array_equal(patches.features, expected[number % len(photos)].features)
         np.testing.assert_array_equal(patches.cells, expected[number % len(photos)].cells)
@@ -129,15 +129,15 @@ def test_a_gpu_computes_one_batch_while_another_is_fetched(photos: list[Prepared
 
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu_before_the_result(photos: list[PreparedPhoto]) -> None:
-    ours = encoder(method_config("resad", backbone="resnet18", size=SIDE), "cuda")
-    expected = ours.encode(photos)
+    gpu_encoder = encoder(method_config("resad", backbone="resnet18", size=SIDE), "cuda")
+    expected = gpu_encoder.encode(photos)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        encoding = ours.begin(photos)
+        encoding = gpu_encoder.begin(photos)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for one, again in zip(expected, encoding.result(), strict=True):
-        np.testing.assert_array_equal(one.features, again.features)
+    for reference, patches in zip(expected, encoding.result(), strict=True):
+        np.testing.assert_array_equal(reference.features, patches.features)
 
 
 @pytest.mark.gpu

@@ -15,7 +15,7 @@ def heights(values: NDArray[np.float32]) -> RegionHeights:
     return region_heights(values[tuple(cells.T)], cells, (values.shape[0], values.shape[1]))
 
 
-def labeled(values: NDArray[np.float32], level: float) -> int:
+def labeled_count(values: NDArray[np.float32], level: float) -> int:
     """The slow twin."""
     count: int = ndimage.label(values.astype(np.float64) > level, structure=np.ones((3, 3)))[1]
     return count
@@ -35,7 +35,7 @@ def test_the_count_is_that_of_a_labeled_map(seed: int, steps: int, side: int) ->
 
     for level in [*np.unique(values[values >= 0]).tolist(), 0.05, 0.5]:
         if level >= regions.floor:
-            assert regions.count(level) == labeled(values, level)
+            assert regions.count(level) == labeled_count(values, level)
 
 
 @given(seed=st.integers(0, 2**32), photos=st.integers(1, 30))
@@ -49,11 +49,13 @@ def test_healthy_photographs_pass_a_level_no_more_often_than_stated(seed: int, p
     assert [level.rate for level in levels] == list(RATES)
     for level in levels:
         if level.value is None:
-            allowed = level.rate * (photos + 1) - 1
-            most = max(sum(labeled(values, at) for values in maps) for at in np.unique(maps))
-            assert allowed < 0 or most <= allowed
+            limit = level.rate * (photos + 1) - 1
+            highest_count = max(
+                sum(labeled_count(values, height) for values in maps) for height in np.unique(maps)
+            )
+            assert limit < 0 or highest_count <= limit
             continue
-        count = sum(labeled(values, level.value) for values in maps)
+        count = sum(labeled_count(values, level.value) for values in maps)
         assert count + 1 <= level.rate * (photos + 1) + 1e-9
     values = [level.value for level in levels if level.value is not None]
     assert values == sorted(values, reverse=True)
@@ -63,10 +65,10 @@ def test_too_few_photographs_support_no_low_rate_and_smooth_maps_no_high_one() -
     values = np.zeros((12, 12), np.float32)
     values[::3, ::3] = np.arange(1, 17, dtype=np.float32).reshape(4, 4)  # sixteen regions
 
-    stated = {level.rate: level.value for level in finding_levels([heights(values)])}
+    levels = {level.rate: level.value for level in finding_levels([heights(values)])}
 
-    assert [rate for rate, level in stated.items() if level is None] == [0.25]
-    assert stated[1.0] == 15  # of two photographs one region more is counted, so that one is allowed
+    assert [rate for rate, level in levels.items() if level is None] == [0.25]
+    assert levels[1.0] == 15  # of two photographs one region more is counted, so that one is allowed
     smooth = heights(np.ones((4, 4), np.float32))
     assert all(level.value is None for level in finding_levels([smooth]) if level.rate >= 1)
     assert all(level.value is None for level in finding_levels([]))
@@ -80,5 +82,5 @@ def test_many_regions_are_cut_at_a_floor(count: int) -> None:
     regions = heights(values)
 
     assert len(regions.peaks) == 512
-    assert regions.count(regions.floor) == 512 == labeled(values, regions.floor)
-    assert regions.count(2.0 - 1e-3 * count) == labeled(values, 2.0 - 1e-3 * count)
+    assert regions.count(regions.floor) == 512 == labeled_count(values, regions.floor)
+    assert regions.count(2.0 - 1e-3 * count) == labeled_count(values, 2.0 - 1e-3 * count)

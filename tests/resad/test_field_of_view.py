@@ -22,15 +22,15 @@ from resad.field_of_view import (
 Pixels = NDArray[np.uint8]
 
 
-def drawn(width: int, height: int, cx: float, cy: float, radius: float, *, surround: float = 2.0) -> Pixels:
+def draw_disc(width: int, height: int, cx: float, cy: float, radius: float, *, surround: float = 2.0) -> Pixels:
     """A retina-colored disc with dark vessels and a bright optic disc, its edge antialiased."""
     y, x = np.mgrid[:height, :width] + 0.5
-    away = np.hypot(x - cx, y - cy)
-    shade = 1.0 - 0.4 * (away / radius) ** 2
+    distance = np.hypot(x - cx, y - cy)
+    shade = 1.0 - 0.4 * (distance / radius) ** 2
     vessels = np.abs(np.sin((x + 0.3 * y) / radius * 7)) < 0.06
     bright = np.hypot(x - cx - 0.4 * radius, y - cy) < 0.15 * radius
     level = shade * np.where(vessels, 0.5, 1.0) + np.where(bright, 0.3, 0.0)
-    inside = np.clip(radius - away + 0.5, 0.0, 1.0)[..., None]
+    inside = np.clip(radius - distance + 0.5, 0.0, 1.0)[..., None]
     retina = level[..., None] * np.array([190.0, 95.0, 45.0])
     picture: NDArray[np.float64] = inside * retina + (1 - inside) * surround
     return picture.clip(0, 255).astype(np.uint8)
@@ -62,23 +62,23 @@ def test_a_disc_is_found_wherever_it_lies(
 ) -> None:
     width, height = 720, 480
     cx, cy = width / 2 + x * radius, height / 2 + y * radius
-    pixels = jpeg(drawn(width, height, cx, cy, radius, surround=surround), quality)
+    pixels = jpeg(draw_disc(width, height, cx, cy, radius, surround=surround), quality)
     field = find_field_of_view(pixels)
     assert_close(field, cx, cy, radius)
-    ends = (max(cx - radius, 0), max(cy - radius, 0), min(cx + radius, width), min(cy + radius, height))
-    found = (field.left, field.top, field.right, field.bottom)
-    assert np.abs(np.subtract(found, ends)).max() < 0.02 * radius
+    expected = (max(cx - radius, 0), max(cy - radius, 0), min(cx + radius, width), min(cy + radius, height))
+    edges = (field.left, field.top, field.right, field.bottom)
+    assert np.abs(np.subtract(edges, expected)).max() < 0.02 * radius
 
 
 @pytest.mark.parametrize("radius", [40.0, 90.0, 140.0])
 def test_a_tiny_disc_in_a_large_frame(radius: float) -> None:
-    pixels = jpeg(drawn(1800, 1200, 400.0, 900.0, radius), 60)
+    pixels = jpeg(draw_disc(1800, 1200, 400.0, 900.0, radius), 60)
     assert_close(find_field_of_view(pixels), 400.0, 900.0, radius)
 
 
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
 def test_an_underexposed_side_does_not_move_the_disc(side: str) -> None:
-    pixels = drawn(720, 480, 360.0, 240.0, 300.0)
+    pixels = draw_disc(720, 480, 360.0, 240.0, 300.0)
     ramp = np.linspace(0.02, 1.0, 720 if side in ("left", "right") else 480)
     ramp = ramp[::-1] if side in ("right", "bottom") else ramp
     dark = pixels * (ramp[None, :, None] if side in ("left", "right") else ramp[:, None, None])
@@ -86,13 +86,13 @@ def test_an_underexposed_side_does_not_move_the_disc(side: str) -> None:
 
 
 def test_noise_in_the_surround() -> None:
-    pixels = drawn(720, 480, 350.0, 250.0, 260.0)
+    pixels = draw_disc(720, 480, 350.0, 250.0, 260.0)
     noisy = pixels + np.random.default_rng(0).normal(6.0, 5.0, pixels.shape)
     assert_close(find_field_of_view(noisy.clip(0, 255).astype(np.uint8)), 350.0, 250.0, 260.0)
 
 
 def test_text_in_the_corners_and_a_notch_at_the_rim_change_nothing() -> None:
-    plain = drawn(720, 480, 360.0, 240.0, 260.0)
+    plain = draw_disc(720, 480, 360.0, 240.0, 260.0)
     image = Image.fromarray(plain)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(32)
@@ -101,16 +101,16 @@ def test_text_in_the_corners_and_a_notch_at_the_rim_change_nothing() -> None:
     # A tab beyond the rim, as IDRiD's camera has one, and a bite out of it.
     draw.polygon([(535, 50), (570, 60), (580, 95), (550, 100)], fill=(150, 80, 40))
     draw.rectangle((95, 230, 130, 250), fill=(2, 2, 2))
-    field, before = find_field_of_view(jpeg(np.array(image), 60)), find_field_of_view(plain)
+    field, plain_field = find_field_of_view(jpeg(np.array(image), 60)), find_field_of_view(plain)
     assert_close(field, 360.0, 240.0, 260.0)
-    found, expected = ((f.left, f.top, f.right, f.bottom) for f in (field, before))
-    assert np.abs(np.subtract(found, expected)).max() < 3.0
+    edges, expected = ((f.left, f.top, f.right, f.bottom) for f in (field, plain_field))
+    assert np.abs(np.subtract(edges, expected)).max() < 3.0
 
 
 @given(top=st.integers(15, 90), bottom=st.integers(15, 90))
 @settings(max_examples=10, deadline=None)
 def test_a_disc_masked_at_the_top_and_bottom(top: int, bottom: int) -> None:
-    pixels = drawn(512, 512, 256.0, 256.0, 255.0)
+    pixels = draw_disc(512, 512, 256.0, 256.0, 255.0)
     pixels[:top] = 1
     pixels[512 - bottom :] = 1
     field = find_field_of_view(jpeg(pixels, 70))
@@ -122,14 +122,14 @@ def test_a_disc_masked_at_the_top_and_bottom(top: int, bottom: int) -> None:
 
 
 def test_a_disc_of_which_only_the_left_half_is_in_the_frame() -> None:
-    pixels = drawn(720, 480, 360.0, 240.0, 300.0)[:, :340]
+    pixels = draw_disc(720, 480, 360.0, 240.0, 300.0)[:, :340]
     field = find_field_of_view(pixels)
     assert_close(field, 360.0, 240.0, 300.0)
     assert field.right == 340.0
 
 
 def test_a_red_free_photograph() -> None:
-    gray = np.repeat(drawn(720, 480, 360.0, 240.0, 220.0)[..., 1:2], 3, axis=2)
+    gray = np.repeat(draw_disc(720, 480, 360.0, 240.0, 220.0)[..., 1:2], 3, axis=2)
     assert_close(find_field_of_view(gray), 360.0, 240.0, 220.0)
 
 
@@ -141,7 +141,7 @@ def frames_without_a_disc() -> dict[str, Pixels]:
     page = np.full((300, 400, 3), 250)
     page[30:270:12, 30:370:3] = 20
     sky = np.where(y[..., None] < 150, np.array([90, 140, 220]), np.array([60, 120, 40]))
-    away = np.hypot(x - 200.0, y - 150.0)[..., None]
+    distance = np.hypot(x - 200.0, y - 150.0)[..., None]
     frames = {
         "black": np.zeros((300, 400, 3)),
         "white": np.full((300, 400, 3), 255),
@@ -150,8 +150,8 @@ def frames_without_a_disc() -> dict[str, Pixels]:
         "oval": oval,
         "page": page,
         "landscape": sky + generator.normal(0.0, 12.0, (300, 400, 3)),
-        "retina": drawn(1200, 1200, 600.0, 600.0, 580.0)[450:750, 400:800],
-        "vignette": np.maximum(1 - (away / 270) ** 2, 0.05) * np.array([200, 100, 50]),
+        "retina": draw_disc(1200, 1200, 600.0, 600.0, 580.0)[450:750, 400:800],
+        "vignette": np.maximum(1 - (distance / 270) ** 2, 0.05) * np.array([200, 100, 50]),
     }
     return {name: frame.clip(0, 255).astype(np.uint8) for name, frame in frames.items()}
 
@@ -165,22 +165,22 @@ def test_without_a_disc_the_field_of_view_is_the_frame(name: str) -> None:
 
 
 def test_the_same_photograph_gives_the_same_disc() -> None:
-    pixels = jpeg(drawn(720, 480, 350.0, 250.0, 260.0), 40)
+    pixels = jpeg(draw_disc(720, 480, 350.0, 250.0, 260.0), 40)
     assert find_field_of_view(pixels) == find_field_of_view(pixels.copy())
 
 
 def test_a_turned_photograph_gives_the_turned_disc() -> None:
-    pixels = drawn(720, 480, 330.0, 250.0, 270.0)
-    field, turned = find_field_of_view(pixels), find_field_of_view(np.ascontiguousarray(np.rot90(pixels)))
-    assert_close(turned, field.cy, 720 - field.cx, field.radius, share=0.003)
+    pixels = draw_disc(720, 480, 330.0, 250.0, 270.0)
+    field, turned_field = find_field_of_view(pixels), find_field_of_view(np.ascontiguousarray(np.rot90(pixels)))
+    assert_close(turned_field, field.cy, 720 - field.cx, field.radius, share=0.003)
 
 
 def test_the_search_itself_is_good_to_a_fraction_of_a_pixel() -> None:
     for cx, cy, radius in ((200.0, 150.0, 120.0), (190.3, 160.7, 101.4), (201.9, 149.2, 80.6)):
-        disc = find_disc(drawn(400, 300, cx, cy, radius).max(axis=2).astype(np.float32))
+        disc = find_disc(draw_disc(400, 300, cx, cy, radius).max(axis=2).astype(np.float32))
         assert disc is not None
-        ends = (max(cx - radius, 0), max(cy - radius, 0), min(cx + radius, 400), min(cy + radius, 300))
-        assert np.abs(np.subtract(disc, Disc(cx, cy, radius, *ends))).max() < 0.5
+        edges = (max(cx - radius, 0), max(cy - radius, 0), min(cx + radius, 400), min(cy + radius, 300))
+        assert np.abs(np.subtract(disc, Disc(cx, cy, radius, *edges))).max() < 0.5
 
 
 @given(
@@ -204,8 +204,8 @@ def test_a_pixel_is_inside_when_its_center_is(
     for i in range(height):
         for j in range(width):
             x, y = left + (j + 0.5) * ((right - left) / width), top + (i + 0.5) * ((bottom - top) / height)
-            within = field.left <= x < field.right and field.top <= y < field.bottom
-            assert mask[i, j] == (within and (x - field.cx) ** 2 + (y - field.cy) ** 2 <= field.radius**2)
+            inside = field.left <= x < field.right and field.top <= y < field.bottom
+            assert mask[i, j] == (inside and (x - field.cx) ** 2 + (y - field.cy) ** 2 <= field.radius**2)
 
 
 def test_scaling_and_shifting_carry_the_mask_along() -> None:
@@ -225,18 +225,18 @@ def test_scaling_and_shifting_carry_the_mask_along() -> None:
         ("landscape", "no disc on a dark surround and is not reddish"),
     ],
 )
-def test_what_is_no_retina_is_told_apart(name: str, reason: str) -> None:
+def test_frames_without_a_retina_are_refused_with_a_reason(name: str, reason: str) -> None:
     pixels = frames_without_a_disc()[name]
-    told = looks_like_fundus(pixels, find_field_of_view(pixels))
-    assert told is not None
-    assert reason in told
-    assert "\n" not in told
+    message = looks_like_fundus(pixels, find_field_of_view(pixels))
+    assert message is not None
+    assert reason in message
+    assert "\n" not in message
 
 
-def test_what_could_be_a_retina_passes() -> None:
-    disc = drawn(720, 480, 360.0, 240.0, 220.0)
+def test_possible_retinas_pass() -> None:
+    disc = draw_disc(720, 480, 360.0, 240.0, 220.0)
     inner = frames_without_a_disc()["retina"]
-    tiny = drawn(1800, 1200, 400.0, 900.0, 60.0)
+    tiny = draw_disc(1800, 1200, 400.0, 900.0, 60.0)
     for pixels in (disc, np.repeat(disc[..., 1:2], 3, axis=2), disc // 4, inner, tiny):
         assert looks_like_fundus(pixels, find_field_of_view(pixels)) is None
 

@@ -23,22 +23,22 @@ def identity(side: int) -> Frame:
     return Frame(width=side, height=side, left=0.0, top=0.0, right=float(side), bottom=float(side), side=side)
 
 
-def everywhere(anomaly_map: Map) -> Scored:
+def all_scored(anomaly_map: Map) -> Scored:
     return np.ones(anomaly_map.shape, dtype=np.bool_)
 
 
-def flooded(anomaly_map: Map, scored: Scored, level: float) -> list[set[tuple[int, int]]]:
+def flood_fill(anomaly_map: Map, scored: Scored, level: float) -> list[set[tuple[int, int]]]:
     """The slow obvious twin: from every pixel that counts, step to all eight neighbors that count."""
-    left = {(y, x) for (y, x), d in np.ndenumerate(anomaly_map) if float(d) > level and scored[y, x]}
+    unvisited = {(y, x) for (y, x), d in np.ndenumerate(anomaly_map) if float(d) > level and scored[y, x]}
     regions = []
-    while left:
-        region, todo = set(), [left.pop()]
-        while todo:
-            y, x = todo.pop()
+    while unvisited:
+        region, stack = set(), [unvisited.pop()]
+        while stack:
+            y, x = stack.pop()
             region.add((y, x))
-            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
-            left -= near
-            todo.extend(near)
+            neighbors = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & unvisited
+            unvisited -= neighbors
+            stack.extend(neighbors)
         regions.append(region)
     return regions
 
@@ -47,12 +47,12 @@ def strongest_first(anomaly_map: Map, regions: list[set[tuple[int, int]]]) -> li
     return sorted(regions, key=lambda region: min((-anomaly_map[cell], cell) for cell in region))
 
 
-def enclosed(contour: tuple[tuple[int, int], ...]) -> float:
+def enclosed_area(contour: tuple[tuple[int, int], ...]) -> float:
     turns = zip(contour, (*contour[1:], contour[0]), strict=True)
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in turns)) / 2
 
 
-def filled(region: Region, side: int) -> Scored:
+def filled_polygon(region: Region, side: int) -> Scored:
     picture = Image.new("1", (side, side))
     ImageDraw.Draw(picture).polygon(list(region.contour), fill=1)
     return np.asarray(picture)
@@ -76,10 +76,10 @@ def cases(draw: st.DrawFn) -> tuple[Map, Scored, float]:
 def frames(draw: st.DrawFn, side: int) -> Frame:
     """Photos larger and smaller than the square, which may reach beyond them."""
     width, height = draw(st.integers(2, 60)), draw(st.integers(2, 60))
-    covered = draw(st.floats(1.0, 80.0))
+    extent = draw(st.floats(1.0, 80.0))
     left, top = draw(st.floats(-20.0, 20.0)), draw(st.floats(-20.0, 20.0))
     return Frame(
-        width=width, height=height, left=left, top=top, right=left + covered, bottom=top + covered, side=side
+        width=width, height=height, left=left, top=top, right=left + extent, bottom=top + extent, side=side
     )
 
 
@@ -87,10 +87,10 @@ def frames(draw: st.DrawFn, side: int) -> Frame:
 @given(cases())
 def test_regions_are_those_of_the_flood_fill(case: tuple[Map, Scored, float]) -> None:
     anomaly_map, scored, level = case
-    expected = strongest_first(anomaly_map, flooded(anomaly_map, scored, level))
-    found = find_regions(anomaly_map, scored, identity(len(anomaly_map)), level, limit=1000)
-    assert len(found) == len(expected)
-    for region, cells in zip(found, expected, strict=True):
+    expected = strongest_first(anomaly_map, flood_fill(anomaly_map, scored, level))
+    regions = find_regions(anomaly_map, scored, identity(len(anomaly_map)), level, limit=1000)
+    assert len(regions) == len(expected)
+    for region, cells in zip(regions, expected, strict=True):
         ys, xs = zip(*cells, strict=True)
         peak = max(float(anomaly_map[cell]) for cell in cells)
         assert region.peak == peak
@@ -120,7 +120,7 @@ def test_boxes_hold_peaks_and_polygons_in_any_frame(data: st.DataObject) -> None
         assert all(left <= x <= right and top <= y <= bottom for x, y in region.contour)
         assert len(set(region.contour)) >= 3
         assert region.contour[0] != region.contour[-1]
-        assert enclosed(region.contour) > 0
+        assert enclosed_area(region.contour) > 0
         assert region.area_px >= 1
         assert 0 < region.area_share <= 1
         numbers = (region.x, region.y, region.area_px, *region.box, *region.cell, *region.contour[0])
@@ -132,8 +132,8 @@ def test_boxes_hold_peaks_and_polygons_in_any_frame(data: st.DataObject) -> None
 def test_a_limit_keeps_the_strongest(case: tuple[Map, Scored, float], limit: int) -> None:
     anomaly_map, scored, level = case
     frame = identity(len(anomaly_map))
-    every = find_regions(anomaly_map, scored, frame, level, limit=1000)
-    assert find_regions(anomaly_map, scored, frame, level, limit=limit) == every[:limit]
+    all_regions = find_regions(anomaly_map, scored, frame, level, limit=1000)
+    assert find_regions(anomaly_map, scored, frame, level, limit=limit) == all_regions[:limit]
 
 
 @settings(deadline=None)  # the cores are shared
@@ -144,35 +144,35 @@ def test_nothing_is_above_the_maximum(case: tuple[Map, Scored, float]) -> None:
     highest = float(anomaly_map.max())
     assert find_regions(anomaly_map, scored, frame, highest) == ()
     assert find_regions(anomaly_map, scored, frame, math.inf) == ()
-    below = find_regions(anomaly_map, everywhere(anomaly_map), frame, math.nextafter(highest, -1.0))
-    assert sum(region.area_px for region in below) == int((anomaly_map == highest).sum())
+    regions = find_regions(anomaly_map, all_scored(anomaly_map), frame, math.nextafter(highest, -1.0))
+    assert sum(region.area_px for region in regions) == int((anomaly_map == highest).sum())
 
 
 def test_the_level_is_not_rounded_to_float32() -> None:
     anomaly_map = np.full((4, 4), 0.1, dtype=np.float32)
     # float32's 0.1 is a little above float64's; a float32 comparison would call them equal.
-    assert len(find_regions(anomaly_map, everywhere(anomaly_map), identity(4), 0.1)) == 1
+    assert len(find_regions(anomaly_map, all_scored(anomaly_map), identity(4), 0.1)) == 1
 
 
-def test_what_is_not_scored_separates() -> None:
+def test_unscored_pixels_separate_regions() -> None:
     anomaly_map = np.ones((5, 5), dtype=np.float32)
-    scored = everywhere(anomaly_map)
+    scored = all_scored(anomaly_map)
     scored[:, 2] = False
-    found = find_regions(anomaly_map, scored, identity(5), 0.5)
-    assert [region.box for region in found] == [(0, 0, 1, 4), (3, 0, 4, 4)]
-    assert all(region.area_share == pytest.approx(0.5) for region in found)
+    regions = find_regions(anomaly_map, scored, identity(5), 0.5)
+    assert [region.box for region in regions] == [(0, 0, 1, 4), (3, 0, 4, 4)]
+    assert all(region.area_share == pytest.approx(0.5) for region in regions)
 
 
 def test_a_single_pixel_becomes_a_square_of_its_photo_pixels() -> None:
     anomaly_map = np.zeros((8, 8), dtype=np.float32)
     anomaly_map[0, 7] = 1.0
     frame = Frame(width=80, height=60, left=0.0, top=-10.0, right=80.0, bottom=70.0, side=8)
-    (region,) = find_regions(anomaly_map, everywhere(anomaly_map), frame, 0.5)
+    (region,) = find_regions(anomaly_map, all_scored(anomaly_map), frame, 0.5)
     # Prepared row 0 lies above the photo, so the box is cut to the photo's first rows.
     assert region.box == (70, 0, 79, 1)
     assert region.area_px == 100
     anomaly_map[1, 7] = 2.0
-    (region,) = find_regions(anomaly_map, everywhere(anomaly_map), frame, 0.5)
+    (region,) = find_regions(anomaly_map, all_scored(anomaly_map), frame, 0.5)
     assert region.box == (70, 0, 79, 9)
     assert (region.x, region.y, region.cell) == (75, 5, (1, 7))
 
@@ -180,9 +180,9 @@ def test_a_single_pixel_becomes_a_square_of_its_photo_pixels() -> None:
 def test_the_whole_square_above_the_level_is_outlined_along_the_photos_edge() -> None:
     anomaly_map = np.ones((32, 32), dtype=np.float32)
     frame = Frame(width=64, height=48, left=0.0, top=-8.0, right=64.0, bottom=56.0, side=32)
-    (region,) = find_regions(anomaly_map, everywhere(anomaly_map), frame, 0.5)
+    (region,) = find_regions(anomaly_map, all_scored(anomaly_map), frame, 0.5)
     assert region.box == (0, 0, 63, 47)
-    assert enclosed(region.contour) >= 0.97 * 63 * 47
+    assert enclosed_area(region.contour) >= 0.97 * 63 * 47
 
 
 @pytest.mark.parametrize("radius", [6.3, 15.0, 22.7])
@@ -200,14 +200,14 @@ def test_a_cones_contour_is_its_circle(radius: float, scale: float) -> None:
         bottom=top + scale * side,
         side=side,
     )
-    (region,) = find_regions(cone, everywhere(cone), frame, 40 - radius)
+    (region,) = find_regions(cone, all_scored(cone), frame, 40 - radius)
     box_left, box_top, box_right, box_bottom = region.box
     for x, y in region.contour:
-        away = math.hypot(x + 0.5 - left - scale * cx, y + 0.5 - top - scale * cy) - scale * radius
+        deviation = math.hypot(x + 0.5 - left - scale * cx, y + 0.5 - top - scale * cy) - scale * radius
         # Vertices lie on the exact contour: what remains is the rounding to pixels, and the cone's bend
         # inside one prepared px.  Only the cut to the box takes more, at most half a prepared px.
-        cut = x in (0, box_left, box_right) or y in (0, box_top, box_bottom)
-        assert abs(away) <= math.sqrt(0.5) + (0.6 if cut else 0.1) * scale
+        at_edge = x in (0, box_left, box_right) or y in (0, box_top, box_bottom)
+        assert abs(deviation) <= math.sqrt(0.5) + (0.6 if at_edge else 0.1) * scale
     assert len(region.contour) < 40
     assert region.area_px == pytest.approx(math.pi * (scale * radius) ** 2, rel=0.03)
 
@@ -222,11 +222,11 @@ def test_a_contour_covers_its_region_and_ignores_holes() -> None:
     ring = (np.hypot(xs - 48, ys - 48) < 30) & (np.hypot(xs - 48, ys - 48) > 20)
     for anomaly_map, solid in ((bumps, bumps > 0.5), (ring, np.hypot(xs - 48, ys - 48) < 30)):
         values = anomaly_map.astype(np.float32)
-        found = find_regions(values, everywhere(values), identity(side), 0.5)
-        drawn = np.any([filled(region, side) for region in found], axis=0)
-        assert (drawn & solid).sum() / (drawn | solid).sum() > 0.93
-    assert len(found) == 1
-    assert found[0].area_px == ring.sum()
+        regions = find_regions(values, all_scored(values), identity(side), 0.5)
+        outlined = np.any([filled_polygon(region, side) for region in regions], axis=0)
+        assert (outlined & solid).sum() / (outlined | solid).sum() > 0.93
+    assert len(regions) == 1
+    assert regions[0].area_px == ring.sum()
 
 
 def test_simplifying_stays_within_the_tolerance() -> None:
@@ -235,40 +235,40 @@ def test_simplifying_stays_within_the_tolerance() -> None:
     ys, xs = np.mgrid[:side, :side] + 0.5
     angle = np.arctan2(ys - 40, xs - 40)
     star = (25 + 6 * np.cos(5 * angle) - np.hypot(xs - 40, ys - 40)).astype(np.float32)
-    (region,) = find_regions(star, everywhere(star), identity(side), 0.0)
-    drawn = filled(region, side)
+    (region,) = find_regions(star, all_scored(star), identity(side), 0.0)
+    outlined = filled_polygon(region, side)
     # Around its outline the star rises by less than 2 per px, so a value of 2 d is more than d away from it.
     slack = (CONTOUR_TOLERANCE + 1.5) * 2
-    assert drawn[star > slack].all()
-    assert not drawn[star < -slack].any()
+    assert outlined[star > slack].all()
+    assert not outlined[star < -slack].any()
 
 
 def test_parts_that_touch_at_a_corner_share_one_contour() -> None:
     anomaly_map = np.zeros((20, 20), dtype=np.float32)
     anomaly_map[2:10, 2:10] = anomaly_map[10:18, 10:18] = 1.0
-    (region,) = find_regions(anomaly_map, everywhere(anomaly_map), identity(20), 0.5)
-    drawn = filled(region, 20)
-    assert drawn[5, 5]
-    assert drawn[14, 14]
-    assert not drawn[5, 14]
+    (region,) = find_regions(anomaly_map, all_scored(anomaly_map), identity(20), 0.5)
+    outlined = filled_polygon(region, 20)
+    assert outlined[5, 5]
+    assert outlined[14, 14]
+    assert not outlined[5, 14]
 
 
 def test_the_contour_is_the_outer_one_even_if_a_hole_has_more_points() -> None:
     anomaly_map = np.ones((60, 60), dtype=np.float32)
     anomaly_map[5:55, 4:56:2] = 0.0
     anomaly_map[30, 4:56] = 0.0
-    (region,) = find_regions(anomaly_map, everywhere(anomaly_map), identity(60), 0.5)
-    assert enclosed(region.contour) >= 0.97 * 59 * 59
+    (region,) = find_regions(anomaly_map, all_scored(anomaly_map), identity(60), 0.5)
+    assert enclosed_area(region.contour) >= 0.97 * 59 * 59
 
 
 def test_a_contour_runs_along_the_edge_of_what_is_not_scored() -> None:
     anomaly_map = np.ones((16, 16), dtype=np.float32)
-    scored = everywhere(anomaly_map)
+    scored = all_scored(anomaly_map)
     scored[:8, 8:] = False
     frame = Frame(width=160, height=160, left=0.0, top=0.0, right=160.0, bottom=160.0, side=16)
     (region,) = find_regions(anomaly_map, scored, frame, 0.5)
     assert region.area_px == 19200
-    assert enclosed(region.contour) == pytest.approx(19200, rel=0.025)
+    assert enclosed_area(region.contour) == pytest.approx(19200, rel=0.025)
     # The notch's edges lie between prepared px 7 and 8, at 80 of the photo's px.
     assert {(80, 75), (85, 80)} <= set(region.contour)
 
@@ -276,28 +276,28 @@ def test_a_contour_runs_along_the_edge_of_what_is_not_scored() -> None:
 def test_findings_of_a_flat_map_are_in_reading_order() -> None:
     anomaly_map = np.zeros((9, 9), dtype=np.float32)
     anomaly_map[::4, ::4] = 1.0
-    found = find_regions(anomaly_map, everywhere(anomaly_map), identity(9), 0.5)
-    assert [region.cell for region in found] == [(y, x) for y in (0, 4, 8) for x in (0, 4, 8)]
+    regions = find_regions(anomaly_map, all_scored(anomaly_map), identity(9), 0.5)
+    assert [region.cell for region in regions] == [(y, x) for y in (0, 4, 8) for x in (0, 4, 8)]
 
 
 @pytest.mark.parametrize("level", [math.nan, -math.inf])
 def test_a_level_must_be_a_number(level: float) -> None:
     anomaly_map = np.ones((4, 4), dtype=np.float32)
     with pytest.raises(ValueError, match="level"):
-        find_regions(anomaly_map, everywhere(anomaly_map), identity(4), level)
+        find_regions(anomaly_map, all_scored(anomaly_map), identity(4), level)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     anomaly_map = np.ones((4, 4), dtype=np.float32)
     with pytest.raises(ValueError, match=r"frame takes \(5, 5\)"):
-        find_regions(anomaly_map, everywhere(anomaly_map), identity(5), 0.5)
+        find_regions(anomaly_map, all_scored(anomaly_map), identity(5), 0.5)
     with pytest.raises(ValueError, match="scored"):
-        find_regions(anomaly_map, everywhere(anomaly_map)[:3], identity(4), 0.5)
+        find_regions(anomaly_map, all_scored(anomaly_map)[:3], identity(4), 0.5)
     with pytest.raises(ValueError, match="limit 0"):
-        find_regions(anomaly_map, everywhere(anomaly_map), identity(4), 0.5, limit=0)
+        find_regions(anomaly_map, all_scored(anomaly_map), identity(4), 0.5, limit=0)
     anomaly_map[1, 1] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        find_regions(anomaly_map, everywhere(anomaly_map), identity(4), 0.5)
+        find_regions(anomaly_map, all_scored(anomaly_map), identity(4), 0.5)
 
 
 FIELD = FieldOfView(2100.0, 1400.0, 1600.0, 500.0, 0.0, 3700.0, 2800.0, found=True)

@@ -29,7 +29,7 @@ def manifest(version: str, files: tuple[FileRecord, ...]) -> Manifest:
     )  # fmt: skip
 
 
-def put(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"memories") -> Path:
+def publish_bank(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"memories") -> Path:
     with staging_folder(root, "eyes") as scratch:
         staging = scratch / "version"
         staging.mkdir()
@@ -37,7 +37,7 @@ def put(root: Path, version: str = "20260101T000000Z-0000", content: bytes = b"m
         return publish(staging, root / "eyes", lambda files: manifest(version, files))[0]
 
 
-def visible(folder: Path) -> set[str]:
+def visible_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {".lock"}
 
 
@@ -50,16 +50,16 @@ def stop_half_way(root: Path, error: BaseException) -> None:
 def test_published_is_live_and_activation_goes_back(tmp_path: Path) -> None:
     with pytest.raises(IndexInvalid, match="neither"):
         index.resolve(tmp_path / "eyes")
-    first = put(tmp_path)
-    assert visible(tmp_path / "eyes") == {first.name, "CURRENT"}
+    first = publish_bank(tmp_path)
+    assert visible_names(tmp_path / "eyes") == {first.name, "CURRENT"}
     assert index.resolve(tmp_path / "eyes") == first
-    second = put(tmp_path, "20260102T000000Z-0000")
+    second = publish_bank(tmp_path, "20260102T000000Z-0000")
     assert index.live_version(tmp_path / "eyes") == second.name
     assert index.resolve(first) == first
     assert index.versions(tmp_path / "eyes") == [first.name, second.name]
     index.activate(tmp_path / "eyes", first.name)
     assert index.resolve(tmp_path / "eyes") == first
-    assert visible(tmp_path / "eyes") == {first.name, second.name, "CURRENT"}
+    assert visible_names(tmp_path / "eyes") == {first.name, second.name, "CURRENT"}
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -67,31 +67,31 @@ def test_stopped_at_the_last_moment_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """At the sync of the index's folder, and where CURRENT is replaced."""
-    live = put(tmp_path)
-    done = getattr(os, step)
+    live = publish_bank(tmp_path)
+    original = getattr(os, step)
 
     def stop(*arguments: Any) -> None:
         target = Path(f"/proc/self/fd/{arguments[0]}").resolve() if step == "fsync" else Path(arguments[1])
         if target in (tmp_path / "eyes", tmp_path / "eyes/CURRENT"):
             raise KeyboardInterrupt
-        done(*arguments)
+        original(*arguments)
 
     monkeypatch.setattr(os, step, stop)
     with pytest.raises(KeyboardInterrupt):
-        put(tmp_path, "20260102T000000Z-0000")
+        publish_bank(tmp_path, "20260102T000000Z-0000")
     monkeypatch.undo()
-    assert visible(tmp_path / "eyes") == {live.name, "CURRENT"}
+    assert visible_names(tmp_path / "eyes") == {live.name, "CURRENT"}
     assert index.resolve(tmp_path / "eyes") == live
 
 
-def test_a_failed_writer_leaves_what_was(tmp_path: Path) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_half_way(tmp_path / "root", KeyboardInterrupt())
     assert not (tmp_path / "root").exists()
-    live = put(tmp_path / "root")
+    live = publish_bank(tmp_path / "root")
     with pytest.raises(OSError, match="full"):
         stop_half_way(tmp_path / "root", OSError("disk full"))
-    assert visible(tmp_path / "root/eyes") == {live.name, "CURRENT"}
+    assert visible_names(tmp_path / "root/eyes") == {live.name, "CURRENT"}
 
 
 def _write_forever(root: Path) -> None:
@@ -108,17 +108,17 @@ def test_a_killed_writer_is_cleaned_up_and_a_living_one_respected(tmp_path: Path
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     with pytest.raises(SettingError, match="another process"):
-        put(tmp_path)
+        publish_bank(tmp_path)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert any(name.startswith(".staging") for name in visible(tmp_path / "eyes"))
-    version = put(tmp_path)
-    assert visible(tmp_path / "eyes") == {version.name, "CURRENT"}
+    assert any(name.startswith(".staging") for name in visible_names(tmp_path / "eyes"))
+    version = publish_bank(tmp_path)
+    assert visible_names(tmp_path / "eyes") == {version.name, "CURRENT"}
 
 
 def test_every_change_to_a_file_is_noticed(tmp_path: Path) -> None:
-    version = put(tmp_path)
+    version = publish_bank(tmp_path)
     assert check_files(version) == read_manifest(version / "manifest.json")
     bank = version / "bank"
     bank.write_bytes(b"memorieS")
@@ -133,7 +133,7 @@ def test_every_change_to_a_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    version = put(tmp_path)
+    version = publish_bank(tmp_path)
     path = version / "manifest.json"
     text = path.read_text()
     path.write_text(text.replace(f'"format": {FORMAT}', '"format": 99'))
@@ -161,14 +161,14 @@ def test_names_never_leave_the_root(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("pointer", ["../../etc", "20990101T000000Z-0000", ""])
 def test_a_broken_pointer_is_refused(tmp_path: Path, pointer: str) -> None:
-    put(tmp_path)
+    publish_bank(tmp_path)
     (tmp_path / "eyes/CURRENT").write_text(pointer)
     with pytest.raises(IndexInvalid, match="not a version"):
         index.resolve(tmp_path / "eyes")
 
 
-def test_activating_what_is_not_there_names_what_is(tmp_path: Path) -> None:
-    version = put(tmp_path)
+def test_activating_an_unknown_version_lists_the_others(tmp_path: Path) -> None:
+    version = publish_bank(tmp_path)
     with pytest.raises(IndexInvalid, match=version.name):
         index.activate(tmp_path / "eyes", "20990101T000000Z-0000")
 
@@ -180,22 +180,22 @@ def test_version_names_sort_by_time() -> None:
 
 
 def test_the_live_version_stays_and_others_go_whole(tmp_path: Path) -> None:
-    first, second = put(tmp_path), put(tmp_path, "20260102T000000Z-0000")
+    first, second = publish_bank(tmp_path), publish_bank(tmp_path, "20260102T000000Z-0000")
     with pytest.raises(IndexInvalid, match="is live and cannot be deleted"):
         delete_version(tmp_path / "eyes", second.name)
     delete_version(tmp_path / "eyes", first.name)
-    assert visible(tmp_path / "eyes") == {second.name, "CURRENT"}
+    assert visible_names(tmp_path / "eyes") == {second.name, "CURRENT"}
 
 
 def test_a_version_is_written_once(tmp_path: Path) -> None:
-    version = put(tmp_path)
+    version = publish_bank(tmp_path)
     with pytest.raises(IndexInvalid, match="already"):
-        put(tmp_path, version.name, b"other")
+        publish_bank(tmp_path, version.name, b"other")
     assert (version / "bank").read_bytes() == b"memories"
 
 
-def test_what_is_not_to_be_read_is_looked_for(tmp_path: Path) -> None:
-    version = put(tmp_path)
+def test_files_whose_hash_is_skipped_must_exist(tmp_path: Path) -> None:
+    version = publish_bank(tmp_path)
     (version / "bank").write_bytes(b"memorieS")
     check_files(version, skip_hash=("ba",))
     (version / "bank").unlink()

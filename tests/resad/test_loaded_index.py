@@ -59,12 +59,12 @@ def test_evidence_is_the_nearest_memories_to_the_peak(older_index: Path, drawn: 
     ids = {record.id for record in loaded.photos}
     k = loaded.manifest.config.search.neighbors
     for finding in result.findings:
-        near = finding.evidence
-        assert len(near) == 4
-        assert {one.photo for one in near} <= ids
-        assert [one.distance for one in near] == sorted(one.distance for one in near)
+        evidence = finding.evidence
+        assert len(evidence) == 4
+        assert {entry.photo for entry in evidence} <= ids
+        assert [entry.distance for entry in evidence] == sorted(entry.distance for entry in evidence)
         # Between patch centers the map is interpolated, so the peak's own patch lies near it, not on it.
-        assert sum(one.distance for one in near[:k]) / k == pytest.approx(finding.peak, rel=0.1)
+        assert sum(entry.distance for entry in evidence[:k]) / k == pytest.approx(finding.peak, rel=0.1)
     assert (
         assemble(
             photo,
@@ -83,28 +83,28 @@ def test_a_photograph_and_its_mirror_image_score_alike_if_asked(drawn: Path, tmp
     report = build_small(drawn / "train/good", tmp_path, settings=(*SETTINGS, "search.mirrored=true"))
     loaded = load_index(report.version, CPU)
     assert check_probe(loaded, report.version) < 1e-6
-    photo, found = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
-    (other,) = loaded.detector.detect([mirror_image(photo)])
-    assert other.image_score == pytest.approx(found.image_score, rel=1e-5)
+    photo, detection = detect(loaded, drawn / "test/lesion/drawn_0000.jpg")
+    (mirror_detection,) = loaded.detector.detect([mirror_image(photo)])
+    assert mirror_detection.image_score == pytest.approx(detection.image_score, rel=1e-5)
     # Not the whole map: beyond the last patch the nearest one's value goes on, and of two as near only one does.
-    width, there = found.patches.grid[1], other.patches.cells.tolist()
-    turned = [there.index([y, width - 1 - x]) for y, x in found.patches.cells.tolist()]
-    np.testing.assert_allclose(other.patch_distances[turned], found.patch_distances, rtol=1e-5)
+    width, mirror_cells = detection.patches.grid[1], mirror_detection.patches.cells.tolist()
+    mirror_rows = [mirror_cells.index([y, width - 1 - x]) for y, x in detection.patches.cells.tolist()]
+    np.testing.assert_allclose(mirror_detection.patch_distances[mirror_rows], detection.patch_distances, rtol=1e-5)
     for path, record in zip(sorted((drawn / "train/good").iterdir()), loaded.photos, strict=True):
         assert detect(loaded, path)[1].image_score <= record.score * (1 + 1e-5)
 
 
-def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(older_index: Path, drawn: Path) -> None:
-    """A search for more or fewer neighbors never shows another look, or another distance, than the map's."""
+def test_evidence_matches_the_map_for_every_evidence_count(older_index: Path, drawn: Path) -> None:
+    """A search for more or fewer neighbors never shows another view, or another distance, than the map's."""
     loaded = load_index(older_index, CPU)
     k = loaded.manifest.config.search.neighbors
     assert loaded.manifest.config.search.mirrored
-    looks = set()
+    mirrored_values = set()
     for path in sorted((drawn / "test").rglob("*.jpg")):
         photo, detection = detect(loaded, path)
         patches, bank = detection.patches, loaded.detector.bank
         assert patches.mirrored is not None
-        lists = [
+        finding_lists = [
             assemble(
                 photo,
                 detection,
@@ -114,24 +114,24 @@ def test_evidence_is_what_the_map_was_taken_to_whatever_its_count(older_index: P
             ).findings
             for count in (1, 2, 3, 6, 10**6)
         ]
-        for shorter, longer in pairwise(lists):
-            for one, other in zip(shorter, longer, strict=True):
-                assert one.evidence == other.evidence[: len(one.evidence)]
-        for finding in lists[-1]:
-            at = photo.frame.to_prepared(finding.x + 0.5, finding.y + 0.5)
-            cell = cell_under(*at, photo.frame.side, patches.grid)
-            under = int(np.abs(patches.cells.astype(int) - cell).sum(axis=1).argmin())
-            far = [
-                np.sort(np.linalg.norm(bank.memories - view[under], axis=1))
+        for shorter, longer in pairwise(finding_lists):
+            for short_finding, long_finding in zip(shorter, longer, strict=True):
+                assert short_finding.evidence == long_finding.evidence[: len(short_finding.evidence)]
+        for finding in finding_lists[-1]:
+            point = photo.frame.to_prepared(finding.x + 0.5, finding.y + 0.5)
+            cell = cell_under(*point, photo.frame.side, patches.grid)
+            row = int(np.abs(patches.cells.astype(int) - cell).sum(axis=1).argmin())
+            view_distances = [
+                np.sort(np.linalg.norm(bank.memories - view[row], axis=1))
                 for view in (patches.features, patches.mirrored)
             ]
-            turned = bool(far[1][:k].mean() < far[0][:k].mean())
-            assert {one.mirrored for one in finding.evidence} == {turned}
-            distances = [one.distance for one in finding.evidence]
-            assert distances == pytest.approx(far[turned], rel=1e-5)
-            assert np.mean(distances[:k]) == pytest.approx(detection.patch_distances[under], rel=1e-6)
-            looks.add(turned)
-    assert looks == {False, True}
+            mirrored = bool(view_distances[1][:k].mean() < view_distances[0][:k].mean())
+            assert {entry.mirrored for entry in finding.evidence} == {mirrored}
+            distances = [entry.distance for entry in finding.evidence]
+            assert distances == pytest.approx(view_distances[mirrored], rel=1e-5)
+            assert np.mean(distances[:k]) == pytest.approx(detection.patch_distances[row], rel=1e-6)
+            mirrored_values.add(mirrored)
+    assert mirrored_values == {False, True}
 
 
 def test_without_mirror_images_no_evidence_is_mirrored(drawn: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_without_mirror_images_no_evidence_is_mirrored(drawn: Path, tmp_path: Pa
         ScoreOptions(DecisionRule(fpr=0.9), evidence=3),
         timings=NO_TIME,
     )
-    assert {one.mirrored for finding in result.findings for one in finding.evidence} == {False}
+    assert {entry.mirrored for finding in result.findings for entry in finding.evidence} == {False}
 
 
 def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedIndex, drawn: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_rate_that_cannot_be_supported_gives_null_and_a_reason(loaded: LoadedI
     assert result.findings == ()
 
 
-def edited(small_index: Path, tmp_path: Path, old: str, new: str) -> Path:
+def with_manifest_changed(small_index: Path, tmp_path: Path, old: str, new: str) -> Path:
     """A copy of the version whose manifest says something else."""
     version = tmp_path / "version"
     shutil.copytree(index.resolve(small_index), version)
@@ -169,14 +169,16 @@ def edited(small_index: Path, tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_settings_that_are_not_the_fingerprints_are_refused(small_index: Path, tmp_path: Path) -> None:
-    version = edited(small_index, tmp_path, '"attention_scale": 20.0', '"attention_scale": 10.0')
+    version = with_manifest_changed(small_index, tmp_path, '"attention_scale": 20.0', '"attention_scale": 10.0')
     with pytest.raises(IndexInvalid, match="fingerprint"):
         load_index(version, CPU)
 
 
 def test_a_probe_that_scores_otherwise_is_refused(small_index: Path, tmp_path: Path) -> None:
     score = json.loads((index.resolve(small_index) / "manifest.json").read_text())["probe_score"]
-    version = edited(small_index, tmp_path, f'"probe_score": {score}', f'"probe_score": {score * 1.01}')
+    version = with_manifest_changed(
+        small_index, tmp_path, f'"probe_score": {score}', f'"probe_score": {score * 1.01}'
+    )
     with pytest.raises(IndexInvalid, match="the bound is 1e-03"):
         check_probe(load_index(version, CPU), version)
     assert check_probe(load_index(small_index, CPU), small_index) == 0
@@ -193,6 +195,6 @@ def test_a_probe_that_scores_no_number_is_refused(small_index: Path, loaded: Loa
 
 
 def test_records_that_do_not_match_the_counts_are_refused(small_index: Path, tmp_path: Path) -> None:
-    version = edited(small_index, tmp_path, '"photos": 8', '"photos": 9')
+    version = with_manifest_changed(small_index, tmp_path, '"photos": 8', '"photos": 9')
     with pytest.raises(IndexInvalid, match="the manifest says"):
         load_index(version, CPU)

@@ -42,11 +42,11 @@ def test_neighbors_are_those_of_brute_force(
     memories = rng.normal(size=(count, d)).astype(np.float32)
     features = rng.normal(size=(queries, d)).astype(np.float32)
     k = data.draw(st.integers(1, count))
-    found = bank_of(memories).search(features, k)
-    everything = brute_force(features, memories)
-    np.testing.assert_allclose(found.distances, np.sort(everything, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
+    neighbors = bank_of(memories).search(features, k)
+    all_distances = brute_force(features, memories)
+    np.testing.assert_allclose(neighbors.distances, np.sort(all_distances, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        found.distances, np.take_along_axis(everything, found.rows, 1), rtol=1e-5, atol=1e-6
+        neighbors.distances, np.take_along_axis(all_distances, neighbors.rows, 1), rtol=1e-5, atol=1e-6
     )
 
 
@@ -54,10 +54,10 @@ def test_distances_do_not_cancel_for_near_neighbors(rng: np.random.Generator) ->
     """|q|^2 - 2qb + |b|^2 in float32 loses a distance of 1e-3 between vectors of length 100."""
     memories = rng.normal(size=(50, 64)).astype(np.float32) * 12
     features = memories + np.float32(1e-3)
-    found = bank_of(memories).search(features, 1)
-    exact = np.linalg.norm(features.astype(np.float64) - memories[found.rows[:, 0]], axis=1)
-    np.testing.assert_allclose(found.distances[:, 0], exact, rtol=1e-5)
-    assert found.rows[:, 0].tolist() == list(range(50))
+    neighbors = bank_of(memories).search(features, 1)
+    exact = np.linalg.norm(features.astype(np.float64) - memories[neighbors.rows[:, 0]], axis=1)
+    np.testing.assert_allclose(neighbors.distances[:, 0], exact, rtol=1e-5)
+    assert neighbors.rows[:, 0].tolist() == list(range(50))
 
 
 def test_memories_keep_alive_what_they_lie_in(rng: np.random.Generator) -> None:
@@ -77,13 +77,13 @@ def test_memories_keep_alive_what_they_lie_in(rng: np.random.Generator) -> None:
 def test_saved_and_loaded_is_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
     bank = bank_of(rng.normal(size=(40, 9)).astype(np.float32))
     bank.save(tmp_path)
-    again = MemoryBank.load(tmp_path)
-    np.testing.assert_array_equal(again.memories, bank.memories)
-    np.testing.assert_array_equal(again.provenance.photo, bank.provenance.photo)
-    np.testing.assert_array_equal(again.provenance.cell, bank.provenance.cell)
-    np.testing.assert_array_equal(again.provenance.pick, bank.provenance.pick)
+    loaded = MemoryBank.load(tmp_path)
+    np.testing.assert_array_equal(loaded.memories, bank.memories)
+    np.testing.assert_array_equal(loaded.provenance.photo, bank.provenance.photo)
+    np.testing.assert_array_equal(loaded.provenance.cell, bank.provenance.cell)
+    np.testing.assert_array_equal(loaded.provenance.pick, bank.provenance.pick)
     queries = rng.normal(size=(7, 9)).astype(np.float32)
-    np.testing.assert_array_equal(again.search(queries, 3).distances, bank.search(queries, 3).distances)
+    np.testing.assert_array_equal(loaded.search(queries, 3).distances, bank.search(queries, 3).distances)
 
 
 def test_without_photos_is_a_bank_that_never_had_them(rng: np.random.Generator) -> None:
@@ -112,11 +112,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, rng: np.random.Generator) 
         MemoryBank.load(tmp_path)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_memory_that_is_not_finite_is_refused(bad: float, tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_memory_that_is_not_finite_is_refused(value: float, tmp_path: Path, rng: np.random.Generator) -> None:
     memories = rng.normal(size=(30, 5)).astype(np.float32)
     bank = bank_of(memories)
-    memories[17, 2] = bad
+    memories[17, 2] = value
     with pytest.raises(IndexInvalid, match="memory 17 is not finite"):
         bank_of(memories)
     bank.save(tmp_path)

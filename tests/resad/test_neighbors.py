@@ -19,19 +19,19 @@ def bank_of(memories: np.ndarray) -> MemoryBank:
     return MemoryBank(memories, origin)
 
 
-def listed_one_by_one(
-    looks: list[np.ndarray], memories: np.ndarray, k: int, count: int
+def literal_listing(
+    views: list[np.ndarray], memories: np.ndarray, k: int, count: int
 ) -> tuple[list[int], list[float], bool]:
     """The rows and distances of the `count` nearest memories of one patch, and whether the second look won."""
-    far = [np.sqrt(((memories - look) ** 2).sum(axis=1)) for look in looks]
-    means = [sorted(one)[:k] for one in far]
-    second = len(looks) == 2 and bool(sum(means[1]) < sum(means[0]))
-    rows = sorted(range(len(memories)), key=far[second].__getitem__)[:count]
-    return rows, [float(far[second][row]) for row in rows], second
+    distances = [np.sqrt(((memories - view) ** 2).sum(axis=1)) for view in views]
+    nearest = [sorted(values)[:k] for values in distances]
+    mirror_wins = len(views) == 2 and bool(sum(nearest[1]) < sum(nearest[0]))
+    rows = sorted(range(len(memories)), key=distances[mirror_wins].__getitem__)[:count]
+    return rows, [float(distances[mirror_wins][row]) for row in rows], mirror_wins
 
 
 @given(st.integers(0, 999), st.integers(1, 5), st.integers(0, 9), st.booleans())
-def test_the_look_of_the_score_is_listed_whatever_the_count(
+def test_neighbors_of_the_scored_view_are_listed_for_every_count(
     seed: int, k: int, count: int, with_mirror: bool
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -39,30 +39,30 @@ def test_the_look_of_the_score_is_listed_whatever_the_count(
     views = [rng.normal(size=(PATCHES, D)).astype(np.float32) for _ in range(1 + with_mirror)]
     mirrored = views[1] if with_mirror else None
     search = bank_of(memories).search
-    found, in_mirror = list_with_mirror(search, views[0], mirrored, k, count)
+    neighbors, in_mirror = list_with_mirror(search, views[0], mirrored, k, count)
     for patch in range(PATCHES):
-        looks = [view[patch] for view in views]
-        rows, distances, second = listed_one_by_one(looks, memories, k, count)
-        assert (found.rows[patch].tolist(), bool(in_mirror[patch])) == (rows, second)
-        assert found.distances[patch] == pytest.approx(distances, rel=1e-5)
+        patch_views = [view[patch] for view in views]
+        rows, distances, mirror_wins = literal_listing(patch_views, memories, k, count)
+        assert (neighbors.rows[patch].tolist(), bool(in_mirror[patch])) == (rows, mirror_wins)
+        assert neighbors.distances[patch] == pytest.approx(distances, rel=1e-5)
     longer, _ = list_with_mirror(search, views[0], mirrored, k, count + 3)
-    np.testing.assert_array_equal(longer.rows[:, :count], found.rows)
-    np.testing.assert_array_equal(longer.distances[:, :count], found.distances)
+    np.testing.assert_array_equal(longer.rows[:, :count], neighbors.rows)
+    np.testing.assert_array_equal(longer.distances[:, :count], neighbors.distances)
     scored = nearest_with_mirror(search, views[0], mirrored, k)
-    both = min(k, count + 3)
-    np.testing.assert_array_equal(longer.rows[:, :both], scored.rows[:, :both])
+    common = min(k, count + 3)
+    np.testing.assert_array_equal(longer.rows[:, :common], scored.rows[:, :common])
 
 
-def test_equal_looks_are_the_photograph_s_own(rng: np.random.Generator) -> None:
-    memories, own = (rng.normal(size=(n, D)).astype(np.float32) for n in (MEMORIES, PATCHES))
-    _, in_mirror = list_with_mirror(bank_of(memories).search, own, own.copy(), 2, 1)
+def test_a_tie_goes_to_the_photographs_own_view(rng: np.random.Generator) -> None:
+    memories, features = (rng.normal(size=(n, D)).astype(np.float32) for n in (MEMORIES, PATCHES))
+    _, in_mirror = list_with_mirror(bank_of(memories).search, features, features.copy(), 2, 1)
     assert not in_mirror.any()
 
 
 def test_the_nearest_memory_alone_does_not_decide() -> None:
     """The photograph's look has the nearest memory of all, its mirror image nearer ones together."""
     bank = bank_of(np.array([[0.0], [9.0], [9.5], [20.0], [21.0], [21.5]], np.float32))
-    own, other = np.array([[0.3]], np.float32), np.array([[20.45]], np.float32)
+    features, mirrored = np.array([[0.3]], np.float32), np.array([[20.45]], np.float32)
     for k, expected in ((1, (0, False)), (3, (3, True))):
-        found, in_mirror = list_with_mirror(bank.search, own, other, k, 1)
-        assert (int(found.rows[0, 0]), bool(in_mirror[0])) == expected
+        neighbors, in_mirror = list_with_mirror(bank.search, features, mirrored, k, 1)
+        assert (int(neighbors.rows[0, 0]), bool(in_mirror[0])) == expected

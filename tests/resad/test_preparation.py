@@ -20,16 +20,16 @@ Pixels = NDArray[np.uint8]
 LIMITS = PhotoLimits()
 
 
-def drawn(width: int, height: int, cx: float, cy: float, radius: float) -> Pixels:
+def draw_disc(width: int, height: int, cx: float, cy: float, radius: float) -> Pixels:
     y, x = np.mgrid[:height, :width] + 0.5
-    away = np.hypot(x - cx, y - cy)
+    distance = np.hypot(x - cx, y - cy)
     waves = 1.0 + 0.2 * np.sin(x / radius * 9) * np.cos(y / radius * 7)
-    level = np.clip(radius - away + 0.5, 0.0, 1.0) * (1.0 - 0.4 * (away / radius) ** 2) * waves
+    level = np.clip(radius - distance + 0.5, 0.0, 1.0) * (1.0 - 0.4 * (distance / radius) ** 2) * waves
     retina: NDArray[np.float64] = level[..., None] * np.array([150.0, 80.0, 40.0])
     return retina.clip(0, 255).astype(np.uint8)
 
 
-def encoded(pixels: Pixels, kind: str = "PNG", orientation: int = 1) -> bytes:
+def encode(pixels: Pixels, kind: str = "PNG", orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = BytesIO()
@@ -58,8 +58,8 @@ def test_to_photo_and_to_prepared_are_inverse(frame: Frame, x: float, y: float) 
     assert frame.to_photo(0.0, 0.0) == (frame.left, frame.top)
     side = float(frame.side)
     assert frame.to_photo(side, side) == pytest.approx((frame.right, frame.bottom))
-    many = frame.to_photo(np.array([x, y]), np.array([y, x]))
-    assert (many[0][0], many[1][0]) == frame.to_photo(x, y)
+    points = frame.to_photo(np.array([x, y]), np.array([y, x]))
+    assert (points[0][0], points[1][0]) == frame.to_photo(x, y)
 
 
 @given(frame=frames, seed=st.integers(0, 99), raster=st.none() | st.tuples(st.integers(1, 50), st.integers(1, 50)))
@@ -69,9 +69,9 @@ def test_a_map_comes_back_as_a_pixel_by_pixel_reading_would(
 ) -> None:
     values = np.random.default_rng(seed).random((frame.side, frame.side), dtype=np.float32)
     width, height = raster or (frame.width, frame.height)
-    found = frame.map_to_photo(values, *(raster or ()))
-    assert found.shape == (height, width)
-    assert found.dtype == np.float32
+    photo_map = frame.map_to_photo(values, *(raster or ()))
+    assert photo_map.shape == (height, width)
+    assert photo_map.dtype == np.float32
     y, x = np.mgrid[:height, :width] + 0.5
     x, y = x * (frame.width / width), y * (frame.height / height)
     column, row = frame.to_prepared(x, y)
@@ -79,16 +79,16 @@ def test_a_map_comes_back_as_a_pixel_by_pixel_reading_would(
         values, [row - 0.5, column - 0.5], order=1, mode="nearest", output=np.float64
     )
     inside = (x >= frame.left) & (x < frame.right) & (y >= frame.top) & (y < frame.bottom)
-    assert np.allclose(found, np.where(inside, expected, 0.0), atol=1e-5)
+    assert np.allclose(photo_map, np.where(inside, expected, 0.0), atol=1e-5)
 
 
 def test_a_linear_ramp_comes_back_exactly() -> None:
     frame = Frame(300, 200, -20.0, -50.0, 320.0, 290.0, 64)
     center = np.arange(64) + 0.5
     x, y = frame.to_photo(*np.meshgrid(center, center))
-    found = frame.map_to_photo((3 * x - 2 * y).astype(np.float32))
+    photo_map = frame.map_to_photo((3 * x - 2 * y).astype(np.float32))
     y_photo, x_photo = np.mgrid[:200, :300] + 0.5
-    assert np.abs(found - (3 * x_photo - 2 * y_photo)).max() < 1e-3
+    assert np.abs(photo_map - (3 * x_photo - 2 * y_photo)).max() < 1e-3
 
 
 def test_a_map_of_another_size_is_refused() -> None:
@@ -112,28 +112,28 @@ TURNS = {1: lambda a: a, 3: lambda a: a[::-1, ::-1], 6: lambda a: np.rot90(a), 8
 @pytest.mark.parametrize("crop", ["field_of_view", "none"])
 def test_a_dot_is_found_where_it_was_drawn(kind: str, orientation: int, crop: str) -> None:
     # Neither side is a multiple of 8, so that a JPEG's reduced size is rounded.
-    upright = drawn(1205, 907, 610.0, 450.0, 430.0)
+    upright = draw_disc(1205, 907, 610.0, 450.0, 430.0)
     upright[620:636, 790:806] = 255
-    data = encoded(np.ascontiguousarray(TURNS[orientation](upright)), kind, orientation)
+    data = encode(np.ascontiguousarray(TURNS[orientation](upright)), kind, orientation)
     config = PreparationConfig(size=208, crop="none" if crop == "none" else "field_of_view")
-    prepared = prepare(data, config, LIMITS)
-    assert (prepared.frame.width, prepared.frame.height) == (1205, 907)
-    x, y = prepared.frame.to_photo(*brightest(prepared.pixels))
-    scale_x = (prepared.frame.right - prepared.frame.left) / 208
-    scale_y = (prepared.frame.bottom - prepared.frame.top) / 208
+    photo = prepare(data, config, LIMITS)
+    assert (photo.frame.width, photo.frame.height) == (1205, 907)
+    x, y = photo.frame.to_photo(*brightest(photo.pixels))
+    scale_x = (photo.frame.right - photo.frame.left) / 208
+    scale_y = (photo.frame.bottom - photo.frame.top) / 208
     assert abs(x - 798) < scale_x
     assert abs(y - 628) < scale_y
     # And back again, by the way that a map takes.
-    marked = (prepared.pixels.min(axis=2) > 128).astype(np.float32)
-    row, column = ndimage.center_of_mass(prepared.frame.map_to_photo(marked))
+    dot = (photo.pixels.min(axis=2) > 128).astype(np.float32)
+    row, column = ndimage.center_of_mass(photo.frame.map_to_photo(dot))
     assert abs(column + 0.5 - 798) < 1.5 * scale_x
     assert abs(row + 0.5 - 628) < 1.5 * scale_y
 
 
 def test_the_square_is_centered_on_the_disc_and_as_wide_as_it() -> None:
-    pixels = drawn(640, 420, 300.0, 215.0, 250.0)
-    prepared = prepare(encoded(pixels), PreparationConfig(size=256), LIMITS)
-    field, frame = prepared.field_of_view, prepared.frame
+    pixels = draw_disc(640, 420, 300.0, 215.0, 250.0)
+    photo = prepare(encode(pixels), PreparationConfig(size=256), LIMITS)
+    field, frame = photo.field_of_view, photo.frame
     assert field.found
     assert (field.cx, field.cy, field.radius) == pytest.approx((300, 215, 250), abs=1.5)
     assert frame.extent == (
@@ -147,22 +147,24 @@ def test_the_square_is_centered_on_the_disc_and_as_wide_as_it() -> None:
     x, y = frame.to_photo(*np.meshgrid(center, center))
     green = pixels[..., 1].astype(float)
     expected = ndimage.map_coordinates(green, [y - 0.5, x - 0.5], order=1, mode="constant", cval=0.0)
-    away = np.hypot(x - 300, y - 215)
+    distance = np.hypot(x - 300, y - 215)
     # Not at the rim and the frame's edge, where a pixel of the square is the mean of bright and black.
-    steady = (np.abs(away - 250) > 4) & (np.abs(y) > 4) & (np.abs(y - 420) > 4)
-    assert np.abs(prepared.pixels[..., 1] - expected)[steady].max() < 3
-    within = (away <= field.radius) & (y >= field.top) & (y < field.bottom) & (x >= field.left) & (x < field.right)
-    assert np.array_equal(prepared.mask, within)
+    steady = (np.abs(distance - 250) > 4) & (np.abs(y) > 4) & (np.abs(y - 420) > 4)
+    assert np.abs(photo.pixels[..., 1] - expected)[steady].max() < 3
+    inside = (
+        (distance <= field.radius) & (y >= field.top) & (y < field.bottom) & (x >= field.left) & (x < field.right)
+    )
+    assert np.array_equal(photo.mask, inside)
 
 
 def test_without_a_crop_the_whole_frame_is_squashed() -> None:
-    pixels = drawn(640, 420, 300.0, 215.0, 190.0)
-    prepared = prepare(encoded(pixels), PreparationConfig(size=256, crop="none"), LIMITS)
-    assert prepared.frame == Frame(640, 420, 0.0, 0.0, 640.0, 420.0, 256)
-    assert prepared.mask.all()
-    squashed = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
-    assert np.array_equal(prepared.pixels, np.asarray(squashed))
-    assert prepared.field_of_view.found
+    pixels = draw_disc(640, 420, 300.0, 215.0, 190.0)
+    photo = prepare(encode(pixels), PreparationConfig(size=256, crop="none"), LIMITS)
+    assert photo.frame == Frame(640, 420, 0.0, 0.0, 640.0, 420.0, 256)
+    assert photo.mask.all()
+    resized = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
+    assert np.array_equal(photo.pixels, np.asarray(resized))
+    assert photo.field_of_view.found
 
 
 @pytest.mark.parametrize("size", [(640, 420), (420, 640), (512, 512)])
@@ -170,13 +172,13 @@ def test_a_frame_without_a_disc_is_padded_to_a_square(size: tuple[int, int]) -> 
     width, height = size
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([150 + 50 * np.sin(x / 40), 80 + 20 * np.cos(y / 30), 40 + 0 * x], axis=2).astype(np.uint8)
-    prepared = prepare(encoded(pixels), PreparationConfig(size=128), LIMITS)
-    assert not prepared.field_of_view.found
+    photo = prepare(encode(pixels), PreparationConfig(size=128), LIMITS)
+    assert not photo.field_of_view.found
     longer = max(size)
-    assert prepared.frame.right - prepared.frame.left == prepared.frame.bottom - prepared.frame.top == longer
-    assert prepared.mask.sum() == pytest.approx(128 * 128 * min(size) / longer, rel=0.02)
-    assert (prepared.pixels[prepared.mask].max(axis=1) > 60).all()
-    assert prepared.pixels[ndimage.binary_erosion(~prepared.mask, border_value=1)].max(initial=0) == 0
+    assert photo.frame.right - photo.frame.left == photo.frame.bottom - photo.frame.top == longer
+    assert photo.mask.sum() == pytest.approx(128 * 128 * min(size) / longer, rel=0.02)
+    assert (photo.pixels[photo.mask].max(axis=1) > 60).all()
+    assert photo.pixels[ndimage.binary_erosion(~photo.mask, border_value=1)].max(initial=0) == 0
 
 
 def read_full_size(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
@@ -185,7 +187,7 @@ def read_full_size(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1
 
 @pytest.mark.parametrize(("radius", "size"), [(430.0, 208), (430.0, 96), (110.0, 208), (110.0, 64)])
 def test_a_reduced_decoding_shows_the_same(radius: float, size: int) -> None:
-    data = encoded(drawn(1200, 904, 610.0, 450.0, radius), "JPEG")
+    data = encode(draw_disc(1200, 904, 610.0, 450.0, radius), "JPEG")
     config = PreparationConfig(size=size)
     reduced = prepare(data, config, LIMITS)
     full = prepare(data, config, LIMITS, read=read_full_size)
@@ -197,14 +199,14 @@ def test_a_reduced_decoding_shows_the_same(radius: float, size: int) -> None:
 
 
 def shrinks_used(data: bytes, config: PreparationConfig) -> list[int]:
-    used: list[int] = []
+    shrinks: list[int] = []
 
     def read(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
-        used.append(shrink)
+        shrinks.append(shrink)
         return read_photo(source, limits, shrink=shrink)
 
     prepare(data, config, LIMITS, read=read)
-    return used
+    return shrinks
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def shrinks_used(data: bytes, config: PreparationConfig) -> list[int]:
 def test_no_more_is_decoded_than_the_square_needs(
     size: int, crop: str, radius: float, expected: list[int]
 ) -> None:
-    data = encoded(drawn(1200, 904, 610.0, 450.0, radius), "JPEG")
+    data = encode(draw_disc(1200, 904, 610.0, 450.0, radius), "JPEG")
     config = PreparationConfig(size=size, crop="none" if crop == "none" else "field_of_view")
     assert shrinks_used(data, config) == expected
 
@@ -234,21 +236,21 @@ def assert_same(first: PreparedPhoto, second: PreparedPhoto) -> None:
 
 
 def test_a_path_and_its_bytes_are_prepared_alike(tmp_path: Path) -> None:
-    data = encoded(drawn(640, 420, 300.0, 215.0, 190.0), "JPEG", orientation=6)
+    data = encode(draw_disc(640, 420, 300.0, 215.0, 190.0), "JPEG", orientation=6)
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    prepared = prepare(path, PreparationConfig(size=128), LIMITS)
-    assert_same(prepared, prepare(data, PreparationConfig(size=128), LIMITS))
-    assert (prepared.frame.width, prepared.frame.height) == (420, 640)
-    assert prepared.pixels.shape == (128, 128, 3)
-    assert prepared.pixels.dtype == np.uint8
-    assert prepared.mask.shape == (128, 128)
-    assert prepared.mask.dtype == np.bool_
+    photo = prepare(path, PreparationConfig(size=128), LIMITS)
+    assert_same(photo, prepare(data, PreparationConfig(size=128), LIMITS))
+    assert (photo.frame.width, photo.frame.height) == (420, 640)
+    assert photo.pixels.shape == (128, 128, 3)
+    assert photo.pixels.dtype == np.uint8
+    assert photo.mask.shape == (128, 128)
+    assert photo.mask.dtype == np.bool_
 
 
 def test_damage_is_named() -> None:
     with pytest.raises(PhotoUnreadable):
-        prepare(encoded(drawn(640, 420, 300.0, 215.0, 190.0))[:500], PreparationConfig(), LIMITS)
+        prepare(encode(draw_disc(640, 420, 300.0, 215.0, 190.0))[:500], PreparationConfig(), LIMITS)
 
 
 @pytest.mark.parametrize("name", ["IDRiD_01", "IDRiD_04"])

@@ -30,7 +30,7 @@ PREPARATION = PreparationConfig(size=192)
 Spoil = Callable[[Image.Image], Image.Image]
 
 
-def prepared(image: Image.Image) -> PreparedPhoto:
+def prepare_image(image: Image.Image) -> PreparedPhoto:
     file = io.BytesIO()
     image.save(file, "PNG")
     return prepare(file.getvalue(), PREPARATION, PhotoLimits())
@@ -42,10 +42,10 @@ def drawn_photo(seed: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def limits() -> QualityLimits:
-    return quality_limits([measure_quality(prepared(drawn_photo(seed))) for seed in range(24)])
+    return quality_limits([measure_quality(prepare_image(drawn_photo(seed))) for seed in range(24)])
 
 
-def scaled(factor: float) -> Spoil:
+def scale_by(factor: float) -> Spoil:
     return lambda image: Image.fromarray((np.asarray(image) * factor).clip(0, 255).astype(np.uint8))
 
 
@@ -56,35 +56,35 @@ def hazy(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.where(lit, 0.05 * pixels + 0.95 * mean, pixels).astype(np.uint8))
 
 
-def cropped(share: float) -> Spoil:
+def crop_to(share: float) -> Spoil:
     return lambda image: image.crop((0, 0, int(image.width * share), image.height))
 
 
 def test_normals_pass_at_the_stated_rate_and_unseen_ones_too(limits: QualityLimits) -> None:
     assert limits.photos == 24
     assert limits.passed >= 0.94
-    unseen = [judge(prepared(drawn_photo(seed)), limits) for seed in range(1000, 1020)]
+    verdicts = [judge(prepare_image(drawn_photo(seed)), limits) for seed in range(1000, 1020)]
     # More than 6 of 20 would fail less than once in 1,000 times if the rate were 6 %.
-    assert sum(not one.acceptable for one in unseen) <= 6
+    assert sum(not verdict.acceptable for verdict in verdicts) <= 6
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (scaled(0.3), "too-dark"),
-        (scaled(6.0), "too-bright"),
+        (scale_by(0.3), "too-dark"),
+        (scale_by(6.0), "too-bright"),
         (hazy, "low-contrast"),
         (lambda image: image.filter(ImageFilter.GaussianBlur(4)), "blurred"),
-        (cropped(0.6), "cut-off"),
+        (crop_to(0.6), "cut-off"),
     ],
 )
-def test_what_is_spoilt_is_named(limits: QualityLimits, spoil: Spoil, reason: str) -> None:
+def test_a_spoilt_photograph_gets_its_reason(limits: QualityLimits, spoil: Spoil, reason: str) -> None:
     for seed in range(2000, 2005):
-        assert reason in judge(prepared(spoil(drawn_photo(seed))), limits).reasons
+        assert reason in judge(prepare_image(spoil(drawn_photo(seed))), limits).reasons
 
 
 def test_darkening_alone_is_neither_blur_nor_haze(limits: QualityLimits) -> None:
-    whole, dark = (measure_quality(prepared(scaled(f)(drawn_photo(7)))) for f in (1.0, 0.5))
+    whole, dark = (measure_quality(prepare_image(scale_by(f)(drawn_photo(7)))) for f in (1.0, 0.5))
     assert dark.brightness == pytest.approx(whole.brightness / 2, rel=0.05)
     assert dark.contrast == pytest.approx(whole.contrast, rel=0.1)
     assert dark.sharpness == pytest.approx(whole.sharpness, rel=0.15)
@@ -94,13 +94,13 @@ def test_what_is_no_fundus_photograph_is_told_even_without_limits() -> None:
     few = quality_limits([])
     page = Image.new("RGB", (300, 200), "white")
     page.paste((0, 0, 0), (40, 40, 200, 50))
-    verdict = judge(prepared(page), few)
+    verdict = judge(prepare_image(page), few)
     assert verdict.reasons == ("not-a-fundus-photograph", "no-field-of-view")
-    assert judge(prepared(drawn_photo(1)), few).acceptable
+    assert judge(prepare_image(drawn_photo(1)), few).acceptable
 
 
 def test_black_has_measures_and_reasons(limits: QualityLimits) -> None:
-    verdict = judge(prepared(Image.new("RGB", (200, 200))), limits)
+    verdict = judge(prepare_image(Image.new("RGB", (200, 200))), limits)
     assert not verdict.acceptable
     assert "too-dark" in verdict.reasons
     assert np.isfinite(astuple(verdict.measures)).all()
@@ -109,15 +109,15 @@ def test_black_has_measures_and_reasons(limits: QualityLimits) -> None:
 def test_normals_without_a_disc_make_its_absence_no_fault() -> None:
     """Frames that the retina fills: the same center cut out of every photograph."""
 
-    def filled(seed: int) -> PreparedPhoto:
+    def retina_only(seed: int) -> PreparedPhoto:
         image = drawn_photo(seed)
         x, y = image.width // 2, image.height // 2
-        return prepared(image.crop((x - 50, y - 50, x + 50, y + 50)))
+        return prepare_image(image.crop((x - 50, y - 50, x + 50, y + 50)))
 
-    photos = [filled(seed) for seed in range(20)]
+    photos = [retina_only(seed) for seed in range(20)]
     assert not any(photo.field_of_view.found for photo in photos)
     limits = quality_limits([measure_quality(photo) for photo in photos])
-    assert "no-field-of-view" not in judge(filled(50), limits).reasons
+    assert "no-field-of-view" not in judge(retina_only(50), limits).reasons
 
 
 values = st.floats(0, 255)
@@ -126,9 +126,9 @@ measures = st.builds(QualityMeasures, values, values, values, st.floats(0, 1), s
 
 @given(st.lists(measures, min_size=FEWEST, max_size=120))
 def test_however_the_normals_are_spread_94_percent_pass(normals: list[QualityMeasures]) -> None:
-    found = quality_limits(normals)
-    assert found.passed >= 0.94
-    assert len(found.limits) == 6
+    limits = quality_limits(normals)
+    assert limits.passed >= 0.94
+    assert len(limits.limits) == 6
 
 
 @given(st.lists(measures, max_size=FEWEST - 1))
@@ -136,11 +136,11 @@ def test_fewer_normals_set_no_limits(normals: list[QualityMeasures]) -> None:
     assert quality_limits(normals) == QualityLimits(len(normals), 1.0, ())
 
 
-def test_what_is_demanded_is_acceptable_or_refused_by_name() -> None:
-    good = PhotoQuality(True, (), QualityMeasures(1, 1, 1, 1, 0))
-    demand(good)
+def test_demand_refuses_poor_quality_with_its_reasons() -> None:
+    quality = PhotoQuality(True, (), QualityMeasures(1, 1, 1, 1, 0))
+    demand(quality)
     with pytest.raises(PhotoPoor, match="blurred, too-dark"):
-        demand(replace(good, acceptable=False, reasons=("blurred", "too-dark")))
+        demand(replace(quality, acceptable=False, reasons=("blurred", "too-dark")))
 
 
 def test_real_photographs_blurred_or_darkened_are_told_from_real_normals(shared: Path) -> None:

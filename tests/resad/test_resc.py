@@ -50,8 +50,8 @@ def field(rng: np.random.Generator) -> tuple[Grid, Grid]:
 @pytest.mark.parametrize("radius", [1, 3, 12])
 def test_region_filter_is_the_literal_weighted_mean(field: tuple[Grid, Grid], radius: int) -> None:
     features, valid = field
-    ours = resc.region_filter(torch.from_numpy(features)[None], torch.from_numpy(valid)[None], radius)
-    np.testing.assert_allclose(ours[0].numpy(), literal_region(features, valid, radius), atol=2e-6)
+    result = resc.region_filter(torch.from_numpy(features)[None], torch.from_numpy(valid)[None], radius)
+    np.testing.assert_allclose(result[0].numpy(), literal_region(features, valid, radius), atol=2e-6)
 
 
 @pytest.mark.parametrize("product", [torch.float32, torch.float64])
@@ -62,8 +62,8 @@ def test_spatial_filter_is_the_literal_matrix_product(
     """By torch's kernel, and in rows of the matrix (several chunks, the last one short)."""
     features, valid = field
     inputs = torch.from_numpy(features), torch.from_numpy(valid), ReSCConfig(attention_scale=scale), product
-    ours = resc.spatial_filter(*inputs, rows_at_once=7)
-    np.testing.assert_allclose(ours.numpy(), literal_spatial(features, valid, scale), atol=1e-5, rtol=1e-4)
+    result = resc.spatial_filter(*inputs, rows_at_once=7)
+    np.testing.assert_allclose(result.numpy(), literal_spatial(features, valid, scale), atol=1e-5, rtol=1e-4)
 
 
 def test_half_precision_products_stay_within_their_bound(rng: np.random.Generator) -> None:
@@ -79,12 +79,12 @@ def test_half_precision_products_stay_within_their_bound(rng: np.random.Generato
 
 def test_combination_is_the_sum_of_its_parts(field: tuple[Grid, Grid]) -> None:
     features, valid = (torch.from_numpy(part)[None] for part in field)
-    both = ReSCConfig(normalize=False, region_radius=98)
+    config = ReSCConfig(normalize=False, region_radius=98)
     region, spatial = (
         ReSCConfig(normalize=False, region_radius=98, spatial="none"),
         ReSCConfig(normalize=False, region=False),
     )
-    total = resc.combine([features], valid, both)
+    total = resc.combine([features], valid, config)
     parts = resc.combine([features], valid, region) + resc.combine([features], valid, spatial)
     torch.testing.assert_close(total, parts)
     plain = resc.combine([features], valid, ReSCConfig(normalize=False, region=False, spatial="none"))
@@ -140,9 +140,11 @@ def _attend(side: int) -> None:
 def _peak_of_attention(side: int) -> int:
     """Peak resident bytes of a process that does nothing else."""
     code = f"from tests.resad.test_resc import _attend; _attend({side})"
-    read = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
-    done = subprocess.run((sys.executable, "-c", f"{code}; {read}"), capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    print_peak = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
+    process = subprocess.run(
+        (sys.executable, "-c", f"{code}; {print_peak}"), capture_output=True, text=True, check=True
+    )
+    return int(process.stdout)
 
 
 def test_attention_never_holds_the_whole_matrix() -> None:

@@ -23,10 +23,10 @@ print(json.dumps(counts))
 
 def _run(code: str, **variables: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
-    done = subprocess.run(
+    process = subprocess.run(
         (sys.executable, "-c", code), capture_output=True, text=True, env=environment | variables, check=False
     )
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 def test_faiss_follows_torch_on_every_thread_that_calls_it() -> None:
@@ -54,7 +54,7 @@ def test_the_services_threads_sleep_while_they_wait(tmp_path: Path) -> None:
     assert "PASSIVE False" in _run(code).splitlines()
 
 
-def test_what_the_environment_says_of_threads_is_kept() -> None:
+def test_a_wait_policy_in_the_environment_is_kept() -> None:
     code = "import os; from resad.runtime import wait_passively as w; w(); print(os.environ['OMP_WAIT_POLICY'])"
     assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "ACTIVE"
 
@@ -66,6 +66,6 @@ def test_the_tests_threads_sleep_while_they_wait() -> None:
 
 
 @pytest.mark.parametrize("module", ["indexer", "service"])
-def test_nothing_that_computes_is_loaded_before(module: str) -> None:
+def test_the_commands_load_neither_torch_nor_faiss(module: str) -> None:
     code = f"import sys, {module}.cli; print('torch' in sys.modules, 'faiss' in sys.modules)"
     assert _run(code).strip() == "False False"

@@ -35,25 +35,25 @@ ZEROS = "0" * 64
 
 
 @pytest.mark.parametrize(
-    ("config", "then"),
+    ("config", "expected"),
     [
         (PLAIN, "5b6786eef32e28b330b15b0c3f9862255ddcfd5cdc276e2b865370e0951295ea"),
         (preset("paper"), "3d379c44d36964c6c5f728b512dd748eb47e5c2dbd79917cba5f5af8e1e2b073"),
     ],
 )
-def test_without_mirror_images_the_fingerprint_is_that_of_before(config: MethodConfig, then: str) -> None:
-    """`then` was printed by the last commit without the setting."""
-    assert fingerprint(config, ZEROS) == f"sha256:{then}"
+def test_without_mirror_images_the_fingerprint_is_that_of_before(config: MethodConfig, expected: str) -> None:
+    """`expected` was printed by the last commit without the setting."""
+    assert fingerprint(config, ZEROS) == f"sha256:{expected}"
     mirrored = replace(config, search=replace(config.search, mirrored=True))
-    assert not is_fingerprint(f"sha256:{then}", mirrored, ZEROS)
+    assert not is_fingerprint(f"sha256:{expected}", mirrored, ZEROS)
 
 
 def test_a_setting_that_is_not_there_is_off_and_one_that_is_stays() -> None:
-    stored = TypeAdapter[MethodConfig](StoredMethodConfig)
+    adapter = TypeAdapter[MethodConfig](StoredMethodConfig)
     document = json.loads(to_json(MethodConfig()))
-    assert stored.validate_json(json.dumps(document)) == MethodConfig()
+    assert adapter.validate_json(json.dumps(document)) == MethodConfig()
     del document["search"]["mirrored"]
-    assert stored.validate_json(json.dumps(document)) == PLAIN
+    assert adapter.validate_json(json.dumps(document)) == PLAIN
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def with_removed_settings(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rewritten(version: Path, folder: Path, **search: Any) -> Path:
+def with_older_manifest(version: Path, folder: Path, **search: Any) -> Path:
     """A copy whose manifest states the settings as earlier versions did, under the hash of that text."""
     shutil.copytree(version, folder)
     document = json.loads((folder / "manifest.json").read_text())
@@ -88,17 +88,17 @@ def rewritten(version: Path, folder: Path, **search: Any) -> Path:
 
 
 @pytest.mark.parametrize("search", [{}, {"mirrored": False}], ids=["before", "written out"])
-def test_an_index_of_before_scores_as_it_did(
+def test_an_older_index_scores_as_before(
     plain: Path, drawn: Path, tmp_path: Path, search: dict[str, bool]
 ) -> None:
-    version = rewritten(plain, tmp_path / "version", **search)
-    now, then = load_index(plain, CPU), load_index(version, CPU)
-    assert then.manifest.config == now.manifest.config
-    assert then.manifest.fingerprint == json.loads((version / "manifest.json").read_text())["fingerprint"]
-    assert (then.manifest.fingerprint == now.manifest.fingerprint) == (not search)
-    assert check_probe(then, version) == 0
-    photo = prepare(drawn / "test/good/drawn_0000.jpg", now.manifest.config.preparation, PhotoLimits())
-    first, second = (one.detector.detect([photo])[0] for one in (now, then))
+    version = with_older_manifest(plain, tmp_path / "version", **search)
+    current, older = load_index(plain, CPU), load_index(version, CPU)
+    assert older.manifest.config == current.manifest.config
+    assert older.manifest.fingerprint == json.loads((version / "manifest.json").read_text())["fingerprint"]
+    assert (older.manifest.fingerprint == current.manifest.fingerprint) == (not search)
+    assert check_probe(older, version) == 0
+    photo = prepare(drawn / "test/good/drawn_0000.jpg", current.manifest.config.preparation, PhotoLimits())
+    first, second = (loaded.detector.detect([photo])[0] for loaded in (current, older))
     np.testing.assert_array_equal(first.patch_distances, second.patch_distances)
 
 
@@ -116,7 +116,7 @@ def test_an_index_of_before_scores_as_it_did(
 def test_an_index_that_used_a_removed_setting_is_refused_by_name(
     plain: Path, tmp_path: Path, section: str, name: str, value: object
 ) -> None:
-    version = rewritten(plain, tmp_path / "version")
+    version = with_older_manifest(plain, tmp_path / "version")
     document = json.loads((version / "manifest.json").read_text())
     document["config"][section][name] = value
     (version / "manifest.json").write_text(json.dumps(document))
@@ -127,15 +127,15 @@ def test_an_index_that_used_a_removed_setting_is_refused_by_name(
 
 
 def test_a_plan_that_lists_the_settings_of_a_removed_search_is_read(plain: Path, tmp_path: Path) -> None:
-    version = rewritten(plain, tmp_path / "version")
+    version = with_older_manifest(plain, tmp_path / "version")
     document = json.loads((version / "manifest.json").read_text())
     document["search"]["chosen"] |= {"links": 32, "breadth": 64}
     (version / "manifest.json").write_text(json.dumps(document))
     assert load_index(version, CPU).manifest.search == load_index(plain, CPU).manifest.search
 
 
-def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tmp_path: Path) -> None:
-    version = rewritten(plain, tmp_path / "version")
+def test_changed_settings_in_an_older_index_are_noticed(plain: Path, tmp_path: Path) -> None:
+    version = with_older_manifest(plain, tmp_path / "version")
     text = (version / "manifest.json").read_text()
     for old, new in (('"neighbors": 2', '"neighbors": 1'), ('"neighbors": 2', '"neighbors": 2, "mirrored": true')):
         assert old in text
@@ -147,14 +147,16 @@ def test_settings_that_changed_in_an_index_of_before_are_noticed(plain: Path, tm
 @pytest.mark.parametrize(
     ("number", "advice"), [(FORMAT - 1, "rebuild the index: resad"), (FORMAT + 1, "a newer version")]
 )
-def test_another_format_is_told_as_that_whatever_else_it_holds(number: int, advice: str) -> None:
+def test_another_format_is_named_whatever_else_the_manifest_holds(number: int, advice: str) -> None:
     with pytest.raises(IndexInvalid, match=rf"here is of format {number}; this version reads format 3 \({advice}"):
         parse_manifest(json.dumps({"format": number, "unknown": 1}).encode(), "here")
 
 
-def test_work_of_before_is_not_gone_on_with_under_mirror_images(tmp_path: Path) -> None:
+def test_an_older_build_is_not_resumed_with_mirror_images(tmp_path: Path) -> None:
     """Its features are of one image of each photograph."""
-    inputs = [build_inputs(one, PhotoLimits(), ZEROS, "cpu", [], crops=False) for one in (PLAIN, MethodConfig())]
+    inputs = [
+        build_inputs(config, PhotoLimits(), ZEROS, "cpu", [], crops=False) for config in (PLAIN, MethodConfig())
+    ]
     document = json.loads(inputs_json(inputs[0]))
     del document["config"]["search"]["mirrored"]
     (tmp_path / "inputs.json").write_text(json.dumps(document))

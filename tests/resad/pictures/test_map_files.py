@@ -39,12 +39,12 @@ full_scales = st.floats(1e-3, 1e6)
 def test_png_is_within_half_a_step_and_saturates_at_the_full_scale(
     anomaly_map: NDArray[np.float32], full_scale: float
 ) -> None:
-    back, scale = read_map_png16(map_png16(anomaly_map, full_scale, FINGERPRINT))
+    values, scale = read_map_png16(map_png16(anomaly_map, full_scale, FINGERPRINT))
     assert scale == full_scale
-    assert back.dtype == np.float32
+    assert values.dtype == np.float32
     expected = np.minimum(anomaly_map.astype(np.float64), full_scale)
     # Half a step of the 16 bits, and the rounding of what comes back to float32.
-    assert np.all(np.abs(back - expected) <= full_scale / 65535 / 2 * (1 + 1e-9) + full_scale * 2**-24)
+    assert np.all(np.abs(values - expected) <= full_scale / 65535 / 2 * (1 + 1e-9) + full_scale * 2**-24)
 
 
 @settings(deadline=None)  # the cores are shared
@@ -61,10 +61,10 @@ def test_png_gray_does_not_depend_on_the_rest_of_the_map() -> None:
     calm = np.full((4, 4), 0.5, dtype=np.float32)
     wild = calm.copy()
     wild[0, 0] = 40.0
-    of_calm, _ = read_map_png16(map_png16(calm, 2.0, FINGERPRINT))
-    of_wild, _ = read_map_png16(map_png16(wild, 2.0, FINGERPRINT))
-    assert of_wild[0, 0] == 2.0
-    np.testing.assert_array_equal(of_calm[1:], of_wild[1:])
+    calm_values, _ = read_map_png16(map_png16(calm, 2.0, FINGERPRINT))
+    wild_values, _ = read_map_png16(map_png16(wild, 2.0, FINGERPRINT))
+    assert wild_values[0, 0] == 2.0
+    np.testing.assert_array_equal(calm_values[1:], wild_values[1:])
 
 
 def test_png_says_unit_scale_and_fingerprint_as_plain_text() -> None:
@@ -80,10 +80,10 @@ def test_png_says_unit_scale_and_fingerprint_as_plain_text() -> None:
 @given(maps(), full_scales)
 def test_tiff_is_exact(anomaly_map: NDArray[np.float32], full_scale: float) -> None:
     data = map_tiff(anomaly_map, full_scale, FINGERPRINT)
-    back, scale = read_map_tiff(data)
+    values, scale = read_map_tiff(data)
     assert scale == full_scale
-    assert back.dtype == np.float32
-    assert back.tobytes() == anomaly_map.tobytes()
+    assert values.dtype == np.float32
+    assert values.tobytes() == anomaly_map.tobytes()
     with Image.open(io.BytesIO(data)) as image:
         facts = json.loads(image.getexif()[270])
     assert facts == {"unit": UNIT, "full_scale": full_scale, "fingerprint": FINGERPRINT}
@@ -92,12 +92,12 @@ def test_tiff_is_exact(anomaly_map: NDArray[np.float32], full_scale: float) -> N
 @settings(deadline=None)  # the cores are shared
 @given(maps())
 def test_npy_is_exact(anomaly_map: NDArray[np.float32]) -> None:
-    back = np.load(io.BytesIO(map_npy(anomaly_map)), allow_pickle=False)
-    assert (back.dtype, back.shape) == (anomaly_map.dtype, anomaly_map.shape)
-    assert back.tobytes() == anomaly_map.tobytes()
+    values = np.load(io.BytesIO(map_npy(anomaly_map)), allow_pickle=False)
+    assert (values.dtype, values.shape) == (anomaly_map.dtype, anomaly_map.shape)
+    assert values.tobytes() == anomaly_map.tobytes()
 
 
-def test_a_view_is_written_as_it_looks() -> None:
+def test_a_strided_view_is_written_in_its_own_order() -> None:
     whole = np.arange(24, dtype=np.float32).reshape(4, 6)
     view = whole[::-2, 1::3]
     np.testing.assert_array_equal(np.load(io.BytesIO(map_npy(view))), view)
@@ -106,7 +106,7 @@ def test_a_view_is_written_as_it_looks() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "array",
     [
         np.array([[np.nan, 1.0]], dtype=np.float32),
         np.array([[1.0, np.inf]], dtype=np.float32),
@@ -117,13 +117,13 @@ def test_a_view_is_written_as_it_looks() -> None:
     ],
     ids=["nan", "infinite", "negative", "float64", "three axes", "empty"],
 )
-def test_what_is_no_map_is_refused(wrong: NDArray[np.float32]) -> None:
+def test_invalid_maps_are_refused(array: NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match="a map is"):
-        map_png16(wrong, 1.0, FINGERPRINT)
+        map_png16(array, 1.0, FINGERPRINT)
     with pytest.raises(ValueError, match="a map is"):
-        map_tiff(wrong, 1.0, FINGERPRINT)
+        map_tiff(array, 1.0, FINGERPRINT)
     with pytest.raises(ValueError, match="a map is"):
-        map_npy(wrong)
+        map_npy(array)
 
 
 @pytest.mark.parametrize("full_scale", [0.0, -1.0, float("nan"), float("inf")])
@@ -135,7 +135,7 @@ def test_a_full_scale_must_be_positive_and_finite(full_scale: float) -> None:
         map_tiff(anomaly_map, full_scale, FINGERPRINT)
 
 
-def _saved(image: Image.Image, kind: str) -> bytes:
+def _encode(image: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
@@ -146,8 +146,8 @@ def _saved(image: Image.Image, kind: str) -> bytes:
     [
         b"",
         b"not an image",
-        _saved(Image.new("L", (3, 3)), "PNG"),
-        _saved(Image.new("I;16", (3, 3)), "PNG"),
+        _encode(Image.new("L", (3, 3)), "PNG"),
+        _encode(Image.new("I;16", (3, 3)), "PNG"),
         map_png16(np.random.default_rng(0).random((40, 40), dtype=np.float32), 1.0, FINGERPRINT)[:900],
         map_tiff(np.ones((3, 3), dtype=np.float32), 1.0, FINGERPRINT),
     ],
@@ -162,8 +162,8 @@ def test_read_map_png16_refuses_other_files(data: bytes) -> None:
     "data",
     [
         b"",
-        _saved(Image.new("F", (3, 3)), "TIFF"),
-        _saved(Image.new("L", (3, 3)), "TIFF"),
+        _encode(Image.new("F", (3, 3)), "TIFF"),
+        _encode(Image.new("L", (3, 3)), "TIFF"),
         map_tiff(np.ones((40, 40), dtype=np.float32), 1.0, FINGERPRINT)[:900],
         map_png16(np.ones((3, 3), dtype=np.float32), 1.0, FINGERPRINT),
     ],

@@ -36,33 +36,33 @@ def lightness(rgb: NDArray[np.floating]) -> NDArray[np.float64]:
     """CIE L* (0 to 100) of sRGB colors (..., 3) from 0 to 1, by the standard's formulas."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
-    lifted: NDArray[np.float64] = 116 * np.cbrt(luminance) - 16
-    return lifted
+    l_star: NDArray[np.float64] = 116 * np.cbrt(luminance) - 16
+    return l_star
 
 
 def dichromat(rgb: NDArray[np.floating], matrix: list[list[float]]) -> NDArray[np.float64]:
     """sRGB as seen without one kind of cone: the matrix works on linear light."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.array(matrix).T, 0.0, 1.0)
-    encoded: NDArray[np.float64] = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
-    return encoded
+    light = np.clip(linear @ np.array(matrix).T, 0.0, 1.0)
+    srgb: NDArray[np.float64] = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return srgb
 
 
 @settings(deadline=None)  # the cores are shared
 @given(st.lists(distances, min_size=1, max_size=20))
 def test_a_color_depends_on_its_own_distance_alone(values: list[float]) -> None:
-    together = colorize(np.array([values], dtype=np.float32), SCALE)
-    assert together.shape == (1, len(values), 4)
-    assert together.dtype == np.uint8
+    colors = colorize(np.array([values], dtype=np.float32), SCALE)
+    assert colors.shape == (1, len(values), 4)
+    assert colors.dtype == np.uint8
     for place, value in enumerate(values):
-        alone = colorize(np.array([[value]], dtype=np.float32), SCALE)
-        assert alone[0, 0].tolist() == together[0, place].tolist()
+        color = colorize(np.array([[value]], dtype=np.float32), SCALE)
+        assert color[0, 0].tolist() == colors[0, place].tolist()
 
 
 @settings(deadline=None)
 @given(distances, distances)
-def test_alpha_is_nothing_at_low_and_rises_to_opaque_at_high(one: float, other: float) -> None:
-    smaller, larger = sorted((one, other))
+def test_alpha_is_nothing_at_low_and_rises_to_opaque_at_high(distance_a: float, distance_b: float) -> None:
+    smaller, larger = sorted((distance_a, distance_b))
     alpha = colorize(np.array([[smaller, larger, SCALE.low, SCALE.high]], dtype=np.float32), SCALE)[0, :, 3]
     assert alpha[0] <= alpha[1]
     assert alpha[0] == 0 or smaller > SCALE.low
@@ -72,8 +72,8 @@ def test_alpha_is_nothing_at_low_and_rises_to_opaque_at_high(one: float, other: 
 
 def test_the_threshold_colors_nothing() -> None:
     anomaly_map = np.linspace(0, 4, 64, dtype=np.float32).reshape(8, 8)
-    without = colorize(anomaly_map, MapScale(1.0, None, 3.0))
-    np.testing.assert_array_equal(colorize(anomaly_map, SCALE), without)
+    expected = colorize(anomaly_map, MapScale(1.0, None, 3.0))
+    np.testing.assert_array_equal(colorize(anomaly_map, SCALE), expected)
 
 
 def test_colors_are_even_steps_in_lightness() -> None:
@@ -148,12 +148,12 @@ def test_an_outline_shows_on_dark_and_on_bright(gray: int, side: int) -> None:
     )[:side, :side]
     reach = max(3, side // 100)
     for row in range(low + 2 * reach, high - 2 * reach):
-        across = picture[row, low - reach : low + reach + 1, 0]
-        assert across.max() - across.min() >= 150
-    away = np.ones((side, side), dtype=bool)
-    away[low - reach : high + reach + 1, low - reach : high + reach + 1] = False
-    away[low + reach + 1 : high - reach, low + reach + 1 : high - reach] = True
-    assert (picture[away] == gray).all()
+        profile = picture[row, low - reach : low + reach + 1, 0]
+        assert profile.max() - profile.min() >= 150
+    background = np.ones((side, side), dtype=bool)
+    background[low - reach : high + reach + 1, low - reach : high + reach + 1] = False
+    background[low + reach + 1 : high - reach, low + reach + 1 : high - reach] = True
+    assert (picture[background] == gray).all()
 
 
 @pytest.mark.parametrize("side", [420, 840, 1680])
@@ -171,9 +171,9 @@ def test_lines_are_as_wide_as_the_picture_asks_and_lie_on_the_outline(side: int)
 
 def test_an_outline_may_be_open_or_closed() -> None:
     photo, anomaly_map, points = plain(100, 100, 50), calm(100, 100), square(20, 70)
-    opened = draw_overlay(photo, anomaly_map, SCALE, [points])
-    closed = draw_overlay(photo, anomaly_map, SCALE, [[*points, points[0]]])
-    difference = np.abs(np.asarray(opened, dtype=int) - np.asarray(closed, dtype=int))
+    open_picture = draw_overlay(photo, anomaly_map, SCALE, [points])
+    closed_picture = draw_overlay(photo, anomaly_map, SCALE, [[*points, points[0]]])
+    difference = np.abs(np.asarray(open_picture, dtype=int) - np.asarray(closed_picture, dtype=int))
     assert (difference.max(axis=2) > 40).sum() <= 4
 
 
@@ -196,12 +196,12 @@ def strip_of(bar: NDArray[np.int64]) -> tuple[slice, int]:
 @given(st.floats(1.0, 3.0), st.integers(100, 500))
 def test_the_threshold_is_marked_at_its_place_on_the_bar(threshold: float, side: int) -> None:
     photo, anomaly_map = plain(side, side, 0), calm(side, side)
-    bare = bar_of(draw_overlay(photo, anomaly_map, MapScale(1.0, None, 3.0), []), side)
-    marked = bar_of(draw_overlay(photo, anomaly_map, MapScale(1.0, threshold, 3.0), []), side)
-    rows, column = strip_of(bare)
+    bare_bar = bar_of(draw_overlay(photo, anomaly_map, MapScale(1.0, None, 3.0), []), side)
+    marked_bar = bar_of(draw_overlay(photo, anomaly_map, MapScale(1.0, threshold, 3.0), []), side)
+    rows, column = strip_of(bare_bar)
     length = rows.stop - rows.start
     assert length > 0.6 * side
-    mark = np.flatnonzero((bare[:, column] != marked[:, column]).any(axis=1))
+    mark = np.flatnonzero((bare_bar[:, column] != marked_bar[:, column]).any(axis=1))
     expected = rows.start + (3.0 - threshold) / 2.0 * (length - 1)
     assert abs(mark.mean() - expected) <= 2
     assert len(mark) <= 4
@@ -212,8 +212,8 @@ def test_the_bar_shows_the_maps_colors_over_mid_gray_in_even_steps(side: int) ->
     scale = MapScale(1.0, None, 3.0)
     bar = bar_of(draw_overlay(plain(side, side, 0), calm(side, side), scale, []), side)
     rows, column = strip_of(bar)
-    shown = np.linspace(3.0, 1.0, rows.stop - rows.start, dtype=np.float32)
-    colors = colorize(shown[None], scale)[0].astype(float)
+    values = np.linspace(3.0, 1.0, rows.stop - rows.start, dtype=np.float32)
+    colors = colorize(values[None], scale)[0].astype(float)
     cover = 0.8 * colors[:, 3:] / 255
     np.testing.assert_allclose(bar[rows, column], colors[:, :3] * cover + 128 * (1 - cover), atol=1.5)
 
@@ -230,14 +230,14 @@ def test_the_bar_shows_the_maps_colors_over_mid_gray_in_even_steps(side: int) ->
     ],
 )
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 300), (700, 90)])
-def test_any_scale_and_shape_can_be_drawn_and_is_told_apart(scale: MapScale, height: int, width: int) -> None:
+def test_any_scale_and_shape_can_be_drawn_and_looks_different(scale: MapScale, height: int, width: int) -> None:
     picture = draw_overlay(plain(height, width, 0), calm(height, width), scale, [])
     assert picture.height >= height
     assert picture.width > width
     bar = bar_of(picture, width)
     assert (bar[:, -3:] == bar[-1, -1]).all(), "the numbers end before the edge"
-    other = draw_overlay(plain(height, width, 0), calm(height, width), MapScale(3.0, 3.5, 4.0), [])
-    assert picture.size != other.size or not np.array_equal(bar, bar_of(other, width))
+    other_picture = draw_overlay(plain(height, width, 0), calm(height, width), MapScale(3.0, 3.5, 4.0), [])
+    assert picture.size != other_picture.size or not np.array_equal(bar, bar_of(other_picture, width))
 
 
 def test_panels_stand_side_by_side_with_one_bar() -> None:
@@ -295,7 +295,7 @@ def test_a_threshold_must_be_finite() -> None:
         MapScale(0.0, math.nan, 1.0)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="must be"):
         draw_overlay(plain(64, 64, 0), calm(64, 65), SCALE, [])
     with pytest.raises(ValueError, match="must be"):
@@ -314,5 +314,5 @@ def test_colors_stand_out_from_a_real_retina(shared: Path) -> None:
         picture = np.asarray(draw_overlay(photo, half, SCALE, []), dtype=float)[: len(photo), : photo.shape[1]]
         lit = photo.max(axis=2) > 60
         redness = (picture[..., 0] - picture[..., 2])[lit].mean()
-        own = (photo[..., 0].astype(float) - photo[..., 2])[lit]
-        assert own.mean() - redness > own.std()
+        photo_redness = (photo[..., 0].astype(float) - photo[..., 2])[lit]
+        assert photo_redness.mean() - redness > photo_redness.std()

@@ -34,9 +34,11 @@ def test_every_memory_lies_in_one_leaf_whatever_is_left_out(
     assert all(0 < len(part) <= size for part in parts)
     rows = np.flatnonzero(rng.random(count) < share)
     rows = rows if len(rows) else np.array([count - 1])
-    kept = leaves.subset(torch.from_numpy(rows))
-    left = [[row for row in part.tolist() if row in rows] for part in parts]
-    assert [torch.from_numpy(rows)[part].tolist() for part in parts_of(kept)] == [part for part in left if part]
+    subset = leaves.subset(torch.from_numpy(rows))
+    remaining = [[row for row in part.tolist() if row in rows] for part in parts]
+    assert [torch.from_numpy(rows)[part].tolist() for part in parts_of(subset)] == [
+        part for part in remaining if part
+    ]
 
 
 def test_a_leaf_holds_what_is_alike(rng: np.random.Generator) -> None:
@@ -47,9 +49,9 @@ def test_a_leaf_holds_what_is_alike(rng: np.random.Generator) -> None:
         assert len(set((part % 8).tolist())) <= 3
 
 
-@pytest.mark.parametrize("bad", [1e38, -1e38])
-def test_the_largest_numbers_still_have_an_order(bad: float, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("value", [1e38, -1e38])
+def test_the_largest_numbers_still_have_an_order(value: float, rng: np.random.Generator) -> None:
     points = cloud(rng, "spread", 50, 6)
-    points[7] = bad
+    points[7] = value
     order = bisect(torch.from_numpy(points), 8).order
     assert torch.equal(order.sort().values, torch.arange(50))

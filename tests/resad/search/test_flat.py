@@ -39,26 +39,26 @@ GRID = 24
 SIDE = 96
 
 
-def drawn_points(rng: np.random.Generator, count: int, asked: int) -> tuple[np.ndarray, np.ndarray]:
-    points = rng.normal(size=(count + asked, 24)).astype(np.float32)
+def random_points(rng: np.random.Generator, count: int, query_count: int) -> tuple[np.ndarray, np.ndarray]:
+    points = rng.normal(size=(count + query_count, 24)).astype(np.float32)
     return points[:count], points[count:]
 
 
-def searched(kind: SearchKind, memories: np.ndarray) -> MemoryBank:
+def bank_with_search(kind: SearchKind, memories: np.ndarray) -> MemoryBank:
     return bank_of(memories).with_plan(ROUGH[kind])
 
 
 @pytest.mark.parametrize("kind", ["flat", "proved", "ivf"])
 @pytest.mark.parametrize(
-    ("bad", "line"),
+    ("value", "line"),
     [(np.nan, "patch 3 is not finite"), (np.inf, "patch 3 is not finite"), (1e25, "patch 3 is too far")],
 )
 def test_a_patch_without_distances_is_refused(
-    kind: SearchKind, bad: float, line: str, rng: np.random.Generator
+    kind: SearchKind, value: float, line: str, rng: np.random.Generator
 ) -> None:
-    memories, queries = drawn_points(rng, 200, 6)
-    bank = searched(kind, memories)
-    queries[3, 1] = bad
+    memories, queries = random_points(rng, 200, 6)
+    bank = bank_with_search(kind, memories)
+    queries[3, 1] = value
     for search in (bank.search, bank.search_fast):
         with pytest.raises(IndexInvalid, match=line):
             search(queries, 2)
@@ -70,18 +70,18 @@ def test_exact_search_and_evidence_are_those_of_brute_force(kind: SearchKind, rn
         rng.normal(size=(2000, 24)).astype(np.float32),
         rng.normal(size=(60, 24)).astype(np.float32),
     )
-    bank = searched(kind, memories)
-    wanted = np.sort(brute_force(queries, memories), axis=1)[:, :4]
+    bank = bank_with_search(kind, memories)
+    expected = np.sort(brute_force(queries, memories), axis=1)[:, :4]
     flat = bank_of(memories).search(queries, 4)
-    found = bank.search(queries, 4)
-    np.testing.assert_allclose(found.distances, wanted, rtol=1e-5)
+    neighbors = bank.search(queries, 4)
+    np.testing.assert_allclose(neighbors.distances, expected, rtol=1e-5)
     np.testing.assert_array_equal(
-        found.distances[found.rows == flat.rows], flat.distances[found.rows == flat.rows]
+        neighbors.distances[neighbors.rows == flat.rows], flat.distances[neighbors.rows == flat.rows]
     )
     fast = bank.search_fast(queries, 4)
-    assert (fast.distances >= wanted * (1 - 1e-5)).all()
+    assert (fast.distances >= expected * (1 - 1e-5)).all()
     assert (fast.rows >= 0).all()
-    assert bank.plan.exact == np.allclose(fast.distances, wanted, rtol=1e-5)
+    assert bank.plan.exact == np.allclose(fast.distances, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["flat", "proved", "ivf"])
@@ -90,20 +90,20 @@ def test_saved_and_loaded_searches_alike(kind: SearchKind, tmp_path: Path, rng: 
         rng.normal(size=(2000, 24)).astype(np.float32),
         rng.normal(size=(60, 24)).astype(np.float32),
     )
-    bank = searched(kind, memories)
+    bank = bank_with_search(kind, memories)
     bank.save(tmp_path)
-    again = MemoryBank.load(tmp_path)
-    assert again.plan == bank.plan
+    loaded = MemoryBank.load(tmp_path)
+    assert loaded.plan == bank.plan
     for a, b in (
-        (again.search_fast(queries, 3), bank.search_fast(queries, 3)),
-        (again.search(queries, 3), bank.search(queries, 3)),
+        (loaded.search_fast(queries, 3), bank.search_fast(queries, 3)),
+        (loaded.search(queries, 3), bank.search(queries, 3)),
     ):
         np.testing.assert_array_equal(a.rows, b.rows)
         np.testing.assert_array_equal(a.distances, b.distances)
 
 
 def test_a_plan_or_lists_that_do_not_fit_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
-    searched("ivf", rng.normal(size=(200, 8)).astype(np.float32)).save(tmp_path)
+    bank_with_search("ivf", rng.normal(size=(200, 8)).astype(np.float32)).save(tmp_path)
     lists = (tmp_path / SEARCH_FILE).read_bytes()
     bank_of(rng.normal(size=(201, 8)).astype(np.float32)).save(tmp_path)
     with pytest.raises(IndexInvalid, match="is not the ivf search"):
@@ -121,12 +121,12 @@ def test_a_plan_or_lists_that_do_not_fit_are_refused(tmp_path: Path, rng: np.ran
 
 @pytest.mark.parametrize("kind", ["proved", "ivf"])
 def test_without_photos_is_searched_exactly(kind: SearchKind, rng: np.random.Generator) -> None:
-    memories, queries = drawn_points(rng, 900, 40)
-    part = searched(kind, memories).without_photos(np.array([1], dtype=np.int32))
-    kept = memories[np.arange(900) % 3 != 1]
-    np.testing.assert_array_equal(part.memories, kept)
-    wanted = np.sort(brute_force(queries, kept), axis=1)[:, :3]
-    np.testing.assert_allclose(part.search_fast(queries, 3).distances, wanted, rtol=1e-5)
+    memories, queries = random_points(rng, 900, 40)
+    part = bank_with_search(kind, memories).without_photos(np.array([1], dtype=np.int32))
+    remaining = memories[np.arange(900) % 3 != 1]
+    np.testing.assert_array_equal(part.memories, remaining)
+    expected = np.sort(brute_force(queries, remaining), axis=1)[:, :3]
+    np.testing.assert_allclose(part.search_fast(queries, 3).distances, expected, rtol=1e-5)
     assert part.plan.exact
 
 
@@ -159,23 +159,25 @@ def test_image_score_is_exact_whatever_the_search_missed(
     patches, mask = field(rng, 16)
     if mirrored:
         patches = replace(patches, mirrored=rng.normal(size=patches.features.shape).astype(np.float32))
-    bank = searched("ivf", rng.normal(size=(1600, 16)).astype(np.float32))
+    bank = bank_with_search("ivf", rng.normal(size=(1600, 16)).astype(np.float32))
     config = MethodConfig(
         search=SearchConfig(neighbors=k),
         score=ScoreConfig(score, share=share),
     )
-    ours, exact = (measure(patches, mask, one, config) for one in (bank, bank.with_plan(SearchPlan())))
-    assert ours.image_score == pytest.approx(exact.image_score, rel=1e-6)
-    assert ours.peak == pytest.approx(exact.peak, rel=1e-6)
-    assert (ours.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
-    views = [one for one in (patches.features, patches.mirrored) if one is not None]
-    smaller = np.min([bank.search(one, k).distances.mean(axis=1) for one in views], axis=0)
+    approximate, exact = (
+        measure(patches, mask, searched_bank, config) for searched_bank in (bank, bank.with_plan(SearchPlan()))
+    )
+    assert approximate.image_score == pytest.approx(exact.image_score, rel=1e-6)
+    assert approximate.peak == pytest.approx(exact.peak, rel=1e-6)
+    assert (approximate.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
+    views = [view for view in (patches.features, patches.mirrored) if view is not None]
+    smaller = np.min([bank.search(view, k).distances.mean(axis=1) for view in views], axis=0)
     np.testing.assert_allclose(exact.patch_distances, smaller, rtol=1e-6)
 
 
 def test_without_the_exact_step_the_score_would_be_off(rng: np.random.Generator) -> None:
     patches, _ = field(rng, 16)
-    bank = searched("ivf", rng.normal(size=(1600, 16)).astype(np.float32))
+    bank = bank_with_search("ivf", rng.normal(size=(1600, 16)).astype(np.float32))
     fast, exact = bank.search_fast(patches.features, 1), bank.search(patches.features, 1)
     assert fast.distances.max() > exact.distances.max() * 1.01
 
@@ -222,7 +224,7 @@ def test_a_bank_larger_than_the_memory_left_is_refused_with_numbers() -> None:
 
 
 def test_plans_are_recorded_as_json(tmp_path: Path, rng: np.random.Generator) -> None:
-    bank = searched("ivf", rng.normal(size=(200, 8)).astype(np.float32))
+    bank = bank_with_search("ivf", rng.normal(size=(200, 8)).astype(np.float32))
     bank.save(tmp_path)
     assert MemoryBank.load(tmp_path).plan == replace(ROUGH["ivf"])
     text = (tmp_path / PLAN_FILE).read_text()

@@ -38,34 +38,34 @@ def cloud(rng: np.random.Generator, kind: str, count: int, d: int) -> NDArray[np
 KINDS = ("spread", "clusters", "duplicates", "plane", "far", "zeros", "outlier")
 
 
-def allowed(
-    features: NDArray[np.float32], memories: NDArray[np.float32], wanted: NDArray[np.float64], limit: float
+def distance_limits(
+    features: NDArray[np.float32], memories: NDArray[np.float32], exact: NDArray[np.float64], limit: float
 ) -> NDArray[np.float64]:
-    """The largest distances that may stand for `wanted`, (N, k), of each patch by itself.
+    """The largest distances that may stand for `exact`, (N, k), of each patch by itself.
 
     Direct differences in float32 only confuse what is nearly as far.  Where a block is searched in full, it is by
     the expanded form, whose squares are wrong by roundings of the squared lengths of this patch and its neighbor.
     """
-    farthest = wanted * (1 + 2e-6)
+    farthest = exact * (1 + 2e-6)
     if limit >= 1:
         return farthest
     length = np.linalg.norm(features - memories.astype(np.float64).mean(axis=0), axis=1, keepdims=True)
-    rounded: NDArray[np.float64] = 2.0**-23 * (features.shape[1] ** 0.5 + 4) * (2 * length + wanted) ** 2
+    rounded: NDArray[np.float64] = 2.0**-23 * (features.shape[1] ** 0.5 + 4) * (2 * length + exact) ** 2
     return np.sqrt(farthest**2 + rounded)
 
 
 @pytest.mark.parametrize("kind", ["spread", "far", "outlier"])
-def test_what_is_allowed_hides_no_wrong_neighbor(kind: str, rng: np.random.Generator) -> None:
+def test_the_tolerance_excludes_the_second_neighbor(kind: str, rng: np.random.Generator) -> None:
     memories = cloud(rng, kind, 200, 24)
     nearest = np.sort(brute_force(memories[1:], memories), axis=1)[:, :2]
-    assert (nearest[:, 1:] > allowed(memories[1:], memories, nearest[:, :1], 0.1)).all()
+    assert (nearest[:, 1:] > distance_limits(memories[1:], memories, nearest[:, :1], 0.1)).all()
 
 
 @settings(deadline=None, max_examples=150)
 @given(
     seed=st.integers(0, 999),
     kind=st.sampled_from(KINDS),
-    asked=st.sampled_from(KINDS),
+    query_kind=st.sampled_from(KINDS),
     queries=st.integers(0, 60),
     count=st.integers(1, 200),
     d=st.integers(1, 40),
@@ -76,7 +76,7 @@ def test_what_is_allowed_hides_no_wrong_neighbor(kind: str, rng: np.random.Gener
 def test_distances_are_those_of_brute_force(
     seed: int,
     kind: str,
-    asked: str,
+    query_kind: str,
     queries: int,
     count: int,
     d: int,
@@ -85,7 +85,7 @@ def test_distances_are_those_of_brute_force(
     data: st.DataObject,
 ) -> None:
     rng = np.random.default_rng(seed)
-    memories, features = cloud(rng, kind, count, d), cloud(rng, asked, queries, d)
+    memories, features = cloud(rng, kind, count, d), cloud(rng, query_kind, queries, d)
     if queries > 2 and data.draw(st.booleans()):
         features[: queries // 2] = memories[rng.integers(count, size=queries // 2)]
     k = data.draw(st.integers(1, min(50, count)))
@@ -94,25 +94,25 @@ def test_distances_are_those_of_brute_force(
     rows = proof.rows.numpy()
     assert rows.shape == (queries, k)
     assert 0 <= proof.proved <= 1
-    everything = brute_force(features, memories)
-    wanted = np.sort(everything, axis=1)[:, :k]
-    found = np.take_along_axis(everything, rows, 1)
-    assert (np.sort(found, axis=1) <= allowed(features, memories, wanted, limit)).all()
+    all_distances = brute_force(features, memories)
+    exact = np.sort(all_distances, axis=1)[:, :k]
+    distances = np.take_along_axis(all_distances, rows, 1)
+    assert (np.sort(distances, axis=1) <= distance_limits(features, memories, exact, limit)).all()
     assert all(len(set(row)) == k for row in rows.tolist())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shadow_is_never_farther_than_its_vector(kind: str, rng: np.random.Generator) -> None:
+def test_a_quantized_distance_less_its_slack_is_a_lower_bound(kind: str, rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, kind, 300, 24), cloud(rng, "spread", 50, 24)
     quantizer = Quantizer.fit(torch.from_numpy(memories), 16)
-    mine, theirs = (
+    query_codes, memory_codes = (
         quantizer.quantize_queries(torch.from_numpy(queries)),
         quantizer.quantize_memories(torch.from_numpy(memories)),
     )
-    products = mine.digits.double() @ theirs.digits.double().T
-    squares = 2 * (mine.half_squares[:, None] + quantizer.offset - products).numpy()
-    shadow = quantizer.unit * np.sqrt(np.maximum(squares, 0))
-    bound = shadow - mine.slack.numpy()[:, None] - theirs.slack.numpy()
+    products = query_codes.digits.double() @ memory_codes.digits.double().T
+    squares = 2 * (query_codes.half_squares[:, None] + quantizer.offset - products).numpy()
+    quantized = quantizer.unit * np.sqrt(np.maximum(squares, 0))
+    bound = quantized - query_codes.slack.numpy()[:, None] - memory_codes.slack.numpy()
     assert (bound <= brute_force(queries, memories) * (1 + 1e-6)).all()
     if kind == "spread":
         assert (bound > 0.5 * brute_force(queries, memories)).mean() > 0.5  # and it says something
@@ -133,37 +133,37 @@ def test_most_is_proved_where_few_directions_carry_most(rng: np.random.Generator
 def test_a_subset_is_a_search_over_fewer(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 300, 20), torch.from_numpy(cloud(rng, "spread", 40, 20))
     rows = torch.arange(0, 300, 3)
-    some = torch.from_numpy(memories)[rows]
-    part = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).subset(some, rows)
-    proof, anew = part.search(queries, 4), PrunedSearch(some, 32, 0.2, SMALL).search(queries, 4)
-    np.testing.assert_array_equal(proof.rows, anew.rows)
+    subset = torch.from_numpy(memories)[rows]
+    part = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL).subset(subset, rows)
+    proof, expected = part.search(queries, 4), PrunedSearch(subset, 32, 0.2, SMALL).search(queries, 4)
+    np.testing.assert_array_equal(proof.rows, expected.rows)
 
 
 def test_tiles_change_nothing(rng: np.random.Generator) -> None:
     """Those of a GPU are larger; ties may come in any order, so there are none."""
     memories, queries = cloud(rng, "spread", 3000, 20), torch.from_numpy(cloud(rng, "spread", 700, 20))
-    found = [
+    results = [
         PrunedSearch(torch.from_numpy(memories), 32, 0.2, tiling).search(queries, 3).rows
         for tiling in (Tiling(), GPU_TILING, SMALL)
     ]
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_threads_change_nothing(rng: np.random.Generator) -> None:
     memories, queries = cloud(rng, "spread", 900, 20), torch.from_numpy(cloud(rng, "spread", 200, 20))
     search, threads = PrunedSearch(torch.from_numpy(memories), 32, 0.2, SMALL), torch.get_num_threads()
-    found = []
+    results = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             with torch.inference_mode(count == 3):
-                found.append(search.search(queries, 3).rows)
+                results.append(search.search(queries, 3).rows)
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_a_full_search_that_rounds_loses_no_bound(rng: np.random.Generator) -> None:
@@ -197,7 +197,7 @@ def test_threads_lose_no_count(rng: np.random.Generator, monkeypatch: pytest.Mon
 def test_a_sum_in_another_order_loses_no_neighbor(
     rng: np.random.Generator,
 ) -> None:
-    def jittered(*pairs: torch.Tensor) -> torch.Tensor:
+    def jittered_squares(*pairs: torch.Tensor) -> torch.Tensor:
         squares = pair_squares(*pairs)
         toward = torch.from_numpy(rng.choice(np.array([-np.inf, np.inf], dtype=np.float32), size=len(squares)))
         return torch.nextafter(squares, toward).clamp(min=0)
@@ -206,7 +206,7 @@ def test_a_sum_in_another_order_loses_no_neighbor(
     # Clusters so large that the first bound is exact.
     exact, rounded = (
         PrunedSearch(torch.from_numpy(memories), 32, 1.0, Tiling(16, 24, cluster=300), measure=measure)
-        for measure in (pair_squares, jittered)
+        for measure in (pair_squares, jittered_squares)
     )
     assert torch.equal(rounded.search(queries, 3).rows, exact.search(queries, 3).rows)
 
