@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def many(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo_folder(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """26 files: 24 usable ones, a duplicate of an early one far behind it, and one that is no photograph."""
     folder = tmp_path_factory.mktemp("many")
     for copy in range(24):  # different bytes, so that none is a duplicate

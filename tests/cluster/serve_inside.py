@@ -46,7 +46,7 @@ def root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
+def serving(root: Path, keys: Path, **overrides: str) -> Iterator[str]:
     """The address of two replicas."""
     from ray import serve
 
@@ -61,7 +61,7 @@ def serving(root: Path, keys: Path, **more: str) -> Iterator[str]:
     )
     variables = {
         "RESAD_ROOT": str(root), "RESAD_DEVICE": "cpu", "RESAD_THREADS": "1", "RESAD_QUEUE_SIZE": str(QUEUE),
-        "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE", **more,
+        "RESAD_POLL_S": "0.1", "RESAD_KEYS_FILE": str(keys), "OMP_WAIT_POLICY": "PASSIVE", **overrides,
     }  # fmt: skip
     options = {"num_cpus": 0.5, "runtime_env": {"env_vars": variables}}
     serve.run(deployment.options(num_replicas=2, ray_actor_options=options).bind(), name="resad")
@@ -103,13 +103,13 @@ class Load:
     @contextmanager
     def running(self, threads: int) -> Iterator[None]:
         with ThreadPoolExecutor(threads) as pool:
-            begun = [pool.submit(self._run) for _ in range(threads)]
+            futures = [pool.submit(self._run) for _ in range(threads)]
             try:
                 yield
             finally:
                 self._stop.set()
-            for one in begun:
-                one.result(60)
+            for future in futures:
+                future.result(60)
 
     def _run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client:
@@ -122,8 +122,8 @@ class Load:
             answer = client.post("/v1/score", content=self._photo, headers=KEYED)
             self.attempts[answer.status_code] += 1
             if answer.status_code == 200:
-                found: dict[str, Any] = answer.json()
-                return found
+                document: dict[str, Any] = answer.json()
+                return document
             time.sleep(float(answer.headers.get("Retry-After", 0.2)))
         raise AssertionError(f"never answered: {self.attempts}")
 
@@ -139,17 +139,17 @@ def patient_client(url: str, photo: bytes) -> Iterator[list[float]]:
                 scores.append(client.score(photo).image_score)
 
     with ThreadPoolExecutor(1) as pool:
-        begun = pool.submit(run)
+        future = pool.submit(run)
         try:
             yield scores
         finally:
             stop.set()
-        begun.result(60)
+        future.result(60)
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it did not become true in time"
         time.sleep(0.05)
 
@@ -158,18 +158,18 @@ def replicas() -> list[str]:
     import ray
 
     actors = ray.util.list_named_actors(all_namespaces=True)
-    return sorted(one["name"] for one in actors if one["name"].startswith("SERVE_REPLICA::resad#"))
+    return sorted(actor["name"] for actor in actors if actor["name"].startswith("SERVE_REPLICA::resad#"))
 
 
 def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> None:
-    def once(_: int) -> httpx.Response:
+    def post(_: int) -> httpx.Response:
         return httpx.post(f"{url}/v1/score", content=photo, headers=KEYED, timeout=60)
 
     with ThreadPoolExecutor(40) as pool:
-        answers = list(pool.map(once, range(40)))
-    counted = Counter(answer.status_code for answer in answers)
-    assert set(counted) == {200, 429}, counted
-    assert counted[200] >= QUEUE
+        answers = list(pool.map(post, range(40)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429}, statuses
+    assert statuses[200] >= QUEUE
     for answer in answers:
         assert len(answer.headers["X-Request-ID"].split(",")) == 1
         if answer.status_code == 429:
@@ -178,15 +178,15 @@ def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> Non
 
 
 def test_metrics_are_of_both_replicas(url: str, photo: bytes) -> None:
-    def counted() -> dict[str, float]:
+    def requests_by_replica() -> dict[str, float]:
         text = httpx.get(f"{url}/metrics", headers=BEARER, timeout=30).text
         line = r'^resad_requests_total{method="POST",replica="(\w+)",route="/v1/score",status="200"} (\S+)$'
         return {replica: float(value) for replica, value in re.findall(line, text, re.MULTILINE)}
 
-    before = counted()
+    before = requests_by_replica()
     for _ in range(6):
         assert httpx.post(f"{url}/v1/score", content=photo, headers=KEYED, timeout=60).status_code == 200
-    after = counted()
+    after = requests_by_replica()
     assert {name.split("#")[-1] for name in replicas()} == set(after)
     assert sum(after.values()) - sum(before.values()) == 6
 
@@ -198,38 +198,38 @@ def test_a_replica_that_is_killed_loses_its_own_requests_alone(url: str, root: P
     before = replicas()
     assert len(before) == 2
     load = Load(url, photo)
-    with load.running(threads=3), patient_client(url, photo) as its_scores:
+    with load.running(threads=3), patient_client(url, photo) as client_scores:
         until(lambda: len(load.answers) >= 8)
         ray.kill(ray.get_actor(before[0], namespace="serve"), no_restart=True)
-        seen = len(load.answers)
-        until(lambda: len(load.answers) >= seen + 8)
+        answer_count = len(load.answers)
+        until(lambda: len(load.answers) >= answer_count + 8)
         until(lambda: len(replicas()) == 2 and before[0] not in replicas())
-        seen = len(load.answers)
-        until(lambda: len(load.answers) >= seen + 8)
-    lost = sum(count for status, count in load.attempts.items() if status not in (200, 429))
-    assert lost <= 4, load.attempts  # as many as were under way
+        answer_count = len(load.answers)
+        until(lambda: len(load.answers) >= answer_count + 8)
+    lost_requests = sum(count for status, count in load.attempts.items() if status not in (200, 429))
+    assert lost_requests <= 4, load.attempts  # as many as were under way
     assert load.attempts[200] == len(load.answers)
-    for score in (*its_scores, *(answer["image_score"] for answer in load.answers)):
+    for score in (*client_scores, *(answer["image_score"] for answer in load.answers)):
         assert score == pytest.approx(expected, rel=1e-4)
-    assert len(its_scores) >= 3
+    assert len(client_scores) >= 3
 
 
 def test_no_answer_mixes_two_versions(url: str, root: Path, photo: bytes) -> None:
     live = index.resolve(root / "drawn").name
-    other = next(one for one in index.versions(root / "drawn") if one != live)
-    expected = {name: offline(root / "drawn" / name, photo) for name in (live, other)}
-    assert abs(expected[live] / expected[other] - 1) > 1e-2
+    next_version = next(version for version in index.versions(root / "drawn") if version != live)
+    expected = {name: offline(root / "drawn" / name, photo) for name in (live, next_version)}
+    assert abs(expected[live] / expected[next_version] - 1) > 1e-2
     load = Load(url, photo)
     with load.running(threads=3):
         until(lambda: len(load.answers) >= 6)
-        changed = httpx.put(
-            f"{url}/v1/indexes/drawn/current", json={"version": other},
+        put_answer = httpx.put(
+            f"{url}/v1/indexes/drawn/current", json={"version": next_version},
             headers=BEARER, timeout=60,
         )  # fmt: skip
-        assert changed.status_code == 200, changed.text
-        until(lambda: all(answer["index"]["version"] == other for answer in load.answers[-16:]))
+        assert put_answer.status_code == 200, put_answer.text
+        until(lambda: all(answer["index"]["version"] == next_version for answer in load.answers[-16:]))
     assert set(load.attempts) <= {200, 429}, load.attempts
-    assert {answer["index"]["version"] for answer in load.answers} == {live, other}
+    assert {answer["index"]["version"] for answer in load.answers} == {live, next_version}
     for answer in load.answers:
         assert answer["image_score"] == pytest.approx(expected[answer["index"]["version"]], rel=1e-4)
 

@@ -50,7 +50,7 @@ def client(cluster: Cluster, root: Path, tmp_path_factory: pytest.TempPathFactor
         yield client
 
 
-def asked(client: httpx.Client, name: str, photo: bytes) -> tuple[float, Counter[int]]:
+def score_with_retries(client: httpx.Client, name: str, photo: bytes) -> tuple[float, Counter[int]]:
     """The score, and what every attempt came to; a refusal is waited out as it says."""
     attempts: Counter[int] = Counter()
     end = time.monotonic() + 60
@@ -64,58 +64,60 @@ def asked(client: httpx.Client, name: str, photo: bytes) -> tuple[float, Counter
     raise AssertionError(f"never answered: {attempts}")
 
 
-def of_each(client: httpx.Client, metric: str) -> dict[str, int]:
+def sums_by_replica(client: httpx.Client, metric: str) -> dict[str, int]:
     """How many series each replica has, or their sum for a counter."""
     text = client.get("/metrics").text
-    found: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for labels, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", text, re.MULTILINE):
         (replica,) = re.findall(r'replica="(\w+)"', labels)
-        found[replica] += int(float(value))
-    return found
+        sums[replica] += int(float(value))
+    return sums
 
 
 def test_all_are_listed_and_every_answer_is_right(
     client: httpx.Client, photo: bytes, expected: dict[str, float]
 ) -> None:
     for name in (*NAMES, *reversed(NAMES)):
-        assert asked(client, name, photo)[0] == pytest.approx(expected[name], rel=1e-4)
-        listed = client.get("/v1/indexes").json()["indexes"]
-        assert [one["name"] for one in listed] == list(NAMES)
-        assert sorted(one["state"] for one in listed) == ["resting", "resting", "serving"]
-        assert all(one["version"] for one in listed)
+        assert score_with_retries(client, name, photo)[0] == pytest.approx(expected[name], rel=1e-4)
+        summaries = client.get("/v1/indexes").json()["indexes"]
+        assert [summary["name"] for summary in summaries] == list(NAMES)
+        assert sorted(summary["state"] for summary in summaries) == ["resting", "resting", "serving"]
+        assert all(summary["version"] for summary in summaries)
 
 
-def test_two_indexes_on_two_replicas_find_a_home_each(client: httpx.Client, photo: bytes) -> None:
+def test_two_indexes_settle_on_one_replica_each(client: httpx.Client, photo: bytes) -> None:
     for name in "ab" * 2:
-        asked(client, name, photo)
+        score_with_retries(client, name, photo)
         time.sleep(2)  # until replicas have said what they hold
-    before = of_each(client, "resad_index_loads_total")
+    before = sums_by_replica(client, "resad_index_loads_total")
     for name in "ab" * 10:
-        asked(client, name, photo)
-    assert of_each(client, "resad_index_loads_total") == before
-    assert list(of_each(client, "resad_index_info").values()) == [1, 1]
+        score_with_retries(client, name, photo)
+    assert sums_by_replica(client, "resad_index_loads_total") == before
+    assert list(sums_by_replica(client, "resad_index_info").values()) == [1, 1]
 
 
 def test_under_load_no_replica_ever_holds_more_than_it_may(
     client: httpx.Client, photo: bytes, expected: dict[str, float]
 ) -> None:
-    seen: list[dict[str, int]] = []
+    observations: list[dict[str, int]] = []
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
-            seen.append(of_each(client, "resad_index_info"))
+            observations.append(sums_by_replica(client, "resad_index_info"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         with ThreadPoolExecutor(6) as pool:
-            answers = list(pool.map(lambda n: asked(client, NAMES[n % 3], photo), range(24)))
+            answers = list(
+                pool.map(lambda number: score_with_retries(client, NAMES[number % 3], photo), range(24))
+            )
     finally:
         stop.set()
         watcher.join()
     assert sum((attempts for _, attempts in answers), Counter[int]()).keys() <= {200, 429, 503}
     for number, (score, _) in enumerate(answers):
         assert score == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
-    assert len(seen) >= 5
-    assert max(max(one.values(), default=0) for one in seen) == 1
+    assert len(observations) >= 5
+    assert max(max(counts.values(), default=0) for counts in observations) == 1

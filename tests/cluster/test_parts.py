@@ -22,34 +22,34 @@ from tests.cluster.conftest import need_ray
 
 
 @given(photos=st.integers(1, 3000), workers=st.integers(1, 40), batch=st.sampled_from([1, 4]))
-def test_pieces_are_the_list_in_whole_batches(photos: int, workers: int, batch: int) -> None:
-    listed = [ReferencePhoto(Path(f"{number}.jpg")) for number in range(photos)]
-    chunks = split(listed, workers, batch)
-    assert [photo for chunk in chunks for photo in chunk.photos] == listed
+def test_chunks_are_the_list_in_whole_batches(photos: int, workers: int, batch: int) -> None:
+    references = [ReferencePhoto(Path(f"{number}.jpg")) for number in range(photos)]
+    chunks = split(references, workers, batch)
+    assert [photo for chunk in chunks for photo in chunk.photos] == references
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
     assert all(len(chunk.photos) % batch == 0 for chunk in chunks[:-1])
     assert max(len(chunk.photos) for chunk in chunks) <= 64
 
 
 @given(chunks=st.integers(0, 60), workers=st.integers(1, 6), data=st.data())
-def test_every_piece_is_dealt_once_and_again_when_it_is_lost(
+def test_every_chunk_is_assigned_once_and_again_when_it_is_lost(
     chunks: int, workers: int, data: st.DataObject
 ) -> None:
     queue = ChunkQueue(range(chunks), workers)
-    has: dict[int, list[int]] = {worker: [] for worker in range(workers)}
+    assignments: dict[int, list[int]] = {worker: [] for worker in range(workers)}
     newest = workers
     while True:
-        worker = data.draw(st.sampled_from(sorted(has)))
-        if has[worker] and newest < workers + 3 and data.draw(st.booleans()):
-            queue.put_back(has.pop(worker), worker)
-            has[newest] = []
+        worker = data.draw(st.sampled_from(sorted(assignments)))
+        if assignments[worker] and newest < workers + 3 and data.draw(st.booleans()):
+            queue.put_back(assignments.pop(worker), worker)
+            assignments[newest] = []
             newest += 1
             continue
         chunk = queue.next(worker)
         if chunk is None:
             break
-        has[worker].append(chunk)
-    assert sorted(chunk for mine in has.values() for chunk in mine) == list(range(chunks))
+        assignments[worker].append(chunk)
+    assert sorted(chunk for numbers in assignments.values() for chunk in numbers) == list(range(chunks))
 
 
 def test_workers_of_one_pace_get_neighbors() -> None:
@@ -68,7 +68,7 @@ def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: 
     firsts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
     owners = {chunk: data.draw(st.integers(0, 3)) for chunk in range(len(sizes))}
     runs = runs_of(range(len(sizes)), owners, firsts, block)
-    covered: list[int] = []
+    covered_rows: list[int] = []
     for run in runs:
         assert run.first % block == 0
         assert run.stop % block == 0 or run.stop == firsts[-1]
@@ -76,19 +76,19 @@ def test_runs_are_whole_blocks_and_together_all_points(sizes: list[int], block: 
         assert sum(part.stop - part.start for part in run.tail) < block
         rows = [firsts[p.chunk] + row for p in (*run.parts, *run.tail) for row in range(p.start, p.stop)]
         assert rows == list(range(run.first, run.stop))
-        covered += rows
-    assert sorted(covered) == list(range(firsts[-1]))
+        covered_rows += rows
+    assert sorted(covered_rows) == list(range(firsts[-1]))
     # Pieces that are lost take exactly their own blocks along.
-    lost = {chunk for chunk in owners if data.draw(st.booleans())}
-    again = runs_of(sorted(lost), owners, firsts, block)
-    theirs = {row for run in again for row in range(run.first, run.stop)}
-    kept = {
+    lost_chunks = {chunk for chunk in owners if data.draw(st.booleans())}
+    lost_runs = runs_of(sorted(lost_chunks), owners, firsts, block)
+    lost_rows = {row for run in lost_runs for row in range(run.first, run.stop)}
+    other_rows = {
         row
-        for run in runs_of(sorted(set(owners) - lost), owners, firsts, block)
+        for run in runs_of(sorted(set(owners) - lost_chunks), owners, firsts, block)
         for row in range(run.first, run.stop)
     }
-    assert theirs | kept == set(range(firsts[-1]))
-    assert not theirs & kept
+    assert lost_rows | other_rows == set(range(firsts[-1]))
+    assert not lost_rows & other_rows
 
 
 GB = 10**9
@@ -100,19 +100,19 @@ NATIONAL = BuildSize(photos=10**5, to_encode=10**5, patches=10**9, sampled=10**9
 def test_a_driver_without_the_memory_is_refused_with_the_numbers(driver: int, workers: int) -> None:
     share = replace(NATIONAL, photos=10**5 // workers, patches=10**9 // workers, sampled=10**9 // workers)
     large = HostResources(GB, GB, 10**13, "a worker's share of its machine", 10**14)
-    told = ClusterForecast(
+    cluster_forecast = ClusterForecast(
         forecast(share, Rates(1.0, 1e-12, 1e-12, 1e-12), large),
         HostResources(GB, GB, driver, "--max-memory", 0),
         10**9,
     )
     needed = GB + 20 * 10**9 + 3 * 10**5 * 1536 * 4  # docs/cluster.md has the arithmetic
-    assert told.memory == needed
-    assert f"forecast: driver: memory {needed / 1e9:.1f} GB of" in told.lines()[-1]
+    assert cluster_forecast.memory == needed
+    assert f"forecast: driver: memory {needed / 1e9:.1f} GB of" in cluster_forecast.lines()[-1]
     if driver < needed:
         with pytest.raises(SettingError, match=rf"the driver would take {needed / 1e9:.1f} GB.*--max-memory"):
-            told.check()
+            cluster_forecast.check()
     else:
-        told.check()
+        cluster_forecast.check()
 
 
 def test_without_ray_everything_else_works_and_a_cluster_names_the_extra(drawn: Path, tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ import indexer.cli, service.cli, service.app
 sys.argv = ["resad-indexer", *sys.argv[1:]]
 indexer.cli.main()
 """
-    asked = ("build", drawn / "train/good", "--root", tmp_path, "--name", "eyes", "--cluster", "auto")
-    command = [sys.executable, "-c", program, *map(str, asked)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "pip install 'resad[cluster]'" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    arguments = ("build", drawn / "train/good", "--root", tmp_path, "--name", "eyes", "--cluster", "auto")
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "pip install 'resad[cluster]'" in process.stderr
+    assert "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,16 +141,16 @@ def test_an_address_that_no_command_can_work_from_is_refused() -> None:
 def test_the_manifests_serve_what_the_configuration_file_serves() -> None:
     docker = Path(__file__).parents[2] / "docker"
     service = yaml.safe_load((docker / "kubernetes/ray/service.yaml").read_text())
-    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
-    beside = yaml.safe_load((docker / "ray/serve.yaml").read_text())
-    assert beside["http_options"].pop("host") == "127.0.0.1"
-    assert inside["http_options"].pop("host") == "0.0.0.0"  # of a pod, which network.yaml closes
-    for config in (inside, beside):
+    in_kubernetes = yaml.safe_load(service["spec"]["serveConfigV2"])
+    standalone = yaml.safe_load((docker / "ray/serve.yaml").read_text())
+    assert standalone["http_options"].pop("host") == "127.0.0.1"
+    assert in_kubernetes["http_options"].pop("host") == "0.0.0.0"  # of a pod, which network.yaml closes
+    for config in (in_kubernetes, standalone):
         (deployment,) = config["applications"][0]["deployments"]
         deployment["autoscaling_config"].pop("min_replicas")
         deployment["ray_actor_options"].pop("num_gpus", None)
-    assert inside == beside
-    assert beside["controller_options"] == {"runtime_env": {"env_vars": {VARIABLE: CALLBACK}}}
+    assert in_kubernetes == standalone
+    assert standalone["controller_options"] == {"runtime_env": {"env_vars": {VARIABLE: CALLBACK}}}
     for name in ("service.yaml", "index-job.yaml"):
         spec = yaml.safe_load((docker / "kubernetes/ray" / name).read_text())["spec"]
         cluster = spec.get("rayClusterConfig") or spec["rayClusterSpec"]

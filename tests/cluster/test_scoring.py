@@ -101,35 +101,35 @@ def test_files_and_table_are_those_of_one_process_and_no_photograph_ends_the_run
         (photos / f"{path.parent.name}_{path.name}").write_bytes(path.read_bytes())
     good = sorted(photos.iterdir())
     (photos / "two\nlines.jpg").write_bytes(good[1].read_bytes())
-    here, there = tmp_path / "here", tmp_path / "there"
-    run_local(version, [photos], here)
+    local_out, cluster_out = tmp_path / "here", tmp_path / "there"
+    run_local(version, [photos], local_out)
     (photos / "deadly.jpg").write_bytes(good[0].read_bytes())
     (photos / "letter.jpg").write_text("call the clinic")
-    outcomes = run_on(cluster, version, [photos], there, worker_class=FragileWorker)
+    outcomes = run_on(cluster, version, [photos], cluster_out, worker_class=FragileWorker)
     assert len(outcomes) == len(good) + 3
     reasons = failures(outcomes)
     assert sorted(reasons) == ["deadly.jpg", "letter.jpg"]
     assert reasons["deadly.jpg"] == "the worker that scored it was lost, each time"
-    names = {path.name for path in here.iterdir()}
-    assert {path.name for path in there.iterdir()} == names
+    names = {path.name for path in local_out.iterdir()}
+    assert {path.name for path in cluster_out.iterdir()} == names
     for name in names - {"scores.csv", "scores.csv.journal"}:
         if name.endswith(".json"):
-            assert without_times(here / name) == without_times(there / name), name
+            assert without_times(local_out / name) == without_times(cluster_out / name), name
         else:
-            assert (here / name).read_bytes() == (there / name).read_bytes(), name
-    rows, expected = table_rows(there / "scores.csv"), table_rows(here / "scores.csv")
+            assert (local_out / name).read_bytes() == (cluster_out / name).read_bytes(), name
+    rows, expected = table_rows(cluster_out / "scores.csv"), table_rows(local_out / "scores.csv")
     assert set(rows) == set(expected) | {"deadly.jpg", "letter.jpg"}
     assert {name: row["image_score"] for name, row in rows.items() if name in expected} == {
         name: row["image_score"] for name, row in expected.items()
     }
     # Again: what failed is tried again, and nothing else.
     (photos / "letter.jpg").unlink()
-    again = run_on(cluster, version, [photos], there)
-    assert [outcome.label for outcome in again] == ["deadly.jpg"]
-    assert failures(again) == {}
-    other = RunOptions(ScoreOptions(DecisionRule(0.1, false_regions=2.0), 2))
+    retry_outcomes = run_on(cluster, version, [photos], cluster_out)
+    assert [outcome.label for outcome in retry_outcomes] == ["deadly.jpg"]
+    assert failures(retry_outcomes) == {}
+    other_options = RunOptions(ScoreOptions(DecisionRule(0.1, false_regions=2.0), 2))
     with pytest.raises(JournalError, match="fpr"):
-        run_on(cluster, version, [photos], there, options=other)
+        run_on(cluster, version, [photos], cluster_out, options=other_options)
 
 
 @pytest.mark.slow
@@ -139,12 +139,12 @@ def test_photographs_behind_addresses_are_scored_by_workers(
     version, folder = index.resolve(small_index), drawn / "test"
     first = next(folder.rglob("*.jpg"))
     (tmp_path / "list.csv").write_text(f"path\nfile://{first}\nfile://{tmp_path}/gone.jpg\n")
-    here = run_on(cluster, version, [folder], tmp_path / "here")
+    folder_outcomes = run_on(cluster, version, [folder], tmp_path / "here")
     sources = [Path(f"file://{folder}"), tmp_path / "list.csv"]
-    there = run_on(cluster, version, sources, tmp_path / "there")
-    assert list(failures(there).values()) == ["No such file or directory"]
-    scores = sorted(row.result.image_score for row in here if isinstance(row, ScoreRow))
-    assert set(scores) == {row.result.image_score for row in there if isinstance(row, ScoreRow)}
+    address_outcomes = run_on(cluster, version, sources, tmp_path / "there")
+    assert list(failures(address_outcomes).values()) == ["No such file or directory"]
+    scores = sorted(row.result.image_score for row in folder_outcomes if isinstance(row, ScoreRow))
+    assert set(scores) == {row.result.image_score for row in address_outcomes if isinstance(row, ScoreRow)}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x49))
 """SIOCSIFFLAGS with IFF_UP | IFF_LOOPBACK | IFF_RUNNING, for hosts without iproute2."""
 
 
-def _isolating() -> list[str] | None:
+def _isolation_command() -> list[str] | None:
     """What starts a command without any network but its own loopback; None where that is not allowed."""
     for unshare in (["unshare", "--net"], ["unshare", "--user", "--map-root-user", "--net"]):
         try:
@@ -31,13 +31,13 @@ def _isolating() -> list[str] | None:
 @pytest.mark.slow
 def test_two_replicas_under_load_one_killed_a_version_changed_and_several_indexes() -> None:
     need_ray()
-    unshare = _isolating()
+    unshare = _isolation_command()
     if unshare is None:
         pytest.skip(NAMESPACE_REASON)
     files = " ".join(str(Path(__file__).with_name(f"{name}_inside.py")) for name in ("serve", "several"))
     tests = f"{sys.executable} -m pytest -q -p no:cacheprovider {files}"
     command = [*unshare, "sh", "-c", f'{sys.executable} -c "{_LOOPBACK_UP}" && {tests}']
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_CURRENT_TEST")}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-2000:]
-    assert re.match(r"\.{8} ", ended.stdout), ended.stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
+    assert re.match(r"\.{8} ", process.stdout), process.stdout

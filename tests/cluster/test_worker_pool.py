@@ -11,7 +11,7 @@ LATE_S = 1.5
 """In which the second worker makes the folder: long after the first has deleted it."""
 
 
-class Shares:
+class SharedFolderWorker:
     """PoolOptions of one folder, of which all but the first are slow to begin."""
 
     def start(self, place: Path) -> WorkerInfo:
@@ -34,7 +34,7 @@ class Shares:
 
 def test_a_worker_that_joins_at_the_end_leaves_no_folder(cluster: Cluster, tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
-    with WorkerPool(cluster, Shares, tmp_path, WorkerSize(1, 0), 2) as pool:
+    with WorkerPool(cluster, SharedFolderWorker, tmp_path, WorkerSize(1, 0), 2) as pool:
         pool.wait([])
         while not (tmp_path / "second").exists():
             assert time.monotonic() < deadline
@@ -45,10 +45,10 @@ def test_a_worker_that_joins_at_the_end_leaves_no_folder(cluster: Cluster, tmp_p
 
 
 def test_a_worker_without_a_place_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
-    with WorkerPool(cluster, Shares, tmp_path, WorkerSize(2, 0), 2) as pool:
+    with WorkerPool(cluster, SharedFolderWorker, tmp_path, WorkerSize(2, 0), 2) as pool:
         pool.wait([])
-        began = time.monotonic()
-    assert time.monotonic() - began < 10
+        start = time.monotonic()
+    assert time.monotonic() - start < 10
     time.sleep(LATE_S)
     assert not (tmp_path / "second").exists()
     assert not (tmp_path / "folder").exists()

@@ -15,10 +15,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what takes a Docker engine and minutes, unless `-m docker` asks for it."""
     if "docker" in config.option.markexpr:
         return
-    left_out = [item for item in items if item.get_closest_marker("docker")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    deselected = [item for item in items if item.get_closest_marker("docker")]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +43,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def deployed(images: None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An index `clinic` in the volume, built by the indexer's profile, and a healthy container of the service."""
-    with stack(tmp_path_factory.mktemp("stack"), photos) as made:
-        build_index(made, "0.01")
-        made.up("service")
-        yield made
+    with stack(tmp_path_factory.mktemp("stack"), photos) as deployment:
+        build_index(deployment, "0.01")
+        deployment.up("service")
+        yield deployment
 
 
-def build_index(made: Stack, coreset: str) -> None:
+def build_index(deployment: Stack, coreset: str) -> None:
     """A version that is live at once; small, as this is not about its quality."""
-    made.indexer(
+    deployment.indexer(
         "build", "/photos", "--root", "/indexes", "--name", "clinic", "--backbone", "bundled", "--size", "320",
         "--coreset", coreset, "--device", "cpu",
     )  # fmt: skip

@@ -27,18 +27,18 @@ class Edge:
         return httpx.Client(base_url=self.url, verify=self.tls, timeout=seconds)
 
 
-def written_down(ports: Sequence[int]) -> str:
+def fixed_services(ports: Sequence[int]) -> str:
     """In place of services.conf: services on ports of this machine, which no name server can tell apart."""
     servers = "".join(f"    server 127.0.0.1:{port};\n" for port in ports)
     return f'upstream all {{\n{servers}}}\nmap "" $services {{ default all; }}\n'
 
 
-def looked_up(name_server: int, port: int) -> str:
+def services_by_name(name_server: int, port: int) -> str:
     """The real services.conf, which asks a name server on `name_server` for services that all listen on `port`."""
     text = (DOCKER / "edge/services.conf").read_text()
-    for there, here in {"127.0.0.11": f"127.0.0.1:{name_server}", "service:8000": f"service:{port}"}.items():
-        assert there in text, there
-        text = text.replace(there, here)
+    for original, local in {"127.0.0.11": f"127.0.0.1:{name_server}", "service:8000": f"service:{port}"}.items():
+        assert original in text, original
+        text = text.replace(original, local)
     return text
 
 
@@ -49,33 +49,33 @@ def edge(folder: Path, services: str, *, faster: int = 1) -> Iterator[Edge]:
     services: what services.conf says.  faster: divides how long it waits for services.
     """
     nginx = need("nginx")
-    port, alive = free_port(), free_port()
+    port, liveness_port = free_port(), free_port()
     make_certificate(folder)
     text = (DOCKER / "edge/nginx.conf").read_text()
-    own = {
+    replacements = {
         " /tmp/": f" {folder}/",
         "/run/secrets/edge_certificate": folder / "edge.crt",
         "/run/secrets/edge_key": folder / "edge.key",
         "listen 8443": f"listen 127.0.0.1:{port}",
-        "127.0.0.1:8081": f"127.0.0.1:{alive}",
+        "127.0.0.1:8081": f"127.0.0.1:{liveness_port}",
         "/dev/stdout": folder / "calls.log",
     }
-    for there, here in own.items():
-        assert there in text, there
-        text = text.replace(there, str(here))
+    for original, local in replacements.items():
+        assert original in text, original
+        text = text.replace(original, str(local))
     text = re.sub(
-        r"(proxy_\w+_timeout) (\d+)s;", lambda found: f"{found[1]} {1000 * int(found[2]) // faster}ms;", text
+        r"(proxy_\w+_timeout) (\d+)s;", lambda match: f"{match[1]} {1000 * int(match[2]) // faster}ms;", text
     )
     (folder / "nginx.conf").write_text(text)
     (folder / "services.conf").write_text(services)
     # Started by root it would give its workers to another user, who may not enter the folder.
-    said = "daemon off;" + (" user root;" if os.getuid() == 0 else "")
+    directives = "daemon off;" + (" user root;" if os.getuid() == 0 else "")
     with (folder / "edge.log").open("w") as log:
         process = subprocess.Popen(
-            (nginx, "-c", folder / "nginx.conf", "-e", "stderr", "-g", said), stderr=log, stdout=log
+            (nginx, "-c", folder / "nginx.conf", "-e", "stderr", "-g", directives), stderr=log, stdout=log
         )
         try:
-            until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{alive}/livez"))
+            until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{liveness_port}/livez"))
             assert process.poll() is None, (folder / "edge.log").read_text()
             yield Edge(f"https://localhost:{port}", ssl.create_default_context(cafile=folder / "edge.crt"))
         finally:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from tests.docker.files import CPU, DOCKER, ROOT, compose, output, resolved
+from tests.docker.files import CPU, DOCKER, ROOT, compose, compose_config, output
 from tests.ports import free_port
 from tests.service.running import until
 
@@ -36,8 +36,8 @@ def docker(*arguments: str) -> str:
 
 def inspect(name: str) -> dict[str, Any]:
     """Everything that is known of a container or an image."""
-    [found] = json.loads(docker("inspect", name))
-    return dict(found)
+    [description] = json.loads(docker("inspect", name))
+    return dict(description)
 
 
 def build_images() -> None:
@@ -124,29 +124,29 @@ def stack(folder: Path, photos: Path) -> Iterator[Stack]:
     name = f"resad-test-{secrets.token_hex(3)}"
     keys = folder / "secrets"
     key = make_key(keys)
-    config = resolved(
+    config = compose_config(
         CPU, RESAD_TAG=TAG, RESAD_INDEXES=f"{name}-indexes", RESAD_WEIGHTS=f"{name}-weights", RESAD_MEMORY="6g",
         RESAD_INDEXER_MEMORY="6g", RESAD_PHOTOS=str(photos), RESAD_SECRETS=str(keys), RESAD_INDEXES_MODE="rw",
     )  # fmt: skip
-    made = Stack(folder / "compose.yml", name, (free_port(), free_port()), key)
-    made.file.write_text(yaml.safe_dump(on_the_hosts_network(config, made.ports)))
+    deployment = Stack(folder / "compose.yml", name, (free_port(), free_port()), key)
+    deployment.file.write_text(yaml.safe_dump(with_host_network(config, deployment.ports)))
     try:
-        yield made
+        yield deployment
     finally:
-        made.compose("down", "--volumes", "--timeout", "5")
+        deployment.compose("down", "--volumes", "--timeout", "5")
 
 
-def on_the_hosts_network(config: dict[str, Any], ports: tuple[int, int]) -> dict[str, Any]:
+def with_host_network(config: dict[str, Any], ports: tuple[int, int]) -> dict[str, Any]:
     """The same services, bound to loopback addresses of the host, the second on a port of its own."""
-    found = {name: config["services"][name] for name in ("service", "indexer")}
-    found["service-b"] = copy.deepcopy(found["service"])
+    services = {name: config["services"][name] for name in ("service", "indexer")}
+    services["service-b"] = copy.deepcopy(services["service"])
     for name, port in zip(("service", "service-b"), ports, strict=True):
-        del found[name]["ports"]
-        found[name]["environment"] |= {"RESAD_HOST": "127.0.0.1", "RESAD_PORT": str(port)}
-    for service in found.values():
+        del services[name]["ports"]
+        services[name]["environment"] |= {"RESAD_HOST": "127.0.0.1", "RESAD_PORT": str(port)}
+    for service in services.values():
         service.pop("build")
         service.pop("networks", None)
         service["network_mode"] = "host"
-    kept = {"indexes", "weights"}
-    volumes = {name: volume for name, volume in config["volumes"].items() if name in kept}
-    return {"services": found, "volumes": volumes, "secrets": {"resad_keys": config["secrets"]["resad_keys"]}}
+    volume_names = {"indexes", "weights"}
+    volumes = {name: volume for name, volume in config["volumes"].items() if name in volume_names}
+    return {"services": services, "volumes": volumes, "secrets": {"resad_keys": config["secrets"]["resad_keys"]}}

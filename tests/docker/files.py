@@ -36,40 +36,40 @@ def compose(*arguments: str, **variables: str) -> str:
     program = compose_program()
     if program is None:
         pytest.skip("docker-compose is not installed")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
-    return output(*program, *arguments, env=kept | variables)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
+    return output(*program, *arguments, env=environment | variables)
 
 
-def resolved(files: tuple[str, ...], **variables: str) -> dict[str, Any]:
+def compose_config(files: tuple[str, ...], **variables: str) -> dict[str, Any]:
     """All profiles of the compose files as one, with every variable filled in."""
     profiles = (word for name in PROFILES for word in ("--profile", name))
-    found: dict[str, Any] = yaml.safe_load(compose(*files, *profiles, "config", **variables))
-    return found
+    config: dict[str, Any] = yaml.safe_load(compose(*files, *profiles, "config", **variables))
+    return config
 
 
 def output(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """stdout of a command; a failure shows all that it said."""
-    ended = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
-    assert ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
-    return ended.stdout
+    process = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
+    assert process.returncode == 0, f"{' '.join(command)}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
 
 
 def need(program: str) -> str:
     """Where it is; skips the test where it is not installed."""
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    if found is None:
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if path is None:
         pytest.skip(f"{program} is not installed")
-    return found
+    return path
 
 
-def monitoring(folder: Path, *, key: str = "key", targets: tuple[str, ...] = (), every: str = "") -> Path:
-    """Prometheus' configuration with its rules, in `folder`; what is given takes its place in it."""
+def monitoring(folder: Path, *, key: str = "key", targets: tuple[str, ...] = (), interval: str = "") -> Path:
+    """Prometheus' configuration with its rules, in `folder`; the options replace what it has."""
     (folder / "metrics_key").write_text(key)
     text = (DOCKER / "monitoring/prometheus.yml").read_text()
     assert "/run/secrets/metrics_key" in text
     config = yaml.safe_load(text.replace("/run/secrets/metrics_key", str(folder / "metrics_key")))
-    if every:
-        config["global"] = {"scrape_interval": every, "evaluation_interval": every}
+    if interval:
+        config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
     if targets:
         [job] = config["scrape_configs"]
         del job["dns_sd_configs"]
@@ -81,11 +81,11 @@ def monitoring(folder: Path, *, key: str = "key", targets: tuple[str, ...] = (),
 
 def board() -> dict[str, Any]:
     """Grafana's."""
-    found: dict[str, Any] = json.loads((DOCKER / "monitoring/grafana/boards/resad.json").read_text())
-    return found
+    document: dict[str, Any] = json.loads((DOCKER / "monitoring/grafana/boards/resad.json").read_text())
+    return document
 
 
 def queries() -> list[str]:
     """Of the board, for any container and over five minutes."""
-    found = [target["expr"] for panel in board()["panels"] for target in panel.get("targets", ())]
-    return [query.replace("$instance", ".*").replace("$__rate_interval", "5m") for query in found]
+    expressions = [target["expr"] for panel in board()["panels"] for target in panel.get("targets", ())]
+    return [query.replace("$instance", ".*").replace("$__rate_interval", "5m") for query in expressions]

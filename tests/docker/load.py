@@ -15,44 +15,44 @@ JPEG = {"Content-Type": "image/jpeg"}
 class Load:
     """What came back: status, or the name of what went wrong on the way."""
 
-    seen: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     versions: set[str] = field(default_factory=set)
 
     @property
     def answered(self) -> int:
-        return self.seen["200"]
+        return self.outcomes["200"]
 
     @property
     def failed(self) -> dict[str, int]:
         """Everything but a score."""
-        return {what: count for what, count in self.seen.items() if what != "200"}
+        return {outcome: count for outcome, count in self.outcomes.items() if outcome != "200"}
 
 
 @contextmanager
 def load(client: Callable[[], httpx.Client], photo: bytes, callers: int = 3) -> Iterator[Load]:
     """`callers` threads that post `photo`, each a next one as soon as the last is answered."""
-    told, stop, lock = Load(), threading.Event(), threading.Lock()
+    traffic, stop, lock = Load(), threading.Event(), threading.Lock()
 
     def ask() -> None:
-        with client() as one:
+        with client() as session:
             while not stop.is_set():
                 try:
-                    answer = one.post("/v1/score", content=photo, headers=JPEG)
+                    answer = session.post("/v1/score", content=photo, headers=JPEG)
                 except httpx.HTTPError as error:
-                    what, version = type(error).__name__, None
+                    outcome, version = type(error).__name__, None
                 else:
-                    what = str(answer.status_code)
+                    outcome = str(answer.status_code)
                     version = answer.json()["index"]["version"] if answer.status_code == 200 else None
                 with lock:
-                    told.seen[what] += 1
+                    traffic.outcomes[outcome] += 1
                     if version:
-                        told.versions.add(version)
+                        traffic.versions.add(version)
 
     threads = [threading.Thread(target=ask) for _ in range(callers)]
     for thread in threads:
         thread.start()
     try:
-        yield told
+        yield traffic
     finally:
         stop.set()
         for thread in threads:

@@ -22,11 +22,11 @@ from tests.docker.files import (
     DOCKER,
     ROOT,
     board,
+    compose_config,
     monitoring,
     need,
     output,
     queries,
-    resolved,
 )
 
 BIN: Final = Path(sys.executable).parent
@@ -34,7 +34,7 @@ BIN: Final = Path(sys.executable).parent
 
 @pytest.mark.parametrize("files", [COMPOSE, CPU], ids=["gpu", "cpu"])
 def test_every_container_is_contained(files: tuple[str, ...]) -> None:
-    services = resolved(files)["services"]
+    services = compose_config(files)["services"]
     assert set(services) == {"service", "indexer", "edge", "prometheus", "grafana"}
     for name, service in services.items():
         assert service["read_only"], name
@@ -48,19 +48,19 @@ def test_every_container_is_contained(files: tuple[str, ...]) -> None:
 
 def test_the_second_file_takes_the_gpu_away() -> None:
     for name in ("service", "indexer"):
-        with_gpu, without = (resolved(files)["services"][name] for files in (COMPOSE, CPU))
+        with_gpu, without_gpu = (compose_config(files)["services"][name] for files in (COMPOSE, CPU))
         assert with_gpu["runtime"] == "nvidia"
         assert with_gpu["environment"]["NVIDIA_VISIBLE_DEVICES"] == "0"
-        assert without["runtime"] == "runc"
-        assert without["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
-        assert volumes(with_gpu) == volumes(without)
-        changed = {key for key in with_gpu if with_gpu[key] != without[key]} - {"volumes"}
-        assert changed == {"runtime", "environment"}
-    assert resolved(CPU)["services"]["service"]["environment"]["RESAD_DEVICE"] == "cpu"
+        assert without_gpu["runtime"] == "runc"
+        assert without_gpu["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
+        assert volumes(with_gpu) == volumes(without_gpu)
+        changed_keys = {key for key in with_gpu if with_gpu[key] != without_gpu[key]} - {"volumes"}
+        assert changed_keys == {"runtime", "environment"}
+    assert compose_config(CPU)["services"]["service"]["environment"]["RESAD_DEVICE"] == "cpu"
 
 
 def test_the_service_reads_the_volume_that_the_indexer_writes() -> None:
-    services = resolved(COMPOSE)["services"]
+    services = compose_config(COMPOSE)["services"]
     mounts = {name: volumes(services[name]) for name in ("service", "indexer")}
     assert mounts["service"]["/indexes"] == ("indexes", "ro")
     assert mounts["indexer"]["/indexes"] == ("indexes", "rw")
@@ -69,18 +69,18 @@ def test_the_service_reads_the_volume_that_the_indexer_writes() -> None:
 
 def volumes(service: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Target -> source, mode; Compose 2 writes them out, docker-compose 1 in short."""
-    found = {}
+    mounts = {}
     for volume in service["volumes"]:
         if isinstance(volume, dict):
-            found[volume["target"]] = (volume["source"], "ro" if volume.get("read_only") else "rw")
+            mounts[volume["target"]] = (volume["source"], "ro" if volume.get("read_only") else "rw")
         else:
             source, target, mode = volume.split(":")
-            found[target] = (source, mode)
-    return found
+            mounts[target] = (source, mode)
+    return mounts
 
 
 def test_nothing_but_the_edge_is_published_beyond_this_machine() -> None:
-    for name, service in resolved(COMPOSE)["services"].items():
+    for name, service in compose_config(COMPOSE)["services"].items():
         for port in service.get("ports", ()):
             local = port.get("host_ip") == "127.0.0.1" if isinstance(port, dict) else port.startswith("127.0.0.1:")
             assert local or name == "edge", name
@@ -89,14 +89,14 @@ def test_nothing_but_the_edge_is_published_beyond_this_machine() -> None:
 def test_every_variable_is_explained() -> None:
     compose = (ROOT / "docker-compose.yml").read_text() + (DOCKER / "compose.cpu.yml").read_text()
     table = re.findall(r"^\| (`RESAD_.*?) \|", (ROOT / "docs/deployment.md").read_text(), re.MULTILINE)
-    explained = {name for row in table for name in re.findall(r"RESAD_\w+", row)}
-    assert explained == set(re.findall(r"\$\{(RESAD_\w+)", compose))
+    documented_names = {name for row in table for name in re.findall(r"RESAD_\w+", row)}
+    assert documented_names == set(re.findall(r"\$\{(RESAD_\w+)", compose))
 
 
 def test_compose_builds_the_targets_and_arguments_that_there_are() -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
     for name in ("service", "indexer"):
-        build = resolved(COMPOSE)["services"][name]["build"]
+        build = compose_config(COMPOSE)["services"][name]["build"]
         assert (build["target"], build["context"]) == (name, str(ROOT))
         assert f"AS {name}\n" in dockerfile
         assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
@@ -133,10 +133,14 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 
 def test_board_and_alerts_ask_for_what_the_service_tells() -> None:
-    told = set(re.findall(r'"(resad_[a-z_]+)"', "".join(path.read_text() for path in ROOT.glob("service/*.py"))))
-    asked = set(re.findall(r"\bresad_[a-z_]+", " ".join([*queries(), *(rule["expr"] for rule in ALERTS)])))
-    assert len(asked) > 15
-    assert {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in asked} <= told
+    service_metrics = set(
+        re.findall(r'"(resad_[a-z_]+)"', "".join(path.read_text() for path in ROOT.glob("service/*.py")))
+    )
+    queried_metrics = set(
+        re.findall(r"\bresad_[a-z_]+", " ".join([*queries(), *(rule["expr"] for rule in ALERTS)]))
+    )
+    assert len(queried_metrics) > 15
+    assert {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in queried_metrics} <= service_metrics
 
 
 def test_grafana_finds_its_board_and_its_source() -> None:
@@ -144,8 +148,8 @@ def test_grafana_finds_its_board_and_its_source() -> None:
     grafana = DOCKER / "monitoring/grafana"
     [source] = yaml.safe_load((grafana / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     [provider] = yaml.safe_load((grafana / "provisioning/dashboards/resad.yml").read_text())["providers"]
-    mounted = volumes(resolved(COMPOSE)["services"]["grafana"])
-    assert mounted[provider["options"]["path"]][0] == str(grafana / "boards")
+    mounts = volumes(compose_config(COMPOSE)["services"]["grafana"])
+    assert mounts[provider["options"]["path"]][0] == str(grafana / "boards")
     panels = board()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
@@ -153,8 +157,8 @@ def test_grafana_finds_its_board_and_its_source() -> None:
         assert place["x"] + place["w"] <= 24
         for target in panel.get("targets", ()):
             assert target["datasource"]["uid"] == source["uid"]
-    taken = [cell for panel in panels for cell in cells(panel["gridPos"])]
-    assert len(set(taken)) == len(taken), "two panels overlap"
+    panel_cells = [cell for panel in panels for cell in cells(panel["gridPos"])]
+    assert len(set(panel_cells)) == len(panel_cells), "two panels overlap"
 
 
 def cells(place: dict[str, int]) -> list[tuple[int, int]]:
@@ -173,7 +177,7 @@ def test_manifests_fit_the_schemas_of_kubernetes(variant: str, version: str) -> 
 
 def test_pods_run_as_the_image_is_meant_to() -> None:
     [job] = manifests("indexer")
-    [deployment] = [one for one in manifests("gpu") if one["kind"] == "Deployment"]
+    [deployment] = [document for document in manifests("gpu") if document["kind"] == "Deployment"]
     for workload in (job, deployment):
         pod = workload["spec"]["template"]["spec"]
         [container] = pod["containers"]
@@ -192,7 +196,7 @@ def manifests(variant: str) -> list[dict[str, Any]]:
 
 
 def test_the_image_gets_every_dependency_once_and_torch_first(tmp_path: Path) -> None:
-    lists = listed(tmp_path)
+    lists = requirement_lists(tmp_path)
     server, client = (
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["dependencies"]
         for folder in (".", "clients/python")
@@ -203,12 +207,12 @@ def test_the_image_gets_every_dependency_once_and_torch_first(tmp_path: Path) ->
     lock = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert lists["constraints"] == lock
     # All that the large layer brings is pinned in it, and a change to the rest leaves it alone.
-    brought = {name_in(line) for line in lock} & below(lists["gpu"])
-    assert {name_in(line) for line in lists["gpu-constraints"]} == brought
+    gpu_packages = {name_in(line) for line in lock} & dependencies_of(lists["gpu"])
+    assert {name_in(line) for line in lists["gpu-constraints"]} == gpu_packages
 
 
 def test_another_torch_comes_without_the_locks_cuda(tmp_path: Path) -> None:
-    lists = listed(tmp_path, "--torch", "2.8.0", "--faiss", "faiss-cpu")
+    lists = requirement_lists(tmp_path, "--torch", "2.8.0", "--faiss", "faiss-cpu")
     assert "torch==2.8.0" in lists["constraints"]
     assert not [
         line for line in lists["constraints"] if line.startswith(("nvidia", "cuda", "triton", "torchvision"))
@@ -216,25 +220,25 @@ def test_another_torch_comes_without_the_locks_cuda(tmp_path: Path) -> None:
     assert "faiss-cpu>=1.13" in lists["gpu"]
 
 
-def listed(folder: Path, *arguments: str) -> dict[str, list[str]]:
+def requirement_lists(folder: Path, *arguments: str) -> dict[str, list[str]]:
     output(sys.executable, str(DOCKER / "requirements.py"), str(folder), *arguments, cwd=ROOT)
     return {path.stem: path.read_text().splitlines() for path in folder.glob("*.txt")}
 
 
-def below(requirements: list[str]) -> set[str]:
+def dependencies_of(requirements: list[str]) -> set[str]:
     """The distributions that they bring along, as installed here."""
-    found: set[tuple[str, str]] = set()
-    todo = [(Requirement(line), "") for line in requirements]
-    while todo:
-        wanted, extra = todo.pop()
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
+    distributions: set[tuple[str, str]] = set()
+    pending = [(Requirement(line), "") for line in requirements]
+    while pending:
+        requirement, extra = pending.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
-        for part in ("", *wanted.extras):
-            key = (canonicalize_name(wanted.name), part)
-            if key not in found:
-                found.add(key)
-                todo += [(Requirement(line), part) for line in requires(wanted.name) or ()]
-    return {name for name, _ in found}
+        for part in ("", *requirement.extras):
+            key = (canonicalize_name(requirement.name), part)
+            if key not in distributions:
+                distributions.add(key)
+                pending += [(Requirement(line), part) for line in requires(requirement.name) or ()]
+    return {name for name, _ in distributions}
 
 
 def name_in(line: str) -> str:

@@ -10,14 +10,14 @@ from tests.docker.engine import INDEXER, SERVICE, docker, inspect, run_in
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("images")]
 
 
-def test_both_are_the_same_layers_but_for_the_health_check() -> None:
+def test_the_images_share_all_layers_but_the_health_check() -> None:
     indexer, service = (inspect(image)["RootFS"]["Layers"] for image in (INDEXER, SERVICE))
     assert service[: len(indexer)] == indexer
     assert len(service) == len(indexer) + 1
 
 
 def test_nothing_is_left_that_only_building_needs() -> None:
-    found = run_in(
+    output = run_in(
         SERVICE,
         "for program in gcc cc g++ make ld nvcc; do command -v $program; done;"
         "find /opt /root /tmp /home /source /requirements 2>/dev/null \\( -name '*.a' -o -name .cache"
@@ -26,11 +26,11 @@ def test_nothing_is_left_that_only_building_needs() -> None:
         "--user",
         "0",
     )
-    assert found == ""
+    assert output == ""
 
 
-def test_weights_and_indexes_are_nowhere_in_it() -> None:
-    found = run_in(
+def test_the_image_has_the_bundled_weights_alone_and_no_index() -> None:
+    output = run_in(
         SERVICE,
         "find /indexes /weights -mindepth 1;"
         "find / -xdev \\( -name '*.safetensors' -o -name '*.faiss' -o -name '*.pth' -size +100k \\);"
@@ -38,24 +38,24 @@ def test_weights_and_indexes_are_nowhere_in_it() -> None:
         "--user",
         "0",
     )
-    assert found == "/opt/resad/resad/weights/bundled.safetensors"
+    assert output == "/opt/resad/resad/weights/bundled.safetensors"
 
 
-def test_it_runs_as_nobody_special_on_a_root_that_cannot_be_written() -> None:
-    contained = (
+def test_both_images_run_unprivileged_on_a_read_only_root() -> None:
+    restrictions = (
         "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--tmpfs", "/tmp",
     )  # fmt: skip
     for image in (INDEXER, SERVICE):
-        said = run_in(
+        output = run_in(
             image,
             "id -u; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status;"
             "for place in / /opt/resad /opt/venv /usr/share/resad /var; do"
             "  touch $place/x 2>/dev/null && echo wrote $place;"
             "done; touch /tmp/x && echo wrote /tmp",
-            *contained,
+            *restrictions,
         )
-        assert said.split() == ["10001", "CapEff:", "0" * 16, "NoNewPrivs:", "1", "wrote", "/tmp"]
-    assert "Usage" in docker("run", "--rm", "--network", "host", *contained, INDEXER, "--help")
+        assert output.split() == ["10001", "CapEff:", "0" * 16, "NoNewPrivs:", "1", "wrote", "/tmp"]
+    assert "Usage" in docker("run", "--rm", "--network", "host", *restrictions, INDEXER, "--help")
 
 
 def test_labels_and_health_check() -> None:
@@ -74,16 +74,16 @@ def test_the_bill_names_what_is_there() -> None:
     bill = json.loads(run_in(SERVICE, "cat /usr/share/resad/bill.cdx.json"))
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == "resad"
-    listed = {(kind(part["purl"]), normal(part["name"]), part["version"]) for part in bill["components"]}
+    bill_components = {(kind(part["purl"]), normal(part["name"]), part["version"]) for part in bill["components"]}
     python = (
         "from importlib.metadata import distributions as all; print(*{f'{x.name}=={x.version}' for x in all()})"
     )
     distributions = run_in(SERVICE, f'python -c "{python}"').split()
     packages = run_in(SERVICE, "dpkg-query -Wf '${Package}==${Version} '").split()
-    there = {("pypi", *parts(line)) for line in distributions if not line.startswith("resad==")}
-    there |= {("deb", *parts(line)) for line in packages}
-    assert {("pypi", "torch"), ("deb", "libc6")} <= {found[:2] for found in there}
-    assert there - listed == set()
+    image_components = {("pypi", *parts(line)) for line in distributions if not line.startswith("resad==")}
+    image_components |= {("deb", *parts(line)) for line in packages}
+    assert {("pypi", "torch"), ("deb", "libc6")} <= {component[:2] for component in image_components}
+    assert image_components - bill_components == set()
 
 
 def kind(url: str) -> str:

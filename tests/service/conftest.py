@@ -16,7 +16,7 @@ from resad.engine import Engine, ScoredPhoto, ScoreOptions
 from resad.loaded_index import LoadedIndex, load_index
 from tests.service.running import Served, served
 
-LOADED = anyio.open_file
+ANYIO_OPEN_FILE = anyio.open_file
 """Here and not when it is first needed: pytest rewrites it, and a server's thread that does so may meet another
 that parses.
 """

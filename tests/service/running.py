@@ -34,34 +34,34 @@ class Served:
         return self.client.post("/v1/score", content=photo, headers=JPEG, params=query)
 
     def metric(self, line: str) -> float:
-        found = re.search(rf"^{re.escape(line)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
-        return float(found.group(1)) if found else 0.0
+        match = re.search(rf"^{re.escape(line)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        return float(match.group(1)) if match else 0.0
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Nothing is scored in here."""
-        release, begun = threading.Event(), threading.Event()
+        release, started = threading.Event(), threading.Event()
 
         def wait() -> None:
-            begun.set()
+            started.set()
             release.wait(30)
 
-        held = self.state.worker.run(wait)
-        assert begun.wait(5)
+        future = self.state.worker.run(wait)
+        assert started.wait(5)
         try:
             yield
         finally:
             release.set()
-            held.result(5)
+            future.result(5)
 
 
 @contextmanager
 def served(
     root: Path, *, ready: bool = True, headers: dict[str, str] | None = None, **settings: Any
 ) -> Iterator[Served]:
-    told = Settings(root=root, **{"device": "cpu", "poll_s": 0.05, **settings})
-    app = create_app(told)
-    server = create_server(app, told, lambda: None)
+    service_settings = Settings(root=root, **{"device": "cpu", "poll_s": 0.05, **settings})
+    app = create_app(service_settings)
+    server = create_server(app, service_settings, lambda: None)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -89,9 +89,9 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it did not become true in time"
         time.sleep(0.02)
 
@@ -110,26 +110,26 @@ class Process:
         return self.stderr.read()
 
     def metric(self, name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
-        return float(found.group(1)) if found else 0.0
+        match = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        return float(match.group(1)) if match else 0.0
 
 
 @contextmanager
 def process(command: Path, root: Path, *arguments: object, **variables: str) -> Iterator[Process]:
     """A service in a process of its own, once it is ready."""
     words = [str(command), "--port", "0", "--device", "cpu", *map(str, arguments)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
-    own = kept | {"OMP_NUM_THREADS": "1", "RESAD_ROOT": str(root)} | variables
+    inherited_variables = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
+    environment = inherited_variables | {"OMP_NUM_THREADS": "1", "RESAD_ROOT": str(root)} | variables
     with (
         tempfile.TemporaryFile("w+") as stderr,  # a pipe that nobody reads would stop it
-        subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=stderr, text=True) as service,
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True) as service,
     ):
         try:
             assert service.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:\d+", service.stdout.readline())
-            assert found
+            match = re.search(r"http://127\.0\.0\.1:\d+", service.stdout.readline())
+            assert match
             limits = httpx.Limits(max_connections=64)
-            with httpx.Client(base_url=found.group(), timeout=60, limits=limits) as client:
+            with httpx.Client(base_url=match.group(), timeout=60, limits=limits) as client:
                 until(lambda: client.get("/readyz").status_code == 200, 60)
                 yield Process(service, client, stderr)
         finally:

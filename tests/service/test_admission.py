@@ -20,23 +20,23 @@ def admission_at(
     """With a pace that was measured, and 1,000 bytes."""
     pace = Throughput(1)
     pace.scored(1, rate)
-    told = [] if shed is None else shed
-    return Admission(Limits(places, 1000, deadline_s), pace, told.append)
+    reasons = [] if shed is None else shed
+    return Admission(Limits(places, 1000, deadline_s), pace, reasons.append)
 
 
 @given(st.integers(1, 20), st.lists(st.integers(1, 8), max_size=20), st.floats(0, 100))
-def test_places_are_never_more_than_there_are(size: int, wanted: list[int], rate: float) -> None:
-    admission, held = admission_at(rate, places=size), 0
+def test_places_are_never_more_than_there_are(size: int, counts: list[int], rate: float) -> None:
+    admission, queued = admission_at(rate, places=size), 0
     with ExitStack() as places:
-        for count in wanted:
-            if held + count <= size:
+        for count in counts:
+            if queued + count <= size:
                 places.enter_context(admission.admit(count))
-                held += count
+                queued += count
             else:
-                with pytest.raises(Refusal) as refused:
+                with pytest.raises(Refusal) as refusal:
                     places.enter_context(admission.admit(count))
-                assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-            assert admission.queued == held
+                assert 1 <= int(refusal.value.headers["Retry-After"]) <= 60
+            assert admission.queued == queued
     assert admission.queued == 0
 
 
@@ -44,9 +44,9 @@ def test_places_are_never_more_than_there_are(size: int, wanted: list[int], rate
 def test_retry_after_is_what_the_queue_takes(rate: float, seconds: int) -> None:
     shed: list[str] = []
     admission = admission_at(rate, places=4, shed=shed)
-    with admission.admit(4), pytest.raises(Refusal) as refused, admission.admit(1):
+    with admission.admit(4), pytest.raises(Refusal) as refusal, admission.admit(1):
         pass
-    assert refused.value.headers["Retry-After"] == str(seconds)
+    assert refusal.value.headers["Retry-After"] == str(seconds)
     assert shed == ["queue"]
 
 
@@ -56,22 +56,22 @@ def test_nobody_is_let_in_who_would_be_answered_too_late(rate: float, deadline_s
     admission = admission_at(rate, places=10_000, deadline_s=deadline_s, shed=shed)
     with ExitStack() as places:
         places.enter_context(admission.admit(1))  # alone, it is tried whatever the pace
-        refused = _filled(admission, places)
+        refusal = _fill(admission, places)
         assert admission.queued == 1 or admission.queued * rate <= deadline_s
         assert (admission.queued + 1) * rate > 0.8 * deadline_s  # nor was anybody sent away who had time
         assert shed == ["deadline"]
         # Whoever comes back then meets room, if nothing else changed.
-        wait = int(refused.headers["Retry-After"])
+        wait = int(refusal.headers["Retry-After"])
         assert wait == 60 or admission.queued + 1 - wait / rate <= 0.8 * deadline_s / rate
     assert admission.queued == 0
 
 
-def _filled(admission: Admission, places: ExitStack) -> Refusal:
+def _fill(admission: Admission, places: ExitStack) -> Refusal:
     try:
         while True:
             places.enter_context(admission.admit(1))
-    except Refusal as refused:
-        return refused
+    except Refusal as refusal:
+        return refusal
 
 
 def test_several_photographs_of_one_request_are_not_in_its_own_way() -> None:
@@ -90,15 +90,15 @@ def test_bytes_are_never_more_than_may_be_held(growth: list[tuple[int, int]]) ->
     admission = admission_at(0.1, shed=shed)
     with ExitStack() as stack:
         uploads = [stack.enter_context(admission.reserve_bytes()) for _ in range(4)]
-        for which, count in growth:
-            others = sum(upload.bytes for upload in uploads if upload is not uploads[which])
-            if count > uploads[which].bytes and others + count > 1000:
-                with pytest.raises(Refusal) as refused:
-                    uploads[which].grow_to(count)
-                assert (refused.value.kind.status, refused.value.headers["Retry-After"]) == (429, "1")
+        for number, count in growth:
+            other_bytes = sum(upload.bytes for upload in uploads if upload is not uploads[number])
+            if count > uploads[number].bytes and other_bytes + count > 1000:
+                with pytest.raises(Refusal) as refusal:
+                    uploads[number].grow_to(count)
+                assert (refusal.value.kind.status, refusal.value.headers["Retry-After"]) == (429, "1")
             else:
-                uploads[which].grow_to(count)
-                assert uploads[which].bytes >= count
+                uploads[number].grow_to(count)
+                assert uploads[number].bytes >= count
             assert admission.upload_bytes == sum(upload.bytes for upload in uploads) <= 1000
     assert admission.upload_bytes == 0
     assert set(shed) <= {"bytes"}

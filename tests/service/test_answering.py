@@ -18,22 +18,22 @@ from tests.service.conftest import score_offline
 from tests.service.running import JPEG, Served
 
 RESULT = TypeAdapter(Result)
-OWN = ("request_id", "timings_ms", "map")
+PER_REQUEST = ("request_id", "timings_ms", "map")
 
 
-def without_own(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in OWN}
+def without_request_fields(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in PER_REQUEST}
 
 
-def close(found: Any, expected: Any) -> bool:
+def close(actual: Any, expected: Any) -> bool:
     """Equal, numbers to 1e-4 relative."""
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+        return actual.keys() == expected.keys() and all(close(actual[key], expected[key]) for key in expected)
     if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(close, found, expected))
+        return len(actual) == len(expected) and all(map(close, actual, expected))
     if isinstance(expected, float):
-        return bool(found == pytest.approx(expected, rel=1e-4))
-    return bool(found == expected)
+        return bool(actual == pytest.approx(expected, rel=1e-4))
+    return bool(actual == expected)
 
 
 def test_the_answer_is_the_offline_result(running: Served, photo: bytes, offline: ScoredPhoto) -> None:
@@ -43,7 +43,7 @@ def test_the_answer_is_the_offline_result(running: Served, photo: bytes, offline
     expected = RESULT.dump_python(offline.result, mode="json")
     assert offline.result.findings
     assert list(answer.json()) == list(expected)
-    assert close(without_own(answer.json()), without_own(expected))
+    assert close(without_request_fields(answer.json()), without_request_fields(expected))
     assert RESULT.validate_json(answer.content).intended_use == INTENDED_USE
 
 
@@ -61,12 +61,12 @@ def test_several_are_answered_in_order_each_as_if_alone(
     answer = running.client.post("/v1/score", files=parts, params={"fpr": 0.9, "false_regions": 2})
     assert answer.status_code == 200
     results = answer.json()["results"]
-    bad = results.pop(1)
-    assert (bad["status"], bad["type"]) == (422, "urn:resad:problem:photo-unreadable")
+    problem = results.pop(1)
+    assert (problem["status"], problem["type"]) == (422, "urn:resad:problem:photo-unreadable")
     assert "secret-name" not in answer.text
-    for found, data in zip(results, photos, strict=True):
+    for result, data in zip(results, photos, strict=True):
         expected = RESULT.dump_python(score_offline(loaded, data, false_regions=2.0).result, mode="json")
-        assert close(without_own(found), without_own(expected))
+        assert close(without_request_fields(result), without_request_fields(expected))
 
 
 def test_one_part_still_gets_a_list(running: Served, photo: bytes) -> None:
@@ -93,10 +93,10 @@ def test_evidence_is_as_long_as_asked(running: Served, photo: bytes) -> None:
 
 
 def test_ids_go_in_and_out(running: Served, photo: bytes) -> None:
-    given = running.client.post("/v1/score", content=photo, headers=JPEG | {"X-Request-ID": "ward-7.42"})
-    assert given.headers["x-request-id"] == given.json()["request_id"] == "ward-7.42"
-    for bad in ("two words", "x" * 65, "<script>"):
-        answer = running.client.get("/livez", headers={"X-Request-ID": bad})
+    answer = running.client.post("/v1/score", content=photo, headers=JPEG | {"X-Request-ID": "ward-7.42"})
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "ward-7.42"
+    for invalid_id in ("two words", "x" * 65, "<script>"):
+        answer = running.client.get("/livez", headers={"X-Request-ID": invalid_id})
         assert re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", answer.headers["x-request-id"])
 
 

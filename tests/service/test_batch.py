@@ -18,7 +18,7 @@ COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def many(photos: tuple[bytes, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def batch_folder(photos: tuple[bytes, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty files in five folders, whose names are those of other folders again, and one that is no photograph."""
     folder = tmp_path_factory.mktemp("many")
     for number in range(COUNT):
@@ -30,39 +30,43 @@ def many(photos: tuple[bytes, ...], tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-def start(url: str, folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(url: str, folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     command = Path(sys.executable).with_name("resad-client")
     words: list[str | Path] = [
         command, "score", folder, "--url", url, "--csv", out / "out.csv", "--json", out / "json",
         "--findings-csv", out / "findings.csv", "--coco", out / "coco.json", "--fpr", "0.9", "--concurrency", "3",
     ]  # fmt: skip
-    return subprocess.Popen([*map(str, words), *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*map(str, words), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
-def test_killed_half_way_and_resumed_nothing_is_lost_or_done_twice(root: Path, many: Path, tmp_path: Path) -> None:
+def test_killed_half_way_and_resumed_nothing_is_lost_or_done_twice(
+    root: Path, batch_folder: Path, tmp_path: Path
+) -> None:
     with served(root) as service:
-        first = start(service.url, many, tmp_path)
+        first = start(service.url, batch_folder, tmp_path)
         until(lambda: len(list((tmp_path / "json").rglob("*.json"))) >= COUNT // 2, 60)
         first.send_signal(signal.SIGKILL)
         first.communicate()
-        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").rglob("[!.]*.json")}
-        assert COUNT // 2 <= len(before) < COUNT
+        mtimes = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").rglob("[!.]*.json")}
+        assert COUNT // 2 <= len(mtimes) < COUNT
         assert not (tmp_path / "out.csv").exists()
         with (tmp_path / "out.csv.journal").open("ab") as journal:
             journal.write(b'{"photo": "ward 4/eye 11.jpg", "place')  # as if killed within a line
-        refused = start(service.url, many, tmp_path)
-        assert "out.csv.journal exists: --resume continues" in refused.communicate()[1]
-        second = start(service.url, many, tmp_path, "--resume")
-        printed, told = second.communicate(timeout=120)
-        assert second.returncode == 2, told
-        assert "ward 0/notes.jpg: 422 Photograph unreadable" in told
-        assert "more by an earlier run" in printed
-        again = sum(path.stat().st_mtime_ns != changed for path, changed in before.items())
-        assert again <= 3  # what was written, but not noted, when the end came
+        without_resume = start(service.url, batch_folder, tmp_path)
+        assert "out.csv.journal exists: --resume continues" in without_resume.communicate()[1]
+        second = start(service.url, batch_folder, tmp_path, "--resume")
+        output, errors = second.communicate(timeout=120)
+        assert second.returncode == 2, errors
+        assert "ward 0/notes.jpg: 422 Photograph unreadable" in errors
+        assert "more by an earlier run" in output
+        rewritten = sum(path.stat().st_mtime_ns != mtime for path, mtime in mtimes.items())
+        assert rewritten <= 3  # what was written, but not noted, when the end came
         assert COUNT <= service.metric("resad_batch_photos_sum") <= COUNT + 6
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    expected = {path.relative_to(many).as_posix() for path in many.rglob("*.jpg")}
+    expected = {path.relative_to(batch_folder).as_posix() for path in batch_folder.rglob("*.jpg")}
     assert Counter(row["photo"] for row in rows) == Counter(expected)
     assert [row["photo"] for row in rows if row["error"]] == ["ward 0/notes.jpg"]
     answers = {path.relative_to(tmp_path / "json").as_posix() for path in (tmp_path / "json").rglob("[!.]*.json")}

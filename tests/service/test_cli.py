@@ -17,15 +17,15 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def start_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     for name in ("RESAD_ROOT", "RESAD_HOST", "RESAD_PORT", "RESAD_INSECURE"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["resad-service", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        assert left.value.code == 2
+        assert exit_info.value.code == 2
         err = capsys.readouterr().err
         assert len(err.strip().splitlines()) == 1
         assert err.startswith("resad-service: ")
@@ -44,19 +44,19 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         (("--root", ".", "--queue-size", "0"), "--queue-size"),
     ],
 )
-def test_what_cannot_start_says_why_in_one_line(fails: Run, arguments: tuple[str, ...], words: str) -> None:
-    assert words in fails(*arguments)
+def test_what_cannot_start_says_why_in_one_line(start_error: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in start_error(*arguments)
 
 
-def test_an_index_is_no_root(fails: Run, root: Path) -> None:
+def test_an_index_is_no_root(start_error: Run, root: Path) -> None:
     (index,) = (folder for folder in root.iterdir() if (folder / "CURRENT").is_file())
-    assert f"is an index; --root names the folder that holds it: {root}" in fails("--root", index)
+    assert f"is an index; --root names the folder that holds it: {root}" in start_error("--root", index)
 
 
-def test_a_port_in_use_is_named(fails: Run, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert str(port) in fails("--root", tmp_path, "--device", "cpu", "--port", port)
+def test_a_port_in_use_is_named(start_error: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert str(port) in start_error("--root", tmp_path, "--device", "cpu", "--port", port)
 
 
 def test_a_root_without_an_index_is_told_at_once(command: Path, tmp_path: Path) -> None:
@@ -78,39 +78,39 @@ REFUSALS = {
     "--root . --device tpu": "tpu",
     "--root . --keys-file nowhere": "the keys file nowhere cannot be read",
 }
-LIGHT = "import sys; from service.{module} import main; sys.argv = ['command', *{words}]; main()"
+PROGRAM = "import sys; from service.{module} import main; sys.argv = ['command', *{words}]; main()"
 
 
 def cpu_seconds(module: str, *words: str) -> tuple[float, subprocess.CompletedProcess[str]]:
     """CPU seconds of a command in a process of its own, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = LIGHT.format(module=module, words=list(words))
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False)
+    code = PROGRAM.format(module=module, words=list(words))
+    process = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, process
 
 
 @pytest.mark.parametrize(("module", "name"), [("cli", "resad-service"), ("keys", "resad-keys")])
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_are_quick(module: str, name: str, option: str) -> None:
-    seconds, done = cpu_seconds(module, option)
-    assert done.returncode == 0
-    assert f"{name} {version('resad')}" in done.stdout if option == "--version" else "Usage" in done.stdout
+    seconds, process = cpu_seconds(module, option)
+    assert process.returncode == 0
+    assert f"{name} {version('resad')}" in process.stdout if option == "--version" else "Usage" in process.stdout
     assert seconds < 1
 
 
 @pytest.mark.parametrize("words", REFUSALS)
 def test_a_refusal_is_quick(words: str) -> None:
-    seconds, done = cpu_seconds("cli", *words.split())
-    assert done.returncode == 2
-    assert REFUSALS[words] in done.stderr
+    seconds, process = cpu_seconds("cli", *words.split())
+    assert process.returncode == 2
+    assert REFUSALS[words] in process.stderr
     assert seconds < 1
 
 
 def test_a_port_in_use_is_refused_quickly(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        seconds, done = cpu_seconds("cli", "--root", str(tmp_path), "--device", "cpu", "--port", port)
-    assert done.returncode == 2
-    assert port in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        seconds, process = cpu_seconds("cli", "--root", str(tmp_path), "--device", "cpu", "--port", port)
+    assert process.returncode == 2
+    assert port in process.stderr
     assert seconds < 1

@@ -24,28 +24,28 @@ def manifest(version: Path) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def keeping(version: Path) -> Iterator[Served]:
+def crop_service(version: Path) -> Iterator[Served]:
     with served(version.parent.parent) as service:
         yield service
 
 
 def test_a_results_evidence_can_be_looked_at(
-    keeping: Served, photo: bytes, version: Path, manifest: Manifest
+    crop_service: Served, photo: bytes, version: Path, manifest: Manifest
 ) -> None:
-    with Client(keeping.url) as client:
+    with Client(crop_service.url) as client:
         result = client.score(photo, fpr=0.9, false_regions=2, evidence=2, eye="left")
         assert result.findings[0].place is not None
         assert "photo" not in result.findings[0].place
-        near = result.findings[0].evidence[1]
-        picture = client.evidence_crop(result.index, near)
-    square = read_square(version, manifest, near.photo)
+        neighbor = result.findings[0].evidence[1]
+        picture = client.evidence_crop(result.index, neighbor)
+    square = read_square(version, manifest, neighbor.photo)
     assert square is not None
-    assert picture == jpeg(crop_around(square, (near.y, near.x), manifest.counts.grid))
-    listed = keeping.score(photo, fpr=0.9, false_regions=2, evidence=2, eye="left").json()["findings"][0][
+    assert picture == jpeg(crop_around(square, (neighbor.y, neighbor.x), manifest.counts.grid))
+    record = crop_service.score(photo, fpr=0.9, false_regions=2, evidence=2, eye="left").json()["findings"][0][
         "evidence"
     ][1]
-    assert listed == dataclasses.asdict(near)
-    answer = keeping.client.get(f"/v1/indexes/drawn/evidence/{near.photo}/{near.y}/{near.x}")
+    assert record == dataclasses.asdict(neighbor)
+    answer = crop_service.client.get(f"/v1/indexes/drawn/evidence/{neighbor.photo}/{neighbor.y}/{neighbor.x}")
     assert (answer.headers["content-type"], answer.content) == ("image/jpeg", picture)
     assert answer.headers["cache-control"] == "private, no-store"
 
@@ -64,8 +64,8 @@ def test_a_results_evidence_can_be_looked_at(
         ("drawn/evidence/r-00001/one/0", 422, "invalid-request"),
     ],
 )
-def test_everything_else_is_a_problem(keeping: Served, path: str, status: int, slug: str) -> None:
-    answer = keeping.client.get(f"/v1/indexes/{path}")
+def test_everything_else_is_a_problem(crop_service: Served, path: str, status: int, slug: str) -> None:
+    answer = crop_service.client.get(f"/v1/indexes/{path}")
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:resad:problem:{slug}")
 
 

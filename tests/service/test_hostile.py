@@ -20,26 +20,26 @@ from tests.service.running import Process, process
 
 IN_TIME_S = 10.0
 """A third of the deadline, on a machine that others use too."""
-LEFT_MB = 4.0
+GROWTH_LIMIT_MB = 4.0
 """Of all uploads together: 34 kB of each would be seen."""
 PASSES = 8
 """Arenas of the allocator fill for four or five, by 50 MB in all; what leaks goes on."""
 
 
 @pytest.fixture(scope="module")
-def alone(command: Path, root: Path) -> Iterator[Process]:
+def service_process(command: Path, root: Path) -> Iterator[Process]:
     """A process of its own, whose memory is only its own."""
     with process(command, root) as service:
         yield service
 
 
 def resident_mb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1e3
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) / 1e3
 
 
-def answered(client: httpx.Client, loaded: LoadedIndex, upload: Upload) -> int:
+def answer_status(client: httpx.Client, loaded: LoadedIndex, upload: Upload) -> int:
     """The status, of an answer that is what it has to be."""
     answer = client.post(
         "/v1/score?fpr=0.9&map=overlay", content=upload.body, headers={"Content-Type": upload.media_type}
@@ -57,7 +57,7 @@ def answered(client: httpx.Client, loaded: LoadedIndex, upload: Upload) -> int:
     return answer.status_code
 
 
-def least_left(service: Process, uploads: Sequence[Upload]) -> float:
+def least_growth(service: Process, uploads: Sequence[Upload]) -> float:
     """MB by which memory grew in the first pass over all uploads that left little, or in the least of all."""
     least = math.inf
     for _ in range(PASSES):
@@ -65,30 +65,32 @@ def least_left(service: Process, uploads: Sequence[Upload]) -> float:
         for upload in uploads:
             service.client.post("/v1/score", content=upload.body, headers={"Content-Type": upload.media_type})
         least = min(least, resident_mb(service.popen.pid) - before)
-        if least < LEFT_MB:
+        if least < GROWTH_LIMIT_MB:
             break
     return least
 
 
 @pytest.mark.slow
 def test_every_hostile_upload_is_answered_and_leaves_nothing_behind(
-    alone: Process, loaded: LoadedIndex, photo: bytes
+    service_process: Process, loaded: LoadedIndex, photo: bytes
 ) -> None:
-    client = alone.client
+    client = service_process.client
     uploads = corpus(photo)
     assert len({upload.name for upload in uploads}) == len(uploads) >= 60
     expected = score_offline(loaded, photo).result.image_score
     statuses = []
     for upload in uploads:
-        statuses.append(answered(client, loaded, upload))
-        good = client.post("/v1/score?fpr=0.9", content=photo, headers={"Content-Type": "image/jpeg"})
-        assert good.json()["image_score"] == pytest.approx(expected, rel=1e-4), upload.name
+        statuses.append(answer_status(client, loaded, upload))
+        control = client.post("/v1/score?fpr=0.9", content=photo, headers={"Content-Type": "image/jpeg"})
+        assert control.json()["image_score"] == pytest.approx(expected, rel=1e-4), upload.name
     assert set(statuses) == {200, 413, 415, 422}
-    assert least_left(alone, uploads) < LEFT_MB
-    assert alone.metric("resad_queue_photos") == alone.metric("resad_held_bytes") == 0
+    assert least_growth(service_process, uploads) < GROWTH_LIMIT_MB
+    assert service_process.metric("resad_queue_photos") == service_process.metric("resad_held_bytes") == 0
 
 
-def test_a_photograph_with_bytes_turned_is_answered(alone: Process, loaded: LoadedIndex, photo: bytes) -> None:
+def test_a_photograph_with_bytes_turned_is_answered(
+    service_process: Process, loaded: LoadedIndex, photo: bytes
+) -> None:
     places = st.lists(st.tuples(st.integers(0, len(photo) - 1), st.integers(0, 255)), min_size=1, max_size=12)
 
     @settings(
@@ -96,10 +98,10 @@ def test_a_photograph_with_bytes_turned_is_answered(alone: Process, loaded: Load
     )
     @given(places)
     @example([(2, 0)])
-    def probe(turned: list[tuple[int, int]]) -> None:
+    def probe(changes: list[tuple[int, int]]) -> None:
         body = bytearray(photo)
-        for place, value in turned:
+        for place, value in changes:
             body[place] = value
-        answered(alone.client, loaded, Upload(json.dumps(turned), bytes(body)))
+        answer_status(service_process.client, loaded, Upload(json.dumps(changes), bytes(body)))
 
     probe()

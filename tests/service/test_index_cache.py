@@ -31,7 +31,7 @@ NAMES = ("a", "b", "c")
 
 
 @pytest.fixture(scope="module")
-def three(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def three_indexes(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ROOT of three indexes that score differently; not to be changed."""
     root = tmp_path_factory.mktemp("three")
     for neighbors, name in enumerate(NAMES, 1):
@@ -40,13 +40,15 @@ def three(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(three: Path, photo: bytes) -> dict[str, float]:
+def expected(three_indexes: Path, photo: bytes) -> dict[str, float]:
     device = torch.device("cpu")
-    return {name: score_offline(load_index(three / name, device), photo).result.image_score for name in NAMES}
+    return {
+        name: score_offline(load_index(three_indexes / name, device), photo).result.image_score for name in NAMES
+    }
 
 
 def states(service: Running) -> dict[str, str]:
-    return {one["name"]: one["state"] for one in service.client.get("/v1/indexes").json()["indexes"]}
+    return {summary["name"]: summary["state"] for summary in service.client.get("/v1/indexes").json()["indexes"]}
 
 
 def in_memory(service: Running) -> set[str]:
@@ -70,65 +72,65 @@ def alive_before_loads(service: Running) -> list[int]:
     return counts
 
 
-def replaced(file: Path, text: str) -> None:
+def replace_file(file: Path, text: str) -> None:
     """As `activate` writes it."""
-    new = file.with_name("new")
-    new.write_text(text)
-    new.replace(file)
+    temporary = file.with_name("new")
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 @pytest.fixture
-def one_place(three: Path) -> Iterator[Running]:
-    with served(three, hold=1) as service:
+def one_place_service(three_indexes: Path) -> Iterator[Running]:
+    with served(three_indexes, hold=1) as service:
         yield service
 
 
 def test_all_are_listed_and_each_answers_right(
-    one_place: Running, three: Path, photo: bytes, expected: dict[str, float]
+    one_place_service: Running, three_indexes: Path, photo: bytes, expected: dict[str, float]
 ) -> None:
-    assert states(one_place) == {"a": "serving", "b": "resting", "c": "resting"}
+    assert states(one_place_service) == {"a": "serving", "b": "resting", "c": "resting"}
     for name in (*NAMES, "a", "c", "b"):
-        answer = one_place.score(photo, index=name)
+        answer = one_place_service.score(photo, index=name)
         assert answer.json()["image_score"] == pytest.approx(expected[name], rel=1e-4)
-        assert in_memory(one_place) == {name}
-    detail = one_place.client.get("/v1/indexes/a").json()
-    assert (detail["state"], detail["version"]) == ("resting", index.resolve(three / "a").name)
+        assert in_memory(one_place_service) == {name}
+    detail = one_place_service.client.get("/v1/indexes/a").json()
+    assert (detail["state"], detail["version"]) == ("resting", index.resolve(three_indexes / "a").name)
     assert detail["manifest"]["name"] == "a"
-    assert one_place.client.get("/readyz").status_code == 200
+    assert one_place_service.client.get("/readyz").status_code == 200
 
 
-def test_the_default_index_is_there_first(three: Path, photo: bytes) -> None:
-    with served(three, hold=1, index="c") as service:
+def test_the_default_index_is_there_first(three_indexes: Path, photo: bytes) -> None:
+    with served(three_indexes, hold=1, index="c") as service:
         assert in_memory(service) == {"c"}
         assert service.score(photo).json()["index"]["name"] == "c"
 
 
-def test_who_left_takes_its_memory_along(one_place: Running, photo: bytes) -> None:
-    live = one_place.state.registry.entries["a"].live
+def test_an_evicted_index_frees_its_memory(one_place_service: Running, photo: bytes) -> None:
+    live = one_place_service.state.registry.entries["a"].live
     assert live is not None
-    gone = weakref.ref(live.detector)
+    detector = weakref.ref(live.detector)
     del live
-    assert one_place.score(photo, index="a").status_code == 200
-    assert one_place.score(photo, index="b").status_code == 200
+    assert one_place_service.score(photo, index="a").status_code == 200
+    assert one_place_service.score(photo, index="b").status_code == 200
     gc.collect()
-    assert gone() is None
+    assert detector() is None
 
 
-def test_of_two_the_one_asked_for_longest_ago_leaves(three: Path, photo: bytes) -> None:
-    with served(three, hold=2) as service:
+def test_the_least_recently_used_of_two_indexes_is_evicted(three_indexes: Path, photo: bytes) -> None:
+    with served(three_indexes, hold=2) as service:
         assert in_memory(service) == {"a", "b"}
-        for asked, there in (("b", "ab"), ("a", "ab"), ("c", "ac"), ("a", "ac"), ("b", "ab")):
-            assert service.score(photo, index=asked).status_code == 200
-            assert in_memory(service) == set(there)
+        for name, names in (("b", "ab"), ("a", "ab"), ("c", "ac"), ("a", "ac"), ("b", "ab")):
+            assert service.score(photo, index=name).status_code == 200
+            assert in_memory(service) == set(names)
 
 
 @pytest.mark.slow
 def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
-    three: Path, photo: bytes, expected: dict[str, float]
+    three_indexes: Path, photo: bytes, expected: dict[str, float]
 ) -> None:
     """Photographs that are refused among them: an error remembers every frame that it passed."""
-    with served(three, hold=1, deadline_s=55) as service:
-        alive = alive_before_loads(service)
+    with served(three_indexes, hold=1, deadline_s=55) as service:
+        alive_counts = alive_before_loads(service)
 
         def ask(number: int) -> httpx.Response:
             name = NAMES[number % 3]
@@ -139,26 +141,28 @@ def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
         with ThreadPoolExecutor(9) as pool:
             answers = list(pool.map(ask, range(45)))
         assert service.state.admission.queued == 0
-    assert len(alive) >= 3
-    assert max(alive) == 0
-    assert Counter(one.status_code for one in answers) == {200: 36, 422: 9}
+    assert len(alive_counts) >= 3
+    assert max(alive_counts) == 0
+    assert Counter(answer.status_code for answer in answers) == {200: 36, 422: 9}
     for number, answer in enumerate(answers):
         if number % 5 != 4:
             assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)
 
 
-def test_a_photograph_that_was_given_up_in_the_queue_keeps_no_index(three: Path, photo: bytes) -> None:
-    with served(three, hold=1, deadline_s=0.6) as service:
-        alive = alive_before_loads(service)
+def test_a_photograph_that_was_given_up_in_the_queue_keeps_no_index(three_indexes: Path, photo: bytes) -> None:
+    with served(three_indexes, hold=1, deadline_s=0.6) as service:
+        alive_counts = alive_before_loads(service)
         with service.busy():
             assert service.score(photo, index="a").status_code == 504
             assert service.score(photo, index="b").status_code == 503
-            until(lambda: len(alive) == 1)
-        assert alive == [0]
+            until(lambda: len(alive_counts) == 1)
+        assert alive_counts == [0]
 
 
-def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Path, photo: bytes) -> None:
-    with served(three, hold=1, deadline_s=0.4) as service:
+def test_a_caller_that_waits_too_long_is_told_to_retry_and_the_load_goes_on(
+    three_indexes: Path, photo: bytes
+) -> None:
+    with served(three_indexes, hold=1, deadline_s=0.4) as service:
         with service.state.reloader._lock:
             answer = service.score(photo, index="b")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:resad:problem:not-ready")
@@ -167,11 +171,11 @@ def test_who_waits_too_long_is_told_to_come_again_and_then_it_is_there(three: Pa
         assert service.state.admission.queued == 0
 
 
-def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
-    three: Path, tmp_path: Path, photo: bytes
+def test_an_index_that_cannot_be_loaded_says_why_and_blocks_no_other(
+    three_indexes: Path, tmp_path: Path, photo: bytes
 ) -> None:
     root = tmp_path / "root"
-    shutil.copytree(three, root)
+    shutil.copytree(three_indexes, root)
     bank = index.resolve(root / "b") / "memory_bank.faiss"
     bank.write_bytes(bank.read_bytes()[:-1] + b"x")
     with served(root, hold=1) as service:
@@ -184,72 +188,72 @@ def test_one_that_cannot_be_loaded_says_why_and_keeps_nobody_else_away(
         assert service.metric('resad_index_loads_total{index="b",outcome="failed"}') == 1
 
 
-@pytest.mark.parametrize("asked", ["a", "b"])
+@pytest.mark.parametrize("index_name", ["a", "b"])
 def test_a_broken_current_leaves_the_version_answering_in_memory_or_not(
-    three: Path, tmp_path: Path, photo: bytes, asked: str, expected: dict[str, float]
+    three_indexes: Path, tmp_path: Path, photo: bytes, index_name: str, expected: dict[str, float]
 ) -> None:
     root = tmp_path / "root"
-    shutil.copytree(three, root)
+    shutil.copytree(three_indexes, root)
     with served(root, hold=1) as service:
-        current = root / asked / index.CURRENT
+        current = root / index_name / index.CURRENT
         before = current.read_text()
-        replaced(current, "no-such-version\n")
-        until(lambda: "no-such-version" in (service.state.registry.get(asked).fault or ""))
-        for name in ("c", asked, "c"):  # from memory, or from rest, or from rest again
+        replace_file(current, "no-such-version\n")
+        until(lambda: "no-such-version" in (service.state.registry.get(index_name).fault or ""))
+        for name in ("c", index_name, "c"):  # from memory, or from rest, or from rest again
             answer = service.score(photo, index=name)
             assert answer.status_code == 200
             assert answer.json()["image_score"] == pytest.approx(expected[name], rel=1e-4)
-        detail = service.client.get(f"/v1/indexes/{asked}").json()
+        detail = service.client.get(f"/v1/indexes/{index_name}").json()
         assert (detail["state"], detail["version"]) == ("resting", before.strip())
         assert "no-such-version" in detail["fault"]
         assert service.client.get("/readyz").status_code == 200
-        replaced(current, before)
-        until(lambda: service.state.registry.get(asked).fault is None)
-        assert service.score(photo, index=asked).status_code == 200
+        replace_file(current, before)
+        until(lambda: service.state.registry.get(index_name).fault is None)
+        assert service.score(photo, index=index_name).status_code == 200
 
 
 def test_a_version_is_activated_whether_its_index_is_in_memory_or_not(
-    three: Path, drawn: Path, tmp_path: Path, photo: bytes
+    three_indexes: Path, drawn: Path, tmp_path: Path, photo: bytes
 ) -> None:
     root = tmp_path / "root"
-    shutil.copytree(three, root)
+    shutil.copytree(three_indexes, root)
     before = {name: index.resolve(root / name).name for name in NAMES}
-    new = {name: build_small(drawn / "train/good", root, name=name).version.name for name in "ab"}
-    for name in new:
+    new_versions = {name: build_small(drawn / "train/good", root, name=name).version.name for name in "ab"}
+    for name in new_versions:
         index.activate(root / name, before[name])
     admin = key_for(tmp_path / "keys", "score", "admin")
     with served(root, hold=1, keys_file=tmp_path / "keys", headers=admin) as service:
         assert in_memory(service) == {"a"}
-        for name, version in new.items():
+        for name, version in new_versions.items():
             answer = service.client.put(f"/v1/indexes/{name}/current", json={"version": version})
             assert (answer.status_code, answer.json()["version"]) == (200, version)
             assert in_memory(service) == {"a"}
         index.activate(root / "b", before["b"])  # and by others, while it rests
         until(lambda: service.client.get("/v1/indexes/b").json()["version"] == before["b"])
-        for name, version in (("a", new["a"]), ("b", before["b"])):
+        for name, version in (("a", new_versions["a"]), ("b", before["b"])):
             assert service.score(photo, index=name).json()["index"]["version"] == version
 
 
-class Slow:
+class SlowCache:
     """A cache whose indexes need no disk: a load ends when it is allowed to."""
 
     def __init__(self, *names: str, places: int, patience_s: float = 5.0) -> None:
         self.registry = Registry(Path("root"), default=None)
         for name in names:
             self.registry.put(IndexEntry(name, resting=cast(Manifest, SimpleNamespace(name=name))))
-        self.let = threading.Semaphore(0)
-        self.brought: list[tuple[str, str | None]] = []
+        self.permits = threading.Semaphore(0)
+        self.loads: list[tuple[str, str | None]] = []
         self.places = places
-        self.cache = IndexCache(self.registry, self._bring, places, patience_s)
+        self.cache = IndexCache(self.registry, self._load, places, patience_s)
 
-    def _bring(self, name: str, leaving: str | None) -> bool:
-        assert self.let.acquire(timeout=5)
+    def _load(self, name: str, victim: str | None) -> bool:
+        assert self.permits.acquire(timeout=5)
         manifest = cast(Manifest, SimpleNamespace(name=name))
-        if leaving is not None:
-            self.registry.put(IndexEntry(leaving, resting=manifest))
-        assert sum(one.live is not None for one in self.registry.entries.values()) < self.places
+        if victim is not None:
+            self.registry.put(IndexEntry(victim, resting=manifest))
+        assert sum(entry.live is not None for entry in self.registry.entries.values()) < self.places
         self.registry.put(IndexEntry(name, cast(LoadedIndex, SimpleNamespace(name=name))))
-        self.brought.append((name, leaving))
+        self.loads.append((name, victim))
         return True
 
     async def use(self, name: str, until: asyncio.Event | None = None) -> str:
@@ -259,36 +263,36 @@ class Slow:
             return cast(Any, loaded).name  # type: ignore[no-any-return]
 
 
-def test_one_that_is_lent_stays_and_those_who_wait_are_served_in_turn() -> None:
+def test_an_index_in_use_stays_and_waiters_are_served_in_order() -> None:
     async def play() -> None:
-        slow, done = Slow("a", "b", places=1), asyncio.Event()
-        slow.let.release(3)
-        user = asyncio.create_task(slow.use("a", done))
-        while not slow.brought:
+        cache, release = SlowCache("a", "b", places=1), asyncio.Event()
+        cache.permits.release(3)
+        first_user = asyncio.create_task(cache.use("a", release))
+        while not cache.loads:
             await asyncio.sleep(0.001)
-        other = asyncio.create_task(slow.use("b"))
+        second_user = asyncio.create_task(cache.use("b"))
         await asyncio.sleep(0.05)
-        again = asyncio.create_task(slow.use("a"))  # behind b, or b would wait for ever
+        third_user = asyncio.create_task(cache.use("a"))  # behind b, or b would wait for ever
         await asyncio.sleep(0.05)
-        assert not any(one.done() for one in (other, again))
-        done.set()
-        assert [*await asyncio.gather(user, other, again)] == ["a", "b", "a"]
-        assert slow.brought == [("a", None), ("b", "a"), ("a", "b")]
+        assert not any(task.done() for task in (second_user, third_user))
+        release.set()
+        assert [*await asyncio.gather(first_user, second_user, third_user)] == ["a", "b", "a"]
+        assert cache.loads == [("a", None), ("b", "a"), ("a", "b")]
 
     asyncio.run(play())
 
 
-def test_who_goes_while_it_comes_leaves_no_trace() -> None:
+def test_a_caller_that_leaves_during_a_load_leaves_no_trace() -> None:
     async def play() -> None:
-        slow = Slow("a", "b", places=1, patience_s=0.05)
-        gone = asyncio.create_task(slow.use("a"))
+        cache = SlowCache("a", "b", places=1, patience_s=0.05)
+        task = asyncio.create_task(cache.use("a"))
         await asyncio.sleep(0.01)
-        gone.cancel()
+        task.cancel()
         with pytest.raises(Refusal, match="a: loading"):
-            await slow.use("a")
-        slow.let.release(2)
-        while not slow.brought:
+            await cache.use("a")
+        cache.permits.release(2)
+        while not cache.loads:
             await asyncio.sleep(0.001)
-        assert await slow.use("b") == "b"
+        assert await cache.use("b") == "b"
 
     asyncio.run(play())

@@ -32,7 +32,7 @@ def two_versions(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(two_versions: Path, tmp_path: Path) -> Path:
+def root_copy(two_versions: Path, tmp_path: Path) -> Path:
     """A copy whose first version is live."""
     shutil.copytree(two_versions, tmp_path / "root")
     index.activate(tmp_path / "root/drawn", index.versions(tmp_path / "root/drawn")[0])
@@ -40,9 +40,9 @@ def own(two_versions: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def service(own: Path) -> Iterator[Served]:
-    admin = key_for(own.parent / "keys", "score", "admin")
-    with served(own, keys_file=own.parent / "keys", headers=admin) as service:
+def service(root_copy: Path) -> Iterator[Served]:
+    admin = key_for(root_copy.parent / "keys", "score", "admin")
+    with served(root_copy, keys_file=root_copy.parent / "keys", headers=admin) as service:
         yield service
 
 
@@ -51,7 +51,7 @@ def entry(service: Served) -> dict[str, str | None]:
     return document
 
 
-def served_for_a_while(service: Served, photo: bytes) -> None:
+def assert_keeps_serving(service: Served, photo: bytes) -> None:
     """For several looks at CURRENT."""
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
@@ -64,8 +64,8 @@ def damage(version: Path) -> None:
     bank.write_bytes(bank.read_bytes()[:-1] + b"x")
 
 
-def test_what_is_served_is_said(service: Served, own: Path) -> None:
-    first, second = index.versions(own / "drawn")
+def test_the_served_version_is_reported(service: Served, root_copy: Path) -> None:
+    first, second = index.versions(root_copy / "drawn")
     (summary,) = service.client.get("/v1/indexes").json()["indexes"]
     assert (summary["name"], summary["default"], summary["state"]) == ("drawn", True, "serving")
     detail = service.client.get("/v1/indexes/drawn").json()
@@ -76,9 +76,9 @@ def test_what_is_served_is_said(service: Served, own: Path) -> None:
 
 
 def test_a_new_current_is_followed_under_load_and_no_answer_is_mixed(
-    service: Served, own: Path, photo: bytes
+    service: Served, root_copy: Path, photo: bytes
 ) -> None:
-    first, second = index.versions(own / "drawn")
+    first, second = index.versions(root_copy / "drawn")
     answers: set[tuple[str, str, float]] = set()
     statuses: set[int] = set()
     stop = threading.Event()
@@ -95,7 +95,7 @@ def test_a_new_current_is_followed_under_load_and_no_answer_is_mixed(
     for caller in callers:
         caller.start()
     for version in (second, first, second):
-        index.activate(own / "drawn", version)
+        index.activate(root_copy / "drawn", version)
         until(lambda version=version: entry(service)["version"] == version)  # type: ignore[misc]
     stop.set()
     for caller in callers:
@@ -105,160 +105,169 @@ def test_a_new_current_is_followed_under_load_and_no_answer_is_mixed(
     assert len(answers) == 2
 
 
-def test_a_broken_version_leaves_the_old_one_serving(service: Served, own: Path, photo: bytes) -> None:
-    first, second = index.versions(own / "drawn")
-    damage(own / "drawn" / second)
-    index.activate(own / "drawn", second)
+def test_a_broken_version_leaves_the_old_one_serving(service: Served, root_copy: Path, photo: bytes) -> None:
+    first, second = index.versions(root_copy / "drawn")
+    damage(root_copy / "drawn" / second)
+    index.activate(root_copy / "drawn", second)
     until(lambda: entry(service)["fault"] is not None)
-    found = entry(service)
-    assert (found["version"], found["state"]) == (first, "serving")
-    assert found["fault"] is not None
-    assert "memory_bank.faiss was changed" in found["fault"]
-    assert str(own) not in found["fault"]
+    record = entry(service)
+    assert (record["version"], record["state"]) == (first, "serving")
+    assert record["fault"] is not None
+    assert "memory_bank.faiss was changed" in record["fault"]
+    assert str(root_copy) not in record["fault"]
     assert service.score(photo).json()["index"]["version"] == first
     assert service.client.get("/readyz").status_code == 200
     assert service.metric('resad_index_fault{index="drawn"}') == 1
-    index.activate(own / "drawn", first)
+    index.activate(root_copy / "drawn", first)
     until(lambda: entry(service)["fault"] is None)
 
 
 @pytest.mark.parametrize("content", ["../../etc", "", "20260101T000000Z-0000", "\0\xff"])
-def test_a_senseless_current_changes_nothing(service: Served, own: Path, photo: bytes, content: str) -> None:
-    (own / "drawn/CURRENT").write_text(content)
+def test_a_senseless_current_changes_nothing(service: Served, root_copy: Path, photo: bytes, content: str) -> None:
+    (root_copy / "drawn/CURRENT").write_text(content)
     until(lambda: entry(service)["fault"] is not None)
     assert service.score(photo).status_code == 200
 
 
-def test_a_version_whose_probe_scores_otherwise_is_broken(service: Served, own: Path) -> None:
+def test_a_version_whose_probe_scores_otherwise_is_broken(service: Served, root_copy: Path) -> None:
     """Every hash fits, but this machine measures something else."""
-    first, second = index.versions(own / "drawn")
-    manifest = own / "drawn" / second / "manifest.json"
+    first, second = index.versions(root_copy / "drawn")
+    manifest = root_copy / "drawn" / second / "manifest.json"
     text = manifest.read_text()
     start = text.index('"probe_score": ') + len('"probe_score": ')
     manifest.write_text(text[:start] + "9" + text[start:])
-    index.activate(own / "drawn", second)
+    index.activate(root_copy / "drawn", second)
     until(lambda: "probe" in (entry(service)["fault"] or ""))
     assert entry(service)["version"] == first
 
 
-def test_a_broken_index_at_the_start_is_not_ready_and_the_others_answer(own: Path, photo: bytes) -> None:
-    shutil.copytree(own / "drawn", own / "other")
-    damage(index.resolve(own / "other"))
-    with served(own, ready=False) as service:
+def test_a_broken_index_at_the_start_is_not_ready_and_the_others_answer(root_copy: Path, photo: bytes) -> None:
+    shutil.copytree(root_copy / "drawn", root_copy / "other")
+    damage(index.resolve(root_copy / "other"))
+    with served(root_copy, ready=False) as service:
         until(lambda: service.client.get("/v1/indexes").json()["indexes"][-1:] != [])
         until(lambda: "other: " in service.client.get("/readyz").json()["detail"])
         assert "changed" in check(service.client.get("/readyz"), 503, "not-ready")
         check(service.score(photo, index="other"), 503, "not-ready")
         assert service.score(photo, index="drawn").status_code == 200
         assert "drawn, other" in check(service.score(photo), 422, "index-not-named")
-        states = {one["name"]: one["state"] for one in service.client.get("/v1/indexes").json()["indexes"]}
+        states = {
+            summary["name"]: summary["state"] for summary in service.client.get("/v1/indexes").json()["indexes"]
+        }
         assert states == {"drawn": "serving", "other": "failed"}
 
 
-def test_a_default_answers_where_there_are_several(own: Path, photo: bytes) -> None:
-    shutil.copytree(own / "drawn", own / "other")
-    with served(own, index="other") as service:
+def test_a_default_answers_where_there_are_several(root_copy: Path, photo: bytes) -> None:
+    shutil.copytree(root_copy / "drawn", root_copy / "other")
+    with served(root_copy, index="other") as service:
         assert service.score(photo).status_code == 200
-        defaults = {one["name"]: one["default"] for one in service.client.get("/v1/indexes").json()["indexes"]}
+        defaults = {
+            summary["name"]: summary["default"] for summary in service.client.get("/v1/indexes").json()["indexes"]
+        }
         assert defaults == {"drawn": False, "other": True}
 
 
-def test_an_index_that_comes_later_is_found(own: Path, tmp_path: Path, photo: bytes) -> None:
+def test_an_index_that_comes_later_is_found(root_copy: Path, tmp_path: Path, photo: bytes) -> None:
     (tmp_path / "empty").mkdir()
     with served(tmp_path / "empty", ready=False) as service:
         until(lambda: "no index" in service.client.get("/readyz").json()["detail"])
         check(service.score(photo), 503, "not-ready")
-        shutil.copytree(own / "drawn", tmp_path / "empty/drawn", ignore=shutil.ignore_patterns("CURRENT"))
-        index.activate(tmp_path / "empty/drawn", index.versions(own / "drawn")[0])
+        shutil.copytree(root_copy / "drawn", tmp_path / "empty/drawn", ignore=shutil.ignore_patterns("CURRENT"))
+        index.activate(tmp_path / "empty/drawn", index.versions(root_copy / "drawn")[0])
         until(lambda: service.client.get("/readyz").status_code == 200)
         assert service.score(photo).status_code == 200
 
 
 def test_a_folder_that_cannot_be_read_is_passed_over_and_told_once(
-    own: Path, photo: bytes, caplog: pytest.LogCaptureFixture
+    root_copy: Path, photo: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As `lost+found` cannot.  It sorts before the index."""
-    (own / "0-lost+found").mkdir()
-    (own / "0-lost+found/CURRENT").symlink_to(UNREADABLE)
-    with served(own) as service:
+    (root_copy / "0-lost+found").mkdir()
+    (root_copy / "0-lost+found/CURRENT").symlink_to(UNREADABLE)
+    with served(root_copy) as service:
         assert service.score(photo).status_code == 200
-        second = index.versions(own / "drawn")[1]
-        index.activate(own / "drawn", second)
+        second = index.versions(root_copy / "drawn")[1]
+        index.activate(root_copy / "drawn", second)
         until(lambda: entry(service)["version"] == second)
         assert service.client.get("/readyz").status_code == 200
-        assert [one["name"] for one in service.client.get("/v1/indexes").json()["indexes"]] == ["drawn"]
-    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-    assert [line for line in told if "lost+found" in line] == told
-    assert len(told) == 1
+        assert [summary["name"] for summary in service.client.get("/v1/indexes").json()["indexes"]] == ["drawn"]
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [line for line in errors if "lost+found" in line] == errors
+    assert len(errors) == 1
 
 
 def test_an_index_whose_current_cannot_be_read_for_a_while_goes_on(
-    service: Served, own: Path, photo: bytes
+    service: Served, root_copy: Path, photo: bytes
 ) -> None:
-    pointer = own / "drawn/CURRENT"
-    (own / "drawn/kept").hardlink_to(pointer)
-    (own / "drawn/link").symlink_to(UNREADABLE)
-    (own / "drawn/link").rename(pointer)
-    served_for_a_while(service, photo)
-    (own / "drawn/kept").rename(pointer)
-    served_for_a_while(service, photo)
+    pointer = root_copy / "drawn/CURRENT"
+    (root_copy / "drawn/kept").hardlink_to(pointer)
+    (root_copy / "drawn/link").symlink_to(UNREADABLE)
+    (root_copy / "drawn/link").rename(pointer)
+    assert_keeps_serving(service, photo)
+    (root_copy / "drawn/kept").rename(pointer)
+    assert_keeps_serving(service, photo)
 
 
-def test_an_index_that_is_taken_away_is_served_no_more(own: Path, photo: bytes) -> None:
-    shutil.copytree(own / "drawn", own / "bad")
-    (own / "bad/CURRENT").write_text("../../etc")
-    with served(own, ready=False) as service:
+def test_an_index_that_is_taken_away_is_served_no_more(root_copy: Path, photo: bytes) -> None:
+    shutil.copytree(root_copy / "drawn", root_copy / "bad")
+    (root_copy / "bad/CURRENT").write_text("../../etc")
+    with served(root_copy, ready=False) as service:
         until(lambda: "bad: " in service.client.get("/readyz").json()["detail"])
-        (own / "bad/CURRENT").unlink()
+        (root_copy / "bad/CURRENT").unlink()
         until(lambda: service.client.get("/readyz").status_code == 200)
         check(service.client.get("/v1/indexes/bad"), 404, "unknown-index")
         assert 'index="bad"' not in service.client.get("/metrics").text
         with ThreadPoolExecutor(1) as caller, service.busy():
             waiting = caller.submit(service.score, photo)
             until(lambda: service.state.worker.waiting == 1)
-            (own / "drawn").rename(own.parent / "aside")
+            (root_copy / "drawn").rename(root_copy.parent / "aside")
             until(lambda: service.client.get("/v1/indexes").json()["indexes"] == [])
             assert "no index" in check(service.client.get("/readyz"), 503, "not-ready")
             check(service.score(photo, index="drawn"), 404, "unknown-index")
         assert waiting.result().status_code == 200
-        (own.parent / "aside").rename(own / "drawn")
+        (root_copy.parent / "aside").rename(root_copy / "drawn")
         until(lambda: service.client.get("/readyz").status_code == 200)
         assert service.score(photo).status_code == 200
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
-@pytest.mark.parametrize("place", ["load_index", "check_probe"])
+@pytest.mark.parametrize("function", ["load_index", "check_probe"])
 def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
-    service: Served, own: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+    service: Served,
+    root_copy: Path,
+    photo: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    function: str,
 ) -> None:
-    def full(*arguments: object) -> None:
+    def raise_error(*arguments: object) -> None:
         raise error
 
-    first, second = index.versions(own / "drawn")
-    monkeypatch.setattr(service.state.loader, place, full)
+    first, second = index.versions(root_copy / "drawn")
+    monkeypatch.setattr(service.state.loader, function, raise_error)
     answer = service.client.put("/v1/indexes/drawn/current", json={"version": second})
     assert "memory" in check(answer, 507, "index-too-large")
-    assert index.live_version(own / "drawn") == first
+    assert index.live_version(root_copy / "drawn") == first
     assert (entry(service)["version"], entry(service)["fault"]) == (first, None)
     assert service.score(photo).json()["index"]["version"] == first
     index.activate(
-        own / "drawn", second
+        root_copy / "drawn", second
     )  # as `resad-indexer activate` does it, which has another machine's memory
     until(lambda: "memory" in (entry(service)["fault"] or ""))
     assert service.score(photo).json()["index"]["version"] == first
 
 
-def test_an_admin_moves_an_index_and_back(service: Served, own: Path, photo: bytes) -> None:
-    for version in reversed(index.versions(own / "drawn")):
+def test_an_admin_moves_an_index_and_back(service: Served, root_copy: Path, photo: bytes) -> None:
+    for version in reversed(index.versions(root_copy / "drawn")):
         answer = service.client.put("/v1/indexes/drawn/current", json={"version": version})
         assert answer.status_code == 200
         assert answer.json()["version"] == version
-        assert index.live_version(own / "drawn") == version
+        assert index.live_version(root_copy / "drawn") == version
         assert service.score(photo).json()["index"]["version"] == version
 
 
-def test_what_an_admin_cannot_do(service: Served, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = index.versions(own / "drawn")
+def test_what_an_admin_cannot_do(service: Served, root_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = index.versions(root_copy / "drawn")
     put, address = service.client.put, "/v1/indexes/drawn/current"
     check(put("/v1/indexes/eyes/current", json={"version": second}), 404, "unknown-index")
     check(put(address, json={"version": "20260101T000000Z-0000"}), 404, "unknown-version")
@@ -272,9 +281,9 @@ def test_what_an_admin_cannot_do(service: Served, own: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(service.state.reloader, "write_current", read_only)
         check(put(address, json={"version": second}), 409, "read-only")
-    index.add_tombstones(own / "drawn", index.content_hashes(own / "drawn" / second))
+    index.add_tombstones(root_copy / "drawn", index.content_hashes(root_copy / "drawn" / second))
     assert "purged" in check(put(address, json={"version": second}), 409, "index-invalid")
-    damage(own / "drawn" / second)
+    damage(root_copy / "drawn" / second)
     assert "changed" in check(put(address, json={"version": second}), 409, "index-invalid")
-    assert index.live_version(own / "drawn") == first
+    assert index.live_version(root_copy / "drawn") == first
     assert entry(service)["version"] == first

@@ -30,19 +30,19 @@ def line_to(service: Served) -> Iterator[socket.socket]:
 
 def until_closed(line: socket.socket) -> float:
     """Seconds."""
-    began = time.monotonic()
+    start = time.monotonic()
     try:
         while line.recv(1000):
             pass
     except ConnectionError:
         pass
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /v1/score HT", HEAD])
-def test_a_connection_that_sends_no_whole_head_is_closed(root: Path, photo: bytes, sent: bytes) -> None:
+@pytest.mark.parametrize("head_part", [b"", b"POST /v1/score HT", HEAD])
+def test_a_connection_that_sends_no_whole_head_is_closed(root: Path, photo: bytes, head_part: bytes) -> None:
     with served(root, head_s=0.5) as service, line_to(service) as line:
-        line.sendall(sent)
+        line.sendall(head_part)
         assert 0.3 < until_closed(line) < 5
         assert service.score(photo).status_code == 200
 
@@ -96,7 +96,7 @@ def test_a_body_that_only_trickles_is_given_up(root: Path) -> None:
     with served(root, min_upload_rate=1000) as service, line_to(service) as line:
         service.state.body_reader.grace_s = 0.3
         line.sendall(HEAD + b"Content-Length: 20000\r\n\r\n")
-        began = time.monotonic()
+        start = time.monotonic()
         for _ in range(4):  # 400 bytes: 0.3 s and 0.4 s more
             line.sendall(b"x" * 100)
             time.sleep(0.05)
@@ -105,7 +105,7 @@ def test_a_body_that_only_trickles_is_given_up(root: Path) -> None:
             answer += line.recv(2000)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"less than 1000 bytes a second" in answer
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - start < 5
         assert service.state.admission.upload_bytes == 0
         assert service.metric('resad_timed_out_requests_total{limit="upload"}') == 1
 
@@ -124,7 +124,7 @@ def test_uploads_together_hold_no_more_than_they_may(root: Path, photo: bytes) -
         assert service.score(photo).status_code == 200
 
 
-def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, photo: bytes) -> None:
+def test_a_request_that_cannot_meet_the_deadline_is_refused_at_once(root: Path, photo: bytes) -> None:
     with served(root, deadline_s=20) as service, line_to(service) as line:
         for _ in range(50):
             service.state.pipeline.throughput.scored(1, 10.0)
@@ -147,19 +147,21 @@ def test_who_could_not_be_answered_in_time_is_sent_away_at_once(root: Path, phot
         torch.OutOfMemoryError("CUDA out of memory"),
     ],
 )
-@pytest.mark.parametrize("place", ["prepare", "assemble", "detect"])
-def test_full_memory_is_said_and_survived(
-    running: Served, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+@pytest.mark.parametrize("method", ["prepare", "assemble", "detect"])
+def test_full_memory_is_reported_and_survived(
+    running: Served, photo: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
 ) -> None:
-    def full(*arguments: Any, **named: Any) -> None:
+    def raise_error(*arguments: Any, **options: Any) -> None:
         raise error
 
     with monkeypatch.context() as patch:
         live = running.state.registry.find("drawn")
-        if place == "detect":
-            patch.setattr(live.detector, "detect", full)
+        if method == "detect":
+            patch.setattr(live.detector, "detect", raise_error)
         else:
-            patch.setattr(running.state.pipeline.scorer, "engine", type("FullEngine", (Engine,), {place: full}))
+            patch.setattr(
+                running.state.pipeline.scorer, "engine", type("FullEngine", (Engine,), {method: raise_error})
+            )
         answer = running.score(photo)
         check(answer, 503, "out-of-memory")
         assert answer.headers["retry-after"] == "5"
@@ -189,22 +191,22 @@ def test_loading_goes_through_the_thread_that_may(root: Path, loaded: LoadedInde
         steps.append(work())
         return steps[-1]
 
-    other = load_index(root / "drawn", torch.device("cpu"), run=run)
-    assert steps == [other.detector.bank, other.detector]
+    index_by_steps = load_index(root / "drawn", torch.device("cpu"), run=run)
+    assert steps == [index_by_steps.detector.bank, index_by_steps.detector]
     folder = index.resolve(root / "drawn")
-    assert score_probe(other.detector, folder) == score_probe(loaded.detector, folder)
+    assert score_probe(index_by_steps.detector, folder) == score_probe(loaded.detector, folder)
 
 
 def test_overlays_are_bounded_and_maps_are_not(root: Path, photo: bytes) -> None:
     width, height = Image.open(io.BytesIO(photo)).size
     with served(root, max_overlay_side=64) as service:
 
-        def drawn(query: str) -> bytes:
+        def fetch(query: str) -> bytes:
             return service.client.post(f"/v1/anomaly-map?{query}", content=photo, headers=JPEG).content
 
-        assert drawn("style=overlay") == drawn("style=overlay&size=64") == drawn("style=overlay&size=4000")
-        assert drawn("style=overlay&size=32") != drawn("style=overlay")
-        assert Image.open(io.BytesIO(drawn("style=map"))).size == (width, height)
+        assert fetch("style=overlay") == fetch("style=overlay&size=64") == fetch("style=overlay&size=4000")
+        assert fetch("style=overlay&size=32") != fetch("style=overlay")
+        assert Image.open(io.BytesIO(fetch("style=map"))).size == (width, height)
 
 
 def test_a_service_that_is_stopping_is_not_ready_and_still_answers(root: Path, photo: bytes) -> None:

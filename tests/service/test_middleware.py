@@ -24,26 +24,26 @@ def test_every_answer_keeps_browsers_in_bounds(running: Served, path: str) -> No
 
 
 def test_pages_from_elsewhere_may_not_call_unless_told(root: Path, running: Served, photo: bytes) -> None:
-    asked = {"Origin": CLINIC, "Access-Control-Request-Method": "POST"}
+    preflight = {"Origin": CLINIC, "Access-Control-Request-Method": "POST"}
     answer = running.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": CLINIC})
     assert not [name for name in answer.headers if name.startswith("access-control")]
-    assert running.client.options("/v1/score", headers=asked).status_code == 405
+    assert running.client.options("/v1/score", headers=preflight).status_code == 405
     with served(root, allowed_origins=(CLINIC,)) as service:
-        allowed = service.client.options("/v1/score", headers=asked)
-        assert allowed.status_code == 200
-        assert allowed.headers["access-control-allow-origin"] == CLINIC
+        preflight_answer = service.client.options("/v1/score", headers=preflight)
+        assert preflight_answer.status_code == 200
+        assert preflight_answer.headers["access-control-allow-origin"] == CLINIC
         answer = service.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": CLINIC})
         assert answer.headers["access-control-allow-origin"] == CLINIC
         assert "access-control-allow-credentials" not in answer.headers
-        refused = service.client.options("/v1/score", headers=asked | {"Origin": ELSEWHERE})
-        assert "access-control-allow-origin" not in refused.headers
+        refusal = service.client.options("/v1/score", headers=preflight | {"Origin": ELSEWHERE})
+        assert "access-control-allow-origin" not in refusal.headers
         answer = service.client.post("/v1/score", content=photo, headers=JPEG | {"Origin": ELSEWHERE})
         assert "access-control-allow-origin" not in answer.headers
 
 
 def test_the_docs_can_be_switched_off(root: Path, running: Served) -> None:
-    whole = running.client.get("/").text
-    assert whole.count("docs") == 4  # a link and a sentence, both marked
+    page_with_docs = running.client.get("/").text
+    assert page_with_docs.count("docs") == 4  # a link and a sentence, both marked
     with served(root, docs=False) as service:
         for path in ("/docs", "/openapi.json", "/redoc", "/static-offline-docs/swagger-ui-bundle.js"):
             assert service.client.get(path).status_code == 404
@@ -51,5 +51,5 @@ def test_the_docs_can_be_switched_off(root: Path, running: Served) -> None:
         assert page.status_code == 200
         assert "docs" not in page.text
         assert "HTTP interface" not in page.text
-        assert len(page.text.splitlines()) == len(whole.splitlines()) - 1
+        assert len(page.text.splitlines()) == len(page_with_docs.splitlines()) - 1
         assert "This page needs JavaScript.</p>" in page.text

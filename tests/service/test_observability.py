@@ -27,11 +27,11 @@ _SCORES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, 
 @given(_SCORES, _SCORES)
 def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], scores: list[float]) -> None:
     normals = sorted(normals)
-    recent = ScoreWindow(normals)
-    assert recent.drift() is None
+    window = ScoreWindow(normals)
+    assert window.drift() is None
     for score in scores:
-        recent.add(score)
-    drift = recent.drift()
+        window.add(score)
+    drift = window.drift()
     assert drift is not None
     p = [p_value(score, tuple(normals)) for score in scores]
     assert drift.photos == len(scores)
@@ -42,11 +42,11 @@ def test_drift_is_what_scipy_and_the_calibration_say(normals: list[float], score
     assert drift.abnormal == pytest.approx(np.mean([value <= 0.05 for value in p]))
 
 
-def test_drift_forgets_what_is_long_ago() -> None:
-    recent = ScoreWindow([1.0, 2.0, 3.0])
+def test_drift_forgets_old_scores() -> None:
+    window = ScoreWindow([1.0, 2.0, 3.0])
     for score in [9.0] * 50 + [2.0] * WINDOW:
-        recent.add(score)
-    drift = recent.drift()
+        window.add(score)
+    drift = window.drift()
     assert drift is not None
     assert (drift.photos, drift.abnormal) == (WINDOW, 0)
 
@@ -83,18 +83,18 @@ def test_every_line_is_an_object_with_its_request(
         running.client.get("/readyz")
     render = server.formatter(plain=False)
     lines = [json.loads(render.format(record)) for record in caplog.records if record.name.startswith("service")]
-    one = next(line for line in lines if line.get("request_id") == "mine-1")
-    assert (one["event"], one["level"], one["status"], one["route"]) == (
+    photo_line = next(line for line in lines if line.get("request_id") == "mine-1")
+    assert (photo_line["event"], photo_line["level"], photo_line["status"], photo_line["route"]) == (
         "POST /v1/score 200",
         "info",
         200,
         "/v1/score",
     )
-    assert one["ms"] >= one["receive_ms"]
-    several = next(line for line in lines if line.get("request_id") == "mine-2")
-    contents = [photo["content"] for photo in several["photos"]]
-    assert contents[0] == one["photos"][0]["content"] != contents[1]
-    assert set(several["photos"][1]) == {"content"}
+    assert photo_line["ms"] >= photo_line["receive_ms"]
+    batch_line = next(line for line in lines if line.get("request_id") == "mine-2")
+    contents = [photo["content"] for photo in batch_line["photos"]]
+    assert contents[0] == photo_line["photos"][0]["content"] != contents[1]
+    assert set(batch_line["photos"][1]) == {"content"}
     text = "\n".join(json.dumps(line) for line in lines)
     assert "readyz" not in text
     assert "Doe" not in text
@@ -119,43 +119,47 @@ def test_a_traceback_shows_no_values() -> None:
     assert photograph.decode() not in json.dumps(line)
 
 
-def test_a_content_hash_is_known_to_those_who_share_the_secret_alone() -> None:
-    one, same, other = ContentHash("a-secret-of-sixteen"), ContentHash("a-secret-of-sixteen"), ContentHash(None)
-    assert one.of(b"photo") == same.of(b"photo") != one.of(b"photo!")
-    assert one.of(b"photo") != other.of(b"photo")
+def test_content_hashes_agree_only_under_the_same_secret() -> None:
+    first, second, unkeyed = (
+        ContentHash("a-secret-of-sixteen"),
+        ContentHash("a-secret-of-sixteen"),
+        ContentHash(None),
+    )
+    assert first.of(b"photo") == second.of(b"photo") != first.of(b"photo!")
+    assert first.of(b"photo") != unkeyed.of(b"photo")
 
 
 def test_spans_form_a_tree_below_the_caller_s() -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    own = RequestTrace("id-1", began=100.0)
-    own.received = Step("receive", 100.2, 0.1)
-    photo = own.photo()
+    trace = RequestTrace("id-1", began=100.0)
+    trace.received = Step("receive", 100.2, 0.1)
+    photo = trace.photo()
     photo.content = "ab" * 16
     photo.steps.append(Step("decode", 100.5, 0.25))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    tracing.spans_to(provider.get_tracer("x"))(own, parent, "POST", "/v1/score", 504, 1.5)
-    receive, decode, whole = exporter.get_finished_spans()
-    assert (whole.name, receive.name, decode.name) == ("POST /v1/score", "receive", "decode")
-    assert f"{whole.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
-    assert whole.parent is not None
-    assert f"{whole.parent.span_id:016x}" == "b7ad6b7169203331"
+    tracing.spans_to(provider.get_tracer("x"))(trace, parent, "POST", "/v1/score", 504, 1.5)
+    receive, decode, request_span = exporter.get_finished_spans()
+    assert (request_span.name, receive.name, decode.name) == ("POST /v1/score", "receive", "decode")
+    assert f"{request_span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert request_span.parent is not None
+    assert f"{request_span.parent.span_id:016x}" == "b7ad6b7169203331"
     for span in (receive, decode):
         assert span.parent is not None
-        assert span.parent.span_id == whole.context.span_id
+        assert span.parent.span_id == request_span.context.span_id
     assert (decode.start_time, decode.end_time) == (100_250_000_000, 100_500_000_000)
-    assert (whole.start_time, whole.end_time) == (100_000_000_000, 101_500_000_000)
-    assert not whole.status.is_ok
+    assert (request_span.start_time, request_span.end_time) == (100_000_000_000, 101_500_000_000)
+    assert not request_span.status.is_ok
     assert dict(decode.attributes or {}) == {"resad.content": "ab" * 16}
 
 
 def test_tracing_is_off_unless_the_environment_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
         monkeypatch.delenv(name, raising=False)
-    off, _ = tracing.start_tracing()
+    tracer_off, _ = tracing.start_tracing()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SettingError, match="pip install"):
         tracing.start_tracing()
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert tracing.start_tracing()[0] is off
+    assert tracing.start_tracing()[0] is tracer_off

@@ -30,53 +30,55 @@ DOCUMENT = json.loads(CHECKED_IN.read_text())
 
 
 def test_the_document_checked_in_is_the_one_served(running: Served) -> None:
-    fresh = service.openapi.document() + "\n"
-    assert fresh == CHECKED_IN.read_text(), "run: python -m service.openapi > service/openapi.json"
+    document = service.openapi.document() + "\n"
+    assert document == CHECKED_IN.read_text(), "run: python -m service.openapi > service/openapi.json"
     assert running.client.get("/openapi.json").json() == DOCUMENT
 
 
 def test_examples_are_what_they_show() -> None:
-    good = DOCUMENT["paths"]["/v1/score"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
+    examples = DOCUMENT["paths"]["/v1/score"]["post"]["responses"]["200"]["content"]["application/json"][
+        "examples"
+    ]
     for name, kind in (("one", TypeAdapter(Result)), ("several", TypeAdapter(Results))):
         adapter: TypeAdapter[Any] = kind
-        shown = good[name]["value"]
-        assert adapter.dump_python(adapter.validate_python(shown), mode="json") == shown
+        value = examples[name]["value"]
+        assert adapter.dump_python(adapter.validate_python(value), mode="json") == value
     problems = TypeAdapter(Problem)
-    seen = set()
+    slugs = set()
     for call in (call for path in DOCUMENT["paths"].values() for call in path.values()):
         for status, answer in call["responses"].items():
             if status != "200":
                 for slug, example in answer["content"][MEDIA_TYPE]["examples"].items():
                     problem = problems.validate_python(example["value"])
                     assert (str(problem.status), problem.type) == (status, f"urn:resad:problem:{slug}")
-                    seen.add(slug)
-    assert {"photo-too-large", "busy", "deadline", "internal", "invalid-request"} <= seen
+                    slugs.add(slug)
+    assert {"photo-too-large", "busy", "deadline", "internal", "invalid-request"} <= slugs
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_the_python_clients_take_every_option_that_the_service_takes(client: type) -> None:
     for call in ("score", "score_many"):
-        assert _options(getattr(client, call)) == _asked("/v1/score")
+        assert _options(getattr(client, call)) == _service_options("/v1/score")
     # How the map is drawn is which call it is; what the picture is encoded as is asked for by Accept.
-    assert _options(client.overlay) - {"kind"} == _asked("/v1/anomaly-map") - {"style"}  # type: ignore[attr-defined]
+    assert _options(client.overlay) - {"kind"} == _service_options("/v1/anomaly-map") - {"style"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["score", "watch"])
 def test_the_command_takes_every_option_that_the_service_takes(name: str) -> None:
-    taken = {option for one in get_command(app).commands[name].params for option in one.opts}  # type: ignore[attr-defined]
+    command_options = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
     # A picture is asked for by the file that it goes to; what a watched folder's looks like is not asked.
-    asked = _asked("/v1/score") - {"map", *(("size", "layout") if name == "watch" else ())}
-    options = {f"--{option.replace('_', '-')}" for option in asked - {"quality"}}
-    assert options | {"--require-quality"} <= taken
+    service_options = _service_options("/v1/score") - {"map", *(("size", "layout") if name == "watch" else ())}
+    options = {f"--{option.replace('_', '-')}" for option in service_options - {"quality"}}
+    assert options | {"--require-quality"} <= command_options
 
 
 def _options(call: Callable[..., Any]) -> set[str]:
     parameters = signature(call).parameters.values()
-    return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    return {parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY}
 
 
-def _asked(path: str) -> set[str]:
-    return {one["name"] for one in DOCUMENT["paths"][path]["post"]["parameters"]}
+def _service_options(path: str) -> set[str]:
+    return {parameter["name"] for parameter in DOCUMENT["paths"][path]["post"]["parameters"]}
 
 
 def test_docs_need_nothing_from_elsewhere(running: Served) -> None:
@@ -91,18 +93,18 @@ def test_docs_need_nothing_from_elsewhere(running: Served) -> None:
 def test_ids_sort_by_time() -> None:
     ids = [new_id() for _ in range(100)]
     assert len(set(ids)) == 100
-    assert [one[:10] for one in ids] == sorted(one[:10] for one in ids)
+    assert [request_id[:10] for request_id in ids] == sorted(request_id[:10] for request_id in ids)
 
 
 CALLS = [(path, method) for path, calls in DOCUMENT["paths"].items() for method in calls]
 CASES = [(*call, GenerationMode.POSITIVE) for call in CALLS]
 CASES += [(*call, GenerationMode.NEGATIVE) for call in CALLS if call[1] != "get"]  # the others take nothing
 # Which bytes are a photograph cannot be said in a schema, so that neither can it say what is accepted.
-LEFT_OUT = ("positive_data_acceptance", "negative_data_rejection")
+SKIPPED_CHECKS = ("positive_data_acceptance", "negative_data_rejection")
 
 
 @pytest.fixture(scope="module")
-def keyed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def keyed_service(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     file = tmp_path_factory.mktemp("keys") / "keys"
     key = key_for(file, "score", "evidence", "admin")
     with served(root, keys_file=file, headers=key) as service:
@@ -111,24 +113,24 @@ def keyed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 @pytest.mark.parametrize(("path", "method", "mode"), CASES)
 def test_the_service_keeps_its_contract(
-    keyed: Served, photo: bytes, path: str, method: str, mode: GenerationMode
+    keyed_service: Served, photo: bytes, path: str, method: str, mode: GenerationMode
 ) -> None:
     """No 5xx, and no status, type, header or body that the document does not have."""
     for name in PHOTO_TYPES:
         schemathesis.openapi.media_type(name, st.one_of(st.just(photo), st.binary(max_size=200)))
-    contract = schemathesis.openapi.from_url(f"{keyed.url}/openapi.json")
+    contract = schemathesis.openapi.from_url(f"{keyed_service.url}/openapi.json")
     load_all_checks()
-    kept: Any = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
+    checks: Any = [check for check in CHECKS.get_all() if check.__name__ not in SKIPPED_CHECKS]
     statuses = set()
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @seed(0)
-    @given(case=contract[path][method.upper()].as_strategy(mode), known=st.booleans())
-    def probe(case: Any, known: bool) -> None:
-        if known and "name" in (case.path_parameters or {}):
+    @given(case=contract[path][method.upper()].as_strategy(mode), existing_index=st.booleans())
+    def probe(case: Any, existing_index: bool) -> None:
+        if existing_index and "name" in (case.path_parameters or {}):
             case.path_parameters["name"] = "drawn"
-        case.headers["Authorization"] = keyed.client.headers["Authorization"]
-        statuses.add(case.call_and_validate(checks=kept).status_code)
+        case.headers["Authorization"] = keyed_service.client.headers["Authorization"]
+        statuses.add(case.call_and_validate(checks=checks).status_code)
 
     probe()
     if mode == GenerationMode.POSITIVE:

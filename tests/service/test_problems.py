@@ -32,16 +32,16 @@ def check(answer: httpx.Response, status: int, slug: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tight(root: Path) -> Iterator[Served]:
+def limited_service(root: Path) -> Iterator[Served]:
     with served(root, max_bytes=50_000, max_request_bytes=80_000, max_pixels=100_000, upload_s=1.5) as service:
         yield service
 
 
-def claiming(width: int, height: int) -> bytes:
+def png_of_claimed_size(width: int, height: int) -> bytes:
     """A PNG that claims to be larger than it is."""
-    whole = encoded((64, 64))
-    claimed = whole[:16] + width.to_bytes(4) + height.to_bytes(4) + whole[24:29]
-    return claimed + zlib.crc32(claimed[12:29]).to_bytes(4) + whole[33:]
+    png = encoded((64, 64))
+    claim = png[:16] + width.to_bytes(4) + height.to_bytes(4) + png[24:29]
+    return claim + zlib.crc32(claim[12:29]).to_bytes(4) + png[33:]
 
 
 @pytest.mark.parametrize(
@@ -53,42 +53,46 @@ def claiming(width: int, height: int) -> bytes:
         (b"GIF89a" + b"\0" * 99, 415, "photo-unsupported"),
         (b"%PDF-1.7", 415, "photo-unsupported"),
         (encoded((20, 20)), 422, "photo-unreadable"),
-        (claiming(30_000, 30_000), 413, "photo-too-large"),
-        (claiming(64, 1000)[:-30], 422, "photo-unreadable"),
+        (png_of_claimed_size(30_000, 30_000), 413, "photo-too-large"),
+        (png_of_claimed_size(64, 1000)[:-30], 422, "photo-unreadable"),
     ],
 )
-def test_photographs_that_cannot_be_used(tight: Served, body: bytes, status: int, slug: str) -> None:
-    check(tight.score(body), status, slug)
-    answer = tight.client.post("/v1/anomaly-map", content=body, headers=JPEG)
+def test_photographs_that_cannot_be_used(limited_service: Served, body: bytes, status: int, slug: str) -> None:
+    check(limited_service.score(body), status, slug)
+    answer = limited_service.client.post("/v1/anomaly-map", content=body, headers=JPEG)
     check(answer, status, slug)
 
 
-def test_a_photograph_cut_short_anywhere(tight: Served, photo: bytes) -> None:
+def test_a_photograph_cut_short_anywhere(limited_service: Served, photo: bytes) -> None:
     for share in (0.05, 0.3, 0.6, 0.9):
-        check(tight.score(photo[: int(share * len(photo))]), 422, "photo-unreadable")
-    assert tight.score(photo).status_code == 200
+        check(limited_service.score(photo[: int(share * len(photo))]), 422, "photo-unreadable")
+    assert limited_service.score(photo).status_code == 200
 
 
-def test_too_many_bytes_with_and_without_a_length(tight: Served) -> None:
-    detail = check(tight.score(b"x" * 200_000), 413, "photo-too-large")
+def test_too_many_bytes_with_and_without_a_length(limited_service: Served) -> None:
+    detail = check(limited_service.score(b"x" * 200_000), 413, "photo-too-large")
     assert "200.0 kB" in detail
     assert "50 kB" in detail
     chunks = (b"x" * 20_000 for _ in range(200))
-    answer = tight.client.post("/v1/score", content=chunks, headers=JPEG)
+    answer = limited_service.client.post("/v1/score", content=chunks, headers=JPEG)
     assert "50 kB" in check(answer, 413, "photo-too-large")
 
 
-def test_a_multipart_too_large_with_and_without_a_length(tight: Served) -> None:
-    answer = tight.client.post("/v1/score", files={"photo": ("x.png", b"x" * 100_000, "image/png")})
+def test_a_multipart_too_large_with_and_without_a_length(limited_service: Served) -> None:
+    answer = limited_service.client.post("/v1/score", files={"photo": ("x.png", b"x" * 100_000, "image/png")})
     assert "80 kB" in check(answer, 413, "upload-too-large")
     request = httpx.Request("POST", "http://x", files={"photo": ("x.png", b"x" * 400_000, "image/png")})
     body, kind = request.read(), request.headers["content-type"]
     chunks = (body[start : start + 9999] for start in range(0, len(body), 9999))
-    check(tight.client.post("/v1/score", content=chunks, headers={"Content-Type": kind}), 413, "upload-too-large")
+    check(
+        limited_service.client.post("/v1/score", content=chunks, headers={"Content-Type": kind}),
+        413,
+        "upload-too-large",
+    )
 
 
-def test_an_upload_that_does_not_arrive(tight: Served) -> None:
-    with socket.create_connection(("127.0.0.1", int(tight.url.rpartition(":")[2]))) as line:
+def test_an_upload_that_does_not_arrive(limited_service: Served) -> None:
+    with socket.create_connection(("127.0.0.1", int(limited_service.url.rpartition(":")[2]))) as line:
         line.sendall(
             b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
         )
@@ -119,9 +123,9 @@ def test_queries_that_make_no_sense(running: Served, photo: bytes, query: str, p
 def test_addresses_methods_and_names(running: Served, photo: bytes) -> None:
     check(running.client.get("/v1/nothing"), 404, "not-found")
     check(running.client.get("/static-offline-docs/../../etc/passwd"), 404, "not-found")
-    wrong = running.client.delete("/v1/score")
-    check(wrong, 405, "method-not-allowed")
-    assert wrong.headers["allow"] == "POST"
+    answer = running.client.delete("/v1/score")
+    check(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
     assert "drawn" in check(running.score(photo, index="eyes"), 404, "unknown-index")
     check(running.client.get("/v1/indexes/eyes"), 404, "unknown-index")
     check(running.client.get("/v1/indexes/..%2f..%2fetc"), 404, "not-found")
@@ -141,8 +145,8 @@ def test_a_bug_tells_nothing_but_its_id(root: Path, photo: bytes, caplog: pytest
         parts = [("photo", ("x.jpg", photo, "image/jpeg"))]
         slot = service.client.post("/v1/score", files=parts).json()["results"][0]
         assert (slot["status"], slot["type"]) == (500, "urn:resad:problem:internal")
-        logged = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
-        assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in logged)
+        records = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
+        assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in records)
         scorer.engine = Engine
         assert service.score(photo).status_code == 200
 
@@ -150,7 +154,7 @@ def test_a_bug_tells_nothing_but_its_id(root: Path, photo: bytes, caplog: pytest
 def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
     with served(root, queue_size=2) as service, ThreadPoolExecutor(2) as callers:
         with service.busy():
-            waiting = [callers.submit(service.score, photo) for _ in range(2)]
+            futures = [callers.submit(service.score, photo) for _ in range(2)]
             until(lambda: service.state.admission.queued == 2)
             assert service.metric("resad_queue_photos") == 2
             answer = service.score(photo)
@@ -158,7 +162,7 @@ def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
             assert 1 <= int(answer.headers["retry-after"]) <= 60
             parts = [("photo", ("x.jpg", photo, "image/jpeg"))] * 2
             check(service.client.post("/v1/score", files=parts), 429, "busy")
-        assert {one.result().status_code for one in waiting} == {200}
+        assert {future.result().status_code for future in futures} == {200}
         assert service.state.admission.queued == 0
         check(service.client.post("/v1/score", files=[*parts, *parts]), 413, "upload-too-large")
 
@@ -166,9 +170,11 @@ def test_a_full_queue_says_when_to_come_back(root: Path, photo: bytes) -> None:
 def test_an_upload_has_its_place_before_it_arrives(root: Path, photo: bytes) -> None:
     """Or any number of bodies would be in memory, each waiting for its end."""
     with served(root, queue_size=1, upload_s=5) as service:
-        begun = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+        request_start = (
+            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+        )
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as line:
-            line.sendall(begun)
+            line.sendall(request_start)
             until(lambda: service.state.admission.queued == 1)
             check(service.score(photo), 429, "busy")
             check(service.client.post("/v1/anomaly-map", content=photo, headers=JPEG), 429, "busy")

@@ -28,11 +28,11 @@ def test_photographs_from_sixteen_callers(
     command: Path, root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
 ) -> None:
     expected = [score_offline(loaded, photo).result for photo in photos]
-    asked = list(itertools.islice(itertools.cycle(range(len(photos))), PHOTOS))
+    photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), PHOTOS))
     with process(command, root) as service, ThreadPoolExecutor(16) as callers:
-        answers = list(callers.map(lambda number: ask(service.client, photos[number]), asked))
+        answers = list(callers.map(lambda number: ask(service.client, photos[number]), photo_numbers))
     assert {answer.status_code for answer in answers} == {200}
-    for number, answer in zip(asked, answers, strict=True):
+    for number, answer in zip(photo_numbers, answers, strict=True):
         document = answer.json()
         assert document["image_score"] == pytest.approx(expected[number].image_score, rel=1e-4)
         assert f"{document['image_score']:.4g}" == f"{expected[number].image_score:.4g}"
@@ -49,13 +49,13 @@ def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
     arguments = ("--queue-size", 4, "--batch-size", 2)
     with process(command, root, *arguments) as service, ThreadPoolExecutor(16) as callers:
         answers = list(callers.map(lambda _: ask(service.client, photos[0]), range(48)))
-        asked = list(itertools.islice(itertools.cycle(range(len(photos))), 32))
-        with resad_client.Client(str(service.client.base_url), retries=20, max_wait_s=300) as patient:
-            results = list(callers.map(lambda number: patient.score(photos[number]), asked))
+        photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), 32))
+        with resad_client.Client(str(service.client.base_url), retries=20, max_wait_s=300) as client:
+            results = list(callers.map(lambda number: client.score(photos[number]), photo_numbers))
     assert {answer.status_code for answer in answers} == {200, 429}
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    for number, result in zip(asked, results, strict=True):
+    refusals = [answer for answer in answers if answer.status_code == 429]
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refusals)
+    for number, result in zip(photo_numbers, results, strict=True):
         assert result.image_score == pytest.approx(expected[number], rel=1e-4)
 
 
@@ -64,33 +64,33 @@ def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
 ) -> None:
     with process(command, root, "--batch-size", 1) as service, ThreadPoolExecutor(24) as callers:
         client = service.client
-        named = [("photo", ("Doe^Jane_1961.jpg", data, "image/jpeg")) for data in (photo, photo[:500], b"junk")]
-        assert client.post("/v1/score?eye=left", files=named).status_code == 200
+        parts = [("photo", ("Doe^Jane_1961.jpg", data, "image/jpeg")) for data in (photo, photo[:500], b"junk")]
+        assert client.post("/v1/score?eye=left", files=parts).status_code == 200
         client.get("/photos/Doe^Jane_1961.jpg")
-        waiting = [callers.submit(ask, client, photo) for _ in range(24)]
-        until(lambda: service.metric("resad_queue_photos") + sum(one.done() for one in waiting) == 24)
-        left = sum(not one.done() for one in waiting)
+        futures = [callers.submit(ask, client, photo) for _ in range(24)]
+        until(lambda: service.metric("resad_queue_photos") + sum(future.done() for future in futures) == 24)
+        unanswered = sum(not future.done() for future in futures)
         service.popen.send_signal(signal.SIGTERM)
-        answers = [one.result(30) for one in waiting]
+        answers = [future.result(30) for future in futures]
         assert service.popen.wait(30) == 0
         log = service.log
-    assert left > 1
+    assert unanswered > 1
     assert {answer.status_code for answer in answers} == {200}
     assert "POST /v1/score 200" in log
     assert "Doe" not in log
     lines = [json.loads(line) for line in log.splitlines()]
-    asked = [line for line in lines if line.get("route") == "/v1/score"]
-    assert len(asked) == 25
-    assert all(line["event"] == "POST /v1/score 200" and line["request_id"] for line in asked)
-    for whole in asked[1:]:
-        (one,) = whole["photos"]
-        assert re.fullmatch("[0-9a-f]{32}", one["content"])
-        assert one["decode_ms"] > 0
-        assert one["queue_ms"] + one["detect_ms"] <= whole["ms"]
-    assert len({line["photos"][0]["content"] for line in asked}) == 1  # the same photograph is known again
+    request_lines = [line for line in lines if line.get("route") == "/v1/score"]
+    assert len(request_lines) == 25
+    assert all(line["event"] == "POST /v1/score 200" and line["request_id"] for line in request_lines)
+    for line in request_lines[1:]:
+        (photo_entry,) = line["photos"]
+        assert re.fullmatch("[0-9a-f]{32}", photo_entry["content"])
+        assert photo_entry["decode_ms"] > 0
+        assert photo_entry["queue_ms"] + photo_entry["detect_ms"] <= line["ms"]
+    assert len({line["photos"][0]["content"] for line in request_lines}) == 1  # the same photograph is known again
 
 
-def test_the_end_does_not_wait_for_what_never_comes(command: Path, root: Path, photo: bytes) -> None:
+def test_shutdown_does_not_wait_for_an_upload_that_never_ends(command: Path, root: Path, photo: bytes) -> None:
     """An upload that has begun and goes on for ever: the limit of the end is one for all of it."""
     with process(command, root, "--drain-s", 1) as service:
         port = int(str(service.client.base_url).rstrip("/").rpartition(":")[2])
@@ -99,9 +99,9 @@ def test_the_end_does_not_wait_for_what_never_comes(command: Path, root: Path, p
                 b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
             )
             until(lambda: service.metric("resad_queue_photos") == 1)
-            began = time.monotonic()
+            start = time.monotonic()
             service.popen.send_signal(signal.SIGTERM)
             assert service.popen.wait(20) == 0
-            assert 0.8 < time.monotonic() - began < 10
+            assert 0.8 < time.monotonic() - start < 10
             assert line.recv(12) == b"HTTP/1.1 503"
         assert "Traceback" not in service.log

@@ -17,7 +17,7 @@ SWAPS = 8
 
 
 @pytest.fixture(scope="module")
-def changing(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_version_root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ROOT of an index with two versions, which score differently."""
     root = tmp_path_factory.mktemp("changing")
     for neighbors in (1, 2):
@@ -26,10 +26,10 @@ def changing(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_swaps_under_load_over_two_replicas(command: Path, changing: Path, photo: bytes) -> None:
-    versions = index.versions(changing / "drawn")
-    index.activate(changing / "drawn", versions[0])
-    seen: Counter[tuple[int, str, float]] = Counter()
+def test_swaps_under_load_over_two_replicas(command: Path, two_version_root: Path, photo: bytes) -> None:
+    versions = index.versions(two_version_root / "drawn")
+    index.activate(two_version_root / "drawn", versions[0])
+    answers: Counter[tuple[int, str, float]] = Counter()
     faults: list[str] = []
     stop = threading.Event()
 
@@ -41,13 +41,13 @@ def test_swaps_under_load_over_two_replicas(command: Path, changing: Path, photo
                     faults.append(answer.text)
                     continue
                 document = answer.json()
-                seen[answer.status_code, document["index"]["version"], round(document["image_score"], 4)] += 1
+                answers[answer.status_code, document["index"]["version"], round(document["image_score"], 4)] += 1
 
     with ExitStack() as stack:
-        replicas = [stack.enter_context(process(command, changing, RESAD_POLL_S="0.05")) for _ in range(2)]
+        replicas = [stack.enter_context(process(command, two_version_root, RESAD_POLL_S="0.05")) for _ in range(2)]
         callers = [
-            threading.Thread(target=keep_asking, args=(str(one.client.base_url),))
-            for one in replicas
+            threading.Thread(target=keep_asking, args=(str(replica.client.base_url),))
+            for replica in replicas
             for _ in "ab"
         ]
         for caller in callers:
@@ -55,19 +55,19 @@ def test_swaps_under_load_over_two_replicas(command: Path, changing: Path, photo
         try:
             for number in range(1, SWAPS + 1):
                 version = versions[number % 2]
-                index.activate(changing / "drawn", version)
-                for one in replicas:
-                    until(lambda one=one, version=version: _live(one.client) == version, 60)  # type: ignore[misc]
+                index.activate(two_version_root / "drawn", version)
+                for replica in replicas:
+                    until(lambda replica=replica, version=version: _live(replica.client) == version, 60)  # type: ignore[misc]
         finally:
             stop.set()
             for caller in callers:
                 caller.join(60)
-        loads = [one.metric('resad_index_loads_total{index="drawn",outcome="served"}') for one in replicas]
+        loads = [replica.metric('resad_index_loads_total{index="drawn",outcome="served"}') for replica in replicas]
     assert faults == []
     assert loads == [SWAPS + 1] * 2
     # Each version answered, and always with its own score.
-    assert {version for _, version, _ in seen} == set(versions)
-    assert len(seen) == 2
+    assert {version for _, version, _ in answers} == set(versions)
+    assert len(answers) == 2
 
 
 def _live(client: httpx.Client) -> str | None:

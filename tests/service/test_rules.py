@@ -29,7 +29,7 @@ from tests.service.test_problems import check
 
 
 @pytest.fixture(scope="module")
-def calibrated(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedIndex:
+def calibrated_index(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedIndex:
     """The small index calibrated on 15 other normals, ten of one camera."""
     folder = tmp_path_factory.mktemp("calibrated")
     shutil.copytree(small_index, folder / "root/drawn")
@@ -47,39 +47,45 @@ def calibrated(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> L
 
 
 @pytest.fixture(scope="module")
-def running(calibrated: LoadedIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def running(calibrated_index: LoadedIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = next(tmp_path_factory.getbasetemp().glob("calibrated*/root"))
     with served(root) as service:
         yield service
 
 
-def test_a_camera_is_compared_with_its_own_normals(running: Served, calibrated: LoadedIndex, photo: bytes) -> None:
+def test_a_camera_is_compared_with_its_own_normals(
+    running: Served, calibrated_index: LoadedIndex, photo: bytes
+) -> None:
     answer = running.score(photo, fpr=0.1, camera="topcon").json()
-    own = next(one.normals for one in calibrated.manifest.calibration.cameras if one.camera == "Topcon")
+    normals = next(
+        entry.normals for entry in calibrated_index.manifest.calibration.cameras if entry.camera == "Topcon"
+    )
     assert answer["normals"]["camera"] == "Topcon"
     assert answer["normals"]["photos"] == 10
-    assert answer["threshold"] == own.thresholds[2].value
-    assert answer["p_value"] == own.p_value(answer["image_score"])
+    assert answer["threshold"] == normals.thresholds[2].value
+    assert answer["p_value"] == normals.p_value(answer["image_score"])
     assert answer["normals"]["rate"]["low"] <= 0.1 <= answer["normals"]["rate"]["high"]
 
 
 @pytest.mark.parametrize(("camera", "why"), [("Canon", "there are 5"), ("Kowa", "of this camera; compared")])
 def test_a_camera_without_enough_normals_gets_all_and_the_reason(
-    running: Served, calibrated: LoadedIndex, photo: bytes, camera: str, why: str
+    running: Served, calibrated_index: LoadedIndex, photo: bytes, camera: str, why: str
 ) -> None:
     answer = running.score(photo, fpr=0.1, camera=camera).json()
     assert answer["normals"]["camera"] is None
     assert answer["normals"]["photos"] == 15
     assert why in answer["normals"]["reason"]
-    assert answer["p_value"] == calibrated.manifest.calibration.p_value(answer["image_score"])
+    assert answer["p_value"] == calibrated_index.manifest.calibration.p_value(answer["image_score"])
 
 
-def test_a_threshold_decides_in_place_of_a_rate(running: Served, calibrated: LoadedIndex, photo: bytes) -> None:
+def test_a_threshold_decides_in_place_of_a_rate(
+    running: Served, calibrated_index: LoadedIndex, photo: bytes
+) -> None:
     score = running.score(photo, fpr=0.1).json()["image_score"]
     above, below = (running.score(photo, threshold=score * factor).json() for factor in (0.99, 1.01))
     assert (above["abnormal"], below["abnormal"]) == (True, False)
     assert above["threshold"] == score * 0.99
-    assert above["fpr"] == rate_at(calibrated.manifest.calibration.scores, score * 0.99).fpr
+    assert above["fpr"] == rate_at(calibrated_index.manifest.calibration.scores, score * 0.99).fpr
 
 
 def test_rate_and_threshold_at_once_are_a_problem(running: Served, photo: bytes) -> None:
@@ -94,17 +100,19 @@ def test_rate_and_threshold_at_once_are_a_problem(running: Served, photo: bytes)
 
 
 def test_a_rate_of_findings_chooses_their_level_in_answers_and_overlays(
-    running: Served, calibrated: LoadedIndex, photo: bytes
+    running: Served, calibrated_index: LoadedIndex, photo: bytes
 ) -> None:
     detail = running.client.get("/v1/indexes/drawn").json()
     levels = {entry["rate"]: entry["value"] for entry in detail["manifest"]["calibration"]["finding_levels"]}
-    assert levels == {entry.rate: entry.value for entry in calibrated.manifest.calibration.finding_levels}
+    assert levels == {entry.rate: entry.value for entry in calibrated_index.manifest.calibration.finding_levels}
     answers = {rate: running.score(photo, false_regions=rate).json() for rate in levels}
     for rate, answer in answers.items():
         assert answer["normals"]["false_regions"] == rate
         assert answer["normals"]["finding_level"] == levels[rate]
-        own = score_with(calibrated, photo, rate)
-        assert [finding["box"] for finding in answer["findings"]] == [list(one.box) for one in own.findings]
+        offline_result = score_with(calibrated_index, photo, rate)
+        assert [finding["box"] for finding in answer["findings"]] == [
+            list(finding.box) for finding in offline_result.findings
+        ]
     highest = max(rate for rate, level in levels.items() if level is not None)
     assert len(answers[highest]["findings"]) > len(answers[0.25]["findings"])
     assert running.score(photo).json()["normals"]["false_regions"] == 0.25
@@ -116,8 +124,10 @@ def test_a_rate_of_findings_chooses_their_level_in_answers_and_overlays(
 
     assert overlay(false_regions=highest) != overlay(false_regions=0.25) == overlay()
     camera = running.score(photo, fpr=0.1, camera="topcon", false_regions=1).json()["normals"]
-    normals = next(one.normals for one in calibrated.manifest.calibration.cameras if one.camera == "Topcon")
-    assert camera["finding_level"] == {one.rate: one.value for one in normals.finding_levels}[1]
+    normals = next(
+        entry.normals for entry in calibrated_index.manifest.calibration.cameras if entry.camera == "Topcon"
+    )
+    assert camera["finding_level"] == {entry.rate: entry.value for entry in normals.finding_levels}[1]
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
@@ -136,9 +146,9 @@ def test_the_clients_choose_the_rate_of_findings(
             assert picture != service.overlay(photo, false_regions=0.25)
             with pytest.raises(PhotoRefused, match=r"stated for 0\.25, 0\.5, 1, 2, 4, 8"):
                 service.score(photo, false_regions=3)
-    said = running.score(photo, false_regions=1).json()
-    assert result.normals.false_regions == said["normals"]["false_regions"] == 1
-    assert len(result.findings) == len(said["findings"])
+    answer = running.score(photo, false_regions=1).json()
+    assert result.normals.false_regions == answer["normals"]["false_regions"] == 1
+    assert len(result.findings) == len(answer["findings"])
     assert picture.startswith(b"\x89PNG")
 
 
@@ -151,18 +161,18 @@ def test_the_command_chooses_the_rate_of_findings(
     program = Path(sys.executable).with_name("resad-client")
     words: list[str | Path] = [program, command, tmp_path / "in", "--url", running.url, "--false-regions", "1"]
     if command == "score":
-        done = subprocess.run([*words, "--json", tmp_path / "out"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        refused = subprocess.run(
+        process = subprocess.run([*words, "--json", tmp_path / "out"], capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        refusal = subprocess.run(
             [*words[:-1], "3", "--json", tmp_path / "3"], capture_output=True, text=True, check=False
         )
-        assert refused.returncode == 2
-        assert "levels are stated for 0.25, 0.5, 1, 2, 4, 8" in refused.stderr
+        assert refusal.returncode == 2
+        assert "levels are stated for 0.25, 0.5, 1, 2, 4, 8" in refusal.stderr
     else:
-        watching = subprocess.Popen([*words, "--out", tmp_path / "out", "--every", "0.1", "--settle", "0"])
+        watcher = subprocess.Popen([*words, "--out", tmp_path / "out", "--every", "0.1", "--settle", "0"])
         until(lambda: (tmp_path / "out/eye.json").exists(), 60)
-        watching.terminate()
-        assert watching.wait(30) == 0
+        watcher.terminate()
+        assert watcher.wait(30) == 0
     normals = json.loads((tmp_path / "out/eye.json").read_text())["normals"]
     assert normals == running.score(photo, false_regions=1).json()["normals"]
 
@@ -183,7 +193,7 @@ def test_an_index_without_levels_by_rate_answers_and_refuses_a_rate(older_index:
     with served(older_index.parent) as service:
         assert service.score(photo).json()["normals"]["false_regions"] is None
         parts = [("photo", ("a", photo, "image/jpeg"))]
-        refused = (
+        refusals = (
             service.score(photo, false_regions=1),
             service.client.post("/v1/score", files=parts, params={"false_regions": 1}),
             service.client.post(
@@ -191,7 +201,7 @@ def test_an_index_without_levels_by_rate_answers_and_refuses_a_rate(older_index:
                 params={"style": "overlay", "false_regions": 1},
             ),
         )  # fmt: skip
-        for answer in refused:
+        for answer in refusals:
             assert "states levels for no rate: build it again" in check(answer, 422, "invalid-request")
 
 
@@ -202,15 +212,15 @@ def score_with(loaded: LoadedIndex, data: bytes, rate: float) -> Result:
 
 def test_poor_quality_is_told_and_where_it_binds_refused(running: Served, photo: bytes) -> None:
     blank = encoded((200, 160))
-    told = running.score(blank)
-    assert told.status_code == 200
-    reasons = told.json()["quality"]["reasons"]
+    answer = running.score(blank)
+    assert answer.status_code == 200
+    reasons = answer.json()["quality"]["reasons"]
     assert "no-field-of-view" in reasons
     detail = check(running.score(blank, quality="require"), 422, "photo-quality")
     assert all(reason in detail for reason in reasons)
-    good = running.score(photo, quality="require").json()
-    assert good["quality"]["acceptable"]
+    sharp_answer = running.score(photo, quality="require").json()
+    assert sharp_answer["quality"]["acceptable"]
     parts = [("photo", ("a", blank, "image/png")), ("photo", ("b", photo, "image/jpeg"))]
-    both = running.client.post("/v1/score", files=parts, params={"quality": "require"}).json()["results"]
-    assert both[0]["type"] == "urn:resad:problem:photo-quality"
-    assert "image_score" in both[1]
+    results = running.client.post("/v1/score", files=parts, params={"quality": "require"}).json()["results"]
+    assert results[0]["type"] == "urn:resad:problem:photo-quality"
+    assert "image_score" in results[1]

@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def keyed(root: Path, file: Path) -> Iterator[Served]:
+def keyed_service(root: Path, file: Path) -> Iterator[Served]:
     with served(root, keys_file=file) as service:
         yield service
 
@@ -53,16 +53,16 @@ def ask(service: Served, method: str, path: str, photo: bytes, key: str | None =
 
 @pytest.mark.parametrize(("method", "path", "scopes"), CALLS)
 def test_a_call_takes_a_key_with_its_scope(
-    keyed: Served, photo: bytes, method: str, path: str, scopes: tuple[Scope, ...]
+    keyed_service: Served, photo: bytes, method: str, path: str, scopes: tuple[Scope, ...]
 ) -> None:
-    for wrong in (None, "x", KEYS["score"][:-1], KEYS["score"] + "x", sha256_of(KEYS["score"]), new_key()):
-        refused = ask(keyed, method, path, photo, wrong)
-        detail = check(refused, 401, "key-needed")
-        assert ("none of this service's" in detail) == (wrong is not None)
-        assert refused.headers["www-authenticate"] == "Bearer"
-        assert wrong in (None, "x") or wrong not in refused.text
+    for wrong_key in (None, "x", KEYS["score"][:-1], KEYS["score"] + "x", sha256_of(KEYS["score"]), new_key()):
+        refusal = ask(keyed_service, method, path, photo, wrong_key)
+        detail = check(refusal, 401, "key-needed")
+        assert ("none of this service's" in detail) == (wrong_key is not None)
+        assert refusal.headers["www-authenticate"] == "Bearer"
+        assert wrong_key in (None, "x") or wrong_key not in refusal.text
     for scope, key in KEYS.items():
-        answer = ask(keyed, method, path, photo, key)
+        answer = ask(keyed_service, method, path, photo, key)
         if scope in scopes:
             assert answer.status_code == (413 if method == "PUT" else 200)
         else:
@@ -70,7 +70,7 @@ def test_a_call_takes_a_key_with_its_scope(
 
 
 def test_the_readmes_program_runs_in_its_session(
-    keyed: Served,
+    keyed_service: Served,
     photo: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,34 +82,34 @@ def test_the_readmes_program_runs_in_its_session(
     (tmp_path / "photo.jpg").write_bytes(photo)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESAD_KEY", KEYS["score"])
-    exec(program.replace("http://127.0.0.1:8000", keyed.url), {})
+    exec(program.replace("http://127.0.0.1:8000", keyed_service.url), {})
     assert float(capsys.readouterr().out.split()[0]) > 0
 
 
-def test_another_scheme_is_no_key(keyed: Served, photo: bytes) -> None:
+def test_another_scheme_is_no_key(keyed_service: Served, photo: bytes) -> None:
     basic = {"Authorization": f"Basic {KEYS['score']}"}
-    check(keyed.client.post("/v1/score", content=photo, headers=JPEG | basic), 401, "key-needed")
+    check(keyed_service.client.post("/v1/score", content=photo, headers=JPEG | basic), 401, "key-needed")
 
 
-def test_who_may_not_call_is_told_before_anything_else(keyed: Served) -> None:
+def test_the_key_is_checked_before_anything_else(keyed_service: Served) -> None:
     """Neither the query nor the index nor the body is looked at."""
-    check(keyed.client.post("/v1/score?fpr=7&index=eyes", content=b"x" * 99), 401, "key-needed")
-    check(keyed.client.get("/v1/indexes/..."), 401, "key-needed")
+    check(keyed_service.client.post("/v1/score?fpr=7&index=eyes", content=b"x" * 99), 401, "key-needed")
+    check(keyed_service.client.get("/v1/indexes/..."), 401, "key-needed")
 
 
-def test_what_says_nothing_is_open(keyed: Served) -> None:
+def test_calls_that_reveal_nothing_need_no_key(keyed_service: Served) -> None:
     for path in OPEN:
-        assert keyed.client.get(path).status_code == 200
+        assert keyed_service.client.get(path).status_code == 200
 
 
-def test_no_key_is_anywhere(keyed: Served, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_key_is_anywhere(keyed_service: Served, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for key in KEYS.values():
-            ask(keyed, "POST", "/v1/score", photo, key)
-    told = [keyed.client.get(path, headers=bearer(KEYS["admin"])).text for path in (*OPEN, "/metrics")]
-    told += [repr(keyed.state.settings), *(repr(vars(record)) for record in caplog.records)]
+            ask(keyed_service, "POST", "/v1/score", photo, key)
+    texts = [keyed_service.client.get(path, headers=bearer(KEYS["admin"])).text for path in (*OPEN, "/metrics")]
+    texts += [repr(keyed_service.state.settings), *(repr(vars(record)) for record in caplog.records)]
     for key in KEYS.values():
-        assert not any(key in text or sha256_of(key) in text for text in told)
+        assert not any(key in text or sha256_of(key) in text for text in texts)
     assert "of-score" in {record.__dict__.get("key") for record in caplog.records}
 
 
@@ -118,15 +118,15 @@ def test_without_a_keys_file_evidence_is_for_this_machine_and_administration_for
         guard = Guard(None, local)
         for scopes in (("score",), ("score", "admin"), ("metrics", "admin")):
             assert guard.admit(None, scopes) is None
-        assert _admitted(guard, "evidence") == local
-        assert not _admitted(guard, "admin")
+        assert _is_admitted(guard, "evidence") == local
+        assert not _is_admitted(guard, "admin")
 
 
-def _admitted(guard: Guard, scope: Scope) -> bool:
+def _is_admitted(guard: Guard, scope: Scope) -> bool:
     try:
         guard.admit("whatever", (scope,))
-    except Refusal as refused:
-        return refused.kind is not CALL_OFF
+    except Refusal as refusal:
+        return refusal.kind is not CALL_OFF
     return True
 
 
@@ -140,7 +140,7 @@ def test_a_changed_file_is_taken_up_and_a_broken_one_leaves_the_keys(
         def status(key: str) -> int:
             return ask(service, "GET", "/v1/indexes", b"", key).status_code
 
-        def still_taken() -> bool:
+        def second_key_stays() -> bool:
             assert status(second) == 200
             return "stay valid" in caplog.text
 
@@ -148,18 +148,18 @@ def test_a_changed_file_is_taken_up_and_a_broken_one_leaves_the_keys(
         write_keys(path, [KeyRecord("two", sha256_of(second), ("score",))])
         until(lambda: status(second) == 200)
         assert status(first) == 401
-        for broken in ("{", '{"keys": [{"name": "x", "sha256": "hunter2", "scopes": ["score"]}]}'):
-            path.write_text(broken)
-            until(still_taken)
+        for content in ("{", '{"keys": [{"name": "x", "sha256": "hunter2", "scopes": ["score"]}]}'):
+            path.write_text(content)
+            until(second_key_stays)
             assert "hunter2" not in caplog.text
             caplog.clear()
         path.unlink()
-        until(still_taken)
+        until(second_key_stays)
         write_keys(path, [])
         until(lambda: status(second) == 401)
 
 
-def _one(name: str = "x", sha256: str = HASH, scopes: str = '"score"') -> str:
+def _key_entry(name: str = "x", sha256: str = HASH, scopes: str = '"score"') -> str:
     return f'{{"name": "{name}", "sha256": "{sha256}", "scopes": [{scopes}]}}'
 
 
@@ -169,33 +169,33 @@ def _one(name: str = "x", sha256: str = HASH, scopes: str = '"score"') -> str:
         (None, "cannot be read"),
         ("", "Invalid JSON"),
         ("[]", "keys file"),
-        (f'{{"keys": [{_one(sha256="SECRET")}]}}', "keys.0.sha256"),
-        (f'{{"keys": [{_one(name="../x")}]}}', "keys.0.name"),
-        (f'{{"keys": [{_one(scopes=chr(34) + "everything" + chr(34))}]}}', "keys.0.scopes.0"),
-        (f'{{"keys": [{_one(scopes="")}]}}', "keys.0.scopes"),
-        (f'{{"keys": [{_one()}, {_one()}]}}', "twice"),
+        (f'{{"keys": [{_key_entry(sha256="SECRET")}]}}', "keys.0.sha256"),
+        (f'{{"keys": [{_key_entry(name="../x")}]}}', "keys.0.name"),
+        (f'{{"keys": [{_key_entry(scopes=chr(34) + "everything" + chr(34))}]}}', "keys.0.scopes.0"),
+        (f'{{"keys": [{_key_entry(scopes="")}]}}', "keys.0.scopes"),
+        (f'{{"keys": [{_key_entry()}, {_key_entry()}]}}', "twice"),
     ],
 )
 def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path, content: str | None, words: str) -> None:
     path = tmp_path / "keys"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(SettingError, match=words) as refused:
+    with pytest.raises(SettingError, match=words) as error:
         KeyRing(path)
-    assert "SECRET" not in str(refused.value)
+    assert "SECRET" not in str(error.value)
 
 
 def test_the_command_makes_lists_and_removes_keys(tmp_path: Path) -> None:
     path, run = tmp_path / "keys", CliRunner()
-    made = run.invoke(keys.cli, ["add", str(path), "ward-3", "--scope", "score", "--scope", "evidence"])
-    key = made.stdout.strip()
+    result = run.invoke(keys.cli, ["add", str(path), "ward-3", "--scope", "score", "--scope", "evidence"])
+    key = result.stdout.strip()
     assert len(key) > 43
     assert key not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["keys"][0]["scopes"] == ["score", "evidence"]
-    other = run.invoke(keys.cli, ["add", str(path), "ops", "--scope", "admin"]).stdout.strip()
+    admin_key = run.invoke(keys.cli, ["add", str(path), "ops", "--scope", "admin"]).stdout.strip()
     holder = KeyRing(path).holder(key)
-    assert (holder and holder.name, key != other) == ("ward-3", True)
+    assert (holder and holder.name, key != admin_key) == ("ward-3", True)
     assert run.invoke(keys.cli, ["list", str(path)]).stdout == "ward-3\tscore evidence\nops\tadmin\n"
     assert run.invoke(keys.cli, ["remove", str(path), "ward-3"]).exit_code == 0
     assert [record.name for record in read_keys(path)] == ["ops"]
@@ -221,12 +221,12 @@ def test_the_command_says_in_one_line_what_it_cannot(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = KeyRecord("ops", HASH, ("admin",))
-    write_keys(Path("keys"), [before])
+    record = KeyRecord("ops", HASH, ("admin",))
+    write_keys(Path("keys"), [record])
     monkeypatch.setattr(sys, "argv", ["resad-keys", *arguments])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         keys.main()
-    assert left.value.code == 2
+    assert exit_info.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
-    assert read_keys(Path("keys")) == (before,)
+    assert read_keys(Path("keys")) == (record,)

@@ -18,7 +18,7 @@ def test_the_command_line_comes_before_the_variables(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("given_settings", "words"),
+    ("settings", "words"),
     [
         ({}, "root: .*--root or RESAD_ROOT"),
         ({"root": "x", "queue_size": 0}, "queue_size: .*greater than 0.*--queue-size"),
@@ -27,26 +27,26 @@ def test_the_command_line_comes_before_the_variables(monkeypatch: pytest.MonkeyP
         ({"root": "x", "prot": 1}, "prot: "),
     ],
 )
-def test_what_cannot_be_is_named(given_settings: dict[str, object], words: str) -> None:
-    with pytest.raises(SettingError, match=words) as refused:
-        read_settings(**given_settings)
-    assert "\n" not in str(refused.value)
+def test_an_invalid_setting_is_named(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingError, match=words) as error:
+        read_settings(**settings)
+    assert "\n" not in str(error.value)
 
 
 def test_a_secret_that_is_too_short_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESAD_LOG_SECRET", "hunter2")
-    with pytest.raises(SettingError, match="log_secret") as refused:
+    with pytest.raises(SettingError, match="log_secret") as error:
         read_settings(root="x")
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_here_is_always_allowed(host: str) -> None:
+def test_loopback_is_always_allowed(host: str) -> None:
     assert read_settings(root="x", host=host).host == host
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "fundus.example", ""])
-def test_elsewhere_only_if_told(host: str) -> None:
+def test_public_addresses_need_keys_or_insecure(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(SettingError, match="--insecure"):
         read_settings(root="x", host=host)
@@ -62,6 +62,6 @@ def test_origins_are_addresses_of_pages(monkeypatch: pytest.MonkeyPatch) -> None
             read_settings(root="x", allowed_origins=origin)
 
 
-def test_one_request_fits_into_what_all_may_hold() -> None:
+def test_one_request_fits_into_the_bytes_of_all_uploads() -> None:
     with pytest.raises(SettingError, match="max_held_bytes 1000 is less than one request may bring"):
         read_settings(root="x", max_held_bytes=1000)

@@ -25,13 +25,13 @@ def upload(
     chunks: Sequence[bytes], headers: dict[str, str], settings: Settings = SMALL, *, several: bool = True
 ) -> tuple[Upload | Refusal, int]:
     """What comes of a body that arrives in these chunks, and how many of them were asked for."""
-    left: Iterator[bytes] = iter(chunks)
-    asked = 0
+    chunks_to_come: Iterator[bytes] = iter(chunks)
+    chunk_count = 0
 
     async def receive() -> Message:
-        nonlocal asked
-        chunk = next(left, None)
-        asked += chunk is not None
+        nonlocal chunk_count
+        chunk = next(chunks_to_come, None)
+        chunk_count += chunk is not None
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     bounds = Limits(settings.queue_size, settings.max_held_bytes, settings.deadline_s)
@@ -39,22 +39,22 @@ def upload(
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
     try:
-        with admission.reserve_bytes() as held:
-            outcome = asyncio.run(BodyReader(settings).read_upload(request, held, several=several))
+        with admission.reserve_bytes() as reservation:
+            outcome = asyncio.run(BodyReader(settings).read_upload(request, reservation, several=several))
             assert admission.upload_bytes >= sum(
                 len(photo) for photo in outcome.photos if isinstance(photo, bytes)
             )
-            return outcome, asked
-    except Refusal as refused:
-        return refused, asked
+            return outcome, chunk_count
+    except Refusal as refusal:
+        return refusal, chunk_count
     finally:
         assert admission.upload_bytes == 0
 
 
-def refused(*arguments: Any, **named: Any) -> tuple[Refusal, int]:
-    outcome, asked = upload(*arguments, **named)
+def upload_refusal(*arguments: Any, **options: Any) -> tuple[Refusal, int]:
+    outcome, chunk_count = upload(*arguments, **options)
     assert isinstance(outcome, Refusal)
-    return outcome, asked
+    return outcome, chunk_count
 
 
 def multipart(*parts: tuple[str, bytes, str]) -> tuple[bytes, dict[str, str]]:
@@ -83,36 +83,36 @@ def test_a_raw_body_arrives_whole(photo: bytes, places: list[int]) -> None:
 
 
 @given(st.binary(max_size=400), st.sampled_from(["x", "----a", "x" * 300, "ü"]))
-def test_a_multipart_that_is_none_is_refused(body: bytes, boundary: str) -> None:
-    outcome, _ = refused([body], {"Content-Type": f"{MULTIPART}; boundary={boundary}"})
+def test_a_body_that_is_no_multipart_is_refused(body: bytes, boundary: str) -> None:
+    outcome, _ = upload_refusal([body], {"Content-Type": f"{MULTIPART}; boundary={boundary}"})
     assert outcome.kind.status in (400, 422)
 
 
 @pytest.mark.parametrize("end", [1, 30, 60, -30, -4])
 def test_a_multipart_that_is_cut_short_is_refused(end: int) -> None:
     body, headers = multipart(("photo", b"a" * 50, "image/png"))
-    assert refused([body[:end]], headers)[0].kind.slug == "malformed-upload"
+    assert upload_refusal([body[:end]], headers)[0].kind.slug == "malformed-upload"
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", f"{MULTIPART}; boundary=x"])
 def test_a_stated_length_is_refused_before_anything_is_read(media_type: str) -> None:
-    outcome, asked = refused([b"x"] * 9, {"Content-Type": media_type, "Content-Length": "31200000"})
-    assert (outcome.kind.status, asked) == (413, 0)
+    outcome, chunk_count = upload_refusal([b"x"] * 9, {"Content-Type": media_type, "Content-Length": "31200000"})
+    assert (outcome.kind.status, chunk_count) == (413, 0)
     assert "31200.0 kB" in outcome.detail
     assert "the limit is" in outcome.detail
 
 
 def test_a_body_without_length_is_read_no_further_than_the_limit() -> None:
-    outcome, asked = refused([b"x" * 400] * 100, {"Content-Type": "image/jpeg"})
+    outcome, chunk_count = upload_refusal([b"x" * 400] * 100, {"Content-Type": "image/jpeg"})
     assert outcome.kind.slug == "photo-too-large"
-    assert asked == 3
+    assert chunk_count == 3
 
 
 def test_a_multipart_without_length_is_read_no_further_than_its_limit() -> None:
     body, headers = multipart(("photo", b"x" * 40_000, "image/png"))
-    outcome, asked = refused(cut(body, range(0, len(body), 500)), headers)
+    outcome, chunk_count = upload_refusal(cut(body, range(0, len(body), 500)), headers)
     assert outcome.kind.slug == "upload-too-large"
-    assert asked <= 12
+    assert chunk_count <= 12
 
 
 def test_one_part_that_is_too_large_leaves_the_others() -> None:
@@ -130,7 +130,7 @@ def test_one_part_that_is_too_large_leaves_the_others() -> None:
 
 def test_more_parts_than_allowed() -> None:
     body, headers = multipart(*[("photo", b"a", "image/png")] * 4)
-    assert refused([body], headers)[0].kind.status == 413
+    assert upload_refusal([body], headers)[0].kind.status == 413
 
 
 @pytest.mark.parametrize(
@@ -144,27 +144,27 @@ def test_more_parts_than_allowed() -> None:
     ],
 )
 def test_types_that_are_not_taken(headers: dict[str, str], status: int) -> None:
-    assert refused([b"GIF89a"], headers)[0].kind.status == status
+    assert upload_refusal([b"GIF89a"], headers)[0].kind.status == status
 
 
 def test_a_map_takes_no_multipart() -> None:
     body, headers = multipart(("photo", b"a", "image/png"))
-    assert refused([body], headers, several=False)[0].kind.status == 415
+    assert upload_refusal([body], headers, several=False)[0].kind.status == 415
 
 
 def test_a_part_of_another_name_and_no_part_at_all() -> None:
     body, headers = multipart(("image", b"a", "image/png"))
-    assert refused([body], headers)[0].kind.status == 422
-    assert refused([], {"Content-Type": "image/png"})[0].kind.status == 400
+    assert upload_refusal([body], headers)[0].kind.status == 422
+    assert upload_refusal([], {"Content-Type": "image/png"})[0].kind.status == 400
 
 
 def test_nothing_is_spooled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spooled(*arguments: object, **named: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         pytest.fail("a temporary file was made")
 
     for name in ("SpooledTemporaryFile", "TemporaryFile", "NamedTemporaryFile", "mkstemp"):
-        monkeypatch.setattr(tempfile, name, spooled)
-    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", spooled)
+        monkeypatch.setattr(tempfile, name, fail)
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", fail)
     large = SMALL.model_copy(update={"max_bytes": 3_000_000, "max_request_bytes": 4_000_000})
     body, headers = multipart(("photo", b"a" * 2_500_000, "image/png"))
     outcome, _ = upload(cut(body, range(0, len(body), 65_536)), headers, large)

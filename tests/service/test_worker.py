@@ -47,40 +47,40 @@ def photo(value: int) -> PreparedPhoto:
 @dataclass
 class Bench:
     worker: Worker
-    seen: list[BatchStats]
-    held: threading.Event = field(default_factory=threading.Event)
+    stats: list[BatchStats]
+    release: threading.Event = field(default_factory=threading.Event)
 
     def hold(self) -> None:
-        begun = threading.Event()
+        started = threading.Event()
 
         def wait() -> None:
-            begun.set()
-            self.held.wait(10)
+            started.set()
+            self.release.wait(10)
 
         self.worker.run(wait)
-        assert begun.wait(5)
+        assert started.wait(5)
 
     def put(self, detector: FakeDetector, value: int) -> Future[Any]:
-        return self.worker.detect(cast(Detector, detector), photo(value), lambda found: found)
+        return self.worker.detect(cast(Detector, detector), photo(value), lambda detection: detection)
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    seen: list[BatchStats] = []
-    worker = Worker(4, seen.append)
+    stats: list[BatchStats] = []
+    worker = Worker(4, stats.append)
     worker.start()
-    bench = Bench(worker, seen)
+    bench = Bench(worker, stats)
     yield bench
-    bench.held.set()
+    bench.release.set()
     worker.stop(5)
     assert not worker.alive
 
 
-def test_those_that_wait_together_are_scored_together(bench: Bench) -> None:
+def test_photographs_that_wait_together_are_scored_in_one_batch(bench: Bench) -> None:
     detector = FakeDetector()
     bench.hold()
     futures = [bench.put(detector, value) for value in range(10)]
-    bench.held.set()
+    bench.release.set()
     assert [future.result(5) for future in futures] == list(range(10))
     assert detector.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert len(detector.threads) == 1
@@ -88,19 +88,19 @@ def test_those_that_wait_together_are_scored_together(bench: Bench) -> None:
 
 
 def test_photographs_of_different_indexes_are_never_mixed(bench: Bench) -> None:
-    one, other = FakeDetector(), FakeDetector()
+    even_detector, odd_detector = FakeDetector(), FakeDetector()
     bench.hold()
-    futures = [bench.put((one, other)[value % 2], value) for value in range(6)]
-    bench.held.set()
+    futures = [bench.put((even_detector, odd_detector)[value % 2], value) for value in range(6)]
+    bench.release.set()
     assert [future.result(5) for future in futures] == list(range(6))
-    assert (one.batches, other.batches) == ([[0, 2, 4]], [[1, 3, 5]])
+    assert (even_detector.batches, odd_detector.batches) == ([[0, 2, 4]], [[1, 3, 5]])
 
 
 def test_a_bad_photograph_fails_alone(bench: Bench) -> None:
     detector = FakeDetector()
     bench.hold()
     futures = [bench.put(detector, value) for value in (1, 255, 2, 3)]
-    bench.held.set()
+    bench.release.set()
     with pytest.raises(ValueError, match="bad photo"):
         futures[1].result(5)
     assert [futures[number].result(5) for number in (0, 2, 3)] == [1, 2, 3]
@@ -112,34 +112,34 @@ def test_a_full_memory_halves_the_batch(bench: Bench, room: int) -> None:
     detector = FakeDetector(room)
     bench.hold()
     futures = [bench.put(detector, value) for value in range(4)]
-    bench.held.set()
+    bench.release.set()
     assert [future.result(5) for future in futures] == list(range(4))
     assert max(map(len, detector.batches[1:])) <= max(room, 2)
 
 
 def test_a_photograph_that_never_fits_is_refused(bench: Bench) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as refusal:
         bench.put(FakeDetector(0), 1).result(5)
-    assert refused.value.kind is OUT_OF_MEMORY
+    assert refusal.value.kind is OUT_OF_MEMORY
     assert bench.put(FakeDetector(), 2).result(5) == 2
 
 
-def test_what_nobody_waits_for_is_dropped(bench: Bench) -> None:
+def test_canceled_photographs_are_dropped(bench: Bench) -> None:
     detector = FakeDetector()
     bench.hold()
     futures = [bench.put(detector, value) for value in range(4)]
     assert futures[1].cancel()
     assert futures[2].cancel()
     assert bench.worker.waiting == 2
-    bench.held.set()
+    bench.release.set()
     assert futures[3].result(5) == 3
     bench.worker.run(lambda: None).result(5)
     assert detector.batches == [[0, 3]]
-    assert [(batch.scored, batch.dropped) for batch in bench.seen] == [(0, 1), (0, 1), (2, 0)]
+    assert [(batch.scored, batch.dropped) for batch in bench.stats] == [(0, 1), (0, 1), (2, 0)]
 
 
-def test_an_error_in_finish_is_the_callers(bench: Bench) -> None:
-    future = bench.worker.detect(cast(Detector, FakeDetector()), photo(1), lambda found: 1 // 0)
+def test_an_error_in_finish_reaches_the_caller(bench: Bench) -> None:
+    future = bench.worker.detect(cast(Detector, FakeDetector()), photo(1), lambda detection: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         future.result(5)
     assert bench.put(FakeDetector(), 2).result(5) == 2
@@ -156,7 +156,7 @@ def test_a_stop_finishes_what_is_queued_and_refuses_the_rest() -> None:
     time.sleep(0.05)
     with pytest.raises(Refusal):
         bench.put(detector, 9)
-    bench.held.set()
+    bench.release.set()
     stopper.join(5)
     assert [future.result(0) for future in futures] == list(range(5))
     assert not worker.alive
@@ -171,10 +171,10 @@ def test_a_dead_worker_says_so_and_leaves_nobody_waiting(caplog: pytest.LogCaptu
     def die() -> None:
         raise SystemExit
 
-    dying = worker.run(die)
-    left = bench.put(FakeDetector(), 1)
-    bench.held.set()
-    for future in (dying, left):
+    dying_future = worker.run(die)
+    queued_future = bench.put(FakeDetector(), 1)
+    bench.release.set()
+    for future in (dying_future, queued_future):
         with pytest.raises(Refusal):
             future.result(5)
     worker.stop(5)
@@ -189,10 +189,10 @@ def test_a_worker_that_cannot_begin_leaves_nobody_waiting(caplog: pytest.LogCapt
         raise OSError("no threads")
 
     worker = Worker(2, lambda batch: None, set_up=fail)
-    left = Bench(worker, []).put(FakeDetector(), 1)
+    queued_future = Bench(worker, []).put(FakeDetector(), 1)
     worker.start()
     with pytest.raises(Refusal):
-        left.result(5)
+        queued_future.result(5)
     worker.stop(5)
     assert not worker.alive
     assert "died" in caplog.text
@@ -204,14 +204,14 @@ def test_the_rate_follows_what_is_measured() -> None:
             time.sleep(0.01 * len(photos))
             return super().detect(photos)
 
-    pace = Throughput(2)
-    worker, detector = Worker(4, lambda batch: pace.scored(batch.scored, batch.seconds)), Slow()
-    assert (pace.measured, pace.seconds_per_photo) == (False, 1.0)
+    throughput = Throughput(2)
+    worker, detector = Worker(4, lambda batch: throughput.scored(batch.scored, batch.seconds)), Slow()
+    assert (throughput.measured, throughput.seconds_per_photo) == (False, 1.0)
     worker.start()
     for value in range(40):
         Bench(worker, []).put(detector, value).result(5)
     worker.stop(5)
-    assert 0.01 <= pace.seconds_per_photo < 0.1
+    assert 0.01 <= throughput.seconds_per_photo < 0.1
     for _ in range(40):
-        pace.pooled(3.0)  # on one of two threads
-    assert 1.4 < pace.seconds_per_photo <= 1.5
+        throughput.pooled(3.0)  # on one of two threads
+    assert 1.4 < throughput.seconds_per_photo <= 1.5

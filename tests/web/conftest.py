@@ -34,8 +34,8 @@ def web_root(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """An index on the trunk inside the package."""
     root = tmp_path_factory.mktemp("root")
     config = method_config("resad", backbone="bundled", size=192, coreset="0.1", settings=("search.neighbors=2",))
-    order = BuildOptions(photographs / "train/good", root, "drawn", config, "bundled", torch.device("cpu"))
-    build(order, Stages(Console(quiet=True)))
+    options = BuildOptions(photographs / "train/good", root, "drawn", config, "bundled", torch.device("cpu"))
+    build(options, Stages(Console(quiet=True)))
     return root
 
 
@@ -76,26 +76,26 @@ Opener = Callable[..., OpenPage]
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Opener]:
     """Opens the page of a service; in the end nothing may have gone wrong in it or been asked of elsewhere."""
-    opened: list[OpenPage] = []
+    pages: list[OpenPage] = []
 
     def call(service: Served, **options: object) -> OpenPage:
         context = browser.new_context(**{"viewport": DESKTOP, **options})  # type: ignore[arg-type]
         context.set_default_timeout(20_000)
         page = OpenPage(context.new_page(), service.url)
-        opened.append(page)
+        pages.append(page)
         return page
 
     yield call
     try:
-        for page in opened:
+        for page in pages:
             page.check()
     finally:
-        for page in opened:
+        for page in pages:
             page.page.context.close()
 
 
 @pytest.fixture
-def shown(visit: Opener, web_service: Served, lesion: Path) -> OpenPage:
+def open_photo(visit: Opener, web_service: Served, lesion: Path) -> OpenPage:
     """The page with one diseased photograph, scored and open, its map drawn."""
     page = visit(web_service).go()
     page.choose(lesion)
@@ -104,7 +104,7 @@ def shown(visit: Opener, web_service: Served, lesion: Path) -> OpenPage:
 
 
 @contextmanager
-def answered_by(page: Page, pattern: str, handler: Callable[..., object]) -> Iterator[None]:
+def intercept(page: Page, pattern: str, handler: Callable[..., object]) -> Iterator[None]:
     """Requests that fit `pattern` are given to `handler` in here."""
     page.route(pattern, handler)
     try:

@@ -30,11 +30,11 @@ _COLORED = """(canvas) => {
 
 @dataclass(eq=False)
 class OpenPage:
-    """asked: addresses of all requests.  faults: errors of its scripts, and what the policy kept it from."""
+    """requests: their addresses.  faults: errors of its scripts, and what the policy kept it from."""
 
     page: Page
     url: str
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class OpenPage:
         self.page.on("console", self._listen)
 
     def _note(self, request: Request) -> None:
-        self.asked.append(request.url)
+        self.requests.append(request.url)
 
     def _listen(self, message: ConsoleMessage) -> None:
         # An answer that is no success is not the page's fault.
@@ -51,8 +51,8 @@ class OpenPage:
             self.faults.append(message.text)
 
     def check(self) -> None:
-        own = (f"{self.url}/", "blob:", "data:")
-        assert [address for address in self.asked if not address.startswith(own)] == []
+        allowed = (f"{self.url}/", "blob:", "data:")
+        assert [address for address in self.requests if not address.startswith(allowed)] == []
         assert self.faults == []
 
     def go(self) -> "OpenPage":
@@ -72,8 +72,8 @@ class OpenPage:
 
     def drop(self, files: Sequence[tuple[str, str, bytes]]) -> None:
         """Files as (name, type, bytes), let go over the page."""
-        sent = [[name, kind, base64.b64encode(data).decode()] for name, kind, data in files]
-        self.page.evaluate(_DROP, [sent, "#work"])
+        items = [[name, kind, base64.b64encode(data).decode()] for name, kind, data in files]
+        self.page.evaluate(_DROP, [items, "#work"])
 
     def drop_paths(self, *paths: Path) -> None:
         """Files and folders let go over the page as a file manager does it."""
@@ -90,18 +90,21 @@ class OpenPage:
         width, height, colored = self["canvas.map"].evaluate(_COLORED)
         return width, height, colored
 
-    def module(self, name: str, body: str, given: Any = None) -> Any:
-        """The value of `body`, in which `it` is the page's module `name` and `given` what was given."""
-        script = f"async (given) => {{ const it = await import('/web/app/{name}'); return {body}; }}"
-        return self.page.evaluate(script, given)
+    def module(self, name: str, body: str, argument: Any = None) -> Any:
+        """The value of `body`, in which `module` is the page's module `name` and `argument` the one passed in."""
+        script = f"async (argument) => {{ const module = await import('/web/app/{name}'); return {body}; }}"
+        return self.page.evaluate(script, argument)
 
     def slide(self, selector: str, value: float) -> None:
         """Moves a slider, and says so as it does under a pointer."""
-        script = "(one, value) => { one.value = value; one.dispatchEvent(new Event('input', {bubbles: true})); }"
+        script = """(slider, value) => {
+            slider.value = value;
+            slider.dispatchEvent(new Event('input', {bubbles: true}));
+        }"""
         self[selector].evaluate(script, value)
 
     def box(self, selector: str) -> FloatRect:
         """Where the first such element lies on the screen."""
-        found = self[selector].first.bounding_box()
-        assert found is not None
-        return found
+        rectangle = self[selector].first.bounding_box()
+        assert rectangle is not None
+        return rectangle

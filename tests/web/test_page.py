@@ -28,20 +28,20 @@ def test_a_dropped_photo_is_scored_and_shown(visit: Opener, web_service: Served,
     page.drop([(lesion.name, JPEG, lesion.read_bytes())])
     page.wait_for_map()
 
-    said = web_service.score(lesion.read_bytes(), fpr=0.05, evidence=5).json()
+    answer = web_service.score(lesion.read_bytes(), fpr=0.05, evidence=5).json()
     row = page[".row"]
     expect(row).to_have_count(1)
-    word = "abnormal" if said["abnormal"] else "normal"
+    word = "abnormal" if answer["abnormal"] else "normal"
     expect(row.locator(".badge")).to_have_text(word)
-    expect(row).to_contain_text(f"{said['image_score']:#.4g}")
-    expect(row).to_contain_text(f"p {said['p_value']:.4f}")
+    expect(row).to_contain_text(f"{answer['image_score']:#.4g}")
+    expect(row).to_contain_text(f"p {answer['p_value']:.4f}")
     expect(row.locator(".thumbnail canvas")).to_be_visible()
     expect(page[".verdict .badge"]).to_have_text(word)
-    assert said["findings"], "the drawn photograph is chosen to have some"
-    expect(page[".finding"]).to_have_count(len(said["findings"]))
-    expect(page[".pane.mapped .outlines g"]).to_have_count(len(said["findings"]))
+    assert answer["findings"], "the drawn photograph is chosen to have some"
+    expect(page[".finding"]).to_have_count(len(answer["findings"]))
+    expect(page[".pane.mapped .outlines g"]).to_have_count(len(answer["findings"]))
     width, height, colored = page.map()
-    assert (width, height) == (said["photo"]["width"], said["photo"]["height"])
+    assert (width, height) == (answer["photo"]["width"], answer["photo"]["height"])
     assert 0 < colored < width * height
 
 
@@ -50,13 +50,13 @@ def test_a_doubtful_verdict_is_marked_beside_it_and_counted_by_itself(
 ) -> None:
     black = tmp_path / "black.png"
     Image.new("RGB", (240, 192)).save(black)
-    said = web_service.score(black.read_bytes(), fpr=0.05).json()
-    assert not said["quality"]["acceptable"]
+    answer = web_service.score(black.read_bytes(), fpr=0.05).json()
+    assert not answer["quality"]["acceptable"]
     assert web_service.score(lesion.read_bytes(), fpr=0.05).json()["abnormal"], "drawn to be"
     page = visit(web_service).ready()
     page.choose(black, lesion)
     expect(page['.row[data-state="done"]']).to_have_count(2)
-    word = "abnormal" if said["abnormal"] else "normal"
+    word = "abnormal" if answer["abnormal"] else "normal"
     badge = page[".row .badge"].nth(0)
     expect(badge).to_have_text(re.compile(rf"^{word}\? doubtful: .*no field of view found"))
     expect(badge).to_have_attribute("title", re.compile("no field of view found"))
@@ -86,9 +86,9 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Opener, web_service: 
     names = sorted(str(path.relative_to(photographs)) for path in (photographs / "test").rglob("*.jpg"))
     assert [row["photo"] for row in rows] == names
     for row in rows:
-        said = web_service.score((photographs / row["photo"]).read_bytes()).json()
-        assert float(row["image_score"]) == pytest.approx(said["image_score"], rel=1e-4)
-        assert int(row["findings"]) == len(said["findings"])
+        answer = web_service.score((photographs / row["photo"]).read_bytes()).json()
+        assert float(row["image_score"]) == pytest.approx(answer["image_score"], rel=1e-4)
+        assert int(row["findings"]) == len(answer["findings"])
     page["#order"].select_option("score")
     scores = sorted((float(row["image_score"]) for row in rows), reverse=True)
     for place, score in enumerate(scores):
@@ -115,24 +115,24 @@ def test_a_dropped_folder_is_searched_for_photographs(
     expect(page[".row"].last).to_have_attribute("title", "eyes/inner/a.JPG")
 
 
-def test_downloads_are_what_the_service_said(shown: OpenPage, web_service: Served, lesion: Path) -> None:
-    said = web_service.score(lesion.read_bytes(), evidence=5).json()
+def test_downloads_are_what_the_service_said(open_photo: OpenPage, web_service: Served, lesion: Path) -> None:
+    expected = web_service.score(lesion.read_bytes(), evidence=5).json()
 
-    def saved(text: str) -> tuple[str, bytes]:
-        with shown.page.expect_download() as download:
-            shown.page.get_by_role("button", name=text).click()
+    def save(text: str) -> tuple[str, bytes]:
+        with open_photo.page.expect_download() as download:
+            open_photo.page.get_by_role("button", name=text).click()
         return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
-    name, result = saved("Result (JSON)")
+    name, result = save("Result (JSON)")
     assert name == f"{lesion.stem}.json"
-    own = json.loads(result)
-    for answer in (own, said):
+    document = json.loads(result)
+    for answer in (document, expected):
         del answer["request_id"], answer["timings_ms"]
-    assert own == said
-    name, shapes = saved("Findings (GeoJSON)")
+    assert document == expected
+    name, shapes = save("Findings (GeoJSON)")
     collection = json.loads(shapes)
     assert (name, collection["type"]) == (f"{lesion.stem}.geojson", "FeatureCollection")
-    for feature, finding in zip(collection["features"], said["findings"], strict=True):
+    for feature, finding in zip(collection["features"], expected["findings"], strict=True):
         (ring,) = feature["geometry"]["coordinates"]
         assert ring[0] == ring[-1]
         centers = [[x + 0.5, y + 0.5] for x, y in finding["contour"]]
@@ -140,51 +140,51 @@ def test_downloads_are_what_the_service_said(shown: OpenPage, web_service: Serve
         assert sum(x * v - u * y for (x, y), (u, v) in pairwise(ring)) > 0
         assert feature["bbox"] == [*finding["box"][:2], *(end + 1 for end in finding["box"][2:])]
         assert feature["properties"]["peak"] == finding["peak"]
-    name, picture = saved("Overlay (PNG)")
+    name, picture = save("Overlay (PNG)")
     assert picture.startswith(b"\x89PNG")
-    name, tiff = saved("Map (TIFF)")
+    name, tiff = save("Map (TIFF)")
     assert name == f"{lesion.stem}_map.tiff"
     values, _ = read_map_tiff(tiff)
-    assert values.shape == (said["photo"]["height"], said["photo"]["width"])
+    assert values.shape == (expected["photo"]["height"], expected["photo"]["width"])
     assert np.isfinite(values).all()
 
 
-def test_other_settings_score_anew(shown: OpenPage, web_service: Served, lesion: Path) -> None:
-    shown["#fpr"].select_option("0.2")
-    said = web_service.score(lesion.read_bytes(), fpr=0.2).json()
-    expect(shown[".verdict"]).to_contain_text(f"{said['threshold']:#.4g} (rate 20\u00a0%)")
-    expect(shown[".finding"]).to_have_count(len(said["findings"]))
-    shown["#fpr"].select_option("0.01")
-    expect(shown[".verdict .badge"]).to_have_text("no verdict")
-    expect(shown[".verdict"]).not_to_contain_text("false")
-    expect(shown[".verdict"]).to_contain_text("needs 99 normal photographs")
-    with shown.page.expect_request("**/v1/score?*eye=left*"):
-        shown['#open-eye [data-eye="left"]'].click()
-    expect(shown['#open-eye [data-eye="left"]']).to_have_attribute("aria-pressed", "true")
+def test_other_settings_score_anew(open_photo: OpenPage, web_service: Served, lesion: Path) -> None:
+    open_photo["#fpr"].select_option("0.2")
+    answer = web_service.score(lesion.read_bytes(), fpr=0.2).json()
+    expect(open_photo[".verdict"]).to_contain_text(f"{answer['threshold']:#.4g} (rate 20\u00a0%)")
+    expect(open_photo[".finding"]).to_have_count(len(answer["findings"]))
+    open_photo["#fpr"].select_option("0.01")
+    expect(open_photo[".verdict .badge"]).to_have_text("no verdict")
+    expect(open_photo[".verdict"]).not_to_contain_text("false")
+    expect(open_photo[".verdict"]).to_contain_text("needs 99 normal photographs")
+    with open_photo.page.expect_request("**/v1/score?*eye=left*"):
+        open_photo['#open-eye [data-eye="left"]'].click()
+    expect(open_photo['#open-eye [data-eye="left"]']).to_have_attribute("aria-pressed", "true")
 
 
 def test_the_rate_of_findings_is_chosen_among_those_of_the_index(
-    shown: OpenPage, web_service: Served, lesion: Path
+    open_photo: OpenPage, web_service: Served, lesion: Path
 ) -> None:
-    expect(shown["#false-regions option"]).to_have_count(6)
-    expect(shown["#false-regions"]).to_have_value("0.25")
-    usual = web_service.score(lesion.read_bytes(), false_regions=0.25).json()
-    level = usual["normals"]["finding_level"]
-    expect(shown[".level-meaning"]).to_have_text(
+    expect(open_photo["#false-regions option"]).to_have_count(6)
+    expect(open_photo["#false-regions"]).to_have_value("0.25")
+    default_answer = web_service.score(lesion.read_bytes(), false_regions=0.25).json()
+    level = default_answer["normals"]["finding_level"]
+    expect(open_photo[".level-meaning"]).to_have_text(
         f"Above {level:#.4g}. A healthy photograph shows 0.25 such regions on average."
     )
-    with shown.page.expect_request("**/v1/score?*false_regions=2*"):
-        shown["#false-regions"].select_option("2")
-    said = web_service.score(lesion.read_bytes(), false_regions=2).json()
-    assert len(said["findings"]) > len(usual["findings"])
-    expect(shown[".finding"]).to_have_count(len(said["findings"]))
-    level = said["normals"]["finding_level"]
-    expect(shown[".level-meaning"]).to_have_text(
+    with open_photo.page.expect_request("**/v1/score?*false_regions=2*"):
+        open_photo["#false-regions"].select_option("2")
+    answer = web_service.score(lesion.read_bytes(), false_regions=2).json()
+    assert len(answer["findings"]) > len(default_answer["findings"])
+    expect(open_photo[".finding"]).to_have_count(len(answer["findings"]))
+    level = answer["normals"]["finding_level"]
+    expect(open_photo[".level-meaning"]).to_have_text(
         f"Above {level:#.4g}. A healthy photograph shows 2 such regions on average."
     )
-    expect(shown["#tick"]).to_have_attribute("title", f"level of findings: {level:#.4g}")
-    with shown.page.expect_request("**/v1/anomaly-map?*false_regions=2*"), shown.page.expect_download():
-        shown.page.get_by_role("button", name="Overlay (PNG)").click()
+    expect(open_photo["#tick"]).to_have_attribute("title", f"level of findings: {level:#.4g}")
+    with open_photo.page.expect_request("**/v1/anomaly-map?*false_regions=2*"), open_photo.page.expect_download():
+        open_photo.page.get_by_role("button", name="Overlay (PNG)").click()
 
 
 def test_an_index_without_levels_by_rate_offers_none(

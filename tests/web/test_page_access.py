@@ -19,10 +19,10 @@ SERIOUS = ("serious", "critical")
 
 def serious_faults(page: OpenPage) -> list[str]:
     """What axe-core calls serious or critical, with the elements."""
-    found = Axe().run(page.page).response["violations"]
+    violations = Axe().run(page.page).response["violations"]
     return [
         f"{fault['id']}: {node['html'][:120]}"
-        for fault in found
+        for fault in violations
         if fault["impact"] in SERIOUS
         for node in fault["nodes"]
     ]
@@ -54,7 +54,7 @@ def test_axe_finds_no_serious_fault(
     assert serious_faults(page) == []
 
 
-def test_axe_would_find_one(visit: Opener, web_service: Served) -> None:
+def test_axe_finds_a_fault_where_there_is_one(visit: Opener, web_service: Served) -> None:
     page = visit(web_service).ready()
     page["#help-open"].evaluate(
         "(button) => { button.removeAttribute('aria-label'); button.title = ''; button.textContent = ''; }"
@@ -68,7 +68,7 @@ def test_the_keyboard_is_enough(visit: Opener, web_service: Served, lesion: Path
 
     def tab_to(selector: str) -> None:
         for _ in range(60):
-            if page[selector].first.evaluate("(one) => one === document.activeElement"):
+            if page[selector].first.evaluate("(element) => element === document.activeElement"):
                 return
             press("Tab")
         raise AssertionError(f"the Tab key does not come to {selector}")
@@ -88,14 +88,14 @@ def test_the_keyboard_is_enough(visit: Opener, web_service: Served, lesion: Path
     press("Enter")
     expect(page["#stage"]).to_be_focused()
 
-    fitted = page["#zoom-text"].inner_text()
+    fit_text = page["#zoom-text"].inner_text()
     press("+")
-    expect(page["#zoom-text"]).not_to_have_text(fitted)
+    expect(page["#zoom-text"]).not_to_have_text(fit_text)
     before = page.box(".pane.mapped .sheet")["x"]
     press("ArrowRight")
     assert page.box(".pane.mapped .sheet")["x"] < before
     press("0")
-    expect(page["#zoom-text"]).to_have_text(fitted)
+    expect(page["#zoom-text"]).to_have_text(fit_text)
     press("m")
     expect(page["canvas.map"]).to_be_hidden()
     press("m")
@@ -138,20 +138,20 @@ def test_everything_fits_the_screen(
 def test_light_and_dark_can_be_chosen(visit: Opener, web_service: Served) -> None:
     page = visit(web_service, color_scheme="dark").ready()
 
-    def ground() -> str:
+    def background() -> str:
         return str(page.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
-    dark = ground()
+    dark = background()
     page["#theme"].click()
-    light = ground()
+    light = background()
     assert light != dark
     page.ready()
-    assert ground() == light
+    assert background() == light
     page["#theme"].click()
-    assert ground() == dark
+    assert background() == dark
 
 
-def test_two_fingers_zoom_and_one_moves(visit: Opener, web_service: Served, lesion: Path) -> None:
+def test_two_fingers_zoom_and_one_finger_moves(visit: Opener, web_service: Served, lesion: Path) -> None:
     page = visit(web_service, viewport={"width": 1024, "height": 768}, has_touch=True).ready()
     page.choose(lesion)
     page.wait_for_map()
@@ -165,12 +165,12 @@ def test_two_fingers_zoom_and_one_moves(visit: Opener, web_service: Served, lesi
 
     width = page.box(sheet)["width"]
     send("touchStart", (-50, 0), (50, 0))
-    for apart in (60, 80, 100):
-        send("touchMove", (-apart, 0), (apart, 0))
+    for distance in (60, 80, 100):
+        send("touchMove", (-distance, 0), (distance, 0))
     send("touchEnd")
-    zoomed = page.box(sheet)
-    assert zoomed["width"] == pytest.approx(2 * width, rel=0.02)
+    zoomed_box = page.box(sheet)
+    assert zoomed_box["width"] == pytest.approx(2 * width, rel=0.02)
     send("touchStart", (0, 0))
     send("touchMove", (30, 10))
     send("touchEnd")
-    assert page.box(sheet)["x"] == pytest.approx(zoomed["x"] + 30, abs=1)
+    assert page.box(sheet)["x"] == pytest.approx(zoomed_box["x"] + 30, abs=1)

@@ -29,9 +29,9 @@ SOURCES = sorted(path for path in WEB.rglob("*") if path.suffix in (".js", ".css
 
 def test_every_file_that_is_named_is_there() -> None:
     page = (WEB / "index.html").read_text()
-    named = re.findall(r'(?:href|src)="(web/[^"]+)"', page)
-    assert len(named) > 5
-    assert all((WEB.parent / name).is_file() for name in named)
+    paths = re.findall(r'(?:href|src)="(web/[^"]+)"', page)
+    assert len(paths) > 5
+    assert all((WEB.parent / name).is_file() for name in paths)
     for script in WEB.rglob("*.js"):
         for name in re.findall(r'^(?:import|export)\b[^;]*?from "([^"]+)";', script.read_text(), re.MULTILINE):
             assert name.startswith("."), f"{script.name}: {name}"
@@ -63,18 +63,18 @@ def test_the_page_s_headers(web_service: Served) -> None:
         assert "frame-ancestors 'none'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         if address != "/":
-            kept = {"If-None-Match": answer.headers["etag"]}
-            assert web_service.client.get(address, headers=kept).status_code == 304
+            headers = {"If-None-Match": answer.headers["etag"]}
+            assert web_service.client.get(address, headers=headers).status_code == 304
     assert web_service.client.get("/web/app/main.js").headers["content-type"].startswith("text/javascript")
     for address in ("/web/", "/web/app", "/web/none.js", "/web/..%2Fapp.py", "/web/%2e%2e/app.py"):
-        refused = web_service.client.get(address)
-        assert (refused.status_code, refused.json()["type"]) == (404, "urn:resad:problem:not-found")
+        refusal = web_service.client.get(address)
+        assert (refusal.status_code, refusal.json()["type"]) == (404, "urn:resad:problem:not-found")
 
 
 def test_the_page_works_below_a_path(visit: Opener, web_service: Served, lesion: Path) -> None:
     """As behind a proxy that serves several things: no address of the page begins at the root."""
     page = visit(web_service)
-    below = f"{web_service.url}/below/"
+    proxy_url = f"{web_service.url}/below/"
 
     def forward(route: Any) -> None:
         request = route.request
@@ -87,11 +87,11 @@ def test_the_page_works_below_a_path(visit: Opener, web_service: Served, lesion:
         )
         route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
 
-    page.page.route(f"{below}**", forward)
-    page.page.goto(below)
+    page.page.route(f"{proxy_url}**", forward)
+    page.page.goto(proxy_url)
     page.choose(lesion)
     page.wait_for_map()
-    assert [address for address in page.asked if not address.startswith((below, "blob:"))] == []
+    assert [address for address in page.requests if not address.startswith((proxy_url, "blob:"))] == []
 
 
 @pytest.fixture
@@ -104,52 +104,52 @@ def test_colors_are_those_of_the_service_s_pictures(modules: OpenPage, rng: np.r
     values = np.concatenate(
         [rng.uniform(0, 2.5, 20_000), np.linspace(scale.low, scale.high, 5_000), [0, scale.low, scale.high]]
     ).astype(np.float32)
-    body = "[...it.colorize(new Float32Array(given), {low: 0.71, high: 1.94}, 0)]"
-    shown = np.array(modules.module("colors.js", body, values.tolist()), np.uint8).reshape(-1, 4)
-    np.testing.assert_array_equal(shown, colorize(values[None], scale)[0])
+    body = "[...module.colorize(new Float32Array(argument), {low: 0.71, high: 1.94}, 0)]"
+    colors = np.array(modules.module("colors.js", body, values.tolist()), np.uint8).reshape(-1, 4)
+    np.testing.assert_array_equal(colors, colorize(values[None], scale)[0])
     hidden = modules.module("colors.js", body.replace(", 0)", ", 1.2)"), values.tolist())
     np.testing.assert_array_equal(np.array(hidden).reshape(-1, 4)[values <= np.float32(1.2), 3], 0)
 
 
 def test_regions_are_those_that_scipy_counts(modules: OpenPage) -> None:
-    body = "it.regionsAbove({...given, values: new Float32Array(given.values)}, given.level)"
+    body = "module.regionsAbove({...argument, values: new Float32Array(argument.values)}, argument.level)"
 
     @settings(max_examples=40, deadline=None, database=None)
     @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 17), width=st.integers(1, 17))
     def probe(seed: int, height: int, width: int) -> None:
         values = np.random.default_rng(seed).integers(0, 5, (height, width)).astype(np.float32)
-        found = modules.module("regions.js", body, _given(values, 2.0))
+        regions = modules.module("regions.js", body, _field_argument(values, 2.0))
         above = values > 2
-        assert found == {"count": int(ndimage.label(above, np.ones((3, 3)))[1]), "pixels": int(above.sum())}
+        assert regions == {"count": int(ndimage.label(above, np.ones((3, 3)))[1]), "pixels": int(above.sum())}
 
     probe()
 
 
-def test_the_line_around_them_is_scikit_image_s(modules: OpenPage, rng: np.random.Generator) -> None:
+def test_region_outlines_are_those_of_scikit_image(modules: OpenPage, rng: np.random.Generator) -> None:
     """As long, part by part: the same crossings, and saddles read the same way."""
-    body = "it.outline({...given, values: new Float32Array(given.values)}, given.level)"
+    body = "module.outline({...argument, values: new Float32Array(argument.values)}, argument.level)"
     for _ in range(5):
         values = rng.uniform(0, 1, (23, 31)).astype(np.float32)
-        path = modules.module("regions.js", body, _given(values, 0.6))
+        path = modules.module("regions.js", body, _field_argument(values, 0.6))
         ends = np.array(re.findall(r"M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)", path), float)
-        own = np.hypot(ends[:, 0] - ends[:, 2], ends[:, 1] - ends[:, 3])
+        lengths = np.hypot(ends[:, 0] - ends[:, 2], ends[:, 1] - ends[:, 3])
         contours = find_contours(values.astype(float), 0.6, fully_connected="high")  # type: ignore[no-untyped-call]
-        twin = np.concatenate([np.hypot(*np.diff(contour, axis=0).T) for contour in contours])
-        twin = twin[twin > 0]
-        assert len(own) == pytest.approx(len(twin), abs=2)
-        assert own.sum() == pytest.approx(twin.sum(), rel=2e-3)
+        expected_lengths = np.concatenate([np.hypot(*np.diff(contour, axis=0).T) for contour in contours])
+        expected_lengths = expected_lengths[expected_lengths > 0]
+        assert len(lengths) == pytest.approx(len(expected_lengths), abs=2)
+        assert lengths.sum() == pytest.approx(expected_lengths.sum(), rel=2e-3)
 
 
 def test_tables_survive_every_name(modules: OpenPage) -> None:
     names = ["plain.jpg", 'a,b "c".jpg', "two\nlines.jpg", "ärger 眼.jpg"]
     photos = [{"name": name, "eye": "", "state": "failed", "error": {"message": "no"}} for name in names]
-    text = modules.module("exports.js", "it.table(given)", photos)
+    text = modules.module("exports.js", "module.table(argument)", photos)
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert [row[0] for row in rows[1:]] == names
     assert {len(row) for row in rows} == {len(rows[0])}
 
 
-def _given(values: NDArray[np.float32], level: float) -> dict[str, Any]:
+def _field_argument(values: NDArray[np.float32], level: float) -> dict[str, Any]:
     height, width = values.shape
-    given: dict[str, Any] = json.loads(json.dumps({"values": values.ravel().tolist(), "level": level}))
-    return given | {"width": width, "height": height}
+    document: dict[str, Any] = json.loads(json.dumps({"values": values.ravel().tolist(), "level": level}))
+    return document | {"width": width, "height": height}

@@ -7,7 +7,7 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from tests.service.running import Served, served
-from tests.web.conftest import Opener, answered_by
+from tests.web.conftest import Opener, intercept
 
 LEAVE = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
 PROBLEM = "application/problem+json"
@@ -15,9 +15,13 @@ PROBLEM = "application/problem+json"
 
 def test_bad_files_say_what_is_wrong_with_them(visit: Opener, web_service: Served, healthy: Path) -> None:
     page = visit(web_service).ready()
-    damaged = healthy.read_bytes()[:600]
+    damaged_photo = healthy.read_bytes()[:600]
     page.drop(
-        [("notes.txt", "text/plain", b"no photograph"), ("cut.jpg", "image/jpeg", damaged), ("none.png", "", b"")]
+        [
+            ("notes.txt", "text/plain", b"no photograph"),
+            ("cut.jpg", "image/jpeg", damaged_photo),
+            ("none.png", "", b""),
+        ]
     )
     page.choose(healthy)
     expect(page['.row[data-state="failed"]']).to_have_count(3)
@@ -85,10 +89,10 @@ def test_a_service_that_is_gone_is_asked_again(
     page.choose(healthy)
     page.wait_for_map()
 
-    def nobody(route: Route) -> None:
+    def abort(route: Route) -> None:
         route.abort("connectionrefused")
 
-    with answered_by(page.page, "**/*", nobody):
+    with intercept(page.page, "**/*", abort):
         page.choose(lesion)
         expect(page["#service"]).to_have_text("No answer")
         expect(page["#banner"]).to_contain_text("does not answer")
@@ -107,7 +111,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Opener, web_service: Ser
         body = '{"type": "urn:resad:problem:key-needed", "title": "Key needed", "status": 401, "detail": "who?"}'
         return route.fulfill(status=401, content_type=PROBLEM, body=body)
 
-    with answered_by(page.page, "**/v1/**", guard):
+    with intercept(page.page, "**/v1/**", guard):
         page.go()
         dialog = page["#key-dialog"]
         expect(dialog).to_be_visible()
@@ -123,8 +127,8 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Opener, web_service: Ser
         page.page.keyboard.press("Enter")
         expect(dialog).to_be_hidden()
         expect(page['.row[data-state="done"]']).to_have_count(1)
-        kept = page.page.evaluate("[sessionStorage.getItem('resad-key'), localStorage.length, document.cookie]")
-        assert kept == [key, 0, ""]
+        storage = page.page.evaluate("[sessionStorage.getItem('resad-key'), localStorage.length, document.cookie]")
+        assert storage == [key, 0, ""]
         page.go()
         expect(page["#service"]).to_have_text("Ready")
         expect(dialog).to_be_hidden()
@@ -137,7 +141,9 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Opener, web_service: Ser
         assert page.page.evaluate("sessionStorage.getItem('resad-key')") is None
 
 
-def test_removed_while_it_is_scored(visit: Opener, web_root: Path, healthy: Path, lesion: Path) -> None:
+def test_a_photograph_can_be_removed_while_it_is_scored(
+    visit: Opener, web_root: Path, healthy: Path, lesion: Path
+) -> None:
     with served(web_root) as service:
         page = visit(service).ready()
         with service.busy():

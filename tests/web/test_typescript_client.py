@@ -19,11 +19,11 @@ SERVED = Path(service.routes.__file__).parent / "web/client"
 
 
 def npm(*arguments: str, **variables: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ("npm", *arguments), cwd=PACKAGE, env=os.environ | variables, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def package() -> Path:
     version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout
     if int(version.strip().lstrip("v").split(".")[0]) < 18:
         pytest.skip(NODE_REASON)
-    installed, lock = PACKAGE / "node_modules/.package-lock.json", PACKAGE / "package-lock.json"
-    if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
+    installed_lock, lock = PACKAGE / "node_modules/.package-lock.json", PACKAGE / "package-lock.json"
+    if not installed_lock.is_file() or installed_lock.stat().st_mtime < lock.stat().st_mtime:
         npm("ci", "--ignore-scripts", "--no-audit", "--no-fund")
     npm("run", "prepack")
     return PACKAGE
@@ -60,12 +60,12 @@ def test_types_are_those_of_the_contract(package: Path, tmp_path: Path) -> None:
 
 def test_node_s_own_tests(package: Path, web_service: Served, lesion: Path) -> None:
     npm("run", "check")
-    said = npm("exec", "--", "node", "--test", RESAD_URL=web_service.url, RESAD_PHOTO=str(lesion))
-    assert "fail 0" in said
-    assert "skipped 0" in said, said
+    output = npm("exec", "--", "node", "--test", RESAD_URL=web_service.url, RESAD_PHOTO=str(lesion))
+    assert "fail 0" in output
+    assert "skipped 0" in output, output
 
 
-def test_the_two_clients_are_told_the_same(
+def test_the_two_clients_get_the_same_answers(
     package: Path, web_service: Served, lesion: Path, tmp_path: Path
 ) -> None:
     script = """
@@ -80,24 +80,26 @@ def test_the_two_clients_are_told_the_same(
         console.log(JSON.stringify({ result, shape: [height, width] }));
     """
     (tmp_path / "ask.mjs").write_text(script)
-    built = (package / "dist/index.js").as_uri()
-    done = subprocess.run(
-        ("node", "ask.mjs", web_service.url, str(lesion), built),
+    client_module = (package / "dist/index.js").as_uri()
+    process = subprocess.run(
+        ("node", "ask.mjs", web_service.url, str(lesion), client_module),
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    told = json.loads(done.stdout)
+    output = json.loads(process.stdout)
     with Client(web_service.url) as client:
         result = client.score(lesion, fpr=0.2, evidence=3)
         values = client.anomaly_map(lesion).values
-    assert told["result"]["image_score"] == pytest.approx(result.image_score, rel=1e-4)
-    assert [one["box"] for one in told["result"]["findings"]] == [list(one.box) for one in result.findings]
-    own = np.frombuffer((tmp_path / "map.bin").read_bytes(), np.float32).reshape(told["shape"])
-    np.testing.assert_allclose(own, values, rtol=1e-4)
+    assert output["result"]["image_score"] == pytest.approx(result.image_score, rel=1e-4)
+    assert [finding["box"] for finding in output["result"]["findings"]] == [
+        list(finding.box) for finding in result.findings
+    ]
+    node_values = np.frombuffer((tmp_path / "map.bin").read_bytes(), np.float32).reshape(output["shape"])
+    np.testing.assert_allclose(node_values, values, rtol=1e-4)
 
 
 def test_nothing_is_needed_at_run_time_and_nothing_runs_at_installation() -> None:
     package = json.loads((PACKAGE / "package.json").read_text())
     assert "dependencies" not in package
     lock = json.loads((PACKAGE / "package-lock.json").read_text())
-    assert [name for name, one in lock["packages"].items() if one.get("hasInstallScript")] == []
-    assert all(one.get("integrity") for name, one in lock["packages"].items() if name)
+    assert [name for name, entry in lock["packages"].items() if entry.get("hasInstallScript")] == []
+    assert all(entry.get("integrity") for name, entry in lock["packages"].items() if name)
