@@ -1,0 +1,39 @@
+"""Text for people: counts with their noun, names without control characters, addresses without passwords."""
+
+import re
+import unicodedata
+from typing import Final
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 photograph`, `2 photographs`, `1,200 memories`.  plural: where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of Unicode that steer a terminal or break its lines: control and format characters (escape sequences,
+changes of the writing direction), bytes that are no text, line and paragraph separators."""
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""Format characters that belong into words of some scripts."""
+_SECRET: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:[/\\]{1,3})[^/\\\s@]*:(?!\d+(?:/|\s|$))\S*@")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""`text` for a terminal or a log: control characters as `\x1b`, and no password in an address.
+
+    File names, and names of cameras and patients in a CSV, may hold any character: raw, they could color or erase
+    what is printed, add lines to it, or make the terminal send keys.
+
+    Args:
+        keep: characters that stay as they are.
+    """
+    safe = text
+    if not text.isprintable():
+        safe = "".join(letter if letter in keep else _visible(letter) for letter in text)
+    return _SECRET.sub(r"\g<scheme>...@", safe)
+
+
+def _visible(letter: str) -> str:
+    if letter in _JOINERS or unicodedata.category(letter) not in _UNSAFE:
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
