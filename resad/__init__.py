@@ -28,6 +28,7 @@ findings: regions of a map above a level, and their place in words.
 engine: bytes or path -> result (`resad_client.records.Result`).
 
 manifest: records of an index: `manifest.json` and `photos.jsonl`.
+index_warnings: what makes an index's verdicts doubtful.
 index: versions on disk: resolve, check, publish, activate, purge.
 loaded_index: an index in memory, ready to score.
 

@@ -21,10 +21,11 @@ from resad_client.records import (
     Timings,
 )
 
-from resad.calibration import Criterion, DecisionRule, criterion
+from resad.calibration import Criterion, DecisionRule, Source, criterion
 from resad.config import Eye, PhotoLimits
 from resad.detector import Detection
 from resad.findings import Region, find_regions, place_in_words
+from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.neighbors import list_with_mirror
@@ -158,7 +159,7 @@ def assemble(
         threshold=limit,
         abnormal=score > limit if limit is not None else None,
         reason=chosen.limit.reason,
-        normals=_normals_reference(chosen),
+        normals=_normals_reference(chosen, loaded.manifest.calibration.source),
         index=index_reference(loaded.manifest),
         photo=_photo_reference(photo),
         quality=quality or judge(photo, loaded.manifest.photo_quality),
@@ -169,23 +170,25 @@ def assemble(
 
 
 def index_reference(manifest: Manifest) -> IndexReference:
-    """The reference to an index in results."""
+    """The reference to an index in results, with what makes its verdicts doubtful."""
     return IndexReference(
         name=manifest.name,
         version=manifest.version,
         fingerprint=manifest.fingerprint,
         backbone=manifest.config.backbone.name,
         weights=manifest.weights_sha256,
+        warnings=index_warnings(manifest),
     )
 
 
-def _normals_reference(chosen: Criterion) -> NormalsReference:
+def _normals_reference(chosen: Criterion, source: Source) -> NormalsReference:
     return NormalsReference(
         camera=chosen.camera,
         photos=len(chosen.normals.scores),
         rate=chosen.limit.interval,
         finding_level=chosen.level,
         false_regions=chosen.false_regions,
+        source=source,
         reason=chosen.reason,
     )
 
@@ -222,6 +225,7 @@ def _findings(
             place=place_in_words(region.x + 0.5, region.y + 0.5, photo.field_of_view, options.eye),
             contour=region.contour,
             evidence=healthy,
+            doubts=region.doubts,
         )
         for rank, (region, healthy) in enumerate(zip(regions, evidence, strict=True), start=1)
     )

@@ -14,6 +14,7 @@ from resad_client.records import Result
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 from resad.pictures.evidence import Pixels, crop_around, jpeg, keeps_crops, read_square
 from service import problems
@@ -345,6 +346,7 @@ def _summary(state: AppState, entry: IndexEntry) -> IndexSummary:
         backbone=manifest.config.backbone.name if manifest else None,
         photos=manifest.counts.photos if manifest else None,
         memories=manifest.counts.memories if manifest else None,
+        warnings=index_warnings(manifest) if manifest else (),
     )
 
 

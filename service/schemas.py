@@ -10,6 +10,7 @@ from resad_client.records import (
     Evidence,
     Finding,
     IndexReference,
+    IndexWarning,
     Interval,
     NormalsReference,
     PhotoQuality,
@@ -147,7 +148,7 @@ class IndexSummary:
     """An index that is served; what follows `fault` is null until a version is known.
 
     state: one that rests is not in memory, and is loaded when it is asked for.  fault: why the version that
-    CURRENT names is not the one that answers.
+    CURRENT names is not the one that answers.  warnings: what makes its verdicts doubtful.
     """
 
     name: str
@@ -159,6 +160,7 @@ class IndexSummary:
     backbone: str | None
     photos: int | None
     memories: int | None
+    warnings: tuple[IndexWarning, ...]
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,9 @@ def example_result() -> Result:
         threshold=0.5533,
         abnormal=True,
         reason=None,
-        normals=NormalsReference(None, 134, Interval(0.0166, 0.0949), 0.5719, None, false_regions=0.25),
+        normals=NormalsReference(
+            None, 134, Interval(0.0166, 0.0949), 0.5719, None, false_regions=0.25, source="left-out"
+        ),
         index=IndexReference(
             name="idrid",
             version="20261122T101500Z-3f9c",

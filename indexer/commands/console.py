@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
+from resad_client.terminal import SafeConsole
 
 from resad import runtime
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from resad.loaded_index import LoadedIndex
     from resad.manifest import Manifest
 
-OUT: Final = Console()
-ERR: Final = Console(stderr=True)
+OUT: Final = SafeConsole()
+ERR: Final = SafeConsole(stderr=True)
 
 Index = Annotated[Path, typer.Argument(help="ROOT/NAME (its live version) or ROOT/NAME/VERSION.")]
 OneIndex = Annotated[Path, typer.Argument(help="ROOT/NAME.")]
@@ -67,12 +67,12 @@ def cluster_commands() -> ModuleType:
 
 def say(line: str) -> None:
     """Print a line of the answer, without markup."""
-    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+    OUT.line(line)
 
 
 def warn(line: str) -> None:
     """Print a line to standard error, without markup."""
-    ERR.print(line, highlight=False, soft_wrap=True, markup=False)
+    ERR.line(line)
 
 
 def load(index: Path, device: str) -> "LoadedIndex":
@@ -137,8 +137,8 @@ def tell_calibration(calibration: "Calibration", named: Mapping[str, Path] | Non
 
 def warn_stale(manifest: "Manifest") -> None:
     """Warn if p-values of the index may be too low, and say what mends them."""
-    if manifest.calibrated == "stale":
-        warn(
-            "STALE: the normals were scored in another bank: they may score higher now, and p-values may be too "
-            "low; resad-indexer calibrate mends that"
-        )
+    from resad.index_warnings import index_warnings
+
+    for warning in index_warnings(manifest):
+        if warning.code == "stale":
+            warn(f"STALE: {warning.text}")

@@ -69,7 +69,7 @@ def test_any_result_comes_back_equal(result: Result) -> None:
 @given(results, st.data())
 def test_a_missing_field_is_named_and_an_extra_one_passed_over(result: Result, data: st.DataObject) -> None:
     document = json.loads(to_json(result))
-    optional = ("mirrored", "false_regions", "intended_use")
+    optional = ("mirrored", "false_regions", "source", "warnings", "intended_use")
     required = [path for path in members(document) if path[-1] not in optional]
     path = data.draw(st.sampled_from(required))
     parent = parent_of(document, path)

@@ -1,14 +1,17 @@
 """What a run prints: the doubt stands where the verdict does, and sound photographs are printed as ever."""
 
+import csv
 import io
+import json
 from dataclasses import replace
 
 from rich.console import Console
 
 from playing import rows
 from resad_client import Result, from_json
-from resad_client.records import QualityReason, ScoreRow
-from resad_client.tables import print_scores, score_line
+from resad_client.exports import Outcome, coco, findings_csv, geojson, photos_csv
+from resad_client.records import IndexInfo, IndexWarning, QualityReason, ScoreRow
+from resad_client.tables import print_scores, score_line, warning_lines
 from samples import EXAMPLE
 
 SOUND = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
@@ -58,3 +61,30 @@ def test_of_many_photographs_those_in_doubt_are_counted_by_themselves() -> None:
     out = printed_table(*sound_rows, *dark_rows)
     assert out.startswith("93 photographs: 50 abnormal, 43 doubtful\n")
     assert out.endswith("  dark-39.jpg: too-dark\n  and 3 more; the column quality of --csv has them all\n")
+
+
+def test_an_index_that_is_not_sound_is_named_below_the_table_once_for_each_warning() -> None:
+    stale = IndexWarning("stale", "p-values may be too low")
+    index = replace(SOUND.result.index, warnings=(stale, IndexWarning("outliers", "2 of 24 move the threshold")))
+    out = printed_table(*(ScoreRow(f"{n}.jpg", replace(SOUND.result, index=index), 0) for n in range(3)))
+    assert " ".join(out.split("┘\n")[1].split()) == (
+        f"! index idrid {index.version}: p-values may be too low "
+        f"! index idrid {index.version}: 2 of 24 move the threshold"
+    )
+    assert warning_lines([IndexInfo("other", "v1", warnings=(stale,)), IndexInfo("sound")]) == [
+        "! index other v1: p-values may be too low"
+    ]
+
+
+def test_tables_of_files_say_which_index_is_not_sound() -> None:
+    index = replace(SOUND.result.index, warnings=(IndexWarning("stale", "too low"), IndexWarning("outliers", "x")))
+    outcome = Outcome("a.jpg", replace(SOUND.result, index=index))
+    for lines in (photos_csv([outcome]), findings_csv([outcome])):
+        assert next(csv.DictReader(lines))["index_warnings"] == "stale;outliers"
+    (photo,) = csv.DictReader(photos_csv([Outcome("a.jpg", SOUND.result)]))
+    assert photo["index_warnings"] == ""
+    assert json.loads(geojson("a.jpg", outcome.result or SOUND.result))["index"] == {
+        "name": "idrid", "version": index.version, "warnings": ["too low", "x"],
+    }  # fmt: skip
+    (image,) = json.loads("".join(coco([outcome])))["images"]
+    assert image["index_warnings"] == ["too low", "x"]

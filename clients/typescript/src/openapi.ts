@@ -365,7 +365,8 @@ export interface components {
          * @description A region of the map above the level of findings, `NormalsReference.finding_level`.
          *
          *     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
-         *     words, relative to the field of view.
+         *     words, relative to the field of view.  doubts: why it may be none: along the edge of what was scored, or of
+         *     very few pixels.
          */
         readonly Finding: {
             /** Rank */
@@ -398,6 +399,11 @@ export interface components {
             ])[];
             /** Evidence */
             readonly evidence: readonly components["schemas"]["Evidence"][];
+            /**
+             * Doubts
+             * @default []
+             */
+            readonly doubts: readonly ("at-edge" | "few-pixels")[];
         };
         /**
          * FindingLevel
@@ -467,6 +473,8 @@ export interface components {
             readonly photos: number | null;
             /** Memories */
             readonly memories: number | null;
+            /** Warnings */
+            readonly warnings: readonly components["schemas"]["IndexWarning"][];
             /** Versions */
             readonly versions: readonly string[];
             readonly manifest: components["schemas"]["Manifest"] | null;
@@ -481,7 +489,7 @@ export interface components {
         };
         /**
          * IndexReference
-         * @description Which index answered.
+         * @description Which index answered, and what makes its verdicts doubtful; no warnings from servers of earlier versions.
          */
         readonly IndexReference: {
             /** Name */
@@ -494,13 +502,18 @@ export interface components {
             readonly backbone: string;
             /** Weights */
             readonly weights: string;
+            /**
+             * Warnings
+             * @default []
+             */
+            readonly warnings: readonly components["schemas"]["IndexWarning"][];
         };
         /**
          * IndexSummary
          * @description An index that is served; what follows `fault` is null until a version is known.
          *
          *     state: one that rests is not in memory, and is loaded when it is asked for.  fault: why the version that
-         *     CURRENT names is not the one that answers.
+         *     CURRENT names is not the one that answers.  warnings: what makes its verdicts doubtful.
          */
         readonly IndexSummary: {
             /** Name */
@@ -524,6 +537,25 @@ export interface components {
             readonly photos: number | null;
             /** Memories */
             readonly memories: number | null;
+            /** Warnings */
+            readonly warnings: readonly components["schemas"]["IndexWarning"][];
+        };
+        /**
+         * IndexWarning
+         * @description Why p-values and verdicts of an index may be wrong; `text` says it to people, and what mends it.
+         *
+         *     code: `stale`: photographs have left the index since its normals were scored, p-values may be too low.
+         *     `outliers`: a few normals raise the threshold.  `corrected`: the trunk was trained on normals, whose scores are
+         *     corrected only roughly.  `uncorrected`: the same, and nothing corrects them.
+         */
+        readonly IndexWarning: {
+            /**
+             * Code
+             * @enum {string}
+             */
+            readonly code: "stale" | "outliers" | "corrected" | "uncorrected";
+            /** Text */
+            readonly text: string;
         };
         /**
          * Interval
@@ -700,8 +732,9 @@ export interface components {
          *     out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units; null if
          *     there are too few normals for it, or they never show so many regions.  false_regions: so many regions above
          *     that level a healthy photograph shows on average; null for indexes of earlier versions, whose level is what the
-         *     highest point of a healthy photograph exceeds at the rate `fpr`.  reason: why they are not those of the camera
-         *     that was named.
+         *     highest point of a healthy photograph exceeds at the rate `fpr`.  source: `left-out`, the index's own
+         *     photographs, each scored without its own patches; `separate`, photographs outside the index (`calibrate`); null
+         *     from servers of earlier versions.  reason: why they are not those of the camera that was named.
          */
         readonly NormalsReference: {
             /** Camera */
@@ -715,6 +748,8 @@ export interface components {
             readonly reason: string | null;
             /** False Regions */
             readonly false_regions: number | null;
+            /** Source */
+            readonly source: ("left-out" | "separate") | null;
         };
         /**
          * Outliers

@@ -8,15 +8,15 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from resad_client import options, tables
 from resad_client.client import Client
 from resad_client.errors import ResadClientError
 from resad_client.http import DEFAULT_URL
-from resad_client.options import ERR, OUT, warn
+from resad_client.options import ERR, OUT, say, warn
 from resad_client.records import INTENDED_USE
 from resad_client.score_command import score_command
+from resad_client.text import counted
 from resad_client.watch_command import watch_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -47,7 +47,9 @@ def indexes_command(url: options.Url = DEFAULT_URL, key_file: options.KeyFile = 
     for index in indexes:
         if index.fault:
             warn(f"{index.name}: {index.fault}")
-    OUT.print(tables.index_table(indexes, title=f"{len(indexes)} indexes"))
+    OUT.print(tables.index_table(indexes, title=counted(len(indexes), "index", "indexes")))
+    for line in tables.warning_lines(indexes):
+        say(line)
     OUT.print(INTENDED_USE)
 
 
@@ -56,6 +58,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ResadClientError, OSError) as error:
-        message = escape(options.in_options(str(error)))
-        ERR.print(f"resad-client: {message}", style="red", highlight=False, soft_wrap=True)
+        ERR.line(f"resad-client: {options.in_options(str(error))}", style="red")
         sys.exit(2)

@@ -18,11 +18,11 @@ from resad_client.records import INTENDED_USE, Finding, Result
 
 PHOTO_COLUMNS: Final = (
     "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable",
-    "quality", "width", "height", "camera", "index", "version", "error",
+    "quality", "width", "height", "camera", "index", "version", "index_warnings", "error",
 )  # fmt: skip
 FINDING_COLUMNS: Final = (
     "photo", "rank", "peak", "p_value", "place", "x", "y", "left", "top", "right", "bottom", "area_px",
-    "area_share", "nearest", "nearest_distance", "nearest_mirrored", "index", "version",
+    "area_share", "nearest", "nearest_distance", "nearest_mirrored", "index", "version", "index_warnings",
 )  # fmt: skip
 _FRAME: Final = "px of the photo, x to the right, y down"
 
@@ -53,7 +53,7 @@ def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
         yield _row([
             outcome.photo, r.image_score, r.p_value, r.fpr, r.threshold, r.abnormal, r.reason, len(r.findings),
             quality.acceptable, ";".join(quality.reasons), size.width, size.height, r.normals.camera,
-            r.index.name, r.index.version, None,
+            r.index.name, r.index.version, _codes(r), None,
         ])  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
                 outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
                 nearest.photo if nearest else None, nearest.distance if nearest else None,
                 nearest.mirrored if nearest else None,
-                r.index.name if r else None, r.index.version if r else None,
+                r.index.name if r else None, r.index.version if r else None, _codes(r) if r else None,
             ])  # fmt: skip
 
 
@@ -78,7 +78,11 @@ def geojson(photo: str, result: Result) -> str:
     Rings are counterclockwise in the numbers as they stand (section 3.1.6); with y down they look clockwise.
     """
     features = [_feature(photo, finding) for finding in result.findings]
-    whole = {"type": "FeatureCollection", "frame": _FRAME, "intended_use": INTENDED_USE, "features": features}
+    index = {"name": result.index.name, "version": result.index.version, "warnings": _texts(result)}
+    whole = {
+        "type": "FeatureCollection", "frame": _FRAME, "intended_use": INTENDED_USE, "index": index,
+        "features": features,
+    }  # fmt: skip
     return _json(whole) + "\n"
 
 
@@ -96,7 +100,10 @@ def coco(outcomes: Iterable[Outcome]) -> Iterator[str]:
         if outcome.result is None:
             continue
         size, image = outcome.result.photo, len(images) + 1
-        named = {"id": image, "file_name": outcome.photo, "width": size.width, "height": size.height}
+        named = {
+            "id": image, "file_name": outcome.photo, "width": size.width, "height": size.height,
+            "index_warnings": _texts(outcome.result),
+        }  # fmt: skip
         images.append(_json(named))
         for finding in outcome.result.findings:
             number += 1
@@ -143,6 +150,14 @@ def _annotation(number: int, image: int, finding: Finding) -> dict[str, Any]:
         "p_value": finding.p_value,
         "place": finding.place,
     }
+
+
+def _codes(result: Result) -> str:
+    return ";".join(warning.code for warning in result.index.warnings)
+
+
+def _texts(result: Result) -> list[str]:
+    return [warning.text for warning in result.index.warnings]
 
 
 def _ring(finding: Finding) -> list[list[float]]:

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Final, Literal, NoReturn, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Final, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 from resad_client.errors import ProtocolError
 
@@ -22,15 +22,40 @@ QualityReason = Literal[
 """Of this version; a newer server may know others."""
 
 
+IndexWarningCode = Literal["stale", "outliers", "corrected", "uncorrected"]
+"""Of this version; a newer server may know others."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexWarning:
+    """Why p-values and verdicts of an index may be wrong; `text` says it to people, and what mends it.
+
+    code: `stale`: photographs have left the index since its normals were scored, p-values may be too low.
+    `outliers`: a few normals raise the threshold.  `corrected`: the trunk was trained on normals, whose scores are
+    corrected only roughly.  `uncorrected`: the same, and nothing corrects them.
+    """
+
+    code: IndexWarningCode
+    text: str
+
+
+FindingDoubt = Literal["at-edge", "few-pixels"]
+"""Of this version; a newer server may know others."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexReference:
-    """Which index answered."""
+    """Which index answered, and what makes its verdicts doubtful; no warnings from servers of earlier versions."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
 
     name: str
     version: str
     fingerprint: str
     backbone: str
     weights: str
+    warnings: tuple[IndexWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +121,9 @@ class NormalsReference:
     out above the threshold, 95 % (Clopper-Pearson).  finding_level: findings lie above it, feature units; null if
     there are too few normals for it, or they never show so many regions.  false_regions: so many regions above
     that level a healthy photograph shows on average; null for indexes of earlier versions, whose level is what the
-    highest point of a healthy photograph exceeds at the rate `fpr`.  reason: why they are not those of the camera
-    that was named.
+    highest point of a healthy photograph exceeds at the rate `fpr`.  source: `left-out`, the index's own
+    photographs, each scored without its own patches; `separate`, photographs outside the index (`calibrate`); null
+    from servers of earlier versions.  reason: why they are not those of the camera that was named.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
@@ -108,6 +134,7 @@ class NormalsReference:
     rate: Interval | None
     finding_level: float | None
     false_regions: float | None = dataclasses.field(default=None, kw_only=True)
+    source: Literal["left-out", "separate"] | None = dataclasses.field(default=None, kw_only=True)
     reason: str | None
 
 
@@ -134,8 +161,12 @@ class Finding:
     """A region of the map above the level of findings, `NormalsReference.finding_level`.
 
     peak: feature units.  x, y, box (left, top, right, bottom), contour: px of the photo.  place: of the peak, in
-    words, relative to the field of view.
+    words, relative to the field of view.  doubts: why it may be none: along the edge of what was scored, or of
+    very few pixels.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
 
     rank: int
     peak: float
@@ -148,6 +179,7 @@ class Finding:
     place: str | None
     contour: tuple[tuple[int, int], ...]
     evidence: tuple[Evidence, ...]
+    doubts: tuple[FindingDoubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +219,8 @@ class Result:
 class IndexInfo:
     """An index of a service; None for what the service does not say, or not before a version is loaded.
 
-    state: one word, as `serving`.  fault: why another version than the live one answers, if so.
+    state: one word, as `serving`.  fault: why another version than the live one answers, if so.  warnings: what
+    makes its verdicts doubtful.
     """
 
     name: str
@@ -199,6 +232,7 @@ class IndexInfo:
     backbone: str | None = None
     photos: int | None = None
     memories: int | None = None
+    warnings: tuple[IndexWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +314,7 @@ def _record(kind: Any, value: object, where: str) -> object:
 def _read(kind: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(kind):
         return _record(kind, value, where)
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (Union, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
         (kind,) = (member for member in get_args(kind) if member is not NoneType)

@@ -1,14 +1,15 @@
 """Tables on the terminal: indexes, and the photographs of a scoring run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resad_client.records import IndexInfo, ScoreRow
+from resad_client.records import IndexInfo, IndexReference, ScoreRow
+from resad_client.text import counted
 
 _MOST_ROWS: Final = 40
 _HIGHEST: Final = 10
@@ -31,7 +32,7 @@ def index_table(indexes: Sequence[IndexInfo], *, title: str) -> Table:
 
 
 def print_scores(console: Console, rows: Sequence[ScoreRow], *, before: int) -> None:
-    """A table of all photographs, or a summary and the highest scores of many; then the doubtful ones and why.
+    """A table of all photographs, or a summary and the highest scores of many; then what is doubtful and why.
 
     Args:
         before: photographs that an earlier run scored.
@@ -40,12 +41,12 @@ def print_scores(console: Console, rows: Sequence[ScoreRow], *, before: int) -> 
     if not rows and before:
         console.print(f"0 photographs{earlier}: nothing was left to do", highlight=False)
     elif rows and len(rows) <= _MOST_ROWS:
-        console.print(score_table(rows, title=f"{len(rows)} photographs{earlier}"))
+        console.print(score_table(rows, title=f"{counted(len(rows), 'photograph')}{earlier}"))
     elif rows:
-        console.print(f"{len(rows)} photographs{earlier}: {_verdicts(rows)}", highlight=False)
+        console.print(f"{counted(len(rows), 'photograph')}{earlier}: {_verdicts(rows)}", highlight=False)
         highest = sorted(rows, key=lambda row: row.result.image_score, reverse=True)[:_HIGHEST]
         console.print(score_table(highest, title=f"The {len(highest)} highest scores"))
-    for line in _doubts(rows):
+    for line in (*_doubts(rows), *warning_lines([row.result.index for row in rows])):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -66,6 +67,17 @@ def score_line(row: ScoreRow) -> str:
     photo, score, p_value, verdict, findings = _cells(row)
     line = f"{photo}: score {score}, p {p_value}, {verdict}, findings {findings}"
     return f"{line}; not to be trusted: {_reasons(row)}" if _is_doubtful(row) else line
+
+
+def warning_lines(indexes: Iterable[IndexReference | IndexInfo]) -> list[str]:
+    """What makes verdicts of these indexes doubtful, each line once."""
+    return list(
+        dict.fromkeys(
+            f"! index {index.name} {index.version}: {warning.text}"
+            for index in indexes
+            for warning in index.warnings
+        )
+    )
 
 
 def _cells(row: ScoreRow) -> tuple[str, str, str, str, str]:

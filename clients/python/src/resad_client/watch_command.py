@@ -29,7 +29,8 @@ from resad_client.photos import LabeledPhoto, walk
 from resad_client.records import INTENDED_USE, ScoreRow
 from resad_client.run_files import RunTables
 from resad_client.score_command import PATIENCE_S, patient_client, reach
-from resad_client.tables import score_line
+from resad_client.tables import score_line, warning_lines
+from resad_client.text import counted
 
 _ROUNDS: Final = 4
 """Rounds of the concurrency that are scored between two scans of the folder."""
@@ -100,7 +101,7 @@ def watch_command(
     with open_journal(outputs, run_options, "resume") as journal:
         assert journal is not None, "there is an output folder, so there is a journal"
         watcher = Watcher(folder, outputs, run_options, journal, SettledFiles(settle))
-        say(f"watching {folder}, {len(journal.places)} photographs known; Ctrl-C ends it")
+        say(f"watching {folder}, {counted(len(journal.places), 'photograph')} known; Ctrl-C ends it")
         OUT.print(INTENDED_USE)
         try:
             asyncio.run(_watch(watcher, url, key, every))
@@ -122,6 +123,8 @@ class Watcher:
     settled: SettledFiles
     attempted: set[str] = field(default_factory=set)
     """Labels since the start: a photograph that fails is tried again only after it has changed."""
+    warned: set[str] = field(default_factory=set)
+    """Warnings of indexes that were printed."""
 
     def waiting(self) -> list[LabeledPhoto]:
         """The photographs that are complete and have no outcome yet."""
@@ -135,10 +138,20 @@ class Watcher:
         if not photos:
             return None
         jobs = plan_jobs(photos, self.outputs, self.journal, "resume", reserved=self._foreign_places(photos))
-        report = await score_photos(client, jobs, self.run_options, self.journal, _print_outcome)
+        report = await score_photos(client, jobs, self.run_options, self.journal, self._print)
         self.attempted.update(photo.label for photo in photos)
         self.outputs.tables.write(self.journal.outcomes)
         return report
+
+    def _print(self, outcome: ScoreRow | ScoreFailure) -> None:
+        if isinstance(outcome, ScoreFailure):
+            warn(outcome.message)
+            return
+        for line in warning_lines([outcome.result.index]):
+            if line not in self.warned:
+                warn(line)
+                self.warned.add(line)
+        say(score_line(outcome))
 
     def _is_finished(self, photo: LabeledPhoto) -> bool:
         in_journal = self.journal.tried if photo.label in self.attempted else self.journal.done
@@ -193,13 +206,6 @@ async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> N
                 _wait_or_raise(report.stopped)
             if report is None or report.stopped:
                 await asyncio.sleep(every)
-
-
-def _print_outcome(outcome: ScoreRow | ScoreFailure) -> None:
-    if isinstance(outcome, ScoreFailure):
-        warn(outcome.message)
-    else:
-        say(score_line(outcome))
 
 
 def _wait_or_raise(stopped: ResadClientError) -> None:
