@@ -150,12 +150,14 @@ def main() -> None:
 
 
 def _check_addresses(arguments: list[str]) -> None:
-    """Refuse secrets in addresses while they are text: a `Path` has lost such parts."""
-    addresses = [argument for argument in arguments if "://" in argument]
+    """Refuse secrets and parts that a `Path` would lose in addresses while they are text."""
+    values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    addresses = [value for value in values if "://" in value]
     if addresses:
-        from indexer.photos.remote import check_parts, is_address
+        from indexer.photos.remote import check_parts, is_address, refuse_secrets
 
         for address in filter(is_address, addresses):
+            refuse_secrets(address)
             check_parts(address)
 
 
@@ -175,5 +177,5 @@ def _describe(error: OSError) -> str:
 def _fail(message: str) -> NoReturn:
     from indexer.commands import console
 
-    console.ERR.print(f"resad-indexer: {message}", style="red", highlight=False, soft_wrap=True, markup=False)
+    console.ERR.line(f"resad-indexer: {message}", style="red")
     sys.exit(2)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
+from resad_client.terminal import SafeConsole
 
 from resad import index as index_store
 from resad.errors import ResadError, SettingError
@@ -20,8 +20,8 @@ from service.settings import Settings, read_settings
 from service.tracing import tracing_requested
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_out = Console()
-_err = Console(stderr=True)
+_out = SafeConsole()
+_err = SafeConsole(stderr=True)
 
 
 def _print_version(requested: bool) -> None:
@@ -120,7 +120,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     docs = " (docs at /docs)" if settings.docs else ""
-    _out.print(f"resad-service: {address}{docs}", highlight=False, soft_wrap=True, markup=False)
+    _out.line(f"resad-service: {address}{docs}")
 
 
 def main() -> None:
@@ -132,5 +132,5 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    _err.print(f"resad-service: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    _err.line(f"resad-service: {error}", style="red")
     sys.exit(2)

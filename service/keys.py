@@ -9,15 +9,16 @@ import hashlib
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
 import typer
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from resad_client.files import replacing
-from rich.console import Console
+from resad_client.files import locked, replacing
+from resad_client.terminal import SafeConsole
 
 from resad.errors import ResadError, SettingError
 from resad.runtime import package_version
@@ -85,7 +86,7 @@ def write_keys(path: Path, keys: Sequence[KeyRecord]) -> None:
 
 
 cli: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_err: Final = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_err: Final = SafeConsole(stderr=True)
 
 File = Annotated[Path, typer.Argument(help="The keys file; resad-service reads it as --keys-file.")]
 Name = Annotated[str, typer.Argument(help="The key's owner: letters, digits, . - and _.")]
@@ -115,11 +116,13 @@ def add(
     ],
 ) -> None:
     """Make a key and print it.  It is printed only once: the file holds its SHA-256."""
-    keys = read_keys(file) if file.exists() else ()
-    if name in (record.name for record in keys):
-        raise SettingError(f"{file} has a key {name!r} already; remove it first, or choose another name")
     key = new_key()
-    write_keys(file, (*keys, _record(name, key, scope)))
+    record = _record(name, key, scope)
+    with _locked(file):
+        keys = read_keys(file) if file.exists() else ()
+        if name in (record.name for record in keys):
+            raise SettingError(f"{file} has a key {name!r} already; remove it first, or choose another name")
+        write_keys(file, (*keys, record))
     typer.echo(key)
 
 
@@ -133,12 +136,26 @@ def list_keys(file: File) -> None:
 @cli.command()
 def remove(file: File, name: Name) -> None:
     """Remove a key; it is refused from now on."""
-    keys = read_keys(file)
-    remaining = tuple(record for record in keys if record.name != name)
-    if len(remaining) == len(keys):
-        names = ", ".join(record.name for record in keys) or "none"
-        raise SettingError(f"{file} has no key {name!r}; there is: {names}")
-    write_keys(file, remaining)
+    read_keys(file)  # refuses a missing file before a lock is made for it
+    with _locked(file):
+        keys = read_keys(file)
+        remaining = tuple(record for record in keys if record.name != name)
+        if len(remaining) == len(keys):
+            names = ", ".join(record.name for record in keys) or "none"
+            raise SettingError(f"{file} has no key {name!r}; there is: {names}")
+        write_keys(file, remaining)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Nobody else changes the keys meanwhile: of two who read the same keys, the second would drop the first's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.with_name(f".{file.name}.lock")
+    with locked(lock, wait=True):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _record(name: str, key: str, scopes: list[str]) -> KeyRecord:
@@ -157,5 +174,5 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except (ResadError, OSError) as error:
-        _err.print(f"resad-keys: {error}", style="red")
+        _err.line(f"resad-keys: {error}", style="red")
         sys.exit(2)

@@ -20,7 +20,9 @@ from typing import Any, Final, TypeVar
 
 from resad.errors import ResadError, SettingError
 
-_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
+_ADDRESS: Final = re.compile(r"((?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+):/+(?=[^/])", re.IGNORECASE)
+_CHAIN: Final = "::"
+"""Between the schemes of an address that fsspec reads by way of another one, as in simplecache::http://host/a.jpg."""
 _WEB: Final = ("http", "https")
 _LOCAL: Final = ("file", "local")
 """Schemes of this machine's files; their addresses have three slashes."""
@@ -39,7 +41,7 @@ def is_address(text: str) -> bool:
 def check_parts(text: str) -> None:
     """Raise `SettingError` for an address that would change as a `Path`.  text: as it was given."""
     scheme, _, key = text.partition("://")
-    if scheme not in _LOCAL:
+    if scheme.lower() not in _LOCAL:
         refuse_parts(key.lstrip("/").removesuffix("/"), text)
 
 
@@ -57,19 +59,21 @@ def refuse_secrets(text: str) -> None:
 
     Tables and journals name photographs by their addresses.
     """
-    scheme, _, remainder = text.partition("://")
-    user, at, host = remainder.partition("/")[0].rpartition("@")
-    web = scheme in _WEB
-    if at and (web or ":" in user):
-        secret, shown = "a user's name or password", f"{scheme}://...@{host}"
-    elif web and "?" in text:
-        secret, shown = "a query", text.partition("?")[0] + "?..."
-    else:
-        return
-    raise SettingError(
-        f"{shown}: an address with {secret} is not accepted, since results name photographs by their addresses; "
-        "give keys to fsspec by ~/.config/fsspec or the environment, or copy the photographs to files"
-    )
+    for part in text.split(_CHAIN):
+        scheme, _, remainder = part.partition("://")
+        user, at, host = remainder.partition("/")[0].rpartition("@")
+        web = scheme.lower() in _WEB
+        if at and (web or ":" in user):
+            secret, shown = "a user's name or password", f"{scheme}://...@{host}"
+        elif web and "?" in part:
+            secret, shown = "a query", part.partition("?")[0] + "?..."
+        else:
+            continue
+        raise SettingError(
+            f"{shown}: an address with {secret} is not accepted, since results name photographs by their "
+            "addresses; give keys to fsspec by ~/.config/fsspec or the environment, or copy the photographs to "
+            "files"
+        )
 
 
 _HTTP: Final = ("http://", "https://")
@@ -174,8 +178,11 @@ def as_path(path: Path) -> Path:
     """
     if isinstance(path, RemotePath) or not starts_like_address(str(path)) or path.exists():
         return path
-    remote = RemotePath(path)
+    scheme, *parts = path.parts
+    remote = RemotePath(scheme.lower(), *parts)
     refuse_secrets(str(remote))
+    if _CHAIN in scheme:
+        raise SettingError(f"{remote}: an address that leads through another ({_CHAIN}) is not supported")
     remote.check()
     return remote
 

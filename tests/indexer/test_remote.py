@@ -288,3 +288,40 @@ def test_an_index_is_built_and_photographs_are_scored_from_addresses(
     outcome = run("score", remote, f"{bucket}/b", "--csv", tmp_path / "scores.csv", "--device", "cpu")
     assert outcome.code == 0, outcome.err
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + len(list((twin / "b").iterdir()))
+
+
+SECRET_ADDRESSES = [
+    "HTTP://user:hunter2@host/a.jpg",
+    "Https://host/a.jpg?sig=hunter2",
+    "HTTP:/user:hunter2@host/a.jpg",
+    "simplecache::http://user:hunter2@host/a.jpg",
+    "zip://a.jpg::FILECACHE::s3://key:hunter2@bucket/a.zip",
+]
+
+
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+def test_no_spelling_of_an_address_gets_a_secret_printed(run: Run, address: str, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path\n{address}\n")
+    for arguments in (
+        ("score", tmp_path, address, "--csv", tmp_path / "scores.csv"),
+        ("build", address, "--root", tmp_path / "root", "--name", "eyes"),
+        ("build", listed, "--root", tmp_path / "root", "--name", "eyes"),
+        ("build", tmp_path, "--root", tmp_path / "root", "--name", "eyes", f"--weights={address}"),
+        ("evaluate", tmp_path, "--painted", address),
+    ):
+        outcome = run(*arguments)
+        assert outcome.code == 2
+        assert "hunter2" not in outcome.out + outcome.err
+    with pytest.raises(SettingError, match=r"is not accepted") as error:
+        list_photos(Path(address))
+    assert "hunter2" not in str(error.value)
+
+
+def test_the_case_of_a_scheme_does_not_matter_and_chains_are_refused(bucket: str) -> None:
+    shouted = bucket.replace("memory", "MEMORY")
+    assert [photo.path for photo in list_photos(Path(shouted))] == [
+        photo.path for photo in list_photos(Path(bucket))
+    ]
+    with pytest.raises(SettingError, match="leads through another"):
+        list_photos(Path(f"simplecache::{bucket}"))

@@ -3,12 +3,17 @@
 import json
 import logging
 import stat
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from resad_client.files import locked
 from typer.testing import CliRunner
 
 from resad.errors import SettingError
@@ -230,3 +235,36 @@ def test_the_command_says_in_one_line_what_it_cannot(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
     assert read_keys(Path("keys")) == (record,)
+
+
+def test_keys_that_are_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    """Whoever reads the file while another one changes it waits for the lock, and does not drop the new key."""
+    file = tmp_path / "keys"
+    names = [f"key-{number}" for number in range(8)]
+    command = (sys.executable, "-c", "from service.keys import main; main()")
+    processes = [
+        subprocess.Popen((*command, "add", file, name, "--scope", "score"), stdout=subprocess.PIPE, text=True)
+        for name in names
+    ]
+    printed = {sha256_of(process.communicate()[0].strip()) for process in processes}
+    assert {process.returncode for process in processes} == {0}
+    assert sorted(record.name for record in read_keys(file)) == names
+    assert {record.sha256 for record in read_keys(file)} == printed
+
+
+def test_a_change_of_the_keys_waits_for_the_one_before(tmp_path: Path) -> None:
+    file, started = tmp_path / "keys", threading.Event()
+    write_keys(file, [KeyRecord("ops", HASH, ("admin",))])
+
+    def remove() -> None:
+        started.set()
+        keys.remove(file, "ops")
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / ".keys.lock", wait=False):
+            change = pool.submit(remove)
+            started.wait()
+            time.sleep(0.1)
+            write_keys(file, [*read_keys(file), KeyRecord("more", HASH, ("score",))])
+        change.result()
+    assert [record.name for record in read_keys(file)] == ["more"]

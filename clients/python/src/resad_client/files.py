@@ -1,4 +1,4 @@
-"""Atomic file writes: a reader sees the old file or the whole new one, never a part."""
+"""Atomic file writes: a reader sees the old file or the whole new one, never a part; and locks between writers."""
 
 import os
 import secrets
@@ -33,6 +33,34 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = False)
     """Write a whole file at once, text as UTF-8 with its line breaks unchanged; as `replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file `path`, which is made; the system releases it when the process ends, however it ends.
+
+    Only where the system has `flock`, which Windows has not.
+
+    Args:
+        wait: for another process that holds it; otherwise `BlockingIOError` is raised.
+    """
+    import fcntl
+
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Its last holder may have deleted it: the next process would make and lock another file.
+            if _is_at(file.fileno(), path):
+                yield
+                return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether `path` is still the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync(path: Path) -> None:

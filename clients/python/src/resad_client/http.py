@@ -24,6 +24,7 @@ from resad_client.errors import (
     problem_error,
 )
 from resad_client.records import from_json
+from resad_client.text import printable
 
 _FIRST_S: Final = 0.25
 _LONGEST_S: Final = 8.0
@@ -143,9 +144,9 @@ def base_url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
-        raise SettingError(f"{text!r} is no address: {error}") from error
+        raise SettingError(f"{printable(text)!r} is no address: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise SettingError(f"{text!r} is no address of a service: expected one like {DEFAULT_URL}")
+        raise SettingError(f"{printable(text)!r} is no address of a service: expected one like {DEFAULT_URL}")
     return url
 
 

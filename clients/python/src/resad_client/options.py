@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from resad_client.errors import SettingError
 from resad_client.photos import Eye
 from resad_client.protocol import Layout, PictureKind, Quality, ScoreQuery
+from resad_client.terminal import SafeConsole
 
-OUT: Final = Console()
-ERR: Final = Console(stderr=True)
+OUT: Final = SafeConsole()
+ERR: Final = SafeConsole(stderr=True)
 
 Url = Annotated[str, typer.Option(help="Address of the service.")]
 KeyFile = Annotated[
@@ -117,9 +117,9 @@ def in_options(text: str) -> str:
 
 def say(line: str) -> None:
     """Print a line to stdout, without markup."""
-    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+    OUT.line(line)
 
 
 def warn(line: str) -> None:
     """Print a line to stderr, without markup."""
-    ERR.print(line, highlight=False, soft_wrap=True, markup=False)
+    ERR.line(line)
