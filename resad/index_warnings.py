@@ -25,8 +25,9 @@ def _outliers(calibration: Calibration) -> tuple[IndexWarning, ...]:
     if outliers is None or not outliers.moves_threshold:
         return ()
     few, normals = len(outliers.photos), len(calibration.scores)
+    move = "moves" if few == 1 else "move"
     text = (
-        f"{few} of the {normals} normals move the {outliers.rate:.0%} threshold by more than a quarter"
+        f"{few} of the {normals} normals {move} the {outliers.rate:.0%} threshold by more than a quarter"
         f"{_change(outliers)}: if they are not healthy, abnormal photographs pass as normal; "
         "resad-indexer inspect names them, --set-aside leaves them out"
     )

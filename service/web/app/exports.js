@@ -2,7 +2,7 @@
 
 const COLUMNS = [
   "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable", "quality",
-  "width", "height", "camera", "index", "version", "error",
+  "width", "height", "camera", "index", "version", "index_warnings", "error",
 ];
 const FRAME = "px of the photo, x to the right, y down";
 
@@ -14,7 +14,9 @@ const FRAME = "px of the photo, x to the right, y down";
  */
 export function geojson(photo, result) {
   const features = result.findings.map((finding) => feature(photo, finding));
-  return { type: "FeatureCollection", frame: FRAME, intended_use: result.intended_use, features };
+  const { name, version, warnings = [] } = result.index;
+  const index = { name, version, warnings: warnings.map(({ text }) => text) };
+  return { type: "FeatureCollection", frame: FRAME, intended_use: result.intended_use, index, features };
 }
 
 function feature(photo, finding) {
@@ -46,7 +48,8 @@ function row({ name, result, error }) {
   return [
     name, result.image_score, result.p_value, result.fpr, result.threshold, result.abnormal, result.reason,
     result.findings.length, quality.acceptable, quality.reasons.join(";"), photo.width, photo.height,
-    result.normals.camera, index.name, index.version, null,
+    result.normals.camera, index.name, index.version,
+    (index.warnings ?? []).map(({ code }) => code).join(";"), null,
   ];
 }
 

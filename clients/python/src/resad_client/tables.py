@@ -70,14 +70,14 @@ def score_line(row: ScoreRow) -> str:
 
 
 def warning_lines(indexes: Iterable[IndexReference | IndexInfo]) -> list[str]:
-    """What makes verdicts of these indexes doubtful, each line once."""
-    return list(
-        dict.fromkeys(
-            f"! index {index.name} {index.version}: {warning.text}"
-            for index in indexes
-            for warning in index.warnings
-        )
-    )
+    """What makes verdicts of these indexes doubtful, each line once, with the version if there are several."""
+    versions = {(index.name, index.version): index.warnings for index in indexes}
+    names = Counter(name for name, _ in versions)
+    return [
+        f"! index {name}{f' {version}' if names[name] > 1 else ''}: {warning.text}"
+        for (name, version), warnings in versions.items()
+        for warning in warnings
+    ]
 
 
 def _cells(row: ScoreRow) -> tuple[str, str, str, str, str]:
