@@ -60,7 +60,8 @@ def refuse_secrets(text: str) -> None:
     Tables and journals name photographs by their addresses.
     """
     for part in text.split(_CHAIN):
-        scheme, _, remainder = part.partition("://")
+        scheme, _, remainder = part.partition(":/")
+        remainder = remainder.lstrip("/")
         user, at, host = remainder.partition("/")[0].rpartition("@")
         web = scheme.lower() in _WEB
         if at and (web or ":" in user):
@@ -181,7 +182,7 @@ def as_path(path: Path) -> Path:
     scheme, *parts = path.parts
     remote = RemotePath(scheme.lower(), *parts)
     refuse_secrets(str(remote))
-    if _CHAIN in scheme:
+    if _CHAIN in str(remote):
         raise SettingError(f"{remote}: an address that leads through another ({_CHAIN}) is not supported")
     remote.check()
     return remote
