@@ -29,7 +29,7 @@ from resad.engine import ScoreOptions, assemble
 from resad.field_of_view import field_of_view_mask
 from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
-from resad.pictures.overlay import draw_panels, map_scale
+from resad.pictures.overlay import Outline, draw_panels, map_scale
 from resad.preparation import prepare
 
 _LESIONS: Final = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
@@ -289,7 +289,7 @@ def _draw_panel(loaded: LoadedIndex, data: Path, name: str) -> MapPanel:
         read_photo(path, PhotoLimits()).pixels,
         in_photo,
         map_scale(calibration, finding_level),
-        [finding.contour for finding in result.findings],
+        [Outline(finding.contour, finding.peak, bool(finding.doubts)) for finding in result.findings],
         any_lesion,
         title=f"{name}: image score {result.image_score:#.4g} ({', '.join(masks)} marked)",
     )

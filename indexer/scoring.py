@@ -218,6 +218,9 @@ def score_photos(
     Args:
         squares: the reference photos' prepared squares, if the index keeps them.
     """
+    from resad.decoder_pool import shared_pool
+
+    engine = replace(engine, decoder=shared_pool())
     failed_files: list[ScoreFailure] = []
     threads = min(max(len(os.sched_getaffinity(0)) // 2, 1), _MAX_THREADS)
     check = partial(_check, engine=engine, options=options)
@@ -305,7 +308,6 @@ def _record(
 def _write_files(
     job: ScoreJob, scored: "ScoredPhoto", engine: "Engine", options: RunOptions, squares: "Squares"
 ) -> None:
-    from resad.photo import read_photo
     from resad.pictures.evidence import draw_strips, jpeg
     from resad.pictures.map_files import map_png16, map_tiff
     from resad.pictures.overlay import overlay_picture, picture_file
@@ -318,8 +320,8 @@ def _write_files(
         write_atomically(job.map, encode(dense_map, manifest.calibration.full_scale, manifest.fingerprint))
     if job.overlay:
         with naming(job.path):
-            pixels = read_photo(job.path, engine.limits).pixels
-        picture = overlay_picture(pixels, dense_map, result, manifest.calibration, options.layout)
+            pixels = engine.decoder.read_photo(job.path, engine.limits).pixels
+        picture = overlay_picture(pixels, dense_map, result, manifest.calibration, options.layout, name=job.label)
         write_atomically(job.overlay, picture_file(picture, options.overlay_kind))
     if job.strips and result.findings and any(finding.evidence for finding in result.findings):
         strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)

@@ -25,11 +25,12 @@ from lab.evaluate import Measurement, measure_dataset, metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
 from lab.evaluate.paper import FULL, PROTOCOLS, TABLE_3, WEIGHTS, FourFigures
 from lab.evaluate.tables import empty_table, three_digits
-from lab.report.pictures import under_map, usual_scale
+from lab.report.pictures import usual_scale
 from resad.config import MethodConfig, Part, PhotoLimits, preset, to_json, without
 from resad.errors import SettingError, naming
 from resad.loaded_index import LoadedIndex, load_index
 from resad.photo import read_photo
+from resad.pictures.overlay import under_map
 from resad.preparation import prepare
 
 WITHOUT_RESC: Final = "without ReSC"
@@ -286,7 +287,7 @@ def _gray_under_map(
     anomaly_map = loaded.detector.detect([prepared])[0].anomaly_map
     values = prepared.frame.map_to_photo(anomaly_map, photo.width, photo.height)
     gray = photo.convert("L").convert("RGB")  # so that only the map has colors
-    return under_map(gray, values, usual_scale(loaded.manifest.calibration))
+    return under_map(np.asarray(gray), values, usual_scale(loaded.manifest.calibration))
 
 
 def _composed(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

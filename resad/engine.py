@@ -5,7 +5,7 @@ The command line, the cluster's workers and the service all score here.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,16 @@ from resad_client.records import (
     Timings,
 )
 
-from resad.calibration import Criterion, DecisionRule, Source, criterion
+from resad.calibration import Calibration, Criterion, criterion, DecisionRule, Source
 from resad.config import Eye, PhotoLimits
+from resad.dicom.header import PhotoHeader
 from resad.detector import Detection
 from resad.findings import Region, find_regions, place_in_words
 from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.neighbors import list_with_mirror
-from resad.preparation import PreparedPhoto, prepare
+from resad.preparation import THIS_PROCESS, PhotoDecoder, PreparedPhoto, prepare
 from resad.quality import demand, judge
 
 
@@ -78,15 +79,16 @@ class Engine:
     `prepare`, `judge` and `check` may run on any thread.  `detect`, `assemble` and `score` use torch and FAISS:
     only one thread at a time may call them.
 
-    limits: what is refused before it is decoded.
+    limits: what is refused before it is decoded.  decoder: decodes the photographs.
     """
 
     loaded: LoadedIndex
     limits: PhotoLimits = PhotoLimits()
+    decoder: PhotoDecoder = THIS_PROCESS
 
     def prepare(self, source: bytes | Path) -> PreparedPhoto:
         """The prepared square of a file's bytes or path.  Raises as `resad.photo.read_photo`."""
-        return prepare(source, self.loaded.manifest.config.preparation, self.limits)
+        return prepare(source, self.loaded.manifest.config.preparation, self.limits, decoder=self.decoder)
 
     def judge(self, photo: PreparedPhoto, *, require: bool = False) -> PhotoQuality:
         """The photograph's quality by the index's limits; with `require`, raises `PhotoPoor` if unacceptable."""
@@ -144,6 +146,7 @@ def assemble(
     Args:
         quality: of the photograph, if it was judged before.
     """
+    options = _with_header(options, photo.header, loaded.manifest.calibration)
     chosen = criterion(loaded.manifest.calibration, options.rule)
     limit, normals, score = chosen.limit.value, chosen.normals, detection.image_score
     regions = (
@@ -167,6 +170,21 @@ def assemble(
         map=None,
         timings_ms=timings,
     )
+
+
+def _with_header(options: ScoreOptions, header: PhotoHeader | None, calibration: Calibration) -> ScoreOptions:
+    """The options with the eye and camera of a DICOM header where the caller names none.
+
+    Only a camera whose normals suffice: what a header says by itself is no reason for a remark.
+    """
+    if header is None:
+        return options
+    rule = options.rule
+    if rule.camera is None and header.camera is not None:
+        of_camera = replace(rule, camera=header.camera)
+        if criterion(calibration, of_camera).camera is not None:
+            rule = of_camera
+    return replace(options, rule=rule, eye=options.eye or header.eye)
 
 
 def index_reference(manifest: Manifest) -> IndexReference:

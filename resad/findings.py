@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from resad_client.records import FindingDoubt
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
@@ -28,6 +29,14 @@ small regions would be cut off; far below a patch of the paper's grid (8 px), th
 
 _ROUNDING: Final = 1e-6
 """Photo px: a corner this close to a pixel's edge is on it."""
+
+EDGE_SHARE: Final = 1 / 48
+"""Of the square's side.  A region is along the edge if at least half of it is this close to where scoring ends, or
+twice as far if it touches that: there the trunk sees the black beyond a photograph's edge, or a structure that the
+crop cuts through."""
+_TOUCHING_PX: Final = 2
+FEWEST_PX: Final = 8
+"""Half a cell of the finest grid (4 x 4 px).  A smaller region is the tip of a peak that the level barely cuts."""
 
 Points = tuple[tuple[int, int], ...]
 Box = tuple[int, int, int, int]
@@ -54,6 +63,8 @@ class Region:
     box's corners if the region is too small for a finer polygon."""
     cell: tuple[int, int]
     """(y, x) of the peak on the prepared S x S map."""
+    doubts: tuple[FindingDoubt, ...] = ()
+    """Why the region may be none: `at-edge`, `few-pixels`."""
 
 
 def find_regions(
@@ -67,7 +78,9 @@ def find_regions(
     """The 8-connected regions strictly above `level`, strongest first, equal ones in reading order.
 
     `anomaly_map` is float32 (S, S) in feature units, `scored` bool (S, S): pixels outside it neither count nor
-    connect.  At most `limit` regions, cut to the photo.  Raises `ValueError` if the shapes do not fit the frame, a
+    connect.  At most `limit` regions, cut to the photo.  Regions along an edge or of few pixels are doubtful, and
+    are listed all the same: the level's rate of false regions counts them, and most of them are lesions where a
+    photograph has lesions (docs/findings.md).  Raises `ValueError` if the shapes do not fit the frame, a
     distance or the level is not a number, or the limit is below 1.
     """
     _check(anomaly_map, scored, frame, level, limit)
@@ -78,6 +91,7 @@ def find_regions(
         return ()
     sizes, places = np.bincount(labels.ravel()), ndimage.find_objects(labels)
     scored_size = int(scored.sum())
+    edge_distance = ndimage.distance_transform_edt(np.pad(scored, 1))[1:-1, 1:-1]
     outside = np.pad(np.where(scored, np.minimum(values, level), -np.inf), 1, constant_values=-np.inf)
     regions = []
     for label, y, x in _peaks(values, labels)[:limit]:
@@ -86,19 +100,32 @@ def find_regions(
         box = _box(place, frame)
         isolated = _isolated(values[place], outside, labels[place] == label, place, level)
         at_x, at_y = frame.to_photo(x + 0.5, y + 0.5)
+        area_px = max(1, round(size * _photo_px_per_prepared_px(frame)))
         regions.append(
             Region(
                 peak=float(values[y, x]),
                 x=min(max(math.floor(at_x), box[0]), box[2]),
                 y=min(max(math.floor(at_y), box[1]), box[3]),
                 box=box,
-                area_px=max(1, round(size * _photo_px_per_prepared_px(frame))),
+                area_px=area_px,
                 area_share=size / scored_size,
                 contour=_contour(isolated, level, place, frame, box),
                 cell=(y, x),
+                doubts=_doubts(edge_distance[place][labels[place] == label], min(size, area_px), frame.side),
             )
         )
     return tuple(regions)
+
+
+def _doubts(edge_distance: NDArray[np.float64], size: int, side: int) -> tuple[FindingDoubt, ...]:
+    """Of a region whose pixels are so far from the edge (prepared px), and that has `size` px."""
+    doubts: list[FindingDoubt] = []
+    reach = EDGE_SHARE * side * (2 if edge_distance.min() <= _TOUCHING_PX else 1)
+    if float(np.median(edge_distance)) <= reach:
+        doubts.append("at-edge")
+    if size < FEWEST_PX:
+        doubts.append("few-pixels")
+    return tuple(doubts)
 
 
 def _peaks(values: NDArray[np.float64], labels: NDArray[np.signedinteger]) -> list[tuple[int, int, int]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
@@ -20,7 +19,7 @@ from resad.config import PhotoLimits
 from resad.errors import naming
 from resad.loaded_index import LoadedIndex
 from resad.photo import read_photo
-from resad.pictures.overlay import MapScale, colorize, faded, map_scale
+from resad.pictures.overlay import MapScale, map_scale, under_map
 from resad.preparation import prepare
 
 _WIDTH: Final = 360
@@ -96,21 +95,13 @@ def _case(
         p_value=loaded.manifest.calibration.p_value(score),
         pixel_auroc=auroc_within(measured, number),
         photo=jpeg_url(with_outlines(small, labeled, pixels.shape[:2])),
-        overlay=jpeg_url(under_map(small, values, scale)),
+        overlay=jpeg_url(under_map(np.asarray(small), values, scale)),
     )
 
 
 def usual_scale(calibration: Calibration) -> MapScale:
     """The colors' scale, with the threshold of findings for the usual false-positive rate (`USUAL_RATE`)."""
     return map_scale(calibration, threshold(calibration.peaks, USUAL_RATE).value)
-
-
-def under_map(photo: Image.Image, values: NDArray[np.float32], scale: MapScale) -> Image.Image:
-    """The photograph under the colors of its anomaly map.  values: float32 (H, W), of the photograph's size."""
-    picture = photo.copy()
-    colors = Image.fromarray(colorize(values, scale))
-    picture.paste(colors, (0, 0), faded(colors))
-    return picture
 
 
 def with_outlines(photo: Image.Image, labeled: LabeledPhoto, shape: Sequence[int]) -> Image.Image:

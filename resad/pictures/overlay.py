@@ -1,7 +1,8 @@
 """Photographs under their anomaly maps: overlay, panels and color bar, on the index's absolute scale.
 
-A color means the same distance in every photograph.  Coordinates are the given photo's own px; an outline's points
-are pixel indexes.  Distances are in feature units.
+A color means the same distance in every photograph.  Lines carry the colors, a light tint lies between them, and
+the lesion stays visible: each finding is outlined in the color of its peak, with lines inside at fixed distances.
+Coordinates are the given photo's own px; an outline's points are pixel indexes.  Distances are in feature units.
 """
 
 import io
@@ -17,35 +18,57 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from resad_client.records import INTENDED_USE, Result
 from scipy import ndimage
+from skimage.measure import find_contours
 
 from resad.calibration import Calibration
 
 Pixels = NDArray[np.uint8]
 
-_VIRIDIS: Final = (0x31688E, 0x26828E, 0x1F9E89, 0x35B779, 0x6DCD59, 0xB4DE2C, 0xFDE725)
-"""The upper two thirds of viridis (S. van der Walt and N. Smith, 2015, CC0) at equal steps.  A retina has no
-blue or green, while inferno's red vanishes on it; viridis' own dark third would look like hemorrhages."""
+_ANCHORS: Final = (0x2C1FB0, 0x2E3DF0, 0x2F6EFF, 0x2F9CFF, 0x46C6FF, 0x90EAFF)
+"""Indigo to cyan, the lightness rising evenly.  A retina has no blue: vessels and blood are dark red, exudates and
+the disc yellow, and blue against these is what every kind of color blindness leaves."""
 _COLORS: Final = 256
-_STRENGTH: Final = 0.8
-"""Opacity of an overlay's strongest colors, so that the lesion still shows through."""
+_STRENGTH: Final = 0.25
+"""Opacity of an overlay's strongest tint: three quarters of a lesion's contrast remain."""
+_LINES_AT: Final = (0.5, 0.75)
+"""Where on the scale of colors (0 to 1) lines are drawn inside findings."""
+_LINES_SIDE: Final = 1024
+"""Lines are followed on a raster of at most so many px a side."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapScale:
-    """Which distance gets which color; raises `ValueError` unless 0 <= low < high, all finite."""
+    """Which distance gets which color; raises `ValueError` unless 0 <= low < high, all finite.
+
+    Colors follow the square root of the distance above `low`, so that strengths just above the level of findings
+    can be told apart as well as the highest ones.
+    """
 
     low: float
     """Typical of a normal patch: transparent up to this distance."""
     threshold: float | None
     """Marked on the color bar, at the closer end if it lies beyond; None if there is none."""
     high: float
-    """End of the colors: opaque from this distance up."""
+    """End of the colors: the strongest from this distance up."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.low < self.high < math.inf):
             raise ValueError(f"map scale from {self.low} to {self.high}: must be 0 <= low < high, finite")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ValueError(f"map scale's threshold {self.threshold}: must be finite")
+
+    def position(self, distance: float) -> float:
+        """Where on the colors a distance lies, from 0 (`low` and less) to 1 (`high` and more)."""
+        return math.sqrt(min(max((distance - self.low) / (self.high - self.low), 0.0), 1.0))
+
+    def distance(self, position: float) -> float:
+        """The distance at a position from 0 to 1."""
+        return self.low + (self.high - self.low) * position**2
+
+    def color(self, distance: float) -> tuple[int, int, int]:
+        """The color of a distance, RGB."""
+        red, green, blue, _ = _color_table()[round(self.position(distance) * (_COLORS - 1))].tolist()
+        return red, green, blue
 
 
 def colorize(anomaly_map: NDArray[np.float32], scale: MapScale) -> Pixels:
@@ -59,6 +82,7 @@ def colorize(anomaly_map: NDArray[np.float32], scale: MapScale) -> Pixels:
     position = anomaly_map - scale.low
     position /= scale.high - scale.low
     np.clip(position, 0.0, 1.0, out=position)
+    np.sqrt(position, out=position)
     position *= _COLORS - 1
     levels = Image.fromarray(np.rint(position, out=position).astype(np.uint8))
     # Pillow's lookup tables are several times faster than NumPy's indexing.
@@ -66,21 +90,21 @@ def colorize(anomaly_map: NDArray[np.float32], scale: MapScale) -> Pixels:
 
 
 def faded(colors: Image.Image) -> Image.Image:
-    """The alpha, L (H, W), of the colors over a photo: the lesion shows through even the strongest ones."""
+    """The alpha, L (H, W), of the tint over a photo: the lesion shows through even the strongest one."""
     return colors.getchannel("A").point([round(_STRENGTH * alpha) for alpha in range(256)])
 
 
 def color_stops() -> list[str]:
-    """The colors from low to high at even steps as CSS, over a transparent start."""
+    """The colors of lines from low to high at even steps, as CSS."""
     table = _color_table()[:: _COLORS // 8]
-    return [f"rgba({red},{green},{blue},{alpha / 255:.2f})" for red, green, blue, alpha in table.tolist()]
+    return [f"rgb({red},{green},{blue})" for red, green, blue, _ in table.tolist()]
 
 
 def _color_table() -> Pixels:
     """(256, 4) RGBA from low to high."""
     position = np.linspace(0.0, 1.0, _COLORS)
-    anchors = np.array([[color >> 16, color >> 8 & 255, color & 255] for color in _VIRIDIS], dtype=np.float64)
-    at = np.linspace(0.0, 1.0, len(_VIRIDIS))
+    anchors = np.array([[color >> 16, color >> 8 & 255, color & 255] for color in _ANCHORS], dtype=np.float64)
+    at = np.linspace(0.0, 1.0, len(_ANCHORS))
     channels = [np.interp(position, at, anchors[:, channel]) for channel in range(3)]
     table: Pixels = np.rint(np.stack([*channels, 255 * position], axis=-1)).astype(np.uint8)
     return table
@@ -90,7 +114,6 @@ GROUND: Final = (17, 17, 17)
 QUIET: Final = (166, 166, 166)
 PLAIN: Final = (240, 240, 240)
 """Luminance ratios to the ground: quiet text 7.7 : 1, plain text 16 : 1 (WCAG asks for 4.5 : 1)."""
-_UNDER_BAR: Final = (128, 128, 128)
 _FINDINGS: Final = "findings"
 """Label of the findings' level, which is not the threshold of image scores."""
 
@@ -121,41 +144,57 @@ def style_for(photo: Pixels) -> PanelStyle:
     return PanelStyle(ImageFont.load_default(size=text), text, max(6, round(text * 0.7)), max(1.0, longer / 420))
 
 
+def wrap(text: str, style: PanelStyle, room: float) -> list[str]:
+    """The lines of `text`, broken at spaces, or inside a word that is wider than `room` px."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            rest = word
+            if line and style.font.getlength(f"{line} {rest}") <= room:
+                line = f"{line} {rest}"
+                continue
+            if line:
+                lines.append(line)
+            while style.font.getlength(rest) > room and len(rest) > 1:
+                fits = next(
+                    n for n in range(len(rest) - 1, 0, -1) if n == 1 or style.font.getlength(rest[:n]) <= room
+                )
+                lines.append(rest[:fits])
+                rest = rest[fits:]
+            line = rest
+        if line:
+            lines.append(line)
+    return lines
+
+
 def write(
     draw: ImageDraw.ImageDraw,
     at: tuple[float, float],
     text: str,
     color: tuple[int, int, int],
     style: PanelStyle,
-    room: float = math.inf,
 ) -> None:
-    """Write a line of text, vertically centered on `at`, shortened to `room` px."""
-    shown = text
-    while shown and draw.textlength(shown, style.font) > room:
-        text = text[:-1]
-        shown = text.rstrip() + "..." if text else ""
-    draw.text(at, shown, color, style.font, anchor="lm")
+    """Write a line of text, vertically centered on `at`."""
+    draw.text(at, text, color, style.font, anchor="lm")
 
 
 def color_bar(scale: MapScale, height: int, style: PanelStyle) -> Image.Image:
-    """The colors from `high` (top) to `low` as an overlay shows them, with distances and the threshold."""
+    """The colors from `high` (top) to `low` at even steps, with the distances of ends, lines and threshold."""
     text, gap = style.text, style.gap
     top = round(2.4 * text)
     length = height - top - text
-    marks = _marks(scale, row=1.5 * text / length * (scale.high - scale.low))
+    marks = _marks(scale, row=1.5 * text / length)
     text_width = max(
         style.font.getlength(part) for part in ("distance", _FINDINGS, *(mark.label for mark in marks))
     )
     picture = Image.new("RGB", (math.ceil(text + gap + text_width + gap), height), GROUND)
     draw = ImageDraw.Draw(picture)
     write(draw, (0, 0.8 * text), "distance", QUIET, style)
-    distances = np.linspace(scale.high, scale.low, length, dtype=np.float32)
-    strip = Image.fromarray(np.repeat(colorize(distances[:, None], scale), text, axis=1))
-    # On mid-gray: half-transparent colors on the dark ground would be darker than in the photo.
-    picture.paste(_UNDER_BAR, (0, top, text, top + length))
-    picture.paste(strip, (0, top), faded(strip))
+    rows = np.rint(np.linspace(_COLORS - 1, 0, length)).astype(int)
+    picture.paste(Image.fromarray(np.repeat(_color_table()[rows, None, :3], text, axis=1)), (0, top))
     for mark in marks:
-        y = top + (length - 1) * (scale.high - mark.distance) / (scale.high - scale.low)
+        y = top + (length - 1) * (1 - scale.position(mark.distance))
         color = PLAIN if mark.threshold else QUIET
         start = 0 if mark.threshold else text
         draw.line((start, y, text + gap // 2, y), color, round(style.line * (2 if mark.threshold else 1)))
@@ -168,24 +207,35 @@ def color_bar(scale: MapScale, height: int, style: PanelStyle) -> Image.Image:
 
 
 def _marks(scale: MapScale, row: float) -> list[_Mark]:
-    """The threshold, the two ends and round distances, without those within `row` of an earlier mark."""
+    """The threshold, the ends and the lines' distances; none within `row` of an earlier mark's position."""
     span = scale.high - scale.low
     decimals = max(0, 2 - math.floor(math.log10(span)))
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    step = power * max(factor for factor in (1, 2, 5) if factor * power <= span / 4)
-    round_distances = [step * n for n in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1)]
     marks: list[_Mark] = []
     if scale.threshold is not None:
         place = min(max(scale.threshold, scale.low), scale.high)
         marks.append(_Mark(place, f"{scale.threshold:.{decimals}f}", threshold=True))
-    for distance in (scale.high, scale.low, *round_distances):
+    for distance in (scale.high, scale.low, *(scale.distance(at) for at in (*_LINES_AT, 0.25))):
+        near = (abs(scale.position(distance) - scale.position(mark.distance)) for mark in marks)
         # The threshold's label takes two rows.
-        if all(abs(distance - mark.distance) >= row * (1 + mark.threshold) for mark in marks):
+        if all(apart >= row * (1 + mark.threshold) for apart, mark in zip(near, marks, strict=True)):
             marks.append(_Mark(distance, f"{distance:.{decimals}f}", threshold=False))
     return marks
 
 
-Outline = Sequence[tuple[int, int]]
+Points = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A line around a finding.
+
+    peak: the finding's, feature units; it gives the line its color, white if None.  doubtful: drawn as dots.
+    """
+
+    points: Points
+    peak: float | None = None
+    doubtful: bool = False
+
 
 _LINE_DARK: Final = (0, 0, 0)
 _LINE_BRIGHT: Final = (255, 255, 255)
@@ -198,15 +248,17 @@ def draw_overlay(
     outlines: Sequence[Outline],
     *,
     title: str = "",
+    foot: str = "",
 ) -> Image.Image:
-    """The photo under the map's colors, the findings outlined, and a color bar on the right; an RGB picture.
+    """The photo with the map's tint and lines, the findings outlined, and a color bar; an RGB picture.
 
     `photo` is uint8 (H, W, 3), `anomaly_map` float32 (H, W) in its frame.  The photo's px stay 1 : 1, at the
-    left, below the title if there is one.  Raises `ValueError` where the shapes differ.
+    left, between the lines of the title and the foot if there are any.  Raises `ValueError` where the shapes
+    differ.
     """
     style = style_for(photo)
-    panel = _overlaid(photo, anomaly_map, scale, outlines, style)
-    return _compose([("", panel)], scale, title, style)
+    panel = under_map(photo, anomaly_map, scale, outlines)
+    return _compose([("", panel)], scale, title, foot, style)
 
 
 def draw_panels(
@@ -216,6 +268,7 @@ def draw_panels(
     outlines: Sequence[Outline],
     mask: NDArray[np.bool_] | None,
     title: str = "",
+    foot: str = "",
 ) -> Image.Image:
     """Photo | overlay | photo with `mask` outlined, if given; one color bar.
 
@@ -224,39 +277,83 @@ def draw_panels(
     style = style_for(photo)
     panels = [
         ("photo", Image.fromarray(photo)),
-        ("anomaly map", _overlaid(photo, anomaly_map, scale, outlines, style)),
+        ("anomaly map", under_map(photo, anomaly_map, scale, outlines)),
     ]
     if mask is not None:
         panels.append(("marked by hand", _ringed(photo, mask, style.line)))
-    return _compose(panels, scale, title, style)
+    return _compose(panels, scale, title, foot, style)
 
 
-def _overlaid(
-    photo: Pixels,
-    anomaly_map: NDArray[np.float32],
-    scale: MapScale,
-    outlines: Sequence[Outline],
-    style: PanelStyle,
+def under_map(
+    photo: Pixels, anomaly_map: NDArray[np.float32], scale: MapScale, outlines: Sequence[Outline] = ()
 ) -> Image.Image:
+    """The photo with the map's tint and lines, and the outlines; without outlines the threshold's line."""
     _check_shapes(photo, anomaly_map)
-    picture = Image.fromarray(photo)
+    picture, line = Image.fromarray(photo), style_for(photo).line
     colors = Image.fromarray(colorize(anomaly_map, scale))
     picture.paste(colors, (0, 0), faded(colors))
-    _draw_outlines(picture, outlines, style.line)
+    least = scale.low if scale.threshold is None else scale.threshold
+    distances = [scale.distance(at) for at in _LINES_AT] + ([] if outlines else [least])
+    lines = [
+        _Line(points, scale.color(distance), 0.7 * line)
+        for distance in distances
+        if least <= distance < float(anomaly_map.max())
+        for points in _level_lines(anomaly_map, distance)
+    ]
+    for outline in outlines:
+        # The first two points again, so that the closing corner is rounded like the others.
+        points = [(x + 0.5, y + 0.5) for x, y in (*outline.points, *outline.points[:2])]
+        color = _LINE_BRIGHT if outline.peak is None else scale.color(outline.peak)
+        parts = _dashes(points, 3 * line) if outline.doubtful else [points]
+        lines += [_Line(part, color, line) for part in parts]
+    _draw_lines(picture, lines)
     return picture
 
 
-def _draw_outlines(picture: Image.Image, outlines: Sequence[Outline], line: float) -> None:
-    """A dark line under a bright one, drawn enlarged and then reduced, because Pillow's lines are jagged."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """points: (x, y), continuous px of the picture.  width: px."""
+
+    points: Sequence[tuple[float, float]]
+    color: tuple[int, int, int]
+    width: float
+
+
+def _level_lines(anomaly_map: NDArray[np.float32], distance: float) -> list[list[tuple[float, float]]]:
+    """The lines along which the map has this distance."""
+    step = math.ceil(max(anomaly_map.shape) / _LINES_SIDE)
+    field = np.pad(anomaly_map[::step, ::step], 1)
+    lines = find_contours(field, distance, fully_connected="high")  # type: ignore[no-untyped-call]
+    return [[((x - 1) * step + 0.5, (y - 1) * step + 0.5) for y, x in line.tolist()] for line in lines]
+
+
+def _dashes(points: Sequence[tuple[float, float]], length: float) -> list[list[tuple[float, float]]]:
+    """Every second piece of `length` px of a line."""
+    path = np.array(points)
+    at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
+    starts = np.arange(0.0, at[-1], 2 * length)
+    places = starts[:, None] + np.linspace(0.0, length, 4)
+    xs, ys = (np.interp(places, at, path[:, axis]) for axis in (0, 1))
+    return [list(zip(x, y, strict=True)) for x, y in zip(xs.tolist(), ys.tolist(), strict=True)]
+
+
+def _draw_lines(picture: Image.Image, lines: Sequence[_Line]) -> None:
+    """Dark lines under colored ones, drawn enlarged and then reduced, because Pillow's lines are jagged."""
+    if not lines:
+        return
     enlarge = max(1, min(4, 2048 // max(picture.size)))
-    for width, color in ((3 * line, _LINE_DARK), (line, _LINE_BRIGHT)):
-        layer = Image.new("L", (picture.width * enlarge, picture.height * enlarge))
+    size = picture.width * enlarge, picture.height * enlarge
+    dark, bright, colors = Image.new("L", size), Image.new("L", size), Image.new("RGB", size)
+    for layer, wider, more in ((dark, 2.4, 0), (bright, 1, 0), (colors, 1, 2 * enlarge)):
         draw = ImageDraw.Draw(layer)
-        for outline in outlines:
-            points = [((x + 0.5) * enlarge, (y + 0.5) * enlarge) for x, y in outline]
-            # The first two points again, so that the closing corner is rounded like the others.
-            draw.line([*points, *points[:2]], fill=255, width=max(1, round(width * enlarge)), joint="curve")
-        picture.paste(color, (0, 0), layer.reduce(enlarge) if enlarge > 1 else layer)
+        for line in lines:
+            points = [(x * enlarge, y * enlarge) for x, y in line.points]
+            width = max(1, round(wider * line.width * enlarge)) + more
+            draw.line(points, fill=line.color if layer is colors else 255, width=width, joint="curve")
+    picture.paste(_LINE_DARK, (0, 0), dark.reduce(enlarge) if enlarge > 1 else dark)
+    # The colors reach further than their lines: reducing mixes none of the ground into them.
+    cover = bright.reduce(enlarge) if enlarge > 1 else bright
+    picture.paste(colors.reduce(enlarge) if enlarge > 1 else colors, (0, 0), cover)
 
 
 def _ringed(photo: Pixels, mask: NDArray[np.bool_], line: float) -> Image.Image:
@@ -277,23 +374,27 @@ def _check_shapes(photo: Pixels, raster: NDArray[np.float32] | NDArray[np.bool_]
 
 
 def _compose(
-    panels: Sequence[tuple[str, Image.Image]], scale: MapScale, title: str, style: PanelStyle
+    panels: Sequence[tuple[str, Image.Image]], scale: MapScale, title: str, foot: str, style: PanelStyle
 ) -> Image.Image:
-    """The panels in a row under their captions and the title, the color bar behind the last."""
+    """The panels in a row under their captions and the title, the color bar behind the last, the foot below."""
     width, height = panels[0][1].size
-    title = " ".join(title.split())
     bar = color_bar(scale, max(height, 9 * style.text), style)
-    line = 2 * style.text
-    caption_top = line if title else 0
+    line, row = 2 * style.text, len(panels) * (width + style.gap)
+    room = row + bar.width - 2 * style.gap
+    above, below = wrap(title, style, room), wrap(foot, style, room)
+    pitch = round(1.5 * style.text)
+    caption_top = len(above) * pitch + (style.gap if above else 0)
     top = caption_top + (line if any(caption for caption, _ in panels) else 0)
-    row = len(panels) * (width + style.gap)
-    canvas = Image.new("RGB", (row + bar.width, top + bar.height), GROUND)
+    under = len(below) * pitch + (style.gap if below else 0)
+    canvas = Image.new("RGB", (row + bar.width, top + bar.height + under), GROUND)
     draw = ImageDraw.Draw(canvas)
-    write(draw, (style.gap, line // 2), title, PLAIN, style, canvas.width - 2 * style.gap)
+    for start, texts in ((style.gap // 2, above), (top + bar.height + style.gap // 2, below)):
+        for number, text in enumerate(texts):
+            write(draw, (style.gap, start + (number + 0.5) * pitch), text, PLAIN, style)
     for place, (caption, picture) in enumerate(panels):
         left = place * (width + style.gap)
         canvas.paste(picture, (left, top))
-        write(draw, (left + style.gap, caption_top + line // 2), caption, QUIET, style, width - style.gap)
+        write(draw, (left + style.gap, caption_top + line // 2), caption, QUIET, style)
     canvas.paste(bar, (row, top))
     return canvas
 
@@ -307,9 +408,11 @@ _JPEG_QUALITY: Final = 90
 
 
 def map_scale(calibration: Calibration, level: float | None) -> MapScale:
-    """The scale of an index's pictures; its threshold is the level of findings, if any."""
-    low, high = calibration.shown
-    return MapScale(low, level, high)
+    """The scale of an index's pictures; its threshold is the level of findings, if any.
+
+    It ends where that of encoded maps does, at twice the highest normal patch: lesions differ from each other.
+    """
+    return MapScale(calibration.shown[0], level, calibration.full_scale)
 
 
 def overlay_picture(
@@ -318,19 +421,39 @@ def overlay_picture(
     result: Result,
     calibration: Calibration,
     layout: Layout = "blend",
+    *,
+    name: str = "",
 ) -> Image.Image:
-    """The photo with its map and findings, and the color bar beside it.
+    """The photo with its map and findings, and the color bar beside it; the picture says what it shows.
 
     Args:
         pixels: uint8 (H, W, 3), the photo at its own size.
         anomaly_map: float32 (H, W), the map in the photo's frame.
+        name: of the photo, where it is known: the service is told none.
     """
     scale = map_scale(calibration, result.normals.finding_level)
-    outlines = [finding.contour for finding in result.findings]
-    title = f"image score {result.image_score:#.4g}"
+    outlines = [Outline(finding.contour, finding.peak, bool(finding.doubts)) for finding in result.findings]
+    title, foot = "\n".join([name, *caption(result)]), result.intended_use
     if layout == "side":
-        return draw_panels(pixels, anomaly_map, scale, outlines, None, title)
-    return draw_overlay(pixels, anomaly_map, scale, outlines, title=title)
+        return draw_panels(pixels, anomaly_map, scale, outlines, None, title, foot)
+    return draw_overlay(pixels, anomaly_map, scale, outlines, title=title, foot=foot)
+
+
+def caption(result: Result) -> list[str]:
+    """What a picture says of a photo: verdict, score and p-value; findings; index and version."""
+    verdict = {True: "abnormal", False: "normal", None: "no verdict"}[result.abnormal]
+    if not result.quality.acceptable:
+        verdict += f" (doubtful: {', '.join(result.quality.reasons).replace('-', ' ')})"
+    p_value = "" if result.p_value is None else f", p {result.p_value:.4f}"
+    compared = f"compared with {result.normals.photos} healthy photograph{'s' * (result.normals.photos != 1)}"
+    doubtful = sum(bool(finding.doubts) for finding in result.findings)
+    count = len(result.findings)
+    findings = f"{count} finding{'s' * (count != 1)}" + (
+        f", {doubtful} of them doubtful (dashed)" if doubtful else ""
+    )
+    lines = [f"{verdict}, image score {result.image_score:#.4g}{p_value}, {compared}; {findings}"]
+    lines.append(f"index {result.index.name}, version {result.index.version}")
+    return lines + [f"index: {warning.text}" for warning in result.index.warnings]
 
 
 def picture_file(picture: Image.Image, kind: PictureKind) -> bytes:

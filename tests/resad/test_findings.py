@@ -341,3 +341,28 @@ def test_without_a_disc_the_frame_stands_in() -> None:
     strip = FieldOfView(1000.0, 100.0, 1005.0, 0.0, 0.0, 2000.0, 200.0, found=False)
     assert place_in_words(1020, 100, strip, None) == "central"
     assert place_in_words(1200, 90, strip, None) == "superior, right of the photo"
+
+
+def test_regions_along_an_edge_and_of_few_pixels_are_doubtful() -> None:
+    side = 96  # so that the edge is 2 px wide
+    values = np.zeros((side, side), np.float32)
+    scored = np.ones((side, side), np.bool_)
+    scored[:, :20] = False
+    values[40:44, 20:23] = 1.0  # beside what is not scored
+    values[84:96, 60:70] = 2.0  # from the square's edge on, but more than half of it further inside
+    values[90:96, 30:40] = 3.0  # along the square's edge
+    values[90:94, 75:80] = 0.75  # as deep, and not touching it
+    values[50:52, 50:53] = 4.0  # 6 px
+    values[60:64, 50:52] = 5.0  # 8 px
+    regions = {region.peak: region.doubts for region in find_regions(values, scored, identity(side), 0.5)}
+    expected = {5.0: (), 4.0: ("few-pixels",), 3.0: ("at-edge",), 2.0: (), 1.0: ("at-edge",), 0.75: ()}
+    assert regions == expected
+
+
+def test_few_pixels_are_counted_where_there_are_fewer() -> None:
+    """A photograph of 24 px, enlarged to a square of 96: 6 px of the photograph are 96 of the square."""
+    values = np.zeros((96, 96), np.float32)
+    values[40:48, 40:52] = 1.0
+    frame = Frame(width=24, height=24, left=0.0, top=0.0, right=24.0, bottom=24.0, side=96)
+    (region,) = find_regions(values, all_scored(values), frame, 0.5)
+    assert (region.area_px, region.doubts) == (6, ("few-pixels",))

@@ -9,6 +9,7 @@ http                    HTTP, retries
 records                 the records of an answer, from and to JSON; the server writes the same
 errors                  every error
 maps                    anomaly maps as arrays
+captions                a photograph's name over its overlay
 photos                  photographs of folders and CSV files, media types
 exports                 records as CSV, GeoJSON, COCO
 journal, run_files      a resumable scoring run: its journal, tables and names of files; the server uses the same

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from resad_client.async_client import AsyncClient
+from resad_client.captions import with_name
 from resad_client.errors import (
     ConnectionFailed,
     NotAllowed,
@@ -219,7 +220,7 @@ async def _score(
     if job.overlay:
         if result.map is None:
             raise ProtocolError("the service sent no overlay")
-        write_atomically(job.overlay, map_bytes(result))
+        write_atomically(job.overlay, await asyncio.to_thread(with_name, map_bytes(result), label))
     result = replace(result, map=None)
     if job.geojson:
         write_atomically(job.geojson, geojson(label, result))
