@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from playing import BAD, DARK, Service, run, service
+from resad_client.captions import with_name
 from resad_client.journal import stamp_of
 from resad_client.photos import list_labeled
 from resad_client.watch_command import SettledFiles
@@ -109,7 +110,7 @@ def test_files_are_replaced_only_with_overwrite(
     assert "a/eye_overlay.png exists: --resume continues the run that wrote it" in capsys.readouterr().err
     assert not service.requests
     assert run(monkeypatch, *words, "--overwrite") == 0
-    assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == PNG
+    assert (tmp_path / "out" / "a" / "eye_overlay.png").read_bytes() == with_name(PNG, "a/eye.jpg")
     shutil.copy(folder / "b" / "eye.jpg", folder / "late.jpg")
     (tmp_path / "out" / "late_overlay.png").write_bytes(b"mine")
     os.utime(tmp_path / "out" / "late_overlay.png", (1, 1))
@@ -118,7 +119,7 @@ def test_files_are_replaced_only_with_overwrite(
     assert (tmp_path / "out" / "late_overlay.png").read_bytes() == b"mine"
     (tmp_path / "out" / "late_overlay.png").write_bytes(b"left half way by a killed run")
     assert run(monkeypatch, *words, "--resume") == 0
-    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == PNG
+    assert (tmp_path / "out" / "late_overlay.png").read_bytes() == with_name(PNG, "late.jpg")
     assert run(monkeypatch, *words, "--resume", "--fpr", "0.1") == 2
     assert "fpr was None, now it is 0.1" in capsys.readouterr().err
     assert run(monkeypatch, *words, "--resume", "--camera", "Kowa") == 2
@@ -150,7 +151,7 @@ def test_pictures_as_jpeg_annotations_and_the_eye_of_a_csv(
     assert code == 0
     queries = [query for _, query, _ in service.requests]
     assert queries == [{"map": ["overlay-jpeg"], "layout": ["side"], "eye": [eye]} for eye in ("left", "right")]
-    assert (tmp_path / "out/a/eye_overlay.jpg").read_bytes() == JPEG
+    assert (tmp_path / "out/a/eye_overlay.jpg").read_bytes() == with_name(JPEG, "a/eye.jpg")
     assert (
         json.loads((tmp_path / "out/b/eye.geojson").read_text())["features"][0]["properties"]["photo"]
         == "b/eye.jpg"
@@ -278,7 +279,7 @@ def test_a_watched_folder_survives_restarts_and_waits_for_whole_files(
     assert sorted(rows) == [
         "a/eye.jpg", "a/eye.png", "b/eye.jpg", "bad.jpg", "dark.jpg", "late.jpg", "slow.jpg",
     ]  # fmt: skip
-    assert (folder / "late_overlay.png").read_bytes() == PNG
+    assert (folder / "late_overlay.png").read_bytes() == with_name(PNG, "late.jpg")
     assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
 
 
