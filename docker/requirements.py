@@ -18,6 +18,8 @@ from pathlib import Path
 GPU = ("torch", "torchvision", "faiss-gpu")
 CLIENT = "resad-client"
 """In this repository, as `resad` itself."""
+EXTRA = "dicom"
+"""The extra that the images have, too."""
 OF_TORCH = re.compile(r"torch|torchvision|triton|cuda-.*|nvidia-.*")
 """Distributions whose versions torch prescribes."""
 UNDER_GPU = re.compile(
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--torch-index", default="", help="where another build of it comes from")
     parser.add_argument("--faiss", default="faiss-gpu", help="faiss-gpu or faiss-cpu")
     arguments = parser.parse_args()
-    requirements = dependencies(Path("pyproject.toml"))
+    requirements = dependencies(Path("pyproject.toml"), EXTRA)
     names = {name_of(line) for line in requirements}
     client = [line for line in dependencies(Path("clients/python/pyproject.toml")) if name_of(line) not in names]
     requirements = [*(line for line in requirements if name_of(line) != CLIENT), *client]
@@ -55,10 +57,11 @@ def main() -> None:
     write(arguments.out / "gpu-constraints.txt", below)
 
 
-def dependencies(path: Path) -> list[str]:
-    """The requirements of a project, one string each."""
-    requirements: list[str] = tomllib.loads(path.read_text())["project"]["dependencies"]
-    return requirements
+def dependencies(path: Path, extra: str = "") -> list[str]:
+    """The requirements of a project and of one of its extras, one string each."""
+    project = tomllib.loads(path.read_text())["project"]
+    requirements: list[str] = project["dependencies"]
+    return [*requirements, *(project["optional-dependencies"][extra] if extra else ())]
 
 
 def name_of(requirement: str) -> str:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,18 +13,22 @@ from starlette.requests import ClientDisconnect, Request
 
 from resad.calibration import criterion
 from resad.config import PhotoLimits
+from resad.decoder_pool import DecoderPool
 from resad.detector import Detection
+from resad.dicom.files import is_dicom, single_frame
 from resad.engine import CheckedPhoto, Engine, ScoreOptions
 from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.pictures.overlay import PictureKind
-from resad.preparation import PreparedPhoto
+from resad.preparation import PhotoDecoder, PreparedPhoto
 from service.admission import Admission, Throughput
+from service.dicom import DicomBody, demand_dicom, encode_dicom
+from service.fairness import Turns
 from service.index_cache import IndexCache
 from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay
 from service.metrics import Metrics
-from service.problems import DEADLINE, INVALID_REQUEST, Problem, Refusal, refusal
+from service.problems import DEADLINE, INVALID_REQUEST, NOT_ACCEPTABLE, Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
 from service.tracing import ContentHash, PhotoTrace, RequestTrace, Stage
 from service.uploads import Upload
@@ -63,37 +67,50 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-async def wait_for(future: Future[Answer]) -> Answer:
+async def wait_for(future: Future[Answer], stop: Callable[[], None] = lambda: None) -> Answer:
     """The result of a thread's work.
 
-    If this is cancelled, work that has not begun is dropped, and work that has begun is waited for, because a
-    thread cannot be stopped.
+    If this is cancelled, work that has not begun is dropped, and work that has begun is stopped by `stop`, if
+    that is possible, and waited for.
     """
     wrapped = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(wrapped)
     except asyncio.CancelledError:
         if not future.cancel():
+            stop()
             await asyncio.wait({wrapped})
+            if not wrapped.cancelled():
+                wrapped.exception()  # nobody else asks for it
         raise
 
 
 @dataclass(frozen=True, slots=True)
 class TimedPool:
-    """A bounded pool of threads that decodes and draws, and measures each step."""
+    """A bounded pool of threads that measures each step; accounts take turns.
+
+    turns: as many as there are threads.
+    """
 
     threads: Executor
+    turns: Turns
     metrics: Metrics
 
-    async def run(self, stage: Stage, work: Callable[[], Answer], trace: PhotoTrace) -> Answer:
-        """Run `work` on a thread of the pool; records the wait for a thread and the time on it."""
+    async def run(
+        self, stage: Stage, work: Callable[[], Answer], trace: PhotoTrace, stop: Callable[[], None] = lambda: None
+    ) -> Answer:
+        """Run `work` on a thread of the pool; records the wait for a thread and the time on it.
+
+        stop: ends the work from another thread, for when nobody waits for it any more.
+        """
         submitted = time.perf_counter()
 
         def timed() -> tuple[float, Answer]:
             began = time.perf_counter()
             return began, work()
 
-        began, answer = await wait_for(self.threads.submit(timed))
+        async with self.turns.turn(trace.account):
+            began, answer = await wait_for(self.threads.submit(timed), stop)
         self.record("wait", began - submitted, trace)
         self.record(stage, time.perf_counter() - began, trace)
         return answer
@@ -106,9 +123,15 @@ class TimedPool:
 
 @dataclass(slots=True, eq=False)
 class Scorer:
-    """Scores one photograph: decodes and judges it on the pool, detects and assembles on the worker's thread."""
+    """Scores one photograph: a process decodes it, the pool judges it, the worker's thread detects and assembles.
+
+    turns: at the worker.  decoding: threads that wait for the decoders.  pool: threads that judge and draw.
+    """
 
     worker: Worker
+    turns: Turns
+    decoders: DecoderPool
+    decoding: TimedPool
     pool: TimedPool
     content_hash: ContentHash
     limits: PhotoLimits
@@ -122,21 +145,39 @@ class Scorer:
         Raises `PhotoError` for a photograph that cannot be used, `Refusal` if the worker cannot score it.
         """
         engine = self.engine(loaded, self.limits)
-        checked = await self._check(engine, data, query.options, trace)
-        return await self._assemble(engine, checked, query.options, trace, request_id)
+        with self._counting_dropped():
+            checked = await self._check(engine, data, query.options, trace)
+            return await self._assemble(engine, checked, query.options, trace, request_id)
 
     async def score_map(self, data: bytes, loaded: LoadedIndex, query: MapQuery, trace: PhotoTrace) -> Drawable:
         """The map for `POST /v1/anomaly-map`, with the findings that an overlay outlines; raises as `score`."""
         engine = self.engine(loaded, self.limits)
-        if query.style == "overlay":
-            checked = await self._check(engine, data, query.options, trace)
-            return await self._assemble(engine, checked, query.options, trace)
-        photo = await self._decode(engine, data, trace)
+        with self._counting_dropped():
+            if query.style == "overlay":
+                checked = await self._check(engine, data, query.options, trace)
+                return await self._assemble(engine, checked, query.options, trace)
+            photo = await self._decode(engine, data, trace)
 
-        def finish(detection: Detection) -> Drawable:
-            return Drawable(photo.frame, detection, loaded.manifest)
+            def finish(detection: Detection) -> Drawable:
+                return Drawable(photo.frame, detection, loaded.manifest)
 
-        return await self._detect(photo, loaded, finish, trace)
+            return await self._detect(photo, loaded, finish, trace)
+
+    async def decode(self, work: Callable[[PhotoDecoder], Answer], stage: Stage, trace: PhotoTrace) -> Answer:
+        """Run `work`, which decodes a photograph by the decoder that it is given; stops it if this is cancelled."""
+        decoding = self.decoders.decoding()
+        try:
+            return await self.decoding.run(stage, lambda: work(decoding), trace, decoding.stop)
+        finally:
+            trace.printed += decoding.printed
+
+    @contextmanager
+    def _counting_dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.pool.metrics.dropped()
+            raise
 
     async def _check(self, engine: Engine, data: bytes, options: ScoreOptions, trace: PhotoTrace) -> CheckedPhoto:
         """The steps of `Engine.check`, each measured by itself."""
@@ -146,11 +187,11 @@ class Scorer:
         return CheckedPhoto(photo, quality, started, 1e3 * (time.perf_counter() - started))
 
     async def _decode(self, engine: Engine, data: bytes, trace: PhotoTrace) -> PreparedPhoto:
-        def decode() -> PreparedPhoto:
+        def decode(decoder: PhotoDecoder) -> PreparedPhoto:
             trace.content = self.content_hash.of(data)
-            return engine.prepare(data)
+            return replace(engine, decoder=decoder).prepare(data)
 
-        return await self.pool.run("decode", decode, trace)
+        return await self.decode(decode, "decode", trace)
 
     async def _assemble(
         self,
@@ -180,7 +221,8 @@ class Scorer:
             nonlocal started
             started = time.perf_counter()
 
-        drawable = await wait_for(self.worker.detect(loaded.detector, photo, finish, begin))
+        async with self.turns.turn(trace.account):
+            drawable = await wait_for(self.worker.detect(loaded.detector, photo, finish, begin))
         ended = time.perf_counter()
         self.pool.record("queue", started - queued, trace)
         self.pool.record("detect", ended - started, trace)
@@ -232,7 +274,7 @@ class Pipeline:
                     return await self._result(data, loaded, query, trace)
 
             return await within_deadline(request, slots, score_alone, deadline_s)
-        slots.enter_context(self.admission.admit(len(upload.photos) - 1, already=1))
+        slots.enter_context(self.admission.admit(len(upload.photos) - 1, trace.key, already=1))
 
         async def score_all() -> Results:
             async with self.index_cache.lease(index) as loaded:
@@ -241,6 +283,49 @@ class Pipeline:
                 return Results(tuple(await asyncio.gather(*answers)))
 
         return await within_deadline(request, slots, score_all, deadline_s)
+
+    async def dicom(
+        self,
+        request: Request,
+        upload: Upload,
+        slots: ExitStack,
+        index: str,
+        query: ScoreQuery,
+        trace: RequestTrace,
+    ) -> DicomBody:
+        """The objects for `POST /v1/score` where the caller accepts DICOM; raises as `score`.
+
+        Raises `Refusal` (406) for several photographs and for those that are not DICOM.
+        """
+        if upload.several:
+            raise Refusal(NOT_ACCEPTABLE, "results as DICOM are of one photograph: send it as the body")
+        data = upload.only()
+        demand_dicom(data)
+
+        async def encode() -> DicomBody:
+            photo_trace = trace.photo()
+            async with self.index_cache.lease(index) as loaded:
+                _check_rule(loaded, query)
+                photo = await self._frame(data, query, photo_trace)
+                drawable = await self.scorer.score(photo, loaded, query, photo_trace, trace.request_id)
+                longest = None if query.size is None else min(query.size, self.max_overlay_side)
+                limits, layout = self.scorer.limits, query.layout
+                body = await self.scorer.pool.run(
+                    "render", lambda: encode_dicom(drawable, photo, limits, longest, layout), photo_trace
+                )
+            self.throughput.pooled(photo_trace.pooled_s)
+            return body
+
+        return await within_deadline(request, slots, encode, self.admission.limits.deadline_s)
+
+    async def _frame(self, data: bytes, query: ScoreQuery | MapQuery, trace: PhotoTrace) -> bytes:
+        """The photograph; of several frames the one that the query names."""
+        number = query.frame
+        if number is None:
+            return data
+        if not is_dicom(data):
+            raise Refusal(INVALID_REQUEST, "frame: only DICOM photographs have frames")
+        return await self.scorer.pool.run("decode", lambda: single_frame(data, number, self.scorer.limits), trace)
 
     async def anomaly_map(
         self,
@@ -258,10 +343,11 @@ class Pipeline:
             photo_trace = trace.photo()
             async with self.index_cache.lease(index) as loaded:
                 _check_rule(loaded, query)
-                drawable = await self.scorer.score_map(data, loaded, query, photo_trace)
+                photo = await self._frame(data, query, photo_trace)
+                drawable = await self.scorer.score_map(photo, loaded, query, photo_trace)
                 if query.style == "overlay":
                     kind: PictureKind = "jpeg" if media_type == "image/jpeg" else "png"
-                    body = await self._overlay(data, drawable, query, kind, photo_trace)
+                    body = await self._overlay(photo, drawable, query, kind, photo_trace)
                 else:
                     body = await self._map(drawable, media_type, query.size, photo_trace)
             self.throughput.pooled(photo_trace.pooled_s)
@@ -281,6 +367,7 @@ class Pipeline:
 
     async def _result(self, data: bytes, loaded: LoadedIndex, query: ScoreQuery, trace: RequestTrace) -> Result:
         began, photo_trace = time.perf_counter(), trace.photo()
+        data = await self._frame(data, query, photo_trace)
         drawable = await self.scorer.score(data, loaded, query, photo_trace, trace.request_id)
         match query.map:
             case "none":
@@ -305,10 +392,10 @@ class Pipeline:
     ) -> bytes:
         longest = min(query.size or self.max_overlay_side, self.max_overlay_side)
 
-        def draw() -> bytes:
-            return encode_overlay(drawable, data, self.scorer.limits, longest, query.layout, kind)
+        def draw(decoder: PhotoDecoder) -> bytes:
+            return encode_overlay(drawable, data, self.scorer.limits, longest, query.layout, kind, decoder)
 
-        return await self.scorer.pool.run("render", draw, trace)
+        return await self.scorer.decode(draw, "render", trace)
 
 
 def _check_rule(loaded: LoadedIndex, query: ScoreQuery | MapQuery) -> None:

@@ -14,10 +14,10 @@ from werkzeug.http import parse_accept_header
 from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.manifest import Manifest
-from resad.photo import SHRINKS, read_photo
+from resad.photo import SHRINKS
 from resad.pictures.map_files import map_npy, map_png16, map_tiff
 from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
-from resad.preparation import Frame
+from resad.preparation import THIS_PROCESS, Frame, PhotoDecoder
 from service.problems import NOT_ACCEPTABLE, Refusal
 
 MapType = Literal["image/png", "image/tiff", "application/x-npy", "image/jpeg"]
@@ -72,8 +72,26 @@ def encode_map(drawable: Drawable, media_type: MapType, longest: int | None) -> 
 
 
 def encode_overlay(
-    drawable: Drawable, data: bytes, limits: PhotoLimits, longest: int, layout: Layout, kind: PictureKind
+    drawable: Drawable,
+    data: bytes,
+    limits: PhotoLimits,
+    longest: int,
+    layout: Layout,
+    kind: PictureKind,
+    decoder: PhotoDecoder = THIS_PROCESS,
 ) -> bytes:
+    """As `overlay_image`, as a file."""
+    return picture_file(overlay_image(drawable, data, limits, longest, layout, decoder), kind)
+
+
+def overlay_image(
+    drawable: Drawable,
+    data: bytes,
+    limits: PhotoLimits,
+    longest: int,
+    layout: Layout,
+    decoder: PhotoDecoder = THIS_PROCESS,
+) -> Image.Image:
     """The photograph with its map, findings and color bar.
 
     Args:
@@ -86,8 +104,8 @@ def encode_overlay(
     width, height = raster_size(frame.width, frame.height, longest)
     values = frame.map_to_photo(drawable.detection.anomaly_map, width, height)
     scaled = _scale_contours(result, width / frame.width, height / frame.height)
-    pixels = _decode(data, limits, frame, (width, height))
-    return picture_file(overlay_picture(pixels, values, scaled, drawable.manifest.calibration, layout), kind)
+    pixels = _decode(data, limits, frame, (width, height), decoder)
+    return overlay_picture(pixels, values, scaled, drawable.manifest.calibration, layout)
 
 
 def data_url(picture: bytes, kind: PictureKind = "png") -> str:
@@ -95,10 +113,12 @@ def data_url(picture: bytes, kind: PictureKind = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _decode(data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _decode(
+    data: bytes, limits: PhotoLimits, frame: Frame, size: tuple[int, int], decoder: PhotoDecoder
+) -> NDArray[np.uint8]:
     """uint8 (height, width, 3) of `size` (width, height), decoded no larger than needed."""
     shrink = max(number for number in SHRINKS if number == 1 or frame.width >= number * size[0])
-    pixels = read_photo(data, limits, shrink=shrink).pixels
+    pixels = decoder.read_photo(data, limits, shrink=shrink).pixels
     if pixels.shape[1::-1] == size:
         return pixels
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

@@ -18,6 +18,7 @@ from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 from resad.pictures.evidence import Pixels, crop_around, jpeg, keeps_crops, read_square
 from service import problems
+from service.dicom import RELATED, wants_dicom
 from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
 from service.metrics import MEDIA_TYPE
 from service.middleware import trace_of
@@ -89,9 +90,12 @@ Trace = Annotated[RequestTrace, Depends(trace_of)]
     response_model=Result | Results,
     responses={
         200: {
-            "description": "One result for a photograph as the body; a list, in order, for a multipart.",
+            "description": "One result for a photograph as the body; a list, in order, for a multipart. Where "
+            '`Accept` prefers `multipart/related; type="application/dicom"`, one DICOM photograph gets DICOM '
+            "objects of its study: map, findings, report, overlay.",
+            "content": {RELATED: _BINARY},
         },
-        **documented((*_UPLOAD_PROBLEMS, problems.POOR_QUALITY)),
+        **documented((problems.NOT_ACCEPTABLE, *_UPLOAD_PROBLEMS, problems.POOR_QUALITY)),
     },
     openapi_extra={"requestBody": {"required": True, "content": {**_PHOTO_BODY, MULTIPART: _MULTIPART_BODY}}},
 )
@@ -100,9 +104,13 @@ async def score(request: Request, state: State, trace: Trace, query: Annotated[S
 
     Nothing that is uploaded is kept. Research use only, not for diagnosis.
     """
+    as_dicom = wants_dicom(",".join(request.headers.getlist("accept")))
     with ExitStack() as slots:
-        name = _admit(state, query.index, slots)
+        name = _admit(state, query.index, slots, trace)
         upload = await _receive(request, state, trace, slots, several=True)
+        if as_dicom:
+            dicom = await state.pipeline.dicom(request, upload, slots, name, query, trace)
+            return Response(dicom.body, media_type=dicom.media_type, headers={"Vary": "Accept"})
         answer = await state.pipeline.score(request, upload, slots, name, query, trace)
     return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
@@ -135,7 +143,7 @@ async def anomaly_map(
     """The map in the photograph's own frame, at its size or smaller; overlays are bounded in size."""
     media_type = negotiate(",".join(request.headers.getlist("accept")), overlay=query.style == "overlay")
     with ExitStack() as slots:
-        name = _admit(state, query.index, slots)
+        name = _admit(state, query.index, slots, trace)
         upload = await _receive(request, state, trace, slots, several=False)
         body, manifest = await state.pipeline.anomaly_map(
             request, upload.only(), slots, name, query, media_type, trace
@@ -165,10 +173,10 @@ async def readyz(state: State) -> Health:
     return Health("ready")
 
 
-def _admit(state: AppState, index: str | None, slots: ExitStack) -> str:
+def _admit(state: AppState, index: str | None, slots: ExitStack, trace: RequestTrace) -> str:
     """Before the body is read: resolve the index, and take a queue slot for the first photograph."""
     name = state.registry.resolve(index)
-    slots.enter_context(state.admission.admit(1))
+    slots.enter_context(state.admission.admit(1, trace.key))
     return name
 
 
@@ -176,7 +184,7 @@ async def _receive(
     request: Request, state: AppState, trace: RequestTrace, slots: ExitStack, *, several: bool
 ) -> Upload:
     """Read the upload; its bytes are reserved as long as the slots."""
-    reservation = slots.enter_context(state.admission.reserve_bytes())
+    reservation = slots.enter_context(state.admission.reserve_bytes(trace.key))
     began = time.perf_counter()
     upload = await state.body_reader.read_upload(request, reservation, several=several)
     seconds = time.perf_counter() - began

@@ -81,6 +81,10 @@ class _Query(BaseModel):
         Field(ge=16, le=65_536, description="Longer side of a map, px, if shorter than the photo's."),
     ] = None
 
+    frame: Annotated[
+        int | None,
+        Field(ge=1, le=100_000, description="Of a DICOM object of several frames: the one to score, from 1."),
+    ] = None
     layout: Annotated[
         Layout, Field(description="Of an overlay: the map over the photo, or the photo by itself beside that.")
     ] = "blend"

@@ -25,7 +25,7 @@ from service.problems import (
 )
 from service.settings import Settings
 
-PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp")
+PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "application/dicom")
 MULTIPART: Final = "multipart/form-data"
 PART: Final = "photo"
 _UNKNOWN_TYPES: Final = ("", "application/octet-stream")

@@ -239,7 +239,7 @@ class PatientCounts:
 MIN_PHOTOS: Final = 2
 """Photographs of an index: with one, nothing is left to calibrate against."""
 
-PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom")
 """File types that can be read, in lower case; the case does not matter."""
 
 
