@@ -16,7 +16,7 @@ export interface ClientOptions {
   readonly key?: string | null;
   /** Seconds for one attempt; longer than the service's own deadline, so that its word for it arrives first. */
   readonly timeoutS?: number;
-  /** Repeats after 429, 503 and, at most five times, lost connections. */
+  /** Repeats after 429, 503 and, at most twelve times, 504, at most five times, lost connections. */
   readonly retries?: number;
   /** Seconds of all waits of a call together; a longer Retry-After is not waited for. */
   readonly maxWaitS?: number;

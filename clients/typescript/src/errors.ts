@@ -13,7 +13,7 @@
  *         ├── NotFound            404: the index, or the address
  *         ├── Busy                429: the queue was full
  *         ├── NotReady            503: starting, or shutting down
- *         ├── DeadlinePassed      504: the service gave up, or a proxy before it; not asked again
+ *         ├── DeadlinePassed      504: the service gave up, or a proxy before it, every time it was asked
  *         └── ServerFault         any other 5xx
  *
  * Any other refusal (405, 406, 409, ...) is a plain `ServerProblem`.  No message holds a key.
@@ -71,8 +71,8 @@ export class ServerProblem extends ResadClientError {
 
   /**
    * Whether a proxy answered in the service's place, which is gone or cannot be reached: 500 or 502.
-   * What the service says itself is a problem of its own kinds.  A proxy's 504 is none of them: the service may
-   * still be at it.
+   * What the service says itself is a problem of its own kinds.  A proxy's 504 is none of these: it is
+   * `DeadlinePassed`, whoever says it.
    */
   get standsIn(): boolean {
     return [500, 502].includes(this.status) && !this.type.startsWith("urn:resad:problem:");
@@ -109,7 +109,7 @@ export class Busy extends ServerProblem {}
 /** The service is starting or shutting down. */
 export class NotReady extends ServerProblem {}
 
-/** The service did not finish within its own deadline. */
+/** The service did not finish within its own deadline, or a proxy's. */
 export class DeadlinePassed extends ServerProblem {}
 
 /** A fault at the server. */

@@ -4,6 +4,9 @@ import { SettingError } from "./errors.js";
 
 const FIRST_S = 0.25;
 const LONGEST_S = 8;
+/** After a 504, which cost the service its whole deadline. */
+const FIRST_AFTER_LATE_S = 4;
+const LONGEST_AFTER_LATE_S = 60;
 
 /** How long to keep asking. */
 export interface RetryPolicy {
@@ -27,16 +30,18 @@ export function checkedPolicy(policy: RetryPolicy): RetryPolicy {
  * @param asked - what the service asked for, never undercut.
  * @param waited - seconds waited so far.
  * @param random - from 0 to 1.
+ * @param late - whether the service ran out of time (504): the waits are longer.
  */
 export function wait(
-  policy: RetryPolicy, repeat: number, asked: number | null, waited: number, random: () => number,
+  policy: RetryPolicy, repeat: number, asked: number | null, waited: number, random: () => number, late = false,
 ): number | null {
   const room = policy.maxWaitS - waited;
   const least = asked ?? 0;
   if (repeat >= policy.retries || room <= 0 || least > room) return null;
   // Clients that were all sent away with "1 second" must not all come back at once, and where many wait for few
   // places, repeats at that pace would be used up before a place falls free: so the spread doubles.
-  const spread = Math.min(Math.max(least, FIRST_S) * 2 ** Math.min(repeat, 16), LONGEST_S);
+  const [first, longest] = late ? [FIRST_AFTER_LATE_S, LONGEST_AFTER_LATE_S] : [FIRST_S, LONGEST_S];
+  const spread = Math.min(Math.max(least, first) * 2 ** Math.min(repeat, 16), longest);
   const share = least ? random() : 0.5 + 0.5 * random();
   return Math.min(least + spread * share, room);
 }

@@ -115,12 +115,26 @@ test("a proxy's word that the service is gone is a lost connection, the service'
   }
 });
 
-test("a proxy that waited in vain is not asked again: the service may still be at it", async () => {
+test("a service or a proxy that ran out of time is asked again, after longer waits", async () => {
   for (const body of ["<html>", problem(504)]) {
-    await against([[504, body], [200, RESULT]], async (client, seen) => {
+    /** @type {resad.Wait[]} */
+    const waits = [];
+    const options = { retries: Infinity, maxWaitS: Infinity, random: () => -0.99, onWait: (/** @type {resad.Wait} */ wait) => waits.push(wait) };
+    await against([[504, body], [504, body], [504, body], [200, RESULT]], async (client, seen) => {
+      const result = await client.score(JPEG);
+      assert.deepEqual([result.image_score, seen.length], [RESULT.image_score, 4]);
+    }, options);
+    assert.ok(waits.every(({ error }) => error instanceof resad.DeadlinePassed));
+    // 4, 8 and 16 s, of which this test's random part leaves half a hundredth.
+    waits.forEach(({ seconds }, place) => assert.ok(Math.abs(seconds - 0.005 * 4 * 2 ** place) < 1e-9));
+    await against([[504, body]], async (client, seen) => {
       const error = await client.score(JPEG).catch((reason) => reason);
-      assert.deepEqual([error.constructor, error.standsIn, seen.length], [resad.DeadlinePassed, false, 1]);
-    });
+      assert.deepEqual([error.constructor, error.standsIn, seen.length], [resad.DeadlinePassed, false, 13]);
+    }, options);
+    await against([[504, body], [200, RESULT]], async (client, seen) => {
+      await assert.rejects(client.score(JPEG), resad.DeadlinePassed);
+      assert.equal(seen.length, 1);
+    }, { retryWhen: (error) => error instanceof resad.Busy });
   }
 });
 

@@ -1,8 +1,10 @@
 /** Requests out, answers in: everything about HTTP. */
-import { Busy, ConnectionFailed, NotReady, ProtocolError, ServerProblem, SettingError, TimedOut, problemError } from "./errors.js";
+import { Busy, ConnectionFailed, DeadlinePassed, NotReady, ProtocolError, ServerProblem, SettingError, TimedOut, problemError } from "./errors.js";
 import { pause, retryAfter, wait } from "./retries.js";
 /** However many refusals are waited out, after so many lost connections, or proxies' words of one, nobody is there. */
 const LOST_RETRIES = 5;
+/** And after so many times in which the service ran out of time, it never has enough. */
+const LATE_RETRIES = 12;
 /** The service's address, ending in a slash; `SettingError` unless it is http or https. */
 export function baseUrl(text) {
     let url;
@@ -31,12 +33,14 @@ export function checkedKey(key) {
  *
  * Every call here may be repeated without harm, even one that was carried out while its answer got lost: nothing
  * at the service changes by it.  A proxy's word that the service is gone counts as a lost connection; what the
- * service itself says of a fault of its own would be the same again.  What took too long, by this side's clock or a
- * proxy's (504), is not asked for again.
+ * service itself says of a fault of its own would be the same again.  Where it, or a proxy, ran out of time (504),
+ * others were before this call: it is asked again, after longer waits.  What took too long by this side's clock is
+ * not asked for again.
  */
 export async function answer(port, call, read) {
     let waited = 0;
     let lost = 0;
+    let late = 0;
     for (let repeat = 0;; repeat += 1) {
         try {
             return await once(port, call, read);
@@ -45,16 +49,20 @@ export async function answer(port, call, read) {
             if (!(error instanceof ServerProblem || error instanceof ConnectionFailed))
                 throw error;
             const gone = error instanceof ConnectionFailed || error.standsIn;
-            if (!gone && !(error instanceof Busy || error instanceof NotReady))
+            const passed = error instanceof DeadlinePassed;
+            if (!gone && !passed && !(error instanceof Busy || error instanceof NotReady))
                 throw error;
             // Asking again what took too long would only double the load.
             if (error instanceof TimedOut || !port.retryWhen(error))
                 throw error;
             if (gone)
                 lost += 1;
+            if (passed)
+                late += 1;
             const asked = error instanceof ServerProblem ? error.retryAfter : null;
-            const seconds = wait(port.policy, repeat, asked, waited, port.random);
-            if (seconds === null || lost > LOST_RETRIES)
+            const turn = passed ? late - 1 : repeat;
+            const seconds = repeat < port.policy.retries ? wait(port.policy, turn, asked, waited, port.random, passed) : null;
+            if (seconds === null || lost > LOST_RETRIES || late > LATE_RETRIES)
                 throw error;
             port.onWait({ seconds, error }, call.signal);
             await pause(seconds, call.signal);
