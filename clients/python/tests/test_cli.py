@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from playing import BAD, Service, rows, run, service
 from resad_client import INTENDED_USE, Result, cli, from_json
+from resad_client.captions import with_name
+from resad_client.photos import PHOTO_SUFFIXES, unsupported_reason
 from samples import EXAMPLE, JPEG, PNG
 
 __all__ = ["service"]
@@ -44,9 +46,13 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert "  b/a.png: no-field-of-view\n" in process.stdout
     assert INTENDED_USE in process.stdout
     errors = process.stderr.splitlines()
-    assert "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7)" in errors
-    assert f"{folder}/broken.jpg: file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)" in errors
-    assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory)" in errors
+    assert (
+        "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7); to go on: replace it by one "
+        "that is whole and shows a retina, then repeat the command with --resume"
+    ) in errors
+    mend = "; to go on: mend or replace the file, then repeat the command with --resume"
+    assert f"{folder}/broken.jpg: {unsupported_reason(b'no photograph')}{mend}" in errors
+    assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory){mend}" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors
     assert errors[-1] == "resad-client: 3 of 5 photographs could not be scored"
     answers = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
@@ -54,7 +60,7 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
     assert from_json(Result, (tmp_path / "json/a.json").read_bytes()) == from_json(Result, EXAMPLE)
     pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert pictures[:2] == ["overlays/a_overlay.png", "overlays/b/a_overlay.png"]
-    assert (tmp_path / "overlays/b/a_overlay.png").read_bytes() == PNG
+    assert (tmp_path / "overlays/b/a_overlay.png").read_bytes() == with_name(PNG, "b/a.png")
     assert len(service.requests) == 4  # three that were sent, one of them twice; a.jpg was named twice
     for path, query, headers in service.requests:
         assert (path, query) == ("/v1/score", {"index": ["idrid"], "fpr": ["0.05"], "map": ["overlay"]})
@@ -72,7 +78,7 @@ def test_one_photograph_with_its_overlay(
     monkeypatch.setenv("RESAD_KEY", "from-the-variable")
     out = tmp_path / "new" / "out.png"
     assert run(monkeypatch, "score", folder / "a.jpg", "--url", service.url, "--overlay", out) == 0
-    assert out.read_bytes() == PNG
+    assert out.read_bytes() == with_name(PNG, "a.jpg")
     assert rows(capsys.readouterr().out) == [["a.jpg", "2.314", "0.0196", "abnormal", "1"]]
     assert {headers["Authorization"] for _, _, headers in service.requests} == {"Bearer from-the-variable"}
 
@@ -178,7 +184,7 @@ def test_a_folder_without_photographs_is_said_to_be_one(
     empty.mkdir()
     words = (empty, "--url", service.url, "--csv", folder / "out.csv")
     assert run(monkeypatch, "score", *words) == 2
-    suffixes = "(looked for .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp)"
+    suffixes = f"(looked for {', '.join(PHOTO_SUFFIXES)})"
     assert capsys.readouterr().err == f"resad-client: {empty}: no photographs in it {suffixes}\n"
     assert not (folder / "out.csv").exists()
     # Beside photographs it is told at the end, and counts for none of them.

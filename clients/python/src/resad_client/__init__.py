@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resad_client.errors import (
         Busy,
         ConnectionFailed,
+        ConnectionLost,
         DeadlinePassed,
         NotAllowed,
         NotFound,
@@ -64,9 +65,9 @@ _MODULES: Final = {
     "async_client": ("AsyncClient",),
     "client": ("Client",),
     "errors": (
-        "Busy", "ConnectionFailed", "DeadlinePassed", "NotAllowed", "NotFound", "NotReady", "PhotoRefused",
-        "PhotoUnusable", "Problem", "ProtocolError", "ResadClientError", "ServerFault", "ServerProblem",
-        "SettingError", "TimedOut",
+        "Busy", "ConnectionFailed", "ConnectionLost", "DeadlinePassed", "NotAllowed", "NotFound", "NotReady",
+        "PhotoRefused", "PhotoUnusable", "Problem", "ProtocolError", "ResadClientError", "ServerFault",
+        "ServerProblem", "SettingError", "TimedOut",
     ),
     "maps": ("AnomalyMap", "map_bytes", "read_map_npy", "read_map_png16"),
     "records": (
@@ -84,6 +85,7 @@ __all__ = [
     "Busy",
     "Client",
     "ConnectionFailed",
+    "ConnectionLost",
     "DeadlinePassed",
     "Disc",
     "Evidence",

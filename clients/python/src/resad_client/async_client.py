@@ -11,7 +11,7 @@ import httpx
 
 from resad_client import http, protocol
 from resad_client.errors import ServerProblem
-from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port, RetryPolicy
+from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, OnWait, Port, RetryPolicy
 from resad_client.maps import AnomalyMap
 from resad_client.photos import Eye
 from resad_client.protocol import Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
@@ -21,6 +21,7 @@ from resad_client.records import Evidence, IndexInfo, IndexReference, Result
 class AsyncClient:
     """A ReSAD service, as `resad_client.Client`: same arguments, same calls, same errors, awaited.
 
+    `on_wait` is called before each wait for a service that is busy, starting or gone.
     May be shared by the tasks of one event loop; close it, or use it in an `async with` statement.
     """
 
@@ -34,6 +35,7 @@ class AsyncClient:
         max_wait_s: float = 60.0,
         lost_retries: int = 5,
         rng: random.Random | None = None,
+        on_wait: OnWait | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -44,7 +46,7 @@ class AsyncClient:
             timeout=timeout,
             transport=transport,
         )
-        self._port = _AwaitingPort(self._http, sleep, policy, rng or random.Random())
+        self._port = _AwaitingPort(self._http, sleep, policy, rng or random.Random(), on_wait)
 
     async def score(
         self,
@@ -128,6 +130,10 @@ class AsyncClient:
         """Whether the service can score now; see `Client.ready`."""
         return await protocol.ready(self._port)
 
+    async def pause(self, seconds: float) -> None:
+        """Wait as between two attempts at a call."""
+        await self._port.pause(seconds)
+
     async def aclose(self) -> None:
         """Give back the connections."""
         await self._http.aclose()
@@ -150,8 +156,9 @@ class _AwaitingPort(Port):
         sleep: Callable[[float], Awaitable[None]],
         policy: RetryPolicy,
         rng: random.Random,
+        on_wait: OnWait | None,
     ) -> None:
-        super().__init__(policy, rng)
+        super().__init__(policy, rng, on_wait)
         self._http = http
         self._sleep = sleep
 

@@ -1,6 +1,8 @@
 """Many photographs: which are still to be scored, the requests for them, and their files and journal."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +12,9 @@ from typing import Final, Literal, TypeAlias
 from resad_client.async_client import AsyncClient
 from resad_client.captions import with_name
 from resad_client.errors import (
+    OUT_OF_MEMORY,
     ConnectionFailed,
+    DeadlinePassed,
     NotAllowed,
     NotFound,
     NotReady,
@@ -18,22 +22,28 @@ from resad_client.errors import (
     PhotoUnusable,
     ProtocolError,
     ResadClientError,
+    ServerProblem,
     SettingError,
-    TimedOut,
 )
 from resad_client.exports import Outcome, answer_json, geojson
 from resad_client.files import write_atomically
+from resad_client.http import OnWait
 from resad_client.journal import ScoreJournal, Stamp, stamp_of
 from resad_client.maps import map_bytes
 from resad_client.photos import LabeledPhoto
 from resad_client.protocol import Layout, MapKind, PictureKind, ScoreQuery
 from resad_client.records import ScoreRow, to_json
+from resad_client.remedies import with_remedy
 from resad_client.run_files import RunTables, journal_path, refuse_existing, unique_places
 
 _CALL_PROBLEMS: Final = ("urn:resad:problem:invalid-request", "urn:resad:problem:index-not-named")
 """Types of `PhotoRefused` that are not about the photograph."""
-_OUT_OF_MEMORY: Final = "urn:resad:problem:out-of-memory"
-"""A 503 that another photograph may not get."""
+_UPLOAD_TIMEOUT: Final = 408
+_ATTEMPTS: Final = 5
+"""Attempts at a photograph that takes too long or loses its connection, while others are scored."""
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 60.0
+"""Between two rounds of attempts, and between two looks whether a service is back."""
 SUFFIXES: Final[dict[PictureKind, str]] = {"png": ".png", "jpeg": ".jpg"}
 OVERLAY_KINDS: Final[dict[PictureKind, MapKind]] = {"png": "overlay", "jpeg": "overlay-jpeg"}
 
@@ -46,7 +56,7 @@ class RunOptions:
     """How a run scores each photograph.
 
     query: of each request; its eye is that of photographs without one of their own.  overlay, size, layout: of the
-    pictures, if any.
+    pictures, if any.  patience_s: seconds that a photograph may wait for a service that is busy, starting or gone.
     """
 
     query: ScoreQuery
@@ -54,6 +64,7 @@ class RunOptions:
     overlay: MapKind = "overlay"
     size: int | None = None
     layout: Layout | None = None
+    patience_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,42 +185,133 @@ async def score_photos(
     options: RunOptions,
     journal: ScoreJournal | None,
     report: Callable[[ScoreRow | ScoreFailure], None],
+    on_wait: OnWait = lambda *_: None,
 ) -> RunReport:
     """Score every photograph and write its files, `options.concurrency` at a time; then note it in the journal.
 
     `report` gets each outcome.  A photograph's own failure is an outcome; an error that every other photograph
-    would get ends the run.  Raises `OSError` if a file cannot be written.
+    would get ends the run.  A service that is gone is waited for.  A photograph that takes too long or loses its
+    connection is tried again after all others, by itself; it fails if that happens five times although others are
+    scored.  `on_wait` gets the errors that the run waits for.  Raises `OSError` if a file cannot be written.
     """
-    semaphore = asyncio.Semaphore(options.concurrency)
-    outcomes: list[ScoreRow | ScoreFailure | None] = [None] * len(jobs)
-    stopped: list[ResadClientError] = []
+    run = _Run(client, jobs, options, journal, report, on_wait)
+    try:
+        await run.finish()
+    except* OSError as errors:
+        raise _first(errors) from None
+    finished = tuple(outcome for outcome in run.outcomes if outcome is not None)
+    return RunReport(finished, run.stopped)
 
-    async def run(number: int) -> None:
-        job = jobs[number]
+
+class _Run:
+    """The state of `score_photos`."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        jobs: Sequence[ScoreJob],
+        options: RunOptions,
+        journal: ScoreJournal | None,
+        report: Callable[[ScoreRow | ScoreFailure], None],
+        on_wait: OnWait,
+    ) -> None:
+        self.client = client
+        self.jobs = jobs
+        self.options = options
+        self.journal = journal
+        self.report = report
+        self.on_wait = on_wait
+        self.outcomes: list[ScoreRow | ScoreFailure | None] = [None] * len(jobs)
+        self.stopped: ResadClientError | None = None
+        self.scored = 0
+        self.setbacks: dict[int, _Setback] = {}
+        self.reaching = asyncio.Lock()
+
+    async def finish(self) -> None:
+        """Go through the photographs until each has an outcome or the run is stopped."""
+        pending, concurrency, pause = list(range(len(self.jobs))), self.options.concurrency, _FIRST_PAUSE_S
+        while True:
+            semaphore = asyncio.Semaphore(concurrency)
+            postponed: list[int] = []
+            async with asyncio.TaskGroup() as group:
+                for number in pending:
+                    group.create_task(self._attempt(number, semaphore, postponed))
+            if not postponed or self.stopped:
+                return
+            self.on_wait(self.setbacks[postponed[0]].error, pause)
+            await self.client.pause(pause)
+            # By themselves: a photograph that ends the service must not take others with it.
+            pending, concurrency, pause = sorted(postponed), 1, min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _attempt(self, number: int, semaphore: asyncio.Semaphore, postponed: list[int]) -> None:
+        job = self.jobs[number]
         async with semaphore:
-            if stopped:
+            if self.stopped:
                 return
             # Before the file is read: a change meanwhile makes it another file.
             stamp = stamp_of(job.photo.path)
             outcome: ScoreRow | ScoreFailure
             try:
-                outcome = await _score(client, job, options, journal, stamp)
+                outcome = await _score(self.client, job, self.options, self.journal, stamp)
+                self.scored += 1
             except ResadClientError as error:
-                if _affects_all(error):
-                    stopped.append(error)
+                if _is_gone(error):
+                    await self._reach(error)
+                if self.stopped:
                     return
-                outcome = _fail(job, error, journal, stamp)
-            outcomes[number] = outcome
-            report(outcome)
+                if _affects_all(error):
+                    self.stopped = error
+                    return
+                if self._is_worth_another_attempt(number, error):
+                    postponed.append(number)
+                    return
+                outcome = _fail(job, error, self.journal, stamp)
+            self.outcomes[number] = outcome
+            self.report(outcome)
 
+    def _is_worth_another_attempt(self, number: int, error: ResadClientError) -> bool:
+        if not _may_pass(error):
+            return False
+        setback = self.setbacks.setdefault(number, _Setback(error, time.monotonic(), self.scored))
+        setback.error = error
+        # Where no connection came about, the photograph was not tried.
+        setback.attempts += type(error) is not ConnectionFailed
+        if time.monotonic() - setback.since >= self.options.patience_s:
+            return False
+        others_pass = self.scored > setback.scored or len(self.jobs) == 1
+        return setback.attempts < _ATTEMPTS or not others_pass
+
+    async def _reach(self, error: ResadClientError) -> None:
+        """Return once the service answers again, ready or not; stop the run if patience ends before."""
+        began, pause = time.monotonic(), _FIRST_PAUSE_S
+        async with self.reaching:
+            while not self.stopped and not await _answers(self.client):
+                if time.monotonic() - began >= self.options.patience_s:
+                    self.stopped = error
+                    return
+                self.on_wait(error, pause)
+                await self.client.pause(min(pause, self.options.patience_s))
+                pause = min(2 * pause, _LONGEST_PAUSE_S / 4)
+
+
+@dataclass(slots=True)
+class _Setback:
+    """Failed attempts at a photograph.  since: monotonic seconds.  scored: photographs scored before the first."""
+
+    error: ResadClientError
+    since: float
+    scored: int
+    attempts: int = 0
+
+
+async def _answers(client: AsyncClient) -> bool:
     try:
-        async with asyncio.TaskGroup() as group:
-            for number in range(len(jobs)):
-                group.create_task(run(number))
-    except* OSError as errors:
-        raise _first(errors) from None
-    finished = tuple(outcome for outcome in outcomes if outcome is not None)
-    return RunReport(finished, stopped[0] if stopped else None)
+        await client.ready()
+    except ConnectionFailed:
+        return False
+    except ServerProblem as problem:  # a proxy's word for a service that is gone; other answers are the service's
+        return not problem.stands_in
+    return True
 
 
 async def _score(
@@ -243,19 +345,36 @@ def _query(job: ScoreJob, options: RunOptions) -> ScoreQuery:
 def _fail(
     job: ScoreJob, error: ResadClientError, journal: ScoreJournal | None, stamp: Stamp | None
 ) -> ScoreFailure:
+    reason = with_remedy(error, resumable=journal is not None)
     if journal:
-        journal.note(Outcome(job.photo.label, None, str(error)), job.place, stamp)
+        journal.note(Outcome(job.photo.label, None, reason), job.place, stamp)
     # The message of `PhotoUnusable` names the file itself.
-    return ScoreFailure(str(error) if isinstance(error, PhotoUnusable) else f"{job.photo.label}: {error}")
+    return ScoreFailure(reason if isinstance(error, PhotoUnusable) else f"{job.photo.label}: {reason}")
 
 
 def _affects_all(error: ResadClientError) -> bool:
     """Whether every other photograph would get the same error."""
     if isinstance(error, PhotoRefused):
         return error.type in _CALL_PROBLEMS
-    if isinstance(error, TimedOut) or (isinstance(error, NotReady) and error.type == _OUT_OF_MEMORY):
-        return False
-    return isinstance(error, ConnectionFailed | NotAllowed | NotFound | NotReady)
+    if isinstance(error, NotReady):
+        return error.type != OUT_OF_MEMORY
+    return isinstance(error, NotAllowed | NotFound)
+
+
+def _is_gone(error: ResadClientError) -> bool:
+    """Whether the service, or a proxy in its place, gave no answer of its own."""
+    return isinstance(error, ConnectionFailed) or (isinstance(error, ServerProblem) and error.stands_in)
+
+
+def _may_pass(error: ResadClientError) -> bool:
+    """Whether a later attempt may end otherwise."""
+    if isinstance(error, NotReady):
+        return error.type == OUT_OF_MEMORY
+    return (
+        _is_gone(error)
+        or isinstance(error, DeadlinePassed)
+        or (isinstance(error, ServerProblem) and error.status == _UPLOAD_TIMEOUT)
+    )
 
 
 def _first(group: BaseExceptionGroup[OSError]) -> OSError:

@@ -4,6 +4,7 @@
     ├── SettingError        a value that cannot be used: an address, a key, an option (a `ValueError` too)
     ├── PhotoUnusable       never sent: no such file, or of a type that is not supported
     ├── ConnectionFailed    no answer, or none in full
+    │   ├── ConnectionLost      the connection broke before the whole answer was there
     │   └── TimedOut            none in time
     ├── ProtocolError       an answer, but not one of a ReSAD service as this package knows it
     └── ServerProblem       the service said what is wrong: status, type, title, detail, request_id
@@ -23,6 +24,8 @@ from typing import Final
 
 _IN_PLACE: Final = (500, 502)
 _OWN_KINDS: Final = "urn:resad:problem:"
+OUT_OF_MEMORY: Final = f"{_OWN_KINDS}out-of-memory"
+"""Type of a 503 that another photograph may not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class PhotoUnusable(ResadClientError):
 
 class ConnectionFailed(ResadClientError):
     """No answer from the service."""
+
+
+class ConnectionLost(ConnectionFailed):
+    """The connection broke after the request was sent, or while it was."""
 
 
 class TimedOut(ConnectionFailed):

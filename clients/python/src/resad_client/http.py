@@ -8,16 +8,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import httpx
 
 from resad_client.errors import (
+    OUT_OF_MEMORY,
     Busy,
     ConnectionFailed,
+    ConnectionLost,
     NotReady,
     Problem,
     ProtocolError,
+    ResadClientError,
     ServerProblem,
     SettingError,
     TimedOut,
@@ -35,7 +38,8 @@ class RetryPolicy:
     """When to repeat a request, and when to give up.
 
     retries: repeats after the first attempt, at least 0.  max_wait_s: all waits together, seconds, at least 0.
-    lost: repeats after a lost connection, or after a proxy's report of one, at least 0.
+    lost: repeats after a lost connection, after a proxy's report of one, or while the service lacks memory for the
+    photograph; at least 0.
     Raises `SettingError` for lower values.
     """
 
@@ -119,12 +123,17 @@ class Call:
     body: Attachment | tuple[Attachment, ...] | None = None
 
 
+OnWait: TypeAlias = Callable[[ResadClientError, float], None]
+"""Gets the error that a request is repeated for, and the seconds until then."""
+
+
 class Port(ABC):
     """Files, network and time, as a blocking or an async client uses them."""
 
-    def __init__(self, policy: RetryPolicy, rng: random.Random) -> None:
+    def __init__(self, policy: RetryPolicy, rng: random.Random, on_wait: OnWait | None = None) -> None:
         self.policy = policy
         self.rng = rng
+        self.on_wait = on_wait
 
     @abstractmethod
     async def read(self, path: Path) -> bytes:
@@ -194,9 +203,11 @@ async def answer(port: Port, call: Call) -> httpx.Response:
                 raise
             requested = error.retry_after if isinstance(error, ServerProblem) else None
             wait = port.policy.wait(repeat, requested, waited, port.rng)
-            lost += gone
+            lost += gone or (isinstance(error, NotReady) and error.type == OUT_OF_MEMORY)
             if wait is None or lost > port.policy.lost:
                 raise
+            if port.on_wait is not None:
+                port.on_wait(error, wait)
         await port.pause(wait)
         repeat, waited = repeat + 1, waited + wait
 
@@ -210,7 +221,8 @@ async def once(port: Port, call: Call) -> httpx.Response:
     except httpx.TimeoutException as error:
         raise TimedOut(f"no answer from {_place(error)} in time") from error
     except httpx.TransportError as error:
-        raise ConnectionFailed(f"no answer from {_place(error)}: {str(error) or type(error).__name__}") from error
+        kind = ConnectionFailed if isinstance(error, httpx.ConnectError) else ConnectionLost
+        raise kind(f"no answer from {_place(error)}: {str(error) or type(error).__name__}") from error
     except httpx.RequestError as error:
         raise ProtocolError(f"the answer from {_place(error)} cannot be decoded: {error}") from error
     if response.is_error:

@@ -64,8 +64,12 @@ OverlayFormat = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Photographs sent at a time.")]
 Patience = Annotated[
-    float,
-    typer.Option(min=0, help="Seconds that a photograph waits for a service that is busy, restarting or gone."),
+    float | None,
+    typer.Option(
+        min=0,
+        help="Give up a photograph, or a service that is gone, after so many seconds; default: wait until it is "
+        "scored.",
+    ),
 ]
 
 

@@ -1,12 +1,14 @@
 """`resad-client score`: photographs -> tables and files, in a run that can be resumed."""
 
 import asyncio
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import httpx
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resad_client import options
 from resad_client.async_client import AsyncClient
@@ -24,18 +26,20 @@ from resad_client.batch import (
     score_photos,
 )
 from resad_client.errors import ConnectionFailed, SettingError
-from resad_client.http import DEFAULT_URL
+from resad_client.http import DEFAULT_URL, OnWait
 from resad_client.journal import ScoreJournal
 from resad_client.options import warn
 from resad_client.photos import list_labeled
+from resad_client.progress import RunProgress, shown
 from resad_client.records import INTENDED_USE, ScoreRow
 from resad_client.run_files import RunTables, refuse_existing
 from resad_client.tables import print_scores
+from resad_client.text import counted
 
-PATIENCE_S: Final = 300.0
-"""Seconds that a photograph waits for a busy service; a batch rather waits than leaves photographs out."""
-_RETRIES: Final = 10_000
+_RETRIES: Final = sys.maxsize
 """Bounded by the patience only."""
+_TIMEOUT: Final = httpx.Timeout(300.0, connect=10.0)
+"""Seconds.  A slow service states its own deadline long before."""
 _ATTEMPTS: Final = 5
 """Attempts to reach the service at all, so that a mistyped address fails soon."""
 _INTERRUPTED: Final = 130
@@ -68,7 +72,7 @@ def score_command(
     concurrency: options.Concurrency = 4,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote these files.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False,
-    patience: options.Patience = PATIENCE_S,
+    patience: options.Patience = None,
 ) -> None:
     """Score photographs."""
     query = options.score_query(
@@ -89,13 +93,17 @@ def score_command(
     if overlay and overlay.suffix.lower() in (".jpg", ".jpeg"):
         overlay_format = "jpeg"
     outputs = OutputFiles(RunTables(csv, findings_csv, coco), json, geojson, overlays, SUFFIXES[overlay_format])
-    run_options = RunOptions(query, concurrency, OVERLAY_KINDS[overlay_format], size, layout)
+    patience_s = math.inf if patience is None else patience
+    run_options = RunOptions(query, concurrency, OVERLAY_KINDS[overlay_format], size, layout, patience_s)
     with open_journal(outputs, run_options, existing) as journal:
+        if resume and journal and not journal.resumed:
+            warn(f"nothing to resume: there is no {journal.path}; starting")
         jobs = plan_jobs(labeled, outputs, journal, existing)
         if overlay:
             jobs = tuple(ScoreJob(job.photo, job.place, job.json, overlay, job.geojson) for job in jobs)
-        report = _run(url, options.key_from(key_file), jobs, run_options, journal, outputs, patience)
-    _print_report(report, unusable, camera, photos=len(labeled), jobs=len(jobs))
+        report = _run(url, options.key_from(key_file), jobs, run_options, journal, outputs)
+        resumable = journal is not None
+    _print_report(report, unusable, camera, photos=len(labeled), jobs=len(jobs), resumable=resumable)
 
 
 def _run(
@@ -105,11 +113,10 @@ def _run(
     run_options: RunOptions,
     journal: ScoreJournal | None,
     outputs: OutputFiles,
-    patience: float,
 ) -> RunReport:
     """Score, then write the tables, even if the run is interrupted."""
     try:
-        return asyncio.run(_score(url, key, jobs, run_options, journal, patience))
+        return asyncio.run(_score(url, key, jobs, run_options, journal))
     except KeyboardInterrupt:
         hint = ": the same command with --resume continues" if journal else ""
         warn(f"stopped{hint}")
@@ -125,21 +132,24 @@ async def _score(
     jobs: Sequence[ScoreJob],
     run_options: RunOptions,
     journal: ScoreJournal | None,
-    patience: float,
 ) -> RunReport:
-    columns = (TextColumn("score"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not options.ERR.is_terminal
-    async with patient_client(url, key, patience) as client:
+    progress = RunProgress(len(jobs))
+
+    def count(outcome: ScoreRow | ScoreFailure) -> None:
+        progress.count(scored=isinstance(outcome, ScoreRow))
+
+    async with patient_client(url, key, run_options.patience_s, progress.wait) as client:
         if jobs:
             await reach(client)
-        with Progress(*columns, console=options.ERR, transient=True, disable=hidden) as progress:
-            task = progress.add_task("score", total=len(jobs))
-            return await score_photos(client, jobs, run_options, journal, lambda _: progress.advance(task))
+        with shown(progress, options.ERR):
+            return await score_photos(client, jobs, run_options, journal, count, progress.wait)
 
 
-def patient_client(url: str, key: str | None, patience: float) -> AsyncClient:
-    """A client that waits for a service that is busy, starting or gone."""
-    return AsyncClient(url, key=key, retries=_RETRIES, lost_retries=_RETRIES, max_wait_s=patience)
+def patient_client(url: str, key: str | None, patience_s: float, on_wait: OnWait) -> AsyncClient:
+    """A client that waits for a service that is busy or starting; `score_photos` waits for one that is gone."""
+    return AsyncClient(
+        url, key=key, timeout=_TIMEOUT, retries=_RETRIES, lost_retries=0, max_wait_s=patience_s, on_wait=on_wait
+    )
 
 
 async def reach(client: AsyncClient) -> None:
@@ -156,7 +166,7 @@ async def reach(client: AsyncClient) -> None:
 
 
 def _print_report(
-    report: RunReport, unusable: Sequence[str], camera: str | None, *, photos: int, jobs: int
+    report: RunReport, unusable: Sequence[str], camera: str | None, *, photos: int, jobs: int, resumable: bool
 ) -> None:
     rows = [outcome for outcome in report.outcomes if isinstance(outcome, ScoreRow)]
     failures = [outcome for outcome in report.outcomes if isinstance(outcome, ScoreFailure)]
@@ -173,10 +183,11 @@ def _print_report(
     print_scores(options.OUT, rows, before=photos - jobs)
     options.OUT.print(INTENDED_USE)
     if report.stopped:
-        raise SettingError(f"stopped after {len(rows)} of {jobs} photographs: {report.stopped}")
+        onward = "; the same command with --resume continues" if resumable else ""
+        raise SettingError(f"stopped after {len(rows)} of {counted(jobs, 'photograph')}: {report.stopped}{onward}")
     faults = []
     if failures:
-        faults.append(f"{len(failures)} of {len(failures) + len(rows)} photographs could not be scored")
+        faults.append(f"{len(failures)} of {counted(len(failures) + len(rows), 'photograph')} could not be scored")
     if unusable:
         faults.append(f"{len(unusable)} of the given paths had no photographs")
     if faults:

@@ -1,6 +1,7 @@
 """`resad-client watch`: scores new photographs of a folder that a camera writes to."""
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -21,17 +22,20 @@ from resad_client.batch import (
     plan_jobs,
     score_photos,
 )
-from resad_client.errors import ConnectionFailed, NotReady, ResadClientError, SettingError
+from resad_client.errors import ResadClientError, SettingError
 from resad_client.http import DEFAULT_URL
 from resad_client.journal import ScoreJournal, Stamp, stamp_of
 from resad_client.options import OUT, say, warn
 from resad_client.photos import LabeledPhoto, walk
+from resad_client.progress import RunProgress
 from resad_client.records import INTENDED_USE, ScoreRow
 from resad_client.run_files import RunTables
-from resad_client.score_command import PATIENCE_S, patient_client, reach
+from resad_client.score_command import patient_client, reach
 from resad_client.tables import score_line, warning_lines
 from resad_client.text import counted
 
+_NOTICE_S: Final = 60.0
+"""Between two lines on a wait."""
 _ROUNDS: Final = 4
 """Rounds of the concurrency that are scored between two scans of the folder."""
 _OVERLAY: Final = "_overlay"
@@ -125,6 +129,8 @@ class Watcher:
     """Labels since the start: a photograph that fails is tried again only after it has changed."""
     warned: set[str] = field(default_factory=set)
     """Warnings of indexes that were printed."""
+    progress: RunProgress = field(default_factory=lambda: RunProgress(0))
+    noticed_s: float = -math.inf
 
     def waiting(self) -> list[LabeledPhoto]:
         """The photographs that are complete and have no outcome yet."""
@@ -138,12 +144,21 @@ class Watcher:
         if not photos:
             return None
         jobs = plan_jobs(photos, self.outputs, self.journal, "resume", reserved=self._foreign_places(photos))
-        report = await score_photos(client, jobs, self.run_options, self.journal, self._print)
+        report = await score_photos(client, jobs, self.run_options, self.journal, self._print, self.notice_wait)
         self.attempted.update(photo.label for photo in photos)
         self.outputs.tables.write(self.journal.outcomes)
         return report
 
+    def notice_wait(self, error: ResadClientError, _seconds: float) -> None:
+        """Say now and then that photographs wait, and why."""
+        self.progress.wait(error)
+        now = time.monotonic()
+        if self.progress.wait_line and now - self.noticed_s >= _NOTICE_S:
+            warn(self.progress.wait_line)
+            self.noticed_s = now
+
     def _print(self, outcome: ScoreRow | ScoreFailure) -> None:
+        self.progress.count(scored=isinstance(outcome, ScoreRow))
         if isinstance(outcome, ScoreFailure):
             warn(outcome.message)
             return
@@ -194,7 +209,7 @@ def _is_from_service(path: Path) -> bool:
 
 
 async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> None:
-    async with patient_client(url, key, PATIENCE_S) as client:
+    async with patient_client(url, key, math.inf, watcher.notice_wait) as client:
         await reach(client)
         while True:
             try:
@@ -202,14 +217,7 @@ async def _watch(watcher: Watcher, url: str, key: str | None, every: float) -> N
             except OSError as error:  # a network share that is gone comes back
                 warn(f"{error.filename}: {error.strerror}; waiting")
                 report = None
-            if report is not None and report.stopped:
-                _wait_or_raise(report.stopped)
-            if report is None or report.stopped:
+            if report is None:
                 await asyncio.sleep(every)
-
-
-def _wait_or_raise(stopped: ResadClientError) -> None:
-    """Raise an error that does not pass with time."""
-    if not isinstance(stopped, ConnectionFailed | NotReady):
-        raise stopped
-    warn(f"{stopped}; waiting")
+            elif report.stopped:
+                raise report.stopped

@@ -1,0 +1,111 @@
+"""How far a run is: a bar on a terminal, otherwise a line now and then."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from resad_client.errors import ResadClientError
+from resad_client.text import counted, printable
+
+_FIRST_S: Final = 5.0
+"""Seconds until the first line: shorter runs print none."""
+_SHORTEST_S: Final = 15.0
+_SHARE: Final = 0.05
+"""Between two lines, of the time since the start: a run of a night prints some tens of lines."""
+_LONGEST_S: Final = 600.0
+_WAITS_S: Final = 5.0
+"""A wait is mentioned once photographs have waited so long."""
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """Counts the photographs of a run and remembers what it waits for.
+
+    total: photographs to score.  clock: seconds, monotonic.
+    """
+
+    total: int
+    clock: Callable[[], float] = time.monotonic
+    started: float = field(init=False)
+    scored: int = 0
+    failed: int = 0
+    waiting: ResadClientError | None = None
+    waiting_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def count(self, *, scored: bool) -> None:
+        """A photograph has its outcome."""
+        self.scored += scored
+        self.failed += not scored
+        self.waiting = None
+
+    def wait(self, error: ResadClientError, _seconds: float = 0.0) -> None:
+        """A photograph waits because of `error`; `count` ends the wait."""
+        if self.waiting is None:
+            self.waiting_since = self.clock()
+        self.waiting = error
+
+    @property
+    def wait_line(self) -> str:
+        """What the run waits for and for how long; empty if it does not wait."""
+        if self.waiting is None:
+            return ""
+        seconds = self.clock() - self.waiting_since
+        return f"waiting for {in_words(seconds)}: {self.waiting}" if seconds >= _WAITS_S else ""
+
+    @property
+    def line(self) -> str:
+        """The state of the run in one line."""
+        done, elapsed = self.scored + self.failed, self.clock() - self.started
+        parts = [f"{done:,} of {counted(self.total, 'photograph')} done"]
+        if self.failed:
+            parts.append(f"{self.failed:,} without a score")
+        if self.scored and done < self.total:
+            parts.append(f"about {in_words(elapsed / done * (self.total - done))} left")
+        return "; ".join([", ".join(parts), *filter(None, [self.wait_line])])
+
+
+def in_words(seconds: float) -> str:
+    """A time span for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def shown(progress: RunProgress, console: Console) -> Iterator[None]:
+    """Show `progress` on the console while the block runs; needs a running event loop."""
+    show = _show_bar if console.is_terminal else _print_lines
+    task = asyncio.get_running_loop().create_task(show(progress, console))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _show_bar(progress: RunProgress, console: Console) -> None:
+    columns = (
+        TextColumn("score"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[wait]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar, suppress(asyncio.CancelledError):
+        task = bar.add_task("score", total=progress.total, wait="")
+        while True:
+            bar.update(task, completed=progress.scored + progress.failed, wait=printable(progress.wait_line))
+            await asyncio.sleep(0.1)
+
+
+async def _print_lines(progress: RunProgress, console: Console) -> None:
+    pause = _FIRST_S
+    while True:
+        await asyncio.sleep(pause)
+        console.print(printable(progress.line), highlight=False, soft_wrap=True, markup=False)
+        pause = min(max(_SHORTEST_S, _SHARE * (progress.clock() - progress.started)), _LONGEST_S)
