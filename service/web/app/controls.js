@@ -23,8 +23,7 @@ export function connectControls(viewer, store) {
   for (const button of byId("open-eye").children) {
     button.addEventListener("click", () => {
       const photo = store.opened;
-      photo.eye = photo.eye === button.dataset.eye ? "" : button.dataset.eye;
-      store.again([photo]);
+      store.setEye(photo, photo.eye === button.dataset.eye ? "" : button.dataset.eye);
     });
   }
   connectKeys(viewer, clicks);
@@ -32,7 +31,8 @@ export function connectControls(viewer, store) {
 
 /** Single letters act on the photograph alone, while it has the focus, so that they are in nobody's way. */
 function connectKeys(viewer, clicks) {
-  const { motion } = viewer.stage;
+  const { look, measure, stage: { motion } } = viewer;
+  const arrow = (right, down) => (event) => (measure.on ? measure.nudge(right, down, event.shiftKey) : motion.pan(right, down));
   const keys = {
     "+": clicks["zoom-in"],
     "=": clicks["zoom-in"],
@@ -43,16 +43,24 @@ function connectKeys(viewer, clicks) {
     s: clicks.side,
     n: () => viewer.stepFinding(1),
     p: () => viewer.stepFinding(-1),
-    Escape: () => byId("photos").focus(),
-    ArrowLeft: () => motion.pan(-1, 0),
-    ArrowRight: () => motion.pan(1, 0),
-    ArrowUp: () => motion.pan(0, -1),
-    ArrowDown: () => motion.pan(0, 1),
+    r: () => look.toggle("redFree"),
+    c: () => look.toggle("clahe"),
+    "[": () => look.step("brightness", -1),
+    "]": () => look.step("brightness", 1),
+    "{": () => look.step("contrast", -1),
+    "}": () => look.step("contrast", 1),
+    d: () => measure.toggle(),
+    Enter: () => measure.on && measure.mark(),
+    Escape: () => (measure.on ? measure.toggle() : byId("photos").focus()),
+    ArrowLeft: arrow(-1, 0),
+    ArrowRight: arrow(1, 0),
+    ArrowUp: arrow(0, -1),
+    ArrowDown: arrow(0, 1),
   };
   byId("stage").addEventListener("keydown", (event) => {
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    act();
+    act(event);
   });
 }

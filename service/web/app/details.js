@@ -4,6 +4,7 @@ import { byId, element } from "./dom.js";
 import { downloads } from "./downloads.js";
 import { indexFacts, qualityFacts, verdictCard } from "./facts.js";
 import { findingsList } from "./findings.js";
+import { eyeByDisc } from "./places.js";
 import { fault } from "./text.js";
 
 /** Shows the open photograph's answer, or why there is none. */
@@ -14,13 +15,15 @@ export function showDetails(store, service, stage) {
   const fill = () => {
     const photo = store.opened;
     box.hidden = !photo;
-    const state = photo && [photo, photo.state, photo.result, photo.error];
+    const outdated = photo && store.outdated(photo);
+    const state = photo && [photo, photo.state, photo.result, photo.error, photo.eye, outdated];
     if (shown && state && state.every((part, place) => part === shown[place])) return;
     shown = state;
     if (!photo) return;
     box.setAttribute("aria-busy", String(photo.state !== "done" && photo.state !== "failed"));
-    if (photo.result) {
+    if (photo.result && photo.state !== "failed") {
       box.replaceChildren(
+        ...remarks(photo, store, outdated),
         verdictCard(photo.result, service),
         findingsList(photo, store, service, stage),
         qualityFacts(photo.result),
@@ -36,10 +39,35 @@ export function showDetails(store, service, stage) {
 
   store.addEventListener("opened", fill);
   store.addEventListener("photo", ({ detail }) => detail === store.opened && fill());
+  store.addEventListener("settings", fill);
+}
+
+/** What must be known before the answer is read. */
+function remarks(photo, store, outdated) {
+  const eye = eyeByDisc(photo.result.photo);
+  const made = [];
+  if (photo.state !== "done") made.push(element("p", { class: "card pending-again", role: "status" }, `${pending(photo)} Below is the answer before.`));
+  else if (outdated) {
+    made.push(
+      element(
+        "section",
+        { class: "card outdated", role: "status" },
+        element("p", {}, `This answer is ${outdated}, not as set above. It stays until the photograph is scored again, for which it is sent again.`),
+        element("button", { type: "button", id: "rescore-one", onclick: () => store.again([photo]) }, "Score again"),
+      ),
+    );
+  }
+  if (photo.result.known_photo) {
+    made.push(element("p", { class: "card questioned", role: "status" }, "This photograph is one of the index's own: it is compared with itself, so its score is too low."));
+  }
+  if (photo.eye && eye && eye !== photo.eye) {
+    made.push(element("p", { class: "card questioned", role: "status" }, `Set as the ${photo.eye} eye, but its optic disc lies as in a ${eye} one. Nasal and temporal are wrong if the setting is.`));
+  }
+  return made;
 }
 
 function pending({ state }) {
-  return { waiting: "Not scored yet.", scoring: "Scoring.", busy: "The service's queue is full. It is asked again." }[state];
+  return { waiting: "Waiting to be scored.", scoring: "Scoring.", busy: "The service has no place or no time now. It is asked again." }[state];
 }
 
 function failure(photo, store) {

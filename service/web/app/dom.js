@@ -4,7 +4,8 @@
 export const byId = (id) => document.getElementById(id);
 
 /**
- * A new element; `on...` are listeners, `true` and `false` set and leave out an attribute, null and false children are none.
+ * A new element; `on...` are listeners, `true` and `false` set and leave out an attribute; null, false and empty
+ * children are none, and lists are their items.
  */
 export function element(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
@@ -36,6 +37,6 @@ function filled(made, attributes, children) {
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value != null) made.setAttribute(name, value);
   }
-  made.append(...children.filter((child) => child != null && child !== false));
+  made.append(...children.flat().filter((child) => child != null && child !== false && child !== ""));
   return made;
 }

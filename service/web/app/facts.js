@@ -2,7 +2,8 @@
 
 import { showVerdict } from "./badge.js";
 import { drawing, element } from "./dom.js";
-import { counted, doubt, four, pValue, percent, verdict } from "./text.js";
+import { closeness, rankWords } from "./judgement.js";
+import { capital, counted, doubt, four, pValue, percent, verdict } from "./text.js";
 
 const [WIDTH, HEIGHT] = [300, 40];
 
@@ -10,15 +11,17 @@ const [WIDTH, HEIGHT] = [300, 40];
 export function verdictCard(result, service) {
   const badge = element("span", { class: "badge" });
   showVerdict(badge, result);
-  const why = doubt(result);
+  const [why, close] = [doubt(result), closeness(result)];
   const card = element(
     "section",
     { class: "card verdict", "data-verdict": verdict(result), "aria-label": "Verdict" },
     element("h2", {}, badge),
     why && element("p", { class: "remark" }, `Not like the photographs of the index (${why}): score and verdict may not be trusted.`),
+    close && element("p", { class: "remark close" }, `${capital(close)}: as good as undecided.`),
+    result.index.warnings?.map(({ text }) => element("p", { class: "remark close" }, `The index: ${text}.`)),
     facts([
       ["Image score", element("strong", {}, four(result.image_score))],
-      ["p-value", pValue(result.p_value)],
+      ["p-value", element("span", {}, element("strong", {}, pValue(result.p_value)), element("span", { class: "quiet" }, ` ${rankWords(result)}`))],
       ["Threshold", result.threshold === null ? "none" : `${four(result.threshold)} (rate ${percent(result.fpr)})`],
       ["Its 95 % interval", interval(result.normals.rate)],
       ["Compared with", compared(result.normals)],

@@ -3,15 +3,27 @@
 import { element } from "./dom.js";
 import { comparison } from "./evidence.js";
 import { group } from "./facts.js";
-import { capital, counted, four, pValue, percent } from "./text.js";
+import { capital, counted, doubtWords, four, pValue, percent } from "./text.js";
 
 /** The list, strongest first; choosing a finding brings it out on the photograph, and the other way round. */
 export function findingsList(photo, store, service, stage) {
   const { result } = photo;
   const { findings } = result;
-  const list = element("ol", { class: "findings" });
   const items = findings.map((finding) => item(finding, store, stage));
-  list.append(...items.map(({ row }) => row));
+  const [clear, doubtful] = [items.filter(({ finding }) => !finding.doubts?.length), items.filter(({ finding }) => finding.doubts?.length)];
+  const listOf = (some) => element("ol", { class: "findings" }, ...some.map(({ row }) => row));
+  const list = element("div", { class: "finding-lists" }, clear.length > 0 && listOf(clear));
+  if (doubtful.length) {
+    list.append(
+      element(
+        "section",
+        { class: "doubtful", "aria-label": "Doubtful findings" },
+        element("h3", {}, `${counted(doubtful.length, "doubtful one")}`),
+        element("p", { class: "quiet" }, "Along the edge of what is scored, or of very few pixels: often nothing. Outlined with dashes."),
+        listOf(doubtful),
+      ),
+    );
+  }
 
   const choose = () => {
     for (const { finding, row, button, place } of items) {
@@ -31,10 +43,15 @@ export function findingsList(photo, store, service, stage) {
   store.addEventListener("finding", watch, { signal: ended.signal });
 
   return group(
-    findings.length ? counted(findings.length, "finding") : "Findings",
+    headline(clear.length, doubtful.length),
     element("p", { class: "quiet level-meaning" }, levelMeaning(result)),
     findings.length > 0 && list,
   );
+}
+
+function headline(clear, doubtful) {
+  if (!clear && !doubtful) return "Findings";
+  return counted(clear, "finding") + (doubtful ? ` and ${doubtful} doubtful` : "");
 }
 
 /** What findings lie above, and how often healthy photographs do. */
@@ -62,6 +79,7 @@ function item(finding, store, stage) {
     },
     element("span", { class: "rank" }, String(rank)),
     element("span", { class: "where" }, capital(where ?? `at ${finding.x}, ${finding.y} px`)),
+    finding.doubts?.length > 0 && element("span", { class: "doubts" }, finding.doubts.map(doubtWords).join(", ")),
     element("span", { class: "figures" }, `peak ${four(peak)}  p ${pValue(p)}  area ${percent(share)}`),
   );
   return { finding, button, place, row: element("li", {}, button, place) };

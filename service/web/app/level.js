@@ -1,69 +1,68 @@
 // The color bar, and the slider below it that says above which distance the map is shown.
 
-import { COLOR_TABLE } from "./colors.js";
+import { COLOR_TABLE, distanceAt, positionOf } from "./colors.js";
 import { byId } from "./dom.js";
 import { regionsAbove } from "./regions.js";
 import { counted, four, percent } from "./text.js";
 
-/** The slider; `draw` is called with the level and whether to draw the line around what is above it. */
+/**
+ * The slider, in even steps of color.  `draw` is called with the level, whether to draw the line around what is above
+ * it, and the level of findings.
+ */
 export class LevelControl {
   #draw;
   #map = null;
   #result = null;
   #mark = null;
   #share = null;
+  #level = null; // null: the whole scale
+  #end = 0;
   #asked = 0;
 
   constructor(draw) {
     this.#draw = draw;
     byId("level").addEventListener("input", () => this.#soon());
-    byId("level-all").addEventListener("click", () => this.#to(this.#map?.scale.low));
+    byId("level-all").addEventListener("click", () => this.#to(null));
     byId("level-reset").addEventListener("click", () => this.#to(this.#mark));
   }
 
   /** A map and the answer it belongs to; null for none. */
   show(map, result) {
     if (map && map === this.#map && result === this.#result) return;
-    const kept = map && map === this.#map ? Number(byId("level").value) : map?.scale.low;
+    if (map !== this.#map) this.#level = null;
     this.#map = map;
     this.#result = result;
     this.#mark = result?.normals.finding_level ?? null;
     this.#share = map && scoredPixels(map, result);
     const slider = byId("level");
-    for (const one of [slider, byId("level-all")]) one.disabled = !map;
+    for (const control of [slider, byId("level-all")]) control.disabled = !map;
     byId("level-reset").disabled = !map || this.#mark === null;
     byId("tick").hidden = !map || this.#mark === null;
     byId("regions").textContent = "";
     byId("level-text").textContent = "";
     if (!map) return;
-    const { low, high } = map.scale;
-    const end = map.values.reduce((most, value) => Math.max(most, value), high);
-    // Of any step, so that the level of findings itself can be reached.
-    Object.assign(slider, { min: low, max: end, step: "any", value: kept });
+    const { scale } = map;
+    this.#end = map.values.reduce((most, value) => Math.max(most, value), scale.high);
+    const last = positionOf(scale, this.#end);
+    Object.assign(slider, { min: 0, max: last, step: "any" });
     if (this.#mark !== null) {
-      const at = Math.min(Math.max((this.#mark - low) / (end - low), 0), 1);
-      byId("tick").style.left = `${100 * at}%`;
+      byId("tick").style.left = `${100 * Math.min(positionOf(scale, this.#mark) / last, 1)}%`;
       byId("tick").title = `level of findings: ${four(this.#mark)}`;
     }
-    paintBar(byId("bar"), (high - low) / (end - low));
-    this.draw();
+    paintBar(byId("bar"), 1 / last);
+    this.#to(this.#level);
   }
 
-  /** Draws the map at the level that the slider shows. */
+  /** Draws the map at the level that is set. */
   draw() {
     if (!this.#map) return;
-    const { value, min, max } = byId("level");
     const { low, stated } = this.#map.scale;
-    // The slider rounds what it is given, at both ends.
-    const [at, least, most] = [value, min, max].map(Number);
-    const rounded = 1e-6 * (most - least);
-    const everything = at - least <= rounded;
-    const level = everything ? low : most - at <= rounded ? most : at;
-    this.#draw(level, !everything);
-    byId("level-text").textContent = everything ? `${four(low)} (whole scale)` : four(level);
+    const level = this.#level ?? low;
+    this.#draw(level, this.#level !== null, this.#mark);
+    byId("level-text").textContent = this.#level === null ? `${four(low)} (whole scale)` : four(level);
     byId("level").setAttribute("aria-valuetext", byId("level-text").textContent);
     const guessed = stated ? "" : "The index does not tell its scale: the colors' ends are a guess. ";
-    if (everything) {
+    if (this.#level === null) {
       const findings = this.#mark === null ? "" : `Findings lie above ${four(this.#mark)}.`;
       byId("regions").textContent = `${guessed}Transparent where healthy photographs are alike. ${findings}`;
       return;
@@ -73,15 +72,27 @@ export class LevelControl {
     byId("regions").textContent = `${guessed}Above this level: ${counted(count, "region")}, ${area} of the field of view.`;
   }
 
+  /** A level itself, so that the one of findings is met to the last digit. */
   #to(level) {
-    if (level == null) return;
-    byId("level").value = String(level);
+    this.#level = level;
+    byId("level").value = String(level === null ? 0 : positionOf(this.#map.scale, level));
     this.draw();
+  }
+
+  /** The level of the slider, which rounds what it is given at both ends. */
+  get #slid() {
+    const [at, last] = [byId("level").value, byId("level").max].map(Number);
+    if (at <= 1e-6 * last) return null;
+    return last - at <= 1e-6 * last ? this.#end : distanceAt(this.#map.scale, at);
   }
 
   #soon() {
     cancelAnimationFrame(this.#asked);
-    this.#asked = requestAnimationFrame(() => this.draw());
+    this.#asked = requestAnimationFrame(() => {
+      if (!this.#map) return;
+      this.#level = this.#slid;
+      this.draw();
+    });
   }
 }
 
@@ -99,16 +110,13 @@ function scoredPixels({ width, height }, { photo }) {
   return pixels;
 }
 
-/** The colors over a dark ground from the left; from `end` on the strongest. */
+/** The colors from the left in even steps; from `end` on the strongest. */
 function paintBar(bar, end) {
   const { width, height } = bar;
   const paper = bar.getContext("2d");
-  paper.fillStyle = "#3a1c12"; // a retina's own darkness, over which the colors lie
-  paper.fillRect(0, 0, width, height);
   for (let x = 0; x < width; x += 1) {
     const color = 4 * Math.min(255, Math.round((255 * x) / (width * end)));
-    const [red, green, blue, alpha] = COLOR_TABLE.subarray(color, color + 4);
-    paper.fillStyle = `rgba(${red}, ${green}, ${blue}, ${alpha / 255})`;
+    paper.fillStyle = `rgb(${COLOR_TABLE.subarray(color, color + 3).join(", ")})`;
     paper.fillRect(x, 0, 1, height);
   }
 }

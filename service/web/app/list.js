@@ -3,6 +3,7 @@
 import { showVerdict } from "./badge.js";
 import { byId, element, save } from "./dom.js";
 import { table } from "./exports.js";
+import { closeness } from "./judgement.js";
 import { counted, doubt, fault, four, pValue } from "./text.js";
 import { Thumbnails } from "./thumbnails.js";
 
@@ -46,17 +47,23 @@ export function showList(store) {
     for (const { state } of store.photos) states[state] += 1;
     const results = store.photos.map(({ result }) => result).filter(Boolean);
     const doubtful = results.filter(doubt).length;
+    const close = results.filter((result) => closeness(result) && !doubt(result)).length;
+    const outdated = store.photos.filter((photo) => photo.state === "done" && store.outdated(photo));
     const abnormal = results.filter((result) => result.abnormal && !doubt(result)).length;
     const [all, ended] = [store.photos.length, states.done + states.failed];
     const parts = [`${states.done} of ${counted(all, "photograph")} scored`, `${abnormal} abnormal`];
+    if (close) parts[1] += `, ${close} close to the threshold`;
     if (doubtful) parts[1] += `, ${doubtful} doubtful`;
     if (states.failed) parts.push(`${states.failed} failed`);
-    if (states.busy) parts.push("queue full, waiting");
+    if (states.busy) parts.push(`waiting for the service: ${states.busy}`);
     byId("count").textContent = all ? parts.join(" · ") : "";
     Object.assign(byId("progress"), { max: Math.max(1, all), value: ended, hidden: ended === all });
     // Said aloud once, at the end.
     byId("announcement").textContent = all && ended === all ? byId("count").textContent : "";
     byId("retry").hidden = !states.failed;
+    byId("rescore").hidden = !outdated.length;
+    byId("rescore").textContent = `Score ${outdated.length} again`;
+    byId("rescore").title = outdated.length ? `Their answers are ${store.outdated(outdated[0])}` : "";
     byId("table").disabled = !ended;
   };
 
@@ -69,7 +76,7 @@ export function showList(store) {
 
   const changed = (photo) => {
     const row = rows.get(photo);
-    if (row) fillRow(row, photo);
+    if (row) fillRow(row, photo, store);
     // Many come in at once: the sums are made once a frame.
     cancelAnimationFrame(asked);
     asked = requestAnimationFrame(() => (byId("order").value === "score" ? arrange() : count()));
@@ -81,7 +88,14 @@ export function showList(store) {
     rows.get(store.opened)?.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   store.addEventListener("photo", ({ detail }) => changed(detail));
+  store.addEventListener("settings", () => {
+    for (const [photo, row] of rows) fillRow(row, photo, store);
+    count();
+  });
   byId("order").addEventListener("change", arrange);
+  byId("rescore").addEventListener("click", () => {
+    store.again(store.photos.filter((photo) => photo.state === "done" && store.outdated(photo)));
+  });
   byId("retry").addEventListener("click", () => store.again(store.photos.filter(({ state }) => state === "failed")));
   byId("clear").addEventListener("click", () => {
     const all = counted(store.photos.length, "photograph");
@@ -113,22 +127,25 @@ function newRow(photo, store) {
     element("span", { class: "figures" }),
     element("span", { class: "badge" }),
   );
-  fillRow(row, photo);
+  fillRow(row, photo, store);
   return row;
 }
 
-function fillRow(row, photo) {
+function fillRow(row, photo, store) {
   const [, , figures, badge] = row.children;
   const { state, result } = photo;
+  const outdated = store.outdated(photo);
   row.dataset.state = state;
-  if (result) {
-    figures.textContent = `${four(result.image_score)}  p ${pValue(result.p_value)}`;
+  row.toggleAttribute("data-outdated", Boolean(outdated));
+  if (result && state !== "failed") {
+    const again = { waiting: "  again: waiting", scoring: "  again: scoring", busy: `  ${photo.note}`, done: "" }[state];
+    figures.textContent = `${four(result.image_score)}  p ${pValue(result.p_value)}${again || (outdated && `  ${outdated}`)}`;
     showVerdict(badge, result);
   } else {
     figures.textContent = state === "failed" ? fault(photo.error) : photo.note;
-    badge.textContent = { waiting: "waiting", scoring: "scoring", busy: "queue full", failed: "failed" }[state];
+    badge.textContent = { waiting: "waiting", scoring: "scoring", busy: "waiting", failed: "failed" }[state];
     badge.dataset.verdict = state;
-    badge.removeAttribute("data-doubtful");
+    for (const name of ["data-doubtful", "data-close"]) badge.removeAttribute(name);
     badge.removeAttribute("title");
   }
 }

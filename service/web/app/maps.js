@@ -1,14 +1,16 @@
-// Anomaly maps of opened photographs, fetched once each; the last few are kept.
+// Anomaly maps of opened photographs, fetched once each.
 
 import { guessedScale, scaleOf } from "./colors.js";
 
 const LONGEST = 1024;
-const KEPT = 8;
+const DECODED = 8;
 
 /** The maps of a service. */
 export class Maps {
   #service;
-  #kept = new Map();
+  /** Of each photograph the last one; as a Blob, which a browser may keep on disk. */
+  #kept = new WeakMap();
+  #decoded = new Map();
 
   constructor(service) {
     this.#service = service;
@@ -21,27 +23,25 @@ export class Maps {
    * high: a patch of the grid is larger than its pixels.
    */
   get(photo) {
-    const { name, version } = photo.result.index;
+    const { name, version } = photo.answer.index;
     const place = `${photo.id} ${name} ${version}`;
-    const found = this.#kept.get(place) ?? this.#fetched(photo, name);
-    found.catch(() => this.#kept.delete(place));
-    this.#kept.delete(place);
-    this.#kept.set(place, found);
-    if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value);
-    return found;
+    const map = this.#decoded.get(place) ?? this.#read(photo, name, place);
+    map.catch(() => this.#decoded.delete(place));
+    this.#decoded.delete(place);
+    this.#decoded.set(place, map);
+    if (this.#decoded.size > DECODED) this.#decoded.delete(this.#decoded.keys().next().value);
+    return map;
   }
 
-  async #fetched(photo, index) {
-    const map = await this.#service.client.anomalyMap(photo.file, { index, size: LONGEST });
-    return { ...map, scale: await this.#scale(index, map.fullScale) };
-  }
-
-  async #scale(index, fullScale) {
-    try {
-      const { manifest } = await this.#service.detail(index);
-      return { ...scaleOf(manifest.calibration), stated: true };
-    } catch {
-      return { ...guessedScale(fullScale), stated: false };
-    }
+  async #read(photo, index, place) {
+    const kept = this.#kept.get(photo);
+    if (kept?.place === place) return { ...kept.map, values: new Float32Array(await kept.blob.arrayBuffer()) };
+    const { width, height, values, fullScale } = await this.#service.client.anomalyMap(photo.file, { index, size: LONGEST });
+    const scale = photo.calibration
+      ? { ...scaleOf(photo.calibration), stated: true }
+      : { ...guessedScale(fullScale), stated: false };
+    const map = { width, height, scale };
+    this.#kept.set(photo, { place, map, blob: new Blob([values]) });
+    return { ...map, values };
   }
 }

@@ -65,6 +65,17 @@ export class Motion {
     this.#settle();
   }
 
+  /** Where a pointer is on the photograph, px. */
+  toPhoto(event) {
+    const { x, y } = this.#place(event);
+    return { x: (x - this.x) / this.zoom, y: (y - this.y) / this.zoom };
+  }
+
+  /** The middle of what is seen, px of the photograph. */
+  get middle() {
+    return { x: (this.#pane.width / 2 - this.x) / this.zoom, y: (this.#pane.height / 2 - this.y) / this.zoom };
+  }
+
   get #pane() {
     const panes = this.#stage.dataset.panes === "2" ? 2 : 1;
     return { width: Math.max(1, this.#stage.clientWidth / panes), height: Math.max(1, this.#stage.clientHeight) };
@@ -96,8 +107,9 @@ export class Motion {
 
   #down(event) {
     if (event.button !== 0) return;
-    this.#fingers.set(event.pointerId, this.#place(event));
     this.#stage.setPointerCapture(event.pointerId);
+    if (this.#stage.dataset.tool) return; // the pointer draws
+    this.#fingers.set(event.pointerId, this.#place(event));
   }
 
   #move(event) {

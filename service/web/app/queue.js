@@ -5,7 +5,9 @@ const EVIDENCE = 5; // with the finding itself two rows of three
 
 /** Begins; needs nothing more than the store's and the service's events. */
 export function startQueue(store, service) {
-  let running = 0;
+  const running = new Set();
+  // Where the service runs out of time, fewer are sent at once; with every answer one more.
+  let atOnce = AT_ONCE;
 
   const next = () => {
     if (service.state !== "ready") return null;
@@ -14,10 +16,21 @@ export function startQueue(store, service) {
   };
 
   const fill = () => {
-    for (let photo = next(); photo && running < AT_ONCE; photo = next()) {
-      running += 1;
-      scored(photo, store, service).finally(() => {
-        running -= 1;
+    for (let photo = next(); photo && running.size < atOnce; photo = next()) {
+      const { signal } = photo.ended;
+      let ended = false;
+      // While one that took too long waits, another may have its place.
+      const late = (seconds) => {
+        atOnce = Math.max(1, Math.floor(atOnce / 2));
+        running.delete(signal);
+        setTimeout(() => ended || running.add(signal), 1000 * seconds);
+        setTimeout(fill);
+      };
+      running.add(signal);
+      scored(photo, store, service, late).then((answered) => {
+        ended = true;
+        running.delete(signal);
+        if (answered) atOnce = Math.min(AT_ONCE, atOnce + 1);
         fill();
       });
     }
@@ -27,28 +40,30 @@ export function startQueue(store, service) {
   service.addEventListener("state", fill);
 }
 
-async function scored(photo, store, service) {
+/** Whether the service answered. */
+async function scored(photo, store, service, late) {
   const { signal } = photo.ended;
   const { index, fpr, falseRegions } = store.settings;
-  service.whenBusy(signal, (seconds) => {
-    store.change(photo, { state: "busy", note: `queue full, asking again in ${Math.max(1, Math.round(seconds))} s` });
+  service.whenBusy(signal, (seconds, passed) => {
+    const why = passed ? "the service ran out of time" : "queue full";
+    store.change(photo, { state: "busy", note: `${why}, asking again in ${Math.max(1, Math.round(seconds))} s` });
+    if (passed) late(seconds);
   });
   store.change(photo, { state: "scoring", note: "" });
   try {
+    // Without the eye: what it changes are words, which the page finds itself.
     const options = {
-      index: index ?? undefined,
-      fpr,
-      false_regions: falseRegions ?? undefined,
-      eye: photo.eye || undefined,
-      evidence: EVIDENCE,
-      signal,
+      index: index ?? undefined, fpr, false_regions: falseRegions ?? undefined, evidence: EVIDENCE, signal,
     };
-    const result = await service.client.score(photo.file, options);
-    if (!signal.aborted) store.change(photo, { state: "done", note: "", result });
+    const answer = await service.client.score(photo.file, options);
+    const calibration = await service.calibration(answer.index);
+    if (!signal.aborted) store.answered(photo, answer, calibration);
+    return true;
   } catch (error) {
-    if (signal.aborted) return;
+    if (signal.aborted) return false;
     // Nothing is wrong with the photograph: it waits until the service is back.
     if (service.met(error)) store.change(photo, { state: "waiting", note: "" });
     else store.change(photo, { state: "failed", note: "", error });
+    return false;
   }
 }

@@ -1,6 +1,6 @@
 // The service behind the page: whether it answers, whether it can score, what it serves, and the key it asks for.
 
-import { Busy, Client, ConnectionFailed, NotAllowed, NotReady, TimedOut } from "../client/index.js";
+import { Busy, Client, ConnectionFailed, DeadlinePassed, NotAllowed, NotReady, TimedOut } from "../client/index.js";
 
 const KEY = "resad-key";
 const POLL_MS = 20_000;
@@ -22,11 +22,12 @@ export class Service extends EventTarget {
     super();
     this.client = new Client(new URL(".", document.baseURI), {
       key: sessionStorage.getItem(KEY),
-      // A full queue is waited out however long it takes; for all else the page itself waits, and says so.
+      // A full queue is waited out however long it takes, and so is a service that ran out of time; for all else the
+      // page itself waits, and says so.
       retries: Infinity,
       maxWaitS: Infinity,
-      retryWhen: (error) => error instanceof Busy,
-      onWait: ({ seconds }, signal) => this.#onWait.get(signal)?.(seconds),
+      retryWhen: (error) => error instanceof Busy || error instanceof DeadlinePassed,
+      onWait: ({ seconds, error }, signal) => this.#onWait.get(signal)?.(seconds, error instanceof DeadlinePassed),
     });
     document.addEventListener("visibilitychange", () => document.hidden || this.look());
   }
@@ -36,7 +37,10 @@ export class Service extends EventTarget {
     return sessionStorage.getItem(KEY) !== null;
   }
 
-  /** Calls `told` with the seconds whenever a call with this signal waits for a place in the queue. */
+  /**
+   * Calls `told` whenever a call with this signal waits, with the seconds, and whether the service ran out of time
+   * (or had no place in its queue).
+   */
   whenBusy(signal, told) {
     this.#onWait.set(signal, told);
   }
@@ -93,6 +97,16 @@ export class Service extends EventTarget {
       this.#details.set(place, asked);
     }
     return this.#details.get(place);
+  }
+
+  /** The calibration of the version that gave an answer; null where the service does not tell it, or not any more. */
+  async calibration({ name, version }) {
+    try {
+      const { manifest } = await this.detail(name);
+      return manifest?.version === version ? manifest.calibration : null;
+    } catch {
+      return null;
+    }
   }
 
   #become(state, reason) {

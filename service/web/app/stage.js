@@ -1,17 +1,22 @@
 // The photograph under its map, its findings outlined: what is drawn, and where.
 
-import { colorize } from "./colors.js";
+import { colorOf, colorize, lineDistances } from "./colors.js";
 import { drawing, element } from "./dom.js";
 import { Motion } from "./motion.js";
 import { outline } from "./regions.js";
 
 const CLICK_PX = 4;
 
-/** Two panes that move alike: the plain photograph, which is shown beside the other one only when asked for. */
+/**
+ * Two panes that move alike: the plain photograph, or another one, which is shown beside the mapped one only when
+ * asked for.
+ */
 export class Stage {
   #stage;
   #panes;
   #size = { width: 1, height: 1 };
+  #address = "";
+  #other = null;
 
   /**
    * @param stage - the element to fill.
@@ -34,7 +39,7 @@ export class Stage {
     stage.addEventListener("pointerdown", (event) => (pressed = event));
     stage.addEventListener("click", (event) => {
       const moved = pressed && Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY);
-      if (moved > CLICK_PX) return;
+      if (moved > CLICK_PX || this.tool) return;
       const under = document.elementsFromPoint(event.clientX, event.clientY);
       const rank = under.map(({ dataset }) => dataset?.rank).find((one) => one);
       picked(rank ? Number(rank) : null);
@@ -43,20 +48,37 @@ export class Stage {
 
   /** The picture of this address; resolves with its size, or null where the browser cannot show it. */
   async picture(address) {
-    const shown = await Promise.all(this.#panes.map(({ photo }) => loaded(photo, address)));
-    return shown[0];
+    this.#address = address;
+    const [, shown] = await Promise.all(this.#panes.map(({ photo }, place) => loaded(photo, (!place && this.#other?.address) || address)));
+    return shown;
+  }
+
+  /** Another photograph beside the mapped one, with the outlines of its findings; null for the same one. */
+  async beside(other) {
+    this.#other = other;
+    const { photo, outlines, marks } = this.#panes[0];
+    await loaded(photo, other?.address ?? this.#address);
+    const { width, height } = other?.result?.photo ?? this.#size;
+    outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    outlines.replaceChildren(...(other?.result?.findings ?? []).map((finding) => contour(finding, null)));
+    marks.replaceChildren();
   }
 
   /** The photograph's size in px, at which everything is laid out. */
   size(width, height) {
     if (width === this.#size.width && height === this.#size.height) return this.motion.fit();
     this.#size = { width, height };
-    for (const { outlines } of this.#panes) outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    for (const { outlines, ruler } of this.#own) {
+      for (const layer of [outlines, ruler]) layer.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    }
     return this.motion.show(width, height);
   }
 
-  /** The map above `level` in its colors, or none; `edge` draws the line around what is above. */
-  map(map, level, edge) {
+  /**
+   * The map's tint above `level`, or none; lines at the scale's fixed distances above `mark`, and with `edge` at the
+   * level itself.
+   */
+  map(map, level, edge, mark) {
     const { canvas, edges } = this.#panes[1];
     canvas.hidden = !map;
     edges.replaceChildren();
@@ -64,9 +86,47 @@ export class Stage {
     const { width, height, values, scale } = map;
     Object.assign(canvas, { width, height });
     canvas.getContext("2d").putImageData(new ImageData(colorize(values, scale, level), width, height), 0, 0);
-    if (!edge) return;
     edges.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    edges.append(drawing("path", { d: outline(map, level), class: "edge" }));
+    const lines = [...(edge ? [level] : []), ...lineDistances(scale, Math.max(mark ?? scale.low, level))];
+    for (const distance of lines) {
+      const d = outline(map, distance);
+      edges.append(drawing("path", { d, class: "under" }), drawing("path", { d, class: "edge", stroke: colorOf(scale, distance) }));
+    }
+  }
+
+  /** The CSS filter of the photographs. */
+  filter(filter) {
+    for (const { photo, enhanced } of this.#panes) photo.style.filter = enhanced.style.filter = filter;
+  }
+
+  /** A picture in the photograph's place, or none. */
+  enhance(picture) {
+    for (const { enhanced } of this.#own) {
+      enhanced.hidden = !picture;
+      if (!picture) continue;
+      Object.assign(enhanced, { width: picture.width, height: picture.height });
+      enhanced.getContext("2d").drawImage(picture, 0, 0);
+    }
+    picture?.close();
+  }
+
+  /** What a pointer does: "" moves the photograph. */
+  set tool(tool) {
+    this.#stage.dataset.tool = tool;
+  }
+
+  get tool() {
+    return this.#stage.dataset.tool ?? "";
+  }
+
+  /** The line that is measured, as paths in px of the photograph. */
+  ruler(paths) {
+    for (const { ruler } of this.#own) ruler.replaceChildren(...paths.map((path) => path.cloneNode()));
+  }
+
+  /** The panes that show the open photograph. */
+  get #own() {
+    return this.#other ? this.#panes.slice(1) : this.#panes;
   }
 
   /** How opaque the map's own colors are, from 0 to 1. */
@@ -74,11 +134,11 @@ export class Stage {
     this.#panes[1].canvas.style.opacity = String(share);
   }
 
-  /** The findings' outlines and numbers. */
-  findings(findings) {
+  /** The findings' outlines, in the colors of their peaks once the scale is known, and numbers. */
+  findings(findings, scale) {
     const { width, height } = this.#size;
-    for (const { outlines, marks } of this.#panes) {
-      outlines.replaceChildren(...findings.map(contour));
+    for (const { outlines, marks } of this.#own) {
+      outlines.replaceChildren(...findings.map((finding) => contour(finding, scale)));
       marks.replaceChildren(...findings.map((finding) => mark(finding, width, height)));
     }
   }
@@ -109,15 +169,18 @@ function pane(name) {
   const edges = drawing("svg", { class: "edges", preserveAspectRatio: "none" });
   const outlines = drawing("svg", { class: "outlines" });
   const marks = element("div", { class: "marks" });
-  const layers = name === "plain" ? [photo, outlines, marks] : [photo, canvas, edges, outlines, marks];
+  const enhanced = element("canvas", { class: "enhanced", hidden: true });
+  const ruler = drawing("svg", { class: "ruler" });
+  const layers = name === "plain" ? [photo, enhanced, outlines, marks, ruler] : [photo, enhanced, canvas, edges, outlines, marks, ruler];
   const sheet = element("div", { class: "sheet" }, ...layers);
-  return { box: element("div", { class: `pane ${name}`, "aria-hidden": "true" }, sheet), sheet, photo, canvas, edges, outlines, marks };
+  return { box: element("div", { class: `pane ${name}`, "aria-hidden": "true" }, sheet), sheet, photo, enhanced, canvas, edges, outlines, marks, ruler };
 }
 
-function contour(finding) {
+function contour(finding, scale) {
   const d = `M${finding.contour.map(([x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
-  const paths = ["under", "over", "touch"].map((name) => drawing("path", { d, class: name, "data-rank": finding.rank }));
-  return drawing("g", { "data-rank": finding.rank }, ...paths);
+  const path = (name, stroke = null) => drawing("path", { d, class: name, stroke, "data-rank": finding.rank });
+  const paths = [path("under"), path("over", scale ? colorOf(scale, finding.peak) : "#ffffff"), path("touch")];
+  return drawing("g", { "data-rank": finding.rank, class: finding.doubts?.length && "doubtful" }, ...paths);
 }
 
 function mark({ rank, box }, width, height) {

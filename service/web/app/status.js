@@ -1,7 +1,9 @@
 // How the service is, in the header and in a banner, and which indexes may be chosen.
 
 import { byId, element } from "./dom.js";
+import { normalsNeeded, ratesFor } from "./judgement.js";
 import { answers } from "./service.js";
+import { percent } from "./text.js";
 
 const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
 const WORDS = {
@@ -39,7 +41,8 @@ export function showStatus(store, service, askForKey) {
     const kept = serving.find(({ name }) => name === store.settings.index);
     const first = kept ?? serving.find((index) => index.default) ?? serving[0];
     if (first) select.value = first.name;
-    if (first && first.name !== store.settings.index) store.set({ index: first.name });
+    const { index, version } = store.settings;
+    if (first && (first.name !== index || first.version !== version)) store.set({ index: first.name, version: first.version });
   };
 
   service.addEventListener("state", tell);
@@ -47,7 +50,8 @@ export function showStatus(store, service, askForKey) {
   service.addEventListener("indexes", () => offerRates(store, service));
   byId("false-regions").addEventListener("change", ({ target }) => store.set({ falseRegions: Number(target.value) }));
   byId("index").addEventListener("change", ({ target }) => {
-    store.set({ index: target.value });
+    const { version } = service.indexes.find(({ name }) => name === target.value);
+    store.set({ index: target.value, version });
     offerRates(store, service);
   });
   byId("fpr").addEventListener("change", ({ target }) => store.set({ fpr: Number(target.value) }));
@@ -55,12 +59,14 @@ export function showStatus(store, service, askForKey) {
   tell();
 }
 
-/** The rates of findings that the chosen index states levels for; hidden where it states none. */
+/** The rates of verdicts that the chosen index has photographs for, and those of findings that it states levels for. */
 async function offerRates(store, service) {
   const { index } = store.settings;
   if (index === null) return;
   const manifest = await service.detail(index).then((detail) => detail.manifest, () => null);
   if (index !== store.settings.index) return;
+  offerVerdictRates(store, manifest?.calibration.scores.length ?? null);
+  tellWarnings(index, service);
   const levels = manifest?.calibration.finding_levels ?? [];
   const select = byId("false-regions");
   select.parentElement.hidden = levels.length === 0;
@@ -73,6 +79,29 @@ async function offerRates(store, service) {
   const kept = levels.some(({ rate, value }) => rate === store.settings.falseRegions && value !== null);
   select.value = String(kept ? store.settings.falseRegions : USUAL_FALSE_REGIONS);
   if (manifest && !kept && store.settings.falseRegions !== null) store.set({ falseRegions: null });
+}
+
+/** normals: how many healthy photographs the index has scores of; null where it is not told. */
+function offerVerdictRates(store, normals) {
+  const select = byId("fpr");
+  const rates = normals === null ? [0.05] : ratesFor(normals);
+  const { fpr } = store.settings;
+  select.replaceChildren(...rates.map((rate) => element("option", { value: rate }, percent(rate))));
+  if (!rates.length) select.append(element("option", { value: fpr }, "none: too few healthy photographs"));
+  select.disabled = !rates.length;
+  const lower = normals !== null && [0.01, 0.02, 0.05].find((rate) => normalsNeeded(rate) > normals);
+  select.title = lower ? `${percent(lower)} would need ${normalsNeeded(lower)} healthy photographs; the index has ${normals}` : "";
+  const kept = rates.includes(fpr) || !rates.length ? fpr : (rates.find((rate) => rate >= fpr) ?? rates.at(-1));
+  select.value = String(kept);
+  if (kept !== fpr) store.set({ fpr: kept });
+}
+
+/** What makes the chosen index's verdicts doubtful. */
+function tellWarnings(name, service) {
+  const warnings = service.indexes.find((index) => index.name === name)?.warnings ?? [];
+  const box = byId("index-warnings");
+  box.hidden = !warnings.length;
+  box.replaceChildren(...warnings.map(({ text }) => element("p", {}, element("strong", {}, `Index ${name}: `), text)));
 }
 
 function bannerText({ state, reason }) {

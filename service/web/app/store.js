@@ -1,9 +1,16 @@
 // What the page knows: photographs, which of them is open, and how they are scored.
 
+import { judged } from "./judgement.js";
+import { placed } from "./places.js";
+
+const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
+
 /**
  * A photograph and what became of it.
  *
- * state: waiting, scoring, busy (the queue was full, it is asked again), done or failed.
+ * state: waiting, scoring, busy (the queue was full, it is asked again), done or failed.  answer: the service's last;
+ * it stays while another is asked for.  calibration: of the index that answered; null where it is not told.
+ * result: the answer at the rate and for the eye that are set.
  */
 class Photo {
   static #last = 0;
@@ -15,6 +22,8 @@ class Photo {
     this.eye = eye;
     this.state = "waiting";
     this.note = "";
+    this.answer = null;
+    this.calibration = null;
     this.result = null;
     this.error = null;
     this.ended = new AbortController();
@@ -27,8 +36,8 @@ export class Store extends EventTarget {
   photos = [];
   opened = null;
   finding = null;
-  /** falseRegions: the rate of findings; null for the service's own choice. */
-  settings = { index: null, fpr: 0.05, falseRegions: null, eye: "" };
+  /** version: of the index, as served.  falseRegions: the rate of findings; null for the service's own choice. */
+  settings = { index: null, version: null, fpr: 0.05, falseRegions: null, eye: "" };
 
   /** Photographs to score; `files` are `{file, name}`. */
   add(files) {
@@ -71,22 +80,55 @@ export class Store extends EventTarget {
     this.#tell("photo", photo);
   }
 
-  /** Score these anew. */
+  /** The service's answer for a photograph, with the calibration of its index. */
+  answered(photo, answer, calibration) {
+    const error = null;
+    this.change(photo, { state: "done", note: "", error, answer, calibration, result: this.#read(photo, answer, calibration) });
+  }
+
+  /** Score these anew: they are sent again.  Their old answers stay until the new ones are there. */
   again(photos) {
     for (const photo of photos) {
       photo.ended.abort(new DOMException("asked anew", "AbortError"));
       photo.ended = new AbortController();
-      this.change(photo, { state: "waiting", note: "", result: null, error: null });
+      this.change(photo, { state: "waiting", note: "", error: null });
     }
-    this.choose(null);
     this.#tell("list");
   }
 
-  /** Other settings; what was scored under the old ones is scored anew. */
+  /** Other settings.  Nothing is sent: rates are arithmetic; for an index or a level of findings `again` is asked for. */
   set(values) {
     Object.assign(this.settings, values);
+    if ("fpr" in values) for (const photo of this.photos) this.#reread(photo);
     this.#tell("settings");
-    if ("index" in values || "fpr" in values || "falseRegions" in values) this.again(this.photos);
+  }
+
+  /** Which eye a photograph shows, "" for unknown; its findings' places follow. */
+  setEye(photo, eye) {
+    photo.eye = eye;
+    this.#reread(photo);
+    this.change(photo, {});
+  }
+
+  /** What of a photograph's answer is not as set, in words; empty where all is. */
+  outdated({ answer, result }) {
+    const { index, version, fpr, falseRegions } = this.settings;
+    if (!answer) return "";
+    if (index !== null && answer.index.name !== index) return `of index ${answer.index.name}`;
+    if (version !== null && answer.index.version !== version) return `of an earlier version of the index`;
+    if (result.fpr !== fpr) return `at a rate of ${result.fpr}`;
+    const { false_regions: rate, finding_level: level } = answer.normals;
+    if (rate === null) return answer.fpr === fpr || level === null ? "" : `with findings at a rate of ${answer.fpr}`;
+    return rate === (falseRegions ?? USUAL_FALSE_REGIONS) ? "" : `with findings at ${rate} false regions per photo`;
+  }
+
+  #read(photo, answer, calibration) {
+    return placed(judged(answer, this.settings.fpr, calibration), photo.eye);
+  }
+
+  #reread(photo) {
+    if (!photo.answer) return;
+    this.change(photo, { result: this.#read(photo, photo.answer, photo.calibration) });
   }
 
   #tell(name, detail = null) {

@@ -10,6 +10,8 @@ const QUALITY = {
   "not-a-fundus-photograph": "does not look like a fundus photograph",
 };
 
+const DOUBTS = { "at-edge": "along the edge", "few-pixels": "very few pixels" };
+
 /** With four significant digits, as scores are printed everywhere. */
 export const four = (value) => (value === 0 ? "0.000" : value.toPrecision(4));
 
@@ -20,6 +22,9 @@ export const pValue = (value) => (value === null ? "–" : value.toFixed(4));
 export function percent(share) {
   return `${Number((100 * share).toPrecision(2))}\u00a0%`;
 }
+
+/** Whether a finding may be none, in words. */
+export const doubtWords = (doubt) => DOUBTS[doubt] ?? doubt.replaceAll("-", " ");
 
 /** A count with its noun: "1 finding", "2 findings". */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,7 +1,9 @@
 // The open photograph: its picture, its map, and what is said while there is none.
 
-import { byId, press } from "./dom.js";
+import { byId, element, press } from "./dom.js";
 import { LevelControl } from "./level.js";
+import { Look } from "./look.js";
+import { Measure } from "./measure.js";
 import { Stage } from "./stage.js";
 import { capital, fault } from "./text.js";
 
@@ -24,8 +26,12 @@ export class Viewer {
       (zoom) => (byId("zoom-text").textContent = `${Math.round(100 * zoom)} %`),
       (rank) => store.choose(rank),
     );
-    this.#level = new LevelControl((value, edge) => this.stage.map(this.#shown.map ? this.#map : null, value, edge));
+    this.look = new Look(this.stage);
+    this.measure = new Measure(this.stage, byId("stage"));
+    this.#level = new LevelControl((value, edge, mark) => this.stage.map(this.#shown.map ? this.#map : null, value, edge, mark));
     store.addEventListener("opened", () => this.#open());
+    store.addEventListener("list", () => this.offerBeside());
+    byId("beside").addEventListener("change", () => this.offerBeside());
     store.addEventListener("finding", () => this.#bringOut());
     store.addEventListener("photo", ({ detail }) => detail === store.opened && this.#update());
     service.addEventListener("state", () => !this.#map && this.#update());
@@ -44,6 +50,22 @@ export class Viewer {
     const both = byId("side").getAttribute("aria-pressed") !== "true";
     press(byId("side"), both);
     this.stage.sideBySide(both);
+    byId("beside").parentElement.hidden = !both;
+    this.offerBeside();
+  }
+
+  /** What may be shown beside the open photograph: itself, or another one. */
+  offerBeside() {
+    const select = byId("beside");
+    const others = this.#store.photos.filter((photo) => photo !== this.#store.opened);
+    const kept = others.some(({ id }) => id === select.value) ? select.value : "";
+    select.replaceChildren(
+      element("option", { value: "" }, "itself, without map"),
+      ...others.map(({ id, name }) => element("option", { value: id }, name.split("/").at(-1))),
+    );
+    select.value = kept;
+    const shown = byId("side").getAttribute("aria-pressed") === "true";
+    this.stage.beside(others.find(({ id }) => shown && id === kept) ?? null).then(() => this.#outline());
   }
 
   /** The next finding, or with -1 the one before, around the end. */
@@ -65,8 +87,11 @@ export class Viewer {
     this.#map = null;
     this.#level.show(null, null);
     this.stage.map(null);
-    this.stage.findings([]);
+    this.stage.findings([], null);
+    this.look.show(photo?.file ?? null);
+    this.measure.show(photo);
     if (!photo) return;
+    if (byId("side").getAttribute("aria-pressed") === "true") this.offerBeside();
     Object.assign(byId("open-name"), { textContent: photo.name, title: photo.name });
     const size = await this.stage.picture(photo.address);
     if (turn !== this.#turn) return;
@@ -76,35 +101,39 @@ export class Viewer {
 
   async #update() {
     const [photo, turn, result] = [this.#store.opened, this.#turn, this.#result];
+    const { answer = null } = photo ?? {};
     if (!photo) return;
     for (const button of byId("open-eye").children) press(button, button.dataset.eye === photo.eye);
+    this.measure.show(photo);
     if (result && !this.stage.image) this.stage.size(result.photo.width, result.photo.height);
     this.#outline();
     if (!result) {
       this.#note(waitingText(photo, this.#service));
     } else if (this.#map?.photo === photo && this.#map.version === result.index.version) {
-      this.#note(this.#pictureNote);
+      this.#note(photo.state === "done" ? this.#pictureNote : waitingText(photo, this.#service));
       this.#level.show(this.#map, result);
     } else {
-      await this.#fetchMap(photo, turn, result);
+      await this.#fetchMap(photo, turn, answer);
     }
   }
 
-  async #fetchMap(photo, turn, result) {
+  async #fetchMap(photo, turn, answer) {
     this.#note("Fetching the map");
     try {
       const map = await this.#maps.get(photo);
-      if (turn !== this.#turn || photo.result !== result) return;
-      this.#map = { ...map, photo, version: result.index.version };
+      if (turn !== this.#turn || photo.answer !== answer) return;
+      this.#map = { ...map, photo, version: answer.index.version };
       this.#note(this.#pictureNote);
-      this.#level.show(this.#map, result);
+      this.#level.show(this.#map, photo.result);
+      this.#outline();
     } catch (error) {
       if (turn === this.#turn && !this.#service.met(error)) this.#note(`No map. ${fault(error)}`);
     }
   }
 
   #outline() {
-    this.stage.findings(this.#shown.outlines ? (this.#result?.findings ?? []) : []);
+    const scale = this.#map?.photo === this.#store.opened ? this.#map?.scale : null;
+    this.stage.findings(this.#shown.outlines ? (this.#result?.findings ?? []) : [], scale);
     this.stage.bringOut(this.#store.finding, "chosen");
   }
 
