@@ -21,10 +21,10 @@ from resad_client.records import (
     Timings,
 )
 
-from resad.calibration import Calibration, Criterion, criterion, DecisionRule, Source
+from resad.calibration import Calibration, Criterion, DecisionRule, Source, criterion
 from resad.config import Eye, PhotoLimits
-from resad.dicom.header import PhotoHeader
 from resad.detector import Detection
+from resad.dicom.header import PhotoHeader
 from resad.findings import Region, find_regions, place_in_words
 from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex

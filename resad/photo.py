@@ -1,25 +1,27 @@
 """Decode a photograph: a file's bytes -> an upright RGB picture, or an error that says what is wrong.
 
-Size limits are checked before anything is decoded.  The EXIF orientation is read without Pillow: Pillow parses all
-of a JPEG's EXIF while opening it and reports a damaged block through `warnings`, which the process may turn into
-errors.  Only one number is needed, and damage must not matter.
+Size limits are checked before anything is decoded.  The pixels are right, or the file is refused with the name of
+the property that would make them wrong: Pillow decodes what it decodes right, `tifffile` the rest, and
+`resad.tiff` and `resad.jpeg` read the headers.
 """
 
 import hashlib
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
-from resad_client.photos import UNSUPPORTED_SIGNATURES
+from resad_client.photos import SUPPORTED_TYPES, UNSUPPORTED_SIGNATURES
 
+from resad import jpeg, tiff
 from resad.config import PhotoLimits
+from resad.dicom.files import is_dicom
+from resad.dicom.header import PhotoHeader
 from resad.errors import (
     PhotoTooLarge,
     PhotoUnreachable,
@@ -28,12 +30,17 @@ from resad.errors import (
     ResadError,
     SettingError,
 )
+from resad.jpeg import hide_exif, orientation_of
+from resad.photo_work import check_work
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
 
 SHRINKS: Final = (1, 2, 4, 8)
 """Scales at which a JPEG can be decoded, as divisors."""
 
-_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-_SUPPORTED: Final = "JPEG, PNG, TIFF, BMP and WebP are supported"
+_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM")
+_SUPPORTED: Final = f"{SUPPORTED_TYPES} are supported"
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,6 +64,8 @@ class Photo:
     """Width and height of the upright photograph at full size, px."""
     content_hash: str
     """SHA-256 of the file's bytes, hexadecimal."""
+    header: PhotoHeader | None = None
+    """What a DICOM header says of the photograph; None for other formats."""
 
 
 def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
@@ -85,34 +94,41 @@ def stored_size(data: bytes, limits: PhotoLimits) -> tuple[int, int]:
 
     Raises as `read_photo`.
     """
+    if is_dicom(data):
+        return _open_dicom(data, limits)[1:]
     with _as_photo_errors(limits):
-        return _open(data, limits)[0].size
+        return _open(data, limits).image.size
 
 
 def read_photo(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
-    """The photograph in `source`, a file's bytes or its path: the first page or frame, upright, as RGB.
+    """The photograph in `source`, a file's bytes or its path, upright, as RGB.
 
     16 bits per channel become 8 by the high byte; transparency is laid over black; gray, palette, CMYK and
-    LAB are converted by Pillow.  `shrink` (1, 2, 4 or 8) decodes a JPEG at 1/shrink of its size and leaves
-    the other formats at full size.
+    LAB are converted by Pillow.  Of several pages the photograph is the one that all others are smaller versions
+    or masks of.  `shrink` (1, 2, 4 or 8) decodes a JPEG at 1/shrink of its size and leaves the other formats at
+    full size.
 
     Raises `PhotoTooLarge` for more bytes or pixels than `limits` allow, `PhotoUnsupported` for other formats,
-    animations and floating-point or 32-bit pixels, `PhotoUnreadable` for anything missing, damaged, too small
-    or not an image.  Pillow's own alarm (`PIL.Image.MAX_IMAGE_PIXELS`) stays in force whatever `limits` says:
+    several photographs in a file, and properties that would lead to wrong pixels (signed or floating-point
+    samples, 12 bits in the low end of 16, ...), `PhotoUnreadable` for anything missing, damaged, too small or not
+    an image.  Pillow's own alarm (`PIL.Image.MAX_IMAGE_PIXELS`) stays in force whatever `limits` says:
     it refuses twice that many pixels, and that many where the process turns warnings into errors.
     """
     if shrink not in SHRINKS:
         raise SettingError(f"shrink is {shrink}, it must be one of {', '.join(map(str, SHRINKS))}")
     data = read_bytes(source, limits)
+    if is_dicom(data):
+        return _read_dicom(data, limits)
     with _as_photo_errors(limits):
-        image, orientation = _open(data, limits)
+        picture = _open(data, limits)
+        image, orientation = picture.image, picture.orientation
         width, height = image.size
         if shrink > 1:
             image.draft(None, (max(width // shrink, 1), max(height // shrink, 1)))
-        image.load()
+        decoded = _load(picture)
         if image.format in ("PNG", "WEBP"):
             orientation = orientation_of(image.info.get("exif", b""))
-        upright = _rgb(image)
+        upright = _rgb(decoded, picture.depth)
         if orientation in _TURNS:
             upright = upright.transpose(_TURNS[orientation])
         if orientation >= 5:
@@ -138,22 +154,130 @@ def _as_photo_errors(limits: PhotoLimits) -> Iterator[None]:
         raise PhotoUnreadable("the image is damaged, cut short, or of a kind that cannot be read") from error
 
 
-def _open(data: bytes, limits: PhotoLimits) -> tuple[ImageFile.ImageFile, int]:
-    """The image, within `limits` and not yet decoded, and a JPEG's EXIF orientation (1 for other formats)."""
-    data, exif = hide_exif(data)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """A picture that is not yet decoded.
+
+    content: the bytes that Pillow reads.  depth: bits per channel.  orientation: EXIF's, of a JPEG; 1 for other
+    formats.  page: of a TIFF.
+    """
+
+    image: ImageFile.ImageFile
+    content: bytes
+    depth: int
+    orientation: int = 1
+    page: tiff.Page | None = None
+
+
+def _open(data: bytes, limits: PhotoLimits) -> _Picture:
+    """The picture in a file, within `limits`."""
+    if tiff.is_tiff(data):
+        return _open_tiff(data, limits)
+    content, exif = hide_exif(data)
+    image = _open_image(content, limits, _not_readable)
+    if image.format == "JPEG":
+        jpeg.demand_one_photograph(data)
+    if image.format in ("PNG", "WEBP"):
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise PhotoUnsupported(f"an animation of {frames} frames; only single photographs are supported")
+    if image.format == "PPM":
+        _demand_one_picture(content, image)
+    return _Picture(image, content, _depth(image, content), orientation_of(exif))
+
+
+def _open_image(data: bytes, limits: PhotoLimits, explain: Callable[[bytes], ResadError]) -> ImageFile.ImageFile:
+    """The image, within `limits` and not yet decoded.  explain: the error for data that Pillow does not know."""
+    check_work(data, limits)
     try:
         image = Image.open(BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
-        for name, offset, signature in UNSUPPORTED_SIGNATURES:
-            if data[offset:][: len(signature)] == signature:
-                raise PhotoUnsupported(f"the file is {name}; {_SUPPORTED}") from error
-        raise PhotoUnreadable(f"not an image, or a damaged one; {_SUPPORTED}") from error
+        raise explain(data) from error
     _check_pixels(*image.size, limits)
-    # Only for these two: to count a TIFF's pages, Pillow reads the directory of every page.
-    frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
-    if frames > 1:
-        raise PhotoUnsupported(f"an animation of {frames} frames; only single photographs are supported")
-    return image, orientation_of(exif)
+    return image
+
+
+def _not_readable(data: bytes) -> ResadError:
+    for name, offset, signature in UNSUPPORTED_SIGNATURES:
+        if data[offset:][: len(signature)] == signature:
+            return PhotoUnsupported(f"the file is {name}; {_SUPPORTED}")
+    frame = jpeg.frame_of(data) if jpeg.is_jpeg(data) else None
+    if frame and (fault := frame.fault()):
+        return PhotoUnsupported(f"{fault}; JPEGs of 8 bits per channel are supported")
+    return PhotoUnreadable(f"not an image, or a damaged one; {_SUPPORTED}")
+
+
+_MAX_CANDIDATES: Final = 8
+"""Pages that are compared; more full pages are several photographs."""
+_SMALLER: Final = 0.75
+"""Longest side of a smaller version, as a share of the photograph's, at most."""
+_ALIKE_SIDE: Final = 32
+_ALIKE_LEVELS: Final = 2.0
+"""Mean difference in levels of 255 up to which two pages, reduced to `_ALIKE_SIDE` px, show the same.  Of 160
+photographs, thumbnails differ by at most 0.8 and the two most similar eyes by 3.7."""
+
+
+def _open_tiff(data: bytes, limits: PhotoLimits) -> _Picture:
+    """The page of a TIFF that is the photograph, within `limits`."""
+    largest, *rest = tiff.candidates(tiff.read_pages(data))
+    picture = _open_page(data, largest, limits)
+    if not rest:
+        return picture
+    side = max(largest.width, largest.height)
+    too_many = len(rest) >= _MAX_CANDIDATES or any(max(p.width, p.height) > _SMALLER * side for p in rest)
+    if too_many or not _alike(data, (largest, *rest), limits):
+        raise PhotoUnsupported(
+            f"a TIFF of {len(rest) + 1} pages that show different pictures; only single photographs are "
+            "supported: save each page as its own file"
+        )
+    return picture
+
+
+def _open_page(data: bytes, page: tiff.Page, limits: PhotoLimits) -> _Picture:
+    _check_pixels(page.width, page.height, limits)
+    tiff.check(page)
+    content = tiff.with_page_first(data, page)
+    image = _open_image(
+        content,
+        limits,
+        lambda _: PhotoUnsupported(f"a TIFF of {page.describe()} is not supported; save it as 8-bit RGB"),
+    )
+    return _Picture(image, content, page.depth, page=page)
+
+
+def _alike(data: bytes, pages: Sequence[tiff.Page], limits: PhotoLimits) -> bool:
+    """Whether all pages show the same picture as the first."""
+    first, *rest = (_reduced(_open_page(data, page, replace(limits, min_side=1))) for page in pages)
+    return all(np.abs(first - page).mean() <= _ALIKE_LEVELS for page in rest)
+
+
+def _reduced(picture: _Picture) -> NDArray[np.float32]:
+    image = _rgb(_load(picture), picture.depth)
+    return np.asarray(image.resize((_ALIKE_SIDE, _ALIKE_SIDE), Image.Resampling.BOX), dtype=np.float32)
+
+
+def _open_dicom(data: bytes, limits: PhotoLimits) -> "tuple[FileDataset, int, int]":
+    """The data set of a DICOM photograph, within `limits` and not yet decoded, its width and its height."""
+    from resad.dicom.files import read_dataset
+    from resad.dicom.pixels import stored_size
+
+    dataset = read_dataset(data, limits)
+    width, height = stored_size(dataset)
+    _check_pixels(width, height, limits)
+    return dataset, width, height
+
+
+def _read_dicom(data: bytes, limits: PhotoLimits) -> Photo:
+    from resad.dicom.annotation import demand_no_text
+    from resad.dicom.header import read_header
+    from resad.dicom.pixels import decode
+
+    dataset, width, height = _open_dicom(data, limits)
+    pixels = decode(dataset)
+    if pixels.shape != (height, width, 3):
+        raise PhotoUnreadable(f"the header says {width} x {height} px, the pixels have another size")
+    demand_no_text(pixels, dataset)
+    return Photo(pixels, width, height, hashlib.sha256(data).hexdigest(), read_header(dataset))
 
 
 def _million(count: int) -> str:
@@ -174,17 +298,96 @@ def _check_pixels(width: int, height: int, limits: PhotoLimits) -> None:
         raise PhotoUnreadable(f"{width} x {height} px, the shorter side must be {limits.min_side} px or more")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any decoded image as RGB."""
+def _load(picture: _Picture) -> Image.Image:
+    """The decoded picture in its own mode."""
+    page, image = picture.page, picture.image
+    binary = image.format == "PPM" and image.tile[0].codec_name == "ppm"
+    if binary and image.mode == "RGB" and _highest_of_pnm(image) == 65535:
+        return _color_words(picture)
+    if page is None or not page.separate_words:
+        image.load()
+        return image
+    from tifffile import TiffFile
+
+    with TiffFile(BytesIO(picture.content)) as file:
+        planes = file.pages[0].asarray(maxworkers=1)
+    high = (np.moveaxis(planes, 0, -1) >> 8).astype(np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(high))
+    return stored.transpose(_TURNS[page.orientation]) if page.orientation in _TURNS else stored
+
+
+def _depth(image: ImageFile.ImageFile, content: bytes) -> int:
+    """Bits per channel in the file; 8 where the format has no more."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "PPM":
+        return 16 if image.mode == "I" or _highest_of_pnm(image) > 255 else 8
+    if image.format == "JPEG2000":
+        size = content.find(b"\xff\x4f\xff\x51")
+        component = content[size + 42]
+        if component & 0x80:
+            raise PhotoUnsupported("a JPEG 2000 of signed samples; unsigned ones are supported")
+        return component + 1
+    return 8
+
+
+def _highest_of_pnm(image: ImageFile.ImageFile) -> int:
+    """The value of white in a PNM file; 255 where Pillow needs no other."""
+    tile = image.tile[0]
+    return int(tile.args[-1]) if tile.codec_name in ("ppm", "ppm_plain") and tile.args else 255
+
+
+def _color_words(picture: _Picture) -> Image.Image:
+    """A PNM of 16 bits per color: Pillow rounds where this project takes the high byte."""
+    image = picture.image
+    count = image.width * image.height * 3
+    words = np.frombuffer(picture.content, ">u2", count, image.tile[0].offset)
+    _demand_high_bits(int(words.max()))
+    return Image.fromarray((words >> 8).astype(np.uint8).reshape(image.height, image.width, 3))
+
+
+def _demand_one_picture(content: bytes, image: ImageFile.ImageFile) -> None:
+    """Raise `PhotoUnsupported` for a PNM file with a second picture behind the first."""
+    tile = image.tile[0]
+    if tile.codec_name not in ("raw", "ppm"):
+        return
+    row = (image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands())
+    end = tile.offset + row * image.height * (2 if _depth(image, content) > 8 else 1)
+    behind = content[end:].lstrip()
+    if behind[:1] == b"P" and behind[1:2].isdigit():
+        raise PhotoUnsupported("a PNM file of several pictures; only single photographs are supported")
+
+
+_HIGH_BITS: Final = 64
+"""Of 256 high bytes: a 16-bit picture with none as high as this uses 14 bits or fewer."""
+
+
+def _demand_high_bits(highest: int) -> None:
+    """Raise `PhotoUnsupported` for 16-bit samples that fill only the low bits: they would look black."""
+    if highest >> 8 < _HIGH_BITS:
+        raise PhotoUnsupported(
+            f"16 bits per channel, but no sample is above {highest:,} of 65,535: the picture seems to be stored "
+            f"in the low {max(highest.bit_length(), 8)} bits; scale it to all 16 bits, or save it with 8"
+        )
+
+
+def _rgb(image: Image.Image, depth: int) -> Image.Image:
+    """Any decoded image as RGB.  depth: bits per channel in the file."""
     if image.mode == "F":
         raise PhotoUnsupported("the pixels are floating-point numbers; 8 or 16 bits per channel are supported")
+    if depth == 16 and image.mode in ("RGB", "RGBA"):
+        # Pillow has kept the high bytes of color alone.
+        _demand_high_bits(256 * max(band.getextrema()[1] for band in image.split()[:3]) + 255)
     if image.mode.startswith("I"):
         return Image.fromarray(_high_byte(image)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     clear = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    alpha = clear.getchannel("A")
+    if alpha.getextrema()[1] == 0:
+        raise PhotoUnsupported("every pixel is transparent; save the picture without transparency")
     black = Image.new("RGB", clear.size)
-    black.paste(clear, mask=clear.getchannel("A"))
+    black.paste(clear, mask=alpha)
     return black
 
 
@@ -195,63 +398,8 @@ def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
     values = np.asarray(image)
     if bits > 16 or values.min() < 0:
         raise PhotoUnsupported(f"{bits} bits per pixel, or signed; 8 or 16 bits per channel are supported")
+    if bits == 16:
+        _demand_high_bits(int(values.max()))
     gray: NDArray[np.uint8] = (values >> (bits - 8)).astype(np.uint8)
     # TIFF's "white is zero", which Pillow honors at 8 bits only.
     return ~gray if tags.get(262) == 0 else gray
-
-
-_ORIENTATION: Final = 0x0112
-_START_OF_SCAN: Final = 0xDA
-_APP1: Final = 0xE1
-_APP2: Final = 0xE2
-_MAX_SEGMENTS: Final = 2000
-"""Largest number before the picture; cameras write about ten, a color profile or thumbnail some hundred more."""
-
-
-def hide_exif(data: bytes) -> tuple[bytes, bytes]:
-    """A JPEG with its EXIF and multi-picture segments renamed (same length), and its first EXIF block.
-
-    Any other data comes back unchanged, with an empty block.  Without the multi-picture index Pillow reads the
-    first picture of an MPO file, a plain JPEG.  Raises `PhotoUnreadable` for more segments and fill bytes than any
-    camera writes, which would only cost time.
-    """
-    if data[:3] != b"\xff\xd8\xff":
-        return data, b""
-    hidden = bytearray(data)
-    exif = b""
-    at, segments = 2, 0
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
-        segments += 1
-        if segments > _MAX_SEGMENTS:
-            raise PhotoUnreadable(f"more than {_MAX_SEGMENTS} segments before the picture")
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _APP1 and data[at + 4 : at + 9] == b"Exif\0":
-            exif = exif or data[at + 4 : end]
-            hidden[at + 4 : at + 8] = b"none"
-        elif marker == _APP2 and data[at + 4 : at + 8] == b"MPF\0":
-            hidden[at + 4 : at + 7] = b"non"
-        at = end
-    return bytes(hidden), exif
-
-
-def orientation_of(exif: bytes) -> int:
-    """The orientation (1 to 8) in an EXIF block's first directory; 1 where there is none or it is damaged.
-
-    The block is laid out as a TIFF file; JPEG puts `Exif` and two zero bytes in front of it.
-    """
-    block = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2], "<")
-    try:
-        (start,) = struct.unpack_from(order + "L", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHLH", block, entry)
-            if tag == _ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1

@@ -1,5 +1,6 @@
 """Prepare a photograph: decode it, crop it to the field of view, resize it to the network's square."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
@@ -10,22 +11,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resad.config import PhotoLimits, PreparationConfig
+from resad.dicom.header import PhotoHeader
 from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view
 from resad.photo import SHRINKS, Photo, read_bytes, read_photo, stored_size
 
 Coordinate = TypeVar("Coordinate", float, NDArray[np.floating[Any]])
 
 
-class ReadPhoto(Protocol):
-    """Decodes a photograph, as `read_photo`."""
+class PhotoDecoder(Protocol):
+    """Decodes photographs: `ThisProcess`, or a pool of processes (`resad.decoder_pool`)."""
 
-    def __call__(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
-        """The photograph, a JPEG at 1 / `shrink` of its size."""
+    def stored_size(self, data: bytes, limits: PhotoLimits) -> tuple[int, int]:
+        """As `resad.photo.stored_size`."""
+        ...
+
+    def read_photo(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+        """As `resad.photo.read_photo`."""
         ...
 
 
+class ThisProcess:
+    """Decodes photographs on the calling thread, for as long as it takes."""
+
+    def stored_size(self, data: bytes, limits: PhotoLimits) -> tuple[int, int]:
+        """As `resad.photo.stored_size`."""
+        return stored_size(data, limits)
+
+    def read_photo(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+        """As `resad.photo.read_photo`."""
+        return read_photo(source, limits, shrink=shrink)
+
+
+THIS_PROCESS: Final = ThisProcess()
 _ROWS_PER_STEP: Final = 256
-"""Rows of a map that are resampled together: keeps the intermediate results small."""
+_BAND_PIXELS: Final = 1 << 20
+"""Rows and pixels of a map, at most, that are resampled together: keeps the intermediate results small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +89,36 @@ class Frame:
         Sampled bilinearly at each pixel's center; within half a prepared pixel of the square's edge the edge value
         holds, outside the square the map is 0.  `width` and `height` choose another raster over the photograph.
         """
+        columns, rows = width or self.width, height or self.height
+        result = np.empty((rows, columns), np.float32)
+        top = 0
+        for band in self.map_bands(anomaly_map, columns, rows):
+            result[top : top + len(band)] = band
+            top += len(band)
+        return result
+
+    def map_bands(
+        self, anomaly_map: NDArray[np.float32], width: int, height: int
+    ) -> Generator[NDArray[np.float32], None, None]:
+        """The rows of `map_to_photo` from the top, some at a time, float32 (n, width)."""
         if anomaly_map.shape != (self.side, self.side):
             raise ValueError(f"the map is {anomaly_map.shape}, the frame's square {(self.side, self.side)}")
-        columns, rows = width or self.width, height or self.height
-        x = (np.arange(columns) + 0.5) * (self.width / columns)
-        y = (np.arange(rows) + 0.5) * (self.height / rows)
+        x = (np.arange(width) + 0.5) * (self.width / width)
         inside_x = np.nonzero((x >= self.left) & (x < self.right))[0]
-        inside_y = np.nonzero((y >= self.top) & (y < self.bottom))[0]
-        result = np.zeros((rows, columns), np.float32)
-        if inside_x.size == 0 or inside_y.size == 0:
-            return result
-        x_square, y_square = self.to_prepared(x[inside_x], y[inside_y])
-        # The square is parallel to the photograph's axes, so one axis can be resampled after the other.
-        stretched = _resampled_rows(np.ascontiguousarray(anomaly_map.T, np.float32), x_square)
-        stretched = np.ascontiguousarray(stretched.T)
-        for start in range(0, inside_y.size, _ROWS_PER_STEP):
-            part = inside_y[start : start + _ROWS_PER_STEP]
-            target = result[part[0] : part[-1] + 1, inside_x[0] : inside_x[-1] + 1]
-            target[...] = _resampled_rows(stretched, y_square[start : start + _ROWS_PER_STEP])
-        return result
+        step = max(1, min(_ROWS_PER_STEP, _BAND_PIXELS // width))
+        for start in range(0, height, step):
+            y = (np.arange(start, min(start + step, height)) + 0.5) * (self.height / height)
+            inside_y = np.nonzero((y >= self.top) & (y < self.bottom))[0]
+            band = np.zeros((len(y), width), np.float32)
+            if inside_x.size and inside_y.size:
+                # The square is parallel to the photograph's axes, so one axis can be resampled after the other.
+                x_square, y_square = self.to_prepared(x[inside_x], y[inside_y])
+                first = max(floor(y_square[0] - 0.5), 0)
+                part = anomaly_map[first : floor(y_square[-1] - 0.5) + 2]
+                stretched = _resampled_rows(np.ascontiguousarray(part.T, np.float32), x_square)
+                target = band[inside_y[0] : inside_y[-1] + 1, inside_x[0] : inside_x[-1] + 1]
+                target[...] = _resampled_rows(np.ascontiguousarray(stretched.T), y_square - first)
+            yield band
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,22 +134,28 @@ class PreparedPhoto:
     """In the photograph's own px."""
     content_hash: str
     """SHA-256 of the file's bytes, hexadecimal."""
+    header: PhotoHeader | None = None
+    """What a DICOM header says of the photograph; None for other formats."""
 
 
 def prepare(
-    source: bytes | Path, config: PreparationConfig, limits: PhotoLimits, *, read: ReadPhoto = read_photo
+    source: bytes | Path,
+    config: PreparationConfig,
+    limits: PhotoLimits,
+    *,
+    decoder: PhotoDecoder = THIS_PROCESS,
 ) -> PreparedPhoto:
     """The prepared square of `source`, a file's bytes or its path.  Raises as `read_photo`.
 
     crop = "field_of_view": a square around the disc, its side the disc's diameter (without a disc: around the
     frame, its longer side), black beyond the photograph.  crop = "none": the whole frame, squashed.
-    read: decodes the photograph.
+    decoder: decodes the photograph.
     """
     data = read_bytes(source, limits)
-    photo, field = _decode(data, config, limits, read)
+    photo, field = _decode(data, config, limits, decoder)
     frame = frame_of(photo.width, photo.height, field, config)
     mask = mask_of(frame, field, config)
-    return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash)
+    return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash, photo.header)
 
 
 def frame_of(width: int, height: int, field: FieldOfView, config: PreparationConfig) -> Frame:
@@ -138,17 +175,17 @@ def mask_of(frame: Frame, field: FieldOfView, config: PreparationConfig) -> NDAr
 
 
 def _decode(
-    data: bytes, config: PreparationConfig, limits: PhotoLimits, read: ReadPhoto
+    data: bytes, config: PreparationConfig, limits: PhotoLimits, decoder: PhotoDecoder
 ) -> tuple[Photo, FieldOfView]:
     """The photograph, decoded no larger than the square needs, and its field of view in the photograph's px."""
-    shrink = _largest_shrink(min(stored_size(data, limits)), config.size)
-    photo = read(data, limits, shrink=shrink)
+    shrink = _largest_shrink(min(decoder.stored_size(data, limits)), config.size)
+    photo = decoder.read_photo(data, limits, shrink=shrink)
     field = _field_of_view(photo)
     needed = _largest_shrink(2 * field.radius, config.size)
     if config.crop == "none" or not field.found or needed >= shrink:
         return photo, field
     # The disc is much smaller than the frame: a larger decoding is needed to fill the square.
-    photo = read(data, limits, shrink=needed)
+    photo = decoder.read_photo(data, limits, shrink=needed)
     closer = _field_of_view(photo)
     return photo, closer if closer.found else field
 

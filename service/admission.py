@@ -1,17 +1,20 @@
-"""Admission control: a bounded queue, a memory limit for uploads, and 429 with Retry-After beyond them."""
+"""Admission control: a bounded queue, a limit on bytes in memory, shares of both, and 429 beyond them."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from service.problems import BUSY, Refusal
+from service.fairness import Account, Shares
+from service.problems import ANSWER_TOO_LARGE, BUSY, Refusal
 
-Reason = Literal["queue", "deadline", "bytes"]
+Reason = Literal["queue", "deadline", "bytes", "share"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _NEWEST_WEIGHT: Final = 0.2
 """Weight of the newest measurement in the moving average."""
 _LONGEST_RETRY_S: Final = 60
+_SMALLER: Final = "send fewer photographs at once, or ask for smaller pictures (size=)"
 _DEADLINE_SHARE: Final = 0.8
 """Share of the deadline that the queue may use up: the average is a mean, and some photographs take longer."""
 
@@ -56,15 +59,15 @@ def _moving_average(average: float | None, newest: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """photos: in the queue.  upload_bytes: of all uploads in memory.  deadline_s: seconds to answer in."""
+    """photos: in the queue.  held_bytes: uploads and answers in memory.  deadline_s: seconds to answer in."""
 
     photos: int
-    upload_bytes: int
+    held_bytes: int
     deadline_s: float
 
 
 class Admission:
-    """Counts the photographs and upload bytes of all requests.  Used on the event loop only.
+    """Counts the photographs and bytes of all requests and accounts.  Used on the event loop only.
 
     Args:
         shed: called with the reason whenever a request is refused with 429.
@@ -72,57 +75,89 @@ class Admission:
 
     def __init__(self, limits: Limits, throughput: Throughput, shed: Callable[[Reason], None]) -> None:
         self.limits = limits
-        self.queued = 0
-        self.upload_bytes = 0
+        self._places = Shares(limits.photos)
+        self._bytes = Shares(limits.held_bytes)
         self._throughput = throughput
         self._shed = shed
 
+    @property
+    def queued(self) -> int:
+        """Photographs in the queue."""
+        return self._places.taken
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of uploads and answers in memory."""
+        return self._bytes.taken
+
     @contextmanager
-    def admit(self, count: int, *, already: int = 0) -> Iterator[None]:
+    def admit(self, count: int, account: Account = None, *, already: int = 0) -> Iterator[None]:
         """Take `count` queue slots, all or none, until the end of the `with` block.
 
         Args:
             already: slots that the same request has.
         Raises:
-            Refusal: 429 with Retry-After if the queue is full, or if it would not be answered before the deadline.
+            Refusal: 429 with Retry-After if the queue or the account's share is full, or if it would not be
+                answered before the deadline.
         """
-        limits = self.limits
-        if self.queued + count > limits.photos:
+        places, limits = self._places, self.limits
+        if places.taken + count > limits.photos:
             raise self._refuse(
-                "queue", f"{self.queued} photographs are waiting, the limit is {limits.photos}", self.queued
+                "queue", f"{places.taken} photographs are waiting, the limit is {limits.photos}", places.taken
             )
-        ahead, answerable = self.queued - already, self._answerable()
+        after, share = places.of(account) + count, places.share(account)
+        if after > share:
+            raise self._refuse(
+                "share",
+                f"{places.of(account)} photographs of this key are waiting, its share is {share}",
+                after - share,
+            )
+        ahead, answerable = places.ahead(account, after), self._answerable()
         # An empty queue always admits, however slow the last photographs were.
-        if ahead and self.queued + count > answerable:
+        if places.taken > already and ahead > answerable:
             raise self._refuse(
                 "deadline",
-                f"{self.queued} photographs are waiting, and {count} more would not be answered within "
+                f"{places.taken} photographs are waiting, and {count} more would not be answered within "
                 f"{limits.deadline_s:g} s",
-                self.queued + count - answerable,
+                ahead - answerable,
             )
-        self.queued += count
+        places.take(account, count)
         try:
             yield
         finally:
-            self.queued -= count
+            places.release(account, count)
 
     @contextmanager
-    def reserve_bytes(self) -> Iterator["ByteReservation"]:
-        """A reservation for one request's upload, released at the end of the `with` block."""
-        reservation = ByteReservation(self)
+    def reserve_bytes(self, account: Account = None) -> Iterator["ByteReservation"]:
+        """A reservation for one upload or answer, released at the end of the `with` block."""
+        reservation = ByteReservation(self, account)
         try:
             yield reservation
         finally:
-            self.upload_bytes -= reservation.bytes
+            self._bytes.release(account, reservation.bytes)
 
-    def too_many_bytes(self, more: int) -> Refusal:
-        """The refusal of an upload that needs `more` bytes than are free."""
-        limit = self.limits.upload_bytes
-        return self._refuse(
-            "bytes",
-            f"uploads of {(self.upload_bytes + more) / 1e6:.1f} MB at once, the limit is {limit / 1e6:g} MB",
-            1,
-        )
+    def take_bytes(self, account: Account, bytes_before: int, more: int) -> None:
+        """Count `more` bytes of a request that has `bytes_before` already.
+
+        Raises:
+            Refusal: 422 if nothing that is released makes room for them; 429 if all requests together, or those of
+                the account, are too many bytes.
+        """
+        taken, limit = self._bytes.taken, self.limits.held_bytes
+        if bytes_before + more > limit:
+            detail = (
+                f"the answer has {_megabytes(bytes_before + more)}, the limit is {_megabytes(limit)}; {_SMALLER}"
+            )
+            raise Refusal(ANSWER_TOO_LARGE, detail)
+        if taken + more > limit:
+            detail = f"{_megabytes(taken + more)} of uploads and answers, the limit is {_megabytes(limit)}"
+            raise self._refuse("bytes", detail, 1)
+        after, share = self._bytes.of(account) + more, self._bytes.share(account)
+        # The only request of an account may use what there is: otherwise the largest would never be taken.
+        if after > share and self._bytes.of(account) > bytes_before:
+            detail = f"{_megabytes(after)} of uploads and answers of this key, its share is {_megabytes(share)}"
+            raise self._refuse("share", detail, 1)
+        self._bytes.take(account, more)
 
     def _answerable(self) -> float:
         """Photographs that can be answered before the deadline."""
@@ -138,18 +173,23 @@ class Admission:
 
 
 class ByteReservation:
-    """Bytes that one upload takes, announced or arrived."""
+    """Bytes in memory for one upload, announced or arrived, or for one answer until it is sent."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, account: Account) -> None:
         self.bytes = 0
         self._admission = admission
+        self._account = account
 
     def grow_to(self, count: int) -> None:
-        """Reserve at least `count` bytes; raises `Refusal` (429) if all uploads together exceed the limit."""
-        more = count - self.bytes
-        if more <= 0:
-            return
-        if self._admission.upload_bytes + more > self._admission.limits.upload_bytes:
-            raise self._admission.too_many_bytes(more)
-        self._admission.upload_bytes += more
+        """Reserve at least `count` bytes; raises `Refusal` (422, 429) as `Admission.take_bytes`."""
+        if count > self.bytes:
+            self.add(count - self.bytes)
+
+    def add(self, more: int) -> None:
+        """Reserve `more` bytes; raises as `grow_to`."""
+        self._admission.take_bytes(self._account, self.bytes, more)
         self.bytes += more
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from resad_client.records import Result, Timings
 from starlette.requests import ClientDisconnect, Request
@@ -22,11 +22,11 @@ from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
 from resad.pictures.overlay import PictureKind
 from resad.preparation import PhotoDecoder, PreparedPhoto
-from service.admission import Admission, Throughput
+from service.admission import Admission, ByteReservation, Throughput
 from service.dicom import DicomBody, demand_dicom, encode_dicom
 from service.fairness import Turns
 from service.index_cache import IndexCache
-from service.maps import Drawable, MapType, data_url, encode_map, encode_overlay
+from service.maps import Drawable, MapFile, MapType, data_url, encode_map, encode_overlay, map_file
 from service.metrics import Metrics
 from service.problems import DEADLINE, INVALID_REQUEST, NOT_ACCEPTABLE, Problem, Refusal, refusal
 from service.schemas import MapQuery, Results, ScoreQuery
@@ -35,6 +35,8 @@ from service.uploads import Upload
 from service.worker import Worker
 
 Answer = TypeVar("Answer")
+_SMALL_MAP: Final = 4_000_000
+"""Pixels up to which a map is made at once; a larger one is made while it is sent, and takes little memory."""
 
 
 async def within_deadline(
@@ -164,7 +166,7 @@ class Scorer:
             return await self._detect(photo, loaded, finish, trace)
 
     async def decode(self, work: Callable[[PhotoDecoder], Answer], stage: Stage, trace: PhotoTrace) -> Answer:
-        """Run `work`, which decodes a photograph by the decoder that it is given; stops it if this is cancelled."""
+        """Run `work`, which uses the decoder that it is given; the decoder is stopped if this is cancelled."""
         decoding = self.decoders.decoding()
         try:
             return await self.decoding.run(stage, lambda: work(decoding), trace, decoding.stop)
@@ -271,7 +273,7 @@ class Pipeline:
             async def score_alone() -> Result:
                 async with self.index_cache.lease(index) as loaded:
                     _check_rule(loaded, query)
-                    return await self._result(data, loaded, query, trace)
+                    return await self._result(data, loaded, query, trace, upload.reservation)
 
             return await within_deadline(request, slots, score_alone, deadline_s)
         slots.enter_context(self.admission.admit(len(upload.photos) - 1, trace.key, already=1))
@@ -279,7 +281,10 @@ class Pipeline:
         async def score_all() -> Results:
             async with self.index_cache.lease(index) as loaded:
                 _check_rule(loaded, query)
-                answers = (self._result_or_problem(photo, loaded, query, trace) for photo in upload.photos)
+                answers = (
+                    self._result_or_problem(photo, loaded, query, trace, upload.reservation)
+                    for photo in upload.photos
+                )
                 return Results(tuple(await asyncio.gather(*answers)))
 
         return await within_deadline(request, slots, score_all, deadline_s)
@@ -310,8 +315,10 @@ class Pipeline:
                 drawable = await self.scorer.score(photo, loaded, query, photo_trace, trace.request_id)
                 longest = None if query.size is None else min(query.size, self.max_overlay_side)
                 limits, layout = self.scorer.limits, query.layout
-                body = await self.scorer.pool.run(
-                    "render", lambda: encode_dicom(drawable, photo, limits, longest, layout), photo_trace
+                body = await self.scorer.decode(
+                    lambda decoder: encode_dicom(drawable, photo, limits, longest, layout, decoder),
+                    "render",
+                    photo_trace,
                 )
             self.throughput.pooled(photo_trace.pooled_s)
             return body
@@ -330,42 +337,67 @@ class Pipeline:
     async def anomaly_map(
         self,
         request: Request,
-        data: bytes,
+        upload: Upload,
         slots: ExitStack,
         index: str,
         query: MapQuery,
         media_type: MapType,
         trace: RequestTrace,
-    ) -> tuple[bytes, Manifest]:
-        """The file for `POST /v1/anomaly-map`, and the manifest of its version; raises as `score`."""
+    ) -> tuple[bytes | MapFile, Manifest]:
+        """The file for `POST /v1/anomaly-map`, and the manifest of its version; raises as `score`.
 
-        async def draw() -> tuple[bytes, Manifest]:
+        A large map is made while it is sent, by `map_parts`.
+        """
+        data = upload.only()
+
+        async def draw() -> tuple[bytes | MapFile, Manifest]:
             photo_trace = trace.photo()
             async with self.index_cache.lease(index) as loaded:
                 _check_rule(loaded, query)
                 photo = await self._frame(data, query, photo_trace)
                 drawable = await self.scorer.score_map(photo, loaded, query, photo_trace)
+                body: bytes | MapFile
                 if query.style == "overlay":
                     kind: PictureKind = "jpeg" if media_type == "image/jpeg" else "png"
                     body = await self._overlay(photo, drawable, query, kind, photo_trace)
                 else:
-                    body = await self._map(drawable, media_type, query.size, photo_trace)
+                    body = map_file(drawable, media_type, query.size)
+                    if body.pixels <= _SMALL_MAP:
+                        body = await self._map(drawable, media_type, query.size, photo_trace)
             self.throughput.pooled(photo_trace.pooled_s)
             return body, drawable.manifest
 
         return await within_deadline(request, slots, draw, self.admission.limits.deadline_s)
 
+    async def map_parts(self, map_file: MapFile, trace: RequestTrace) -> AsyncIterator[bytes]:
+        """The parts of a map file; each is made when the one before was taken."""
+        photo_trace = trace.photos[-1]
+        while part := await self.scorer.pool.run("render", lambda: next(map_file.parts, b""), photo_trace):
+            yield part
+
     async def _result_or_problem(
-        self, photo: bytes | Refusal, loaded: LoadedIndex, query: ScoreQuery, trace: RequestTrace
+        self,
+        photo: bytes | Refusal,
+        loaded: LoadedIndex,
+        query: ScoreQuery,
+        trace: RequestTrace,
+        reservation: ByteReservation,
     ) -> Result | Problem:
         try:
             if isinstance(photo, Refusal):
                 raise photo
-            return await self._result(photo, loaded, query, trace)
+            return await self._result(photo, loaded, query, trace, reservation)
         except Exception as error:
             return refusal(error, trace.request_id).problem(trace.request_id)
 
-    async def _result(self, data: bytes, loaded: LoadedIndex, query: ScoreQuery, trace: RequestTrace) -> Result:
+    async def _result(
+        self,
+        data: bytes,
+        loaded: LoadedIndex,
+        query: ScoreQuery,
+        trace: RequestTrace,
+        reservation: ByteReservation,
+    ) -> Result:
         began, photo_trace = time.perf_counter(), trace.photo()
         data = await self._frame(data, query, photo_trace)
         drawable = await self.scorer.score(data, loaded, query, photo_trace, trace.request_id)
@@ -379,6 +411,7 @@ class Pipeline:
             case "overlay-jpeg":
                 url = data_url(await self._overlay(data, drawable, query, "jpeg", photo_trace), "jpeg")
         self.throughput.pooled(photo_trace.pooled_s)
+        reservation.add(len(url or ""))
         result = drawable.result
         assert result is not None
         timings = Timings(result.timings_ms.decode, 1e3 * (time.perf_counter() - began))

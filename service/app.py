@@ -16,7 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from resad.errors import PhotoError
 from resad.runtime import package_version
 from service import problems, routes
-from service.middleware import RequestMiddleware, trace_of
+from service.hosts import HostMiddleware
+from service.middleware import ReadLimits, RequestMiddleware, trace_of
 from service.problems import Refusal, problem_response, refusal
 from service.schemas import with_examples
 from service.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings, combined_metrics: CombinedMetrics | None = No
         description=INTENDED_USE,
         version=package_version(),
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name whatever host the caller sent
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
     )
@@ -60,7 +62,9 @@ def create_app(settings: Settings, combined_metrics: CombinedMetrics | None = No
             allow_headers=("Authorization", "Content-Type", "X-Request-ID"),
             expose_headers=("X-Request-ID", "Retry-After", "Resad-Index", "Resad-Full-Scale"),
         )
-    app.add_middleware(RequestMiddleware, metrics=state.metrics, write_spans=write_spans)
+    app.add_middleware(HostMiddleware, settings=settings)
+    limits = ReadLimits(settings.unread_s, settings.min_read_rate)
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, write_spans=write_spans, limits=limits)
     app.openapi_schema = with_examples(app.openapi())
     return app
 

@@ -44,17 +44,25 @@ def serve(
     drain_s: Annotated[
         int | None, typer.Option(help="Seconds to finish accepted requests when stopped; default 30.")
     ] = None,
-    decode_workers: Annotated[int | None, typer.Option(help="Threads that decode and draw; default 2.")] = None,
+    decode_workers: Annotated[
+        int | None, typer.Option(help="Processes that decode photographs; default 2.")
+    ] = None,
+    decode_s: Annotated[
+        float | None, typer.Option(help="Most seconds of processor time to decode a photograph; default 10.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Cores for torch and FAISS; default all.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Most bytes of a photograph; default 25000000.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Most pixels of a photograph; default 80000000.")] = None,
     max_photos: Annotated[int | None, typer.Option(help="Most photographs in a request; default 32.")] = None,
     max_held_bytes: Annotated[
-        int | None, typer.Option(help="Most bytes of all uploads in memory; default 500000000.")
+        int | None, typer.Option(help="Most bytes of all uploads and answers; default 500000000.")
     ] = None,
     keys_file: Annotated[Path | None, typer.Option(help="Keys of the callers, made by resad-keys.")] = None,
     allowed_origins: Annotated[
         str | None, typer.Option(help="Origins of other web pages that may call, separated by commas.")
+    ] = None,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(help="Names of this service beside localhost, separated by commas; * for any.")
     ] = None,
     docs: Annotated[bool, typer.Option("--docs/--no-docs", help="Serve /docs and /openapi.json.")] = True,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public address without keys.")] = False,
@@ -69,9 +77,10 @@ def serve(
     settings = read_settings(
         root=root, host=host, port=port, device=device, index=index, hold=hold,
         queue_size=queue_size, batch_size=batch_size, deadline_s=deadline_s,
-        drain_s=drain_s, decode_workers=decode_workers, threads=threads, max_bytes=max_bytes,
+        drain_s=drain_s, decode_workers=decode_workers, decode_s=decode_s, threads=threads, max_bytes=max_bytes,
         max_pixels=max_pixels, max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
-        allowed_origins=allowed_origins, docs=None if docs else False, insecure=insecure or None,
+        allowed_origins=allowed_origins, allowed_hosts=allowed_hosts,
+        docs=None if docs else False, insecure=insecure or None,
     )  # fmt: skip
     _check(settings)
     with _bind(settings.host, settings.port) as listener:

@@ -11,6 +11,7 @@ from werkzeug.http import parse_accept_header, parse_options_header
 from resad.config import PhotoLimits
 from resad.dicom.files import is_dicom
 from resad.pictures.overlay import Layout
+from resad.preparation import PhotoDecoder
 from resad.runtime import package_version
 from service.maps import Drawable, overlay_image
 from service.problems import NOT_ACCEPTABLE, Refusal
@@ -57,7 +58,12 @@ def demand_dicom(photo: bytes) -> None:
 
 
 def encode_dicom(
-    drawable: Drawable, photo: bytes, limits: PhotoLimits, longest: int | None, layout: Layout
+    drawable: Drawable,
+    photo: bytes,
+    limits: PhotoLimits,
+    longest: int | None,
+    layout: Layout,
+    decoder: PhotoDecoder,
 ) -> DicomBody:
     """The result's objects: map, findings, report and overlay.
 
@@ -65,12 +71,13 @@ def encode_dicom(
         drawable: with a result.
         photo: the DICOM file.
         longest: longer side of the overlay, px; 2048 if None.
+        decoder: decodes the photograph.
     """
     from resad.dicom.results import Drawing, result_objects
 
     frame, manifest, result = drawable.frame, drawable.manifest, drawable.result
     assert result is not None
-    overlay = overlay_image(drawable, photo, limits, longest or _OVERLAY_SIDE, layout)
+    overlay = overlay_image(drawable, photo, limits, longest or _OVERLAY_SIDE, layout, decoder)
     drawing = Drawing(
         frame.map_to_photo(drawable.detection.anomaly_map), np.asarray(overlay), manifest.calibration.full_scale
     )

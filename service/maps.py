@@ -1,6 +1,7 @@
 """Map files and overlays of a scored photograph, and which file type a caller gets."""
 
 import base64
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -15,13 +16,15 @@ from resad.config import PhotoLimits
 from resad.detector import Detection
 from resad.manifest import Manifest
 from resad.photo import SHRINKS
-from resad.pictures.map_files import map_npy, map_png16, map_tiff
+from resad.pictures.map_files import npy_parts, png16_parts, tiff_parts
 from resad.pictures.overlay import Layout, PictureKind, overlay_picture, picture_file
 from resad.preparation import THIS_PROCESS, Frame, PhotoDecoder
 from service.problems import NOT_ACCEPTABLE, Refusal
 
 MapType = Literal["image/png", "image/tiff", "application/x-npy", "image/jpeg"]
 MAP_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/tiff", "application/x-npy")
+_PART_BYTES: Final = 16_000_000
+"""Of a part of a map and of what it is made from, about."""
 OVERLAY_TYPES: Final[tuple[MapType, ...]] = ("image/png", "image/jpeg")
 
 
@@ -57,18 +60,40 @@ def raster_size(width: int, height: int, longest: int | None) -> tuple[int, int]
     return max(1, round(width * share)), max(1, round(height * share))
 
 
-def encode_map(drawable: Drawable, media_type: MapType, longest: int | None) -> bytes:
-    """The map in the photograph's frame; PNG and TIFF state scale and fingerprint in their metadata."""
-    frame, manifest = drawable.frame, drawable.manifest
-    values = frame.map_to_photo(drawable.detection.anomaly_map, *raster_size(frame.width, frame.height, longest))
-    full_scale = manifest.calibration.full_scale
+@dataclass(frozen=True, slots=True, eq=False)
+class MapFile:
+    """A map file that is made while it is sent.
+
+    parts: its bytes, in order.  pixels: of the map.  held_bytes: memory that it takes until it is sent.
+    """
+
+    parts: Generator[bytes, None, None]
+    pixels: int
+    held_bytes: int
+
+
+def map_file(drawable: Drawable, media_type: MapType, longest: int | None) -> MapFile:
+    """The map in the photograph's frame; PNG and TIFF state scale and fingerprint in their metadata.
+
+    It refers to nothing of `drawable` but the map.
+    """
+    frame, anomaly_map, fingerprint = drawable.frame, drawable.detection.anomaly_map, drawable.manifest.fingerprint
+    size = width, height = raster_size(frame.width, frame.height, longest)
+    full_scale = drawable.manifest.calibration.full_scale
+    bands = frame.map_bands(anomaly_map, width, height)
     match media_type:
         case "image/tiff":
-            return map_tiff(values, full_scale, manifest.fingerprint)
+            parts = tiff_parts(bands, size, full_scale, fingerprint)
         case "application/x-npy":
-            return map_npy(values)
+            parts = npy_parts(bands, size)
         case _:
-            return map_png16(values, full_scale, manifest.fingerprint)
+            parts = png16_parts(bands, size, full_scale, fingerprint)
+    return MapFile(parts, width * height, anomaly_map.nbytes + _PART_BYTES)
+
+
+def encode_map(drawable: Drawable, media_type: MapType, longest: int | None) -> bytes:
+    """As `map_file`, at once."""
+    return b"".join(map_file(drawable, media_type, longest).parts)
 
 
 def encode_overlay(

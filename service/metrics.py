@@ -13,8 +13,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from scipy.stats import ks_2samp
 
+from resad.decoder_pool import DecoderPool
 from resad.manifest import Manifest
-from service.admission import Admission, Reason, Throughput
+from service.admission import REASONS, Admission, Reason, Throughput
 from service.registry import Registry
 from service.tracing import Stage
 from service.worker import BatchStats, Worker
@@ -51,24 +52,36 @@ class Metrics:
         self._late = self._counter("resad_timed_out_requests", "408 (upload) and 504 (deadline)", "limit")
         self._out_of_memory = self._counter("resad_out_of_memory_photos", "Refused because memory was full")
         self.indexes = IndexMetrics(self._registry)
-        for reason in ("queue", "deadline", "bytes"):
+        for reason in REASONS:
             self._shed.labels(reason)
         for limit in ("upload", "deadline"):
             self._late.labels(limit)
         ProcessCollector(registry=self._registry)
 
-    def watch(self, admission: Admission, registry: Registry, worker: Worker, throughput: Throughput) -> None:
-        """Add gauges that read the queue, the worker and the indexes at each scrape."""
+    def watch(
+        self,
+        admission: Admission,
+        registry: Registry,
+        worker: Worker,
+        throughput: Throughput,
+        decoders: DecoderPool,
+    ) -> None:
+        """Add gauges that read the queue, the worker, the decoders and the indexes at each scrape."""
         limits = admission.limits
         self._gauge("resad_queue_photos", "Accepted and not yet done with").set_function(lambda: admission.queued)
         self._gauge("resad_queue_size", "Places for them").set(limits.photos)
-        self._gauge("resad_held_bytes", "Of uploads in memory").set_function(lambda: admission.upload_bytes)
-        self._gauge("resad_held_bytes_limit", "Most that they may be").set(limits.upload_bytes)
+        self._gauge("resad_held_bytes", "Of uploads and answers in memory").set_function(
+            lambda: admission.held_bytes
+        )
+        self._gauge("resad_held_bytes_limit", "Most that they may be").set(limits.held_bytes)
         self._gauge("resad_worker_waiting", "Photographs and tasks before the worker").set_function(
             lambda: worker.waiting
         )
         self._gauge("resad_worker_alive", "1 while the thread that scores lives").set_function(
             lambda: float(worker.alive)
+        )
+        self._gauge("resad_decoders_free", "Processes that wait for a photograph to decode").set_function(
+            lambda: decoders.free
         )
         self._gauge("resad_seconds_per_photo", "Measured pace, by which callers are sent away").set_function(
             lambda: throughput.seconds_per_photo
@@ -95,9 +108,12 @@ class Metrics:
         """Record a scored photograph."""
         self.indexes.scored(index, version, image_score)
 
+    def dropped(self) -> None:
+        """Count a photograph whose caller left before it was scored."""
+        self._dropped.inc()
+
     def batch(self, batch: BatchStats) -> None:
         """Record a batch of the worker."""
-        self._dropped.inc(batch.dropped)
         self._out_of_memory.inc(batch.without_memory)
         if batch.scored:
             self._batches.observe(batch.scored)

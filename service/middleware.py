@@ -4,6 +4,8 @@ import asyncio
 import logging
 import re
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -19,6 +21,7 @@ from service.tracing import RequestTrace, Step, WriteSpans
 _log: Final = logging.getLogger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REQUEST_ID_HEADER: Final = "X-Request-ID"
+_PIECE_BYTES: Final = 65_536
 _CLIENT_CLOSED_REQUEST: Final = 499
 """The status that proxies log when the caller disconnects; it is never sent."""
 _PROBES: Final = ("/livez", "/readyz", "/metrics")
@@ -52,11 +55,45 @@ def trace_of(request: Request) -> RequestTrace:
     return trace
 
 
+def held_until_sent(request: Request) -> ExitStack:
+    """What a request holds until its answer is sent, or until nobody waits for it any more."""
+    held: ExitStack = request.scope["state"]["held"]
+    return held
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How slowly a caller may read: `bytes_per_s`, after `grace_s` seconds in which an answer waited for it."""
+
+    grace_s: float
+    bytes_per_s: float
+
+
+class Reading:
+    """How fast a caller reads one answer."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        self._limits = limits
+        self._bytes = 0
+        self._waited_s = 0.0
+
+    def add(self, count: int, waited_s: float) -> None:
+        """Record bytes that the connection took, and how long they waited for the caller."""
+        self._bytes += count
+        self._waited_s += waited_s
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether the caller has read less than it must."""
+        return self._bytes < self._limits.bytes_per_s * (self._waited_s - self._limits.grace_s)
+
+
 class RequestMiddleware:
     """ASGI middleware around everything; logs the route and, of what the caller sent, only a well-formed id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, write_spans: WriteSpans) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, write_spans: WriteSpans, limits: "ReadLimits") -> None:
         self._app = app
+        self._limits = limits
         self._metrics = metrics
         self._write_spans = write_spans
 
@@ -69,8 +106,10 @@ class RequestMiddleware:
         headers = Request(scope).headers
         requested_id = headers.get(_REQUEST_ID_HEADER, "")
         trace = RequestTrace(requested_id if _REQUEST_ID.fullmatch(requested_id) else new_id())
-        scope.setdefault("state", {})["trace"] = trace
+        held = ExitStack()
+        scope.setdefault("state", {}).update(trace=trace, held=held)
         status = 0
+        reading = Reading(self._limits)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -79,9 +118,24 @@ class RequestMiddleware:
                 response_headers = MutableHeaders(scope=message)
                 response_headers[_REQUEST_ID_HEADER] = trace.request_id
                 _add_security_headers(response_headers, scope["path"])
-            await send(message)
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            # In pieces, each of which waits until most of the one before was read: so the answer is sent once this
+            # returns, and does not wait in a buffer that nothing counts.
+            body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
+            for start in range(0, max(len(body), 1), _PIECE_BYTES):
+                piece = bytes(body[start : start + _PIECE_BYTES])
+                last = start + _PIECE_BYTES >= len(body)
+                began_piece = time.monotonic()
+                await send({"type": "http.response.body", "body": piece, "more_body": more or not last})
+                reading.add(len(piece), time.monotonic() - began_piece)
+                if reading.too_slow:
+                    scope["state"].get("abort", lambda: None)()
+                    await asyncio.sleep(0)  # the server notices that the connection is gone
+                    raise ClientDisconnect
 
-        with structlog.contextvars.bound_contextvars(request_id=trace.request_id):
+        with held, structlog.contextvars.bound_contextvars(request_id=trace.request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
@@ -129,7 +183,11 @@ def _log_fields(trace: RequestTrace, method: str, route: str, status: int, secon
         fields["receive_ms"] = _ms(trace.received.seconds)
     if trace.photos:
         fields["photos"] = [
-            {"content": photo.content, **{f"{step.stage}_ms": _ms(step.seconds) for step in _steps(photo.steps)}}
+            {
+                "content": photo.content,
+                **({"library_lines": photo.printed} if photo.printed else {}),
+                **{f"{step.stage}_ms": _ms(step.seconds) for step in _steps(photo.steps)},
+            }
             for photo in trace.photos
         ]
     return fields

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as model
 from starlette.responses import Response
 
+from resad.decoder_pool import DecodingStopped
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoPoor, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
 
 _log: Final = logging.getLogger(__name__)
@@ -56,6 +57,12 @@ UPLOAD_SLOW: Final = Kind("upload-slow", "Upload too slow", 408, "the body did n
 READ_ONLY: Final = Kind("read-only", "Volume read-only", 409, "CURRENT cannot be written here")
 INDEX_INVALID: Final = Kind("index-invalid", "Index invalid", 409, "memory_bank.faiss is missing")
 PHOTO_TOO_LARGE: Final = Kind("photo-too-large", "Photograph too large", 413, "31.2 MB, the limit is 25 MB")
+WRONG_HOST: Final = Kind(
+    "wrong-host",
+    "Wrong host",
+    421,
+    "this service does not answer for 'eyes.example'; --allowed-hosts names its hosts",
+)
 UPLOAD_TOO_LARGE: Final = Kind("upload-too-large", "Upload too large", 413, "120.0 MB, the limit is 100 MB")
 UNSUPPORTED: Final = Kind(
     "photo-unsupported",
@@ -70,6 +77,10 @@ POOR_QUALITY: Final = Kind(
     "the photograph's quality is too low: blurred, too-dark",
 )  # fmt: skip
 INVALID_REQUEST: Final = Kind("invalid-request", "Invalid request", 422, "fpr: input should be less than 1")
+ANSWER_TOO_LARGE: Final = Kind(
+    "answer-too-large", "Answer too large", 422,
+    "the answer has 612.0 MB, the limit is 500.0 MB; send fewer photographs at once",
+)  # fmt: skip
 INDEX_NOT_NAMED: Final = Kind("index-not-named", "Index not named", 422, "several are served: add index=NAME")
 BUSY: Final = Kind("busy", "Too many photographs waiting", 429, "64 are waiting, the limit is 64; retry in 9 s")
 INTERNAL: Final = Kind("internal", "Internal error", 500, "the log has more under this request_id")
@@ -129,6 +140,8 @@ def refusal(error: Exception, request_id: str) -> Refusal:
     if is_out_of_memory(error):
         _log.error("request %s: memory is full", request_id)
         return Refusal(OUT_OF_MEMORY, OUT_OF_MEMORY.example, {"Retry-After": "5"})
+    if isinstance(error, DecodingStopped):
+        return Refusal(NOT_READY, "the service is stopping", {"Retry-After": "5"})
     _log.error("request %s failed", request_id, exc_info=error)
     return Refusal(INTERNAL, INTERNAL.example)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 from resad_client.records import Result
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from resad.index_warnings import index_warnings
@@ -19,9 +19,9 @@ from resad.loaded_index import LoadedIndex
 from resad.pictures.evidence import Pixels, crop_around, jpeg, keeps_crops, read_square
 from service import problems
 from service.dicom import RELATED, wants_dicom
-from service.maps import MAP_TYPES, OVERLAY_TYPES, negotiate
+from service.maps import MAP_TYPES, OVERLAY_TYPES, MapFile, negotiate
 from service.metrics import MEDIA_TYPE
-from service.middleware import trace_of
+from service.middleware import held_until_sent, trace_of
 from service.problems import INVALID_REQUEST, NO_EVIDENCE, Refusal, documented, faults
 from service.registry import IndexEntry
 from service.schemas import (
@@ -110,9 +110,12 @@ async def score(request: Request, state: State, trace: Trace, query: Annotated[S
         upload = await _receive(request, state, trace, slots, several=True)
         if as_dicom:
             dicom = await state.pipeline.dicom(request, upload, slots, name, query, trace)
+            _hold(request, state, trace, len(dicom.body))
             return Response(dicom.body, media_type=dicom.media_type, headers={"Vary": "Accept"})
         answer = await state.pipeline.score(request, upload, slots, name, query, trace)
-    return Response(_ANSWER.dump_json(answer), media_type="application/json")
+    body = await asyncio.to_thread(_ANSWER.dump_json, answer)
+    _hold(request, state, trace, len(body))
+    return Response(body, media_type="application/json")
 
 
 @router.post(
@@ -145,14 +148,15 @@ async def anomaly_map(
     with ExitStack() as slots:
         name = _admit(state, query.index, slots, trace)
         upload = await _receive(request, state, trace, slots, several=False)
-        body, manifest = await state.pipeline.anomaly_map(
-            request, upload.only(), slots, name, query, media_type, trace
-        )
+        body, manifest = await state.pipeline.anomaly_map(request, upload, slots, name, query, media_type, trace)
     scale = {
         "Resad-Index": f"{manifest.name}/{manifest.version}",
         "Resad-Full-Scale": str(manifest.calibration.full_scale),
         "Vary": "Accept",
     }
+    _hold(request, state, trace, body.held_bytes if isinstance(body, MapFile) else len(body))
+    if isinstance(body, MapFile):
+        return StreamingResponse(state.pipeline.map_parts(body, trace), headers=scale, media_type=media_type)
     return Response(body, headers=scale, media_type=media_type)
 
 
@@ -191,6 +195,11 @@ async def _receive(
     state.metrics.stage("receive", seconds)
     trace.received = Step("receive", time.time(), seconds)
     return upload
+
+
+def _hold(request: Request, state: AppState, trace: RequestTrace, count: int) -> None:
+    """Reserve the bytes of an answer until it is sent; raises `Refusal` (429) if all together are too many."""
+    held_until_sent(request).enter_context(state.admission.reserve_bytes(trace.key)).grow_to(count)
 
 
 _JPEG: Final = "image/jpeg"

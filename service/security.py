@@ -12,6 +12,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from resad.errors import SettingError
+from service.hosts import from_this_machine
 from service.keys import KeyRecord, Scope, read_keys, sha256_of
 from service.problems import CALL_OFF, KEY_NEEDED, KEY_SCOPE, Kind, Refusal
 
@@ -79,7 +80,7 @@ class Guard:
     """Decides who may call.
 
     Without keys, scoring is open to everybody (`Settings` refuses a public address then, unless told otherwise),
-    evidence to this machine only, and administration to nobody.
+    evidence to programs on this machine that call it as such, and administration to nobody.
 
     Args:
         ring: None without a keys file.
@@ -89,13 +90,14 @@ class Guard:
     ring: KeyRing | None
     local: bool
 
-    def admit(self, key: str | None, scopes: tuple[Scope, ...]) -> KeyRecord | None:
+    def admit(self, key: str | None, scopes: tuple[Scope, ...], *, direct: bool = False) -> KeyRecord | None:
         """The record of a caller that has at least one of the scopes; None without keys.
 
+        direct: whether the request is `from_this_machine`.
         Raises `Refusal`: 401 without a known key, 403 if it lacks the scopes or the call is switched off.
         """
         if self.ring is None:
-            if scopes == ("admin",) or (scopes == ("evidence",) and not self.local):
+            if scopes == ("admin",) or (scopes == ("evidence",) and not (self.local and direct)):
                 raise Refusal(CALL_OFF, CALL_OFF.example)
             return None
         holder = None if key is None else self.ring.holder(key)
@@ -112,7 +114,9 @@ def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[
 
     async def admit(request: Request, credentials: Credentials) -> None:
         guard: Guard = request.app.state.app_state.guard
-        holder = guard.admit(credentials.credentials if credentials else None, scopes)
+        holder = guard.admit(
+            credentials.credentials if credentials else None, scopes, direct=from_this_machine(request.headers)
+        )
         if holder is not None:
             request.scope["state"]["trace"].key = holder.name
 

@@ -99,18 +99,19 @@ def _drop_color_message(logger: logging.Logger, name: str, event: EventDict) -> 
     return event
 
 
-def connection_type(head_s: float, unread_s: float) -> type[H11Protocol]:
+def connection_type(head_s: float, unread_s: float, min_read_rate: float) -> type[H11Protocol]:
     """A connection class that closes connections of slow callers.
 
     Args:
         head_s: seconds for a request's headers, and for the rest of a refused body.
-        unread_s: seconds in which the caller must read something of an answer.
+        unread_s: seconds after which a caller that is behind in reading must have read at the least rate.
+        min_read_rate: that rate, bytes per second.
     """
 
     class Connection(H11Protocol):
         """One connection.
 
-        `_head_timer` runs while bytes arrive that no request waits for, `_unread_timer` while nothing is read.
+        `_head_timer` runs while bytes arrive that no request waits for, `_unread_timer` while an answer waits.
         """
 
         _head_timer: asyncio.TimerHandle | None = None
@@ -118,6 +119,8 @@ def connection_type(head_s: float, unread_s: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # For who finds, over a whole answer, that the caller reads too slowly.
+            self.app_state = {**self.app_state, "abort": transport.abort}
             self._start_head_timer()
 
         def data_received(self, data: bytes) -> None:
@@ -133,7 +136,7 @@ def connection_type(head_s: float, unread_s: float) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._start_unread_timer(self.transport.get_write_buffer_size())
+            self._start_unread_timer(self.loop.time(), self.transport.get_write_buffer_size())
 
         def resume_writing(self) -> None:
             self._unread_timer = _cancel(self._unread_timer)
@@ -146,14 +149,16 @@ def connection_type(head_s: float, unread_s: float) -> type[H11Protocol]:
         def _start_head_timer(self) -> None:
             self._head_timer = self.loop.call_later(head_s, self.transport.abort)
 
-        def _start_unread_timer(self, buffered: int) -> None:
-            self._unread_timer = self.loop.call_later(unread_s, self._check_reading, buffered)
+        def _start_unread_timer(self, began: float, unread: int) -> None:
+            # The first check is at the end of the grace; with a rate the next ones come each second.
+            seconds = unread_s if self.loop.time() == began else 1.0
+            self._unread_timer = self.loop.call_later(seconds, self._check_reading, began, unread)
 
-        def _check_reading(self, buffered: int) -> None:
-            """Close the connection unless fewer bytes wait to be read than before."""
-            now = self.transport.get_write_buffer_size()
-            if now < buffered:
-                self._start_unread_timer(now)
+        def _check_reading(self, began: float, unread: int) -> None:
+            """Close the connection unless the caller reads at the least rate; `unread` bytes waited at `began`."""
+            read = unread - self.transport.get_write_buffer_size()
+            if read > min_read_rate * (self.loop.time() - began - unread_s):
+                self._start_unread_timer(began, unread)
             else:
                 self.transport.abort()
 
@@ -184,7 +189,7 @@ def create_server(app: Any, settings: Settings, stopping: Callable[[], None]) ->
     """A server for `app`, to be run on a listening socket."""
     config = uvicorn.Config(
         app,
-        http=connection_type(settings.head_s, settings.unread_s),
+        http=connection_type(settings.head_s, settings.unread_s, settings.min_read_rate),
         ws="none",
         log_config=None,
         access_log=False,

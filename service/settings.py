@@ -17,6 +17,7 @@ _PILLOW_ALARM: Final = 89_478_485
 """Pixels from which Pillow itself refuses."""
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+_HOST: Final = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]+\]?")
 
 
 class Settings(BaseSettings):
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     """Allow a public address without keys."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of other web pages that may call, as `https://host`; separated by commas in the variable."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names by which callers may address the service beside `localhost`: `eyes.example`, `*.example`, or `*` for
+    any; separated by commas in the variable."""
     docs: bool = True
     """Serve `/docs` and `/openapi.json`."""
     log_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
@@ -56,7 +60,7 @@ class Settings(BaseSettings):
     max_photos: Annotated[int, Field(gt=0)] = 32
     """Most photographs in a request; never more than the queue holds."""
     max_held_bytes: Annotated[int, Field(gt=0)] = 500_000_000
-    """Most bytes of all uploads in memory; more are refused with 429."""
+    """Most bytes of all uploads and answers in memory; more are refused with 429."""
     max_overlay_side: Annotated[int, Field(ge=16)] = 4096
     """Longest side of an overlay, px; drawing takes time for each pixel."""
     queue_size: Annotated[int, Field(gt=0)] = 64
@@ -69,14 +73,18 @@ class Settings(BaseSettings):
     """Bytes per second; a slower body is refused after its first 5 s."""
     head_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds in which a connection must send a request's headers."""
-    unread_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds in which a caller must read something of an answer."""
+    unread_s: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds after which a caller that is behind in reading must have read at `min_read_rate`."""
+    min_read_rate: Annotated[float, Field(ge=0)] = 10_000.0
+    """Bytes per second; a caller that reads an answer more slowly is disconnected."""
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds from the body's arrival to the answer."""
     drain_s: Annotated[int, Field(ge=0)] = 30
     """Seconds to finish accepted requests when the service is stopped."""
     decode_workers: Annotated[int, Field(gt=0)] = 2
-    """Threads that decode photographs and encode maps."""
+    """Processes that decode photographs, and as many threads that draw."""
+    decode_s: Annotated[float, Field(gt=0)] = 10.0
+    """Most seconds of processor time to decode a photograph; the process that takes longer is ended."""
     threads: Annotated[int, Field(gt=0)] | None = None
     """Cores for torch and FAISS, all if None."""
     poll_s: Annotated[float, Field(gt=0)] = 1.0
@@ -89,7 +97,7 @@ class Settings(BaseSettings):
             raise PydanticCustomError("device", f"{device!r} is not known; use auto, cpu, cuda or cuda:N")
         return device
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -103,6 +111,14 @@ class Settings(BaseSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise PydanticCustomError("origin", f"{origin!r} is no origin such as https://clinic.example")
         return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host.lower()):
+                raise PydanticCustomError("host", f"{host!r} is no host such as eyes.example, without a port")
+        return tuple(host.lower() for host in hosts)
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
@@ -135,8 +151,9 @@ class Settings(BaseSettings):
 
     @property
     def photos_per_request(self) -> int:
-        """Most photographs in a request: more than the queue holds could never be accepted."""
-        return min(self.max_photos, self.queue_size)
+        """Most photographs in a request: more than the queue, or with keys half of it, could never be accepted."""
+        places = (self.queue_size + 1) // 2 if self.keys_file else self.queue_size
+        return min(self.max_photos, places)
 
 
 def read_settings(**options: Any) -> Settings:

@@ -37,9 +37,15 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class PhotoTrace:
-    """The steps of one photograph.  content: keyed hash of its bytes, None before they are decoded."""
+    """The steps of one photograph.
 
+    account: that it counts for.  content: keyed hash of its bytes, None before they are decoded.  printed: lines
+    that libraries printed while they decoded it.
+    """
+
+    account: str | None = None
     content: str | None = None
+    printed: int = 0
     steps: list[Step] = field(default_factory=list)
 
     def record(self, stage: Stage, seconds: float) -> None:
@@ -64,7 +70,7 @@ class RequestTrace:
 
     def photo(self) -> PhotoTrace:
         """Start the trace of another photograph."""
-        self.photos.append(PhotoTrace())
+        self.photos.append(PhotoTrace(self.key))
         return self.photos[-1]
 
 

@@ -28,16 +28,24 @@ from service.settings import Settings
 PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "application/dicom")
 MULTIPART: Final = "multipart/form-data"
 PART: Final = "photo"
+_MAX_HEADERS: Final = 16
+_MAX_HEADER_BYTES: Final = 8192
+"""Of a part: the parser reads them byte by byte."""
 _UNKNOWN_TYPES: Final = ("", "application/octet-stream")
 """What clients send for a part whose type they do not know; its bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """photos: bytes, or the refusal of one of several.  several: whether the answer is a list."""
+    """A request's photographs.
+
+    photos: bytes, or the refusal of one of several.  several: whether the answer is a list.  reservation: of the
+    bytes, until the work on them ends.
+    """
 
     photos: tuple[bytes | Refusal, ...]
     several: bool
+    reservation: ByteReservation
 
     def only(self) -> bytes:
         """The photograph that was sent by itself."""
@@ -73,12 +81,13 @@ class BodyReader:
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if several and media_type == MULTIPART.encode():
             body = self.chunks(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, reservation)
-            return await _read_parts(body, options.get(b"boundary", b""), settings)
+            photos = await _read_parts(body, options.get(b"boundary", b""), settings)
+            return Upload(photos, several=True, reservation=reservation)
         if media_type.decode("latin-1") in PHOTO_TYPES:
             photo = await join(self.chunks(request, settings.max_bytes, PHOTO_TOO_LARGE, reservation))
             if not photo:
                 raise Refusal(MALFORMED_UPLOAD, "the body is empty")
-            return Upload((photo,), several=False)
+            return Upload((photo,), several=False, reservation=reservation)
         supported = (*PHOTO_TYPES, MULTIPART) if several else PHOTO_TYPES
         raise Refusal(UNSUPPORTED, _unsupported("Content-Type", media_type.decode("latin-1"), supported))
 
@@ -98,14 +107,16 @@ class BodyReader:
         if encoding.lower() != "identity":
             raise Refusal(UNSUPPORTED, f"Content-Encoding {encoding[:32]!r}: bodies are taken as they are")
         announced = request.headers.get("content-length", "")
-        if announced.isdecimal():
-            if int(announced) > limit:
-                raise Refusal(kind, _too_large(int(announced), limit))
-            if reservation:
-                reservation.grow_to(int(announced))
+        size = int(announced) if announced.isdecimal() else 0
+        if size > limit:
+            raise Refusal(kind, _too_large(size, limit))
+        if reservation:
+            reservation.grow_to(size)
+        # At least what the announced size needs to arrive in time.
+        rate = max(self.settings.min_upload_rate, size / self.settings.upload_s)
         arrived, began = 0, asyncio.get_running_loop().time()
         stream = aiter(request.stream())
-        while (chunk := await self._next(stream, began, arrived)) is not None:
+        while (chunk := await self._next(stream, began, arrived, rate)) is not None:
             arrived += len(chunk)
             if arrived > limit:
                 raise Refusal(kind, _too_large(arrived, limit, "or more"))
@@ -113,18 +124,17 @@ class BodyReader:
                 reservation.grow_to(arrived)
             yield chunk
 
-    async def _next(self, stream: AsyncIterator[bytes], began: float, arrived: int) -> bytes | None:
+    async def _next(self, stream: AsyncIterator[bytes], began: float, arrived: int, rate: float) -> bytes | None:
         """The next chunk, None after the last; refused (408) if it comes too late or the body is too slow."""
         settings = self.settings
         body_end = began + settings.upload_s
-        rate = settings.min_upload_rate
         rate_end = began + self.grace_s + arrived / rate if rate else body_end
         try:
             async with asyncio.timeout_at(min(body_end, rate_end)):
                 return await anext(stream, None)
         except TimeoutError as error:
             if rate_end < body_end:
-                detail = f"the body comes at less than {rate:g} bytes a second"
+                detail = f"the body comes at less than {rate:,.0f} bytes a second"
             else:
                 detail = f"the body did not arrive within {settings.upload_s:g} s"
             raise Refusal(UPLOAD_SLOW, detail) from error
@@ -138,7 +148,9 @@ async def join(chunks: AsyncIterator[bytes]) -> bytes:
     return bytes(body)
 
 
-async def _read_parts(body: AsyncIterator[bytes], boundary: bytes, settings: Settings) -> Upload:
+async def _read_parts(
+    body: AsyncIterator[bytes], boundary: bytes, settings: Settings
+) -> tuple[bytes | Refusal, ...]:
     parts = _Parts(settings)
     try:
         parser = MultipartParser(
@@ -162,7 +174,7 @@ async def _read_parts(body: AsyncIterator[bytes], boundary: bytes, settings: Set
         raise Refusal(MALFORMED_UPLOAD, "the body ends before its last boundary")
     if not parts.photos:
         raise Refusal(MALFORMED_UPLOAD, f"there is no part named {PART}")
-    return Upload(tuple(parts.photos), several=True)
+    return tuple(parts.photos)
 
 
 class _Parts:
@@ -185,9 +197,15 @@ class _Parts:
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
+        self._check_head()
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_head()
+
+    def _check_head(self) -> None:
+        if len(self._name) + len(self._value) > _MAX_HEADER_BYTES or len(self._headers) > _MAX_HEADERS:
+            raise Refusal(MALFORMED_UPLOAD, "a part has more headers than any client sends")
 
     def header_end(self) -> None:
         self._headers[bytes(self._name).lower()] = bytes(self._value)

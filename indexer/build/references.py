@@ -21,6 +21,7 @@ from indexer.photos.listing import MIN_PHOTOS, Duplicate, NearDuplicate, Referen
 from indexer.photos.near_duplicates import DuplicatePair, perceptual_hash
 from indexer.prefetching import prefetch
 from resad.config import PhotoLimits, PreparationConfig
+from resad.decoder_pool import shared_pool
 from resad.encoder import PatchFeatures
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoUnreachable, SettingError
 from resad.field_of_view import FieldOfView, looks_like_fundus
@@ -267,7 +268,7 @@ def _load(
     source: ReferencePhoto, preparation: PreparationConfig, limits: PhotoLimits
 ) -> PreparedPhoto | PhotoError:
     try:
-        photo = prepare(source.path, preparation, limits)
+        photo = prepare(source.path, preparation, limits, decoder=shared_pool())
         _check_retina(photo)
     except PhotoError as error:
         return error

@@ -14,7 +14,7 @@ from scipy import ndimage
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import PhotoUnreadable
 from resad.photo import Photo, read_photo
-from resad.preparation import Frame, PreparedPhoto, prepare
+from resad.preparation import Frame, PreparedPhoto, ThisProcess, prepare
 
 Pixels = NDArray[np.uint8]
 LIMITS = PhotoLimits()
@@ -181,8 +181,9 @@ def test_a_frame_without_a_disc_is_padded_to_a_square(size: tuple[int, int]) -> 
     assert photo.pixels[ndimage.binary_erosion(~photo.mask, border_value=1)].max(initial=0) == 0
 
 
-def read_full_size(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
-    return read_photo(source, limits)
+class FullSize(ThisProcess):
+    def read_photo(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+        return read_photo(source, limits)
 
 
 @pytest.mark.parametrize(("radius", "size"), [(430.0, 208), (430.0, 96), (110.0, 208), (110.0, 64)])
@@ -190,7 +191,7 @@ def test_a_reduced_decoding_shows_the_same(radius: float, size: int) -> None:
     data = encode(draw_disc(1200, 904, 610.0, 450.0, radius), "JPEG")
     config = PreparationConfig(size=size)
     reduced = prepare(data, config, LIMITS)
-    full = prepare(data, config, LIMITS, read=read_full_size)
+    full = prepare(data, config, LIMITS, decoder=FullSize())
     small, large = reduced.field_of_view, full.field_of_view
     assert abs(small.radius - large.radius) < 0.005 * radius
     assert np.hypot(small.cx - large.cx, small.cy - large.cy) < 0.005 * radius
@@ -201,11 +202,12 @@ def test_a_reduced_decoding_shows_the_same(radius: float, size: int) -> None:
 def shrinks_used(data: bytes, config: PreparationConfig) -> list[int]:
     shrinks: list[int] = []
 
-    def read(source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
-        shrinks.append(shrink)
-        return read_photo(source, limits, shrink=shrink)
+    class Recorder(ThisProcess):
+        def read_photo(self, source: bytes | Path, limits: PhotoLimits, *, shrink: int = 1) -> Photo:
+            shrinks.append(shrink)
+            return read_photo(source, limits, shrink=shrink)
 
-    prepare(data, config, LIMITS, read=read)
+    prepare(data, config, LIMITS, decoder=Recorder())
     return shrinks
 
 
@@ -257,7 +259,7 @@ def test_damage_is_named() -> None:
 def test_a_real_photograph_reduced_and_full(shared: Path, name: str) -> None:
     path = shared / "data/idrid-fullres" / f"{name}.jpg"
     reduced = prepare(path, PreparationConfig(), LIMITS)
-    full = prepare(path, PreparationConfig(), LIMITS, read=read_full_size)
+    full = prepare(path, PreparationConfig(), LIMITS, decoder=FullSize())
     assert np.abs(reduced.pixels.astype(int) - full.pixels).mean() < 1.5
     # The square, carried back, lies on the photograph and not a few pixels beside it.
     with Image.open(path) as image:

@@ -99,6 +99,6 @@ def test_bytes_are_never_more_than_may_be_held(growth: list[tuple[int, int]]) ->
             else:
                 uploads[number].grow_to(count)
                 assert uploads[number].bytes >= count
-            assert admission.upload_bytes == sum(upload.bytes for upload in uploads) <= 1000
-    assert admission.upload_bytes == 0
+            assert admission.held_bytes == sum(upload.bytes for upload in uploads) <= 1000
+    assert admission.held_bytes == 0
     assert set(shed) <= {"bytes"}

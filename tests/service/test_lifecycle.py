@@ -19,7 +19,7 @@ from tests.service.conftest import encoded
 from tests.service.running import JPEG, Served, key_for, served, until
 from tests.service.test_problems import check
 
-HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\n"
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def test_a_body_that_only_trickles_is_given_up(root: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"less than 1000 bytes a second" in answer
         assert 0.5 < time.monotonic() - start < 5
-        assert service.state.admission.upload_bytes == 0
+        assert service.state.admission.held_bytes == 0
         assert service.metric('resad_timed_out_requests_total{limit="upload"}') == 1
 
 
@@ -120,7 +120,7 @@ def test_uploads_together_hold_no_more_than_they_may(root: Path, photo: bytes) -
         assert answer.headers["retry-after"] == "1"
         assert service.metric('resad_shed_requests_total{reason="bytes"}') == 1
         line.close()
-        until(lambda: service.state.admission.upload_bytes == 0)
+        until(lambda: service.state.admission.held_bytes == 0)
         assert service.score(photo).status_code == 200
 
 

@@ -94,7 +94,7 @@ def test_a_multipart_too_large_with_and_without_a_length(limited_service: Served
 def test_an_upload_that_does_not_arrive(limited_service: Served) -> None:
     with socket.create_connection(("127.0.0.1", int(limited_service.url.rpartition(":")[2]))) as line:
         line.sendall(
-            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+            b"POST /v1/score HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
         )
         line.settimeout(10)
         assert line.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -171,7 +171,7 @@ def test_an_upload_has_its_place_before_it_arrives(root: Path, photo: bytes) -> 
     """Or any number of bodies would be in memory, each waiting for its end."""
     with served(root, queue_size=1, upload_s=5) as service:
         request_start = (
-            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+            b"POST /v1/score HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
         )
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as line:
             line.sendall(request_start)

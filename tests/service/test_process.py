@@ -96,7 +96,7 @@ def test_shutdown_does_not_wait_for_an_upload_that_never_ends(command: Path, roo
         port = int(str(service.client.base_url).rstrip("/").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as line:
             line.sendall(
-                b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
+                b"POST /v1/score HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
             )
             until(lambda: service.metric("resad_queue_photos") == 1)
             start = time.monotonic()
