@@ -23,8 +23,8 @@ def encoded(dataset: Dataset, sop_class: str, instance: str, syntax: str = uid.E
     meta.MediaStorageSOPInstanceUID = uid.UID(instance)
     meta.TransferSyntaxUID = uid.UID(syntax)
     meta.ImplementationClassUID = uid.PYDICOM_IMPLEMENTATION_UID
-    file = FileDataset(None, dataset, file_meta=meta, preamble=bytes(128))
     buffer = io.BytesIO()
+    file = FileDataset(buffer, dataset, file_meta=meta, preamble=bytes(128))
     file.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 

@@ -1,8 +1,11 @@
 """The DICOM listener: Verification SCP and Storage SCP; checks AE titles, speaks TLS, rejects what has no room."""
 
+import socket
 import ssl
+import sys
 import threading
-from typing import Final
+from socketserver import BaseServer
+from typing import Any, Final
 
 import structlog
 from pynetdicom import AE, evt
@@ -24,6 +27,40 @@ _TRANSIENT: Final = 0x02
 _PRESENTATION: Final = 0x03
 _LOCAL_LIMIT: Final = 0x02
 _SECONDS: Final = 60.0
+_HANDSHAKE_S: Final = 10.0
+
+
+class _Server(ThreadedAssociationServer):
+    """A thread for each connection, in which its TLS handshake takes place.
+
+    The library shakes hands in the thread that accepts: a caller that connects and says nothing would shut out all
+    others.
+    """
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        assert self.socket is not None
+        connection, address = self.socket.accept()
+        return connection, address
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        if self.ssl_context is not None:
+            try:
+                request.settimeout(_HANDSHAKE_S)
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+                request.settimeout(None)
+            except OSError as error:
+                request.close()
+                _log.warning("connection refused: no TLS handshake", fault=type(error).__name__)
+                return
+        super().process_request_thread(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say that a connection failed, without the address and the message."""
+        _log.warning("connection failed", fault=type(sys.exception()).__name__)
+
+    def shutdown(self) -> None:
+        BaseServer.shutdown(self)
+        self.server_close()
 
 
 class StorageScp:
@@ -38,7 +75,7 @@ class StorageScp:
         self._intake = intake
         self._metrics = metrics
         self._tls: ssl.SSLContext | None = settings.acceptor_tls()
-        self._server: ThreadedAssociationServer | None = None
+        self._server: _Server | None = None
         self._arriving: dict[int, int] = {}
         """Association -> bytes of the object that it is sending."""
         self._lock = threading.Lock()
@@ -56,10 +93,10 @@ class StorageScp:
         """Listen; returns the port.  Raises `SettingError`."""
         settings = self._settings
         try:
-            server = self._entity.start_server(
+            server = self._entity.make_server(
                 (settings.host, settings.port),
-                block=False,
                 ssl_context=self._tls,
+                server_class=_Server,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._requested),
                     (evt.EVT_ACCEPTED, self._accepted),
@@ -75,8 +112,9 @@ class StorageScp:
             raise SettingError(
                 f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}"
             ) from error
-        assert server is not None  # with block=False
+        assert isinstance(server, _Server)
         self._server = server
+        threading.Thread(target=server.serve_forever, name="acceptor", daemon=True).start()
         port: int = server.server_address[1]
         return port
 
@@ -84,6 +122,7 @@ class StorageScp:
         """Take no more associations, and abort those that are open: their senders send again."""
         if self._server is not None:
             self._entity.shutdown()
+            self._server.shutdown()
 
     def _requested(self, event: evt.Event) -> None:
         limit = self._intake.full()

@@ -80,7 +80,7 @@ class _Half:
         """Work until told to stop."""
         while not self._stop.is_set():
             try:
-                if not self._step():
+                if not self.step():
                     with self._queue.changed:
                         self._queue.changed.wait(_POLL_S)
             except PeerAway as fault:
@@ -90,7 +90,7 @@ class _Half:
                 _log.error("unexpected fault", half=self.peer, fault=type(error).__name__, at=_place(error))
                 self._stop.wait(_LONGEST_WAIT_S)
 
-    def _step(self) -> bool:
+    def step(self) -> bool:
         """Do a piece of work; false if there is none."""
         raise NotImplementedError
 
@@ -146,7 +146,8 @@ class Scoring(_Half):
         self._service = service
         self._kinds = kinds
 
-    def _step(self) -> bool:
+    def step(self) -> bool:
+        """Score a photograph; false if none is due."""
         items = self._queue.claim("received")
         for item in items:
             try:
@@ -219,7 +220,8 @@ class Sending(_Half):
         self._destination = destination
         self._clock = clock
 
-    def _step(self) -> bool:
+    def step(self) -> bool:
+        """Send the results of some photographs; false if none is due."""
         items = self._queue.claim("scored", _SENT_TOGETHER)
         try:
             if items:
