@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from resad.config import PhotoLimits
 from resad.errors import PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported, SettingError
-from resad.photo import orientation_of, read_bytes, read_photo, stored_size
+from resad.jpeg import orientation_of
+from resad.photo import read_bytes, read_photo, stored_size
 
 LIMITS = PhotoLimits(min_side=1)
 Pixels = NDArray[np.uint8]
@@ -247,19 +248,6 @@ def test_an_orientation_that_does_not_exist_is_1(value: int, order: str, tags: l
     assert orientation_of(block) == (value if 1 <= value <= 8 else 1)
 
 
-def test_the_first_picture_of_an_mpo_and_the_first_page_of_a_tiff() -> None:
-    first, second = smooth(96, 64), smooth(96, 64).rotate(180)
-    mpo = encode(first, "MPO", save_all=True, append_images=[second.copy()], quality=95)
-    with Image.open(BytesIO(mpo)) as image:
-        assert (image.format, len(list(ImageSequence.Iterator(image)))) == ("MPO", 2)
-        image.seek(0)
-        expected = np.asarray(image)
-    assert np.array_equal(read(mpo), expected)
-    # Copies, because writing an MPO leaves settings of the JPEG encoder behind in the images.
-    pages = encode(smooth(96, 64), "TIFF", save_all=True, append_images=[second.copy()])
-    assert np.array_equal(read(pages), np.asarray(first))
-
-
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_animations_are_refused(kind: str) -> None:
     frames = [Image.fromarray(noise(40, 50, 3, seed=seed)) for seed in range(3)]
@@ -272,20 +260,17 @@ def test_animations_are_refused(kind: str) -> None:
     ("data", "name"),
     [
         (encode(smooth(20, 20), "GIF"), "GIF"),
-        (encode(smooth(20, 20), "PPM"), "PNM"),
+        (b"P7\nWIDTH 20\n", "PAM"),
         (encode(smooth(20, 20), "ICO"), "ICO"),
         (b"%PDF-1.7\n", "PDF"),
-        (bytes(128) + b"DICM" + bytes(50), "DICOM"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
     ],
 )
 def test_other_formats_are_named(data: bytes, name: str) -> None:
-    with pytest.raises(
-        PhotoUnsupported, match=f"^the file is {name}; JPEG, PNG, TIFF, BMP and WebP are supported$"
-    ):
+    with pytest.raises(PhotoUnsupported, match=f"^the file is {name}; JPEG, PNG, TIFF, .* are supported$"):
         read(data)
 
 
@@ -409,9 +394,3 @@ def test_headers_that_only_cost_time_are_refused_quickly() -> None:
         with pytest.raises(PhotoUnreadable, match="segments before the picture"):
             read_photo(data, PhotoLimits())
     assert time.perf_counter() - start < 1
-
-
-def test_a_tiff_of_many_pages_is_read_like_one_of_a_single_page() -> None:
-    pages = [Image.fromarray(noise(70, 80, 3, seed=seed)) for seed in range(40)]
-    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    np.testing.assert_array_equal(read_photo(data, PhotoLimits()).pixels, np.asarray(pages[0]))

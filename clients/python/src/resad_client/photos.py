@@ -18,21 +18,23 @@ _SIGNATURES: Final = (
     (b"II+\0", "image/tiff"),  # BigTIFF
     (b"MM\0+", "image/tiff"),
     (b"BM", "image/bmp"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
+    (b"\xff\x4f\xff\x51", "image/jp2"),
+    *((b"P%d%c" % (kind, space), "image/x-portable-anymap") for kind in range(1, 7) for space in b" \t\r\n#"),
 )
+SUPPORTED_TYPES: Final = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, PNM and DICOM"
 UNSUPPORTED_SIGNATURES: Final = (
     ("GIF", 0, b"GIF8"),
-    ("DICOM", 128, b"DICM"),
     ("PDF", 0, b"%PDF"),
     ("AVIF", 4, b"ftypavi"),
     ("HEIC", 4, b"ftyphe"),
     ("HEIF", 4, b"ftypmif"),
-    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
     ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
     ("Photoshop", 0, b"8BPS"),
     ("ICO", 0, b"\0\0\1\0"),
     ("SVG", 0, b"<svg"),
     ("TGA", -18, b"TRUEVISION-XFILE"),
-    *(("PNM", 0, b"P%d" % kind) for kind in range(1, 8)),
+    ("PAM", 0, b"P7\n"),
 )
 """Name, offset and first bytes of the file types that are refused by name."""
 
@@ -41,12 +43,14 @@ def media_type(data: bytes) -> str | None:
     """The media type by the first bytes of `data`; None if the service does not support it."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
+    if data[128:132] == b"DICM":
+        return "application/dicom"
     return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
 
 
 def unsupported_reason(data: bytes) -> str:
     """Why a file is not sent: its type, if it is known, and the supported types."""
-    unsupported = "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)"
+    unsupported = "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP, DICOM)"
     for name, offset, signature in UNSUPPORTED_SIGNATURES:
         if data[offset:][: len(signature)] == signature:
             return f"the file is {name}: {unsupported}"
@@ -55,7 +59,7 @@ def unsupported_reason(data: bytes) -> str:
 
 Eye: TypeAlias = Literal["left", "right"]
 """Which eye a photograph is of; findings' places are then nasal or temporal."""
-PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom")
 """Suffixes of photographs in a folder, in lower case; letter case is ignored."""
 
 _EYES: Final[dict[str, Eye | None]] = {
@@ -67,12 +71,15 @@ _EYES: Final[dict[str, Eye | None]] = {
 class LabeledPhoto:
     """A photograph to score.
 
-    label: its name in tables, the path below the folder that was given.  eye: from a CSV, if it has one.
+    label: its name in tables, the path below the folder that was given.  eye, patient, visit: from a CSV, if it has
+    them; a visit is a date or a number.
     """
 
     path: Path
     label: str
     eye: Eye | None = None
+    patient: str | None = None
+    visit: str | None = None
 
 
 def list_photos(place: Path) -> tuple[LabeledPhoto, ...]:
@@ -137,9 +144,16 @@ def _rows(place: Path) -> tuple[LabeledPhoto, ...]:
             names = {name.strip().lower(): name for name in rows.fieldnames or ()}
             if "path" not in names:
                 raise PhotoUnusable(f"{place}: the first line must name a column path")
-            eye = names.get("eye", "")
+            eye, patient = names.get("eye", ""), names.get("patient", "")
+            visit = names.get("visit", names.get("date", ""))
             photos = tuple(
-                _row(place, row[names["path"]], row.get(eye), rows.line_num) for row in rows if row[names["path"]]
+                replace(
+                    _row(place, row[names["path"]], row.get(eye), rows.line_num),
+                    patient=(row.get(patient) or "").strip() or None,
+                    visit=(row.get(visit) or "").strip() or None,
+                )
+                for row in rows
+                if row[names["path"]]
             )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PhotoUnusable(f"{place}: cannot be read ({error})") from error
