@@ -4,6 +4,7 @@ Everything stays in memory; nothing is written to disk, and file names are not r
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,14 +26,25 @@ from service.problems import (
 )
 from service.settings import Settings
 
-PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "application/dicom")
+PHOTO_TYPES: Final = (
+    "image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "image/jp2", "image/x-portable-anymap",
+    "application/dicom", "application/octet-stream",
+)  # fmt: skip
+"""Media types of photographs.  Whatever is stated, the bytes tell what a photograph is."""
+_ALIASES: Final = frozenset((
+    "image/jpg", "image/pjpeg", "image/jfif", "image/x-png", "image/tif", "image/x-tif", "image/x-tiff",
+    "image/x-bmp", "image/x-ms-bmp", "image/x-windows-bmp", "image/jpx", "image/j2k", "image/jpeg2000",
+    "image/x-jp2", "image/x-portable-pixmap", "image/x-portable-graymap", "image/x-portable-bitmap",
+    "application/x-dicom", "binary/octet-stream", "",
+))  # fmt: skip
+"""Names of the same types in older software; empty where a client states none."""
+_PLAIN_NAME: Final = re.compile(r"files?|images?|uploads?|pictures?|photos|fundus|data|img|media|attachment")
+_CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 PART: Final = "photo"
 _MAX_HEADERS: Final = 16
 _MAX_HEADER_BYTES: Final = 8192
 """Of a part: the parser reads them byte by byte."""
-_UNKNOWN_TYPES: Final = ("", "application/octet-stream")
-"""What clients send for a part whose type they do not know; its bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ class BodyReader:
             body = self.chunks(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, reservation)
             photos = await _read_parts(body, options.get(b"boundary", b""), settings)
             return Upload(photos, several=True, reservation=reservation)
-        if media_type.decode("latin-1") in PHOTO_TYPES:
+        if _is_photo_type(media_type):
             photo = await join(self.chunks(request, settings.max_bytes, PHOTO_TOO_LARGE, reservation))
             if not photo:
                 raise Refusal(MALFORMED_UPLOAD, "the body is empty")
@@ -214,10 +226,10 @@ class _Parts:
     def headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         if options.get(b"name") != PART.encode():
-            raise Refusal(INVALID_REQUEST, f"a part that is not named {PART}")
+            raise Refusal(INVALID_REQUEST, _misnamed(options.get(b"name")))
         media_type, _ = parse_options_header(self._headers.get(b"content-type"))
         name = media_type.decode("latin-1")
-        if name not in (*PHOTO_TYPES, *_UNKNOWN_TYPES):
+        if not _is_photo_type(media_type):
             self._refused = Refusal(UNSUPPORTED, _unsupported("the part's Content-Type", name, PHOTO_TYPES))
 
     def data(self, data: bytes, start: int, end: int) -> None:
@@ -243,5 +255,20 @@ def _too_large(count: int, limit: int, suffix: str = "") -> str:
     return f"{size}, the limit is {limit / unit:g} {name}"
 
 
+def _is_photo_type(media_type: bytes) -> bool:
+    name = media_type.decode("latin-1").lower()
+    return name in PHOTO_TYPES or name in _ALIASES
+
+
+def _misnamed(name: bytes | None) -> str:
+    """Why a part is refused for its name, which is repeated if it is a plain word and so no name of a patient."""
+    plain = _PLAIN_NAME.fullmatch(name.decode("latin-1")) if name else None
+    part = f"a part is named {plain[0]}" if plain else "a part has another name, or none"
+    return f"{part}; each photograph is a part named {PART}, as in curl -F {PART}=@a.jpg"
+
+
 def _unsupported(header: str, media_type: str, supported: tuple[str, ...]) -> str:
+    if media_type.lower() == _CURL_DEFAULT:
+        hint = "curl --data-binary sends it by itself: add -H 'Content-Type: image/jpeg'"
+        return f"{header} {media_type} is no photograph's type ({hint}); supported are {', '.join(supported)}"
     return f"{header} {media_type[:64]!r} is not supported; supported are {', '.join(supported)}"
