@@ -5,8 +5,6 @@ unless a second one has the same rare signs: each then lowers the other's score,
 (docs/results.md).  So look beyond the first, and audit again after removing some.
 """
 
-import csv
-import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
+from resad_client.csv_text import csv_row
 from resad_client.records import INTENDED_USE, QualityReason
+from resad_client.text import printable
 from rich.markup import escape
 from rich.table import Table
 
@@ -104,7 +104,7 @@ def audit(manifest: Manifest, records: Sequence[ReferenceRecord], places: Mappin
                 reasons=poor_reasons(record.quality, manifest.photo_quality),
                 patient=record.patient,
                 camera=record.camera,
-                place=str(place) if place else record.name,
+                place=printable(str(place)) if place else record.name,
             )
         )
     matched = None if places is None else sum(record.content_sha256 in places for record in records)
@@ -120,15 +120,13 @@ def audit_json(result: Audit) -> str:
 
 def audit_csv(result: Audit) -> str:
     """The audit as CSV: a row per photograph, highest score first."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("rank", "id", "score", "p", "spreads", "reasons", "patient", "camera", "place"))
-    for photo in result.photos:
-        writer.writerow(
-            (photo.rank, photo.id, repr(photo.score), repr(photo.p), repr(photo.spreads), " ".join(photo.reasons),
-             photo.patient, photo.camera, photo.place)
-        )  # fmt: skip
-    return file.getvalue()
+    head = ("rank", "id", "score", "p", "spreads", "reasons", "patient", "camera", "place")
+    rows = (
+        (photo.rank, photo.id, photo.score, photo.p, photo.spreads, " ".join(photo.reasons), photo.patient,
+         photo.camera, photo.place)
+        for photo in result.photos
+    )  # fmt: skip
+    return "".join(map(csv_row, (head, *rows)))
 
 
 def audit_table(result: Audit, count: int) -> Table:

@@ -1,59 +1,29 @@
 """The photographs of a reference set: a folder tree, or the rows of a CSV file."""
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from io import StringIO
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path, PurePath
 from typing import Final, Literal, NoReturn, TypeVar, get_args
 
+from resad_client import csv_text
+from resad_client.csv_text import CsvTable
+from resad_client.errors import SettingError as ClientSettingError
+
 from indexer.photos.remote import RemotePath, as_path, check_parts, is_address
 from resad.config import Eye, MethodConfig
+from resad.dicom.files import split_frame
+from resad.dicom.header import header_of
 from resad.errors import SettingError
-
-_BLANK: Final = ' \t,;"'
-"""Characters of a line without values."""
-
-
-@dataclass(frozen=True, slots=True)
-class CsvLine:
-    """A line of a CSV.  number: in the file, from 1, as an editor counts.  cells: without spaces around them."""
-
-    number: int
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CsvTable:
-    """A CSV: its columns, named by the first line, and its other lines, without empty ones."""
-
-    columns: tuple[str, ...]
-    lines: tuple[CsvLine, ...]
-    separator: str
 
 
 def read_table(path: Path) -> CsvTable:
-    """The table in `path`, UTF-8, with commas or semicolons; raises `SettingError` if it cannot be read."""
+    """The table in `path`, as `resad_client.csv_text.read_table`; raises this project's `SettingError`."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-        separator = _separator(text)
-        reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
-        lines = (CsvLine(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader)
-        columns, *rest = [line for line in lines if any(line.cells)] or [CsvLine(0, ())]
-    except UnicodeDecodeError as error:
-        raise SettingError(f'{path} is not UTF-8 text (in Excel: save it as "CSV UTF-8")') from error
-    except (csv.Error, OSError) as error:
-        raise SettingError(f"{path} cannot be read: {error}") from error
-    return CsvTable(columns.cells, tuple(rest), separator)
-
-
-def _separator(text: str) -> str:
-    """A semicolon where the first line has some and no comma: below it, cells may hold either."""
-    first = next((line for line in text.splitlines() if line.strip(_BLANK)), "")
-    return ";" if ";" in first and "," not in first else ","
+        return csv_text.read_table(path)
+    except ClientSettingError as error:
+        raise SettingError(str(error)) from error
 
 
 COLUMNS: Final = ("path", "label", "kind", "mask", "marked", "split", "patient", "eye", "camera")
@@ -69,7 +39,6 @@ _EYES: Final[Mapping[str, Eye]] = {
 }  # fmt: skip
 _LABELS: Final[Mapping[str, Label]] = {"normal": "normal", "0": "normal", "abnormal": "abnormal", "1": "abnormal"}
 _SPLITS: Final[Mapping[str, Split]] = {"train": "train", "test": "test"}
-_SEPARATORS: Final = {",": "comma", ";": "semicolon"}
 _MARKED: Final[Mapping[str, Marked]] = {word: word for word in get_args(Marked)}
 
 
@@ -125,13 +94,11 @@ def rows_csv(rows: Iterable[PhotoRow]) -> bytes:
 
     Raises `SettingError` for a row whose masks are marked in different ways.
     """
-    lines = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
-    used = [column for column in COLUMNS if any(line[column] for line in lines)]
-    text = StringIO()
-    writer = csv.DictWriter(text, used, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue().encode()
+    lines = [_cells(row) for row in rows]
+    used = [number for number in range(len(COLUMNS)) if any(line[number] for line in lines)]
+    table = (COLUMNS, *lines)
+    text = "".join(csv_text.csv_row(line[number] for number in used) for line in table)
+    return text.encode(errors="surrogateescape")
 
 
 def _cells(row: PhotoRow) -> tuple[str, ...]:
@@ -149,7 +116,7 @@ def _cells(row: PhotoRow) -> tuple[str, ...]:
 
 def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Path, where: str) -> PhotoRow:
     if any(row[len(header) :]):
-        quote = f"quote a value with a {_SEPARATORS[table.separator]}"
+        quote = f"quote a value with a {table.separator_name}"
         raise SettingError(f"{where}: {len(row)} values for {len(header)} columns ({quote})")
     cells = {name: cell for name, cell in zip(header, row, strict=False) if cell}
     if "path" not in cells:
@@ -163,9 +130,9 @@ def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Pat
         kind=cells.get("kind"),
         masks=_masks(cells, folder, where),
         split=_word(cells, "split", _SPLITS, where),
-        patient=cells.get("patient"),
-        eye=_word(cells, "eye", _EYES, where),
-        camera=cells.get("camera"),
+        patient=csv_text.known(cells.get("patient")),
+        eye=_word(cells, "eye", _EYES, where) if csv_text.known(cells.get("eye")) else None,
+        camera=csv_text.known(cells.get("camera")),
     )
 
 
@@ -173,13 +140,13 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
     marked = _word(cells, "marked", _MARKED, where) or "color"
     parts = (part.strip().partition("=") for part in cells.get("mask", "").split(";") if part.strip())
     named = ((kind, path) if equals else (None, kind) for kind, equals, path in parts)
-    return tuple(LesionMask(_file(folder / path, path, where), kind, marked) for kind, path in named)
+    return tuple(LesionMask(_file(_below(folder, path), path, where), kind, marked) for kind, path in named)
 
 
 def _photo(folder: Path, cell: str, where: str) -> Path:
     """The path of a photograph; addresses are not checked, which would cost a request for each."""
     if not is_address(cell):
-        path = folder / cell
+        path = _below(folder, cell)
     else:
         try:
             check_parts(cell)
@@ -190,10 +157,14 @@ def _photo(folder: Path, cell: str, where: str) -> Path:
 
 
 def _file(path: Path, cell: str, where: str) -> Path:
-    if not path.is_file():
+    if not (path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)):  # noqa: PTH113
         hint = "" if Path(cell).is_absolute() else " (relative paths count from the folder of the CSV)"
         raise SettingError(f"{where}: no such file: {path}{hint}")
     return path
+
+
+def _below(folder: Path, cell: str) -> Path:
+    return folder / cell if isinstance(folder, RemotePath) else csv_text.locate(folder, cell)
 
 
 _Word = TypeVar("_Word", bound=str)
@@ -239,6 +210,7 @@ class PatientCounts:
 MIN_PHOTOS: Final = 2
 """Photographs of an index: with one, nothing is left to calibrate against."""
 
+DICOM_SUFFIXES: Final = (".dcm", ".dicom")
 PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom")
 """File types that can be read, in lower case; the case does not matter."""
 
@@ -313,7 +285,20 @@ def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
         which = f"{first} is" if len(abnormal) == 1 else f"{len(abnormal)} photographs, the first {first}, are"
         raise SettingError(f"{source}: {which} labeled abnormal; an index learns from normal ones alone "
                            "(a column split with train and test keeps others out)")  # fmt: skip
-    return _listed(source, rows)
+    return tuple(map(_with_header, _listed(source, rows)))
+
+
+def _with_header(photo: ReferencePhoto) -> ReferencePhoto:
+    """The photograph with what a DICOM header says of patient, eye and camera; a CSV's values go before."""
+    path = split_frame(photo.path)[0]
+    if path.suffix.lower() not in DICOM_SUFFIXES or (header := header_of(path)) is None:
+        return photo
+    return replace(
+        photo,
+        patient=photo.patient or header.patient,
+        eye=photo.eye or header.eye,
+        camera=photo.camera or header.camera,
+    )
 
 
 def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodConfig) -> None:
@@ -360,13 +345,15 @@ def unused_rows_and_columns(source: Path) -> tuple[str, ...]:
 
 
 def _is_csv(source: Path) -> bool:
-    return source.suffix.lower() == ".csv" and source.is_file()
+    return source.suffix.lower() in csv_text.CSV_SUFFIXES and source.is_file()
 
 
 def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, ...]:
     """The photographs of `source`.  rows: of `source`, if it is a CSV file."""
     if source.is_dir():
         photos = tuple(map(ReferencePhoto, find_photos(source)))
+    elif split_frame(source)[0].is_file() and not source.is_file():
+        photos = (ReferencePhoto(source),)
     elif not source.is_file():
         raise SettingError(f"{source}: no such file or folder")
     elif _is_csv(source):

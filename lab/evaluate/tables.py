@@ -1,9 +1,8 @@
 """Tables of an evaluation: CSV with a row per photograph, and what the command line prints."""
 
-import csv
-from io import StringIO
 from typing import Final
 
+from resad_client.csv_text import csv_row
 from rich.table import Table
 
 from indexer.tables import four_digits
@@ -26,11 +25,7 @@ COLUMNS: Final = (
 
 def photo_table(measured: Measurement, calibration: Calibration) -> bytes:
     """CSV (UTF-8) with a row per photograph; numbers in full precision, empty cells where there is no value."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_rows(measured, calibration))
-    return text.getvalue().encode()
+    return "".join(map(csv_row, (COLUMNS, *_rows(measured, calibration)))).encode()
 
 
 def auroc_within(measured: Measurement, number: int) -> float | None:

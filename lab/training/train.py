@@ -21,7 +21,7 @@ from rich.console import Console
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.build.references import LoadedPhoto, load_photos
-from indexer.photos.listing import Skipped, list_references
+from indexer.photos.listing import PhotoRow, Skipped, list_references, rows_csv
 from indexer.photos.near_duplicates import perceptual_hash
 from lab.evaluate.painted import Map, PaintedResults, measure_painted
 from lab.training.crops import HealthyPhoto
@@ -174,10 +174,8 @@ def unseen_ratio(
         return 1.0
     with TemporaryDirectory() as folder:
         listed = Path(folder) / "trained-on.csv"
-        with listed.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("path", "patient"))
-            writer.writerows((photo.source.path.absolute(), photo.source.patient or "") for photo in trained_on)
+        rows = [PhotoRow(photo.source.path, patient=photo.source.patient) for photo in trained_on]
+        listed.write_bytes(rows_csv(rows))
         config = replace(preset("resad"), preparation=PreparationConfig(size=size))
         options = BuildOptions(listed, Path(folder), "trained-on", config, str(weights), torch.device("cpu"))
         version = build(options, Stages(Console(quiet=True))).version

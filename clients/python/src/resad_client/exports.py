@@ -7,13 +7,12 @@ contour goes through its pixels' centers, and a box ends where its last pixel do
 `resad-indexer score` and `resad-client score` write the same files.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resad_client.csv_text import csv_row
 from resad_client.records import INTENDED_USE, Finding, Result
 
 PHOTO_COLUMNS: Final = (
@@ -43,14 +42,14 @@ def answer_json(photo: str, answer: str) -> str:
 
 def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """A row for each photograph, scored or not, after a line with `PHOTO_COLUMNS`."""
-    yield _row(PHOTO_COLUMNS)
+    yield csv_row(PHOTO_COLUMNS)
     for outcome in outcomes:
         r = outcome.result
         if r is None:
-            yield _row([outcome.photo, *[None] * (len(PHOTO_COLUMNS) - 2), outcome.fault])
+            yield csv_row([outcome.photo, *[None] * (len(PHOTO_COLUMNS) - 2), outcome.fault])
             continue
         quality, size = r.quality, r.photo
-        yield _row([
+        yield csv_row([
             outcome.photo, r.image_score, r.p_value, r.fpr, r.threshold, r.abnormal, r.reason, len(r.findings),
             quality.acceptable, ";".join(quality.reasons), size.width, size.height, r.normals.camera,
             r.index.name, r.index.version, _codes(r), None,
@@ -59,12 +58,12 @@ def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
 
 def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """A row for each finding, after a line with `FINDING_COLUMNS`; `nearest`: the id of a healthy photo."""
-    yield _row(FINDING_COLUMNS)
+    yield csv_row(FINDING_COLUMNS)
     for outcome in outcomes:
         r = outcome.result
         for f in r.findings if r is not None else ():
             nearest = f.evidence[0] if f.evidence else None
-            yield _row([
+            yield csv_row([
                 outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
                 nearest.photo if nearest else None, nearest.distance if nearest else None,
                 nearest.mirrored if nearest else None,
@@ -171,14 +170,3 @@ def _bounds(finding: Finding) -> list[int]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _row(cells: Sequence[object]) -> str:
-    """A line of CSV (RFC 4180 but for its end, a line feed): numbers as Python writes them, empty for None."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([_cell(cell) for cell in cells])
-    return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
