@@ -28,7 +28,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "add": ("indexer.commands.versions:add_command", "Add healthy photographs to an index, as a new version."),
     "remove": (
-        "indexer.commands.versions:remove_command",
+        "indexer.commands.remove:remove_command",
         "Remove photographs from an index, with everything made of them, as a new version.",
     ),
     "merge": (

@@ -1,14 +1,16 @@
 """Tables that the commands print."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from resad_client.text import printable
+from rich.markup import escape
 from rich.table import Table
 
 from indexer.calibration.lines import outlier_lines, trained_on_line
-from indexer.photos.listing import PatientCounts
+from indexer.photos.listing import PatientCounts, ReferencePhoto
 from resad.calibration import Calibration, Normals, Threshold
 from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
@@ -16,6 +18,7 @@ from resad.quality import FEWEST, QualityLimit
 if TYPE_CHECKING:
     from indexer.build.build import BuildReport
     from indexer.calibration.calibrate import CalibrationReport
+    from indexer.lifecycle.choice import HeldPhoto
     from indexer.lifecycle.derive import NewVersion
     from indexer.lifecycle.versions import Diff
 
@@ -199,6 +202,26 @@ def new_version_table(version: "NewVersion") -> Table:
     table = _before_and_after(f"{after.name} {after.version}", before, after)
     table.add_row("memories entered", "", str(version.entered))
     table.add_row("scores measured anew", "", f"{version.measured} of {after.counts.photos} photographs")
+    return table
+
+
+def photo_table(photos: Sequence["HeldPhoto"], own: Mapping[str, ReferencePhoto], *, title: str) -> Table:
+    """Photographs with their numbers.
+
+    Args:
+        own: content hash -> one's own file; columns show it and its patient in a CSV.
+    """
+    table = Table(title=printable(title), title_justify="left")
+    headings = ["photo", "patient", "eye", "camera", "file"]
+    for heading in (
+        [*headings, "patient in your list"] if any(photo.patient for photo in own.values()) else headings
+    ):
+        table.add_column(heading, overflow="fold")
+    for photo in photos:
+        file = own.get(photo.content_sha256)
+        path = photo.name if file is None else str(file.path)
+        cells = [photo.id, photo.patient, photo.eye, photo.camera, path, None if file is None else file.patient]
+        table.add_row(*(escape(printable(cell or "-")) for cell in cells[: len(table.columns)]))
     return table
 
 

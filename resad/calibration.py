@@ -182,7 +182,7 @@ class Calibration(Normals):
 
         From the distance that three in four normal patches stay below, to the highest normal patch.
         """
-        low = next(quantile.value for quantile in self.patches if quantile.at == _FAINT)
+        low = next((quantile.value for quantile in self.patches if quantile.at == _FAINT), self.patches[0].value)
         return low, self.patches[-1].value
 
 
@@ -263,14 +263,9 @@ def find_outliers(ids: Sequence[str], scores: Sequence[float]) -> Outliers | Non
     return Outliers(photos, far, USUAL_RATE, before, after, _ratio(ordered, top))
 
 
-def threshold_moves(before: Calibration, after: Calibration) -> bool:
-    """Whether the threshold of the usual rate differs by more than a quarter, up or down."""
-    values = [
-        next((entry.value for entry in calibration.thresholds if entry.fpr == USUAL_RATE), None)
-        for calibration in (before, after)
-    ]
-    stated = [value for value in values if value is not None]
-    return len(stated) == len(values) and max(stated) > _MOVED * min(stated)
+def has_moved(before: float | None, after: float | None) -> bool:
+    """Whether a threshold or a level differs by more than a quarter, up or down; false if one of them is None."""
+    return before is not None and after is not None and max(before, after) > _MOVED * min(before, after)
 
 
 def _ratio(ordered: tuple[float, ...], top: int) -> float | None:

@@ -8,20 +8,21 @@ ROOT/NAME/PURGED lists photographs that this index must never hold again, one li
 photograph's content hash, called its tombstone.  Only someone who has the photograph can recognize its line.
 """
 
-import fcntl
+import errno
 import hashlib
 import json
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from resad_client.files import sync, write_atomically
+from resad_client.files import locked, sync, write_atomically
+from resad_client.text import counted
 
 from resad.errors import IndexInvalid, SettingError
 from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, FileRecord, Manifest, read_manifest, write_manifest
@@ -33,6 +34,7 @@ WORK: Final = ".work"
 """Below ROOT/NAME: the state of an interrupted build, from which it can continue."""
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
+LOCK: Final = ".lock"
 _STAGING: Final = ".staging-"
 
 
@@ -88,8 +90,18 @@ def live_version(index: Path) -> str | None:
 def activate(index: Path, version: str) -> None:
     """Make `version` of ROOT/NAME the live one, atomically; the caller has verified it.
 
-    Raises `IndexInvalid` if the version does not exist or holds purged photographs.
+    Raises:
+        IndexInvalid: the version does not exist or holds purged photographs.
+        SettingError: another process writes to the index.
     """
+    if not index.is_dir():
+        raise IndexInvalid(f"{index} is not an index: there is no such folder")
+    with write_lock(index):
+        make_live(index, version)
+
+
+def make_live(index: Path, version: str) -> None:
+    """As `activate`, for a caller that holds the index's lock."""
     if version not in versions(index):
         raise IndexInvalid(f"{index} has no version {version!r}; it has: {', '.join(versions(index)) or 'none'}")
     check_not_purged(index, index / version)
@@ -114,10 +126,19 @@ def add_tombstones(index: Path, hashes: Iterable[str]) -> None:
 
 
 def content_hashes(version: Path) -> frozenset[str]:
-    """The content hashes of all photographs in a version's records: references, and those of its calibration."""
-    files = [version / PHOTOS_FILE, version / CALIBRATION_FILE]
-    lines = [line for file in files if file.is_file() for line in file.read_bytes().splitlines()]
-    return frozenset(json.loads(line)["content_sha256"] for line in lines)
+    """The content hashes of all photographs in a version's records: references, and those of its calibration.
+
+    Raises `IndexInvalid` for a record that cannot be read.
+    """
+    hashes: set[str] = set()
+    for file in (version / PHOTOS_FILE, version / CALIBRATION_FILE):
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                hashes.add(str(json.loads(line)["content_sha256"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise IndexInvalid(f"{file}, line {number} is damaged") from error
+    return frozenset(hashes)
 
 
 def check_not_purged(index: Path, version: Path) -> None:
@@ -126,7 +147,7 @@ def check_not_purged(index: Path, version: Path) -> None:
     count = sum(tombstone(content) in graves for content in content_hashes(version)) if graves else 0
     if count:
         raise IndexInvalid(
-            f"{version} holds {count} photographs that were purged from {index.name}; it cannot be used"
+            f"{version} holds {counted(count, 'photograph')} purged from {index.name}; it cannot be used"
         )
 
 
@@ -166,9 +187,9 @@ def write_lock(index: Path) -> Iterator[None]:
     Raises:
         SettingError: another process is writing to this index.
     """
-    with (index / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(index / LOCK, wait=False))
         except BlockingIOError as error:
             raise SettingError(f"another process is writing to {index}; wait for it, or stop it") from error
         yield
@@ -202,10 +223,37 @@ def staging_folder(root: Path, name: str) -> Iterator[Path]:
                     root.rmdir()
 
 
-def delete_leftovers(index: Path) -> None:
-    """Delete a killed process's temporary files; the caller holds the lock, so that process is gone."""
-    for folder in index.glob(f"{_STAGING}*"):
+def leftovers(index: Path) -> list[Path]:
+    """Folders that killed processes have left in ROOT/NAME: unfinished versions, and half-deleted ones."""
+    return sorted(index.glob(f"{_STAGING}*"))
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder with all it holds; raises `OSError` if something of it stays.
+
+    A link is refused: what it leads to might not be this program's.
+    """
+    if folder.is_symlink():
+        target = folder.readlink()
+        raise OSError(errno.ENOTDIR, f"it is a link to {target}: delete what is there, then the link", str(folder))
+    try:
         shutil.rmtree(folder)
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # the rest of it
+        raise
+
+
+def delete_leftovers(index: Path) -> None:
+    """Delete a killed process's temporary files; the caller holds the lock, so that process is gone.
+
+    What cannot be deleted stays for the next writer: it does not keep this one from its work.
+    """
+    for folder in leftovers(index):
+        with suppress(OSError):
+            delete_folder(folder)
     for name in (CURRENT, PURGED):
         for file in index.glob(f".{name}[.-]*"):
             file.unlink(missing_ok=True)
@@ -218,10 +266,13 @@ def delete_version(index: Path, version: str) -> None:
     """
     if version == live_version(index):
         raise IndexInvalid(f"{index}: {version} is live and cannot be deleted")
+    place = index / version
+    if place.is_symlink():
+        delete_folder(place)  # refuses
     leftover = index / f"{_STAGING}{secrets.token_hex(4)}"
-    (index / version).rename(leftover)
+    place.rename(leftover)
     sync(index)
-    shutil.rmtree(leftover)
+    delete_folder(leftover)
 
 
 def publish(
@@ -264,9 +315,9 @@ def move_into_place(staging: Path, index: Path, manifest: Manifest, *, live: boo
         staging.rename(place)
         sync(index)
         if live:
-            activate(index, manifest.version)
+            make_live(index, manifest.version)
     except BaseException:
-        if live_version(index) != manifest.version:
-            shutil.rmtree(place, ignore_errors=True)
+        if live_version(index) != manifest.version and place.exists():
+            place.rename(staging)  # the caller deletes it; killed meanwhile, it is a leftover and no version
         raise
     return place

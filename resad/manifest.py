@@ -1,5 +1,8 @@
 """What a version of an index states: `manifest.json`, and `photos.jsonl` with a line per reference photo."""
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -173,11 +176,70 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         if stated != FORMAT:
             advice = REBUILD if stated < FORMAT else "a newer version wrote it"
             raise IndexInvalid(f"{where} is of format {stated}; this version reads format {FORMAT} ({advice})")
-        return _MANIFEST.validate_json(text)
+        manifest = _MANIFEST.validate_json(text)
     except SettingError as error:
         raise IndexInvalid(f"{where}: {error}; {REBUILD}") from error
     except ValidationError as error:
         raise IndexInvalid(f"{where}: {first_fault(error)}") from error
+    if fault := next(_faults(manifest), None):
+        raise IndexInvalid(f"{where}: {fault}; no index was written with that")
+    return manifest
+
+
+def _faults(manifest: Manifest) -> Iterator[str]:
+    """Values that no index has: scores and maps computed with them would be wrong without any other sign."""
+    document = _MANIFEST.dump_python(manifest, exclude={"files", "packages"})
+    yield from (f"{path} is {value}" for path, value in _floats(document) if not math.isfinite(value))
+    if not manifest.probe_score > 0:
+        yield f"probe_score is {manifest.probe_score:g}, and is above 0"
+    yield from _count_faults(manifest.counts, manifest.config.preparation.size)
+    yield from _calibration_faults(manifest.calibration)
+    names = [file.name for file in manifest.files]
+    if len(set(names)) < len(names):
+        yield "files: one name stands there twice"
+
+
+def _count_faults(counts: Counts, size: int) -> Iterator[str]:
+    rows, columns = counts.grid
+    for name, value, limit in (
+        ("photos", counts.photos, None),
+        ("memories", counts.memories, None),
+        ("dimension", counts.dimension, None),
+        ("grid", rows, size),
+        ("grid", columns, size),
+        ("patches", counts.patches, max(counts.photos, 1) * max(rows, 1) * max(columns, 1)),
+    ):
+        if value < 1 or (limit is not None and value > limit):
+            yield f"counts.{name} is {value}, and lies between 1 and {limit or 'what the files hold'}"
+
+
+def _calibration_faults(calibration: Calibration) -> Iterator[str]:
+    for where, normals in (
+        ("calibration", calibration),
+        *((f"calibration of camera {camera.camera!r}", camera.normals) for camera in calibration.cameras),
+    ):
+        for name, values in (("scores", normals.scores), ("peaks", normals.peaks)):
+            if not values or values[0] < 0 or any(a > b for a, b in pairwise(values)):
+                yield f"{where}: {name} are not ascending values of 0 and more"
+        if len(normals.scores) != len(normals.peaks):
+            yield f"{where}: {len(normals.scores)} scores and {len(normals.peaks)} peaks"
+    quantiles = [(quantile.at, quantile.value) for quantile in calibration.patches]
+    if not quantiles or quantiles[0][1] < 0 or any(a > b or c > d for (a, c), (b, d) in pairwise(quantiles)):
+        yield "calibration.patches are not ascending distances"
+    elif quantiles[-1][1] <= 0:
+        yield f"calibration.patches end at {quantiles[-1][1]:g}: maps would have no scale"
+
+
+def _floats(value: object, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every float in nested records, with its place: `calibration.patches.10.value`."""
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _floats(below, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, below in enumerate(value):
+            yield from _floats(below, f"{path}.{number}")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -4,10 +4,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from resad.calibration import Calibration, Outliers
+from resad_client.text import counted
+
+from resad.calibration import USUAL_RATE, Calibration, Normals, Outliers, has_moved, threshold
+from resad.false_regions import USUAL as USUAL_FALSE_REGIONS
+from resad.manifest import Manifest, Standing
 
 _MAX_NAMES: Final = 5
 """Printed at most; the manifest has all."""
+
+
+_STANDINGS: Final[dict[Standing, str]] = {
+    "measured": "in this version's bank",
+    "bound": "in an earlier, smaller bank: p-values err upwards",
+    "stale": "in an earlier bank, before photographs left it: p-values may be too low (STALE)",
+}
+
+
+def origin_line(manifest: Manifest) -> str:
+    """Where the calibration of an index comes from: which photographs, how and when they were scored."""
+    calibration, count = manifest.calibration, len(manifest.calibration.scores)
+    separate = calibration.source == "separate"
+    entry = next(
+        (entry for entry in reversed(manifest.history) if entry.operation == "calibrate" or not separate), None
+    )
+    photos = (
+        f"{counted(count, 'normal photograph')} outside the memory bank"
+        if separate
+        else f"{counted(count, 'reference photo')}, each left out of the bank to score it"
+    )
+    when = f", by {entry.operation} at {entry.at}" if entry is not None else ""
+    cameras = ", ".join(f"{camera.camera} ({len(camera.normals.scores)})" for camera in calibration.cameras)
+    parts = [
+        f"{photos}{when}; scored {_STANDINGS[manifest.calibrated]}",
+        f"cameras: {cameras}" if cameras else "",
+        f"set aside: {len(calibration.set_aside)}" if calibration.set_aside else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def trained_on_line(calibration: Calibration) -> str:
@@ -50,6 +83,35 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
         yield f"  {_name(photo.id, named)}: score {photo.score:#.4g}, {where}"
     if count > _MAX_NAMES:
         yield f"  and {count - _MAX_NAMES} more"
+
+
+def change_lines(before: Calibration, after: Calibration) -> Iterator[str]:
+    """What another calibration changes in verdicts and findings, if it changes them by more than a quarter."""
+    cameras = {entry.camera.casefold(): entry.normals for entry in before.cameras}
+    pairs: list[tuple[str, Normals, Normals]] = [("", before, after)]
+    pairs += [
+        (f" of camera {entry.camera}", cameras[entry.camera.casefold()], entry.normals)
+        for entry in after.cameras
+        if entry.camera.casefold() in cameras
+    ]
+    for whose, earlier, later in pairs:
+        old, new = (threshold(normals.scores, USUAL_RATE) for normals in (earlier, later))
+        if has_moved(old.value, new.value):
+            yield (
+                f"the {USUAL_RATE:.0%} threshold{whose} changes by more than a quarter, from {old.value:#.4g} to "
+                f"{new.value:#.4g}"
+            )
+        if old.value is not None and new.value is None:
+            yield f"there are no verdicts at {USUAL_RATE:.0%}{whose} any more: {new.reason}"
+        for level in later.finding_levels:
+            was = next((entry.value for entry in earlier.finding_levels if entry.rate == level.rate), None)
+            if level.rate == USUAL_FALSE_REGIONS and has_moved(was, level.value):
+                yield (
+                    f"the level of findings{whose} changes by more than a quarter, from {was:#.4g} to "
+                    f"{level.value:#.4g}"
+                )
+    if after.outliers is not None and after.outliers.moves_threshold:
+        yield f"outliers move the {USUAL_RATE:.0%} threshold by more than a quarter: {_thresholds(after.outliers)}"
 
 
 def set_aside_line(calibration: Calibration, named: Mapping[str, Path]) -> str | None:

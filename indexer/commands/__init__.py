@@ -3,6 +3,7 @@
 build       build
 score       score
 calibrate   calibrate
-versions    list, inspect, verify, activate, add, remove, merge, diff, rollback, gc, export, import
+versions    list, inspect, verify, activate, add, merge, diff, rollback, gc, export, import
+remove      remove, also with --purge
 console     output streams, common options, warnings, loading an index
 """

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indexer.commands import console
-from indexer.commands.console import AsideNames, AsideOutliers, Device, Index
+from indexer.commands.console import AsideNames, AsideOutliers, Device, Index, Yes
 from resad import index as index_store
 from resad.config import PhotoLimits
-from resad.errors import SettingError
 
 if TYPE_CHECKING:
     from indexer.calibration.calibrate import CalibrationReport
@@ -26,9 +25,7 @@ def calibrate_command(
     strict: Annotated[bool, typer.Option(help="Refuse instead of skipping unusable photographs.")] = False,
     set_aside: AsideNames = None,
     set_aside_outliers: AsideOutliers = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask if the 5 % threshold changes by more than a quarter.")
-    ] = False,
+    yes: Yes = False,
     device: Device = "auto",
 ) -> None:
     """Calibrate an index on other normal photographs: p-values, thresholds, scale and quality limits.
@@ -46,15 +43,17 @@ def calibrate_command(
     loaded = console.load(index, device)
     report = recalibrate(
         version, loaded, photos, PhotoLimits(), Stages(console.ERR), live=activate, strict=strict,
-        set_aside=SetAside(hashes, set_aside_outliers), check=lambda report: _check(report, yes=yes),
+        set_aside=SetAside(hashes, set_aside_outliers),
+        check=lambda report: _check(report, live=activate, yes=yes),
     )  # fmt: skip
     console.say(f"{report.version} is {'live' if activate else 'written; activate it to use it'}")
 
 
-def _check(report: "CalibrationReport", *, yes: bool) -> None:
-    """Print what the calibration would change, and ask if the usual threshold changes much."""
+def _check(report: "CalibrationReport", *, live: bool, yes: bool) -> None:
+    """Print what the calibration would change, and ask: at a terminal always, in a script if it changes much."""
     from indexer import tables
-    from resad.calibration import USUAL_RATE, threshold_moves
+    from indexer.calibration.lines import change_lines
+    from resad.calibration import USUAL_RATE
 
     before, after = report.before.calibration, report.after.calibration
     console.warn_skipped(report.skipped, report.duplicates)
@@ -63,12 +62,9 @@ def _check(report: "CalibrationReport", *, yes: bool) -> None:
     for threshold in after.thresholds:
         if threshold.fpr == USUAL_RATE and threshold.reason:
             console.warn(f"no verdicts at the usual rate: {threshold.reason}")
-    if not threshold_moves(before, after):
-        return
-    change = f"the {USUAL_RATE:.0%} threshold changes by more than a quarter"
-    if yes:
-        console.warn(change)
-    elif not sys.stdin.isatty():
-        raise SettingError(f"{change}; nothing is written. If that is meant, repeat the command with --yes")
-    else:
-        typer.confirm(f"{change[0].upper()}{change[1:]}. Write this version?", abort=True, err=True)
+    changes = [*change_lines(before, after)]
+    for line in changes:
+        console.warn(line)
+    if changes or sys.stdin.isatty():
+        question = "Write this version and make it live?" if live else "Write this version?"
+        console.confirm(question, "nothing is written", yes=yes)

@@ -3,6 +3,7 @@
 Modules that take long to import are imported by the functions that need them, so that help and refusals are quick.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,6 +15,7 @@ import typer
 from resad_client.terminal import SafeConsole
 
 from resad import runtime
+from resad.errors import SettingError
 
 if TYPE_CHECKING:
     from indexer.photos.listing import Duplicate, NearDuplicate, Skipped
@@ -38,6 +40,7 @@ AsideNames = Annotated[
 AsideOutliers = Annotated[
     bool, typer.Option("--set-aside-outliers", help="Leave out photographs whose scores lie far above the rest.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: for scripts, which have no terminal.")]
 Live = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new version the live one.")]
 ClusterAddress = Annotated[
     str | None,
@@ -73,6 +76,20 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """Print a line to standard error, without markup."""
     ERR.line(line)
+
+
+def confirm(question: str, otherwise: str, *, yes: bool) -> None:
+    """Ask at a terminal; raises `SettingError` without one, and `typer.Abort` for a no.
+
+    Args:
+        otherwise: what does not happen unless the answer is yes.
+        yes: it was answered before, by --yes.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingError(f"{otherwise}: no terminal to ask at. If it is meant, repeat the command with --yes")
+    typer.confirm(question, abort=True, err=True)
 
 
 def load(index: Path, device: str) -> "LoadedIndex":

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from resad_client.text import counted
 
 from indexer.commands import console
 from indexer.commands.console import Device, Index, Live, OneIndex, Root
@@ -13,7 +14,6 @@ from resad.errors import IndexInvalid, SettingError
 
 if TYPE_CHECKING:
     from indexer.lifecycle.derive import NewVersion
-    from indexer.lifecycle.remove import RemoveReport
 
 
 def list_command(root: Root) -> None:
@@ -27,17 +27,49 @@ def list_command(root: Root) -> None:
             console.say(f"{folder.name} {version} {mark} {_contents(folder / version)}")
 
 
-def inspect_command(index: Index) -> None:
-    """Show settings, counts and calibration of an index."""
+def inspect_command(
+    index: Index,
+    own: Annotated[
+        Path | None,
+        typer.Argument(
+            help="With --photos: your photographs (folder or CSV), matched by content, to show which number is "
+            "whose."
+        ),
+    ] = None,
+    photos: Annotated[
+        bool, typer.Option("--photos", help="List every photograph with its number and its patient's.")
+    ] = False,
+) -> None:
+    """Show settings, counts and calibration of an index, or which number is whose."""
+    if not photos and own is not None:
+        raise SettingError(f"{own}: your photographs are matched with --photos alone")
+    version = index_store.resolve(index)
+    if photos:
+        _list_photos(version, own)
+        return
+
     from indexer import tables
     from indexer.photos.listing import PatientCounts
     from resad.manifest import PHOTOS_FILE, read_manifest, read_records
 
-    version = index_store.resolve(index)
     live = index_store.live_version(version.parent) == version.name
     manifest = read_manifest(version / index_store.MANIFEST)
     people = PatientCounts.of(record.patient for record in read_records(version / PHOTOS_FILE))
     console.OUT.print(tables.index_table(version, manifest, people, live=live))
+
+
+def _list_photos(version: Path, own: Path | None) -> None:
+    """Every photograph of a version, and those of one's own that it does not have."""
+    from indexer import tables
+    from indexer.lifecycle.choice import by_content, photos_of
+    from indexer.photos.listing import list_photos
+
+    held = photos_of(version)
+    listed = {} if own is None else by_content(list_photos(own))
+    console.OUT.print(tables.photo_table(held, listed, title=f"{version}: {counted(len(held), 'photograph')}"))
+    known = {photo.content_sha256 for photo in held}
+    if missing := [str(photo.path) for content, photo in listed.items() if content not in known]:
+        console.warn(f"{len(missing)} of {len(listed)} in {own} are not in the index: {tables.first_ids(missing)}")
 
 
 def verify_command(index: Index, device: Device = "auto") -> None:
@@ -106,47 +138,7 @@ def add_command(
             "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
         )
     console.say(f"{report.added} photographs added")
-    _print_version(report.derived, live=activate)
-
-
-def remove_command(
-    index: Index,
-    photo: Annotated[
-        list[str] | None,
-        typer.Option(help="Id (r-00041), content hash, or the file itself (a folder or CSV of them, too)."),
-    ] = None,
-    group: Annotated[list[str] | None, typer.Option(help="patient=ID or camera=NAME.")] = None,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            help="The photographs that stay, matched by content: encoded again to repair what was covered, and to "
-            "calibrate, where the index keeps no features."
-        ),
-    ] = None,
-    do_purge: Annotated[
-        bool, typer.Option("--purge", help="Destroy every other version that holds them, and bar them for good.")
-    ] = False,
-    activate: Live = True,
-    device: Device = "auto",
-) -> None:
-    """Remove photographs from an index, with everything made of them, as a new version."""
-    place = index_store.resolve(index).resolve().parent
-    if do_purge and not activate:
-        raise SettingError("--purge destroys the version that is live now: it cannot go with --no-activate")
-
-    from indexer.build.progress import Stages
-    from indexer.lifecycle.remove import RemoveOptions, choose, hashes_to_purge, holds, remove
-
-    choice = choose(photo or (), group or ())
-    # Photographs that only other versions hold, or that an interrupted purge has left, need no new version.
-    hashes = set(hashes_to_purge(place, choice.hashes)) if do_purge else set()
-    if not hashes or holds(index_store.resolve(index), choice):
-        options = RemoveOptions(index, choice, runtime.pick_device(device), photos=photos, live=activate)
-        report = remove(options, Stages(console.ERR))
-        _print_removed(report, photos, live=activate)
-        hashes |= set(report.hashes)
-    if do_purge:
-        _purge(place, sorted(hashes))
+    print_version(report.derived, live=activate)
 
 
 def merge_command(
@@ -173,7 +165,7 @@ def merge_command(
         console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
                      "(resad-indexer calibrate brings that back)")  # fmt: skip
     console.say(f"{report.doubles} photographs are in both")
-    _print_version(report.derived, live=activate)
+    print_version(report.derived, live=activate)
 
 
 def diff_command(
@@ -225,48 +217,14 @@ def gc_command(
         console.warn(f"{index / index_store.WORK} stays: build --resume continues it, gc --work deletes it")
 
 
-def _print_version(derived: "NewVersion", *, live: bool) -> None:
+def print_version(derived: "NewVersion", *, live: bool) -> None:
+    """Print a new version beside the version that it was made from, and what its calibration rests on."""
     from indexer import tables
 
     console.OUT.print(tables.new_version_table(derived))
     console.tell_calibration(derived.after.calibration)
     console.warn_stale(derived.after)
     console.say(f"{derived.version} is {'live' if live else 'written; activate it to use it'}")
-
-
-def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool) -> None:
-    from indexer import tables
-
-    console.say(
-        f"{len(report.removed)} photographs removed, with {report.lost} memories: {', '.join(report.removed)}"
-    )
-    if report.fell_back:
-        console.warn("too few photographs of the calibration are left: calibrated on the reference photos instead")
-    after = report.derived.after
-    if report.missing:
-        names = tables.first_ids(report.missing)
-        console.warn(
-            f"{len(report.missing)} of the {after.counts.photos} photographs that stay were not found in "
-            f"{photos}: {names}"
-        )
-    _print_version(report.derived, live=live)
-    if after.calibrated == "stale" and after.calibration.source == "left-out":
-        console.warn("or: resad-indexer rollback, and remove with --photos, a folder with all that stay")
-
-
-def _purge(index: Path, hashes: list[str]) -> None:
-    from indexer.lifecycle.remove import BEYOND_REACH, purge
-
-    report = purge(index, hashes)
-    console.say(
-        f"purged: {len(hashes)} photographs are barred, {len(report.versions)} versions that held them are deleted"
-    )
-    if report.work:
-        console.say("purged: the unfinished build")
-    for version in report.elsewhere:
-        console.warn(f"NOT PURGED: {version} of another index holds some of them; remove them there, too")
-    for copy in BEYOND_REACH:
-        console.warn(f"out of reach: {copy}")
 
 
 def export_command(
@@ -293,11 +251,16 @@ def import_command(
         typer.Option(help="Public Ed25519 key, PEM; refuses what its private half has not signed."),
     ] = None,
     activate: Live = True,
+    device: Device = "auto",
 ) -> None:
     """Put an exported version into place below a root, its hashes checked."""
+    for needed in (file, verify):
+        if needed is not None and not needed.is_file():
+            raise SettingError(f"{needed}: no such file")
+
     from indexer.lifecycle.archive import import_version
 
-    imported = import_version(file, root, live=activate, key=verify)
+    imported = import_version(file, root, live=activate, key=verify, device=device)
     if verify is None:
         reason = "its signature was not checked (--verify KEY)" if imported.signed else "it is not signed"
         console.warn(f"{file}: {reason}; import indexes only from people you trust")

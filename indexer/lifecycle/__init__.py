@@ -2,8 +2,11 @@
 
 derive      the steps that add, remove and merge share: a new version derived from an existing one
 add         more photographs
-remove      fewer photographs; `purge` deletes every other version that has them
+choice      which photographs --photo and --group mean
+remove      fewer photographs
+purge       photographs gone for good: barred, and deleted from every version
 merge       two indexes into one
 archive     a version as one file, with an optional signature
+members     the members of an archive, read with bounds
 versions    compare versions, delete old ones, find the previous one
 """

@@ -1,28 +1,31 @@
-"""`resad-indexer export` and `import`: a version as one file, signed if asked."""
+"""`resad-indexer export` and `import`: a version as one file, signed if asked.
 
+Nothing in an archive is trusted.  Import checks its signature and the list of its members before it reads or
+writes anything else, hashes each file while it copies it, and loads the version and scores its probe photograph
+before it becomes live.
+"""
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, BinaryIO, Final
 
 from resad_client.files import replacing
 
+from indexer.lifecycle.members import Member, read_content, read_members, read_pieces
+from resad import index
 from resad.errors import IndexInvalid, SettingError
+from resad.index import check_files, check_not_purged, move_into_place, staging_folder
+from resad.manifest import FileRecord, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
-import hashlib
-import io
-import shutil
-import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import IO, Final
-
-from resad import index
-from resad.index import check_files, check_not_purged, move_into_place, staging_folder
-from resad.manifest import Manifest, parse_manifest
 
 
 def sign(data: bytes, key_file: Path) -> bytes:
@@ -80,11 +83,10 @@ def _check_installed() -> None:
 
 CHECKSUM: Final = "manifest.sha256"
 SIGNATURE: Final = "manifest.sig"
-_MAX_MANIFEST: Final = 256 * 10**6
-"""Bytes; a manifest of a million files is smaller."""
+_MAX_MANIFEST: Final = 64 * 10**6
+"""Bytes; that of 100,000 photographs with features and pictures is smaller."""
 _SEAL_BYTES: Final = 64
 """Bytes of a checksum in hexadecimal digits, and of a signature."""
-_BLOCK: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,105 +129,142 @@ def export_version(path: Path, file: Path, *, key: Path | None = None) -> Manife
     return manifest
 
 
-def import_version(file: Path, root: Path, *, live: bool = True, key: Path | None = None) -> Imported:
+def import_version(
+    file: Path, root: Path, *, live: bool = True, key: Path | None = None, device: str = "auto"
+) -> Imported:
     """Put the version in `file` into its place below `root`; after any error no part of it remains.
 
     Args:
         live: make it the live version.
         key: public key; an archive that is not signed with its private half is refused.
+        device: on which the version is loaded and, before it becomes live, its probe photograph scored.
     Raises:
-        IndexInvalid: the archive is damaged, was changed, holds purged photographs, or the version exists.
-        SettingError: the key cannot be used, or another process writes to the index.
+        IndexInvalid: the archive is damaged, was changed, holds purged photographs, or cannot be loaded; or the
+            version exists.
+        SettingError: the key cannot be used, the disk is too full, or another process writes to the index.
     """
     if not file.is_file():
         raise SettingError(f"{file}: no such file")
-    with _opened(file) as archive:
-        members = iter(archive)
-        manifest_json = _content(archive, next(members, None), _MAX_MANIFEST, file)
-        checksum = _content(archive, next(members, None), _SEAL_BYTES, file)
-        if hashlib.sha256(manifest_json).hexdigest().encode() != checksum:
-            raise IndexInvalid(f"{file}: the manifest was changed after it was exported (SHA-256)")
-        manifest = parse_manifest(manifest_json, str(file))
-        folder = _folder(manifest)
-        files = list(members)
-        signature = None
-        if files and files[0].name == f"{folder}/{SIGNATURE}":
-            signature = _content(archive, files.pop(0), _SEAL_BYTES, file)
-        if key is not None:
-            check_signature(manifest_json, signature, key, str(file))
+    with file.open("rb") as archive:
+        contents = _read_contents(archive, file, key)
+        manifest = contents.manifest
+        place = root / manifest.name
+        if (place / manifest.version).exists():
+            raise IndexInvalid(f"{place} has a version {manifest.version} already")
         with staging_folder(root, manifest.name) as scratch:
-            place, staging = root / manifest.name, scratch / "version"
-            if (place / manifest.version).exists():
-                raise IndexInvalid(f"{place} has a version {manifest.version} already")
+            staging = scratch / "version"
             staging.mkdir()
-            (staging / index.MANIFEST).write_bytes(manifest_json)
-            _unpack(archive, files, folder, manifest, staging, file)
-            check_files(staging)
+            _unpack(archive, contents, staging, file)
             check_not_purged(place, staging)
+            _try_out(staging, device, score=live)
             version = move_into_place(staging, place, manifest, live=live)
-    return Imported(version, manifest, signature is not None)
+    return Imported(version, manifest, contents.signed)
 
 
-def _folder(manifest: Manifest) -> str:
-    """NAME/VERSION; raises `IndexInvalid` or `SettingError` for names that could lead out of that folder."""
-    index.check_name(manifest.name)
-    index.check_version(manifest.version)
-    for record in manifest.files:
-        path = PurePosixPath(record.name)
-        if path.is_absolute() or ".." in path.parts or "\0" in record.name or path.as_posix() != record.name:
-            raise IndexInvalid(f"the manifest names a file {record.name!r}, which could be outside the index")
-    return f"{manifest.name}/{manifest.version}"
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What an archive holds.  files: each file of the manifest, and where it lies."""
+
+    manifest: Manifest
+    manifest_json: bytes
+    files: tuple[tuple[FileRecord, Member], ...]
+    signed: bool
 
 
-def _unpack(
-    archive: tarfile.TarFile,
-    members: Sequence[tarfile.TarInfo],
-    folder: str,
-    manifest: Manifest,
-    staging: Path,
-    file: Path,
-) -> None:
-    """Unpack the files of the manifest, each once, as regular files of the stated sizes."""
-    missing = {f"{folder}/{record.name}": record for record in manifest.files}
-    needed = sum(record.bytes for record in manifest.files)
-    if needed > (free := shutil.disk_usage(staging).free):
-        raise SettingError(f"{file} takes {needed:,} bytes, and {free:,} are free where the index goes")
-    for member in members:
-        record = missing.pop(member.name, None)
-        if record is None or not member.isreg() or member.size != record.bytes:
+def _read_contents(archive: BinaryIO, file: Path, key: Path | None) -> _Contents:
+    """Check the signature, the manifest and the list of members, in this order; no file of the version is read."""
+    members = read_members(archive, file)
+    first, second = next(members, None), next(members, None)
+    manifest_json = _small(archive, first, index.MANIFEST, range(1, _MAX_MANIFEST + 1), file)
+    checksum = _small(archive, second, CHECKSUM, range(_SEAL_BYTES, _SEAL_BYTES + 1), file)
+    third = next(members, None)
+    signature = None
+    if third is not None and third.name.endswith(f"/{SIGNATURE}"):
+        signature = _small(archive, third, SIGNATURE, range(_SEAL_BYTES, _SEAL_BYTES + 1), file)
+        third = next(members, None)
+    if key is not None:
+        check_signature(manifest_json, signature, key, str(file))
+    if hashlib.sha256(manifest_json).hexdigest().encode() != checksum:
+        raise IndexInvalid(f"{file}: the manifest was changed after it was exported (SHA-256)")
+    manifest = parse_manifest(manifest_json, str(file))
+    records = _records(manifest, file)
+    if first is None or first.name != f"{manifest.name}/{manifest.version}/{index.MANIFEST}":
+        raise IndexInvalid(f"{file}: its manifest is of {manifest.name} {manifest.version}, and lies elsewhere")
+    files = []
+    for member in chain(() if third is None else (third,), members):
+        record = records.pop(member.name, None)
+        if record is None or member.size != record.bytes:
             raise IndexInvalid(
                 f"{file}: {member.name!r} is not a file of the manifest, or not as the manifest states"
             )
-        target = staging / record.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _reading(archive, member, file) as content, target.open("xb") as out:
-            shutil.copyfileobj(content, out, _BLOCK)
-    if missing:
-        raise IndexInvalid(f"{file} is incomplete: {next(iter(missing))} is missing")
+        files.append((record, member))
+    if records:
+        raise IndexInvalid(f"{file} is incomplete: {next(iter(records))} is missing")
+    return _Contents(manifest, manifest_json, tuple(files), signature is not None)
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(file, "r:") as archive:
-            yield archive
-    except tarfile.TarError as error:
-        raise IndexInvalid(f"{file} is not an archive of an index, or it is damaged ({error})") from error
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, most: int, file: Path) -> bytes:
-    """The bytes of a small file in the archive."""
-    if member is None or not member.isreg() or member.size > most:
+def _small(archive: BinaryIO, member: Member | None, name: str, sizes: range, file: Path) -> bytes:
+    if member is None or PurePosixPath(member.name).name != name or member.size not in sizes:
         raise IndexInvalid(f"{file} is not an archive of an index: it does not begin with a manifest and its hash")
-    with _reading(archive, member, file) as content:
-        return content.read()
+    return read_content(archive, member)
 
 
-def _reading(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> IO[bytes]:
-    content = archive.extractfile(member)
-    if content is None:
-        raise IndexInvalid(f"{file}: {member.name!r} is not a file")
-    return content
+def _records(manifest: Manifest, file: Path) -> dict[str, FileRecord]:
+    """Name in the archive -> file of the manifest.
+
+    Raises `IndexInvalid` or `SettingError` for names that could lead out of NAME/VERSION, or to one place twice.
+    """
+    index.check_name(manifest.name)
+    index.check_version(manifest.version)
+    folder = f"{manifest.name}/{manifest.version}"
+    records: dict[str, FileRecord] = {}
+    folders = {parent for record in manifest.files for parent in PurePosixPath(record.name).parents}
+    for record in manifest.files:
+        path = PurePosixPath(record.name)
+        if path.is_absolute() or ".." in path.parts or not record.name.isprintable():
+            raise IndexInvalid(f"{file}: the manifest names {record.name!r}, which could be outside the index")
+        if (
+            path.as_posix() != record.name
+            or path in folders
+            or record.name in (index.MANIFEST, CHECKSUM, SIGNATURE)
+            or f"{folder}/{record.name}" in records
+        ):
+            raise IndexInvalid(f"{file}: the manifest names {record.name!r} twice, or as a file and a folder")
+        if record.bytes < 0 or not _HASH.fullmatch(record.sha256):
+            raise IndexInvalid(f"{file}: the manifest states no size or hash of {record.name!r}")
+        records[f"{folder}/{record.name}"] = record
+    return records
+
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def _unpack(archive: BinaryIO, contents: _Contents, staging: Path, file: Path) -> None:
+    """Write the files; each is hashed while it is copied, so that the first one that was changed ends it."""
+    needed = sum(member.size for _, member in contents.files)
+    if needed > (free := shutil.disk_usage(staging).free):
+        raise SettingError(f"{file} takes {needed:,} bytes, and {free:,} are free where the index goes")
+    (staging / index.MANIFEST).write_bytes(contents.manifest_json)
+    for record, member in contents.files:
+        target, digest = staging / record.name, hashlib.sha256()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as out:
+            for piece in read_pieces(archive, member):
+                digest.update(piece)
+                out.write(piece)
+        if digest.hexdigest() != record.sha256:
+            raise IndexInvalid(f"{file}: {record.name} was changed after the index was written (SHA-256)")
+
+
+def _try_out(version: Path, device: str, *, score: bool) -> None:
+    """Load the version; score its probe photograph if it is to become live (`activate` does so otherwise)."""
+    from resad import runtime
+    from resad.loaded_index import check_probe, load_index
+
+    loaded = load_index(version, runtime.pick_device(device))
+    runtime.configure(loaded.manifest.config.precision)
+    if score:
+        check_probe(loaded, version)
 
 
 def _put(archive: tarfile.TarFile, name: PurePosixPath, size: int, content: IO[bytes]) -> None:

@@ -8,6 +8,7 @@ from typing import Final, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.text import counted
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
@@ -204,8 +205,8 @@ def check_people(groups: Sequence[frozenset[int]]) -> None:
     """Raise `SettingError` if too few photographs are left.  groups: per photograph those left out with it."""
     if (count := len(set(groups))) < MIN_PHOTOS:
         raise SettingError(
-            f"{count} photographs (of different patients, copies counted once) would be left, an index needs "
-            f"at least {MIN_PHOTOS}"
+            f"{counted(count, 'photograph')} (of different patients, copies counted once) would be left, an index "
+            f"needs at least {MIN_PHOTOS}"
         )
 
 

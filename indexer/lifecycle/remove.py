@@ -7,18 +7,16 @@ distances that stay may be too small ("stale").
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
+from resad_client.text import counted
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
-from indexer.calibration.calibrate import CalibrationRecord, calibration_records
 from indexer.lifecycle.derive import (
     NewVersion,
     SourceVersion,
@@ -29,145 +27,25 @@ from indexer.lifecycle.derive import (
     open_source,
 )
 from indexer.photos.listing import list_photos
-from indexer.photos.naming import parse_names
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
-from resad.index import (
-    add_tombstones,
-    content_hashes,
-    delete_leftovers,
-    delete_version,
-    staging_folder,
-    tombstone,
-    tombstones,
-    write_lock,
-)
-from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_records
+from resad.index import staging_folder
+from resad.manifest import ReferenceRecord
 from resad.preparation import prepare
-
-_GROUPS: Final = ("patient", "camera")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Photographs to remove.  ids, hashes: of single photographs.
-
-    groups: (`patient` or `camera`, value); the case of a camera's name does not matter.  Patients are those of the
-    reference photos: photographs of a separate calibration have patient numbers of their own.
-    """
-
-    ids: frozenset[str]
-    hashes: frozenset[str]
-    groups: frozenset[tuple[str, str]]
-
-    def __call__(self, record: ReferenceRecord | CalibrationRecord) -> bool:
-        """Whether a photograph is to be removed."""
-        camera = None if record.camera is None else record.camera.casefold()
-        return (
-            record.id in self.ids
-            or record.content_sha256 in self.hashes
-            or (isinstance(record, ReferenceRecord) and ("patient", record.patient) in self.groups)
-            or ("camera", camera) in self.groups
-        )
-
-
-def choose(photos: Sequence[str], groups: Sequence[str]) -> Choice:
-    """Parse the options --photo and --group.
-
-    Args:
-        photos: ids (r-00041), content hashes, files, folders or CSVs.
-        groups: `patient=p-00003` or `camera=Topcon`.
-    Raises:
-        SettingError: a value is none of these, or there are no values.
-    """
-    named, group_values = parse_names("--photo", photos), set()
-    for text in groups:
-        kind, equals, value = text.partition("=")
-        if kind not in _GROUPS or not equals or not value:
-            raise SettingError(f"--group {text!r}: expected patient=ID or camera=NAME")
-        group_values.add((kind, value.casefold() if kind == "camera" else value))
-    if not (named.ids or named.hashes or group_values):
-        raise SettingError("nothing is named: give --photo or --group")
-    return Choice(named.ids, named.hashes, frozenset(group_values))
-
-
-BEYOND_REACH: Final = (
-    "exports of this index (resad-indexer export), and indexes imported from them elsewhere",
-    "backups, snapshots and copies of the folder; blocks that the disk itself has not overwritten yet",
-    "services until they have loaded the new version, and answers that they sent",
-    "audit pages, reports and tables that were written to files",
-)
-"""Copies that this program cannot know of."""
-
-
-@dataclass(frozen=True, slots=True)
-class PurgeReport:
-    """What a purge deleted.  versions: deleted versions.  work: an unfinished build was deleted, too.
-
-    elsewhere: versions of other indexes in the same root that hold purged photographs.
-    """
-
-    versions: tuple[str, ...]
-    work: bool
-    elsewhere: tuple[Path, ...]
-
-
-def purge(place: Path, hashes: Sequence[str]) -> PurgeReport:
-    """Delete every version of ROOT/NAME that holds these photographs (content hashes), and bar them for good.
-
-    Raises:
-        IndexInvalid: the live version holds one of them: remove it first.
-        SettingError: another process writes to the index.
-    """
-    with write_lock(place):
-        live = index.live_version(place)
-        holding = [version for version in index.versions(place) if content_hashes(place / version) & set(hashes)]
-        if live in holding:
-            raise IndexInvalid(f"{place / live} is live and holds the photographs: remove them first")
-        add_tombstones(place, hashes)
-        delete_leftovers(place)
-        for version in holding:
-            delete_version(place, version)
-        work = (place / index.WORK).exists()
-        shutil.rmtree(place / index.WORK, ignore_errors=True)
-    return PurgeReport(tuple(holding), work, _elsewhere(place))
-
-
-def hashes_to_purge(place: Path, hashes: frozenset[str]) -> frozenset[str]:
-    """The content hashes that some version of ROOT/NAME holds, or that are barred from it already."""
-    in_versions = frozenset().union(*(content_hashes(place / version) for version in index.versions(place)))
-    barred = tombstones(place)
-    return (in_versions & hashes) | {content for content in hashes if tombstone(content) in barred}
-
-
-def _elsewhere(place: Path) -> tuple[Path, ...]:
-    barred = tombstones(place)
-    return tuple(
-        folder / version
-        for folder in sorted(place.parent.iterdir())
-        if folder != place
-        for version in index.versions(folder)
-        if any(tombstone(content) in barred for content in content_hashes(folder / version))
-    )
-
-
-Photo = ReferenceRecord | CalibrationRecord
-PhotoFilter = Callable[[Photo], bool]
-"""Whether a photograph is to be removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveOptions:
     """What to remove, and from which index.
 
-    index: ROOT/NAME or ROOT/NAME/VERSION.  photos: where the photographs that stay are found by content, to be
-    encoded again.  live: make the new version the live one.
+    index: ROOT/NAME or ROOT/NAME/VERSION.  hashes: content hashes of the photographs.  photos: where the
+    photographs that stay are found by content, to be encoded again.  live: make the new version the live one.
     """
 
     index: Path
-    chosen: PhotoFilter
+    hashes: frozenset[str]
     device: torch.device
     photos: Path | None = None
     live: bool = True
@@ -191,12 +69,6 @@ class RemoveReport:
     missing: tuple[str, ...]
 
 
-def holds(version: Path, chosen: PhotoFilter) -> bool:
-    """Whether ROOT/NAME/VERSION has one of the chosen photographs."""
-    photos: list[Photo] = [*read_records(version / PHOTOS_FILE), *calibration_records(version)]
-    return any(map(chosen, photos))
-
-
 def remove(options: RemoveOptions, stages: Stages) -> RemoveReport:
     """Write a version without the chosen photographs; after any error the index is unchanged.
 
@@ -206,14 +78,19 @@ def remove(options: RemoveOptions, stages: Stages) -> RemoveReport:
     """
     place = index.resolve(options.index).resolve().parent
     with staging_folder(place.parent, place.name) as scratch:
-        source = open_source(options.index, options.device)
-        photos: list[Photo] = [*source.photos, *source.calibrated_on]
-        removed = [photo for photo in photos if options.chosen(photo)]
-        if not removed:
-            raise SettingError(f"{source.folder} holds no such photograph")
-        remaining = [row for row, record in enumerate(source.photos) if not options.chosen(record)]
-        spec = _spec(source, options, remaining, scratch, stages)
-        derived = derive_version(spec, place, scratch, stages, live=options.live)
+        return derive_without(options, scratch, stages, live=options.live)
+
+
+def derive_without(options: RemoveOptions, scratch: Path, stages: Stages, *, live: bool) -> RemoveReport:
+    """As `remove`, for a caller that holds the index's lock.  scratch: an empty folder on the same disk."""
+    source = open_source(options.index, options.device)
+    photos = [*source.photos, *source.calibrated_on]
+    removed = [photo for photo in photos if photo.content_sha256 in options.hashes]
+    if not removed:
+        raise SettingError(f"{source.folder} holds no such photograph")
+    remaining = [row for row, record in enumerate(source.photos) if record.content_sha256 not in options.hashes]
+    spec = _spec(source, options, remaining, scratch, stages)
+    derived = derive_version(spec, source.folder.parent, scratch, stages, live=live)
     return RemoveReport(
         derived,
         tuple(photo.id for photo in removed),
@@ -236,11 +113,12 @@ def _spec(
     removed = ~np.isin(bank.provenance.photo, remaining)
     if (count := int((~removed).sum())) < neighbors:
         raise SettingError(
-            f"{count} memories would be left, fewer than the {neighbors} neighbors that are searched"
+            f"{counted(count, 'memory', 'memories')} would be left, fewer than the {neighbors} neighbors that are "
+            "searched"
         )
     remaining_bank = only_photos(bank, remaining)
     features, numbers = _features(source, options, remaining, scratch, stages)
-    normals = tuple(record for record in source.calibrated_on if not options.chosen(record))
+    normals = tuple(record for record in source.calibrated_on if record.content_sha256 not in options.hashes)
     covering_radius = source.manifest.quality.covering_radius
     if removed.any():
         covering_radius += float(remaining_bank.search(bank.memories[removed], 1).distances.max())

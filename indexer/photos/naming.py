@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from indexer.build.state import file_sha256
 from indexer.photos.listing import list_photos
@@ -36,19 +36,36 @@ class NamedPhotos:
     hashes: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class PhotoName:
+    """The name of a photograph: an opaque id, a content hash, or a file.  value: id, hexadecimal hash, or text."""
+
+    kind: Literal["id", "hash", "file"]
+    value: str
+
+
+def parse_name(text: str) -> PhotoName:
+    """The kind of a name: r-00041, a content hash (with or without `sha256:`), anything else is a file."""
+    if _ID.fullmatch(text):
+        return PhotoName("id", text)
+    if match := _HASH.fullmatch(text.lower()):
+        return PhotoName("hash", match[1])
+    return PhotoName("file", text)
+
+
 def parse_names(option: str, names: Sequence[str]) -> NamedPhotos:
     """Ids (r-00041), content hashes, files, folders or CSVs; raises `SettingError` for anything else.
 
     option: for messages.
     """
     ids, hashes = set(), set()
-    for text in names:
-        if _ID.fullmatch(text):
-            ids.add(text)
-        elif match := _HASH.fullmatch(text.lower()):
-            hashes.add(match[1])
+    for name in map(parse_name, names):
+        if name.kind == "id":
+            ids.add(name.value)
+        elif name.kind == "hash":
+            hashes.add(name.value)
         else:
-            hashes |= _file_hashes(option, text)
+            hashes |= _file_hashes(option, name.value)
     return NamedPhotos(frozenset(ids), frozenset(hashes))
 
 

@@ -30,6 +30,7 @@ from lab.report import painted_report, report
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
+from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 
 
@@ -85,6 +86,9 @@ def evaluate_command(
     _warn_overlap(result.guard)
     for table in figures_tables(result):
         console.OUT.print(table)
+    console.say(f"calibration: {result.calibration}")
+    for warning in index_warnings(loaded.manifest):
+        console.warn(f"{warning.code}: {warning.text}")
     for reason in result.missing:
         console.warn(reason)
     if json is not None:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 from resad_client.records import INTENDED_USE, IndexReference
 
+from indexer.calibration.lines import origin_line
 from lab.datasets import Dataset
 from lab.evaluate import metrics
 from lab.evaluate.bootstrap import Figure, fresh_generator
@@ -257,6 +258,7 @@ class Figures:
     """Figures of an evaluation, written as JSON.  missing: why image or pixel figures are null.
 
     froc: lesions touched against false regions.  painted: figures of `--painted`, if it was given.
+    calibration: where that of the index comes from, in words.
     deviations: in what the copy of the data set is not the published one.
     """
 
@@ -274,6 +276,7 @@ class Figures:
     deviations: tuple[str, ...]
     settings: MethodConfig
     packages: tuple[PackageVersion, ...]
+    calibration: str
     intended_use: str = INTENDED_USE
 
 
@@ -346,4 +349,5 @@ def figures(
         deviations=dataset.deviations,
         settings=loaded.manifest.config,
         packages=packages(),
+        calibration=origin_line(loaded.manifest),
     )

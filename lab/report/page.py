@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from resad_client.text import counted
 
 from lab.evaluate.bootstrap import Figure
 from lab.evaluate.figures import (
@@ -99,7 +100,8 @@ def _overlap_warnings(overlap: Overlap) -> list[str]:
     if overlap.photos:
         lines.append(_same_photos_warning(overlap.photos, "test photographs"))
     if overlap.patients:
-        lines.append(f"{len(overlap.patients)} patients are both in the index and tested on, the figures flatter.")
+        people = counted(len(overlap.patients), "patient")
+        lines.append(f"{people} both in the index and tested on: the figures flatter.")
     return lines
 
 
@@ -111,7 +113,7 @@ def _painted_warnings(painted: PaintedFigures) -> list[str]:
 def _same_photos_warning(photos: Sequence[SamePhoto], which: str) -> str:
     names = ", ".join(photo.description for photo in photos[:_NAMED])
     more = ", ..." if len(photos) > _NAMED else ""
-    return f"{len(photos)} {which} are in the index, the figures flatter: {names}{more}"
+    return f"{len(photos)} {which} in the index, the figures flatter: {names}{more}"
 
 
 def _headline(figures: Figures) -> list[tuple[str, Figure, str]]:
@@ -276,7 +278,8 @@ def _facts(figures: Figures, loaded: LoadedIndex) -> list[tuple[str, str]]:
         ("fingerprint", index.fingerprint),
         ("weights", f"{manifest.weights}, {index.weights}"),
         ("reference photos", f"{manifest.counts.photos}, {manifest.counts.memories:,} memories"),
-        ("in the index", f"{len(overlap.photos)} test photographs, by file and by picture"),
+        ("calibration", figures.calibration),
+        ("in the index", f"{counted(len(overlap.photos), 'test photograph')}, by file and by picture"),
         ("patients on both sides", _patients(overlap)),
         (
             "intervals",

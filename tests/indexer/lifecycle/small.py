@@ -15,8 +15,11 @@ from rich.console import Console
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.lifecycle.add import AddOptions, AddReport, add
-from indexer.lifecycle.remove import PhotoFilter, RemoveOptions, RemoveReport, remove
+from indexer.lifecycle.choice import choose
+from indexer.lifecycle.purge import PurgeReport, purge
+from indexer.lifecycle.remove import RemoveOptions, RemoveReport, remove
 from indexer.settings import method_config
+from resad import index
 from resad.config import MethodConfig, PhotoLimits
 from resad.encoder import PatchFeatures
 from resad.loaded_index import LoadedIndex, load_index
@@ -56,13 +59,15 @@ def add_photos(place: Path, photos: Path) -> AddReport:
     return add(AddOptions(place, photos, CPU), quiet())
 
 
-def remove_photos(place: Path, chosen: PhotoFilter, photos: Path | None = None) -> RemoveReport:
-    return remove(RemoveOptions(place, chosen, CPU, photos=photos), quiet())
+def remove_photos(
+    place: Path, names: Sequence[str] = (), photos: Path | None = None, groups: Sequence[str] = ()
+) -> RemoveReport:
+    choice = choose(index.resolve(place), names, groups)
+    return remove(RemoveOptions(place, choice.hashes, CPU, photos=photos), quiet())
 
 
-def with_ids(ids: Iterable[str]) -> PhotoFilter:
-    chosen = set(ids)
-    return lambda record: record.id in chosen
+def purge_photos(place: Path, hashes: Iterable[str]) -> PurgeReport:
+    return purge(RemoveOptions(place, frozenset(hashes), CPU), quiet())
 
 
 def load_on_cpu(path: Path) -> LoadedIndex:

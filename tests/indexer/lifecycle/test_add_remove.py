@@ -17,8 +17,8 @@ from indexer.build.feature_store import FeatureStore
 from indexer.calibration.calibrate import recalibrate
 from indexer.calibration.leave_out import read_patch_distances
 from indexer.coreset.selection import extend
+from indexer.lifecycle.choice import choose
 from indexer.lifecycle.derive import sample_quantiles
-from indexer.lifecycle.remove import choose
 from lab.drawing import write_dataset
 from resad import index
 from resad.calibration import calibrate
@@ -42,7 +42,6 @@ from tests.indexer.lifecycle.small import (
     remove_photos,
     score,
     traces,
-    with_ids,
 )
 
 Files = Callable[[str], Path]
@@ -81,7 +80,7 @@ def test_added_and_removed_again_nothing_is_left_of_them(
     assert [record.id for record in grown.photos] == [f"r-{n:05d}" for n in range(1, 6 + len(extra))]
     assert grown.manifest.calibrated == ("measured" if before.manifest.keeps_features else "bound")
     ids = [record.id for record in grown.photos[5:]]
-    report = remove_photos(copy, with_ids(ids))
+    report = remove_photos(copy, ids)
     after = load_on_cpu(report.derived.version)
     check_probe(after, report.derived.version)
     np.testing.assert_array_equal(after.detector.bank.memories, before.detector.bank.memories)
@@ -103,7 +102,7 @@ def test_removed_photographs_leave_no_trace_and_the_rest_is_covered_again(
 ) -> None:
     copy = Path(shutil.copytree(place, tmp_path_factory.mktemp("case") / "root/eyes"))
     before = load_on_cpu(copy)
-    report = remove_photos(copy, with_ids(before.photos[row].id for row in removed_rows))
+    report = remove_photos(copy, [before.photos[row].id for row in removed_rows])
     after = load_on_cpu(report.derived.version)
     remaining = [photos[row] for row in range(5) if row not in removed_rows]
     assert [record.id for record in after.photos] == [f"r-{n + 1:05d}" for n in range(5) if n not in removed_rows]
@@ -194,8 +193,8 @@ def test_photographs_that_are_given_do_what_kept_features_do(
     plain: Path, keeping: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     folder = copy_photos(photos, tmp_path / "all")
-    from_photos = load_on_cpu(remove_photos(plain, with_ids(["r-00002"]), folder).derived.version)
-    from_features = load_on_cpu(remove_photos(keeping, with_ids(["r-00002"])).derived.version)
+    from_photos = load_on_cpu(remove_photos(plain, ["r-00002"], folder).derived.version)
+    from_features = load_on_cpu(remove_photos(keeping, ["r-00002"]).derived.version)
     np.testing.assert_array_equal(from_photos.detector.bank.memories, from_features.detector.bank.memories)
     assert from_photos.photos == from_features.photos
     assert from_photos.manifest.calibration == from_features.manifest.calibration
@@ -204,7 +203,7 @@ def test_photographs_that_are_given_do_what_kept_features_do(
 
 def test_where_some_are_given_the_others_stay_stale(plain: Path, photos: list[Path], tmp_path: Path) -> None:
     loaded = load_on_cpu(
-        remove_photos(plain, with_ids(["r-00002"]), copy_photos(photos[2:4], tmp_path / "two")).derived.version
+        remove_photos(plain, ["r-00002"], copy_photos(photos[2:4], tmp_path / "two")).derived.version
     )
     assert [record.standing for record in loaded.photos] == ["stale", "measured", "measured", "stale"]
     assert loaded.manifest.calibrated == "stale"
@@ -242,7 +241,7 @@ def test_mirror_images_are_named(plain: Path, photos: list[Path], tmp_path: Path
 
 def test_ids_are_never_given_twice(plain: Path, photos: list[Path], more: Path, tmp_path: Path) -> None:
     add_photos(plain, more)
-    remove_photos(plain, with_ids(["r-00007", "r-00008"]))
+    remove_photos(plain, ["r-00007", "r-00008"])
     loaded = load_on_cpu(add_photos(plain, copy_photos(photos[7:], tmp_path / "last")).derived.version)
     assert [record.id for record in loaded.photos][-2:] == ["r-00006", "r-00009"]
 
@@ -268,10 +267,10 @@ def test_patients_go_on_in_number_and_can_be_named_by_it(photos: list[Path], tmp
     ]
     distances = stored_distances(report.derived.version, loaded)[4]
     np.testing.assert_allclose(distances, left_out(loaded, [0, 1, 4], photos[4]), rtol=1e-5)
-    removal = remove_photos(place, choose([], ["patient=p-00001"]))
+    removal = remove_photos(place, groups=["patient=p-00001"])
     assert removal.removed == ("r-00001", "r-00002", "r-00005")
-    with pytest.raises(SettingError, match=r"1 photographs .* would be left"):
-        remove_photos(place, choose(["r-00003", "r-00004"], []))
+    with pytest.raises(SettingError, match=r"1 photograph .* would be left"):
+        remove_photos(place, ["r-00003", "r-00004"])
 
 
 def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path) -> None:
@@ -281,19 +280,19 @@ def test_a_calibration_on_others_follows(plain: Path, more: Path, tmp_path: Path
     recalibrate(version, load_on_cpu(version), normals, PhotoLimits(), quiet(), live=True, strict=False)
     grown = add_photos(plain, more).derived.after
     assert (grown.calibration.source, grown.calibrated) == ("separate", "bound")
-    shrunk = remove_photos(plain, with_ids(["r-00001"])).derived.after
+    shrunk = remove_photos(plain, ["r-00001"]).derived.after
     assert (shrunk.calibration.source, shrunk.calibrated) == ("separate", "stale")
     version = index.resolve(plain)
     exact = recalibrate(
         version, load_on_cpu(version), normals, PhotoLimits(), quiet(), live=True, strict=False
     ).after
     assert exact.calibrated == "measured"
-    removal = remove_photos(plain, choose([str(normals / "drawn_0000.jpg")], []))
+    removal = remove_photos(plain, [str(normals / "drawn_0000.jpg")])
     assert removal.removed == ("c-00001",)
     assert len(removal.derived.after.calibration.scores) == 9
     assert files_with(removal.derived.version, [removal.hashes[0].encode()]) == []
     assert add_photos(plain, normals).skipped[0].reason.startswith("the index is calibrated on it")
-    fallback = remove_photos(plain, with_ids(["c-00002"]))
+    fallback = remove_photos(plain, ["c-00002"])
     assert fallback.fell_back
     assert fallback.derived.after.calibration.source == "left-out"
 
@@ -310,7 +309,7 @@ def test_mirror_images_come_and_go_with_their_photographs(
         patches, mask = encode_photo(grown, photo)
         expected = measure(patches, mask, bank, CONFIG)
         assert grown.photos[row].score == pytest.approx(expected.image_score, rel=1e-5)
-    shrunk = remove_photos(tmp_path / "root/eyes", with_ids(["r-00006", "r-00007", "r-00008"])).derived.version
+    shrunk = remove_photos(tmp_path / "root/eyes", ["r-00006", "r-00007", "r-00008"]).derived.version
     assert sorted(path.name for path in (shrunk / "features").glob("*.mirrored")) == [
         f"r-{number:05d}.mirrored" for number in range(1, 6)
     ]
@@ -325,7 +324,7 @@ def test_pictures_come_and_go_with_their_photographs(photos: list[Path], more: P
     assert sorted(path.name for path in (grown / "evidence").iterdir()) == [f"r-{n:05d}.jpg" for n in range(1, 9)]
     square = (first / "evidence/r-00002.jpg").read_bytes()
     assert (grown / "evidence/r-00002.jpg").read_bytes() == square
-    shrunk = remove_photos(tmp_path / "eyes", with_ids(["r-00002", "r-00007"])).derived.version
+    shrunk = remove_photos(tmp_path / "eyes", ["r-00002", "r-00007"]).derived.version
     names = sorted(path.name for path in (shrunk / "evidence").iterdir())
     assert names == [f"r-{n:05d}.jpg" for n in (1, 3, 4, 5, 6, 8)]
     assert files_with(shrunk, [square, b"r-00002"]) == []
@@ -357,9 +356,9 @@ def test_quantiles_stand_for_distances(rng: np.random.Generator) -> None:
     [([], [], "nothing is named"), (["r-1"], [], "no id"), ([], ["clinic=3"], "expected patient=ID"),
      ([], ["patient="], "expected patient=ID")],
 )  # fmt: skip
-def test_what_is_meant_must_be_clear(photos_: list[str], groups: list[str], message: str) -> None:
+def test_what_is_meant_must_be_clear(plain: Path, photos_: list[str], groups: list[str], message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        choose(photos_, groups)
+        choose(index.resolve(plain), photos_, groups)
 
 
 def test_the_search_stays_the_one_that_was_chosen(photos: list[Path], more: Path, tmp_path: Path) -> None:
@@ -371,4 +370,4 @@ def test_the_search_stays_the_one_that_was_chosen(photos: list[Path], more: Path
     loaded = load_on_cpu(version)
     assert loaded.detector.bank.plan.kind == "ivf"
     check_probe(loaded, version)
-    assert len(load_on_cpu(remove_photos(tmp_path / "eyes", with_ids(["r-00001"])).derived.version).photos) == 7
+    assert len(load_on_cpu(remove_photos(tmp_path / "eyes", ["r-00001"]).derived.version).photos) == 7

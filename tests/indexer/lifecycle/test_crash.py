@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from indexer.lifecycle.archive import export_version, import_version
+from indexer.lifecycle.choice import choose
 from indexer.lifecycle.merge import MergeOptions, merge
-from indexer.lifecycle.remove import purge
 from indexer.lifecycle.versions import collect
 from resad import index
 from resad.index import PURGED, check_files, staging_folder
@@ -29,9 +29,9 @@ from tests.indexer.lifecycle.small import (
     copy_photos,
     files_with,
     load_on_cpu,
+    purge_photos,
     quiet,
     remove_photos,
-    with_ids,
 )
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
@@ -111,25 +111,32 @@ def test_while_photographs_are_added(place: Path, more: Path, tmp_path: Path) ->
 
 
 def test_while_photographs_are_removed_and_purged(place: Path, tmp_path: Path) -> None:
+    """The same command, by the same id, brings a purge to its end wherever it was killed."""
     before = index.resolve(place).name
     content = load_on_cpu(place).photos[1].content_sha256
-
-    def work() -> None:
-        purge(place, remove_photos(place, with_ids(["r-00002"])).hashes)
+    finished: list[tuple[bool, bool, int]] = []
 
     def finish_purge() -> None:
-        """Where the purge had begun, the same command brings it to its end."""
         watch()
         copy = tmp_path / "copy/eyes"
-        if index.resolve(copy).name != before:
-            purge(copy, [content])
+        state = (index.resolve(copy).name == before, (copy / PURGED).exists(), len(index.versions(copy)))
+        if state != (True, False, 1) and (state not in finished or not index.versions(copy)):
+            command(copy)
             assert files_with(copy, [content.encode()]) == []
+            finished.append(state)
+
+    def command(copy: Path) -> None:
+        choice = choose(index.resolve(copy), ["r-00002"], [], reach="index")
+        report = purge_photos(copy, choice.hashes)
+        assert report.held == ()
 
     watch = Watch(place.parent, tmp_path / "copy")
     with before_every_file_operation(place.parent, finish_purge):
-        work()
+        command(place)
     assert watch.lives == [before, index.resolve(place).name]
     assert files_with(place, [content.encode()]) == []
+    # Killed before it was barred, before the new version was live, and before the old one was gone.
+    assert set(finished) >= {(True, False, 2), (True, True, 2), (False, True, 2), (False, True, 1)}
 
 
 def test_while_versions_are_collected_merged_and_imported(plain: Path, more: Path, tmp_path: Path) -> None:
@@ -167,8 +174,9 @@ def test_two_writers_at_once_are_refused(plain: Path, more: Path) -> None:
     with staging_folder(plain.parent, "eyes"):
         for write in (
             lambda: add_photos(plain, more),
-            lambda: remove_photos(plain, with_ids(["r-00001"])),
-            lambda: purge(plain, []),
+            lambda: remove_photos(plain, ["r-00001"]),
+            lambda: purge_photos(plain, []),
+            lambda: index.activate(plain, index.versions(plain)[0]),
             lambda: collect(plain, 1),
         ):
             with pytest.raises(Exception, match="another process is writing"):
