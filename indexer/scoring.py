@@ -15,16 +15,29 @@ from resad_client.exports import Outcome, answer_json, geojson
 from resad_client.files import write_atomically
 from resad_client.journal import ScoreJournal, Stamp, stamp_of
 from resad_client.records import Result, ScoreRow, to_json
-from resad_client.run_files import RunTables, journal_path, refuse_existing, unique_labels, unique_places
+from resad_client.run_files import (
+    RunTables,
+    is_name_fault,
+    journal_path,
+    refuse_existing,
+    unique_labels,
+    unique_places,
+)
+from resad_client.text import printable
 
 from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.remote import as_path
 from indexer.prefetching import BackgroundWriter, prefetch
 from resad.config import Eye
-from resad.errors import PhotoError, ResadError, SettingError, naming
+from resad.dicom import OBJECT_KINDS, ObjectKind
+from resad.errors import PhotoError, PhotoUnsupported, ResadError, SettingError, naming
 from resad.manifest import Manifest
+from resad.runtime import package_version
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from resad.engine import CheckedPhoto, Engine, ScoredPhoto, ScoreOptions
     from resad.pictures.evidence import Squares
     from resad.pictures.overlay import Layout, PictureKind
@@ -76,19 +89,27 @@ class ScoreJob:
     overlay: Path | None = None
     geojson: Path | None = None
     strips: Path | None = None
+    dicom: Path | None = None
+    """The start of its DICOM objects' paths."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that will be written."""
         paths = (self.json, self.map, self.overlay, self.geojson, self.strips)
-        return tuple(path for path in paths if path is not None)
+        objects = (self.dicom_file(kind) for kind in OBJECT_KINDS) if self.dicom else ()
+        return (*(path for path in paths if path is not None), *objects)
+
+    def dicom_file(self, kind: ObjectKind) -> Path:
+        """The path of a DICOM object."""
+        assert self.dicom is not None
+        return self.dicom.with_name(f"{self.dicom.name}_{kind}.dcm")
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFiles:
     """Outputs of a run: its tables, and a folder for each kind of file per photograph.
 
-    strips: pictures of evidence, for an index that keeps its photographs' squares.
+    strips: pictures of evidence, for an index that keeps its photographs' squares.  dicom: results as objects.
     """
 
     tables: RunTables = RunTables()
@@ -97,11 +118,12 @@ class OutputFiles:
     overlays: Path | None = None
     geojson: Path | None = None
     strips: Path | None = None
+    dicom: Path | None = None
 
     @property
     def folders(self) -> tuple[Path | None, ...]:
         """The folder of each kind."""
-        return self.json, self.maps, self.overlays, self.geojson, self.strips
+        return self.json, self.maps, self.overlays, self.geojson, self.strips, self.dicom
 
     def job(self, labeled: LabeledPhoto, place: str, options: RunOptions) -> ScoreJob:
         """The job of a photograph whose files are called `place`."""
@@ -116,6 +138,7 @@ class OutputFiles:
             overlay=self.overlays / f"{place}_overlay{overlay_suffix}" if self.overlays else None,
             geojson=self.geojson / f"{place}.geojson" if self.geojson else None,
             strips=self.strips / f"{place}_evidence.jpg" if self.strips else None,
+            dicom=self.dicom / place if self.dicom else None,
         )
 
 
@@ -141,11 +164,11 @@ def list_labeled(sources: Sequence[Path]) -> list[LabeledPhoto]:
     for source in map(as_path, sources):
         is_folder = source.is_dir()
         folder = source if is_folder else source.parent
-        for photo in list_photos(source):
+        for photo in list_photos(source, check=False):
             below = is_folder or (source != photo.path and photo.path.is_relative_to(folder))
             name = photo.path.relative_to(folder).as_posix() if below else photo.path.name
             # abspath and not resolve: two links to one file are two photographs.
-            photos.setdefault(os.path.abspath(photo.path), (photo, name))  # noqa: PTH100
+            photos.setdefault(os.path.abspath(photo.path), (photo, printable(name)))  # noqa: PTH100
     unique = list(photos.values())
     labels = unique_labels([name for _, name in unique], [photo.path for photo, _ in unique])
     return [LabeledPhoto(photo, label) for (photo, _), label in zip(unique, labels, strict=True)]
@@ -288,8 +311,12 @@ def _finish(
 ) -> None:
     try:
         write()
-    except OSError:  # a full disk, which the next photograph would meet, too
-        raise
+    except OSError as error:
+        if not is_name_fault(error):  # a full disk, which the next photograph would meet, too
+            raise
+        reason = f"its files cannot be written ({error.strerror})"
+        record(None, reason)
+        failed_files.append(ScoreFailure(job.label, reason, after_scoring=True))
     except Exception as error:  # for example a photograph that was changed or deleted after it was scored
         reason = failure_reason(error)
         record(None, reason)
@@ -313,7 +340,7 @@ def _write_files(
     from resad.pictures.overlay import overlay_picture, picture_file
 
     manifest, photo, result = engine.loaded.manifest, scored.photo, scored.result
-    if job.map or job.overlay:
+    if job.map or job.overlay or job.dicom:
         dense_map = photo.frame.map_to_photo(scored.detection.anomaly_map)
     if job.map:
         encode = map_png16 if options.map_kind == "png" else map_tiff
@@ -326,11 +353,42 @@ def _write_files(
     if job.strips and result.findings and any(finding.evidence for finding in result.findings):
         strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
         write_atomically(job.strips, jpeg(strips))
+    if job.dicom:
+        _write_dicom(job, scored, engine, dense_map, options)
     if job.geojson:
         write_atomically(job.geojson, geojson(job.label, result))
     if job.json:
         # Last: a photograph with a JSON file has its pictures, too.
         write_atomically(job.json, answer_json(job.label, to_json(result)))
+
+
+def _write_dicom(
+    job: ScoreJob,
+    scored: "ScoredPhoto",
+    engine: "Engine",
+    dense_map: "NDArray[np.float32]",
+    options: RunOptions,
+) -> None:
+    """Write the result's DICOM objects.  The overlay names no file: names may be those of patients."""
+    import numpy as np
+
+    from resad.dicom.files import is_dicom
+    from resad.dicom.results import OVERLAY_SIDE, Drawing, result_objects
+    from resad.photo import read_bytes
+    from resad.pictures.overlay import overlay_picture
+
+    calibration = engine.loaded.manifest.calibration
+    with naming(job.path):
+        data = read_bytes(job.path, engine.limits)
+        if not is_dicom(data):
+            raise PhotoUnsupported("only a DICOM photograph has results as DICOM (--dicom)")
+        pixels = engine.decoder.read_photo(data, engine.limits).pixels
+        picture = overlay_picture(pixels, dense_map, scored.result, calibration, options.layout)
+        picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
+        drawing = Drawing(dense_map, np.asarray(picture), calibration.full_scale)
+        objects = result_objects(data, scored.result, drawing, package_version(), engine.limits)
+    for entry in objects:
+        write_atomically(job.dicom_file(entry.kind), entry.file)
 
 
 def _protect_photos(photos: Sequence[LabeledPhoto], outputs: Sequence[Path]) -> None:
@@ -344,7 +402,7 @@ def _protect_photos(photos: Sequence[LabeledPhoto], outputs: Sequence[Path]) -> 
 
 def _decisive_settings(outputs: OutputFiles, options: RunOptions, manifest: Manifest) -> dict[str, object]:
     """Everything that a resumed run must have in common with the run before."""
-    kinds = ("json", "maps", "overlays", "geojson", "strips")
+    kinds = ("json", "maps", "overlays", "geojson", "strips", "dicom")
     return {
         "index": f"{manifest.name}/{manifest.version}",
         **asdict(options.score.rule),

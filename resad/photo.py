@@ -20,7 +20,7 @@ from resad_client.photos import SUPPORTED_TYPES, UNSUPPORTED_SIGNATURES
 
 from resad import jpeg, tiff
 from resad.config import PhotoLimits
-from resad.dicom.files import is_dicom
+from resad.dicom.files import is_dicom, single_frame, split_frame
 from resad.dicom.header import PhotoHeader
 from resad.errors import (
     PhotoTooLarge,
@@ -71,13 +71,17 @@ class Photo:
 def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
     """The file's bytes; its size is checked before it is read.
 
+    Of a path such as `eye.dcm#2` the second frame of a DICOM file, as a file of its own.
+
     Raises `PhotoUnreachable` if the file cannot be read, `PhotoTooLarge` above `limits.max_bytes`.
     No error names the file, so that only callers who want it write its name.
     """
     if isinstance(source, bytes):
         _check_bytes(len(source), limits)
         return source
+    frame = None
     try:
+        source, frame = split_frame(source)
         _check_bytes(source.stat().st_size, limits)
         with source.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
@@ -86,7 +90,7 @@ def read_bytes(source: bytes | Path, limits: PhotoLimits) -> bytes:
     except ValueError as error:  # not a valid path
         raise PhotoUnreadable(str(error)) from error
     _check_bytes(len(data), limits)
-    return data
+    return data if frame is None else single_frame(data, frame, limits)
 
 
 def stored_size(data: bytes, limits: PhotoLimits) -> tuple[int, int]:

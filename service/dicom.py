@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 DICOM: Final = "application/dicom"
 RELATED: Final = "multipart/related"
 _JSON: Final = "application/json"
-_OVERLAY_SIDE: Final = 2048
-"""Longer side of an overlay whose size nobody chose, px: as large as screens, and a few MB uncompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +71,11 @@ def encode_dicom(
         longest: longer side of the overlay, px; 2048 if None.
         decoder: decodes the photograph.
     """
-    from resad.dicom.results import Drawing, result_objects
+    from resad.dicom.results import OVERLAY_SIDE, Drawing, result_objects
 
     frame, manifest, result = drawable.frame, drawable.manifest, drawable.result
     assert result is not None
-    overlay = overlay_image(drawable, photo, limits, longest or _OVERLAY_SIDE, layout, decoder)
+    overlay = overlay_image(drawable, photo, limits, longest or OVERLAY_SIDE, layout, decoder)
     drawing = Drawing(
         frame.map_to_photo(drawable.detection.anomaly_map), np.asarray(overlay), manifest.calibration.full_scale
     )

@@ -31,7 +31,10 @@ MapKind = Literal["png", "tiff"]
 
 def score_command(
     index: Index,
-    photos: Annotated[list[Path], typer.Argument(help="Photographs, folders, or CSVs (path,eye).")],
+    photos: Annotated[
+        list[Path],
+        typer.Argument(help="Photographs, folders, or CSVs (path,eye). FILE.dcm#2: a DICOM file's second frame."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -46,6 +49,13 @@ def score_command(
     geojson: Annotated[Path | None, typer.Option("--geojson", help="Folder for a NAME.geojson each.")] = None,
     overlays: Annotated[
         Path | None, typer.Option(help="Folder for a NAME_overlay.png each; --out unless given.")
+    ] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for each DICOM photograph's results as objects of its study: NAME_map.dcm, "
+            "NAME_findings.dcm, NAME_report.dcm, NAME_overlay.dcm."
+        ),
     ] = None,
     fpr: Annotated[
         float | None, typer.Option(help="False-positive rate of the verdict, between 0 and 1; 0.05 unless given.")
@@ -108,7 +118,8 @@ def score_command(
 
     rule = DecisionRule(fpr, threshold, camera, false_regions)
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
-    outputs = OutputFiles(RunTables(csv, findings_csv, coco), json or out, out, overlays or out, geojson)
+    tables = RunTables(csv, findings_csv, coco)
+    outputs = OutputFiles(tables, json or out, out, overlays or out, geojson, dicom=dicom)
     journal_file(outputs, existing)  # refuses, before anything slow is imported
     listed = list_labeled(photos)
     manifest = read_manifest(version / index_store.MANIFEST)

@@ -1,10 +1,11 @@
 """A DICOM file's bytes -> its data set, with bounded work; one frame of several as a file of its own.
 
-The file is untrusted.  Reads are counted, deflated data is inflated up to a limit, and pydicom is told to be silent:
-its warnings quote header values.
+The file is untrusted.  Reads are counted, deflated data is inflated up to a limit, and pydicom is told to be
+silent, because its warnings quote header values.
 """
 
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from resad.errors import PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
@@ -27,6 +29,8 @@ _EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _PREFIX_END: Final = 132
+_FRAME: Final = re.compile(r"(.+\.(?:dcm|dicom))#(\d{1,6})", re.IGNORECASE | re.DOTALL)
+_PIXEL_DATA_GROUP: Final = 0x7FE0
 _MAX_READS: Final = 150_000
 """Of the file while it is parsed, about three an element; a photograph's header has some hundred elements."""
 _LONG_LENGTHS: Final = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UC", b"UR", b"UT")
@@ -44,11 +48,15 @@ def is_dicom(data: bytes) -> bool:
     return after[:2] in (b"CS", b"UL") or int.from_bytes(after, "little") < 256
 
 
-def read_dataset(data: bytes, limits: "PhotoLimits") -> "FileDataset":
+def read_dataset(data: bytes, limits: "PhotoLimits", *, header_only: bool = False) -> "FileDataset":
     """The data set in `data`, with its file meta information.
 
-    Raises `PhotoUnsupported` where pydicom is missing, `PhotoTooLarge` for more elements or inflated bytes than any
-    photograph has, `PhotoUnreadable` for anything damaged.
+    Args:
+        header_only: leave out the pixels and what comes after them; `data` may end before.
+    Raises:
+        PhotoUnsupported: pydicom is missing.
+        PhotoTooLarge: more elements than any photograph has, or more inflated bytes than a file may have.
+        PhotoUnreadable: anything damaged.
     """
     with as_photo_errors():
         from pydicom.dataset import FileDataset, FileMetaDataset
@@ -59,7 +67,8 @@ def read_dataset(data: bytes, limits: "PhotoLimits") -> "FileDataset":
         if syntax == DEFLATED:
             body, syntax = _inflated(body, limits), _EXPLICIT
         implicit, little = syntax == _IMPLICIT, syntax != _BIG_ENDIAN
-        elements = read_elements(_CountedReads(body), implicit, little)
+        stop = _at_pixels if header_only else None
+        elements = read_elements(_CountedReads(body), implicit, little, stop_when=stop)
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = syntax
         dataset = FileDataset(None, elements, None, meta, implicit, little)
@@ -98,6 +107,18 @@ def single_frame(data: bytes, number: int, limits: "PhotoLimits") -> bytes:
         dataset.preamble = b"\0" * 128
         dataset.save_as(file)
         return file.getvalue()
+
+
+def split_frame(path: Path) -> tuple[Path, int | None]:
+    """A DICOM file and the frame that is named behind it, as `eye.dcm#2`; None where the path is a file's own."""
+    match = _FRAME.fullmatch(path.name)
+    if match is None or path.exists():
+        return path, None
+    return path.with_name(match[1]), int(match[2])
+
+
+def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
+    return tag >= _PIXEL_DATA_GROUP << 16
 
 
 def frames_of(dataset: "FileDataset") -> int:

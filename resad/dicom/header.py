@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resad.config import Eye
-from resad.dicom.files import as_photo_errors, frames_of
-from resad.errors import PhotoUnsupported
+from resad.config import Eye, PhotoLimits
+from resad.dicom.files import as_photo_errors, frames_of, is_dicom, read_dataset
+from resad.errors import PhotoError, PhotoUnsupported
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -80,14 +81,16 @@ _WORDS: Final = tuple(
 """Words of descriptions, and what they say the picture is."""
 _COLOR_WORDS: Final = re.compile(r"colou?r|red-?free|fundus photo|\bcfp\b", re.IGNORECASE)
 """Words of a description that names a photograph, whatever else the series holds."""
-_NO_PATIENT: Final = frozenset(
-    ("", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "n/a", "na", "nan", "null", "xxx")
-)
+_NO_PATIENT: Final = (
+    "", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "n/a", "na", "nan", "null", "xxx",
+)  # fmt: skip
 _EYES: Final[dict[str, Eye]] = {"R": "right", "OD": "right", "L": "left", "OS": "left"}
 _EYE_CODES: Final[dict[str, Eye]] = {
     "24028007": "right", "G-A100": "right", "7771000": "left", "G-A101": "left",
 }  # fmt: skip
 """Modifiers of the anatomic region: SNOMED CT, and its older codes."""
+_HEADER_BYTES: Final = 1_000_000
+"""Of a file, within which its header ends."""
 _MAX_ITEM_BYTES: Final = 65_536
 """Of a sequence that is looked into; those that are read here have some hundred."""
 _MAX_SPACING_MM: Final = 0.1
@@ -112,8 +115,23 @@ def read_header(dataset: "Dataset") -> PhotoHeader:
     return PhotoHeader(_eye(dataset), _camera(dataset), _patient(dataset), _spacing(dataset))
 
 
+def header_of(path: Path) -> PhotoHeader | None:
+    """What the file's header says, its pixels unread; None where it is no DICOM file or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_HEADER_BYTES)
+    except (OSError, ValueError):
+        return None
+    if not is_dicom(data):
+        return None
+    try:
+        return read_header(read_dataset(data, PhotoLimits(), header_only=True))
+    except PhotoError:  # told when the photograph is read
+        return None
+
+
 def demand_photograph(dataset: "Dataset") -> None:
-    """Raise `PhotoUnsupported`, naming what it is, if the header says that this is no single photograph of a retina."""
+    """Raise `PhotoUnsupported`, naming what it is, if this is no single photograph of a retina by its header."""
     with as_photo_errors():
         kind = _other_kind(dataset)
     if kind is not None:
@@ -132,7 +150,7 @@ def _other_kind(dataset: "Dataset") -> str | None:
     class_uid = text_of(dataset, "SOPClassUID")
     if class_uid and class_uid not in _PHOTO_CLASSES:
         name = UID(class_uid).name
-        return "of an unknown class" if name == class_uid else f"a {name.removesuffix(' Storage')}"
+        return "of an unknown class" if name == class_uid else f"of the class {name.removesuffix(' Storage')}"
     if text_of(dataset, "Manufacturer") == MANUFACTURER:
         return "a result of this software"
     if kind := _MODALITIES.get(text_of(dataset, "Modality")):

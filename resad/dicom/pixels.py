@@ -39,7 +39,10 @@ _MAX_JPEG_SCANS: Final = 4
 
 
 def stored_size(dataset: "FileDataset") -> tuple[int, int]:
-    """Width and height in px.  Raises `PhotoUnsupported` for what is no photograph, `PhotoUnreadable` without pixels."""
+    """Width and height in px.
+
+    Raises `PhotoUnsupported` for what is no photograph, `PhotoUnreadable` where there are no pixels.
+    """
     demand_photograph(dataset)
     with as_photo_errors():
         for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
@@ -124,7 +127,7 @@ def _checked_frame(dataset: "FileDataset", syntax: str) -> bytes:
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG or JPEG-LS stream by its frame header; refuses progressive ones and many scans."""
+    """Width and height in the frame header of a JPEG or JPEG-LS; refuses progressive ones and many scans."""
     if frame[:2] != b"\xff\xd8":
         raise PhotoUnreadable("the compressed pixels are no JPEG")
     at = 2
@@ -162,8 +165,8 @@ def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
 def _jpeg(frame: bytes, dataset: "FileDataset", color: str) -> NDArray[np.uint8]:
     """A sequential JPEG of 8 bits.
 
-    What the stream says of its colors goes before the header, which is often wrong: JFIF means YCbCr, Adobe's marker
-    tells, and components may be called R, G, B.  Only where all are silent the header decides.
+    What the stream says of its colors goes before the header, which is often wrong: JFIF means YCbCr, Adobe's
+    marker tells, and components may be called R, G, B.  Only where all are silent the header decides.
     """
     image = Image.open(BytesIO(frame), formats=("JPEG",))
     if image.mode not in ("L", "RGB"):

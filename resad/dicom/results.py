@@ -1,7 +1,7 @@
 """A result as DICOM objects of the photograph's study: map, findings, report, overlay.
 
-Every object names the photograph as its source.  Unique identifiers follow from the photograph and the result alone:
-the same result, written again, is the same objects, and a PACS keeps them once.
+Every object names the photograph as its source.  Unique identifiers follow from the photograph and the result
+alone: the same result, written again, is the same objects, and a PACS keeps them once.
 """
 
 import hashlib
@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from resad_client.records import INTENDED_USE, Finding, Result, Timings, compact_json
 
+from resad.dicom import ObjectKind
 from resad.dicom.files import as_photo_errors, read_dataset
 from resad.dicom.header import MANUFACTURER, PhotoHeader, read_header, text_of
 from resad.errors import PhotoUnsupported
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from resad.config import PhotoLimits
 
-ObjectKind = Literal["map", "findings", "report", "overlay"]
-
+OVERLAY_SIDE: Final = 2048
+"""Longer side of an overlay, px, unless its size is chosen: as large as screens, and a few MB uncompressed."""
 _SERIES: Final[dict[ObjectKind, int]] = {"map": 9001, "findings": 9002, "report": 9003, "overlay": 9004}
 """Series numbers, high enough to come after a camera's."""
 _SCHEME: Final = "99RESAD"
@@ -55,8 +56,8 @@ _SIDES: Final = {"left": "L", "right": "R", None: ""}
 class Drawing:
     """What the objects show.
 
-    anomaly_map: float32 (H, W), feature distances at the photograph's pixels.  overlay: uint8 (h, w, 3), RGB, of any
-    size.  full_scale: the distance at which viewers show white.
+    anomaly_map: float32 (H, W), feature distances at the photograph's pixels.  overlay: uint8 (h, w, 3), RGB, of
+    any size.  full_scale: the distance at which viewers show white.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -111,7 +112,7 @@ def _source(dataset: "Dataset", header: PhotoHeader) -> "Dataset":
             setattr(source, keyword, "" if value is None else value)
     if dataset.file_meta.TransferSyntaxUID in _LOSSY:
         source.LossyImageCompression = "01"
-    # highdicom treats ophthalmic photographs as enhanced multi-frame images, which have their spacing in these groups.
+    # highdicom treats ophthalmic photographs as enhanced images, which have their spacing in these groups.
     source.NumberOfFrames = 1
     groups = Dataset()
     groups.PixelMeasuresSequence = _pixel_measures(header.spacing_mm) if header.spacing_mm else []
