@@ -34,7 +34,7 @@ from resad_client.photos import LabeledPhoto
 from resad_client.protocol import Layout, MapKind, PictureKind, ScoreQuery
 from resad_client.records import ScoreRow, to_json
 from resad_client.remedies import with_remedy
-from resad_client.run_files import RunTables, journal_path, refuse_existing, unique_places
+from resad_client.run_files import RunTables, is_name_fault, journal_path, refuse_existing, unique_places
 
 _CALL_PROBLEMS: Final = ("urn:resad:problem:invalid-request", "urn:resad:problem:index-not-named")
 """Types of `PhotoRefused` that are not about the photograph."""
@@ -114,9 +114,11 @@ class OutputFiles:
 
 @dataclass(frozen=True, slots=True)
 class ScoreFailure:
-    """A photograph without a score; `message` names it and says why."""
+    """A photograph without a score; `message` names it and says why, `reason` only why."""
 
+    label: str
     message: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,15 +324,25 @@ async def _score(
     if job.overlay:
         if result.map is None:
             raise ProtocolError("the service sent no overlay")
-        write_atomically(job.overlay, await asyncio.to_thread(with_name, map_bytes(result), label))
+        _write(label, job.overlay, await asyncio.to_thread(with_name, map_bytes(result), label))
     result = replace(result, map=None)
     if job.geojson:
-        write_atomically(job.geojson, geojson(label, result))
+        _write(label, job.geojson, geojson(label, result))
     if job.json:
-        write_atomically(job.json, answer_json(label, to_json(result)))
+        _write(label, job.json, answer_json(label, to_json(result)))
     if journal:
         journal.note(Outcome(label, result), job.place, stamp)
     return ScoreRow(label, replace(result, findings=()), len(result.findings))
+
+
+def _write(label: str, path: Path, content: bytes | str) -> None:
+    """Write a file; raises `PhotoUnusable` where it is its name that the file system refuses."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        if is_name_fault(error):
+            raise PhotoUnusable(f"{label}: {path.name} cannot be written ({error.strerror})") from error
+        raise
 
 
 def _query(job: ScoreJob, options: RunOptions) -> ScoreQuery:
@@ -349,7 +361,8 @@ def _fail(
     if journal:
         journal.note(Outcome(job.photo.label, None, reason), job.place, stamp)
     # The message of `PhotoUnusable` names the file itself.
-    return ScoreFailure(reason if isinstance(error, PhotoUnusable) else f"{job.photo.label}: {reason}")
+    message = reason if isinstance(error, PhotoUnusable) else f"{job.photo.label}: {reason}"
+    return ScoreFailure(job.photo.label, message, reason)
 
 
 def _affects_all(error: ResadClientError) -> bool:

@@ -15,12 +15,14 @@ from resad_client.errors import ResadClientError
 from resad_client.http import DEFAULT_URL
 from resad_client.options import ERR, OUT, say, warn
 from resad_client.records import INTENDED_USE
+from resad_client.report_command import report_command
 from resad_client.score_command import score_command
 from resad_client.text import counted
 from resad_client.watch_command import watch_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("score")(score_command)
+app.command("report")(report_command)
 app.command("watch")(watch_command)
 
 

@@ -1,0 +1,9 @@
+"""Printable reports: photographs of one patient, side by side, with maps, findings, evidence and what they mean.
+
+grouping   which photographs belong on one report: patient, eye and visit, from the CSV or the names
+wording    verdict, p-value, quality and index in sentences
+contents   everything that a report shows, as records
+pictures   the photograph, its findings in detail, and healthy patches, as JPEG
+page       a report as one HTML file
+document   a report as PDF
+"""
