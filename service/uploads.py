@@ -11,6 +11,7 @@ from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from resad_client.text import counted
 from starlette.requests import Request
 
 from service.admission import ByteReservation
@@ -146,7 +147,7 @@ class BodyReader:
                 return await anext(stream, None)
         except TimeoutError as error:
             if rate_end < body_end:
-                detail = f"the body comes at less than {rate:,.0f} bytes a second"
+                detail = f"the body comes at less than {rate:g} bytes a second"
             else:
                 detail = f"the body did not arrive within {settings.upload_s:g} s"
             raise Refusal(UPLOAD_SLOW, detail) from error
@@ -204,7 +205,7 @@ class _Parts:
 
     def begin(self) -> None:
         if len(self.photos) == self._max_photos:
-            raise Refusal(UPLOAD_TOO_LARGE, f"more than {self._max_photos} photographs in one request")
+            raise Refusal(UPLOAD_TOO_LARGE, f"more than {counted(self._max_photos, 'photograph')} in one request")
         self._headers, self._body, self._refused = {}, bytearray(), None
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
