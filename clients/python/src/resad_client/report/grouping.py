@@ -69,12 +69,11 @@ def group_photos(photos: Sequence[LabeledPhoto], *, together: bool = True) -> tu
         groups.setdefault(key, []).append(named)
         titles.setdefault(key, title)
     members = [_without_guesses(group, photos) for group in groups.values()]
-    names = [titles[key] if len(group) > 1 else group[0].label for key, group in zip(groups, members, strict=True)]
     shown = [
         titles[key] if len(group) > 1 or group[0].patient is not None else group[0].label
         for key, group in zip(groups, members, strict=True)
     ]
-    places = unique_places([_file_name(name) for name in names])
+    places = unique_places([_file_name(title) for title in shown])
     return tuple(
         ReportGroup(title, place, _rows(group)) for title, place, group in zip(shown, places, members, strict=True)
     )

@@ -16,6 +16,10 @@ _QUALITY: Final = {
     "low-contrast": "its contrast is low",
     "blurred": "it is blurred",
 }
+_SOURCES: Final = {
+    "left-out": " of the index, each scored without itself",
+    "separate": " outside the index, which it was calibrated on",
+}
 _DOUBTS: Final = {"at-edge": "at the edge of what was scored", "few-pixels": "very few pixels"}
 
 
@@ -62,11 +66,7 @@ def p_value_sentence(result: Result) -> str:
 def normals_sentence(result: Result) -> str:
     """The photographs that the score was compared with, and the rate that the threshold stands for."""
     normals = result.normals
-    whose = {
-        "left-out": " of the index, each scored without itself",
-        "separate": " outside the index, which it was calibrated on",
-        None: "",
-    }[normals.source]
+    whose = _SOURCES.get(normals.source or "", "")
     camera = f" of the camera {normals.camera}" if normals.camera else ""
     text = f"Compared with {counted(normals.photos, 'healthy photograph')}{camera}{whose}."
     if result.threshold is not None:
