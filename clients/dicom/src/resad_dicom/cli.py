@@ -69,6 +69,13 @@ def serve_command(
     service: ServiceOption = None,
     service_key_file: ServiceKey = None,
     index: Annotated[str | None, typer.Option(help="Index to score with; default the service's.")] = None,
+    fpr: Annotated[
+        float | None, typer.Option(help="False-positive rate of the verdict; default the service's.")
+    ] = None,
+    false_regions: Annotated[
+        float | None,
+        typer.Option(help="Findings that a healthy photograph shows on average; default the service's."),
+    ] = None,
     title: TitleOption = None,
     caller: Annotated[
         list[str] | None, typer.Option(help="AE title that may send; may be repeated; default any.")
@@ -93,9 +100,10 @@ def serve_command(
 
     settings = read_settings(
         queue=queue, destination=destination, destination_auth_file=destination_auth_file, service=service,
-        service_key_file=service_key_file, index=index, title=title, callers=_joined(caller), host=host, port=port,
-        web_port=web_port, web_key_file=web_key_file, results=_joined(result), tls_certificate=tls_certificate,
-        tls_key=tls_key, tls_ca=tls_ca, insecure=insecure or None,
+        service_key_file=service_key_file, index=index, fpr=fpr, false_regions=false_regions, title=title,
+        callers=_joined(caller), host=host, port=port, web_port=web_port, web_key_file=web_key_file,
+        results=_joined(result), tls_certificate=tls_certificate, tls_key=tls_key, tls_ca=tls_ca,
+        insecure=insecure or None,
     )  # fmt: skip
 
     def announce(running: node.Node) -> None:

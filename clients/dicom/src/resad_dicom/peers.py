@@ -15,6 +15,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from resad_client.client import BlockingPort, finish
 from resad_client.errors import ProtocolError
 from resad_client.http import DEFAULT_TIMEOUT, Attachment, Call, RetryPolicy, base_url, once, standing_headers
+from resad_client.protocol import ScoreQuery
 
 from resad_dicom.multipart import DICOM, RELATED, MultipartError, read_parts, write_parts
 from resad_dicom.objects import Header, read_header
@@ -47,7 +48,9 @@ class HttpService:
             transport=transport,
         )
         self._port = BlockingPort(self._http, time.sleep, RetryPolicy(retries=0), random.Random())
-        self._query = (("index", settings.index),) if settings.index else ()
+        self._query = ScoreQuery(
+            index=settings.index, fpr=settings.fpr, false_regions=settings.false_regions
+        ).pairs
 
     def results(self, photo: bytes) -> list[bytes]:
         """The result objects of a photograph; raises an error of `resad_client.errors`."""

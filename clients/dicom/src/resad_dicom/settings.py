@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """File with the service's key."""
     index: str | None = None
     """Index to score with; the service's default if None."""
+    fpr: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """False-positive rate of the verdict; the service's default if None."""
+    false_regions: Annotated[float, Field(gt=0)] | None = None
+    """Findings that a healthy photograph shows on average; the service's default if None."""
     parallel: Annotated[int, Field(gt=0, le=64)] = 2
     """Photographs that are at the service at a time."""
 
