@@ -102,10 +102,19 @@ def load(index: Path, device: str) -> "LoadedIndex":
 
 
 def warn_unused(photos: Path) -> None:
-    """Warn of columns and rows of a CSV that are not used: a misspelled column would go unnoticed."""
+    """Warn of columns and rows of a CSV, and of files of a folder, that are not used."""
     from indexer.photos.listing import unused_rows_and_columns
 
     for line in unused_rows_and_columns(photos):
+        warn(line)
+    warn_left_out((photos,))
+
+
+def warn_left_out(sources: Iterable[Path]) -> None:
+    """Say in one line which files of the folders among `sources` are no photographs."""
+    from indexer.photos.listing import left_out
+
+    if line := left_out(sources):
         warn(line)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from resad_client.text import counted
 
 from indexer.commands import console
+from indexer.commands.checks import check_device
 from indexer.commands.console import ClusterAddress, Device, Index, MostWorkers, WorkerCpus
 from resad import index as index_store
 from resad.config import Eye
@@ -100,6 +102,7 @@ def score_command(
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: give one of them")
     version = index_store.resolve(index)
+    check_device(device)
 
     from resad_client.run_files import RunTables
 
@@ -120,10 +123,13 @@ def score_command(
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
     tables = RunTables(csv, findings_csv, coco)
     outputs = OutputFiles(tables, json or out, out, overlays or out, geojson, dicom=dicom)
-    journal_file(outputs, existing)  # refuses, before anything slow is imported
-    listed = list_labeled(photos)
+    journal = journal_file(outputs, existing)  # refuses, before anything slow is imported
     manifest = read_manifest(version / index_store.MANIFEST)
     criterion(manifest.calibration, rule)  # refuses a rate that the index states no level for
+    if resume and not journal.is_file():
+        console.warn(f"Nothing to resume: {journal} is not there. Starting.")
+    listed = list_labeled(photos)
+    console.warn_left_out(photos)
 
     from resad.engine import Engine, ScoreOptions
     from resad.pictures.evidence import keeps_crops, read_square
@@ -192,4 +198,6 @@ def _print(rows: "list[ScoreRow]", failures: "list[ScoreFailure]", camera: str |
     print_scores(console.OUT, rows, before=before)
     console.OUT.print(INTENDED_USE)
     if failures:
-        raise SettingError(f"{len(failures)} of {len(failures) + len(rows)} photographs could not be scored")
+        raise SettingError(
+            f"{len(failures)} of {counted(len(failures) + len(rows), 'photograph')} could not be scored"
+        )

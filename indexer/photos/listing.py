@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path, PurePath
-from typing import Final, Literal, NoReturn, TypeVar, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from resad_client import csv_text
 from resad_client.csv_text import CsvTable
 from resad_client.errors import SettingError as ClientSettingError
+from resad_client.photos import HIDDEN_FOLDER, PHOTO_SUFFIXES, left_out_kind, left_out_line, scan_folder
+from resad_client.text import counted
 
 from indexer.photos.remote import RemotePath, as_path, check_parts, is_address
 from resad.config import Eye, MethodConfig
@@ -68,15 +72,20 @@ class PhotoRow:
     camera: str | None = None
 
 
-def read_rows(path: Path) -> tuple[PhotoRow, ...]:
+def read_rows(path: Path, *, check: bool = True) -> tuple[PhotoRow, ...]:
     """The photographs of a CSV in order; other columns than `COLUMNS` and empty lines are ignored.
 
         path,label,kind,mask,marked,split,patient,eye,camera
         1.jpg,normal,,,,train,p7,left,Topcon
         2.jpg,abnormal,DR,EX=masks/2_EX.tif;HE=masks/2_HE.tif,number,test,p9,right,Topcon
 
-    Only `path` is required: relative to the folder of the CSV, or an address.  Raises `SettingError` naming the
-    line that cannot be used.
+    Only `path` is required: relative to the folder of the CSV, or an address.  `nan`, `N/A`, `unknown` and the
+    like are no patient, eye or camera.
+
+    Args:
+        check: refuse a photograph that is not there; otherwise only if none is.
+    Raises:
+        SettingError: a line that cannot be used, by its number.
     """
     table = read_table(path)
     header = [name.lower() for name in table.columns]
@@ -85,8 +94,12 @@ def read_rows(path: Path) -> tuple[PhotoRow, ...]:
         raise SettingError(f"{path}: the first line must name a column path (found: {names})")
     if twice := [name for name in COLUMNS if header.count(name) > 1]:
         raise SettingError(f"{path}: the first line names the column {twice[0]} twice")
-    folder = path.parent
-    return tuple(_row(table, header, line.cells, folder, f"{path} line {line.number}") for line in table.lines)
+    rows = [(line, f"{path} line {line.number}") for line in table.lines]
+    photos = tuple(_row(table, header, line.cells, path.parent, where, check=check) for line, where in rows)
+    paths = [photo.path for photo in photos]
+    if not check and paths and not any(isinstance(path, RemotePath) or _exists(path) for path in paths):
+        return read_rows(path)  # refuses the first
+    return photos
 
 
 def rows_csv(rows: Iterable[PhotoRow]) -> bytes:
@@ -114,7 +127,9 @@ def _cells(row: PhotoRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Path, where: str) -> PhotoRow:
+def _row(
+    table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Path, where: str, *, check: bool
+) -> PhotoRow:
     if any(row[len(header) :]):
         quote = f"quote a value with a {table.separator_name}"
         raise SettingError(f"{where}: {len(row)} values for {len(header)} columns ({quote})")
@@ -125,7 +140,7 @@ def _row(table: CsvTable, header: Sequence[str], row: Sequence[str], folder: Pat
     if "mask" in cells and label == "normal":
         raise SettingError(f"{where}: a normal photograph with a mask")
     return PhotoRow(
-        path=_photo(folder, cells["path"], where),
+        path=_photo(folder, cells["path"], where, check=check),
         label=label,
         kind=cells.get("kind"),
         masks=_masks(cells, folder, where),
@@ -143,7 +158,7 @@ def _masks(cells: Mapping[str, str], folder: Path, where: str) -> tuple[LesionMa
     return tuple(LesionMask(_file(_below(folder, path), path, where), kind, marked) for kind, path in named)
 
 
-def _photo(folder: Path, cell: str, where: str) -> Path:
+def _photo(folder: Path, cell: str, where: str, *, check: bool) -> Path:
     """The path of a photograph; addresses are not checked, which would cost a request for each."""
     if not is_address(cell):
         path = _below(folder, cell)
@@ -153,11 +168,16 @@ def _photo(folder: Path, cell: str, where: str) -> Path:
             path = as_path(Path(cell))
         except SettingError as error:
             raise SettingError(f"{where}: {error}") from error
-    return path if isinstance(path, RemotePath) else _file(path, cell, where)
+    return path if isinstance(path, RemotePath) or not check else _file(path, cell, where)
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is a file; False also for a name that no file can have, for which `Path.is_file` raises."""
+    return path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)  # noqa: PTH113
 
 
 def _file(path: Path, cell: str, where: str) -> Path:
-    if not (path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)):  # noqa: PTH113
+    if not _exists(path):
         hint = "" if Path(cell).is_absolute() else " (relative paths count from the folder of the CSV)"
         raise SettingError(f"{where}: no such file: {path}{hint}")
     return path
@@ -202,17 +222,15 @@ class PatientCounts:
         """The counts in words, and the consequence if no patient is known."""
         if not self.patients:
             return "unknown: p-values may be too low (see docs/build.md)"
-        patients = "1 patient" if self.patients == 1 else f"{self.patients} patients"
+        patients = counted(self.patients, "patient")
         unknown = f", {self.unknown} of unknown patients" if self.unknown else ""
-        return f"{self.with_patient} photographs of {patients}{unknown}"
+        return f"{counted(self.with_patient, 'photograph')} of {patients}{unknown}"
 
 
 MIN_PHOTOS: Final = 2
 """Photographs of an index: with one, nothing is left to calibrate against."""
 
 DICOM_SUFFIXES: Final = (".dcm", ".dicom")
-PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom")
-"""File types that can be read, in lower case; the case does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,17 +273,18 @@ class NearDuplicate:
     mirrored: bool = False
 
 
-def list_photos(source: Path) -> tuple[ReferencePhoto, ...]:
+def list_photos(source: Path, *, check: bool = True) -> tuple[ReferencePhoto, ...]:
     """The photographs of `source`: a folder tree, one photograph, or a CSV file.
 
     A tree gives its files with a suffix of `PHOTO_SUFFIXES`, sorted by their path below `source`; hidden ones
     are left out, links are followed, and no folder is entered twice.  A CSV file (`photo_csv`) gives its rows in
     order, of any split.  Each may be an address (`indexer.photos.remote`).
 
-    Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line.
+    Raises `SettingError` if there is nothing to list or a row cannot be used, naming the line; without `check` not
+    for a row whose file is missing.
     """
     source = as_path(source)
-    return _listed(source, read_rows(source) if _is_csv(source) else ())
+    return _listed(source, read_rows(source, check=check) if _is_csv(source) else ())
 
 
 def list_references(source: Path) -> tuple[ReferencePhoto, ...]:
@@ -320,9 +339,9 @@ def check_listed(source: Path, listed: Sequence[ReferencePhoto], config: MethodC
     remaining = count - ceil(count / people)
     if remaining < neighbors:
         raise SettingError(
-            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most {remaining} "
-            f"memories would remain, fewer than the {neighbors} neighbors asked (search.neighbors); it takes at "
-            f"least {ceil(neighbors * people / (people - 1))}"
+            f"--coreset {count}: calibration leaves each photo out (its patient's, too), and at most "
+            f"{counted(remaining, 'memory', 'memories')} would remain, fewer than the {neighbors} neighbors asked "
+            f"(search.neighbors); it takes at least {ceil(neighbors * people / (people - 1))}"
         )
 
 
@@ -340,7 +359,7 @@ def unused_rows_and_columns(source: Path) -> tuple[str, ...]:
         column = names.index("split")
         splits = [line.cells[column].lower() if column < len(line.cells) else "" for line in table.lines]
         if any(splits) and (unused_rows := sum(split != "train" for split in splits)):
-            lines.append(f"{unused_rows} of {len(splits)} rows left out: their split is not train")
+            lines.append(f"{unused_rows} of {counted(len(splits), 'row')} left out: their split is not train")
     return tuple(lines)
 
 
@@ -367,32 +386,50 @@ def _listed(source: Path, rows: tuple[PhotoRow, ...]) -> tuple[ReferencePhoto, .
     if not photos and _is_csv(source):
         raise SettingError(f"{source} has no rows, only the line that names the columns")
     if not photos:
-        raise SettingError(f"no photographs in {source} (looked for {', '.join(PHOTO_SUFFIXES)})")
+        line = left_out((source,))
+        rest = f"; {line}" if line else ""
+        raise SettingError(f"no photographs in {source} (looked for {', '.join(PHOTO_SUFFIXES)}){rest}")
     return photos
 
 
 def is_photo(path: Path) -> bool:
     """Whether `path` is a file, not hidden, with a suffix of `PHOTO_SUFFIXES`; it is not opened."""
-    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return left_out_kind(path, exists=path.is_file()) is None
 
 
 def find_photos(folder: Path) -> list[Path]:
     """The photographs below `folder`, sorted by their path below it, as `list_photos`; may be empty."""
     if isinstance(folder, RemotePath):
         return _in_order(folder, folder.files(_is_shown))
-    photos: list[Path] = []
-    entered: set[Path] = set()
-    for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        current = Path(name)
-        if current.resolve() in entered:
-            folders.clear()
+    try:
+        return _in_order(folder, scan_folder(folder).photos)
+    except OSError as error:
+        raise SettingError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
+def left_out(sources: Iterable[Path]) -> str | None:
+    """What `list_photos` passes over in those of `sources` that are folders, in a line; None if nothing.
+
+    Folders that cannot be opened are left to `list_photos`.
+    """
+    kinds: list[str] = []
+    for source in map(as_path, sources):
+        if not source.is_dir():
             continue
-        entered.add(current.resolve())
-        # Real folders before links to them, so that a photograph goes by its own path where there are two.
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        folders.sort(key=lambda f: (current / f).is_symlink())
-        photos += [current / f for f in files if is_photo(current / f)]
-    return _in_order(folder, photos)
+        if isinstance(source, RemotePath):
+            source.files(partial(_note_kind, kinds=kinds))
+            continue
+        with suppress(OSError):
+            kinds += [entry.kind for entry in scan_folder(source).left_out]
+    return left_out_line(kinds)
+
+
+def _note_kind(below: PurePath, kinds: list[str]) -> bool:
+    """Note why a remote file is passed over; False, so that no file is taken."""
+    hidden = any(part.startswith(".") for part in below.parts[:-1])
+    if kind := HIDDEN_FOLDER if hidden else left_out_kind(below):
+        kinds.append(kind)
+    return False
 
 
 def _in_order(folder: Path, photos: Iterable[Path]) -> list[Path]:
@@ -401,8 +438,3 @@ def _in_order(folder: Path, photos: Iterable[Path]) -> list[Path]:
 
 def _is_shown(below: PurePath) -> bool:
     return below.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in below.parts)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    """Refuse a folder that cannot be opened: `os.walk` would take it for empty."""
-    raise SettingError(f"{error.filename}: cannot be listed ({error.strerror})") from error

@@ -2,9 +2,9 @@ import os
 from pathlib import Path
 
 import pytest
+from resad_client.photos import PHOTO_SUFFIXES
 
 from indexer.photos.listing import (
-    PHOTO_SUFFIXES,
     ReferencePhoto,
     find_photos,
     list_photos,

@@ -25,8 +25,7 @@ def test_unsupported_types(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"%PDF-1.7", "the file is PDF: file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP)"),
-        (bytes(128) + b"DICM", "the file is DICOM: file type"),
+        (b"%PDF-1.7", "the file is PDF: file type not supported (supported are JPEG, PNG, TIFF, "),
         (bytes(9) + b"TRUEVISION-XFILE.\0", "the file is TGA: file type"),
         (b"no photograph", "file type not supported"),
         (b"", "the file is empty"),

@@ -1,6 +1,10 @@
 """The files of a scoring run: its tables, the path of its journal, the names of each photograph's files."""
 
+import errno
+import hashlib
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +13,7 @@ from typing import Final
 from resad_client.errors import SettingError
 from resad_client.exports import Outcome, coco, findings_csv, photos_csv
 from resad_client.files import replacing
+from resad_client.text import printable
 
 _FOLDER_JOURNAL: Final = ".resad-journal"
 _TABLE_JOURNAL: Final = ".journal"
@@ -68,28 +73,63 @@ def unique_labels(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
         names: paths below the folders that were given.
         paths: of the photographs, without repetition.
     """
-    if len({name.casefold() for name in names}) == len(names):
+    if len(set(map(_key, names))) == len(names):
         return list(names)
     # abspath and not resolve: a link keeps its own name.
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
     top = Path(os.path.commonpath([path.parent for path in absolute]))
-    return [path.relative_to(top).as_posix() for path in absolute]
+    return _numbered([printable(path.relative_to(top).as_posix()) for path in absolute])
 
 
 def unique_places(labels: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
     """Each label without suffix, made unique in order, letter case ignored: a/1.jpg, a/1.png -> a/1, a/1-2.
 
+    Each part is short enough for the suffixes of its files, and has no backslash.
+
     Args:
         reserved: places that are not available.
     """
-    used = {place.casefold() for place in reserved}
+    used = set(map(_key, reserved))
     places = []
     for label in labels:
-        stem = str(PurePosixPath(label).with_suffix(""))
+        stem = "/".join(map(_file_name, PurePosixPath(label).with_suffix("").parts))
         place, number = stem, 1
-        while place.casefold() in used:
+        while _key(place) in used:
             number += 1
             place = f"{stem}-{number}"
-        used.add(place.casefold())
+        used.add(_key(place))
         places.append(place)
     return places
+
+
+_MAX_NAME_BYTES: Final = 220
+"""Of a name without suffix: file systems allow 255 with it, and with what a temporary file adds."""
+
+
+def _file_name(part: str) -> str:
+    name = part.replace("\\", "_")
+    data = name.encode()
+    if len(data) <= _MAX_NAME_BYTES:
+        return name
+    end = f"~{hashlib.sha256(data).hexdigest()[:8]}"
+    return data[: _MAX_NAME_BYTES - len(end)].decode(errors="ignore") + end
+
+
+def _numbered(labels: Sequence[str]) -> list[str]:
+    """Equal labels, as of two names that differ in a control character alone, told apart by a number."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for label in labels:
+        seen[label] += 1
+        numbered.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return numbered
+
+
+def _key(name: str) -> str:
+    """Equal for names that a file system may take for one: letter case and Unicode form are ignored."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_name_fault(error: OSError) -> bool:
+    """Whether a file cannot be written for its name alone, so that other files can."""
+    return error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)

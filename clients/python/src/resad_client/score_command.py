@@ -29,7 +29,7 @@ from resad_client.errors import ConnectionFailed, SettingError
 from resad_client.http import DEFAULT_URL, OnWait
 from resad_client.journal import ScoreJournal
 from resad_client.options import warn
-from resad_client.photos import list_labeled
+from resad_client.photos import folders_left_out, list_labeled
 from resad_client.progress import RunProgress, shown
 from resad_client.records import INTENDED_USE, ScoreRow
 from resad_client.run_files import RunTables, refuse_existing
@@ -82,6 +82,8 @@ def score_command(
         raise SettingError("--resume and --overwrite: one of them")
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
     labeled, unusable = list_labeled(photos)
+    if line := folders_left_out(photos):
+        warn(line)
     if not labeled:
         raise SettingError("; ".join(unusable))
     if overlay and overlays:

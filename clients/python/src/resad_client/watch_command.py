@@ -26,13 +26,13 @@ from resad_client.errors import ResadClientError, SettingError
 from resad_client.http import DEFAULT_URL
 from resad_client.journal import ScoreJournal, Stamp, stamp_of
 from resad_client.options import OUT, say, warn
-from resad_client.photos import LabeledPhoto, walk
+from resad_client.photos import LabeledPhoto, LeftOut, left_out_line, scan_folder
 from resad_client.progress import RunProgress
 from resad_client.records import INTENDED_USE, ScoreRow
 from resad_client.run_files import RunTables
 from resad_client.score_command import patient_client, reach
 from resad_client.tables import score_line, warning_lines
-from resad_client.text import counted
+from resad_client.text import counted, printable
 
 _NOTICE_S: Final = 60.0
 """Between two lines on a wait."""
@@ -129,12 +129,15 @@ class Watcher:
     """Labels since the start: a photograph that fails is tried again only after it has changed."""
     warned: set[str] = field(default_factory=set)
     """Warnings of indexes that were printed."""
+    passed_over: set[Path] = field(default_factory=set)
+    """Entries of the folder that are no photographs and were counted in a line."""
     progress: RunProgress = field(default_factory=lambda: RunProgress(0))
     noticed_s: float = -math.inf
 
     def waiting(self) -> list[LabeledPhoto]:
         """The photographs that are complete and have no outcome yet."""
-        photos = [LabeledPhoto(path, path.relative_to(self.folder).as_posix()) for path in self._paths()]
+        labels = ((path, path.relative_to(self.folder).as_posix()) for path in self._paths())
+        photos = [LabeledPhoto(path, printable(label)) for path, label in labels]
         new = {photo.path: photo for photo in photos if not self._is_finished(photo)}
         return [new[path] for path in self.settled.complete(new, time.monotonic())]
 
@@ -172,10 +175,28 @@ class Watcher:
         in_journal = self.journal.tried if photo.label in self.attempted else self.journal.done
         return in_journal(photo.label, stamp_of(photo.path))
 
+    def _say_left_out(self, entries: Iterable[LeftOut]) -> None:
+        """Say once what else lies in the folder, apart from the files that this command writes."""
+        tables = set(self.outputs.tables.paths)
+        places = {f"{place}.json" for place in self.journal.places.values()}
+        out = self.outputs.json
+        new = [
+            entry
+            for entry in entries
+            if entry.path not in self.passed_over
+            and entry.path not in tables
+            and not (out and entry.path.is_relative_to(out) and entry.path.relative_to(out).as_posix() in places)
+        ]
+        self.passed_over.update(entry.path for entry in new)
+        if line := left_out_line(entry.kind for entry in new):
+            warn(line)
+
     def _paths(self) -> Sequence[Path]:
         """The pictures in the folder without the overlays that this command writes."""
         out = self.outputs.overlays
-        paths = sorted(walk(self.folder))
+        scan = scan_folder(self.folder)
+        self._say_left_out(scan.left_out)
+        paths = sorted(scan.photos)
         if out is None or not out.is_relative_to(self.folder):
             return paths
         if out != self.folder:
