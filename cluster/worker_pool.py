@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from resad_client.text import counted
+
 from resad.errors import ResadError, SettingError
 
 LOCAL: Final = "local"
@@ -73,8 +75,9 @@ class Cluster:
         if not workers:
             largest = max((int(node.get("CPU", 0)) for node in nodes), default=0)
             raise SettingError(
-                f"no node of the cluster has room for a worker of {size.cpus} CPU cores and {size.gpus} GPUs "
-                f"(the largest of {len(nodes)} has {largest} cores); give a smaller --worker-cpus"
+                f"no node of the cluster has room for a worker of {counted(size.cpus, 'CPU core')} and "
+                f"{counted(size.gpus, 'GPU')} (the largest of {len(nodes)} has {largest} cores); give a smaller "
+                "--worker-cpus"
             )
         return workers
 
@@ -366,7 +369,8 @@ class WorkerPool:
             if seconds <= 0:
                 raise SettingError(
                     f"no worker of the cluster has started within {_FIRST_WORKER_S:.0f} s: each needs "
-                    f"{self._size.cpus} CPU cores and {self._size.gpus} GPUs; `ray status` says what is free"
+                    f"{counted(self._size.cpus, 'CPU core')} and {counted(self._size.gpus, 'GPU')}; `ray status` "
+                    "says what is free"
                 )
             self._continue_starts(self._cluster.wait(self._pending_starts(), seconds))
 
@@ -381,6 +385,6 @@ class WorkerPool:
         self.losses += 1
         if self.losses > self._max_losses:
             raise SettingError(
-                f"{self.losses} workers were lost, of {self.count} that work together; the cluster's own log says "
-                "why (often: no memory left)"
+                f"{counted(self.losses, 'worker')} lost, of {self.count} that work together; the cluster's own "
+                "log says why (often: no memory left)"
             )

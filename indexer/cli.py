@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "audit": (
         "lab.commands.audit:audit_command",
-        "Rank the reference photographs, least healthy-looking first, to find diseased ones among them.",
+        "Rank the photographs of an index, least healthy-looking first, to find diseased ones among them.",
     ),
     "add": ("indexer.commands.versions:add_command", "Add healthy photographs to an index, as a new version."),
     "remove": (

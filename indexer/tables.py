@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from resad_client.text import printable
+from resad_client.text import counted, printable
 from rich.markup import escape
 from rich.table import Table
 
-from indexer.calibration.lines import outlier_lines, trained_on_line
+from indexer.calibration.lines import origin_line, outlier_lines, trained_on_line
 from indexer.photos.listing import PatientCounts, ReferencePhoto
 from resad.calibration import Calibration, Normals, Threshold
 from resad.manifest import Manifest, Quality, Standing
@@ -34,12 +34,17 @@ def four_digits(value: float) -> str:
     return f"{value:#.4g}"
 
 
+def shown(text: str) -> str:
+    """Other people's text as a cell: names of files and cameras hold any characters, also rich's markup."""
+    return escape(printable(text))
+
+
 def build_table(report: "BuildReport") -> Table:
     """The index that was built."""
     manifest = report.manifest
     table = facts(f"{manifest.name} {manifest.version}")
     _add_counts(table, manifest, report.people)
-    table.add_row("not used", f"{len(report.skipped)} unusable, {len(report.duplicates)} duplicates")
+    table.add_row("not used", f"{len(report.skipped)} unusable, {counted(len(report.duplicates), 'duplicate')}")
     _add_search(table, manifest)
     table.add_row("seconds", ", ".join(f"{time.stage} {time.seconds:.1f}" for time in manifest.quality.stages))
     table.add_row("peak memory", f"{manifest.quality.peak_memory_bytes / 1e9:.2f} GB")
@@ -51,16 +56,20 @@ def index_table(version: Path, manifest: Manifest, people: PatientCounts, *, liv
     config = manifest.config
     table = facts(f"{manifest.name} {manifest.version}{' (live)' if live else ''}")
     entry = manifest.history[-1]
-    table.add_row("made", f"{entry.operation} at {entry.at} by resad {entry.package_version} on {manifest.device}")
-    table.add_row("backbone", f"{config.backbone.name}, stages {config.backbone.stages}, {manifest.weights}")
+    made = f"{entry.operation} at {entry.at} by resad {entry.package_version} on {manifest.device}"
+    table.add_row("made", shown(made))
+    table.add_row(
+        "backbone", shown(f"{config.backbone.name}, stages {config.backbone.stages}, {manifest.weights}")
+    )
     table.add_row("weights", manifest.weights_sha256)
     table.add_row("fingerprint", manifest.fingerprint)
     table.add_row("prepared", f"{config.preparation.size} px, crop {config.preparation.crop}, {config.precision}")
     _add_counts(table, manifest, people)
+    table.add_row("calibration from", shown(origin_line(manifest)))
     _add_search(table, manifest)
     table.add_row("photographs kept", _kept_photos(manifest))
     size = sum(record.bytes for record in manifest.files)
-    table.add_row("on disk", f"{size / 1e6:.1f} MB in {version}")
+    table.add_row("on disk", shown(f"{size / 1e6:.1f} MB in {version}"))
     return table
 
 
@@ -74,12 +83,12 @@ def calibration_table(report: "CalibrationReport") -> Table:
     table.add_row("normals", str(len(before.scores)), str(len(after.scores)))
     table.add_row("  scored", _scoring(before), _scoring(after))
     table.add_row("median score", *(four_digits(median(calibration.scores)) for calibration in (before, after)))
-    for old, new in zip(before.thresholds, after.thresholds, strict=True):
+    for old, new in _pairs(before, after):
         table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
         table.add_row("  its rate, 95 %", _rate(old), _rate(new))
     table.add_row("levels of findings", _levels(before), _levels(after))
     table.add_row("maps end at", four_digits(before.full_scale), four_digits(after.full_scale))
-    table.add_row("cameras", _cameras(before), _cameras(after))
+    table.add_row("cameras", *(shown(_cameras(calibration)) for calibration in (before, after)))
     return table
 
 
@@ -98,7 +107,7 @@ def _add_search(table: Table, manifest: Manifest) -> None:
 
 def facts(title: str) -> Table:
     """An empty table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=shown(title), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     return table
@@ -115,7 +124,7 @@ def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None
     table.add_row("calibrated on", f"{_calibrated_on(calibration)}{_STANDINGS[manifest.calibrated]}")
     table.add_row("trunk trained on", trained_on_line(calibration))
     if lines := [*outlier_lines(calibration, {})]:
-        table.add_row("outliers", "\n".join(lines))
+        table.add_row("outliers", "\n".join(map(shown, lines)))
     if calibration.set_aside:
         table.add_row("set aside", first_ids(calibration.set_aside, _MAX_IDS))
     for threshold in calibration.thresholds:
@@ -126,10 +135,13 @@ def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None
         normals = camera.normals
         thresholds = ", ".join(f"{limit.fpr:.0%} {_value(limit)}" for limit in normals.thresholds)
         levels = f"; findings {_levels(normals)}" if normals.finding_levels else ""
-        table.add_row(f"camera {camera.camera}", f"{len(normals.scores)} normals; {thresholds}{levels}")
+        count = counted(len(normals.scores), "normal")
+        table.add_row(shown(f"camera {camera.camera}"), f"{count}; {thresholds}{levels}")
     limits = manifest.photo_quality
     bounds = (f"{limit.reason}: {limit.measure} {_side(limit)} {limit.value:.3g}" for limit in limits.limits)
-    table.add_row("quality limits", "; ".join(bounds) or f"none: {limits.photos} normals, they take {FEWEST}")
+    table.add_row(
+        "quality limits", "; ".join(bounds) or f"none: {counted(limits.photos, 'normal')}, they take {FEWEST}"
+    )
 
 
 def _levels(normals: Normals) -> str:
@@ -160,7 +172,7 @@ def _radius(quality: Quality) -> str:
 
 
 def _calibrated_on(calibration: Calibration) -> str:
-    return f"{len(calibration.scores)} normals, {_scoring(calibration)}"
+    return f"{counted(len(calibration.scores), 'normal')}, {_scoring(calibration)}"
 
 
 def _scoring(calibration: Calibration) -> str:
@@ -174,12 +186,18 @@ def _cameras(calibration: Calibration) -> str:
 def _threshold(threshold: Threshold) -> str:
     if threshold.value is None or threshold.interval is None:
         return f"none: {threshold.reason}"
-    return f"{four_digits(threshold.value)} (rate {_rate(threshold)}; needs {threshold.needed} normals)"
+    return f"{four_digits(threshold.value)} (rate {_rate(threshold)}; needs {counted(threshold.needed, 'normal')})"
+
+
+def _pairs(before: Calibration, after: Calibration) -> Iterator[tuple[Threshold, Threshold]]:
+    """The thresholds of both, by their rates."""
+    earlier = {threshold.fpr: threshold for threshold in before.thresholds}
+    return ((earlier[later.fpr], later) for later in after.thresholds if later.fpr in earlier)
 
 
 def _rate(threshold: Threshold) -> str:
     if threshold.interval is None:
-        return f"needs {threshold.needed} normals"
+        return f"needs {counted(threshold.needed, 'normal')}"
     return f"{threshold.interval.low:.1%} to {threshold.interval.high:.1%}"
 
 
@@ -201,28 +219,29 @@ def new_version_table(version: "NewVersion") -> Table:
     before, after = version.before, version.after
     table = _before_and_after(f"{after.name} {after.version}", before, after)
     table.add_row("memories entered", "", str(version.entered))
-    table.add_row("scores measured anew", "", f"{version.measured} of {after.counts.photos} photographs")
+    table.add_row(
+        "scores measured anew", "", f"{version.measured} of {counted(after.counts.photos, 'photograph')}"
+    )
     return table
 
 
-def photo_table(photos: Sequence["HeldPhoto"], own: Mapping[str, ReferencePhoto], *, title: str) -> Table:
-    """Photographs with their numbers.
+def photo_lines(photos: Sequence["HeldPhoto"], own: Mapping[str, ReferencePhoto]) -> Iterator[str]:
+    """Photographs with their numbers, a line each below a line of headings, in columns.
 
     Args:
         own: content hash -> one's own file; columns show it and its patient in a CSV.
     """
-    table = Table(title=printable(title), title_justify="left")
-    headings = ["photo", "patient", "eye", "camera", "file"]
-    for heading in (
-        [*headings, "patient in your list"] if any(photo.patient for photo in own.values()) else headings
-    ):
-        table.add_column(heading, overflow="fold")
+    headings = ("photo", "patient", "eye", "camera", "your patient", "file")
+    rows = [headings]
     for photo in photos:
         file = own.get(photo.content_sha256)
-        path = photo.name if file is None else str(file.path)
-        cells = [photo.id, photo.patient, photo.eye, photo.camera, path, None if file is None else file.patient]
-        table.add_row(*(escape(printable(cell or "-")) for cell in cells[: len(table.columns)]))
-    return table
+        path, patient = (photo.name, None) if file is None else (str(file.path), file.patient)
+        cells = (photo.id, photo.patient, photo.eye, photo.camera, patient, path)
+        rows.append(tuple(printable(cell or "-") for cell in cells))
+    used = [place for place in range(len(headings)) if place == 0 or any(row[place] != "-" for row in rows[1:])]
+    widths = [max(len(row[place]) for row in rows) for place in used]
+    for row in rows:
+        yield "  ".join(row[place].ljust(width) for place, width in zip(used, widths, strict=True)).rstrip()
 
 
 def diff_table(difference: "Diff") -> Table:
@@ -266,12 +285,12 @@ def first_ids(ids: Sequence[str], most: int = _MAX_SCORES) -> str:
 
 
 def _before_and_after(title: str, before: Manifest, after: Manifest, *, distances: bool = True) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=shown(title), title_justify="left")
     for heading in ("", "before", "after"):
         table.add_column(heading, overflow="fold")
     pair = (before, after)
     table.add_row("version", *(manifest.version for manifest in pair))
-    table.add_row("made by", *(manifest.history[-1].operation for manifest in pair))
+    table.add_row("made by", *(shown(manifest.history[-1].operation) for manifest in pair))
     table.add_row("photos", *(str(manifest.counts.photos) for manifest in pair))
     table.add_row("memories", *(f"{manifest.counts.memories:,}" for manifest in pair))
     if distances:
@@ -279,7 +298,7 @@ def _before_and_after(title: str, before: Manifest, after: Manifest, *, distance
     table.add_row("calibration", *(f"{manifest.calibration.source}, {manifest.calibrated}" for manifest in pair))
     if not distances:
         return table
-    for old, new in zip(before.calibration.thresholds, after.calibration.thresholds, strict=True):
+    for old, new in _pairs(before.calibration, after.calibration):
         table.add_row(f"threshold {new.fpr:.0%}", _value(old), _value(new))
     return table
 

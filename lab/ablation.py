@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import TypeAdapter
 from resad_client.records import INTENDED_USE
+from resad_client.text import counted
 from rich.table import Table
 
 from indexer.build.build import BuildOptions, build
@@ -91,8 +92,8 @@ def run(options: AblationOptions, stages: Stages) -> Iterator[tuple[Trial, Loade
     """
     if len(options.dataset.train) < _FEWEST:
         raise SettingError(
-            f"data set {options.dataset.name} has {len(options.dataset.train)} photographs to build from; "
-            f"an ablation needs {_FEWEST} or more"
+            f"data set {options.dataset.name} has {counted(len(options.dataset.train), 'photograph')} to build "
+            f"from; an ablation needs {_FEWEST} or more"
         )
     if options.seeds < 1:
         raise SettingError(f"--seeds {options.seeds}: must be 1 or more")

@@ -1,11 +1,14 @@
-"""`resad-indexer audit`: an index's reference photographs, the least healthy-looking first.
+"""`resad-indexer audit`: the photographs that an index rests on, the least healthy-looking first.
 
-Each photograph is ranked by its score against the others.  A diseased photograph among the normals stands out,
-unless a second one has the same rare signs: each then lowers the other's score, and both may rank lower than alone
-(docs/results.md).  So look beyond the first, and audit again after removing some.
+These are its reference photographs, and those that calibrate it, if others do.  Each is ranked by its score among
+its own kind: a reference photograph was scored against the others, one of the calibration against all memories.
+A diseased photograph among the normals stands out, unless a second one has the same rare signs: each then lowers
+the other's score, and both may rank lower than alone (docs/results.md).  So look beyond the first, and audit again
+after removing some.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -17,10 +20,11 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 from resad_client.csv_text import csv_row
 from resad_client.records import INTENDED_USE, QualityReason
-from resad_client.text import printable
+from resad_client.text import counted, printable
 from rich.markup import escape
 from rich.table import Table
 
+from indexer.calibration.calibrate import CalibrationRecord
 from indexer.tables import four_digits
 from lab.report.page import render
 from lab.report.pictures import jpeg_url, usual_scale
@@ -43,13 +47,14 @@ _TEXT_COLUMNS: Final = ("photo", "quality", "file")
 
 @dataclass(frozen=True)
 class AuditedPhoto:
-    """A reference photograph and its rank.
+    """A photograph of the index and its rank.
 
-    rank: 1 for the highest score.  id: in the index.  score: in the bank without its own memories, feature units.
-    p: its rank among the other reference photographs, in (0, 1]; of n healthy ones the highest has 1 / n.
-    spreads: distance of the score from the median in robust standard deviations (1.4826 times the median absolute
-    deviation).  reasons: limits of quality that it fails.  place: the file, where the photographs were given; else
-    the name that the index keeps, if any.
+    rank: 1 for the one that lies farthest above its kind.  id: in the index, r-... for a reference photograph,
+    c-... for one of a separate calibration.  score: in the bank without its own memories, feature units.
+    p: its rank among the others of its kind, in (0, 1]; of n healthy ones the highest has 1 / n.
+    spreads: distance of the score from their median in robust standard deviations (1.4826 times the median
+    absolute deviation).  reasons: limits of quality that it fails.  place: the file, where the photographs were
+    given; else the name that the index keeps, if any.
     """
 
     rank: int
@@ -65,52 +70,72 @@ class AuditedPhoto:
 
 @dataclass(frozen=True)
 class Audit:
-    """The reference photographs of a version, highest score first.
+    """The photographs that a version rests on, the least healthy-looking first.
 
-    matched: number of photographs found among the given files; None where no files were given.
+    references, calibrating: how many of each kind.  matched: number of photographs found among the given files;
+    None where no files were given.
     """
 
     name: str
     version: str
     matched: int | None
     photos: tuple[AuditedPhoto, ...]
+    references: int
+    calibrating: int
     intended_use: str = INTENDED_USE
 
+    @property
+    def kinds(self) -> str:
+        """How many photographs of which kind, in words."""
+        references = counted(self.references, "reference photograph")
+        return f"{references} and {self.calibrating} of the calibration" if self.calibrating else references
 
-def audit(manifest: Manifest, records: Sequence[ReferenceRecord], places: Mapping[str, Path] | None) -> Audit:
-    """Rank the reference photographs by their stored scores; no photograph is read.
+
+def audit(
+    manifest: Manifest,
+    records: Sequence[ReferenceRecord],
+    places: Mapping[str, Path] | None,
+    calibration: Sequence[CalibrationRecord] = (),
+) -> Audit:
+    """Rank the photographs by their stored scores; no photograph is read.
 
     Args:
         places: file by content hash; None where no files were given.
+        calibration: photographs of a separate calibration.
     Raises:
         SettingError: files were given, and none of them is in the index.
     """
-    scores = [record.score for record in records]
-    middle = median(scores)
-    spread = 1.4826 * median(abs(score - middle) for score in scores)
-    order = sorted(range(len(records)), key=lambda row: (-scores[row], row))
-    photos = []
-    for rank, row in enumerate(order, start=1):
-        record = records[row]
-        rest = tuple(sorted(scores[:row] + scores[row + 1 :]))
-        place = (places or {}).get(record.content_sha256)
-        photos.append(
-            AuditedPhoto(
-                rank=rank,
-                id=record.id,
-                score=record.score,
-                p=p_value(record.score, rest),
-                spreads=(record.score - middle) / spread if spread > 0 else 0.0,
-                reasons=poor_reasons(record.quality, manifest.photo_quality),
-                patient=record.patient,
-                camera=record.camera,
-                place=printable(str(place)) if place else record.name,
-            )
-        )
-    matched = None if places is None else sum(record.content_sha256 in places for record in records)
+    photos = [*_among_their_kind(manifest, records, places or {})]
+    photos += _among_their_kind(manifest, calibration, places or {})
+    photos.sort(key=lambda photo: (-photo.spreads, -photo.score))
+    matched = None if places is None else sum(r.content_sha256 in places for r in (*records, *calibration))
     if matched == 0:
         raise SettingError("none of the given photographs is in the index (compared by content)")
-    return Audit(manifest.name, manifest.version, matched, tuple(photos))
+    ranked = tuple(replace(photo, rank=rank) for rank, photo in enumerate(photos, start=1))
+    return Audit(manifest.name, manifest.version, matched, ranked, len(records), len(calibration))
+
+
+def _among_their_kind(
+    manifest: Manifest, records: Sequence[ReferenceRecord | CalibrationRecord], places: Mapping[str, Path]
+) -> Iterator[AuditedPhoto]:
+    """Each photograph among the others that were scored as it was, not ranked yet."""
+    scores = [record.score for record in records]
+    middle = median(scores or [0.0])
+    spread = 1.4826 * median([abs(score - middle) for score in scores] or [0.0])
+    for row, record in enumerate(records):
+        place = places.get(record.content_sha256)
+        name = record.name if isinstance(record, ReferenceRecord) else None
+        yield AuditedPhoto(
+            rank=0,
+            id=record.id,
+            score=record.score,
+            p=p_value(record.score, tuple(sorted(scores[:row] + scores[row + 1 :]))),
+            spreads=(record.score - middle) / spread if spread > 0 else 0.0,
+            reasons=poor_reasons(record.quality, manifest.photo_quality),
+            patient=record.patient,
+            camera=record.camera,
+            place=printable(str(place)) if place else name,
+        )
 
 
 def audit_json(result: Audit) -> str:
@@ -132,7 +157,7 @@ def audit_csv(result: Audit) -> str:
 def audit_table(result: Audit, count: int) -> Table:
     """The first `count` photographs as the command line prints them."""
     table = Table(
-        title=f"{result.name} {result.version}: {len(result.photos)} reference photographs, highest score first",
+        title=f"{result.name} {result.version}: {result.kinds}, highest score first",
         title_justify="left",
     )
     for heading in ("rank", "photo", "score", "p", "spreads", "quality", "file"):
@@ -169,7 +194,8 @@ def audit_picture(loaded: LoadedIndex, group: Collection[int], place: Path, limi
     """Photograph and anomaly map against the memories of the other photographs: data URL of a JPEG.
 
     Args:
-        group: rows of `loaded.photos` that are left out together, this photograph's row among them.
+        group: rows of `loaded.photos` that are left out together, this photograph's row among them; none for a
+            photograph that is not in the bank.
     """
     detector, config = loaded.detector, loaded.manifest.config
     with naming(place):

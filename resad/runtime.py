@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from resad_client.text import counted
 
 from resad.config import Precision
 from resad.errors import SettingError
@@ -81,7 +82,9 @@ def pick_device(name: str) -> "torch.device":
     except RuntimeError as error:
         raise SettingError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingError(f"device {name!r} does not exist: torch sees {torch.cuda.device_count()} GPUs")
+        raise SettingError(
+            f"device {name!r} does not exist: torch sees {counted(torch.cuda.device_count(), 'GPU')}"
+        )
     if device.type not in ("cpu", "cuda"):
         raise SettingError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     return device

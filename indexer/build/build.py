@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.text import counted
 
 from indexer.build.extraction import batch_size, extract
 from indexer.build.feature_store import FeatureStore
@@ -371,8 +372,8 @@ def _without_set_aside(
     contents = [file_sha256(photo.path) for photo in listed]
     if missing := options.set_aside - set(contents):
         raise SettingError(
-            f"{len(missing)} of {len(options.set_aside)} photographs to set aside are not in {options.photos} "
-            f"(SHA-256 {min(missing)[:12]}...)"
+            f"{len(missing)} of {counted(len(options.set_aside), 'photograph')} to set aside not in "
+            f"{options.photos} (SHA-256 {min(missing)[:12]}...)"
         )
     marked = [(photo, content in options.set_aside) for photo, content in zip(listed, contents, strict=True)]
     return (

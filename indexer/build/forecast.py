@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.text import counted
 
 from indexer.calibration.leave_out import LeftOutBanks
 from indexer.coreset.k_center import Shard
@@ -217,8 +218,8 @@ class Forecast:
         guessed = " (a guess: the radius decides)" if task.guessed else ""
         gpu = f", GPU memory {format_bytes(self.gpu)} of {format_bytes(self.room.gpu)}" if self.room.gpu else ""
         lines = [
-            f"forecast: {task.photos:,} photographs, about {task.patches:,} patches, {task.memories:,} memories "
-            f"of {task.dimension} dimensions{guessed}",
+            f"forecast: {counted(task.photos, 'photograph')}, about {task.patches:,} patches, "
+            f"{task.memories:,} memories of {task.dimension} dimensions{guessed}",
             f"forecast: encode {format_seconds(self.encode)}, coreset {format_seconds(self.coreset)}, "
             f"calibrate {format_seconds(self.calibrate)}",
             f"forecast: memory {format_bytes(self.memory)} of {format_bytes(self.room.memory)}, "
@@ -351,8 +352,8 @@ def check_count(config: CoresetConfig, listed: int, grid: tuple[int, int]) -> No
     most = listed * grid[0] * grid[1]
     if config.count is not None and config.count > most:
         raise SettingError(
-            f"a coreset of {config.count} memories asked of {listed} photographs, which have at most {most} "
-            "patches; 1.0 keeps them all"
+            f"a coreset of {config.count} memories asked of {counted(listed, 'photograph')}, which have at most "
+            f"{most} patches; 1.0 keeps them all"
         )
 
 

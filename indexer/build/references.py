@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 from resad_client.records import QualityMeasures
+from resad_client.text import counted
 
 from indexer.build.feature_store import checksum
 from indexer.calibration.leave_out import LeftOut
@@ -186,7 +187,7 @@ def check_enough(source: Path, groups: Sequence[frozenset[int]], unused: Sequenc
     count, photos = len(set(groups)), len(groups)
     if count >= MIN_PHOTOS:
         return
-    message = f"{source} holds {photos} usable photographs"
+    message = f"{source} holds {counted(photos, 'usable photograph')}"
     if count < photos:
         message += (
             f", all of one patient or copies of each other: an index needs at least {MIN_PHOTOS} that are not"
@@ -199,7 +200,7 @@ def check_enough(source: Path, groups: Sequence[frozenset[int]], unused: Sequenc
 def unused_summary(unused: Sequence[Skipped | Duplicate]) -> str:
     """`3 were not used; first reason: ...`."""
     reasons = [f"; first reason: {photo.reason}" for photo in unused if isinstance(photo, Skipped)]
-    return f"{len(unused)} were not used{reasons[0] if reasons else ''}"
+    return f"{len(unused)} {'was' if len(unused) == 1 else 'were'} not used{reasons[0] if reasons else ''}"
 
 
 def photo_id(number: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from resad_client.files import write_atomically
+from resad_client.text import counted
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.references import LoadedPhoto, PhotoFacts, Reference, photo_id, reference_of
@@ -321,7 +322,7 @@ def _refusal(reason: str) -> str:
 
 def _list_difference(before: tuple[str, ...], after: tuple[str, ...], listed: Sequence[ReferencePhoto]) -> str:
     if len(before) != len(after):
-        return f"{len(before)} photographs were listed, now there are {len(after)}"
+        return f"listed were {counted(len(before), 'photograph')}, now there are {len(after)}"
     number = next(number for number, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
     return (
         f"photograph {number + 1} has changed: the interrupted build had a different path, patient, eye or camera "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 from resad_client.records import QualityMeasures
+from resad_client.text import counted
 
 from indexer.build.progress import Advance, Stages
 from indexer.build.publication import history_entry, link_files
@@ -189,8 +190,8 @@ def _draft(
     """The version to write, with the photographs that calibrate it."""
     if missing := set_aside.hashes - {photo.record.content_sha256 for photo in scored}:
         raise SettingError(
-            f"{len(missing)} of {len(set_aside.hashes)} photographs to set aside are not among those of {photos} "
-            f"(SHA-256 {min(missing)[:12]}...)"
+            f"{len(missing)} of {counted(len(set_aside.hashes), 'photograph')} to set aside not among those of "
+            f"{photos} (SHA-256 {min(missing)[:12]}...)"
         )
     aside = {photo.record.id for photo in scored if photo.record.content_sha256 in set_aside.hashes}
     used = _without(scored, aside, photos, unused)
@@ -293,7 +294,7 @@ def _score(loaded: LoadedIndex, photos: Iterator[tuple[LoadedPhoto, _Hashes]]) -
 def _check_enough(count: int, photos: Path, unused: int = 0) -> None:
     if count < _MIN_PHOTOS:
         raise SettingError(
-            f"{photos} holds no more than {count} usable photographs ({unused} not used); a "
+            f"{photos} holds no more than {counted(count, 'usable photograph')} ({unused} not used); a "
             f"calibration needs at least {_MIN_PHOTOS}, for a rate of {max(RATES):g}"
         )
 

@@ -53,7 +53,7 @@ def trained_on_line(calibration: Calibration) -> str:
     if stated.used == "others":
         return (
             f"calibrated on the {count} normals that the trunk was not trained on; it was trained on "
-            f"{stated.photos} others, whose scores would be too low"
+            f"{counted(stated.photos, 'other')}, whose scores would be too low"
         )
     what = (
         f"their scores are raised by a factor of {stated.factor:.3g}, since there are too few others"
@@ -85,16 +85,9 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
         yield f"  and {count - _MAX_NAMES} more"
 
 
-def change_lines(before: Calibration, after: Calibration) -> Iterator[str]:
-    """What another calibration changes in verdicts and findings, if it changes them by more than a quarter."""
-    cameras = {entry.camera.casefold(): entry.normals for entry in before.cameras}
-    pairs: list[tuple[str, Normals, Normals]] = [("", before, after)]
-    pairs += [
-        (f" of camera {entry.camera}", cameras[entry.camera.casefold()], entry.normals)
-        for entry in after.cameras
-        if entry.camera.casefold() in cameras
-    ]
-    for whose, earlier, later in pairs:
+def verdict_changes(before: Calibration, after: Calibration) -> Iterator[str]:
+    """What another calibration changes in verdicts, if it changes thresholds by more than a quarter."""
+    for whose, earlier, later in _normals_of_both(before, after):
         old, new = (threshold(normals.scores, USUAL_RATE) for normals in (earlier, later))
         if has_moved(old.value, new.value):
             yield (
@@ -103,6 +96,13 @@ def change_lines(before: Calibration, after: Calibration) -> Iterator[str]:
             )
         if old.value is not None and new.value is None:
             yield f"there are no verdicts at {USUAL_RATE:.0%}{whose} any more: {new.reason}"
+    if after.outliers is not None and after.outliers.moves_threshold:
+        yield f"outliers move the {USUAL_RATE:.0%} threshold by more than a quarter: {_thresholds(after.outliers)}"
+
+
+def finding_changes(before: Calibration, after: Calibration) -> Iterator[str]:
+    """What another calibration changes in findings, if it changes their level by more than a quarter."""
+    for whose, earlier, later in _normals_of_both(before, after):
         for level in later.finding_levels:
             was = next((entry.value for entry in earlier.finding_levels if entry.rate == level.rate), None)
             if level.rate == USUAL_FALSE_REGIONS and has_moved(was, level.value):
@@ -110,8 +110,15 @@ def change_lines(before: Calibration, after: Calibration) -> Iterator[str]:
                     f"the level of findings{whose} changes by more than a quarter, from {was:#.4g} to "
                     f"{level.value:#.4g}"
                 )
-    if after.outliers is not None and after.outliers.moves_threshold:
-        yield f"outliers move the {USUAL_RATE:.0%} threshold by more than a quarter: {_thresholds(after.outliers)}"
+
+
+def _normals_of_both(before: Calibration, after: Calibration) -> Iterator[tuple[str, Normals, Normals]]:
+    """All normals before and after, then those of each camera that both have."""
+    yield "", before, after
+    cameras = {entry.camera.casefold(): entry.normals for entry in before.cameras}
+    for entry in after.cameras:
+        if entry.camera.casefold() in cameras:
+            yield f" of camera {entry.camera}", cameras[entry.camera.casefold()], entry.normals
 
 
 def set_aside_line(calibration: Calibration, named: Mapping[str, Path]) -> str | None:

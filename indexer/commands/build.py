@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from resad_client.text import counted
 
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_place, check_trunk
 from indexer.commands.console import (
     AsideNames,
     AsideOutliers,
@@ -101,6 +103,9 @@ def build_command(
     scratch: Scratch = None,
 ) -> None:
     """Build an index from healthy photographs and make it live."""
+    check_place(root, name)
+    check_device(device)
+    check_trunk(backbone, weights)
     config = method_config(
         preset, backbone=backbone, size=size, coreset=coreset, precision=precision, seed=seed,
         settings=settings or (), leave_out=without or (),
@@ -131,7 +136,8 @@ def build_command(
         ray = console.cluster_commands()
         with ray.workers_at(cluster, device, cpus=worker_cpus, limit=most_workers, scratch=scratch) as pool:
             console.warn(
-                f"{pool.count} workers of {worker_cpus} CPU cores; forecasts are for each of them, and the driver"
+                f"{counted(pool.count, 'worker')} of {counted(worker_cpus, 'CPU core')}; forecasts are for each "
+                "of them, and the driver"
             )
             report = _run(options, ray.ClusterWorkers(pool), only_forecast=only_forecast)
     if report is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_source
 from indexer.commands.console import AsideNames, AsideOutliers, Device, Index, Yes
 from resad import index as index_store
 from resad.config import PhotoLimits
@@ -33,6 +34,8 @@ def calibrate_command(
     The memory bank stays as it is; the result is a new version.
     """
     version = index_store.resolve(index).resolve()
+    check_device(device)
+    check_source(photos)
     console.warn_unused(photos)
 
     from indexer.build.progress import Stages
@@ -52,7 +55,7 @@ def calibrate_command(
 def _check(report: "CalibrationReport", *, live: bool, yes: bool) -> None:
     """Print what the calibration would change, and ask: at a terminal always, in a script if it changes much."""
     from indexer import tables
-    from indexer.calibration.lines import change_lines
+    from indexer.calibration.lines import finding_changes, verdict_changes
     from resad.calibration import USUAL_RATE
 
     before, after = report.before.calibration, report.after.calibration
@@ -62,8 +65,8 @@ def _check(report: "CalibrationReport", *, live: bool, yes: bool) -> None:
     for threshold in after.thresholds:
         if threshold.fpr == USUAL_RATE and threshold.reason:
             console.warn(f"no verdicts at the usual rate: {threshold.reason}")
-    changes = [*change_lines(before, after)]
-    for line in changes:
+    changes = [*verdict_changes(before, after)]
+    for line in (*changes, *finding_changes(before, after)):
         console.warn(line)
     if changes or sys.stdin.isatty():
         question = "Write this version and make it live?" if live else "Write this version?"

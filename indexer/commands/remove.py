@@ -7,6 +7,7 @@ import typer
 from resad_client.text import counted
 
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_source
 from indexer.commands.console import Device, Index, Live, Yes
 from indexer.commands.versions import print_version
 from resad import index as index_store
@@ -57,6 +58,9 @@ def remove_command(
     """Remove photographs from an index, with everything made of them, as a new version."""
     version = index_store.resolve(index).resolve()
     place = version.parent
+    check_device(device)
+    if photos is not None:
+        check_source(photos)
     if do_purge and not activate:
         raise SettingError("--purge destroys the version that is live now: it cannot go with --no-activate")
     if do_purge and version.name != index_store.live_version(place):
@@ -87,7 +91,8 @@ def _say_chosen(version: Path, choice: "Choice") -> None:
     from indexer.lifecycle.choice import photos_of
 
     chosen = [held for held in photos_of(version) if held.content_sha256 in choice.hashes]
-    console.OUT.print(tables.photo_table(chosen, choice.own, title=f"Would go from {version}"))
+    for line in tables.photo_lines(chosen, choice.own):
+        console.say(line)
     console.say(f"{counted(len(chosen), 'photograph')} would be removed; nothing was changed (--dry-run)")
 
 
@@ -128,7 +133,9 @@ def _say_plan(place: Path, plan: "PurgePlan", choice: "Choice", photos: Path | N
     from resad.manifest import read_manifest
 
     if plan.photos:
-        console.OUT.print(tables.photo_table(plan.photos, choice.own, title=f"Goes from {place}, for good"))
+        console.say(f"goes from {place}, for good:")
+        for line in tables.photo_lines(plan.photos, choice.own):
+            console.say(f"  {line}")
     else:
         console.say(f"no version of {place} holds these photographs")
     for version in plan.versions:
@@ -181,9 +188,10 @@ def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool, p
 def _say_purged(report: "PurgeReport") -> None:
     from indexer.lifecycle.purge import BEYOND_REACH
 
-    done = "purged" if not report.held else "barred, and deleted in part"
-    versions = counted(len(report.versions), "version")
-    console.say(f"{done}: {counted(report.barred, 'photograph')} barred, {versions} deleted")
+    done = "purged" if not report.held else "NOT yet purged"
+    barred = counted(report.barred, "photograph is", "photographs are")
+    versions = counted(len(report.versions), "version is", "versions are")
+    console.say(f"{done}: {barred} barred, {versions} deleted")
     if report.work:
         console.say("deleted: the unfinished build")
     for held in report.elsewhere:

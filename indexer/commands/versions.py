@@ -7,6 +7,7 @@ import typer
 from resad_client.text import counted
 
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_place, check_source
 from indexer.commands.console import Device, Index, Live, OneIndex, Root
 from resad import index as index_store
 from resad import runtime
@@ -66,7 +67,9 @@ def _list_photos(version: Path, own: Path | None) -> None:
 
     held = photos_of(version)
     listed = {} if own is None else by_content(list_photos(own))
-    console.OUT.print(tables.photo_table(held, listed, title=f"{version}: {counted(len(held), 'photograph')}"))
+    console.say(f"{version}: {counted(len(held), 'photograph')}")
+    for line in tables.photo_lines(held, listed):
+        console.say(line)
     known = {photo.content_sha256 for photo in held}
     if missing := [str(photo.path) for content, photo in listed.items() if content not in known]:
         console.warn(f"{len(missing)} of {len(listed)} in {own} are not in the index: {tables.first_ids(missing)}")
@@ -74,13 +77,16 @@ def _list_photos(version: Path, own: Path | None) -> None:
 
 def verify_command(index: Index, device: Device = "auto") -> None:
     """Check an index: hashes, fingerprint, and the probe photograph's score."""
+    index_store.resolve(index)
+    check_device(device)
+
     from resad.loaded_index import check_probe
 
     loaded = console.load(index, device)
     index_store.check_files(index_store.resolve(index))
     deviation = check_probe(loaded, index)
     manifest = loaded.manifest
-    checked = f"{len(manifest.files)} files as written, fingerprint fits, probe scores as built"
+    checked = f"{counted(len(manifest.files), 'file')} as written, fingerprint fits, probe scores as built"
     console.say(f"{manifest.name} {manifest.version}: {checked} (relative deviation {deviation:.1e})")
 
 
@@ -90,6 +96,7 @@ def activate_command(
     device: Device = "auto",
 ) -> None:
     """Verify a version, then make it the live one."""
+    check_device(device)
     if version not in index_store.versions(index):
         index_store.activate(index, version)  # refuses, naming the versions there are
     from resad.loaded_index import check_probe
@@ -107,7 +114,7 @@ def _contents(version: Path) -> str:
     except IndexInvalid as error:
         return f"cannot be read: {error}"
     counts = manifest.counts
-    return f"{counts.photos} photos, {counts.memories} memories, by {manifest.history[-1].operation}"
+    return f"{counted(counts.photos, 'photo')}, {counts.memories} memories, by {manifest.history[-1].operation}"
 
 
 def add_command(
@@ -122,6 +129,8 @@ def add_command(
     No photograph of the index is encoded again.
     """
     index_store.resolve(index)
+    check_device(device)
+    check_source(photos)
     console.warn_unused(photos)
 
     from indexer.build.progress import Stages
@@ -134,10 +143,10 @@ def add_command(
     console.warn_near_duplicates(report.near_duplicates)
     if report.strangers:
         console.warn(
-            f"{report.strangers} patients are counted as new: the index knows earlier ones by number alone. "
-            "Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
+            f"counted as new: {counted(report.strangers, 'patient')}; the index knows earlier ones by number "
+            "alone. Photographs of one of those are to say so, by that number (as p-00003) in the column patient"
         )
-    console.say(f"{report.added} photographs added")
+    console.say(f"{counted(report.added, 'photograph')} added")
     print_version(report.derived, live=activate)
 
 
@@ -154,6 +163,8 @@ def merge_command(
     """Merge two indexes with the same settings and weights into a new one."""
     index_store.resolve(second)
     root = index_store.resolve(first).resolve().parent.parent if root is None else root
+    check_place(root, name)
+    check_device(device)
 
     from indexer.build.progress import Stages
     from indexer.lifecycle.merge import MergeOptions, merge
@@ -164,7 +175,7 @@ def merge_command(
     if report.recalibrated:
         console.warn("one was calibrated on other photographs; the merged index is calibrated on its references "
                      "(resad-indexer calibrate brings that back)")  # fmt: skip
-    console.say(f"{report.doubles} photographs are in both")
+    console.say(f"{counted(report.doubles, 'photograph is', 'photographs are')} in both")
     print_version(report.derived, live=activate)
 
 
@@ -212,7 +223,7 @@ def gc_command(
     report = collect(index, keep, with_work=work, only_say=only_say)
     for version in report.deleted:
         console.say(f"{'would delete' if only_say else 'deleted'} {version}")
-    console.say(f"{len(report.kept)} versions stay")
+    console.say(f"{counted(len(report.kept), 'version stays', 'versions stay')}")
     if report.work and not only_say:
         console.warn(f"{index / index_store.WORK} stays: build --resume continues it, gc --work deletes it")
 
@@ -233,6 +244,10 @@ def export_command(
     sign: Annotated[Path | None, typer.Option(help="Private Ed25519 key, PEM, to sign with.")] = None,
 ) -> None:
     """Write a version to one file, with the hashes of all it holds."""
+    index_store.resolve(index)
+    if sign is not None and not sign.is_file():
+        raise SettingError(f"--sign {sign}: no such file")
+
     from indexer.lifecycle.archive import export_version
 
     manifest = export_version(index, file, key=sign)
@@ -257,6 +272,7 @@ def import_command(
     for needed in (file, verify):
         if needed is not None and not needed.is_file():
             raise SettingError(f"{needed}: no such file")
+    check_device(device)
 
     from indexer.lifecycle.archive import import_version
 

@@ -27,12 +27,12 @@ from indexer.lifecycle.derive import (
     open_source,
 )
 from indexer.photos.listing import list_photos
+from indexer.photos.naming import IdentifiedPhoto
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
 from resad.index import staging_folder
-from resad.manifest import ReferenceRecord
 from resad.preparation import prepare
 
 
@@ -173,8 +173,8 @@ def _features(
     return store, numbers
 
 
-def reference_files(source: Path, records: Sequence[ReferenceRecord], limits: PhotoLimits) -> dict[str, Path]:
-    """Content hash -> path of the reference photographs in `source` (a folder tree or a CSV).
+def reference_files(source: Path, records: Sequence[IdentifiedPhoto], limits: PhotoLimits) -> dict[str, Path]:
+    """Content hash -> path of an index's photographs in `source` (a folder tree or a CSV).
 
     Other files are ignored.  Raises `SettingError` if `source` lists nothing.
     """

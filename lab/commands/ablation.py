@@ -9,6 +9,7 @@ from resad_client.files import write_atomically
 
 from indexer.build.progress import Stages
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_outputs, check_trunk
 from indexer.commands.console import Device
 from indexer.settings import method_config
 from lab.ablation import (
@@ -26,7 +27,6 @@ from lab.evaluate.paper import FULL
 from resad import runtime
 from resad.backbone import default_weights
 from resad.config import PhotoLimits, Preset
-from resad.errors import SettingError
 from resad.loaded_index import LoadedIndex
 
 
@@ -49,11 +49,11 @@ def ablation_command(
     device: Device = "auto",
 ) -> None:
     """Repeat the paper's table 3 and figure 2: parts of ReSC left out, and fewer normals."""
-    for option, place in (("--json", json), ("--figure", figure)):
-        if place is not None and not place.parent.is_dir():
-            raise SettingError(f"{option} {place}: {place.parent} is no folder")
-    labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
+    check_outputs(json=json, figure=figure)
+    check_device(device)
+    check_trunk(backbone, weights)
     config = method_config(preset, backbone=backbone, size=size, coreset=coreset, settings=settings or ())
+    labeled = open_checked(dataset, data, exclude, altered_copy=altered_copy)
     runtime.configure(config.precision)
     weights = weights or default_weights(config.backbone.name)
     options = AblationOptions(labeled, config, weights, runtime.pick_device(device), seeds)

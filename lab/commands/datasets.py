@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from resad_client.files import write_atomically
+from resad_client.text import counted
 from rich.table import Table
 
 from indexer import tables
@@ -47,7 +48,7 @@ def export_command(
     dataset = open_checked(name, data, exclude, altered_copy=altered_copy)
     write_atomically(out, listed_csv(dataset))
     normal = sum(not photo.abnormal for photo in dataset.test)
-    console.say(f"{len(dataset.train)} photographs to build from, {normal} normal and "
+    console.say(f"{counted(len(dataset.train), 'photograph')} to build from, {normal} normal and "
                 f"{len(dataset.test) - normal} abnormal ones to test on, listed in {out}")  # fmt: skip
 
 

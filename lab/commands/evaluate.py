@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 from resad_client.files import write_atomically
+from resad_client.text import counted
 
 from indexer.build.progress import Stages
 from indexer.calibration.calibrate import calibration_records
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_outputs, check_source
 from indexer.commands.console import Device, Index
 from indexer.photos.listing import list_references
 from lab.commands.datasets import Altered, Exclude, open_checked
@@ -63,9 +65,12 @@ def evaluate_command(
         raise SettingError("nothing to measure on: give --data, --painted or both")
     if data is None and csv is not None:
         raise SettingError(f"--csv {csv}: it has a line per labeled photograph; give --data, too")
-    for option, place in (("--json", json), ("--csv", csv), ("--html", html)):
-        if place is not None and not place.parent.is_dir():
-            raise SettingError(f"{option} {place}: {place.parent} is no folder")
+    check_outputs(json=json, csv=csv, html=html)
+    index_store.resolve(index)
+    check_device(device)
+    for photos in (data, painted):
+        if photos is not None:
+            check_source(photos)
     labeled = None if data is None else open_checked(dataset, data, exclude, altered_copy=altered_copy)
     healthy = [] if painted is None else [photo.path for photo in list_references(painted)]
     loaded = console.load(index, device)
@@ -112,7 +117,7 @@ def _measure_painted(
             loaded, healthy, PhotoLimits(), advance, calibrated_on=calibrated_on, strict=strict
         )
     result = painted_figures(results, matches, healthy)
-    _warn_same_photos(result.in_the_index, "photographs to be painted")
+    _warn_same_photos(result.in_the_index, "painted photograph")
     return result
 
 
@@ -130,16 +135,20 @@ def _warn_same_photos(photos: Sequence[SamePhoto], which: str) -> None:
         how = (
             "the same file" if photo.bits is None else differ if photo.mirrored else f"the same picture, {differ}"
         )
-        console.ERR.print(f"[bold red]IN THE INDEX[/] {photo.description} ({how})")
+        console.ERR.line(f"IN THE INDEX {photo.description} ({how})", style="red")
     if photos:
-        console.ERR.print(f"[bold red]{len(photos)} {which} are in the index: the figures flatter.[/]")
+        console.ERR.line(
+            f"{counted(len(photos), f'{which} is', f'{which}s are')} in the index: the figures flatter.",
+            style="bold red",
+        )
 
 
 def _warn_overlap(overlap: Overlap) -> None:
-    _warn_same_photos(overlap.photos, "test photographs")
+    _warn_same_photos(overlap.photos, "test photograph")
     if overlap.patients:
-        console.ERR.print(f"[bold red]Patients on both sides: {len(overlap.patients)} "
-                          f"({', '.join(overlap.patients[:5])}): the figures flatter.[/]")  # fmt: skip
+        names = ", ".join(overlap.patients[:5])
+        line = f"Patients on both sides: {len(overlap.patients)} ({names}): the figures flatter."
+        console.ERR.line(line, style="bold red")
     elif overlap.why is not None:
         console.warn(f"whether patients are on both sides is not known: {overlap.why}"
                      if overlap.patients is None else f"no patient is on both sides, {overlap.why}")  # fmt: skip

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from resad_client.text import counted
 
 from indexer.build.progress import Stages
 from indexer.commands import console
+from indexer.commands.checks import check_device, check_outputs, check_source, check_trunk
 from indexer.commands.console import Device
 from lab.evaluate.painted import painted_table
 from lab.training.train import TrainOrder, train
@@ -51,6 +53,11 @@ def train_command(
     device: Device = "auto",
 ) -> None:
     """Train the bundled trunk on your healthy photographs, with lesions painted into them."""
+    check_device(device)
+    check_source(photos)
+    check_trunk(None, None if start == bundled.NAME else start)
+    check_trunk(teacher, teacher_weights)
+    check_outputs(out=out)
     chosen = runtime.pick_device(device)
     runtime.configure("exact")
     order = TrainOrder(
@@ -61,7 +68,9 @@ def train_command(
     report = train(order, Stages(console.ERR), _say_forecast)
     for skipped in report.skipped:
         console.warn(f"skipped {skipped.path}: {skipped.reason}")
-    console.say(f"{report.steps} steps on {report.trained_on} photographs, loss {report.loss:.3f}")
+    console.say(
+        f"{counted(report.steps, 'step')} on {counted(report.trained_on, 'photograph')}, loss {report.loss:.3f}"
+    )
     if report.held_out:
         console.say(f"healthy photographs held out score {report.unseen_ratio:.3g} times as high (unseen_ratio)")
     if report.results is not None:
@@ -70,4 +79,4 @@ def train_command(
 
 
 def _say_forecast(steps: int, seconds: float) -> None:
-    console.say(f"forecast: {steps} steps, about {max(1, round(seconds / 60))} min")
+    console.say(f"forecast: {counted(steps, 'step')}, about {max(1, round(seconds / 60))} min")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
+from resad_client.text import counted
 
 from indexer.photos.listing import LesionMask, ReferencePhoto, is_photo
 from lab.datasets.dataset import Dataset, LabeledPhoto
@@ -45,7 +46,7 @@ def unexpected_names(photos: Sequence[Path], expected: Collection[str], where: s
     for word, names in (("missing", set(expected) - present), ("not of it", present - set(expected))):
         if names:
             examples = ", ".join(sorted(names)[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-            yield f"{where}: {len(expected)} photographs expected, {len(names)} {word} ({examples})"
+            yield f"{where}: {counted(len(expected), 'photograph')} expected, {len(names)} {word} ({examples})"
 
 
 def unexpected_sizes(photos: Sequence[Path], expected: Collection[tuple[int, int]]) -> Iterator[str]:
@@ -56,7 +57,7 @@ def unexpected_sizes(photos: Sequence[Path], expected: Collection[tuple[int, int
         sizes = " or ".join(f"{width} x {height}" for width, height in sorted(expected))
         first = "no readable image" if size is None else f"{size[0]} x {size[1]}"
         yield (
-            f"{len(unexpected)} of {len(photos)} photographs are not {sizes} px ({path.name}: {first}): "
+            f"{len(unexpected)} of {counted(len(photos), 'photograph')} not of {sizes} px ({path.name}: {first}): "
             "a re-hosted copy"
         )
 

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from resad_client.text import counted
 from rich.table import Table
 
 from lab.drawing.painter import KINDS, LesionKind, PaintedLesion, paint
@@ -185,7 +186,9 @@ def _contrast(lesion: PaintedLesion) -> Contrast:
 
 def painted_table(results: PaintedResults) -> Table:
     """Sensitivity by kind, size and contrast, as the command line prints it."""
-    title = f"Painted lesions found on {results.photos} photographs held out (level {results.level:.3g})"
+    title = (
+        f"Painted lesions found on {counted(results.photos, 'photograph')} held out (level {results.level:.3g})"
+    )
     table = Table(title=title, title_justify="left")
     for heading in ("kind", "size", "contrast", "lesions", "found"):
         table.add_column(heading, justify="right" if heading in ("lesions", "found") else "left")

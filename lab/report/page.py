@@ -98,22 +98,23 @@ def _warnings(figures: Figures) -> list[str]:
 def _overlap_warnings(overlap: Overlap) -> list[str]:
     lines = []
     if overlap.photos:
-        lines.append(_same_photos_warning(overlap.photos, "test photographs"))
+        lines.append(_same_photos_warning(overlap.photos, "test photograph"))
     if overlap.patients:
-        people = counted(len(overlap.patients), "patient")
-        lines.append(f"{people} both in the index and tested on: the figures flatter.")
+        people = counted(len(overlap.patients), "patient is", "patients are")
+        lines.append(f"{people} both in the index and tested on, the figures flatter.")
     return lines
 
 
 def _painted_warnings(painted: PaintedFigures) -> list[str]:
     photos = painted.in_the_index
-    return [_same_photos_warning(photos, "painted photographs")] if photos else []
+    return [_same_photos_warning(photos, "painted photograph")] if photos else []
 
 
 def _same_photos_warning(photos: Sequence[SamePhoto], which: str) -> str:
     names = ", ".join(photo.description for photo in photos[:_NAMED])
     more = ", ..." if len(photos) > _NAMED else ""
-    return f"{len(photos)} {which} in the index, the figures flatter: {names}{more}"
+    count = counted(len(photos), f"{which} is", f"{which}s are")
+    return f"{count} in the index, the figures flatter: {names}{more}"
 
 
 def _headline(figures: Figures) -> list[tuple[str, Figure, str]]:
@@ -223,13 +224,17 @@ def _froc_table(froc: Froc) -> Table:
     rows: list[tuple[str | Figure, ...]] = []
     for number, group in enumerate(froc.points[0].lesions):
         touched = (point.lesions[number].touched for point in froc.points)
-        rows.append((group.name, f"{group.lesions} lesions", *touched))
+        rows.append((group.name, counted(group.lesions, "lesion"), *touched))
     for number, group in enumerate(froc.points[0].lesions):
         photos = (point.lesions[number].photos_touched for point in froc.points)
-        rows.append((f"photographs with {group.name}", f"{group.photos} photographs", *photos))
+        rows.append((f"photographs with {group.name}", counted(group.photos, "photograph"), *photos))
     unmarked = (f"{point.unmarked_regions:.3g}" for point in froc.points)
     rows.append(
-        ("regions without a marked pixel, per diseased photograph", f"{froc.diseased} photographs", *unmarked)
+        (
+            "regions without a marked pixel, per diseased photograph",
+            counted(froc.diseased, "photograph"),
+            *unmarked,
+        )
     )
     rows.append(("level", "", *(f"{point.level:#.4g}" for point in froc.points)))
     return Table(
@@ -264,8 +269,8 @@ def _painted_table(painted: PaintedFigures) -> Table:
     total = sum(group.lesions for group in results.groups)
     rows.append(("all", "", "", str(total), f"{results.sensitivity():.0%}"))
     return Table(
-        f"Painted lesions found on {results.photos} healthy photographs, above the level that the highest point "
-        f"of 95 % of them does not exceed ({results.level:#.4g})",
+        f"Painted lesions found on {counted(results.photos, 'healthy photograph')}, above the level that the "
+        f"highest point of 95 % of them does not exceed ({results.level:#.4g})",
         ("kind", "size", "contrast", "lesions", "found"),
         rows,
     )

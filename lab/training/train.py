@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 from PIL import Image, ImageDraw
 from pydantic import TypeAdapter
 from resad_client.files import write_atomically
+from resad_client.text import counted
 from rich.console import Console
 
 from indexer.build.build import BuildOptions, build
@@ -121,7 +122,9 @@ def train(order: TrainOrder, stages: Stages, on_forecast: Callable[[int, float],
     held_out = photos[:: order.held_out] if order.held_out else []
     trained_on = [photo for photo in photos if photo not in held_out]
     if not trained_on:
-        raise SettingError(f"{order.photos}: {len(photos)} usable photographs, all held out; give more of them")
+        raise SettingError(
+            f"{order.photos}: {counted(len(photos), 'usable photograph')}, all held out; give more of them"
+        )
     with one_thread(order.device):
         run = _run(order, start, trained_on, stages, on_forecast)
     trunk = _rounded(folded(run.averaged_trunk()))
@@ -218,6 +221,8 @@ def _check(order: TrainOrder) -> None:
         raise SettingError(f"--out {order.out}: the name must end in .safetensors")
     if not order.out.parent.is_dir():
         raise SettingError(f"--out {order.out}: there is no folder {order.out.parent}")
+    if order.resume and not order.checkpoint.is_file():
+        raise SettingError(f"no checkpoint at {order.checkpoint}: nothing to resume")
     for name, value, least in (
         ("steps", order.training.steps, 1),
         ("batch", order.training.batch, 2),
@@ -248,7 +253,9 @@ def _load(order: TrainOrder, stages: Stages) -> tuple[list[LoadedPhoto], tuple[S
                 skipped.append(outcome)
             advance(1)
     if len(loaded) < 2:
-        raise SettingError(f"{order.photos}: {len(loaded)} usable photographs, training needs at least 2")
+        raise SettingError(
+            f"{order.photos}: {counted(len(loaded), 'usable photograph')}, training needs at least 2"
+        )
     return loaded, tuple(skipped)
 
 
@@ -371,5 +378,5 @@ def _curve(losses: Sequence[float]) -> Image.Image:
     pen.line(list(zip(across.tolist(), down.tolist(), strict=True)), fill="black", width=2)
     for text, y in ((f"{high:.4g}", _MARGIN), (f"{low:.4g}", _HEIGHT - _MARGIN)):
         pen.text((2, y - 6), text, fill="black")
-    pen.text((_WIDTH - _MARGIN - 60, _HEIGHT - _MARGIN + 8), f"{len(losses)} steps", fill="black")
+    pen.text((_WIDTH - _MARGIN - 60, _HEIGHT - _MARGIN + 8), counted(len(losses), "step"), fill="black")
     return image

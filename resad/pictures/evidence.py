@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from resad_client.records import INTENDED_USE, Evidence, Finding
+from resad_client.text import counted
 
 from resad.errors import IndexInvalid
 from resad.manifest import FileRecord, Manifest
@@ -150,7 +151,8 @@ def draw_strips(photo: PreparedPhoto, findings: Sequence[Finding], squares: Squa
         picture,
         _GAP,
         0,
-        f"{len(findings)} findings{limited}, beside the nearest healthy patches; distances in feature units",
+        f"{counted(len(findings), 'finding')}{limited}, beside the nearest healthy patches; distances in feature "
+        "units",
         QUIET,
     )
     for number, finding in enumerate(shown):

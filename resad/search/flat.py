@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resad_client.text import counted
 
 from resad.device import full_float32
 from resad.errors import IndexInvalid, SettingError
@@ -132,7 +133,9 @@ def check_fits(needed: int, free: int, total: int) -> None:
 def faster_on_gpu(flat: Any, memories: NDArray[np.float32], gpu: int) -> RowSearch:
     """FAISS or torch, whichever takes less time; raises `SettingError` without the memory or the GPU."""
     if gpu >= faiss.get_num_gpus():
-        raise SettingError(f"FAISS sees {faiss.get_num_gpus()} GPUs here, not number {gpu}; use --device cpu")
+        raise SettingError(
+            f"FAISS sees {counted(faiss.get_num_gpus(), 'GPU')} here, not number {gpu}; use --device cpu"
+        )
     device = torch.device(f"cuda:{gpu}")
     check_fits(2 * memories.nbytes, *_gpu_memory(device))
     searches: list[RowSearch] = [FaissOnGpu(flat, gpu), TorchSearch(torch.from_numpy(memories).to(device))]

@@ -1,10 +1,14 @@
 """`resad-indexer calibrate`: the bank stays, the meaning is the other photographs', nothing is half-written."""
 
 import csv
+import io
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -12,6 +16,7 @@ from rich.console import Console
 
 from indexer.build.progress import Stages
 from indexer.calibration.calibrate import CalibrationReport, recalibrate
+from indexer.calibration.lines import origin_line
 from lab.commands.evaluate import evaluate_command
 from lab.drawing import write_dataset
 from resad import index
@@ -22,6 +27,7 @@ from resad.index import check_files
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.manifest import CALIBRATION_FILE, read_manifest
 from resad.preparation import prepare
+from tests.conftest import Run
 
 CPU: Final = torch.device("cpu")
 
@@ -46,7 +52,7 @@ def place(small_index: Path, tmp_path: Path) -> Path:
     return index.resolve(tmp_path / "root/drawn")
 
 
-def run(place: Path, photos: Path, *, live: bool = True, strict: bool = False) -> CalibrationReport:
+def recalibrated(place: Path, photos: Path, *, live: bool = True, strict: bool = False) -> CalibrationReport:
     loaded = load_index(place, CPU)
     return recalibrate(place, loaded, photos, PhotoLimits(), Stages(Console(quiet=True)), live=live, strict=strict)
 
@@ -57,7 +63,7 @@ def scores_of(loaded: LoadedIndex, paths: list[Path]) -> list[float]:
 
 
 def test_the_new_version_has_the_old_bank_and_the_new_photographs_scores(place: Path, normals: Path) -> None:
-    report = run(place, normals / "photos.csv")
+    report = recalibrated(place, normals / "photos.csv")
     assert index.resolve(place.parent).name == report.after.version == report.version.name
     new = load_index(report.version, CPU)
     expected = scores_of(new, sorted((normals / "drawn/train/good").iterdir()))
@@ -76,7 +82,7 @@ def test_the_new_version_has_the_old_bank_and_the_new_photographs_scores(place: 
 
 
 def test_patients_and_file_names_are_not_written(place: Path, normals: Path) -> None:
-    version = run(place, normals / "photos.csv").version
+    version = recalibrated(place, normals / "photos.csv").version
     text = (version / CALIBRATION_FILE).read_text()
     assert "Mrs" not in text
     assert "drawn_0" not in text
@@ -85,15 +91,15 @@ def test_patients_and_file_names_are_not_written(place: Path, normals: Path) -> 
 
 def test_the_old_version_stays_as_it_was_and_may_go(place: Path, normals: Path) -> None:
     before = (place / "manifest.json").read_bytes()
-    report = run(place, normals / "drawn")
+    report = recalibrated(place, normals / "drawn")
     assert (place / "manifest.json").read_bytes() == before
     shutil.rmtree(place)
     load_index(report.version, CPU)
 
 
 def test_a_calibration_is_calibrated_again(place: Path, normals: Path) -> None:
-    first = run(place, normals / "drawn").version
-    second = run(first, normals / "photos.csv")
+    first = recalibrated(place, normals / "drawn").version
+    second = recalibrated(first, normals / "photos.csv")
     assert [entry.operation for entry in second.after.history] == ["build", "calibrate", "calibrate"]
     assert second.after.history[-1].from_version == first.name
     files = [record.name for record in check_files(second.version).files]
@@ -101,7 +107,7 @@ def test_a_calibration_is_calibrated_again(place: Path, normals: Path) -> None:
 
 
 def test_it_can_be_left_to_lie(place: Path, normals: Path) -> None:
-    report = run(place, normals / "drawn", live=False)
+    report = recalibrated(place, normals / "drawn", live=False)
     assert index.live_version(place.parent) == place.name
     assert report.after.version in index.versions(place.parent)
     assert read_manifest(report.version / "manifest.json") == report.after
@@ -114,7 +120,7 @@ def test_a_photograph_of_the_bank_is_refused_and_nothing_is_left(
     shutil.copytree(normals / "drawn/train/good", mixed)
     shutil.copy(drawn / "train/good/drawn_0003.jpg", mixed / "renamed.jpg")
     with pytest.raises(SettingError, match=r"renamed\.jpg is in the index \(as r-00004\)"):
-        run(place, mixed)
+        recalibrated(place, mixed)
     assert index.versions(place.parent) == [place.name]
     assert {path.name for path in place.parent.iterdir()} == {place.name, "CURRENT", ".lock"}
 
@@ -126,14 +132,14 @@ def test_too_few_are_refused_and_unusable_ones_named(place: Path, normals: Path,
         shutil.copy(path, few)
     (few / "broken.jpg").write_bytes(b"no photograph")
     with pytest.raises(SettingError, match=r"holds no more than 8 usable photographs \(1 not used\).* at least 9"):
-        run(place, few)
+        recalibrated(place, few)
     with pytest.raises(PhotoUnreadable, match=r"broken\.jpg"):
-        run(place, few, strict=True)
+        recalibrated(place, few, strict=True)
     (few / "broken.jpg").unlink()
     # With eight listed nothing is read, not even what could not be.
     min(few.iterdir()).write_bytes(b"no photograph")
     with pytest.raises(SettingError, match=r"holds no more than 8 usable photographs \(0 not used\)"):
-        run(place, few, strict=True)
+        recalibrated(place, few, strict=True)
     assert index.versions(place.parent) == [place.name]
 
 
@@ -141,7 +147,7 @@ def test_a_version_outside_an_index_is_refused(place: Path, normals: Path, tmp_p
     lone = tmp_path / "lone"
     shutil.copytree(place, lone)
     with pytest.raises(IndexInvalid, match="is not below ROOT/NAME"):
-        run(lone, normals / "drawn")
+        recalibrated(lone, normals / "drawn")
 
 
 def labeled_csv(folder: Path, normals: Path, words: list[str]) -> Path:
@@ -156,12 +162,12 @@ def labeled_csv(folder: Path, normals: Path, words: list[str]) -> Path:
 def test_photographs_labeled_abnormal_are_refused(place: Path, normals: Path, tmp_path: Path) -> None:
     photos = labeled_csv(tmp_path, normals, ["normal"] * 8 + ["abnormal"] * 2)
     with pytest.raises(SettingError, match=r"2 photographs, the first .*drawn_0008\.jpg, are labeled abnormal"):
-        run(place, photos)
+        recalibrated(place, photos)
     assert index.versions(place.parent) == [place.name]
 
 
 def test_photographs_to_be_tested_on_are_not_taken(place: Path, normals: Path, tmp_path: Path) -> None:
-    report = run(place, labeled_csv(tmp_path, normals, ["train"] * 9 + ["test"]))
+    report = recalibrated(place, labeled_csv(tmp_path, normals, ["train"] * 9 + ["test"]))
     assert len(report.after.calibration.scores) == 9
 
 
@@ -171,12 +177,12 @@ def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
     mixed = tmp_path / "mixed"
     shutil.copytree(normals / "drawn/train/good", mixed)
     Image.open(drawn / "train/good/drawn_0003.jpg").save(mixed / "again.jpg", quality=70)
-    report = run(place, mixed)
+    report = recalibrated(place, mixed)
     assert [photo.path.name for photo in report.skipped] == ["again.jpg"]
     assert "shows what r-00004 of the index shows" in report.skipped[0].reason
-    assert report.after.calibration == run(place, normals / "drawn").after.calibration
+    assert report.after.calibration == recalibrated(place, normals / "drawn").after.calibration
     with pytest.raises(SettingError, match=r"again\.jpg: it shows what r-00004"):
-        run(place, mixed, strict=True)
+        recalibrated(place, mixed, strict=True)
 
 
 def test_a_mirror_image_of_a_photograph_of_the_bank_is_left_aside(
@@ -185,16 +191,16 @@ def test_a_mirror_image_of_a_photograph_of_the_bank_is_left_aside(
     mixed = tmp_path / "mixed"
     shutil.copytree(normals / "drawn/train/good", mixed)
     ImageOps.mirror(Image.open(drawn / "train/good/drawn_0003.jpg")).save(mixed / "flipped.jpg", quality=70)
-    report = run(place, mixed)
+    report = recalibrated(place, mixed)
     assert [photo.path.name for photo in report.skipped] == ["flipped.jpg"]
     assert "is a mirror image of r-00004 of the index" in report.skipped[0].reason
-    assert report.after.calibration == run(place, normals / "drawn").after.calibration
+    assert report.after.calibration == recalibrated(place, normals / "drawn").after.calibration
 
 
 def test_what_was_calibrated_on_is_seen_among_test_photographs(
     place: Path, normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    version = run(place, normals / "drawn").version
+    version = recalibrated(place, normals / "drawn").version
     data = tmp_path / "labeled"
     write_dataset(data, 9, train=1, good=0, diseased=1, height=160)
     (data / "test/good").mkdir(parents=True, exist_ok=True)
@@ -204,3 +210,85 @@ def test_what_was_calibrated_on_is_seen_among_test_photographs(
     assert "good/known.png is c-00001 (the same file)" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SettingError, match="c-00001"):
         evaluate_command(version, strict=True, **options)  # type: ignore[arg-type]
+
+
+class Terminal(io.StringIO):
+    """Somebody at a terminal, who types this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def with_bad_photos(drawn: Path, tmp_path: Path) -> Path:
+    """A folder of 24 normals, two of which are not: noise lies on them."""
+    folder = tmp_path / "normals"
+    write_dataset(folder, 21, train=24, good=0, diseased=0, height=160)
+    for number, path in enumerate(sorted((folder / "train/good").iterdir())[:2]):
+        with Image.open(path) as image:
+            pixels = np.asarray(image).astype(np.float32)
+        noise = np.random.default_rng(number).normal(0, 60, pixels.shape)
+        Image.fromarray(np.where(pixels > 20, pixels + noise, pixels).clip(0, 255).astype(np.uint8)).save(path)
+    return folder / "train/good"
+
+
+def test_a_terminal_is_asked_before_a_calibration_is_live(
+    run: Run, place: Path, normals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if thresholds hardly change: what was calibrated decides verdicts at once."""
+    command = ("calibrate", place.parent, normals / "photos.csv", "--device", "cpu")
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    declined = run(*command)
+    assert declined.code == 1
+    assert "make it live?" in declined.out + declined.err
+    assert "before" in declined.out
+    assert index.versions(place.parent) == [place.name]
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert run(*command).code == 0
+    assert len(index.versions(place.parent)) == 2
+
+
+def test_bad_photographs_are_named_where_they_calibrate_audited_and_reported(
+    run: Run, place: Path, with_bad_photos: Path, drawn: Path, tmp_path: Path
+) -> None:
+    bad = sorted(with_bad_photos.iterdir())[:2]
+    command = ("calibrate", place.parent, with_bad_photos, "--device", "cpu")
+    refused = run(*command)
+    assert refused.code == 2
+    for photo in bad:
+        assert str(photo) in refused.err
+    assert "outliers move the 5% threshold by more than a quarter" in refused.err
+    assert "repeat the command with --yes" in refused.err
+    assert index.versions(place.parent) == [place.name]
+    assert run(*command, "--yes").code == 0
+    audited = run(
+        "audit", place.parent, "--photos", with_bad_photos, "--json", tmp_path / "audit.json",
+        "--html", tmp_path / "audit.html", "--top", "2",
+    )  # fmt: skip
+    assert audited.code == 0, audited.err
+    document = json.loads((tmp_path / "audit.json").read_text())
+    assert (document["references"], document["calibrating"], document["matched"]) == (8, 24, 24)
+    assert [photo["place"] for photo in document["photos"][:2]] in (
+        [str(p) for p in bad],
+        [str(p) for p in bad[::-1]],
+    )
+    assert {photo["id"][0] for photo in document["photos"]} == {"r", "c"}
+    page = (tmp_path / "audit.html").read_text()
+    assert "8 reference photographs and 24 of the calibration" in page
+    assert page.count("<img ") == 2
+    evaluated = run(
+        "evaluate", place.parent, "--data", drawn, "--json", tmp_path / "figures.json",
+        "--html", tmp_path / "report.html", "--device", "cpu",
+    )  # fmt: skip
+    assert evaluated.code == 0, evaluated.err
+    origin = json.loads((tmp_path / "figures.json").read_text())["calibration"]
+    assert origin.startswith("24 normal photographs outside the memory bank, by calibrate at ")
+    assert origin in evaluated.out
+    assert origin in (tmp_path / "report.html").read_text()
+    assert "outliers: 2 of the 24 normals move the 5% threshold" in evaluated.err
+
+
+def test_the_origin_of_a_calibration_is_told_of_its_own_photographs_too(place: Path) -> None:
+    line = origin_line(read_manifest(place / "manifest.json"))
+    assert line.startswith("8 reference photos, each left out of the bank to score it, by build at ")
+    assert line.endswith("scored in this version's bank")

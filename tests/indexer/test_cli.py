@@ -192,7 +192,7 @@ def test_test_photographs_that_are_in_the_index_are_reported(
     shutil.copytree(drawn, tmp_path / "leaky")
     shutil.copy(drawn / "train/good/drawn_0000.jpg", tmp_path / "leaky/test/good/again.jpg")
     outcome = run("evaluate", small_index, "--data", tmp_path / "leaky", "--json", tmp_path / "figures.json")
-    assert "1 test photographs are in the index" in re.sub(r"\s+", " ", outcome.err)
+    assert "1 test photograph is in the index" in re.sub(r"\s+", " ", outcome.err)
     assert json.loads((tmp_path / "figures.json").read_text())["photos"]["in_the_index"] == 1
 
 
@@ -221,7 +221,7 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
         (("--coreset", "99999999"), "99999999 memories asked of 8 photographs, which have at most 2048 patches"),
         (
             ("--coreset", "2"),
-            "at most 1 memories would remain, fewer than the 3 neighbors asked (search.neighbors)",
+            "at most 1 memory would remain, fewer than the 3 neighbors asked (search.neighbors)",
         ),
         (("--backbone", "vgg16"), "wide_resnet50_2"),
         (("--weights", "nowhere.pth"), "--backbone bundled"),

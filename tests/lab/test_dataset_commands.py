@@ -149,7 +149,7 @@ def test_strict_refuses_what_is_in_the_index(run: Run, small_index: Path, drawn:
     loud = run("evaluate", small_index, "--data", tmp_path / "leaky")
     assert loud.code == 0
     assert "IN THE INDEX good/other.png is r-00006 (the same picture" in loud.err
-    assert "1 test photographs are in the index: the figures flatter" in loud.err
+    assert "1 test photograph is in the index: the figures flatter" in loud.err
     strict = run("evaluate", small_index, "--data", tmp_path / "leaky", "--strict")
     assert strict.code == 2
     assert re.search(r"other\.png is in the index as r-00006", strict.err)

@@ -367,7 +367,7 @@ def test_evaluate_measures_lesions_against_false_regions(
             for figure in (group["touched"], group["photos_touched"]):
                 assert 0 <= figure["low"] <= figure["high"] <= 1
     assert result["froc"]["index_levels"]
-    assert "1 photographs to be painted are in the index" in outcome.err
+    assert "1 painted photograph is in the index" in outcome.err
     assert result["painted"]["in_the_index"][0]["reference"] == "r-00001"
     header, *rows = (line.split(",") for line in table.read_text().splitlines())
     cells = [dict(zip(header, row, strict=True)) for row in rows]
@@ -381,7 +381,7 @@ def test_evaluate_measures_lesions_against_false_regions(
     assert false == pytest.approx(first_level["false_regions"]["value"] * 2)
     text = page.read_text()
     assert text.count("<figcaption>FROC: ") >= 3
-    assert "1 painted photographs are in the index, the figures flatter" in text
+    assert "1 painted photograph is in the index, the figures flatter" in text
 
 
 def test_painted_lesions_are_measured_with_the_index(

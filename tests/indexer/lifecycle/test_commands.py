@@ -44,16 +44,16 @@ def test_a_year_in_the_life_of_an_index(
     assert f"would delete {first}" in preview.out
     assert f"deleted {first}" in run("gc", plain, "--keep", "1").out
     assert index.versions(plain) == [newest]
-    removal = run("remove", plain, "--photo", photos[1], "--photo", "r-00007", "--purge")
+    removal = run("remove", plain, "--photo", photos[1], "--photo", "r-00007", "--purge", "--yes")
     assert removal.code == 0
     assert "2 photographs removed" in removal.out
     assert "STALE" in removal.err
     assert "purged: 2 photographs are barred" in removal.out
     assert removal.err.count("out of reach: ") == 4
     assert "NOT PURGED" in removal.err
-    second_removal = run("remove", plain, "--photo", photos[1], "--purge")
+    second_removal = run("remove", plain, "--photo", photos[1], "--purge", "--yes")
     assert second_removal.code == 0
-    assert "purged: 1 photographs are barred, 0 versions" in words(second_removal.out)
+    assert "purged: 1 photograph is barred, 0 versions" in words(second_removal.out)
     assert "purged from this index" in run("add", plain, copy_photos([photos[1]], tmp_path / "one")).err
 
 

@@ -19,6 +19,7 @@ from resad_client.http import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
 from resad_client.photos import Eye, media_type, unsupported_reason
 from resad_client.records import Evidence, IndexInfo, IndexReference, Result, from_json, from_value, items, parsed
+from resad_client.text import counted
 
 Photo: TypeAlias = bytes | Path
 """A photograph: the bytes of its file, or where that lies."""
@@ -76,7 +77,7 @@ async def score_many(port: Port, photos: Sequence[Photo], query: ScoreQuery) -> 
     response = await answer(port, Call("POST", "/v1/score", _JSON, query.pairs, body))
     answers = items(parsed(response.content), "results")
     if len(answers) != len(photos):
-        raise ProtocolError(f"{len(answers)} results for {len(photos)} photographs")
+        raise ProtocolError(f"{counted(len(answers), 'result')} for {counted(len(photos), 'photograph')}")
     return [_result_or_problem(value, f"results[{i}]") for i, value in enumerate(answers)]
 
 
