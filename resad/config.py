@@ -9,12 +9,14 @@ fingerprint, taken together with the weights' hash, says whether two indexes mea
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_json as to_json_bytes
+from resad_client.text import did_you_mean
 
 from resad.errors import SettingError, first_fault
 
@@ -31,8 +33,8 @@ PAPER_GRID: Final = 98
 class PhotoLimits:
     """Limits beyond which a photograph is refused before it is decoded."""
 
-    max_bytes: Annotated[int, Field(gt=0)] = 25_000_000
-    """File size, bytes.  The largest camera JPEGs seen are about 10 MB."""
+    max_bytes: Annotated[int, Field(gt=0)] = 80_000_000
+    """File size, bytes.  24 megapixels without compression, as in DICOM and TIFF, are 72 MB."""
     max_pixels: Annotated[int, Field(gt=0)] = 80_000_000
     """Width times height.  Below Pillow's own alarm (89 million)."""
     min_side: Annotated[int, Field(gt=0)] = 64
@@ -183,6 +185,15 @@ def from_json(text: str) -> MethodConfig:
         raise SettingError(first_fault(error)) from error
 
 
+def _paths(document: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every setting of a document, as in `resc.region_radius`."""
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
 def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
     """`config` with one setting replaced, as in `updated(config, "resc.region_radius", "8")`.
 
@@ -198,7 +209,7 @@ def updated(config: MethodConfig, path: str, value: str) -> MethodConfig:
     for name in names:
         section = section.get(name) if isinstance(section, dict) else None
     if not isinstance(section, dict) or field not in section:
-        raise SettingError(f"there is no setting {path!r}")
+        raise SettingError(f"there is no setting {path!r}{did_you_mean(path, _paths(document))}")
     try:
         section[field] = json.loads(value)
     except json.JSONDecodeError:

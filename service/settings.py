@@ -1,7 +1,10 @@
 """The settings of the service: `RESAD_*` variables, overridden by the command line."""
 
 import ipaddress
+import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -53,7 +56,7 @@ class Settings(BaseSettings):
 
     max_bytes: Annotated[int, Field(gt=0)] = _LIMITS.max_bytes
     """Most bytes of a photograph."""
-    max_request_bytes: Annotated[int, Field(gt=0)] = 4 * _LIMITS.max_bytes
+    max_request_bytes: Annotated[int, Field(gt=0)] = 100_000_000
     """Most bytes of a request with several photographs."""
     max_pixels: Annotated[int, Field(gt=0, le=_PILLOW_ALARM)] = _LIMITS.max_pixels
     """Most pixels of a photograph, width times height."""
@@ -157,7 +160,11 @@ class Settings(BaseSettings):
 
 
 def read_settings(**options: Any) -> Settings:
-    """The settings: options that are not None, then the variables; raises `SettingError`, one line."""
+    """The settings: options that are not None, then the variables; raises `SettingError`, one line.
+
+    A variable that is nearly a setting's is an error, too: it would have no effect.
+    """
+    _check_names(os.environ)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
@@ -165,6 +172,19 @@ def read_settings(**options: Any) -> Settings:
         name = str(fault["loc"][0]) if fault["loc"] else "settings"
         option = name.replace("_", "-")
         raise SettingError(f"{name}: {fault['msg']} (--{option} or RESAD_{name.upper()})") from error
+
+
+_PREFIX: Final = "RESAD_"
+
+
+def _check_names(variables: Iterable[str]) -> None:
+    names = {name.upper() for name in Settings.model_fields}
+    for variable in variables:
+        name = variable.upper()
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in names:
+            similar = get_close_matches(name.removeprefix(_PREFIX), names, n=1, cutoff=0.8)
+            if similar:
+                raise SettingError(f"{variable} is no setting; did you mean {_PREFIX}{similar[0]}?")
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 from resad_client.records import QualityMeasures
-from resad_client.text import counted
+from resad_client.text import counted, printable
 
 from indexer.build.feature_store import checksum
 from indexer.calibration.leave_out import LeftOut
@@ -240,7 +240,7 @@ def new_records(
             patient=patient,
             eye=reference.source.eye,
             camera=reference.source.camera,
-            name=reference.source.path.name if keep_names else None,
+            name=printable(reference.source.path.name) if keep_names else None,
         )
         for number, (reference, patient, row) in enumerate(
             zip(references, patients, rows, strict=True), last_number + 1

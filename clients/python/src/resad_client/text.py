@@ -2,12 +2,27 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Final
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 photograph`, `2 photographs`, `1,200 memories`.  plural: where it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean A or B?`, of the names most like a misspelled one; empty if none is like it."""
+    names = sorted(known)
+    similar = get_close_matches(word, names, n=1, cutoff=0.6)
+    if not similar:
+        # A name without its section, or in the wrong one.
+        last = word.rpartition(".")[2]
+        ends = {name: name.rpartition(".")[2] for name in names}
+        close = get_close_matches(last, set(ends.values()), n=1, cutoff=0.7)
+        similar = [name for name, end in ends.items() if end in close][:2]
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
