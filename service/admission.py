@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from resad_client.text import counted
+
 from service.fairness import Account, Shares
 from service.problems import ANSWER_TOO_LARGE, BUSY, Refusal
 
@@ -102,14 +104,12 @@ class Admission:
         """
         places, limits = self._places, self.limits
         if places.taken + count > limits.photos:
-            raise self._refuse(
-                "queue", f"{places.taken} photographs are waiting, the limit is {limits.photos}", places.taken
-            )
+            raise self._refuse("queue", f"{_waiting(places.taken)}, the limit is {limits.photos}", places.taken)
         after, share = places.of(account) + count, places.share(account)
         if after > share:
             raise self._refuse(
                 "share",
-                f"{places.of(account)} photographs of this key are waiting, its share is {share}",
+                f"{_waiting(places.of(account), ' of this key')}, its share is {share}",
                 after - share,
             )
         ahead, answerable = places.ahead(account, after), self._answerable()
@@ -117,8 +117,7 @@ class Admission:
         if places.taken > already and ahead > answerable:
             raise self._refuse(
                 "deadline",
-                f"{places.taken} photographs are waiting, and {count} more would not be answered within "
-                f"{limits.deadline_s:g} s",
+                f"{_waiting(places.taken)}, and {count} more would not be answered within {limits.deadline_s:g} s",
                 ahead - answerable,
             )
         places.take(account, count)
@@ -193,3 +192,7 @@ class ByteReservation:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.3g} MB"
+
+
+def _waiting(photos: int, whose: str = "") -> str:
+    return counted(photos, f"photograph{whose} is waiting", f"photographs{whose} are waiting")

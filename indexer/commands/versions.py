@@ -224,6 +224,8 @@ def gc_command(
     for version in report.deleted:
         console.say(f"{'would delete' if only_say else 'deleted'} {version}")
     console.say(f"{counted(len(report.kept), 'version stays', 'versions stay')}")
+    for folder in report.leftovers:
+        console.warn(f"{folder} could not be deleted: see who may write there, or whether it is a link")
     if report.work and not only_say:
         console.warn(f"{index / index_store.WORK} stays: build --resume continues it, gc --work deletes it")
 

@@ -56,7 +56,7 @@ def read_members(archive: BinaryIO, path: Path) -> Iterator[Member]:
             raise IndexInvalid(f"{path}: {name!r} is not a regular file (type {info.type!r})")
         member = Member(name, at + tarfile.BLOCKSIZE, size)
         if size < 0 or member.start + size > total:
-            raise IndexInvalid(f"{path}: {name!r} has {size} bytes by its header, the archive is shorter")
+            raise IndexInvalid(f"{path}: {name!r} has {size} bytes by its header, the archive has {total} in all")
         yield member
         at = member.end
     if total - at > tarfile.RECORDSIZE or any(_read(archive, at, total - at, total, path)):

@@ -1,6 +1,5 @@
 """Compare versions (`diff`), delete old versions (`gc`), and find the previous version (`rollback`)."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from resad_client.records import INTENDED_USE
 
 from resad import index
 from resad.errors import IndexInvalid, SettingError
-from resad.index import check_files, delete_leftovers, delete_version, write_lock
+from resad.index import check_files, delete_folder, delete_leftovers, delete_version, leftovers, write_lock
 from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_manifest, read_records
 from resad.memory_bank import Provenance
 
@@ -117,11 +116,15 @@ def _memories(records: Sequence[ReferenceRecord], origin: Provenance) -> frozens
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """deleted, kept: versions, oldest first.  work: whether an unfinished build is still there."""
+    """deleted, kept: versions, oldest first.  work: whether an unfinished build is still there.
+
+    leftovers: what killed processes have left and could not be deleted.
+    """
 
     deleted: tuple[str, ...]
     kept: tuple[str, ...]
     work: bool
+    leftovers: tuple[Path, ...] = ()
 
 
 def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool = False) -> GcReport:
@@ -133,6 +136,7 @@ def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool =
     Raises:
         SettingError: `keep` is not positive, or another process writes to the index.
         IndexInvalid: no version is live.
+        OSError: a version or the unfinished build cannot be deleted.
     """
     if keep < 1:
         raise SettingError(f"--keep {keep}: at least 1, since the live version always stays")
@@ -144,10 +148,11 @@ def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool =
             delete_leftovers(place)
             for version in deleted:
                 delete_version(place, version)
-            if with_work:
-                shutil.rmtree(place / index.WORK, ignore_errors=True)
+            if with_work and (place / index.WORK).exists():
+                delete_folder(place / index.WORK)
         remaining = tuple(version for version in (*not_live, live) if version not in deleted)
-    return GcReport(tuple(deleted), tuple(sorted(remaining)), (place / index.WORK).exists())
+        left = () if only_say else tuple(leftovers(place))
+    return GcReport(tuple(deleted), tuple(sorted(remaining)), (place / index.WORK).exists(), left)
 
 
 def version_before(place: Path) -> str:

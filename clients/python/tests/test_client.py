@@ -170,7 +170,7 @@ def test_no_photographs_are_no_request(run: Run) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"results": [json.loads(EXAMPLE)]}, "1 results for 2 photographs"),
+        ({"results": [json.loads(EXAMPLE)]}, "1 result for 2 photographs"),
         ({"answers": []}, "no array results"),
         ({"results": [json.loads(EXAMPLE), {}]}, r"no results\[1\]\.request_id"),
         ({"results": [json.loads(EXAMPLE), {"status": 422}]}, r"no results\[1\]\.title"),

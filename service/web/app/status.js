@@ -33,7 +33,7 @@ export function showStatus(store, service, askForKey) {
     const { indexes } = service;
     select.replaceChildren(
       ...indexes.map(({ name, state, photos }) => {
-        const about = answers({ state }) ? (photos === null ? "" : ` (${photos} photos)`) : `, ${state}`;
+        const about = answers({ state }) ? (photos === null ? "" : ` (${photos} ${photos === 1 ? "photo" : "photos"})`) : `, ${state}`;
         return element("option", { value: name, disabled: !answers({ state }) }, `${name}${about}`);
       }),
     );

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -47,12 +48,20 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     import fcntl
 
     while True:
-        with path.open("ab") as file:
+        with _open_lock(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Its last holder may have deleted it: the next process would make and lock another file.
             if _is_at(file.fileno(), path):
                 yield
                 return
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    """The lock file, also where another user made it: to lock it, reading is enough."""
+    try:
+        return path.open("ab")
+    except PermissionError:
+        return path.open("rb")
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
