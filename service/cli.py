@@ -51,7 +51,7 @@ def serve(
         float | None, typer.Option(help="Most seconds of processor time to decode a photograph; default 10.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Cores for torch and FAISS; default all.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Most bytes of a photograph; default 25000000.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Most bytes of a photograph; default 80000000.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Most pixels of a photograph; default 80000000.")] = None,
     max_photos: Annotated[int | None, typer.Option(help="Most photographs in a request; default 32.")] = None,
     max_held_bytes: Annotated[
@@ -63,6 +63,9 @@ def serve(
     ] = None,
     allowed_hosts: Annotated[
         str | None, typer.Option(help="Names of this service beside localhost, separated by commas; * for any.")
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Prefix that a proxy serves this under and takes away, as /resad.")
     ] = None,
     docs: Annotated[bool, typer.Option("--docs/--no-docs", help="Serve /docs and /openapi.json.")] = True,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public address without keys.")] = False,
@@ -80,7 +83,7 @@ def serve(
         drain_s=drain_s, decode_workers=decode_workers, decode_s=decode_s, threads=threads, max_bytes=max_bytes,
         max_pixels=max_pixels, max_photos=max_photos, max_held_bytes=max_held_bytes, keys_file=keys_file,
         allowed_origins=allowed_origins, allowed_hosts=allowed_hosts,
-        docs=None if docs else False, insecure=insecure or None,
+        root_path=root_path, docs=None if docs else False, insecure=insecure or None,
     )  # fmt: skip
     _check(settings)
     with _bind(settings.host, settings.port) as listener:

@@ -35,6 +35,12 @@ def from_this_machine(headers: Headers) -> bool:
     return is_loopback(host_of(headers)) and not any(name in headers for name in _PROXY_HEADERS)
 
 
+def route_path(scope: Scope) -> str:
+    """The path of a request below the prefix that the service is served under."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
+
+
 class HostMiddleware:
     """ASGI middleware that refuses requests for other hosts than this service's (421).
 
@@ -49,7 +55,7 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
-        if scope["type"] == "http" and scope["path"] not in _PROBES:
+        if scope["type"] == "http" and route_path(scope) not in _PROBES:
             host = host_of(Headers(scope=scope))
             if not self._allowed(host):
                 refused = Refusal(WRONG_HOST, _wrong_host(host))

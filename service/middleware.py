@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
+from service.hosts import route_path
 from service.metrics import Metrics
 from service.problems import NOT_READY, Refusal, problem_response, refusal
 from service.tracing import RequestTrace, Step, WriteSpans
@@ -117,7 +118,7 @@ class RequestMiddleware:
                 status = message["status"]
                 response_headers = MutableHeaders(scope=message)
                 response_headers[_REQUEST_ID_HEADER] = trace.request_id
-                _add_security_headers(response_headers, scope["path"])
+                _add_security_headers(response_headers, route_path(scope))
             if message["type"] != "http.response.body":
                 await send(message)
                 return

@@ -195,6 +195,7 @@ def create_server(app: Any, settings: Settings, stopping: Callable[[], None]) ->
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        root_path=settings.root_path,
         timeout_graceful_shutdown=settings.drain_s,
     )
     return Server(config, stopping)

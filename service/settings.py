@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names by which callers may address the service beside `localhost`: `eyes.example`, `*.example`, or `*` for
     any; separated by commas in the variable."""
+    root_path: Annotated[str, Field(pattern=r"^(/[\w.~-]+)*$")] = ""
+    """Prefix under which a proxy serves this service and which it takes away, as `/resad`."""
     docs: bool = True
     """Serve `/docs` and `/openapi.json`."""
     log_secret: Annotated[SecretStr, Field(min_length=16)] | None = None

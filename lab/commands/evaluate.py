@@ -96,6 +96,7 @@ def evaluate_command(
         console.warn(f"{warning.code}: {warning.text}")
     for reason in result.missing:
         console.warn(reason)
+    _warn_soft(measured.soft_masks)
     if json is not None:
         write_atomically(json, figures_json(result).encode() + b"\n")
     if csv is not None:
@@ -119,6 +120,15 @@ def _measure_painted(
     result = painted_figures(results, matches, healthy)
     _warn_same_photos(result.in_the_index, "painted photograph")
     return result
+
+
+def _warn_soft(masks: Sequence[Path]) -> None:
+    if masks:
+        count = counted(len(masks), "mask has", "masks have")
+        console.warn(
+            f"{count} more than two values (lossy, or resized): what has at least half of a mask's maximum counts "
+            f"as lesion; the first is {masks[0]}"
+        )
 
 
 def _write_painted(evaluation: PaintedEvaluation, json: Path | None, html: Path | None) -> None:

@@ -60,6 +60,7 @@ class Measurement:
 
     scores: float64 (n,).  labels: bool (n,), True abnormal.  fov, whole: pixels per bin of `edges`.
     fov_regions, whole_regions: as `metrics.count_regions`.  lesion_regions: what the FROC needs.
+    soft_masks: those with more than two values, of which at least half of the maximum counts.
     """
 
     photos: tuple[LabeledPhoto, ...]
@@ -73,6 +74,7 @@ class Measurement:
     lesions: tuple[LesionCounts, ...]
     edges: NDArray[np.float32]
     lesion_regions: LesionRegions
+    soft_masks: tuple[Path, ...] = ()
 
     def only(self, mask: Labels) -> "Measurement":
         """The same for the photographs of `mask`, bool (n,), without `in_the_index`."""
@@ -216,6 +218,7 @@ def measure_with(
     kinds = sorted({mask.kind for mask in masks if mask.kind is not None})
     # Without a mask in the whole set there is no pixel figure: nothing to count into 16,384 bins for.
     edges = metrics.score_edges(full_scale) if masks else metrics.score_edges(full_scale, 2)
+    soft_masks: list[Path] = []
     scores, matches, counts, summaries = [], [], _CountsBuilder(kinds, len(edges) - 1), []
     for number, labeled in enumerate(dataset.test):
         with naming(labeled.path):
@@ -224,7 +227,8 @@ def measure_with(
         detection = detect(photo)
         scores.append(detection.image_score)
         unknown = labeled.abnormal and not labeled.masks
-        lesions = None if unknown else read_lesions(labeled.masks, photo.frame.height, photo.frame.width)
+        height, width = photo.frame.height, photo.frame.width
+        lesions = None if unknown else read_lesions(labeled.masks, height, width, on_soft=soft_masks.append)
         counts.add(_count(labeled, lesions, photo, detection, kinds, edges, limits))
         summaries.append(_summary(lesions, photo, detection, kinds))
         on_photo(1)
@@ -241,6 +245,7 @@ def measure_with(
         lesions=counts.lesions(),
         edges=edges,
         lesion_regions=LesionRegions(tuple(summaries), tuple(kinds)),
+        soft_masks=tuple(soft_masks),
     )
 
 

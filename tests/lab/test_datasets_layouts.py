@@ -116,7 +116,7 @@ def test_a_palette_counts_by_its_colors_not_its_numbers(tmp_path: Path) -> None:
     image = Image.new("P", (8, 6), 1)
     image.putpalette([255, 255, 255, 0, 0, 0])
     image.putpixel((2, 3), 0)
-    image.save(tmp_path / "m.png", transparency=b"\x00\x80")
+    image.save(tmp_path / "m.png", transparency=b"\xff\x80")
     mask = read_mask(tmp_path / "m.png", height=6, width=8)
     assert np.argwhere(mask).tolist() == [[3, 2]]
 
