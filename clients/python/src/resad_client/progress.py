@@ -81,10 +81,14 @@ def in_words(seconds: float) -> str:
 
 
 @contextmanager
-def shown(progress: RunProgress, console: Console) -> Iterator[None]:
-    """Show `progress` on the console while the block runs; needs a running event loop."""
-    show = _show_bar if console.is_terminal else _print_lines
-    task = asyncio.get_running_loop().create_task(show(progress, console))
+def shown(progress: RunProgress, console: Console, *, first_s: float = _FIRST_S) -> Iterator[None]:
+    """Show `progress` on the console while the block runs; needs a running event loop.
+
+    Args:
+        first_s: seconds until the first line where the console is no terminal.
+    """
+    show = _show_bar(progress, console) if console.is_terminal else _print_lines(progress, console, first_s)
+    task = asyncio.get_running_loop().create_task(show)
     try:
         yield
     finally:
@@ -103,8 +107,7 @@ async def _show_bar(progress: RunProgress, console: Console) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _print_lines(progress: RunProgress, console: Console) -> None:
-    pause = _FIRST_S
+async def _print_lines(progress: RunProgress, console: Console, pause: float) -> None:
     while True:
         await asyncio.sleep(pause)
         console.print(printable(progress.line), highlight=False, soft_wrap=True, markup=False)
