@@ -16,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 GPU = ("torch", "torchvision", "faiss-gpu")
+CLIENT_FOLDERS = ("clients/python", "clients/dicom")
 CLIENT = "resad-client"
 """In this repository, as `resad` itself."""
 EXTRA = "dicom"
@@ -38,8 +39,13 @@ def main() -> None:
     arguments = parser.parse_args()
     requirements = dependencies(Path("pyproject.toml"), EXTRA)
     names = {name_of(line) for line in requirements}
-    client = [line for line in dependencies(Path("clients/python/pyproject.toml")) if name_of(line) not in names]
-    requirements = [*(line for line in requirements if name_of(line) != CLIENT), *client]
+    clients = {
+        name_of(line): line
+        for folder in CLIENT_FOLDERS
+        for line in dependencies(Path(folder, "pyproject.toml"))
+        if name_of(line) not in names
+    }
+    requirements = [*(line for line in requirements if name_of(line) != CLIENT), *clients.values()]
     pins = [
         line for line in Path("requirements.lock").read_text().splitlines() if line and not line.startswith("#")
     ]

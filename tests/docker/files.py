@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 DOCKER: Final = ROOT / "docker"
 COMPOSE: Final = ("-f", str(ROOT / "docker-compose.yml"))
 CPU: Final = (*COMPOSE, "-f", str(DOCKER / "compose.cpu.yml"))
-PROFILES: Final = ("indexer", "edge", "monitoring")
+PROFILES: Final = ("indexer", "edge", "dicom", "monitoring")
 ALERTS: Final = yaml.safe_load((DOCKER / "monitoring/alerts.yml").read_text())["groups"][0]["rules"]
 
 

@@ -35,7 +35,7 @@ BIN: Final = Path(sys.executable).parent
 @pytest.mark.parametrize("files", [COMPOSE, CPU], ids=["gpu", "cpu"])
 def test_every_container_is_contained(files: tuple[str, ...]) -> None:
     services = compose_config(files)["services"]
-    assert set(services) == {"service", "indexer", "edge", "prometheus", "grafana"}
+    assert set(services) == {"service", "indexer", "edge", "dicom", "orthanc", "prometheus", "grafana"}
     for name, service in services.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -95,7 +95,7 @@ def test_every_variable_is_explained() -> None:
 
 def test_compose_builds_the_targets_and_arguments_that_there_are() -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
-    for name in ("service", "indexer"):
+    for name in ("service", "indexer", "dicom"):
         build = compose_config(COMPOSE)["services"][name]["build"]
         assert (build["target"], build["context"]) == (name, str(ROOT))
         assert f"AS {name}\n" in dockerfile
@@ -197,11 +197,13 @@ def manifests(variant: str) -> list[dict[str, Any]]:
 
 def test_the_image_gets_every_dependency_once_and_torch_first(tmp_path: Path) -> None:
     lists = requirement_lists(tmp_path)
-    server, client = (
-        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["dependencies"]
-        for folder in (".", "clients/python")
+    server, *clients = (
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        for folder in (".", "clients/python", "clients/dicom")
     )
-    requirements = {name_in(line): line for line in (*client, *server) if name_in(line) != "resad-client"}
+    lines = [line for project in reversed(clients) for line in project["dependencies"]]
+    lines += server["optional-dependencies"]["dicom"] + server["dependencies"]
+    requirements = {name_in(line): line for line in lines if name_in(line) != "resad-client"}
     assert sorted(lists["gpu"] + lists["rest"]) == sorted(requirements.values())
     assert [line.split(">")[0] for line in lists["gpu"]] == ["torch", "torchvision", "faiss-gpu"]
     lock = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]

@@ -37,8 +37,9 @@ class StandInService(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _ServiceHandler)
+    def __init__(self, port: int = 0, seconds: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", port), _ServiceHandler)
+        self.seconds = seconds
         self.requests: list[dict[str, str]] = []
         self.faults: list[tuple[int, str]] = []
         self.bodies: list[bytes] = []
@@ -63,6 +64,7 @@ class _ServiceHandler(BaseHTTPRequestHandler):
             self.server.bodies.append(body)
             attempt = len(self.server.bodies)
             fault = self.server.faults.pop(0) if self.server.faults else None
+        time.sleep(self.server.seconds)
         if fault is not None:
             status, kind = fault
             problem = {"type": f"urn:resad:problem:{kind}", "title": kind, "status": status, "detail": "SECRET"}
@@ -215,3 +217,7 @@ def kill(node: NodeProcess) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":  # for the test that kills a service: PORT SECONDS, of each photograph
+    StandInService(int(sys.argv[1]), float(sys.argv[2])).serve_forever()
