@@ -56,7 +56,7 @@ NOT_ACCEPTABLE: Final = Kind(
 UPLOAD_SLOW: Final = Kind("upload-slow", "Upload too slow", 408, "the body did not arrive within 60 s")
 READ_ONLY: Final = Kind("read-only", "Volume read-only", 409, "CURRENT cannot be written here")
 INDEX_INVALID: Final = Kind("index-invalid", "Index invalid", 409, "memory_bank.faiss is missing")
-PHOTO_TOO_LARGE: Final = Kind("photo-too-large", "Photograph too large", 413, "31.2 MB, the limit is 25 MB")
+PHOTO_TOO_LARGE: Final = Kind("photo-too-large", "Photograph too large", 413, "91.2 MB, the limit is 80 MB")
 WRONG_HOST: Final = Kind(
     "wrong-host",
     "Wrong host",

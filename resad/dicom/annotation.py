@@ -13,6 +13,8 @@ from resad.errors import PhotoUnsupported
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from resad.field_of_view import FieldOfView
+
 
 @dataclass(frozen=True, slots=True)
 class StrokeLevels:
@@ -46,8 +48,13 @@ def demand_no_text(pixels: NDArray[np.uint8], dataset: "Dataset") -> None:
     announced = text_of(dataset, "BurnedInAnnotation").upper()
     if announced == "NO":
         return
+    from resad.field_of_view import find_field_of_view
+
+    field = find_field_of_view(pixels)
+    if announced != "YES" and not field.found:
+        return  # what is no disc on a dark surround may have any colors
     levels = ANNOUNCED if announced == "YES" else UNANNOUNCED
-    share = stroke_share(pixels, levels)
+    share = stroke_share(pixels, field, levels)
     if share > levels.most:
         raise PhotoUnsupported(
             f"text or drawings are burned into {share:.2%} of the field of view, the limit is {levels.most:.2%}; "
@@ -55,19 +62,19 @@ def demand_no_text(pixels: NDArray[np.uint8], dataset: "Dataset") -> None:
         )
 
 
-def stroke_share(pixels: NDArray[np.uint8], levels: StrokeLevels) -> float:
+def stroke_share(pixels: NDArray[np.uint8], field: "FieldOfView", levels: StrokeLevels) -> float:
     """The share of the field of view that strokes of pure color with hard edges cover, 0 to 1.
 
     White, black and every pure color but red count: bright retinas come near to red, and to no other.
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
+        field: the field of view, px.
     """
     from scipy import ndimage
 
-    from resad.field_of_view import field_of_view_mask, find_field_of_view
+    from resad.field_of_view import field_of_view_mask
 
-    field = find_field_of_view(pixels)
     inner = replace(field, radius=field.radius * _INSIDE)
     step = ceil(max(pixels.shape) / _SEARCH_SIDE)
     # Without smoothing, which would make strokes gray.

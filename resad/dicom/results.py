@@ -49,6 +49,9 @@ _OPTIONAL: Final = (
 )  # fmt: skip
 _LOSSY: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
 """Transfer syntaxes whose pixels may not be those of the camera."""
+_ORIENTATION: Final = ["L", "F"]
+"""Of an upright photograph's rows and columns: toward the patient's left, and the feet."""
+_RETINA_MM: Final = 0.3
 _SIDES: Final = {"left": "L", "right": "R", None: ""}
 
 
@@ -109,15 +112,28 @@ def _source(dataset: "Dataset", header: PhotoHeader) -> "Dataset":
     for keyword in (*_REQUIRED, *_EMPTY_IF_MISSING, *_OPTIONAL):
         value = dataset.get(keyword)
         if value is not None or keyword in _EMPTY_IF_MISSING:
-            setattr(source, keyword, "" if value is None else value)
+            setattr(source, keyword, "" if value is None or not _valid(keyword, str(value)) else value)
     if dataset.file_meta.TransferSyntaxUID in _LOSSY:
         source.LossyImageCompression = "01"
     # highdicom treats ophthalmic photographs as enhanced images, which have their spacing in these groups.
     source.NumberOfFrames = 1
     groups = Dataset()
-    groups.PixelMeasuresSequence = _pixel_measures(header.spacing_mm) if header.spacing_mm else []
+    groups.PixelMeasuresSequence = _pixel_measures(header.spacing_mm or (1.0, 1.0))
     source.SharedFunctionalGroupsSequence = [groups]
     return source
+
+
+def _valid(keyword: str, value: str) -> bool:
+    """Whether highdicom takes a value over; dates, times and sexes of other forms are left empty."""
+    from pydicom.valuerep import DA, TM
+
+    if keyword == "PatientSex":
+        return value in ("", "M", "F", "O")
+    kind = {"StudyDate": DA, "PatientBirthDate": DA, "StudyTime": TM}.get(keyword)
+    try:
+        return kind is None or kind(value) is not None or not value
+    except ValueError:
+        return False
 
 
 def _in_a_plane(source: "Dataset", frame_of_reference: str) -> "Dataset":
@@ -126,12 +142,14 @@ def _in_a_plane(source: "Dataset", frame_of_reference: str) -> "Dataset":
 
     placed, position, orientation = deepcopy(source), Dataset(), Dataset()
     placed.FrameOfReferenceUID = frame_of_reference
+    # At both places: which one highdicom reads depends on the photograph's class.
     placed.ImagePositionPatient = position.ImagePositionPatient = [0, 0, 0]
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    placed.ImageOrientationPatient = orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     frame, (shared,) = Dataset(), placed.SharedFunctionalGroupsSequence
+    placed.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
+    placed.SliceThickness = shared.PixelMeasuresSequence[0].SliceThickness
     frame.PlanePositionSequence = [position]
     shared.PlaneOrientationSequence = [orientation]
-    shared.PixelMeasuresSequence = shared.PixelMeasuresSequence or _pixel_measures((1.0, 1.0))
     placed.PerFrameFunctionalGroupsSequence = [frame]
     return placed
 
@@ -139,7 +157,8 @@ def _in_a_plane(source: "Dataset", frame_of_reference: str) -> "Dataset":
 def _pixel_measures(spacing_mm: tuple[float, float]) -> "Sequence[Dataset]":
     from highdicom import PixelMeasuresSequence
 
-    return PixelMeasuresSequence(pixel_spacing=spacing_mm, slice_thickness=None)
+    # A retina's: readers ask for a thickness, and photographs have none.
+    return PixelMeasuresSequence(pixel_spacing=spacing_mm, slice_thickness=_RETINA_MM)
 
 
 class _Objects:
@@ -227,7 +246,7 @@ class _Objects:
         )
         parametric_map.Laterality = _SIDES[self._header.eye]
         if self._header.spacing_mm is None:
-            # The plane needed a spacing; without one, viewers must not measure in mm.
+            # highdicom needed a spacing; without one, viewers must not measure in mm.
             (shared,) = parametric_map.SharedFunctionalGroupsSequence
             (measures,) = shared.PixelMeasuresSequence
             del measures.PixelSpacing
@@ -268,6 +287,7 @@ class _Objects:
             omit_empty_frames=False,
             **self._common("findings"),
         )
+        segmentation.PatientOrientation = _ORIENTATION
         (shared,) = segmentation.SharedFunctionalGroupsSequence
         if self._header.spacing_mm is None:
             shared.pop("PixelMeasuresSequence", None)
@@ -411,7 +431,7 @@ class _Objects:
             bits_allocated=8,
             coordinate_system="PATIENT",
             laterality=_SIDES[self._header.eye] or None,
-            patient_orientation=("L", "F"),
+            patient_orientation=tuple(_ORIENTATION),
             transfer_syntax_uid=_EXPLICIT,
             **self._common("overlay"),
         )
@@ -421,6 +441,8 @@ class _Objects:
             reference.ReferencedFrameNumber = frames
         reference.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
         overlay.SourceImageSequence = [reference]
+        if self._header.eye is None:
+            overlay.Laterality = ""
         overlay.DerivationDescription = "The anomaly map over the photograph"
         return overlay
 
