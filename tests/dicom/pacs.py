@@ -38,10 +38,12 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 class Orthanc:
     """A PACS on this machine; its ports and its store outlive its process.
 
-    node: port of the node that it routes to.  None: it routes nothing.
+    Args:
+        node: port of the node that it routes to; None: it routes nothing.
+        stow: address of the node for STOW-RS.
     """
 
-    def __init__(self, folder: Path, node: int | None = None) -> None:
+    def __init__(self, folder: Path, node: int | None = None, stow: str | None = None) -> None:
         self._program = need("Orthanc")
         if not (_PLUGINS / "libOrthancDicomWeb.so").exists():
             pytest.skip("orthanc-dicomweb is not installed")
@@ -57,6 +59,8 @@ class Orthanc:
             "LuaScripts": [str(DOCKER / "dicom/routing.lua")] if node else [],
             "DicomModalities": {"resad": ["RESAD", "127.0.0.1", node]} if node else {},
         }
+        if stow:
+            config["DicomWeb"] |= {"Servers": {"resad": [f"{stow}/"]}}
         folder.mkdir()
         (folder / "orthanc.json").write_text(json.dumps(config))
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,6 +107,13 @@ class Orthanc:
             capture_output=True,
         )
 
+    def stow(self) -> None:
+        """Send every study to the node by the PACS' own STOW-RS."""
+        studies = httpx.get(f"{self.web}/studies", timeout=60).json()
+        order = {"Resources": studies, "Synchronous": True}
+        answer = httpx.post(f"{self.dicom_web}/servers/resad/stow", json=order, timeout=60)
+        assert answer.status_code == 200, answer.text
+
     def _answers(self) -> bool:
         try:
             return httpx.get(f"{self.web}/system", timeout=5).status_code == 200
@@ -111,8 +122,8 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, node: int | None = None) -> Iterator[Orthanc]:
-    pacs = Orthanc(folder, node)
+def orthanc(folder: Path, node: int | None = None, stow: str | None = None) -> Iterator[Orthanc]:
+    pacs = Orthanc(folder, node, stow)
     try:
         pacs.start()
         yield pacs

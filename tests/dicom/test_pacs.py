@@ -43,7 +43,7 @@ def test_a_study_of_two_eyes_gets_its_results(
     with (
         served(small_index.parent) as service,
         node(tmp_path / "node") as resad,
-        orthanc(tmp_path / "pacs", resad.port if way == "c-store" else None) as pacs,
+        orthanc(tmp_path / "pacs", resad.port if way == "c-store" else None, resad.web) as pacs,
     ):
         destination = pacs.address if way == "c-store" else pacs.dicom_web
         resad.configure(destination, service.url, "--caller", "ORTHANC", "--fpr", "0.9", "--false-regions", "2")
@@ -56,11 +56,7 @@ def test_a_study_of_two_eyes_gets_its_results(
             files[-1].write_bytes(photo.data)
         pacs.store(*files)
         if way == "dicomweb":
-            content_type, body = write_parts([photo.data for photo in photos])
-            answer = httpx.post(
-                f"{resad.web}/studies/{photos[0].study}", content=body, headers={"Content-Type": content_type}
-            )
-            assert answer.status_code == 200
+            pacs.stow()
         originals = {photo.instance for photo in photos}
         until(lambda: {entry["instance"] for entry in pacs.instances()} >= originals | set(expected))
 

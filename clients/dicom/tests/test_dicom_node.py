@@ -1,9 +1,12 @@
 """The node between stand-ins for its peers."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from pydicom import dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -14,8 +17,10 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from typer.testing import CliRunner
 
 from dicom_samples import PATIENT, PATIENT_ID, RESULT_CLASSES, photo_object, result_objects, uid_for
+from resad_dicom.cli import app
 from resad_dicom.multipart import write_parts
 from stand_ins import StandInPacs, StandInService, node_process, running_node, until
 
@@ -204,6 +209,36 @@ def test_a_killed_node_goes_on_where_it_was(tmp_path: Path, service: StandInServ
             for kind in RESULT_CLASSES
         }
         assert len(attempts) == 1
+
+
+def test_the_commands_tell_how_things_are(
+    tmp_path: Path, service: StandInService, pacs: StandInPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = CliRunner()
+    monkeypatch.setenv("RESAD_DICOM_QUEUE", str(tmp_path / "queue"))
+    options = ["--service", service.url, "--destination"]
+    answer = runner.invoke(app, ["check", *options, pacs.address])
+    assert answer.exit_code == 0
+    assert answer.output.splitlines() == [f"service {service.url}: ready", f"PACS {pacs.address}: answers"]
+    answer = runner.invoke(app, ["check", *options, pacs.address.replace("PACS", "OTHER")])
+    assert answer.exit_code == 1
+    assert "rejected the association" in answer.output
+
+    service.faults = [(422, "not-a-fundus-photo")]
+    with running_node(tmp_path, pacs.address, service.url) as node:
+        assert store(node.port, photo_object(0), tmp_path) == 0
+        until(lambda: "refused: 1" in runner.invoke(app, ["queue"]).output)
+        answer = runner.invoke(app, ["queue"])
+        assert "refused by the service: 422 not-a-fundus-photo" in answer.output
+        answer = runner.invoke(app, ["queue", "--retry"])
+        assert answer.output.startswith("1 refused photographs will be tried again")
+        until(lambda: len(pacs.stored) == 3)
+
+
+def test_help_does_not_load_the_dicom_libraries() -> None:
+    code = "import sys, resad_dicom.cli; print({'pydicom', 'pynetdicom', 'starlette'} & sys.modules.keys())"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"
 
 
 def _file(folder: Path, data: bytes) -> Path:

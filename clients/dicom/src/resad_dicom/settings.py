@@ -100,9 +100,9 @@ class Settings(BaseSettings):
     """Most bytes in the queue; then associations are rejected."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 1_000_000_000
     """Least free space on the queue's disk; below it associations are rejected."""
-    max_object_bytes: Annotated[int, Field(gt=0)] = 200_000_000
+    max_object_bytes: Annotated[int, Field(gt=0)] = 100_000_000
     """Most bytes of an object; the association of a larger one is aborted."""
-    max_associations: Annotated[int, Field(gt=0, le=256)] = 16
+    max_associations: Annotated[int, Field(gt=0, le=256)] = 8
     """Most associations at a time."""
 
     @field_validator("callers", "results", mode="before")

@@ -5,6 +5,7 @@ GET  /livez, /readyz           alive; able to take photographs
 GET  /metrics                  for Prometheus
 """
 
+import asyncio
 import hmac
 import json
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from resad_dicom.objects import OUT_OF_RESOURCES, Header, ObjectRefused, is_uid,
 _JSON: Final = "application/dicom+json"
 _PROBLEM: Final = "application/problem+json"
 _RETRY_S: Final = "30"
+_BODIES: Final = 2
+"""Requests whose bodies are read at a time; others wait, so that memory does not fill."""
 _REQUEST_OBJECTS: Final = 4
 """A request holds at most this many times the bytes of the largest object."""
 
@@ -47,6 +50,7 @@ def create_app(
         key: that callers of everything but the probes must send; None lets everybody call.
         alive: whether the node's threads run.
     """
+    bodies = asyncio.Semaphore(_BODIES)
 
     async def store(request: Request) -> Response:
         if not _allowed(request, key):
@@ -57,13 +61,14 @@ def create_app(
         if intake.full() is not None:
             return _problem(503, "the queue is full; retry later", {"Retry-After": _RETRY_S})
         try:
-            files = await _files(request, max_object_bytes)
+            async with bodies:
+                files = await _files(request, max_object_bytes)
+                outcomes = [await run_in_threadpool(_store, intake, data, study) for data in files]
         except _TooLarge as error:
             return _problem(413, str(error))
         except MultipartError as error:
             media_type = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
             return _problem(400 if media_type == "multipart/related" else 415, str(error))
-        outcomes = [await run_in_threadpool(_store, intake, data, study) for data in files]
         if outcomes and all(outcome.status == OUT_OF_RESOURCES for outcome in outcomes):
             return _problem(503, "the queue is full; retry later", {"Retry-After": _RETRY_S})
         return _answer(outcomes)
