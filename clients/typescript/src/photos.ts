@@ -6,7 +6,7 @@ import type { Photo } from "./models.js";
 /** What is looked for in a folder, in lower case; any case is supported. */
 export const PHOTO_SUFFIXES: readonly string[] = [
   ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".jp2", ".j2k", ".ppm", ".pgm",
-  ".pnm",
+  ".pnm", ".dcm", ".dicom",
 ];
 
 const SIGNATURES: readonly (readonly [readonly number[], string])[] = [
@@ -23,10 +23,13 @@ const SIGNATURES: readonly (readonly [readonly number[], string])[] = [
 const PNM = /^P[1-6][ \t\r\n#]/;
 const RIFF = [0x52, 0x49, 0x46, 0x46];
 const WEBP = [0x57, 0x45, 0x42, 0x50];
+const DICM = [0x44, 0x49, 0x43, 0x4d];
+const DICM_PLACE = 128;
 
 /** The media type that the first bytes of a file tell; null if it is none that the service takes. */
 export function mediaType(head: Uint8Array): string | null {
   if (starts(head, RIFF) && starts(head.subarray(8), WEBP)) return "image/webp";
+  if (starts(head.subarray(DICM_PLACE), DICM)) return "application/dicom";
   if (PNM.test(String.fromCharCode(...head.subarray(0, 3)))) return "image/x-portable-anymap";
   return SIGNATURES.find(([signature]) => starts(head, signature))?.[1] ?? null;
 }
@@ -40,7 +43,7 @@ export async function attachment(photo: Photo): Promise<Blob> {
   const file = photo instanceof Blob ? photo : new Blob([photo as BlobPart]);
   const type = mediaType(await headOf(file));
   if (type === null) {
-    const what = file.size === 0 ? "the file is empty" : "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, PNM)";
+    const what = file.size === 0 ? "the file is empty" : "file type not supported (supported are JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, PNM, DICOM)";
     throw new PhotoUnusable(what);
   }
   return file.slice(0, file.size, type);
@@ -48,7 +51,7 @@ export async function attachment(photo: Photo): Promise<Blob> {
 
 async function headOf(file: Blob): Promise<Uint8Array> {
   try {
-    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+    return new Uint8Array(await file.slice(0, DICM_PLACE + DICM.length).arrayBuffer());
   } catch (error) {
     throw new PhotoUnusable("the file cannot be read; was it moved or changed?", { cause: error });
   }

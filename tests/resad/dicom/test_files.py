@@ -46,15 +46,22 @@ def nested(depth: int) -> bytes:
     return file_of(opening * depth)
 
 
+def assert_quiet(data: bytes) -> None:
+    """The file is read or refused, and the refusal quotes nothing of a patient."""
+    text = ""
+    try:
+        read_photo(data, LIMITS)
+    except PhotoError as error:
+        text = str(error)
+    assert not any(value in text for value in PATIENT.values())
+
+
 def test_truncated_anywhere() -> None:
     for syntax in (ExplicitVRLittleEndian, RLELossless, JPEGBaseline8Bit, JPEG2000Lossless, JPEGLSLossless):
         data = photograph(PIXELS, syntax)
         for share in (0.001, 0.01, 0.02, 0.05, 0.2, 0.5, 0.9, 0.99):
             cut = data[: 132 + int((len(data) - 132) * share)]
-            try:
-                read_photo(cut, LIMITS)  # a decoder may complete a stream that lacks a few bytes
-            except PhotoError as error:
-                assert not any(value in str(error) for value in PATIENT.values())
+            assert_quiet(cut)  # a decoder may complete a stream that lacks a few bytes
 
 
 def test_uncompressed_pixels_that_are_cut_short_are_refused() -> None:
@@ -140,10 +147,7 @@ def test_damage_never_gives_another_error() -> None:
             damaged = bytearray(data)
             for _ in range(random_bytes.randrange(1, 6)):
                 damaged[random_bytes.randrange(132, min(len(data), 2500))] = random_bytes.randrange(256)
-            try:
-                read_photo(bytes(damaged), LIMITS)
-            except PhotoError as error:
-                assert not any(value in str(error) for value in PATIENT.values())
+            assert_quiet(bytes(damaged))
 
 
 def test_files_without_a_preamble() -> None:
