@@ -7,8 +7,10 @@ errors: every error raised on purpose.
 runtime: process-wide settings, device and memory of the machine.
 
 photo: bytes -> upright RGB picture.
-field_of_view: find the disc that shows the retina.
+field_of_view: find the disc, or the lit region, that shows the retina.
+rim: fit the disc's rim: circles, and ellipses where a photograph was squashed.
 preparation: photograph -> prepared square, and the frame that leads back to the photograph's pixels.
+near_duplicates: photographs that show the same: hashes, pairs, groups for the calibration.
 quality: whether a photograph is good enough to be scored.
 
 bundled: the trunk inside the package.
@@ -24,6 +26,7 @@ search: ways to search a memory bank.
 anomaly_map: patch distances -> map -> image score.
 detector: prepared photograph -> detection.
 calibration: p-values, thresholds, decision rules.
+optic_disc: where the optic disc lies.
 findings: regions of a map above a level, and their place in words.
 engine: bytes or path -> result (`resad_client.records.Result`).
 

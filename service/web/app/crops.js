@@ -32,7 +32,11 @@ export function ownCrop(finding, photo, image, manifest) {
 }
 
 /** What the prepared square covers of the photograph, px of the photograph. */
-export function prepared({ width, height, field_of_view: disc }, manifest) {
+export function prepared({ width, height, field_of_view: disc, square }, manifest) {
+  if (square) {
+    const [left, top, right, bottom] = square;
+    return { left, top, across: right - left, down: bottom - top };
+  }
   if (manifest?.config.preparation.crop === "none") return { left: 0, top: 0, across: width, down: height };
   const across = disc ? 2 * disc.radius : Math.max(width, height);
   const [x, y] = disc ? [disc.cx, disc.cy] : [width / 2, height / 2];

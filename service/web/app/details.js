@@ -8,7 +8,7 @@ import { eyeByDisc } from "./places.js";
 import { fault } from "./text.js";
 
 /** Shows the open photograph's answer, or why there is none. */
-export function showDetails(store, service, stage) {
+export function showDetails(store, service, stage, maps) {
   const box = byId("details");
   let shown = null;
 
@@ -28,7 +28,7 @@ export function showDetails(store, service, stage) {
         findingsList(photo, store, service, stage),
         qualityFacts(photo.result),
         indexFacts(photo.result, service),
-        downloads(photo, service),
+        downloads(photo, store, service, maps),
       );
     } else if (photo.state === "failed") {
       box.replaceChildren(failure(photo, store));

@@ -2,7 +2,7 @@
 
 const COLUMNS = [
   "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable", "quality",
-  "width", "height", "camera", "index", "version", "index_warnings", "error",
+  "width", "height", "camera", "index", "version", "index_warnings", "same_as", "error",
 ];
 const FRAME = "px of the photo, x to the right, y down";
 
@@ -49,7 +49,7 @@ function row({ name, result, error }) {
     name, result.image_score, result.p_value, result.fpr, result.threshold, result.abnormal, result.reason,
     result.findings.length, quality.acceptable, quality.reasons.join(";"), photo.width, photo.height,
     result.normals.camera, index.name, index.version,
-    (index.warnings ?? []).map(({ code }) => code).join(";"), null,
+    (index.warnings ?? []).map(({ code }) => code).join(";"), result.same_as?.photo ?? null, null,
   ];
 }
 

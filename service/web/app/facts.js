@@ -3,7 +3,7 @@
 import { showVerdict } from "./badge.js";
 import { drawing, element } from "./dom.js";
 import { closeness, rankWords } from "./judgement.js";
-import { capital, counted, doubt, four, pValue, percent, verdict } from "./text.js";
+import { capital, counted, doubt, four, matchWords, pValue, percent, verdict } from "./text.js";
 
 const [WIDTH, HEIGHT] = [300, 40];
 
@@ -41,12 +41,13 @@ export function verdictCard(result, service) {
 }
 
 /** The photograph's quality. */
-export function qualityFacts({ quality }) {
+export function qualityFacts({ quality, same_as: match }) {
   const { measures } = quality;
   const words = doubt({ quality }) || "Like the photographs of the index";
   return group(
     "Photo quality",
     element("p", { class: quality.acceptable ? "good" : "doubt" }, words),
+    ...(match ? [element("p", { class: "doubt" }, capital(matchWords(match)))] : []),
     facts([
       ["Brightness", measures.brightness.toFixed(0)],
       ["Contrast", measures.contrast.toFixed(2)],

@@ -101,10 +101,11 @@ function scoredPixels({ width, height }, { photo }) {
   const disc = photo.field_of_view;
   if (!disc) return width * height;
   const shrink = width / photo.width;
+  const root = Math.sqrt(disc.stretch ?? 1); // of an ellipse
   let pixels = 0;
   for (let y = 0; y < height; y += 1) {
-    const up = (y + 0.5) / shrink - disc.cy;
-    const half = Math.sqrt(Math.max(0, disc.radius ** 2 - up ** 2));
+    const up = ((y + 0.5) / shrink - disc.cy) / root;
+    const half = Math.sqrt(Math.max(0, disc.radius ** 2 - up ** 2)) / root;
     pixels += Math.max(0, Math.min(photo.width, disc.cx + half) - Math.max(0, disc.cx - half)) * shrink;
   }
   return pixels;

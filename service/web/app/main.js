@@ -14,10 +14,11 @@ import { Viewer } from "./viewer.js";
 
 const store = new Store();
 const service = new Service();
-const viewer = new Viewer(store, service, new Maps(service));
+const maps = new Maps(service);
+const viewer = new Viewer(store, service, maps);
 connectControls(viewer, store);
 showList(store);
-showDetails(store, service, viewer.stage);
+showDetails(store, service, viewer.stage, maps);
 showStatus(store, service, askForKeys(service));
 offerHelp();
 startQueue(store, service);

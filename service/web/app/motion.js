@@ -38,7 +38,7 @@ export class Motion {
   /** The whole photograph. */
   fit() {
     this.#fitted = true;
-    this.zoom = this.#fit;
+    this.zoom = this.fitting;
     this.#settle();
   }
 
@@ -81,7 +81,8 @@ export class Motion {
     return { width: Math.max(1, this.#stage.clientWidth / panes), height: Math.max(1, this.#stage.clientHeight) };
   }
 
-  get #fit() {
+  /** The zoom at which the whole photograph is seen. */
+  get fitting() {
     return Math.min(this.#pane.width / this.#size.width, this.#pane.height / this.#size.height);
   }
 
@@ -91,11 +92,11 @@ export class Motion {
   }
 
   #zoomAt(factor, { x, y }) {
-    const zoom = Math.min(Math.max(this.zoom * factor, this.#fit), CLOSEST * Math.max(1, this.#fit));
+    const zoom = Math.min(Math.max(this.zoom * factor, this.fitting), CLOSEST * Math.max(1, this.fitting));
     this.x = x - (x - this.x) * (zoom / this.zoom);
     this.y = y - (y - this.y) * (zoom / this.zoom);
     this.zoom = zoom;
-    this.#fitted = zoom === this.#fit;
+    this.#fitted = zoom === this.fitting;
     this.#settle();
   }
 

@@ -1,11 +1,13 @@
 // The photograph under its map, its findings outlined: what is drawn, and where.
 
 import { colorOf, colorize, lineDistances } from "./colors.js";
-import { drawing, element } from "./dom.js";
+import { drawing } from "./dom.js";
 import { Motion } from "./motion.js";
+import { contour, loaded, mark, pane } from "./panes.js";
 import { outline } from "./regions.js";
 
 const CLICK_PX = 4;
+const NEAR = 1.6; // from so many times the fitting zoom on all have one
 
 /**
  * Two panes that move alike: the plain photograph, or another one, which is shown beside the mapped one only when
@@ -33,6 +35,7 @@ export class Stage {
         sheet.style.height = `${this.#size.height * zoom}px`;
         sheet.style.transform = `translate(${x}px, ${y}px)`;
       }
+      stage.toggleAttribute("data-near", zoom > NEAR * this.motion?.fitting);
       moved(zoom);
     });
     let pressed = null;
@@ -161,44 +164,4 @@ export class Stage {
     const { photo } = this.#panes[1];
     return photo.hidden || !photo.naturalWidth ? null : photo;
   }
-}
-
-function pane(name) {
-  const photo = element("img", { alt: "", class: "photo", draggable: "false", hidden: true });
-  const canvas = element("canvas", { class: "map", hidden: true });
-  const edges = drawing("svg", { class: "edges", preserveAspectRatio: "none" });
-  const outlines = drawing("svg", { class: "outlines" });
-  const marks = element("div", { class: "marks" });
-  const enhanced = element("canvas", { class: "enhanced", hidden: true });
-  const ruler = drawing("svg", { class: "ruler" });
-  const layers = name === "plain" ? [photo, enhanced, outlines, marks, ruler] : [photo, enhanced, canvas, edges, outlines, marks, ruler];
-  const sheet = element("div", { class: "sheet" }, ...layers);
-  return { box: element("div", { class: `pane ${name}`, "aria-hidden": "true" }, sheet), sheet, photo, enhanced, canvas, edges, outlines, marks, ruler };
-}
-
-function contour(finding, scale) {
-  const d = `M${finding.contour.map(([x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
-  const path = (name, stroke = null) => drawing("path", { d, class: name, stroke, "data-rank": finding.rank });
-  const paths = [path("under"), path("over", scale ? colorOf(scale, finding.peak) : "#ffffff"), path("touch")];
-  return drawing("g", { "data-rank": finding.rank, class: finding.doubts?.length && "doubtful" }, ...paths);
-}
-
-function mark({ rank, box }, width, height) {
-  const made = element("span", { class: "mark", "data-rank": rank }, String(rank));
-  const [left, top] = [(100 * box[0]) / width, (100 * box[1]) / height];
-  made.style.left = `${left}%`;
-  made.style.top = `${top}%`;
-  return made;
-}
-
-function loaded(photo, address) {
-  photo.hidden = true;
-  return new Promise((resolve) => {
-    photo.onload = () => {
-      photo.hidden = false;
-      resolve({ width: photo.naturalWidth, height: photo.naturalHeight });
-    };
-    photo.onerror = () => resolve(null);
-    photo.src = address;
-  });
 }

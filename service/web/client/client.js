@@ -57,7 +57,7 @@ export class Client {
         const value = await this.#ask("POST", this.#url("v1/score", options), JSON_TYPE, options, form, json);
         const answers = listOf(value, "results");
         if (answers.length !== photos.length) {
-            throw new ProtocolError(`${answers.length} results for ${photos.length} photographs`);
+            throw new ProtocolError(`the answer has ${answers.length} results, sent were ${photos.length}`);
         }
         return answers.map((one, place) => isRecord(one) && "status" in one ? problemError(one) : result(one, `results[${place}]`));
     }
