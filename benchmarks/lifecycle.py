@@ -22,7 +22,8 @@ from benchmarks._idrid import Variant, config_of, data_set
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.lifecycle.add import AddOptions, add
-from indexer.lifecycle.remove import RemoveOptions, choose, remove
+from indexer.lifecycle.choice import choose
+from indexer.lifecycle.remove import RemoveOptions, remove
 from lab.datasets import Dataset
 from lab.datasets.layouts import read_mvtec
 from lab.evaluate import Measurement, measure_dataset
@@ -127,7 +128,8 @@ def _build_indexes(photos: Sequence[Path], shared: Path, size: int, folder: Path
         return add(AddOptions(folder / name, rest, _CPU), _STAGES).derived.version
 
     def removed(name: str, again: Path | None = None) -> Path:
-        order = RemoveOptions(folder / name, choose([str(rest)], []), _CPU, photos=again)
+        chosen = choose(index.resolve(folder / name), [str(rest)], [])
+        order = RemoveOptions(folder / name, chosen.hashes, _CPU, photos=again)
         return remove(order, _STAGES).derived.version
 
     return [

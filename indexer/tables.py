@@ -232,7 +232,7 @@ def photo_lines(photos: Sequence["HeldPhoto"], own: Mapping[str, ReferencePhoto]
         own: content hash -> one's own file; columns show it and its patient in a CSV.
     """
     headings = ("photo", "patient", "eye", "camera", "your patient", "file")
-    rows = [headings]
+    rows: list[tuple[str, ...]] = [headings]
     for photo in photos:
         file = own.get(photo.content_sha256)
         path, patient = (photo.name, None) if file is None else (str(file.path), file.patient)

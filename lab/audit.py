@@ -108,7 +108,8 @@ def audit(
     photos = [*_among_their_kind(manifest, records, places or {})]
     photos += _among_their_kind(manifest, calibration, places or {})
     photos.sort(key=lambda photo: (-photo.spreads, -photo.score))
-    matched = None if places is None else sum(r.content_sha256 in places for r in (*records, *calibration))
+    contents = [*(record.content_sha256 for record in records), *(record.content_sha256 for record in calibration)]
+    matched = None if places is None else sum(content in places for content in contents)
     if matched == 0:
         raise SettingError("none of the given photographs is in the index (compared by content)")
     ranked = tuple(replace(photo, rank=rank) for rank, photo in enumerate(photos, start=1))

@@ -123,11 +123,11 @@ def score_command(
     existing: ExistingFiles = "resume" if resume else "overwrite" if overwrite else "refuse"
     tables = RunTables(csv, findings_csv, coco)
     outputs = OutputFiles(tables, json or out, out, overlays or out, geojson, dicom=dicom)
-    journal = journal_file(outputs, existing)  # refuses, before anything slow is imported
+    lines = journal_file(outputs, existing)  # refuses, before anything slow is imported
     manifest = read_manifest(version / index_store.MANIFEST)
     criterion(manifest.calibration, rule)  # refuses a rate that the index states no level for
-    if resume and not journal.is_file():
-        console.warn(f"Nothing to resume: {journal} is not there. Starting.")
+    if resume and not lines.is_file():
+        console.warn(f"Nothing to resume: {lines} is not there. Starting.")
     listed = list_labeled(photos)
     console.warn_left_out(photos)
 

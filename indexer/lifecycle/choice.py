@@ -6,14 +6,14 @@ and file names are resolved by a list of one's photographs (--photos CSV), match
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
 from indexer.build.state import file_sha256
-from indexer.calibration.calibrate import calibration_records
+from indexer.calibration.calibrate import CalibrationRecord, calibration_records
 from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.naming import parse_name
 from resad import index
@@ -60,7 +60,8 @@ class VersionPhotos:
 
 def photos_of(version: Path) -> tuple[HeldPhoto, ...]:
     """The reference photos of a version, then those of its separate calibration; raises `IndexInvalid`."""
-    records = (*read_records(version / PHOTOS_FILE), *calibration_records(version))
+    records: list[ReferenceRecord | CalibrationRecord] = [*read_records(version / PHOTOS_FILE)]
+    records += calibration_records(version)
     photos = []
     for record in records:
         eye, name = (record.eye, record.name) if isinstance(record, ReferenceRecord) else (None, None)
@@ -129,11 +130,11 @@ def choose(
     hashes: set[str] = set()
     warnings: list[str] = []
     faults: list[str] = []
-    requests = [(search.photo, (text,)) for text in photos]
-    requests += [(search.camera if kind == "camera" else search.patient, (value,)) for kind, value in pairs]
-    for find, arguments in requests:
+    requests: list[tuple[Callable[[str], _Match], str]] = [(search.photo, text) for text in photos]
+    requests += [(search.camera if kind == "camera" else search.patient, value) for kind, value in pairs]
+    for find, name in requests:
         try:
-            match = find(*arguments)
+            match = find(name)
         except SettingError as error:
             faults.append(str(error))
             continue
@@ -289,11 +290,11 @@ class _Search:
             people += by_patient.values()
         same = next(part for part in _united(people) if people[0] <= part)
         for content in sorted(same - people[0]) if patient is not None else ():
-            photo = self.listed.get(content)
-            if photo is not None and photo.patient is not None:
+            file = self.listed.get(content)
+            if file is not None and file.patient is not None:
                 raise SettingError(
-                    f"{option}: to the index {photo.path} is of the same patient, {self._own} states "
-                    f"{photo.patient}; name the photographs by --photo"
+                    f"{option}: to the index {file.path} is of the same patient, {self._own} states "
+                    f"{file.patient}; name the photographs by --photo"
                 )
         return same
 

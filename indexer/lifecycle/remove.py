@@ -17,6 +17,7 @@ from resad_client.text import counted
 
 from indexer.build.feature_store import FeatureStore
 from indexer.build.progress import Stages
+from indexer.calibration.calibrate import CalibrationRecord
 from indexer.lifecycle.derive import (
     NewVersion,
     SourceVersion,
@@ -33,6 +34,7 @@ from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
 from resad.index import staging_folder
+from resad.manifest import ReferenceRecord
 from resad.preparation import prepare
 
 
@@ -84,7 +86,7 @@ def remove(options: RemoveOptions, stages: Stages) -> RemoveReport:
 def derive_without(options: RemoveOptions, scratch: Path, stages: Stages, *, live: bool) -> RemoveReport:
     """As `remove`, for a caller that holds the index's lock.  scratch: an empty folder on the same disk."""
     source = open_source(options.index, options.device)
-    photos = [*source.photos, *source.calibrated_on]
+    photos: list[ReferenceRecord | CalibrationRecord] = [*source.photos, *source.calibrated_on]
     removed = [photo for photo in photos if photo.content_sha256 in options.hashes]
     if not removed:
         raise SettingError(f"{source.folder} holds no such photograph")

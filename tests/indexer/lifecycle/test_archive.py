@@ -327,10 +327,10 @@ def test_members_twice_and_members_too_many_are_refused(plain: Path, tmp_path: P
     assert not (tmp_path / "far").exists()
 
 
-def _set(document: dict[str, Any], path: str, value: object) -> None:
+def _set(document: Any, path: str, value: object) -> None:
     *folders, last = path.split(".")
     for key in folders:
-        document = document[int(key) if key.isdigit() or key == "-1" else key]
+        document = document[int(key) if isinstance(document, list) else key]
     document[int(last) if isinstance(document, list) else last] = value
 
 
@@ -354,6 +354,9 @@ def _set(document: dict[str, Any], path: str, value: object) -> None:
         ("probe_score", 0.0, "probe_score"),
         ("probe_score", 123.0, "the probe photograph scores"),
         ("counts.photos", 10**6, "the manifest says"),
+        ("counts.dimension", 7, "as the manifest says"),
+        ("counts.grid", [2, 2], r"counts\.patches"),
+        ("counts.grid", [8, 64], "as the manifest says"),
         ("files.0.bytes", -5, "no size or hash"),
         ("files.0.name", "manifest.json", "twice"),
         ("files.0.name", "probe.png", "twice"),
