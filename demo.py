@@ -143,7 +143,7 @@ class SeenPhoto:
     def kind(self) -> str:
         """What is known about it."""
         if self.mask is None:
-            return "yours, not in the index"
+            return "yours, left out"
         return f"{counted(self.lesions, 'lesion')} drawn" if self.lesions else "drawn, healthy"
 
     @property

@@ -50,7 +50,7 @@ def test_the_installed_command_from_end_to_end(service: Service, folder: Path, t
         "b/bad.jpg: 422 Some trouble: 31.2 MB, the limit is 25 MB (request 01J7); to go on: replace it by one "
         "that is whole and shows a retina, then repeat the command with --resume"
     ) in errors
-    mend = "; to go on: mend or replace the file, then repeat the command with --resume"
+    mend = "; to go on: correct its path, mend it or replace it, then repeat the command with --resume"
     assert f"{folder}/broken.jpg: {unsupported_reason(b'no photograph')}{mend}" in errors
     assert f"{tmp_path}/absent.jpg: cannot be read (No such file or directory){mend}" in errors
     assert "no verdict: a rate of 0.05 needs 19 normal photographs" in errors

@@ -266,18 +266,25 @@ def test_lines_say_how_far_a_run_is_and_what_it_waits_for() -> None:
 
 
 def test_a_terminal_has_a_bar_and_a_file_has_lines() -> None:
-    async def watch(console: Console) -> str:
-        progress = RunProgress(3)
+    async def watch(console: Console, total: int = 5, wait: ResadClientError | None = None) -> str:
+        now = 0.0
+        progress = RunProgress(total, clock=lambda: now)
         with shown(progress, console, first_s=0.01):
             progress.count(scored=True)
+            if wait:
+                progress.wait(wait)
+            now = 10.0
             await asyncio.sleep(0.3)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 
     lines = asyncio.run(watch(Console(file=io.StringIO())))
-    assert lines.startswith("1 of 3 photographs done, about ")
+    assert lines == "1 of 5 photographs done, about 40 s left\n"
+    assert asyncio.run(watch(Console(file=io.StringIO()), total=2)) == ""
+    waiting = asyncio.run(watch(Console(file=io.StringIO()), total=2, wait=Busy(Problem("Too many", 429))))
+    assert waiting.endswith("; waiting for 10 s: 429 Too many\n")
     bar = asyncio.run(watch(Console(file=io.StringIO(), force_terminal=True, width=80)))
-    assert "1/3" in bar
+    assert "1/5" in bar
     assert "photographs done" not in bar
 
 

@@ -275,17 +275,19 @@ def test_the_command_writes_a_report_for_each_patient(
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    for name, shade in (("P1_OD.jpg", 20), ("P1_OS.jpg", 30), ("alone.jpg", 40)):
+    for name, shade in (("P1_OD.jpg", 20), ("P1_OS.jpg", 30), ("P2_OD.jpg", 40)):
         (photos / name).write_bytes(picture("JPEG", shade))
-    (photos / "bad.jpg").write_bytes(BAD)
+    for name in ("bad.jpg", "P2_OS.jpg"):
+        (photos / name).write_bytes(BAD)
     words = ("report", photos, "--url", service.url, "--out", tmp_path / "out", "--fpr", "0.1")
     assert run(monkeypatch, *words) == 2
     output = capsys.readouterr()
-    assert output.out == f"3 reports of 4 photographs in {tmp_path}/out\n{INTENDED_USE}\n"
-    assert "1 of 4 photographs could not be scored; the reports say so" in output.err
-    names = {"P1.html", "P1.pdf", "alone.html", "alone.pdf", "bad.html", "bad.pdf"}
+    assert output.out == f"2 reports of 3 photographs in {tmp_path}/out\n{INTENDED_USE}\n"
+    assert "resad-client: 2 of 5 photographs could not be scored\n" in output.err
+    names = {"P1.html", "P1.pdf", "P2.html", "P2.pdf"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert "422 Some trouble" in (tmp_path / "out/bad.html").read_text()
+    assert "422 Some trouble" in (tmp_path / "out/P2.html").read_text()
+    assert "422" not in (tmp_path / "out/P1.html").read_text()
     assert {tuple(query.get("eye", [])) for _, query, _ in service.requests} == {(), ("left",), ("right",)}
     assert all(query["fpr"] == ["0.1"] for _, query, _ in service.requests)
     assert run(monkeypatch, *words) == 2

@@ -116,6 +116,9 @@ def key_from(file: Path | None) -> str | None:
 
 def in_options(text: str) -> str:
     """The service's message with options in place of query parameters."""
+    text = text.replace(
+        "this call takes Authorization: Bearer KEY", "name its file with --key-file, or set RESAD_KEY"
+    )
     return text.replace("add index=NAME", "add --index NAME")
 
 

@@ -15,6 +15,9 @@ from resad_client.text import counted, printable
 
 _FIRST_S: Final = 5.0
 """Seconds until the first line: shorter runs print none."""
+_FEW: Final = 4
+_FEW_QUIET_S: Final = 60.0
+"""A run of few photographs prints no line for so long, unless it waits."""
 _SHORTEST_S: Final = 15.0
 _SHARE: Final = 0.05
 """Between two lines, of the time since the start: a run of a night prints some tens of lines."""
@@ -110,5 +113,7 @@ async def _show_bar(progress: RunProgress, console: Console) -> None:
 async def _print_lines(progress: RunProgress, console: Console, pause: float) -> None:
     while True:
         await asyncio.sleep(pause)
-        console.print(printable(progress.line), highlight=False, soft_wrap=True, markup=False)
-        pause = min(max(_SHORTEST_S, _SHARE * (progress.clock() - progress.started)), _LONGEST_S)
+        elapsed = progress.clock() - progress.started
+        if progress.total > _FEW or elapsed >= _FEW_QUIET_S or progress.wait_line:
+            console.print(printable(progress.line), highlight=False, soft_wrap=True, markup=False)
+            pause = min(max(_SHORTEST_S, _SHARE * elapsed), _LONGEST_S)

@@ -35,7 +35,7 @@ def with_remedy(error: ResadClientError, *, resumable: bool) -> str:
 
 def _remedy(error: ResadClientError) -> str:
     if isinstance(error, PhotoUnusable):
-        return "mend or replace the file"
+        return "correct its path, mend it or replace it"
     if isinstance(error, PhotoRefused):
         if error.type == _POOR_QUALITY:
             return "take the photograph again or leave out --require-quality"

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -130,7 +130,7 @@ async def _make(
                 outcome.label: outcome.reason for outcome in report.outcomes if isinstance(outcome, ScoreFailure)
             }
             patches = _HealthyPatches(client)
-            for group in groups:
+            for group in _with_results(groups, reasons):
                 rows = [
                     tuple([None if photo is None else await _photo_report(jobs[photo.label], patches, reasons)
                            for photo in row])
@@ -140,6 +140,11 @@ async def _make(
                     _write, Report(group.title, tuple(rows), _made()), out / group.place, suffixes
                 )
     return report
+
+
+def _with_results(groups: Sequence[ReportGroup], failed: Collection[str]) -> list[ReportGroup]:
+    """The groups of which a photograph was scored.  failed: labels."""
+    return [group for group in groups if not all(photo.label in failed for photo in group.photos)]
 
 
 async def _score(
@@ -227,12 +232,11 @@ def _print(report: RunReport, groups: Sequence[ReportGroup], unusable: Sequence[
         warn(message)
     if report.stopped:
         raise SettingError(f"stopped, no report was written: {report.stopped}")
-    count = sum(len(group.photos) for group in groups)
-    say(f"{counted(len(groups), 'report')} of {counted(count, 'photograph')} in {out}")
+    written = len(_with_results(groups, {failure.label for failure in failures}))
+    scored = len(report.outcomes) - len(failures)
+    say(f"{counted(written, 'report')} of {counted(scored, 'photograph')} in {out}")
     say(INTENDED_USE)
     if failures:
-        raise SettingError(
-            f"{len(failures)} of {counted(count, 'photograph')} could not be scored; the reports say so"
-        )
+        raise SettingError(f"{len(failures)} of {counted(len(report.outcomes), 'photograph')} could not be scored")
     if unusable:
         raise SettingError(f"{len(unusable)} of the given paths had no photographs")
