@@ -17,6 +17,7 @@ from resad_client.records import (
     NormalsReference,
     PhotoQuality,
     PhotoReference,
+    ReferenceMatch,
     Result,
     Timings,
 )
@@ -29,7 +30,9 @@ from resad.findings import Region, find_regions, place_in_words
 from resad.index_warnings import index_warnings
 from resad.loaded_index import LoadedIndex
 from resad.manifest import Manifest
+from resad.near_duplicates import perceptual_hash
 from resad.neighbors import list_with_mirror
+from resad.optic_disc import find_optic_disc
 from resad.preparation import THIS_PROCESS, PhotoDecoder, PreparedPhoto, prepare
 from resad.quality import demand, judge
 
@@ -169,7 +172,17 @@ def assemble(
         findings=_findings(regions, photo, detection, loaded, chosen, options),
         map=None,
         timings_ms=timings,
+        same_as=_same_as(photo, loaded),
     )
+
+
+def _same_as(photo: PreparedPhoto, loaded: LoadedIndex) -> ReferenceMatch | None:
+    """The photograph of the index that shows the same, if there is one."""
+    match = loaded.near_duplicates.match(photo.content_hash, perceptual_hash(photo.pixels))
+    if match is None:
+        return None
+    number, bits, mirrored = match
+    return ReferenceMatch(loaded.photos[number].id, bits, mirrored)
 
 
 def _with_header(options: ScoreOptions, header: PhotoHeader | None, calibration: Calibration) -> ScoreOptions:
@@ -216,7 +229,9 @@ def _photo_reference(photo: PreparedPhoto) -> PhotoReference:
     return PhotoReference(
         width=photo.frame.width,
         height=photo.frame.height,
-        field_of_view=Disc(disc.cx, disc.cy, disc.radius) if disc.found else None,
+        field_of_view=Disc(disc.cx, disc.cy, disc.radius, disc.stretch) if disc.found else None,
+        square=photo.frame.extent,
+        optic_disc=find_optic_disc(photo),
     )
 
 

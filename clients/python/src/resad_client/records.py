@@ -17,7 +17,16 @@ from resad_client.errors import ProtocolError
 INTENDED_USE: Final = "Research use only. Not for diagnosis."
 
 QualityReason = Literal[
-    "not-a-fundus-photograph", "no-field-of-view", "cut-off", "too-dark", "too-bright", "low-contrast", "blurred"
+    "not-a-fundus-photograph",
+    "no-field-of-view",
+    "cut-off",
+    "too-dark",
+    "too-bright",
+    "low-contrast",
+    "blurred",
+    "not-in-color",
+    "channels-swapped",
+    "low-resolution",
 ]
 """Of this version; a newer server may know others."""
 
@@ -60,20 +69,38 @@ class IndexReference:
 
 @dataclass(frozen=True, slots=True)
 class Disc:
-    """The field of view, px of the photo."""
+    """The field of view, or the optic disc, px of the photo.
+
+    radius: of an ellipse, the geometric mean of its half axes.  stretch: its height over its width; not 1 where
+    the photo was resized without keeping its aspect, which the score undoes.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
 
     cx: float
     cy: float
     radius: float
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoReference:
-    """The photo that was scored; `field_of_view` is null where no disc was found."""
+    """The photo that was scored; `field_of_view` is null where no disc was found.
+
+    optic_disc: where it was found with some certainty; null where not, or from servers of earlier versions.
+    square: left, top, right and bottom of the part that was scored, px of the photo, which it may exceed; null
+    from servers of earlier versions.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
+    """Always in an answer; the default is for answers of earlier versions."""
 
     width: int
     height: int
     field_of_view: Disc | None
+    square: tuple[float, float, float, float] | None = None
+    optic_disc: Disc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +111,10 @@ class QualityMeasures:
     sharpness: standard deviation of a band of fine detail, as a share of the brightness.
     completeness: share of the disc that the photograph shows; 0 where none was found.
     saturated: share of pixels at 250 or more.
+    color: mean saturation (HSV), 0 for gray.  order: the smaller of the binary logarithms of red over green and
+    green over blue, of the means; negative where channels are not in the order of a retina's.  resolution: width
+    of the disc in the photo, or of the lit region, over that of the prepared square, at most 1.  These three are
+    null in indexes and from servers of earlier versions.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -94,6 +125,9 @@ class QualityMeasures:
     sharpness: float
     completeness: float
     saturated: float
+    color: float | None = None
+    order: float | None = None
+    resolution: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +225,30 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceMatch:
+    """The photograph of the index that shows the same as the one that was scored, whose score is then too low.
+
+    photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored: it
+    is a mirror image of it.
+    """
+
+    photo: str
+    bits: int | None
+    mirrored: bool
+
+    def __str__(self) -> str:
+        kind = "a mirror image of" if self.mirrored else "the same file as" if self.bits is None else "a copy of"
+        return f"{kind} {self.photo} of the index: the score may be too low"
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
 
     fpr: the rate that was asked for; where a threshold was, the lowest one that the normals support for it.
     map: the map as a data URL, where it was asked for in the answer.
+    same_as: the photograph of the index that shows the same; null if none does, or from servers of earlier
+    versions.
     """
 
     request_id: str | None
@@ -213,6 +266,7 @@ class Result:
     map: str | None
     timings_ms: Timings
     intended_use: str = INTENDED_USE
+    same_as: ReferenceMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
