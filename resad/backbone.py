@@ -5,9 +5,11 @@ torchvision's name, from a file, or as `random:SEED`.  torchvision is imported o
 seconds.
 """
 
+import errno
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -136,9 +138,18 @@ def save_backbone(backbone: Backbone, path: Path, *, half: bool = False) -> None
         metadata[_TRAINED_ON] = _TRAINING_PHOTOS.dump_json(backbone.trained_on).decode()
     if backbone.unseen_ratio != 1:
         metadata[_UNSEEN_RATIO] = repr(backbone.unseen_ratio)
-    safetensors.torch.save_file(state, path, metadata or None)
+    try:
+        safetensors.torch.save_file(state, path, metadata or None)
+    except safetensors.SafetensorError as error:
+        raise _system_error(error, path) from error
     if len(metadata) > 1:
         _sort_metadata(path)
+
+
+def _system_error(error: Exception, path: Path) -> OSError:
+    """The system's own error, such as a full disk, which safetensors only puts into its message."""
+    number = next((number for number in errno.errorcode if os.strerror(number) in str(error)), errno.EIO)
+    return OSError(number, os.strerror(number), str(path))
 
 
 def training_photos(path: Path) -> tuple[TrainingPhoto, ...]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +19,9 @@ from resad.search.flat import (
     faster_on_gpu,
     flat_index,
     memories_on,
+    read_flat,
     vectors_of,
+    write_faiss,
 )
 from resad.search.plan import SearchPlan
 from resad.search.pruned import PrunedRows, PrunedSearch
@@ -58,9 +59,16 @@ class Provenance:
         """Write `provenance.npz` into `folder`."""
         np.savez_compressed(folder / PROVENANCE_FILE, photo=self.photo, cell=self.cell, pick=self.pick)
 
+    def check(self, memories: int, path: Path) -> None:
+        """Raise `IndexInvalid` if these are not the arrays of that many memories."""
+        shapes = (self.photo.shape, self.cell.shape, self.pick.shape)
+        kinds = {array.dtype.kind for array in (self.photo, self.cell, self.pick)}
+        if shapes != ((memories,), (memories, 2), (memories,)) or kinds != {"i"}:
+            raise IndexInvalid(f"{path} has arrays of {shapes}, which do not belong to {memories} memories")
+
     @classmethod
     def load(cls, folder: Path) -> "Provenance":
-        """The inverse of `save`; raises `OSError`, `ValueError` or `KeyError` for a file that it did not write."""
+        """The inverse of `save`; raises about ten types of errors for a file that it did not write."""
         with np.load(folder / PROVENANCE_FILE, allow_pickle=False) as arrays:
             return cls(arrays["photo"], arrays["cell"], arrays["pick"])
 
@@ -222,7 +230,7 @@ class MemoryBank:
 
     def save(self, folder: Path) -> None:
         """Write the memories (in CPU form), the provenance and, if it is not flat, the plan into `folder`."""
-        faiss.write_index(self._flat, str(folder / FAISS_FILE))
+        write_faiss(self._flat, folder / FAISS_FILE)
         self.provenance.save(folder)
         if self.plan != _FLAT:
             (folder / PLAN_FILE).write_bytes(_PLAN.dump_json(self.plan, indent=2) + b"\n")
@@ -233,16 +241,17 @@ class MemoryBank:
     def load(cls, folder: Path, *, gpu: int | None = None) -> "MemoryBank":
         """The inverse of `save`; raises `IndexInvalid` if the files are missing or of another kind."""
         try:
-            index = faiss.read_index(str(folder / FAISS_FILE))
+            index = read_flat(folder / FAISS_FILE)
             provenance = Provenance.load(folder)
             plan_file = folder / PLAN_FILE
             plan = _PLAN.validate_json(plan_file.read_bytes()) if plan_file.exists() else _FLAT
         except SettingError as error:
             raise IndexInvalid(f"{folder / PLAN_FILE}: {error}; {REBUILD}") from error
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
+        except (IndexInvalid, MemoryError):
+            raise
+        except Exception as error:  # NumPy and its zip reader raise about ten types for a damaged file
             raise IndexInvalid(f"the memory bank in {folder} cannot be read") from error
-        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_L2:
-            raise IndexInvalid(f"{folder / FAISS_FILE} is not a flat L2 index")
+        provenance.check(index.ntotal, folder / PROVENANCE_FILE)
         bank = cls.__new__(cls)
         bank._set_memories(index, provenance, gpu, plan)
         _check_finite(bank.memories, "memory")

@@ -1,5 +1,6 @@
 """Exhaustive searches by FAISS and torch, on the CPU or a GPU, and FAISS's approximate IVF lists."""
 
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ from resad.errors import IndexInvalid, SettingError
 from resad.search.plan import SearchPlan
 
 SEARCH_FILE: Final = "search.faiss"
+_FLAT_HEAD: Final = struct.Struct("<4siqqqBiQ")
+"""Of a flat index's file: kind, dimension, vectors, two unused numbers, trained, metric, floats that follow."""
+_WRITE_BYTES: Final = 1 << 20
+"""Of an index's file at a time."""
 _SEED: Final = 1234
 _ITERATIONS: Final = 10
 """Of the k-means that makes the IVF lists."""
@@ -156,6 +161,36 @@ def fastest(
     return min(searches, key=seconds)
 
 
+def write_faiss(index: Any, path: Path) -> None:
+    """Write a FAISS index; raises `OSError`, also for the last bytes, whose loss FAISS itself would not notice."""
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITE_BYTES))
+
+
+def read_flat(path: Path) -> Any:
+    """The flat L2 index in `path`, as `write_faiss` writes it.
+
+    FAISS believes the sizes in a file, and crashes on wrong ones: they are compared with the file first.
+    Raises `IndexInvalid` for any other file, `OSError` if it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_FLAT_HEAD.size)
+    if len(head) < _FLAT_HEAD.size:
+        raise IndexInvalid(f"{path} is cut short: {len(head)} bytes")
+    kind, dimension, count, _, _, _, metric, floats = _FLAT_HEAD.unpack(head)
+    if kind != b"IxF2" or metric != faiss.METRIC_L2:
+        raise IndexInvalid(f"{path} is not a flat L2 index")
+    size = path.stat().st_size
+    if dimension < 1 or count < 0 or floats != dimension * count or size != _FLAT_HEAD.size + 4 * floats:
+        raise IndexInvalid(
+            f"{path} states {count} vectors of {dimension} values in {floats} numbers, and has {size} bytes"
+        )
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise IndexInvalid(f"{path} cannot be read") from error
+
+
 class IvfSearch:
     """FAISS's IVF lists on the CPU.  Approximate; row -1 stands for none where too few rows are in the lists."""
 
@@ -180,7 +215,7 @@ class IvfSearch:
         path = folder / SEARCH_FILE
         try:
             index = faiss.read_index(str(path))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise IndexInvalid(f"{path} cannot be read") from error
         if not isinstance(index, faiss.IndexIVFFlat) or (index.ntotal, index.d) != memories.shape:
             raise IndexInvalid(f"{path} is not the ivf search of the memory bank beside it")
@@ -188,7 +223,7 @@ class IvfSearch:
 
     def save(self, folder: Path) -> None:
         """Write the lists into `folder`."""
-        faiss.write_index(self._index, str(folder / SEARCH_FILE))
+        write_faiss(self._index, folder / SEARCH_FILE)
 
     def rows(self, features: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Near rows, mostly the nearest."""

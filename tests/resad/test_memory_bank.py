@@ -1,6 +1,8 @@
 """The memory bank against brute force in NumPy."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -141,3 +143,49 @@ def test_gpu_and_cpu_find_the_same_distances(rng: np.random.Generator) -> None:
     on_cpu = bank_of(memories)
     on_gpu = MemoryBank(memories, on_cpu.provenance, gpu=0)
     np.testing.assert_allclose(on_gpu.search(queries, 3).distances, on_cpu.search(queries, 3).distances, rtol=1e-5)
+
+
+@pytest.fixture
+def saved_bank(tmp_path: Path) -> Path:
+    memories = np.random.default_rng(0).random((50, 16)).astype(np.float32)
+    zeros = np.zeros(50, np.int32)
+    MemoryBank(memories, Provenance(zeros, np.zeros((50, 2), np.int16), zeros)).save(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["memory_bank.faiss", "provenance.npz"])
+def test_a_damaged_file_is_refused_and_crashes_nothing(saved_bank: Path, file: str) -> None:
+    """In a process of its own, which FAISS ends where it believes a size."""
+    code = (
+        "import random, sys; from pathlib import Path\n"
+        "from resad.errors import IndexInvalid; from resad.memory_bank import MemoryBank\n"
+        "file = Path(sys.argv[1]) / sys.argv[2]; sound = file.read_bytes(); choose = random.Random(0)\n"
+        "for number in range(400):\n"
+        "    data = bytearray(sound)\n"
+        "    for _ in range(choose.choice((1, 2, 5))): data[choose.randrange(120)] = choose.randrange(256)\n"
+        "    file.write_bytes(data[: choose.randrange(len(data))] if number % 9 == 0 else data)\n"
+        "    try: MemoryBank.load(file.parent)\n"
+        "    except IndexInvalid: pass\n"
+        "print('done')"
+    )  # fmt: skip
+    process = subprocess.run([sys.executable, "-c", code, saved_bank, file], capture_output=True, text=True)
+    assert (process.returncode, process.stdout.strip()) == (0, "done"), process.stderr
+
+
+def test_a_size_that_lies_is_named(saved_bank: Path) -> None:
+    file = saved_bank / "memory_bank.faiss"
+    data = bytearray(file.read_bytes())
+    data[37:45] = (1 << 40).to_bytes(8, "little")
+    file.write_bytes(data)
+    with pytest.raises(IndexInvalid, match="50 vectors of 16 values in 1099511627776 numbers, and has 3245 bytes"):
+        MemoryBank.load(saved_bank)
+
+
+@pytest.mark.parametrize("count", [10, 5000])
+def test_a_full_disk_is_named(tmp_path: Path, count: int) -> None:
+    """Also where only the last bytes do not fit."""
+    (tmp_path / "memory_bank.faiss").symlink_to("/dev/full")
+    zeros = np.zeros(count, np.int32)
+    bank = MemoryBank(np.zeros((count, 16), np.float32), Provenance(zeros, np.zeros((count, 2), np.int16), zeros))
+    with pytest.raises(OSError, match="No space left on device"):
+        bank.save(tmp_path)

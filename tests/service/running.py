@@ -130,7 +130,7 @@ def process(command: Path, root: Path, *arguments: object, **variables: str) -> 
             assert match
             limits = httpx.Limits(max_connections=64)
             with httpx.Client(base_url=match.group(), timeout=60, limits=limits) as client:
-                until(lambda: client.get("/readyz").status_code == 200, 60)
+                until(lambda: client.get("/readyz").status_code == 200, 300)
                 yield Process(service, client, stderr)
         finally:
             service.kill()

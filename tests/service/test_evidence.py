@@ -74,3 +74,23 @@ def test_an_index_without_pictures_says_so(running: Served, photo: bytes) -> Non
         result = client.score(photo, fpr=0.9, false_regions=2)
         with pytest.raises(NotFound, match="keeps no pictures"):
             client.evidence_crop(result.index, result.findings[0].evidence[0])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "eyes.example"},
+        {"X-Forwarded-For": "192.0.2.7"},
+        {"X-Forwarded-Host": "eyes.example"},
+        {"Forwarded": "for=192.0.2.7"},
+        {"Via": "1.1 edge"},
+    ],
+)
+def test_without_a_key_no_crop_leaves_this_machine(version: Path, headers: dict[str, str]) -> None:
+    """A page whose name resolves to this machine, and a proxy on it, get none, though the host is allowed."""
+    with served(version.parent.parent, allowed_hosts="*") as service:
+        path = "/v1/indexes/drawn/evidence/r-00001/0/0"
+        assert service.client.get(path).status_code == 200
+        answer = service.client.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:resad:problem:call-off")
+        assert service.client.get("/v1/indexes", headers=headers).status_code == 200

@@ -123,13 +123,14 @@ def test_without_a_keys_file_evidence_is_for_this_machine_and_administration_for
         guard = Guard(None, local)
         for scopes in (("score",), ("score", "admin"), ("metrics", "admin")):
             assert guard.admit(None, scopes) is None
-        assert _is_admitted(guard, "evidence") == local
-        assert not _is_admitted(guard, "admin")
+        assert _is_admitted(guard, "evidence", direct=True) == local
+        assert not _is_admitted(guard, "evidence", direct=False)
+        assert not _is_admitted(guard, "admin", direct=True)
 
 
-def _is_admitted(guard: Guard, scope: Scope) -> bool:
+def _is_admitted(guard: Guard, scope: Scope, *, direct: bool) -> bool:
     try:
-        guard.admit("whatever", (scope,))
+        guard.admit("whatever", (scope,), direct=direct)
     except Refusal as refusal:
         return refusal.kind is not CALL_OFF
     return True

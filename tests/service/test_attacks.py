@@ -1,0 +1,283 @@
+"""The attacks of docs/threats.md on the real service: others are served meanwhile, and nothing stays behind."""
+
+import io
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.keys import KeyRecord, new_key, sha256_of, write_keys
+from tests.resad.costly import bmp_of_runs, jpeg_of_scans, png
+from tests.service.running import JPEG, Process, bearer, process, served, until
+
+COSTLY = bmp_of_runs(8900)
+"""Allowed by its header, and many seconds of work."""
+BMP = {"Content-Type": "image/bmp"}
+NPY = {"Content-Type": "image/png", "Accept": "application/x-npy"}
+
+
+def two_keys(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The headers of an attacker and of a ward."""
+    keys = new_key(), new_key()
+    records = [KeyRecord(name, sha256_of(key), ("score",)) for name, key in zip(("a", "b"), keys, strict=True)]
+    write_keys(file, records)
+    return bearer(keys[0]), bearer(keys[1])
+
+
+def resident_mb(pid: int) -> float:
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) / 1e3
+
+
+def decoders_of(service: Process) -> list[int]:
+    children = Path(f"/proc/{service.popen.pid}/task").glob("*/children")
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    return [pid for pid in pids if b"decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@dataclass(frozen=True, slots=True)
+class Attacked:
+    """A service with the keys of an attacker and of a ward."""
+
+    service: Process
+    attacker: dict[str, str]
+    ward: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def attacked(command: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    attacker, ward = two_keys(file)
+    arguments = ("--keys-file", file, "--decode-s", 8, "--deadline-s", 300)
+    with process(command, root, *arguments) as service:
+        yield Attacked(service, attacker, ward)
+
+
+def test_a_jpeg_of_empty_scans_is_refused_at_once(attacked: Attacked) -> None:
+    headers = JPEG | attacked.attacker
+    answer = attacked.service.client.post("/v1/score", content=jpeg_of_scans(6000), headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:resad:problem:photo-too-large")
+    assert "more than 500 scans" in answer.json()["detail"]
+
+
+def test_costly_files_hold_nobody_else_up_and_readiness_tells(attacked: Attacked, photo: bytes) -> None:
+    client = attacked.service.client
+    url = str(client.base_url)
+    with httpx.Client(base_url=url, timeout=200) as attacker, ThreadPoolExecutor(6) as callers:
+        headers = BMP | attacked.attacker
+        costly = [callers.submit(attacker.post, "/v1/score", content=COSTLY, headers=headers) for _ in range(6)]
+        until(lambda: client.get("/readyz").status_code == 503, 200)
+        assert "no decoder has been free for" in client.get("/readyz").json()["detail"]
+        assert client.get("/livez").status_code == 200
+        answer = client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG | attacked.ward, timeout=200)
+        assert answer.status_code == 200
+        assert sum(future.done() for future in costly) < 6  # in turns: it did not wait for all of them
+        until(lambda: all(future.done() for future in costly), 200)
+    assert {future.result().status_code for future in costly} <= {413, 422}
+    until(lambda: client.get("/readyz").status_code == 200, 200)
+
+
+def test_the_end_is_obeyed_while_decoders_are_busy(command: Path, root: Path) -> None:
+    with process(command, root, "--drain-s", 1, "--decode-s", 100, "--deadline-s", 100) as service:
+        with ThreadPoolExecutor(2) as callers:
+            futures = [
+                callers.submit(service.client.post, "/v1/score", content=COSTLY, headers=BMP) for _ in range(2)
+            ]
+            until(lambda: service.metric("resad_decoders_free") == 0)
+            decoders = decoders_of(service)
+            assert len(decoders) == 2
+            service.popen.send_signal(signal.SIGTERM)
+            assert service.popen.wait(20) == 0
+            assert {future.result(20).status_code for future in futures} == {503}
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in decoders))
+        assert "Traceback" not in service.log
+
+
+def test_a_deadline_ends_the_decoding(root: Path) -> None:
+    with served(root, decode_workers=1, decode_s=100.0, deadline_s=1.0) as service:
+        answer = service.client.post("/v1/score", content=COSTLY, headers=BMP)
+        assert (answer.status_code, answer.json()["type"]) == (504, "urn:resad:problem:deadline")
+        until(lambda: service.metric("resad_decoders_free") == 1)
+        assert service.metric("resad_dropped_photos_total") == 1
+        assert service.client.get("/readyz").status_code == 200
+
+
+def test_a_caller_that_leaves_while_its_photograph_is_decoded_is_counted(root: Path) -> None:
+    with served(root, decode_s=100.0) as service:
+        with line_to(service.url) as line:
+            line.sendall(head("score", COSTLY, BMP) + COSTLY)
+            until(lambda: service.state.decoders.free == 1)
+        until(lambda: service.metric("resad_dropped_photos_total") == 1)
+        until(lambda: service.state.decoders.free == 2)
+        assert service.state.admission.queued == 0
+
+
+def test_answers_that_nobody_reads_count_until_they_are_sent_and_take_little(command: Path, root: Path) -> None:
+    """Six maps of 145 MB each."""
+    large = png(6000, 6000)
+    variables = {"RESAD_UNREAD_S": "6", "RESAD_DEADLINE_S": "100"}
+    with process(command, root, **variables) as service, ExitStack() as lines:
+        url = str(service.client.base_url)
+        service.client.post("/v1/anomaly-map?size=64", content=large, headers=NPY)  # warm
+        before = resident_mb(service.popen.pid)
+        for _ in range(6):
+            line = lines.enter_context(line_to(url))
+            line.sendall(head("anomaly-map", large, NPY) + large)
+        until(lambda: service.metric("resad_held_bytes") > 10e6)
+        until(lambda: service.metric("resad_queue_photos") == 0, 100)
+        assert resident_mb(service.popen.pid) - before < 300
+        # None of them reads: all are cut, and what they held is free.
+        until(lambda: service.metric("resad_held_bytes") == 0, 200)
+        assert resident_mb(service.popen.pid) - before < 200
+
+
+def test_a_large_map_arrives_whole(root: Path) -> None:
+    with served(root) as service:
+        answer = service.client.post("/v1/anomaly-map", content=png(3000, 2000), headers=NPY)
+        assert answer.status_code == 200
+        assert "content-length" not in answer.headers  # it was made while it was sent
+        assert len(answer.content) == 128 + 4 * 3000 * 2000
+        small = service.client.post("/v1/anomaly-map", content=png(300, 200), headers=NPY)
+        assert len(small.content) == int(small.headers["content-length"]) == 128 + 4 * 300 * 200
+
+
+def test_who_reads_at_less_than_the_least_rate_is_cut(root: Path) -> None:
+    """Some bytes every moment are not enough."""
+    large = png(4000, 4000)  # whose map has 64 MB
+    with served(root, unread_s=1.0, min_read_rate=10_000_000.0) as service, line_to(service.url) as line:
+        line.sendall(head("anomaly-map", large, NPY) + large)
+        count, began = 0, time.monotonic()
+        try:
+            while data := line.recv(4096):
+                count += len(data)
+                time.sleep(0.01)
+                assert time.monotonic() - began < 60
+        except ConnectionError:
+            pass
+        assert count < 64_000_000
+        until(lambda: service.state.admission.held_bytes == 0)
+
+
+def test_slow_uploads_of_one_key_leave_places_for_others(attacked: Attacked, photo: bytes) -> None:
+    """64 uploads that last a minute, each a little faster than the least rate."""
+    client = attacked.service.client
+    with slow_uploads(str(client.base_url), 64, attacked.attacker) as statuses:
+        until(lambda: len(statuses()) == 32, 100)
+        for _ in range(4):
+            answer = client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG | attacked.ward)
+            assert answer.status_code == 200
+            assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+            statuses()
+        assert set(statuses()[:32]) == {429}
+
+
+@contextmanager
+def slow_uploads(url: str, count: int, headers: dict[str, str]) -> Iterator[Callable[[], list[int]]]:
+    """Uploads of 700 kB, at 12 kB a second; what is yielded sends the next bytes and gives the answers so far."""
+    with ExitStack() as stack:
+        lines = [stack.enter_context(line_to(url)) for _ in range(count)]
+        began = time.monotonic()
+        for line in lines:
+            line.sendall(head("score", b"x" * 700_000, JPEG | headers))
+            line.setblocking(False)
+        sent = dict.fromkeys(range(count), 0)
+        statuses: list[int] = []
+
+        def advance() -> list[int]:
+            due = int(12_000 * (time.monotonic() - began))
+            for number in list(sent):
+                with suppress(BlockingIOError):
+                    sent[number] += lines[number].send(b"x" * (due - sent[number]))
+                    statuses.append(int(lines[number].recv(12).split()[1]))
+                    del sent[number]
+            return statuses
+
+        yield advance
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200), ("localhost", 200), ("LOCALHOST:{port}", 200), ("[::1]:{port}", 200),
+        ("evil.example", 421), ("evil.example:{port}", 421), ("127.0.0.1.evil.example", 421), ("192.0.2.7", 421),
+        ("localhost.evil.example", 421), ("evil.example:80@127.0.0.1", 421), ("", 421),
+    ],
+)  # fmt: skip
+def test_other_hosts_get_nothing(running_port: int, host: str, status: int) -> None:
+    host = host.format(port=running_port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{running_port}", headers={"Host": host}) as client:
+        for path in ("/", "/v1/indexes", "/docs", "/web/app/main.js", "/v1/indexes/drawn/evidence/r-00001/0/0"):
+            answer = client.get(path)
+            assert (answer.status_code == 421) == (status == 421), path
+        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def running_port(root: Path) -> Iterator[int]:
+    with served(root) as service:
+        yield int(service.url.rpartition(":")[2])
+
+
+def test_hosts_that_are_named_are_answered_and_nothing_follows_the_host(root: Path) -> None:
+    with served(root, allowed_hosts="eyes.example,*.clinic.example") as service:
+        for host, status in (
+            ("eyes.example", 200), ("a.clinic.example:8000", 200), ("clinic.example", 421), ("x.example", 421),
+        ):  # fmt: skip
+            answer = service.client.get("/v1/indexes", headers={"Host": host})
+            assert answer.status_code == status, host
+            if status == 421:
+                assert answer.json()["type"] == "urn:resad:problem:wrong-host"
+                assert "--allowed-hosts" in answer.json()["detail"]
+        for path in ("/v1/indexes/", "/web", "/docs/"):
+            answer = service.client.get(path, headers={"Host": "eyes.example"})
+            assert answer.status_code == 404
+            assert "location" not in answer.headers
+
+
+def test_where_an_address_is_public_addresses_are_answered_and_names_are_not(root: Path, tmp_path: Path) -> None:
+    _, ward = two_keys(tmp_path / "keys.json")
+    with served(root, host="0.0.0.0", keys_file=tmp_path / "keys.json", headers=ward) as service:
+        for host, status in (("192.0.2.7:8000", 200), ("[2001:db8::1]", 200), ("evil.example", 421)):
+            assert service.client.get("/v1/indexes", headers={"Host": host}).status_code == status
+
+
+def head(call: str, body: bytes, headers: dict[str, str]) -> bytes:
+    lines = [f"POST /v1/{call} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@contextmanager
+def line_to(url: str) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", int(url.rstrip("/").rpartition(":")[2])), timeout=60) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        yield line
+
+
+def test_a_part_with_endless_headers_is_refused(root: Path) -> None:
+    with served(root) as service:
+        body = b'--x\r\nContent-Disposition: form-data; name="photo"\r\nX-Long: ' + b"a" * 5_000_000
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = service.client.post("/v1/score", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:resad:problem:malformed-upload")
+
+
+def test_many_pictures_in_one_answer_are_bounded(root: Path) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((1500, 1500), 90).convert("RGB").save(file, "PNG")
+    noise = file.getvalue()
+    bounds = {"max_held_bytes": 2 * len(noise), "max_bytes": len(noise), "max_request_bytes": 2 * len(noise)}
+    with served(root, **bounds) as service:
+        answer = service.client.post("/v1/score?map=png", content=noise, headers={"Content-Type": "image/png"})
+        assert answer.status_code in (200, 422, 429)
+        until(lambda: service.state.admission.held_bytes == 0)
