@@ -26,8 +26,8 @@ from pydicom.uid import (
 from pynetdicom import AE
 from resad_dicom.queue import read_state
 
-from tests.dicom.nodes import node
-from tests.dicom.pacs import Photo, dicom_photo, orthanc, results_by_study, until
+from tests.dicom.nodes import Node, node
+from tests.dicom.pacs import Orthanc, Photo, dicom_photo, orthanc, results_by_study, until
 from tests.ports import free_port
 
 PHOTOS = 200
@@ -111,7 +111,7 @@ class Camera(threading.Thread):
         if not association.is_established:
             return False
         try:
-            return association.send_c_store(dcmread(self._file)).get("Status") == 0
+            return bool(association.send_c_store(dcmread(self._file)).get("Status") == 0)
         except RuntimeError:
             return False
         finally:
@@ -137,12 +137,13 @@ def test_every_photograph_is_answered_once(small_index: Path, drawn: Path, tmp_p
         until(service.ready, 1800)
         camera = Camera(photos, resad.port, tmp_path)
         camera.start()
-        kills = dict.fromkeys(("node", "service", "PACS"), 0)
-        victims = itertools.cycle((("node", resad), ("service", service), ("PACS", pacs)))
+        peers: dict[str, Node | Service | Orthanc] = {"node": resad, "service": service, "PACS": pacs}
+        kills = dict.fromkeys(peers, 0)
+        victims = itertools.cycle(peers.items())
         seconds = itertools.cycle((0.5, 2.0, 1.0, 3.5))
         end = time.monotonic() + 3600
-        while (waiting := waiting_photos(resad.queue)) or camera.is_alive():
-            assert time.monotonic() < end, f"{waiting} photographs wait, {camera.stored} were stored"
+        while camera.is_alive() or waiting_photos(resad.queue):
+            assert time.monotonic() < end, f"{waiting_photos(resad.queue)} wait, {camera.stored} were stored"
             time.sleep(next(seconds) + 2.0)
             if min(kills.values()) < _MOST_KILLS:
                 name, victim = next(victims)
