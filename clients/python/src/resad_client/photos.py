@@ -166,7 +166,7 @@ def scan_folder(folder: Path) -> FolderScan:
 
 
 HIDDEN_FOLDER: Final = "hidden folder"
-_MOST_KINDS: Final = 6
+_MOST_KINDS: Final = 8
 _LONGEST_SUFFIX: Final = 12
 
 
@@ -188,7 +188,7 @@ def left_out_kind(path: PurePath, *, exists: bool = True) -> str | None:
 
 def left_out_line(kinds: Iterable[str]) -> str | None:
     """What was passed over: `8 files left out: 3 .dcm, 2 .gif, 1 broken link`; None where nothing was."""
-    counts = Counter(kinds).most_common()
+    counts = sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
     if not counts:
         return None
     parts = [f"{count:,} {kind}{'s' if count > 1 and _counts_in_words(kind) else ''}" for kind, count in counts]
