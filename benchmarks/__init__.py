@@ -10,11 +10,13 @@ coreset      the greedy beside the textbook loop and anomalib's
 indexing     a large build in bounded memory, a killed build resumed
 lifecycle    photographs added and removed
 service      start, single requests, load, new versions, SIGTERM
+attack       attacks on the service: what others get meanwhile, what is left behind
 cluster      a build over Ray workers
 gpu          the tests and benchmarks of a GPU
 
 _bench       printing, timing, memory
 _idrid       indexes and figures on IDRiD
 _service     a service as a process, and clients that load it
+_costly_files  files that take much work to decode
 _anomalib    one side of a comparison with anomalib
 """

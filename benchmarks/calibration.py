@@ -23,13 +23,13 @@ from benchmarks._idrid import CORESET, Variant, config_of, data_set
 from indexer.build.feature_store import FeatureStore
 from indexer.calibration.leave_out import LeftOut, leave_out
 from indexer.coreset.selection import select
-from indexer.photos.near_duplicates import group_photos
 from resad import runtime
 from resad.backbone import load_backbone
 from resad.config import MethodConfig, PhotoLimits
 from resad.detector import measure
 from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.memory_bank import MemoryBank
+from resad.near_duplicates import group_photos
 from resad.preparation import prepare
 
 _REFERENCES: Final = 36

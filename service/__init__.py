@@ -16,7 +16,9 @@ keys            the keys file, and `resad-keys`
 middleware      request ids, log lines, security headers
 tracing         times and hashes of a request, OpenTelemetry spans
 metrics         Prometheus metrics, drift
-admission       bounded queue, upload memory, 429 with Retry-After
+hosts           which hosts the service answers for (421)
+admission       bounded queue, bytes in memory, 429 with Retry-After
+fairness        shares of accounts, and turns
 uploads         bodies -> bytes of photographs
 answering       one photograph or several -> their answer
 maps            map files, overlays, content negotiation

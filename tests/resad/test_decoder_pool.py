@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks._costly_files import bmp_of_runs, tiff_with_warnings
 from resad.config import PhotoLimits, PreparationConfig
 from resad.decoder_pool import DecoderPool, DecodingStopped
 from resad.errors import PhotoError, PhotoTooLarge, SettingError
 from resad.photo import read_photo, stored_size
 from resad.preparation import prepare
-from tests.resad.costly import bmp_of_runs, tiff_with_warnings
 
 LIMITS = PhotoLimits()
 COSTLY = bmp_of_runs(8900)

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from resad.field_of_view import (
-    Disc,
     FieldOfView,
     field_of_view_mask,
-    find_disc,
     find_field_of_view,
     looks_like_fundus,
 )
+from resad.rim import Disc, find_disc
 
 Pixels = NDArray[np.uint8]
 
@@ -137,7 +136,6 @@ def frames_without_a_disc() -> dict[str, Pixels]:
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:300, :400]
     bars = np.repeat(((x // 20) % 2 * 200)[..., None], 3, axis=2)
-    oval = np.repeat(((((y - 150) / 100) ** 2 + ((x - 200) / 180) ** 2 < 1) * 180)[..., None], 3, axis=2)
     page = np.full((300, 400, 3), 250)
     page[30:270:12, 30:370:3] = 20
     sky = np.where(y[..., None] < 150, np.array([90, 140, 220]), np.array([60, 120, 40]))
@@ -147,7 +145,6 @@ def frames_without_a_disc() -> dict[str, Pixels]:
         "white": np.full((300, 400, 3), 255),
         "noise": generator.integers(0, 256, (300, 400, 3)),
         "bars": bars,
-        "oval": oval,
         "page": page,
         "landscape": sky + generator.normal(0.0, 12.0, (300, 400, 3)),
         "retina": draw_disc(1200, 1200, 600.0, 600.0, 580.0)[450:750, 400:800],

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks._costly_files import bmp_of_runs, jpeg_of_scans, png, tiff_of_strips
 from resad.config import PhotoLimits
 from resad.errors import PhotoTooLarge
 from resad.photo import read_photo
 from resad.photo_work import check_work
-from tests.resad.costly import bmp_of_runs, jpeg_of_scans, png, tiff_of_strips
 
 LIMITS = PhotoLimits()
 

@@ -121,19 +121,46 @@ def test_normals_without_a_disc_make_its_absence_no_fault() -> None:
 
 
 values = st.floats(0, 255)
-measures = st.builds(QualityMeasures, values, values, values, st.floats(0, 1), st.floats(0, 1))
+shares = st.floats(0, 1)
+older_measures = st.builds(QualityMeasures, values, values, values, shares, shares)
+measures = st.builds(QualityMeasures, values, values, values, shares, shares, shares, st.floats(-8, 8), shares)
 
 
 @given(st.lists(measures, min_size=FEWEST, max_size=120))
 def test_however_the_normals_are_spread_94_percent_pass(normals: list[QualityMeasures]) -> None:
     limits = quality_limits(normals)
     assert limits.passed >= 0.94
-    assert len(limits.limits) == 6
+    assert [limit.measure for limit in limits.limits] == [
+        "brightness", "contrast", "sharpness", "completeness", "brightness", "saturated", "color", "order", "resolution",
+    ]  # fmt: skip
 
 
-@given(st.lists(measures, max_size=FEWEST - 1))
-def test_fewer_normals_set_no_limits(normals: list[QualityMeasures]) -> None:
+@given(st.lists(measures, min_size=FEWEST, max_size=40))
+def test_limits_stay_within_the_range_of_their_measure(normals: list[QualityMeasures]) -> None:
+    highest = {"completeness": 1.0, "saturated": 1.0, "resolution": 1.0}
+    for limit in quality_limits(normals).limits:
+        if limit.measure != "order":
+            assert 0 <= limit.value <= highest.get(limit.measure, 255)
+
+
+@given(st.lists(measures, min_size=1, max_size=FEWEST - 1))
+def test_fewer_normals_limit_color_order_and_resolution_alone(normals: list[QualityMeasures]) -> None:
+    limits = quality_limits(normals)
+    assert limits.passed == 1.0
+    assert [limit.measure for limit in limits.limits] == ["color", "order", "resolution"]
+
+
+@given(st.lists(older_measures, max_size=FEWEST - 1))
+def test_fewer_normals_of_earlier_versions_set_no_limits(normals: list[QualityMeasures]) -> None:
     assert quality_limits(normals) == QualityLimits(len(normals), 1.0, ())
+
+
+@given(st.lists(measures, min_size=30, max_size=30))
+def test_fewer_normals_widen_the_limits(normals: list[QualityMeasures]) -> None:
+    """The extremes of the ten are also those of the thirty."""
+    few, many = (quality_limits(photos).limits for photos in (normals[:10], normals[:10] * 3))
+    for narrow, wide in zip(many, few, strict=True):
+        assert wide.value <= narrow.value if wide.below else wide.value >= narrow.value
 
 
 def test_demand_refuses_poor_quality_with_its_reasons() -> None:

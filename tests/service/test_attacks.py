@@ -15,8 +15,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from benchmarks._costly_files import bmp_of_runs, jpeg_of_scans, png
 from service.keys import KeyRecord, new_key, sha256_of, write_keys
-from tests.resad.costly import bmp_of_runs, jpeg_of_scans, png
 from tests.service.running import JPEG, Process, bearer, process, served, until
 
 COSTLY = bmp_of_runs(8900)
