@@ -1,5 +1,6 @@
 """Results as DICOM: which callers accept them, and the body that carries the objects (PS3.18, 8.6.1.2)."""
 
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 DICOM: Final = "application/dicom"
 RELATED: Final = "multipart/related"
 _JSON: Final = "application/json"
+_UNQUOTED: Final = re.compile(rf"type={DICOM}(?=[;,\s]|$)", re.IGNORECASE)
+"""As many clients write it, though a slash must be quoted (RFC 9110, 5.6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def wants_dicom(accept: str) -> bool:
     A header that accepts anything gets JSON.  Parameters such as `transfer-syntax` are ignored: objects come as
     explicit VR little endian, which every peer reads.
     """
-    accepted = parse_accept_header(accept, MIMEAccept)
+    accepted = parse_accept_header(_UNQUOTED.sub(f'type="{DICOM}"', accept), MIMEAccept)
     json_quality = accepted.quality(_JSON) if accept else 1.0
     qualities = [quality for entry, quality in accepted if _names_dicom(entry)]
     return bool(qualities) and max(qualities) > 0 and max(qualities) >= json_quality
