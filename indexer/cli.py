@@ -177,5 +177,5 @@ def _describe(error: OSError) -> str:
 def _fail(message: str) -> NoReturn:
     from indexer.commands import console
 
-    console.ERR.line(f"resad-indexer: {message}", style="red")
+    console.ERR.say(f"resad-indexer: {message}", style="red")
     sys.exit(2)

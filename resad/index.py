@@ -147,7 +147,8 @@ def check_not_purged(index: Path, version: Path) -> None:
     count = sum(tombstone(content) in graves for content in content_hashes(version)) if graves else 0
     if count:
         raise IndexInvalid(
-            f"{version} holds {counted(count, 'photograph')} purged from {index.name}; it cannot be used"
+            f"{version} holds {counted(count, 'photograph')} purged from {index.name}; it cannot be used (if a "
+            "purge was interrupted, the same command finishes it)"
         )
 
 

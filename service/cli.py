@@ -132,7 +132,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     docs = " (docs at /docs)" if settings.docs else ""
-    _out.line(f"resad-service: {address}{docs}")
+    _out.say(f"resad-service: {address}{docs}")
 
 
 def main() -> None:
@@ -144,5 +144,5 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    _err.line(f"resad-service: {error}", style="red")
+    _err.say(f"resad-service: {error}", style="red")
     sys.exit(2)

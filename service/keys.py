@@ -174,5 +174,5 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except (ResadError, OSError) as error:
-        _err.line(f"resad-keys: {error}", style="red")
+        _err.say(f"resad-keys: {error}", style="red")
         sys.exit(2)

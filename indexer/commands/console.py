@@ -70,12 +70,12 @@ def cluster_commands() -> ModuleType:
 
 def say(line: str) -> None:
     """Print a line of the answer, without markup."""
-    OUT.line(line)
+    OUT.say(line)
 
 
 def warn(line: str) -> None:
     """Print a line to standard error, without markup."""
-    ERR.line(line)
+    ERR.say(line)
 
 
 def confirm(question: str, otherwise: str, *, yes: bool) -> None:

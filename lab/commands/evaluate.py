@@ -145,9 +145,9 @@ def _warn_same_photos(photos: Sequence[SamePhoto], which: str) -> None:
         how = (
             "the same file" if photo.bits is None else differ if photo.mirrored else f"the same picture, {differ}"
         )
-        console.ERR.line(f"IN THE INDEX {photo.description} ({how})", style="red")
+        console.ERR.say(f"IN THE INDEX {photo.description} ({how})", style="red")
     if photos:
-        console.ERR.line(
+        console.ERR.say(
             f"{counted(len(photos), f'{which} is', f'{which}s are')} in the index: the figures flatter.",
             style="bold red",
         )
@@ -158,7 +158,7 @@ def _warn_overlap(overlap: Overlap) -> None:
     if overlap.patients:
         names = ", ".join(overlap.patients[:5])
         line = f"Patients on both sides: {len(overlap.patients)} ({names}): the figures flatter."
-        console.ERR.line(line, style="bold red")
+        console.ERR.say(line, style="bold red")
     elif overlap.why is not None:
         console.warn(f"whether patients are on both sides is not known: {overlap.why}"
                      if overlap.patients is None else f"no patient is on both sides, {overlap.why}")  # fmt: skip

@@ -62,7 +62,7 @@ def test_a_console_prints_no_control_character_of_a_name() -> None:
     table.add_row(HOSTILE, style="red")
     console.print(table)
     console.print(HOSTILE)
-    console.line(f"{HOSTILE}\nforged")
+    console.say(f"{HOSTILE}\nforged")
     text = file.getvalue()
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert text.count(r"eye\x1b]0;owned\x07\x1b[2J\u202egpj.exe\r") == 5
@@ -73,5 +73,5 @@ def test_styles_are_still_printed() -> None:
     file = io.StringIO()
     console = SafeConsole(file=file, force_terminal=True, color_system="standard")
     console.print("[red]no[/]")
-    console.line("[red]", style="green")
+    console.say("[red]", style="green")
     assert file.getvalue() == "\x1b[31mno\x1b[0m\n\x1b[32m[red]\x1b[0m\n"

@@ -397,7 +397,7 @@ def test_long_names_and_large_sizes_are_still_read(photos: list[Path], tmp_path:
     """Exports write what a plain header cannot hold into a pax header."""
     name = "e" * 64
     place = build_index(
-        copy_photos(photos[:5], tmp_path / "photos"), tmp_path / "far", name=name, keep_features=True
+        copy_photos(photos[:5], tmp_path / "photos"), tmp_path / "first", name=name, keep_features=True
     )
     export_version(place, tmp_path / "long.tar")
     assert b"PaxHeader" in (tmp_path / "long.tar").read_bytes()

@@ -60,5 +60,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ResadClientError, OSError) as error:
-        ERR.line(f"resad-client: {options.in_options(str(error))}", style="red")
+        ERR.say(f"resad-client: {options.in_options(str(error))}", style="red")
         sys.exit(2)

@@ -124,9 +124,9 @@ def in_options(text: str) -> str:
 
 def say(line: str) -> None:
     """Print a line to stdout, without markup."""
-    OUT.line(line)
+    OUT.say(line)
 
 
 def warn(line: str) -> None:
     """Print a line to stderr, without markup."""
-    ERR.line(line)
+    ERR.say(line)

@@ -25,6 +25,6 @@ class SafeConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
 
-    def line(self, text: str, **options: Any) -> None:
+    def say(self, text: str, **options: Any) -> None:
         """Print one line without markup: a line break in `text` is shown, not printed."""
         self.print(printable(text), highlight=False, soft_wrap=True, markup=False, **options)
