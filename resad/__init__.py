@@ -9,6 +9,7 @@ runtime: process-wide settings, device and memory of the machine.
 photo: bytes -> upright RGB picture.
 photo_work: how much work a file asks for, before it is decoded.
 decoder_pool, decoder_process: decoding in processes that can be ended.
+dicom: DICOM photographs in, results as DICOM objects out.
 field_of_view: find the disc, or the lit region, that shows the retina.
 rim: fit the disc's rim: circles, and ellipses where a photograph was squashed.
 preparation: photograph -> prepared square, and the frame that leads back to the photograph's pixels.

@@ -22,6 +22,7 @@ fairness        shares of accounts, and turns
 uploads         bodies -> bytes of photographs
 answering       one photograph or several -> their answer
 maps            map files, overlays, content negotiation
+dicom           results as DICOM objects
 worker          the one thread that owns torch and FAISS
 registry        the served indexes by name
 index_cache     LRU cache of loaded indexes
