@@ -89,7 +89,7 @@ class World:
         with open_journal(outputs, options, "overwrite") as journal:
             assert journal is not None
             jobs = plan_jobs(list_labeled([folder])[0], outputs, journal, "overwrite")
-            report = asyncio.run(score_photos(client, jobs, options, journal, lambda _: None))
+            report = asyncio.run(score_photos(client, jobs, options, journal, lambda _: None, sleep=self.sleep))
             outputs.tables.write(journal.outcomes)
         with (folder.parent / "out.csv").open(newline="") as file:
             return report, {row["photo"]: row["error"] for row in csv.DictReader(file)}

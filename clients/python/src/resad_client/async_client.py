@@ -130,10 +130,6 @@ class AsyncClient:
         """Whether the service can score now; see `Client.ready`."""
         return await protocol.ready(self._port)
 
-    async def pause(self, seconds: float) -> None:
-        """Wait as between two attempts at a call."""
-        await self._port.pause(seconds)
-
     async def aclose(self) -> None:
         """Give back the connections."""
         await self._http.aclose()

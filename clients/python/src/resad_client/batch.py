@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -188,6 +188,8 @@ async def score_photos(
     journal: ScoreJournal | None,
     report: Callable[[ScoreRow | ScoreFailure], None],
     on_wait: OnWait = lambda *_: None,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> RunReport:
     """Score every photograph and write its files, `options.concurrency` at a time; then note it in the journal.
 
@@ -196,7 +198,7 @@ async def score_photos(
     connection is tried again after all others, by itself; it fails if that happens five times although others are
     scored.  `on_wait` gets the errors that the run waits for.  Raises `OSError` if a file cannot be written.
     """
-    run = _Run(client, jobs, options, journal, report, on_wait)
+    run = _Run(client, jobs, options, journal, report, on_wait, sleep)
     try:
         await run.finish()
     except* OSError as errors:
@@ -216,6 +218,7 @@ class _Run:
         journal: ScoreJournal | None,
         report: Callable[[ScoreRow | ScoreFailure], None],
         on_wait: OnWait,
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.client = client
         self.jobs = jobs
@@ -223,6 +226,7 @@ class _Run:
         self.journal = journal
         self.report = report
         self.on_wait = on_wait
+        self.sleep = sleep
         self.outcomes: list[ScoreRow | ScoreFailure | None] = [None] * len(jobs)
         self.stopped: ResadClientError | None = None
         self.scored = 0
@@ -241,7 +245,7 @@ class _Run:
             if not postponed or self.stopped:
                 return
             self.on_wait(self.setbacks[postponed[0]].error, pause)
-            await self.client.pause(pause)
+            await self.sleep(pause)
             # By themselves: a photograph that ends the service must not take others with it.
             pending, concurrency, pause = sorted(postponed), 1, min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -292,7 +296,7 @@ class _Run:
                     self.stopped = error
                     return
                 self.on_wait(error, pause)
-                await self.client.pause(min(pause, self.options.patience_s))
+                await self.sleep(min(pause, self.options.patience_s))
                 pause = min(2 * pause, _LONGEST_PAUSE_S / 4)
 
 
