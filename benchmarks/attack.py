@@ -133,7 +133,7 @@ def _service(root: Path, folder: Path) -> Iterator[Target]:
     write_keys(folder / "keys.json", records)
     command = Path(sys.executable).with_name("resad-service")
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RESAD_")}
-    line = [command, "--root", root, "--port", "0", "--keys-file", folder / "keys.json"]
+    line = [str(command), "--root", str(root), "--port", "0", "--keys-file", str(folder / "keys.json")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
@@ -224,12 +224,14 @@ def _post_all(body: bytes, media_type: str) -> Callable[[Target, int], list[int]
 
     def run(target: Target, count: int) -> list[int]:
         statuses: list[int] = []
+        numbers = iter(range(count))  # shared: next() on it is atomic
         headers = {**_bearer(target.attacker), "Content-Type": media_type}
 
         def post() -> None:
             with httpx.Client(base_url=target.url, timeout=_WAIT_S) as client:
-                while len(statuses) < count:
-                    statuses.append(client.post("/v1/score", content=body, headers=headers).status_code)
+                statuses.extend(
+                    client.post("/v1/score", content=body, headers=headers).status_code for _ in numbers
+                )
 
         threads = [threading.Thread(target=post) for _ in range(4)]
         for thread in threads:
@@ -314,7 +316,7 @@ def _status(line: socket.socket, wait_s: float = 1.0) -> int:
 _ATTACKS: Final = (
     Attack("JPEG of 6,000 empty scans", 100, _post_all(jpeg_of_scans(6000), "image/jpeg")),
     Attack("TIFF of a million strips", 20, _post_all(tiff_of_strips(1_000_000), "image/tiff")),
-    Attack("BMP of run lengths, 79 million px", 16, _post_all(bmp_of_runs(8900), "image/bmp")),
+    Attack("BMP of run lengths, 79 million px", 8, _post_all(bmp_of_runs(8900), "image/bmp")),
     Attack("maps of 256 MB that nobody reads", 6, _read_nothing),
     Attack("uploads at 12 kB a second", 64, _send_slowly),
     Attack("uploads of 25 MB announced", 64, _announce),

@@ -150,14 +150,20 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_PRINTED, _MAX_PRINTED))
     printed = _Printed()
     write_message(answers, Answer())
-    while True:
-        try:
-            job = JOB.validate_python(read_header(requests))
-            data = bytes(read_body(requests, job.body))
-        except EOFError:
-            return
-        answer, pixels = _answer(job, data)
-        write_message(answers, replace(answer, printed=printed.take(), body=pixels.nbytes), pixels)
+    while _answer_next(requests, answers, printed):
+        pass
+
+
+def _answer_next(requests: BinaryIO, answers: BinaryIO, printed: _Printed) -> bool:
+    """Answer one request, of which nothing is kept afterwards; False if there is none any more."""
+    try:
+        job = JOB.validate_python(read_header(requests))
+        data = bytes(read_body(requests, job.body))
+    except EOFError:
+        return False
+    answer, pixels = _answer(job, data)
+    write_message(answers, replace(answer, printed=printed.take(), body=pixels.nbytes), pixels)
+    return True
 
 
 def _answer(job: Job, data: bytes) -> tuple[Answer, memoryview]:
@@ -169,7 +175,7 @@ def _answer(job: Job, data: bytes) -> tuple[Answer, memoryview]:
         photo = read_photo(data, job.limits, shrink=job.shrink)
         pixels = np.ascontiguousarray(photo.pixels)
         facts = {field.name: getattr(photo, field.name) for field in fields(photo) if field.name != "pixels"}
-        return Answer(photo=facts, shape=pixels.shape), memoryview(pixels).cast("B")
+        return Answer(photo=facts, shape=pixels.shape), pixels.reshape(-1).data
     except PhotoError as error:
         return Answer(type(error).__name__, str(error)), memoryview(b"")
     except MemoryError:

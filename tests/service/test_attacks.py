@@ -1,6 +1,7 @@
 """The attacks of docs/threats.md on the real service: others are served meanwhile, and nothing stays behind."""
 
 import io
+import os
 import re
 import signal
 import socket
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -39,10 +41,11 @@ def resident_mb(pid: int) -> float:
     return int(match[1]) / 1e3
 
 
-def decoders_of(service: Process) -> list[int]:
-    children = Path(f"/proc/{service.popen.pid}/task").glob("*/children")
-    pids = [int(pid) for file in children for pid in file.read_text().split()]
-    return [pid for pid in pids if b"decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def decoders_of(pid: int) -> list[int]:
+    """Decoder processes of a process."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for file in children for child in file.read_text().split()]
+    return [child for child in pids if b"decoder_process" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Attacked:
 def attacked(command: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     attacker, ward = two_keys(file)
-    arguments = ("--keys-file", file, "--decode-s", 8, "--deadline-s", 300)
+    arguments = ("--keys-file", file, "--deadline-s", 300)
     with process(command, root, *arguments) as service:
         yield Attacked(service, attacker, ward)
 
@@ -70,21 +73,35 @@ def test_a_jpeg_of_empty_scans_is_refused_at_once(attacked: Attacked) -> None:
     assert "more than 500 scans" in answer.json()["detail"]
 
 
-def test_costly_files_hold_nobody_else_up_and_readiness_tells(attacked: Attacked, photo: bytes) -> None:
-    client = attacked.service.client
-    url = str(client.base_url)
-    with httpx.Client(base_url=url, timeout=200) as attacker, ThreadPoolExecutor(6) as callers:
-        headers = BMP | attacked.attacker
-        costly = [callers.submit(attacker.post, "/v1/score", content=COSTLY, headers=headers) for _ in range(6)]
-        until(lambda: client.get("/readyz").status_code == 503, 200)
-        assert "no decoder has been free for" in client.get("/readyz").json()["detail"]
-        assert client.get("/livez").status_code == 200
-        answer = client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG | attacked.ward, timeout=200)
-        assert answer.status_code == 200
-        assert sum(future.done() for future in costly) < 6  # in turns: it did not wait for all of them
-        until(lambda: all(future.done() for future in costly), 200)
-    assert {future.result().status_code for future in costly} <= {413, 422}
-    until(lambda: client.get("/readyz").status_code == 200, 200)
+def test_a_costly_file_is_ended_and_the_next_one_decoded(root: Path, photo: bytes) -> None:
+    with served(root, decode_workers=1, decode_s=0.5) as service:
+        answer = service.client.post("/v1/score", content=COSTLY, headers=BMP)
+        assert (answer.status_code, answer.json()["type"]) == (413, "urn:resad:problem:photo-too-large")
+        assert "more than 0.5 s of processor time" in answer.json()["detail"]
+        assert service.score(photo).status_code == 200
+
+
+def test_readiness_tells_when_no_decoder_is_free(root: Path, photo: bytes) -> None:
+    before = set(decoders_of(os.getpid()))
+    with served(root, deadline_s=300.0) as service, ThreadPoolExecutor(2) as callers:
+        until(lambda: service.state.decoders.free == 2, 100)
+        decoders = set(decoders_of(os.getpid())) - before
+        for pid in decoders:
+            os.kill(pid, signal.SIGSTOP)  # as good as a library that does not return
+
+        def ask() -> int:
+            return service.client.post("/v1/score", content=photo, headers=JPEG, timeout=300).status_code
+
+        stuck = [callers.submit(ask) for _ in range(2)]
+        try:
+            until(lambda: service.client.get("/readyz").status_code == 503, 100)
+            assert "no decoder has been free for" in service.client.get("/readyz").json()["detail"]
+            assert service.client.get("/livez").status_code == 200
+        finally:
+            for pid in decoders:
+                os.kill(pid, signal.SIGCONT)
+        assert [future.result() for future in stuck] == [200, 200]
+        assert service.client.get("/readyz").status_code == 200
 
 
 def test_the_end_is_obeyed_while_decoders_are_busy(command: Path, root: Path) -> None:
@@ -94,11 +111,11 @@ def test_the_end_is_obeyed_while_decoders_are_busy(command: Path, root: Path) ->
                 callers.submit(service.client.post, "/v1/score", content=COSTLY, headers=BMP) for _ in range(2)
             ]
             until(lambda: service.metric("resad_decoders_free") == 0)
-            decoders = decoders_of(service)
+            decoders = decoders_of(service.popen.pid)
             assert len(decoders) == 2
             service.popen.send_signal(signal.SIGTERM)
-            assert service.popen.wait(20) == 0
-            assert {future.result(20).status_code for future in futures} == {503}
+            assert service.popen.wait(100) == 0
+            assert {future.result(100).status_code for future in futures} == {503}
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in decoders))
         assert "Traceback" not in service.log
 
@@ -276,7 +293,11 @@ def test_many_pictures_in_one_answer_are_bounded(root: Path) -> None:
     file = io.BytesIO()
     Image.effect_noise((1500, 1500), 90).convert("RGB").save(file, "PNG")
     noise = file.getvalue()
-    bounds = {"max_held_bytes": 2 * len(noise), "max_bytes": len(noise), "max_request_bytes": 2 * len(noise)}
+    bounds: dict[str, Any] = {
+        "max_held_bytes": 2 * len(noise),
+        "max_bytes": len(noise),
+        "max_request_bytes": 2 * len(noise),
+    }
     with served(root, **bounds) as service:
         answer = service.client.post("/v1/score?map=png", content=noise, headers={"Content-Type": "image/png"})
         assert answer.status_code in (200, 422, 429)

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -113,7 +114,7 @@ def test_an_answer_that_never_fits_is_not_to_be_asked_for_again() -> None:
     assert "Retry-After" not in refusal.value.headers
 
 
-def order_of(arrivals: list[Account], size: int) -> list[Account]:
+def order_of(arrivals: Sequence[Account], size: int) -> list[Account]:
     """Accounts in the order in which they got a turn, when all arrive at once and each turn lasts a moment."""
     order: list[Account] = []
 

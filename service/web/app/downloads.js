@@ -13,7 +13,7 @@ export function downloads(photo, store, service, maps) {
   const { result, file, name } = photo;
   const stem = name.split("/").at(-1).replace(/\.[^.]*$/, "");
   const remark = element("p", { class: "quiet", role: "status" });
-  const index = result.index.name;
+  const { index } = photo;
   const json = (value, type) => new Blob([JSON.stringify(value, null, 2)], { type });
   const bytes = ({ bytes: data, mediaType }) => new Blob([data], { type: mediaType });
 
@@ -45,10 +45,10 @@ export function downloads(photo, store, service, maps) {
 
 /** Drawn from what the page has; a format that the browser cannot show is drawn by the service. */
 async function overlay(photo, service, maps) {
-  const { result, file } = photo;
+  const { result, file, index } = photo;
   const picture = await createImageBitmap(file).catch(() => null);
   if (!picture) {
-    const asScored = { index: result.index.name, fpr: result.fpr, false_regions: result.normals.false_regions ?? undefined };
+    const asScored = { index, fpr: result.fpr, false_regions: result.normals.false_regions ?? undefined };
     const { bytes, mediaType } = await service.client.overlay(file, asScored);
     return new Blob([bytes], { type: mediaType });
   }

@@ -2,7 +2,7 @@
 
 import { enhanced } from "./enhance.js";
 
-addEventListener("message", ({ data: { id, picture, redFree } }) => {
+addEventListener("message", ({ data: { id, panes, picture, redFree } }) => {
   const { width, height } = picture;
   const canvas = new OffscreenCanvas(width, height);
   const paper = canvas.getContext("2d");
@@ -11,5 +11,5 @@ addEventListener("message", ({ data: { id, picture, redFree } }) => {
   const pixels = enhanced(paper.getImageData(0, 0, width, height).data, width, height, redFree);
   paper.putImageData(new ImageData(pixels, width, height), 0, 0);
   const made = canvas.transferToImageBitmap();
-  postMessage({ id, picture: made }, { transfer: [made] });
+  postMessage({ id, panes, picture: made }, { transfer: [made] });
 });

@@ -9,7 +9,7 @@ const STEP = 10;
 export class Look {
   #stage;
   #look = { ...PLAIN };
-  #file = null;
+  #files = [];
   #turn = 0;
   #worker = null;
 
@@ -24,9 +24,10 @@ export class Look {
     this.#set({});
   }
 
-  /** Another photograph is shown, or none. */
-  show(file) {
-    this.#file = file;
+  /** The photographs of the two panes, from the left; none, or the same one twice. */
+  show(files) {
+    if (files.length === this.#files.length && files.every((file, place) => file === this.#files[place])) return;
+    this.#files = files;
     this.#equalize();
   }
 
@@ -60,15 +61,18 @@ export class Look {
     const turn = (this.#turn += 1);
     const { clahe, redFree } = this.#look;
     this.#stage.enhance(null);
-    if (!clahe || !this.#file) return;
+    if (!clahe || !this.#files.length) return;
     this.#worker ??= new Worker(new URL("./enhance-worker.js", import.meta.url), { type: "module" });
-    try {
-      const picture = await createImageBitmap(this.#file);
-      if (turn !== this.#turn) return picture.close();
-      this.#worker.onmessage = ({ data }) => data.id === this.#turn && this.#stage.enhance(data.picture);
-      this.#worker.postMessage({ id: turn, picture, redFree }, [picture]);
-    } catch {
-      // The browser cannot decode the photograph, and says so where it is shown.
+    this.#worker.onmessage = ({ data: { id, picture, panes: shown } }) => id === this.#turn && this.#stage.enhance(picture, shown);
+    for (const file of new Set(this.#files)) {
+      const panes = [0, 1].filter((pane) => this.#files[pane] === file);
+      try {
+        const picture = await createImageBitmap(file);
+        if (turn !== this.#turn) return;
+        this.#worker.postMessage({ id: turn, panes, picture, redFree }, [picture]);
+      } catch {
+        // The browser cannot decode the photograph, and says so where it is shown.
+      }
     }
   }
 }

@@ -23,9 +23,8 @@ export class Maps {
    * high: a patch of the grid is larger than its pixels.
    */
   get(photo) {
-    const { name, version } = photo.answer.index;
-    const place = `${photo.id} ${name} ${version}`;
-    const map = this.#decoded.get(place) ?? this.#read(photo, name, place);
+    const place = `${photo.id} ${photo.index} ${photo.answer.index.version}`;
+    const map = this.#decoded.get(place) ?? this.#read(photo, photo.index, place);
     map.catch(() => this.#decoded.delete(place));
     this.#decoded.delete(place);
     this.#decoded.set(place, map);

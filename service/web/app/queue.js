@@ -56,8 +56,9 @@ async function scored(photo, store, service, late) {
       index: index ?? undefined, fpr, false_regions: falseRegions ?? undefined, evidence: EVIDENCE, signal,
     };
     const answer = await service.client.score(photo.file, options);
-    const calibration = await service.calibration(answer.index);
-    if (!signal.aborted) store.answered(photo, answer, calibration);
+    const asked = index ?? answer.index.name;
+    const calibration = await service.calibration(asked, answer.index.version);
+    if (!signal.aborted) store.answered(photo, answer, asked, calibration);
     return true;
   } catch (error) {
     if (signal.aborted) return false;

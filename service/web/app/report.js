@@ -10,6 +10,7 @@ import { standAlone } from "./picture.js";
 import { capital, counted, doubt, doubtWords, four, pValue, percent, verdict } from "./text.js";
 
 const CROPS = 8; // findings shown enlarged, the strongest ones
+const LISTED = 25; // the strongest ones; a page more would be read by nobody
 
 /** Opens the browser's own print dialog, which prints or writes PDF; `maps` gives a photograph's map. */
 export async function printReport(photo, photos, maps, service) {
@@ -100,7 +101,8 @@ function findingsTable({ findings }) {
     "table",
     { class: "report-findings" },
     element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))),
-    element("tbody", {}, ...findings.map(row)),
+    element("tbody", {}, ...findings.slice(0, LISTED).map(row)),
+    findings.length > LISTED && element("caption", {}, `The strongest ${LISTED} of ${findings.length}; the result's JSON file has all.`),
   );
 }
 

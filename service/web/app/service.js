@@ -100,7 +100,7 @@ export class Service extends EventTarget {
   }
 
   /** The calibration of the version that gave an answer; null where the service does not tell it, or not any more. */
-  async calibration({ name, version }) {
+  async calibration(name, version) {
     try {
       const { manifest } = await this.detail(name);
       return manifest?.version === version ? manifest.calibration : null;

@@ -58,6 +58,7 @@ export class Stage {
 
   /** Another photograph beside the mapped one, with the outlines of its findings; null for the same one. */
   async beside(other) {
+    if (other === this.#other) return;
     this.#other = other;
     const { photo, outlines, marks } = this.#panes[0];
     await loaded(photo, other?.address ?? this.#address);
@@ -102,9 +103,9 @@ export class Stage {
     for (const { photo, enhanced } of this.#panes) photo.style.filter = enhanced.style.filter = filter;
   }
 
-  /** A picture in the photograph's place, or none. */
-  enhance(picture) {
-    for (const { enhanced } of this.#own) {
+  /** A picture in the photograph's place in these panes, or none. */
+  enhance(picture, panes = [0, 1]) {
+    for (const { enhanced } of panes.map((place) => this.#panes[place])) {
       enhanced.hidden = !picture;
       if (!picture) continue;
       Object.assign(enhanced, { width: picture.width, height: picture.height });

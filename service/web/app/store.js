@@ -9,7 +9,7 @@ const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
  * A photograph and what became of it.
  *
  * state: waiting, scoring, busy (the queue was full, it is asked again), done or failed.  answer: the service's last;
- * it stays while another is asked for.  calibration: of the index that answered; null where it is not told.
+ * it stays while another is asked for.  index: by which name its index was asked for.  calibration: of the index that answered; null where it is not told.
  * result: the answer at the rate and for the eye that are set.
  */
 class Photo {
@@ -23,6 +23,7 @@ class Photo {
     this.state = "waiting";
     this.note = "";
     this.answer = null;
+    this.index = null;
     this.calibration = null;
     this.result = null;
     this.error = null;
@@ -80,10 +81,10 @@ export class Store extends EventTarget {
     this.#tell("photo", photo);
   }
 
-  /** The service's answer for a photograph, with the calibration of its index. */
-  answered(photo, answer, calibration) {
+  /** The service's answer for a photograph; `index` is the name by which its index was asked for. */
+  answered(photo, answer, index, calibration) {
     const error = null;
-    this.change(photo, { state: "done", note: "", error, answer, calibration, result: this.#read(photo, answer, calibration) });
+    this.change(photo, { state: "done", note: "", error, answer, index, calibration, result: this.#read(photo, answer, calibration) });
   }
 
   /** Score these anew: they are sent again.  Their old answers stay until the new ones are there. */
@@ -111,10 +112,10 @@ export class Store extends EventTarget {
   }
 
   /** What of a photograph's answer is not as set, in words; empty where all is. */
-  outdated({ answer, result }) {
+  outdated({ answer, result, index: asked }) {
     const { index, version, fpr, falseRegions } = this.settings;
     if (!answer) return "";
-    if (index !== null && answer.index.name !== index) return `of index ${answer.index.name}`;
+    if (index !== null && asked !== index) return `of index ${asked}`;
     if (version !== null && answer.index.version !== version) return `of an earlier version of the index`;
     if (result.fpr !== fpr) return `at a rate of ${result.fpr}`;
     const { false_regions: rate, finding_level: level } = answer.normals;

@@ -65,7 +65,10 @@ export class Viewer {
     );
     select.value = kept;
     const shown = byId("side").getAttribute("aria-pressed") === "true";
-    this.stage.beside(others.find(({ id }) => shown && id === kept) ?? null).then(() => this.#outline());
+    const other = others.find(({ id }) => shown && id === kept) ?? null;
+    const { opened } = this.#store;
+    this.look.show(opened ? [(other ?? opened).file, opened.file] : []);
+    this.stage.beside(other).then(() => this.#outline());
   }
 
   /** The next finding, or with -1 the one before, around the end. */
@@ -88,7 +91,7 @@ export class Viewer {
     this.#level.show(null, null);
     this.stage.map(null);
     this.stage.findings([], null);
-    this.look.show(photo?.file ?? null);
+    this.look.show(photo ? [photo.file, photo.file] : []);
     this.measure.show(photo);
     if (!photo) return;
     if (byId("side").getAttribute("aria-pressed") === "true") this.offerBeside();
