@@ -30,11 +30,15 @@ _COLORED = """(canvas) => {
 
 @dataclass(eq=False)
 class OpenPage:
-    """requests: their addresses.  faults: errors of its scripts, and what the policy kept it from."""
+    """requests, posted: the addresses of all, and of those with a photograph.
+
+    faults: errors of its scripts, and what the policy kept it from.
+    """
 
     page: Page
     url: str
     requests: list[str] = field(default_factory=list)
+    posted: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,6 +48,8 @@ class OpenPage:
 
     def _note(self, request: Request) -> None:
         self.requests.append(request.url)
+        if request.method == "POST":
+            self.posted.append(request.url)
 
     def _listen(self, message: ConsoleMessage) -> None:
         # An answer that is no success is not the page's fault.
@@ -54,6 +60,10 @@ class OpenPage:
         allowed = (f"{self.url}/", "blob:", "data:")
         assert [address for address in self.requests if not address.startswith(allowed)] == []
         assert self.faults == []
+
+    def posts(self) -> int:
+        """How many requests have sent a photograph."""
+        return len(self.posted)
 
     def go(self) -> "OpenPage":
         self.page.goto(self.url)

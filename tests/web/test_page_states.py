@@ -1,5 +1,6 @@
 """What the page says when something is not as it should be, and that it loses no photograph over it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.web.conftest import Opener, intercept
 
 LEAVE = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
 PROBLEM = "application/problem+json"
+DEADLINE = {"type": "urn:resad:problem:deadline-passed", "title": "Deadline passed", "status": 504, "detail": ""}
 
 
 def test_bad_files_say_what_is_wrong_with_them(visit: Opener, web_service: Served, healthy: Path) -> None:
@@ -58,9 +60,31 @@ def test_a_full_queue_is_waited_out(visit: Opener, web_root: Path, healthy: Path
             page.choose(healthy, lesion)
             expect(page['.row[data-state="busy"]']).to_have_count(1)
             expect(page['.row[data-state="busy"]']).to_contain_text("queue full, asking again in")
-            expect(page["#count"]).to_contain_text("queue full, waiting")
+            expect(page["#count"]).to_contain_text("waiting for the service: 1")
         expect(page['.row[data-state="done"]']).to_have_count(2)
         expect(page["#count"]).not_to_contain_text("waiting")
+
+
+def test_a_service_that_runs_out_of_time_is_asked_again_with_patience(
+    visit: Opener, web_service: Served, healthy: Path, lesion: Path
+) -> None:
+    """Both photographs of the page's first round get a 504, the service's own and a proxy's."""
+    answers = iter([(PROBLEM, json.dumps(DEADLINE)), ("text/html", "<h1>504 Gateway Time-out</h1>")])
+
+    def late(route: Route) -> None:
+        answer = next(answers, None)
+        if answer is None:
+            route.continue_()
+        else:
+            route.fulfill(status=504, content_type=answer[0], body=answer[1])
+
+    page = visit(web_service).ready()
+    with intercept(page.page, "**/v1/score*", late):
+        page.choose(healthy, lesion)
+        expect(page['.row[data-state="busy"]']).to_have_count(2)
+        expect(page['.row[data-state="busy"]'].first).to_contain_text("ran out of time, asking again in")
+        expect(page['.row[data-state="done"]']).to_have_count(2, timeout=60_000)
+    expect(page['.row[data-state="failed"]']).to_have_count(0)
 
 
 def test_a_service_that_is_not_ready_is_waited_for(
