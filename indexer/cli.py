@@ -40,7 +40,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Compare two versions or two indexes: photographs, memories, coverage, scores of the references.",
     ),
     "list": ("indexer.commands.versions:list_command", "List the indexes and their versions."),
-    "inspect": ("indexer.commands.versions:inspect_command", "Show settings, counts and calibration of an index."),
+    "inspect": (
+        "indexer.commands.versions:inspect_command",
+        "Show settings, counts and calibration of an index, or which number is whose.",
+    ),
     "verify": (
         "indexer.commands.versions:verify_command",
         "Check an index: hashes, fingerprint, and the probe photograph's score.",

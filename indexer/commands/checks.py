@@ -10,7 +10,7 @@ from resad import index as index_store
 from resad.errors import SettingError
 
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
-_TRUNK: Final = re.compile(r"bundled|(wide_)?resnext?\d+(_\w+)?")
+_TRUNK: Final = re.compile(r"bundled|(wide_)?resnex?t\d+(_\w+)?")
 _WEIGHT_FILES: Final = (".safetensors", ".pth", ".pt")
 
 

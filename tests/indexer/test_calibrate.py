@@ -1,6 +1,7 @@
 """`resad-indexer calibrate`: the bank stays, the meaning is the other photographs', nothing is half-written."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -282,7 +283,7 @@ def test_bad_photographs_are_named_where_they_calibrate_audited_and_reported(
     origin = json.loads((tmp_path / "figures.json").read_text())["calibration"]
     assert origin.startswith("24 normal photographs outside the memory bank, by calibrate at ")
     assert origin in evaluated.out
-    assert origin in (tmp_path / "report.html").read_text()
+    assert origin in html.unescape((tmp_path / "report.html").read_text())
     assert re.search(r"outliers: \d of the 24 normals moves? the 5% threshold", evaluated.err)
 
 
