@@ -11,9 +11,10 @@ from PIL import Image
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     JPEG2000,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -85,7 +86,7 @@ def encoded(dataset: Dataset, syntax: str) -> bytes:
     if syntax == ExplicitVRBigEndian and dataset.BitsAllocated == 16:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = target
+    dataset.file_meta.TransferSyntaxUID = UID(target)
     if not native and syntax != ExplicitVRLittleEndian:
         # GDCM's own encoder ends the process for an odd number of pixels.
         plugin = "pydicom" if syntax == RLELossless else ""
@@ -116,7 +117,7 @@ def as_jpeg(dataset: Dataset, *, color: str | None = None, jfif: bool = True, qu
 def compressed(dataset: Dataset, syntax: str, frames: Sequence[bytes]) -> bytes:
     """A file with frames that are compressed already."""
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     dataset.PixelData = encapsulate(list(frames))
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True

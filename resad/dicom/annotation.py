@@ -79,7 +79,8 @@ def stroke_share(pixels: NDArray[np.uint8], field: "FieldOfView", levels: Stroke
     step = ceil(max(pixels.shape) / _SEARCH_SIDE)
     # Without smoothing, which would make strokes gray.
     sample = pixels[::step, ::step]
-    mask = field_of_view_mask(inner, *sample.shape[:2], (0.0, 0.0, pixels.shape[1], pixels.shape[0]))
+    height, width = pixels.shape[:2]
+    mask = field_of_view_mask(inner, sample.shape[0], sample.shape[1], (0.0, 0.0, width, height))
     low, high = sample <= levels.pure, sample >= 255 - levels.pure
     red = high[..., 0] & ~high[..., 1] & ~high[..., 2]
     pure = (low | high).all(axis=2) & ~red

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from resad.errors import PhotoError, PhotoTooLarge, PhotoUnreadable, PhotoUnsupported
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset, FileDataset
 
     from resad.config import PhotoLimits
 
@@ -61,6 +61,7 @@ def read_dataset(data: bytes, limits: "PhotoLimits", *, header_only: bool = Fals
     with as_photo_errors():
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.filereader import read_dataset as read_elements
+        from pydicom.uid import UID
 
         syntax, start = _transfer_syntax(data)
         body = data[start:]
@@ -70,8 +71,8 @@ def read_dataset(data: bytes, limits: "PhotoLimits", *, header_only: bool = Fals
         stop = _at_pixels if header_only else None
         elements = read_elements(_CountedReads(body), implicit, little, stop_when=stop)
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID = syntax
-        dataset = FileDataset(None, elements, None, meta, implicit, little)
+        meta.TransferSyntaxUID = UID(syntax)
+        dataset = FileDataset(BytesIO(), elements, None, meta, implicit, little)
         dataset.set_original_encoding(implicit, little, elements._character_set)
         return dataset
 
@@ -121,7 +122,7 @@ def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
     return tag >= _PIXEL_DATA_GROUP << 16
 
 
-def frames_of(dataset: "FileDataset") -> int:
+def frames_of(dataset: "Dataset") -> int:
     """How many frames the data set says it has; 1 where it says nothing."""
     try:
         return max(int(dataset.get("NumberOfFrames") or 1), 1)

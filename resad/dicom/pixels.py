@@ -182,7 +182,7 @@ def _jpeg(frame: bytes, dataset: "FileDataset", color: str) -> NDArray[np.uint8]
 
 def _values(dataset: "FileDataset", syntax: str) -> tuple[NDArray[np.integer[Any]], int]:
     """The samples, (H, W) or (H, W, 3), YBR as RGB already, and how many of their bits are used."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     values, properties = get_decoder(syntax).as_array(
         dataset, index=0, raw=False, decoding_plugin=_PLUGINS.get(syntax, "")
@@ -194,7 +194,7 @@ def _values(dataset: "FileDataset", syntax: str) -> tuple[NDArray[np.integer[Any
 
 
 def _palette(values: NDArray[np.integer[Any]], dataset: "FileDataset") -> NDArray[np.uint8]:
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         raise PhotoUnsupported("the palette is segmented; plain palettes are supported")
@@ -206,9 +206,10 @@ def _gray(
     values: NDArray[np.integer[Any]], dataset: "FileDataset", bits: int, *, inverted: bool
 ) -> NDArray[np.uint8]:
     """Gray samples as they are meant to be shown, uint8 (H, W, 3)."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     shown = apply_modality_lut(values, dataset)
+    share: NDArray[np.floating[Any]]
     if "VOILUTSequence" in dataset and int(dataset.VOILUTSequence[0].LUTDescriptor[0] or 65_536) > 1:
         table = apply_voi(shown, dataset)
         share = table / (2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
@@ -239,7 +240,8 @@ def _window(dataset: "FileDataset") -> tuple[float, float, str] | None:
 def _windowed(values: NDArray[np.float32], center: float, width: float, function: str) -> NDArray[np.float32]:
     """`values` as a share of the display's range (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
+        shares: NDArray[np.float32] = 1 / (1 + np.exp(-4 * (values - center) / width))
+        return shares
     if function == "LINEAR_EXACT" or width == 1:
         return (values - center) / width + 0.5
     return (values - (center - 0.5)) / (width - 1) + 0.5

@@ -49,7 +49,7 @@ _OPTIONAL: Final = (
 )  # fmt: skip
 _LOSSY: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
 """Transfer syntaxes whose pixels may not be those of the camera."""
-_ORIENTATION: Final = ["L", "F"]
+_ORIENTATION: Final = ("L", "F")
 """Of an upright photograph's rows and columns: toward the patient's left, and the feet."""
 _RETINA_MM: Final = 0.3
 _SIDES: Final = {"left": "L", "right": "R", None: ""}
@@ -287,7 +287,7 @@ class _Objects:
             omit_empty_frames=False,
             **self._common("findings"),
         )
-        segmentation.PatientOrientation = _ORIENTATION
+        segmentation.PatientOrientation = list(_ORIENTATION)
         (shared,) = segmentation.SharedFunctionalGroupsSequence
         if self._header.spacing_mm is None:
             shared.pop("PixelMeasuresSequence", None)
@@ -431,7 +431,7 @@ class _Objects:
             bits_allocated=8,
             coordinate_system="PATIENT",
             laterality=_SIDES[self._header.eye] or None,
-            patient_orientation=tuple(_ORIENTATION),
+            patient_orientation=_ORIENTATION,
             transfer_syntax_uid=_EXPLICIT,
             **self._common("overlay"),
         )

@@ -102,7 +102,7 @@ def test_a_deflate_bomb_is_not_inflated() -> None:
     body = zlib.compressobj(9, wbits=-15)
     bomb = body.compress(b"\0" * 40_000_000) + body.flush()
     with pytest.raises(PhotoTooLarge, match="inflates to more than"):
-        read_photo(file_of(bomb, DeflatedExplicitVRLittleEndian), LIMITS)
+        read_photo(file_of(bomb, DeflatedExplicitVRLittleEndian), PhotoLimits(max_bytes=1_000_000))
 
 
 def test_a_bomb_behind_a_long_preface_is_found() -> None:
@@ -111,8 +111,9 @@ def test_a_bomb_behind_a_long_preface_is_found() -> None:
     bomb = body.compress(b"\0" * 40_000_000) + body.flush()
     preface = element(2, 0x02, b"UI", b"1" * 60_000)
     uid = DeflatedExplicitVRLittleEndian.encode()
-    with pytest.raises(PhotoTooLarge):
-        read_photo(PREAMBLE + preface + element(2, 0x10, b"UI", uid) + bomb, LIMITS)
+    data = PREAMBLE + preface + element(2, 0x10, b"UI", uid) + bomb
+    with pytest.raises(PhotoTooLarge, match="inflates"):
+        read_photo(data, PhotoLimits(max_bytes=1_000_000))
 
 
 def test_an_rle_frame_cannot_hold_more_than_it_has_bytes() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.pixels import convert_color_space
+from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from resad.config import PhotoLimits
@@ -128,7 +128,7 @@ def test_palette(bits: int, picture: NDArray[np.uint8]) -> None:
     kind = np.uint8 if bits == 8 else np.uint16
     fields: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for number, name in enumerate(("Red", "Green", "Blue")):
-        channel = table[:, number].astype(kind) * kind(1 if bits == 8 else 257)
+        channel = (table[:, number] * (1 if bits == 8 else 257)).astype(kind)
         fields[f"{name}PaletteColorLookupTableDescriptor"] = [200, 0, bits]
         fields[f"{name}PaletteColorLookupTableData"] = channel.tobytes()
     data = photograph(np.asarray(image), **fields)
