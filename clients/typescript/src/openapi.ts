@@ -316,7 +316,10 @@ export interface components {
         };
         /**
          * Disc
-         * @description The field of view, px of the photo.
+         * @description The field of view, or the optic disc, px of the photo.
+         *
+         *     radius: of an ellipse, the geometric mean of its half axes.  stretch: its height over its width; not 1 where
+         *     the photo was resized without keeping its aspect, which the score undoes.
          */
         readonly Disc: {
             /** Cx */
@@ -325,6 +328,11 @@ export interface components {
             readonly cy: number;
             /** Radius */
             readonly radius: number;
+            /**
+             * Stretch
+             * @default 1
+             */
+            readonly stretch: number;
         };
         /**
          * Evidence
@@ -792,12 +800,16 @@ export interface components {
             /** Acceptable */
             readonly acceptable: boolean;
             /** Reasons */
-            readonly reasons: readonly ("not-a-fundus-photograph" | "no-field-of-view" | "cut-off" | "too-dark" | "too-bright" | "low-contrast" | "blurred")[];
+            readonly reasons: readonly ("not-a-fundus-photograph" | "no-field-of-view" | "cut-off" | "too-dark" | "too-bright" | "low-contrast" | "blurred" | "not-in-color" | "channels-swapped" | "low-resolution")[];
             readonly measures: components["schemas"]["QualityMeasures"];
         };
         /**
          * PhotoReference
          * @description The photo that was scored; `field_of_view` is null where no disc was found.
+         *
+         *     optic_disc: where it was found with some certainty; null where not, or from servers of earlier versions.
+         *     square: left, top, right and bottom of the part that was scored, px of the photo, which it may exceed; null
+         *     from servers of earlier versions.
          */
         readonly PhotoReference: {
             /** Width */
@@ -805,6 +817,14 @@ export interface components {
             /** Height */
             readonly height: number;
             readonly field_of_view: components["schemas"]["Disc"] | null;
+            /** Square */
+            readonly square: readonly [
+                number,
+                number,
+                number,
+                number
+            ] | null;
+            readonly optic_disc: components["schemas"]["Disc"] | null;
         };
         /**
          * PreparationConfig
@@ -878,18 +898,20 @@ export interface components {
              * Measure
              * @enum {string}
              */
-            readonly measure: "brightness" | "contrast" | "sharpness" | "completeness" | "saturated";
+            readonly measure: "brightness" | "contrast" | "sharpness" | "completeness" | "saturated" | "color" | "order" | "resolution";
             /**
              * Reason
              * @enum {string}
              */
-            readonly reason: "not-a-fundus-photograph" | "no-field-of-view" | "cut-off" | "too-dark" | "too-bright" | "low-contrast" | "blurred";
+            readonly reason: "not-a-fundus-photograph" | "no-field-of-view" | "cut-off" | "too-dark" | "too-bright" | "low-contrast" | "blurred" | "not-in-color" | "channels-swapped" | "low-resolution";
             /** Value */
             readonly value: number;
         };
         /**
          * QualityLimits
-         * @description The limits set by `photos` normal photographs, of which a share `passed` passes.  No limits below 10.
+         * @description The limits set by `photos` normal photographs, of which a share `passed` passes.
+         *
+         *     Below 10 only those of color, order and resolution.
          */
         readonly QualityLimits: {
             /** Photos */
@@ -907,6 +929,10 @@ export interface components {
          *     sharpness: standard deviation of a band of fine detail, as a share of the brightness.
          *     completeness: share of the disc that the photograph shows; 0 where none was found.
          *     saturated: share of pixels at 250 or more.
+         *     color: mean saturation (HSV), 0 for gray.  order: the smaller of the binary logarithms of red over green and
+         *     green over blue, of the means; negative where channels are not in the order of a retina's.  resolution: width
+         *     of the disc in the photo, or of the lit region, over that of the prepared square, at most 1.  These three are
+         *     null in indexes and from servers of earlier versions.
          */
         readonly QualityMeasures: {
             /** Brightness */
@@ -919,6 +945,12 @@ export interface components {
             readonly completeness: number;
             /** Saturated */
             readonly saturated: number;
+            /** Color */
+            readonly color?: number | null;
+            /** Order */
+            readonly order?: number | null;
+            /** Resolution */
+            readonly resolution?: number | null;
         };
         /**
          * Quantile
@@ -974,11 +1006,28 @@ export interface components {
             readonly levels: readonly components["schemas"]["LevelConfig"][];
         };
         /**
+         * ReferenceMatch
+         * @description The photograph of the index that shows the same as the one that was scored, whose score is then too low.
+         *
+         *     photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored: it
+         *     is a mirror image of it.
+         */
+        readonly ReferenceMatch: {
+            /** Photo */
+            readonly photo: string;
+            /** Bits */
+            readonly bits: number | null;
+            /** Mirrored */
+            readonly mirrored: boolean;
+        };
+        /**
          * Result
          * @description One photograph's answer; `reason` says why p-value, threshold and verdict are null, if they are.
          *
          *     fpr: the rate that was asked for; where a threshold was, the lowest one that the normals support for it.
          *     map: the map as a data URL, where it was asked for in the answer.
+         *     same_as: the photograph of the index that shows the same; null if none does, or from servers of earlier
+         *     versions.
          */
         readonly Result: {
             /** Request Id */
@@ -1009,6 +1058,7 @@ export interface components {
              * @default Research use only. Not for diagnosis.
              */
             readonly intended_use: string;
+            readonly same_as?: components["schemas"]["ReferenceMatch"] | null;
         };
         /**
          * Results
@@ -1217,6 +1267,8 @@ export interface operations {
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
                 readonly size?: number | null;
+                /** @description Of a DICOM object of several frames: the one to score, from 1. */
+                readonly frame?: number | null;
                 /** @description Of an overlay: the map over the photo, or the photo by itself beside that. */
                 readonly layout?: "blend" | "side";
                 /** @description `require` refuses a photo below the index's limits of quality: 422, naming the reasons. */
@@ -1239,19 +1291,24 @@ export interface operations {
                 readonly "image/tiff": string;
                 readonly "image/bmp": string;
                 readonly "image/webp": string;
+                readonly "image/jp2": string;
+                readonly "image/x-portable-anymap": string;
+                readonly "application/dicom": string;
+                readonly "application/octet-stream": string;
                 readonly "multipart/form-data": {
                     readonly photo: readonly string[];
                 };
             };
         };
         readonly responses: {
-            /** @description One result for a photograph as the body; a list, in order, for a multipart. */
+            /** @description One result for a photograph as the body; a list, in order, for a multipart. Where `Accept` prefers `multipart/related; type="application/dicom"`, one DICOM photograph gets DICOM objects of its study: map, findings, report, overlay. */
             readonly 200: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
                 content: {
                     readonly "application/json": components["schemas"]["Result"] | components["schemas"]["Results"];
+                    readonly "multipart/related": string;
                 };
             };
             /** @description Malformed upload */
@@ -1285,6 +1342,15 @@ export interface operations {
             };
             /** @description Unknown index */
             readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not acceptable */
+            readonly 406: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -1383,6 +1449,8 @@ export interface operations {
                 readonly camera?: string | null;
                 /** @description Longer side of a map, px, if shorter than the photo's. */
                 readonly size?: number | null;
+                /** @description Of a DICOM object of several frames: the one to score, from 1. */
+                readonly frame?: number | null;
                 /** @description Of an overlay: the map over the photo, or the photo by itself beside that. */
                 readonly layout?: "blend" | "side";
                 /** @description The map on the absolute scale, or a picture of it over the photograph. */
@@ -1399,6 +1467,10 @@ export interface operations {
                 readonly "image/tiff": string;
                 readonly "image/bmp": string;
                 readonly "image/webp": string;
+                readonly "image/jp2": string;
+                readonly "image/x-portable-anymap": string;
+                readonly "application/dicom": string;
+                readonly "application/octet-stream": string;
             };
         };
         readonly responses: {
