@@ -166,7 +166,7 @@ def assemble(
         abnormal=score > limit if limit is not None else None,
         reason=chosen.limit.reason,
         normals=_normals_reference(chosen, loaded.manifest.calibration.source),
-        index=index_reference(loaded.manifest),
+        index=index_reference(loaded.manifest, chosen.camera),
         photo=_photo_reference(photo),
         quality=quality or judge(photo, loaded.manifest.photo_quality),
         findings=_findings(regions, photo, detection, loaded, chosen, options),
@@ -200,15 +200,19 @@ def _with_header(options: ScoreOptions, header: PhotoHeader | None, calibration:
     return replace(options, rule=rule, eye=options.eye or header.eye)
 
 
-def index_reference(manifest: Manifest) -> IndexReference:
-    """The reference to an index in results, with what makes its verdicts doubtful."""
+def index_reference(manifest: Manifest, camera: str | None = None) -> IndexReference:
+    """The reference to an index in results, with what makes its verdicts doubtful.
+
+    Args:
+        camera: the camera whose normals the photograph is compared with; else all.
+    """
     return IndexReference(
         name=manifest.name,
         version=manifest.version,
         fingerprint=manifest.fingerprint,
         backbone=manifest.config.backbone.name,
         weights=manifest.weights_sha256,
-        warnings=index_warnings(manifest),
+        warnings=index_warnings(manifest, camera),
     )
 
 

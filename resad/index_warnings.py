@@ -4,7 +4,7 @@ from typing import Final
 
 from resad_client.records import IndexWarning
 
-from resad.calibration import Calibration, Outliers
+from resad.calibration import Calibration, Outliers, find_outliers
 from resad.manifest import Manifest
 
 _STALE: Final = (
@@ -13,21 +13,29 @@ _STALE: Final = (
 )
 
 
-def index_warnings(manifest: Manifest) -> tuple[IndexWarning, ...]:
-    """The warnings of an index, the most serious first; none if its calibration is sound."""
+def index_warnings(manifest: Manifest, camera: str | None = None) -> tuple[IndexWarning, ...]:
+    """The warnings of an index, the most serious first; none if its calibration is sound.
+
+    Args:
+        camera: the camera whose normals a photograph is compared with, as the calibration names it; else all.
+    """
     calibration = manifest.calibration
     stale = (IndexWarning("stale", _STALE),) if manifest.calibrated == "stale" else ()
-    return (*stale, *_outliers(calibration), *_trained_on(calibration))
+    return (*stale, *_outliers(calibration, camera), *_trained_on(calibration))
 
 
-def _outliers(calibration: Calibration) -> tuple[IndexWarning, ...]:
-    outliers = calibration.outliers
+def _outliers(calibration: Calibration, camera: str | None) -> tuple[IndexWarning, ...]:
+    outliers, scores, whose = calibration.outliers, calibration.scores, ""
+    if camera is not None:
+        scores = next(entry.normals.scores for entry in calibration.cameras if entry.camera == camera)
+        # Which photographs they are is not said here: without ids.
+        outliers, whose = find_outliers([""] * len(scores), scores), " of this camera"
     if outliers is None or not outliers.moves_threshold:
         return ()
-    few, normals = len(outliers.photos), len(calibration.scores)
+    few, normals = len(outliers.photos), len(scores)
     move = "moves" if few == 1 else "move"
     text = (
-        f"{few} of the {normals} normals {move} the {outliers.rate:.0%} threshold by more than a quarter"
+        f"{few} of the {normals} normals{whose} {move} the {outliers.rate:.0%} threshold by more than a quarter"
         f"{_change(outliers)}: if they are not healthy, abnormal photographs pass as normal; "
         "resad-indexer inspect names them, --set-aside leaves them out"
     )

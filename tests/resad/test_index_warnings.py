@@ -65,6 +65,18 @@ def test_all_warnings_are_given_the_most_serious_first(manifest: Manifest) -> No
     assert codes(replace(manifest, calibration=uncorrected)) == ["uncorrected"]
 
 
+def test_normals_of_a_camera_are_looked_at_by_themselves(manifest: Manifest) -> None:
+    """Two photographs that do not matter among 120 normals do among the 22 of their camera."""
+    scores = [1.0 + 0.001 * number for number in range(98)] + HEALTHY[:20] + [1.7, 1.9]
+    cameras = ["Big"] * 98 + ["Small"] * 22
+    ids = [f"n-{number}" for number in range(len(scores))]
+    mixed = calibrate(scores, scores, np.array(scores, dtype=np.float32), cameras=cameras, ids=ids)
+    index = replace(manifest, calibration=mixed)
+    assert index_warnings(index) == index_warnings(index, "Big") == ()
+    (warning,) = index_warnings(index, "Small")
+    assert warning.text.startswith("2 of the 22 normals of this camera move the 5% threshold")
+
+
 @pytest.fixture(scope="module")
 def stale_root(small_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with the small index as it is after photographs have left."""

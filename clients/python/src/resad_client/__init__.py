@@ -14,7 +14,9 @@ photos                  photographs of folders and CSV files, media types
 exports                 records as CSV, GeoJSON, COCO
 journal, run_files      a resumable scoring run: its journal, tables and names of files; the server uses the same
 batch                   many photographs over HTTP
-cli, options, score_command, watch_command, tables    the command `resad-client`
+progress, remedies      how far a run is; how it goes on after an error
+report                  printable reports, as HTML and PDF
+cli, options, score_command, report_command, watch_command, tables    the command `resad-client`
 """
 
 from importlib import import_module
