@@ -41,7 +41,7 @@ def with_name(picture: bytes, name: str) -> bytes:
     if image.format == "PNG":
         entries = PngInfo()
         for key, text in image.info.items():
-            if isinstance(text, str):
+            if isinstance(key, str) and isinstance(text, str):
                 entries.add_text(key, text)
         canvas.save(file, "PNG", pnginfo=entries, compress_level=1)
     else:
