@@ -4,7 +4,7 @@ cli             the command `resad-indexer`: a table of commands, each loaded wh
 commands        build, score, calibrate, the commands on versions, and what they share (console)
 settings        options of the command line -> settings, devices and sizes
 tables          tables that the commands print
-photos          listing (folders and CSVs), remote (addresses), near_duplicates
+photos          listing (folders and CSVs), remote (addresses)
 build           photographs -> a version of an index, with its state, features, forecast and publication
 coreset         greedy k-center over projected features -> the memories
 calibration     left-out scores of the reference photos, and calibration on other photographs

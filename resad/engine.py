@@ -249,6 +249,7 @@ def _findings(
 ) -> tuple[Finding, ...]:
     """Findings: regions with p-values, places, and the healthy patches nearest to their peaks."""
     evidence = _evidence(regions, detection, loaded, options.evidence)
+    spacing = photo.header.spacing_mm if photo.header else None
     return tuple(
         Finding(
             rank=rank,
@@ -263,6 +264,7 @@ def _findings(
             contour=region.contour,
             evidence=healthy,
             doubts=region.doubts,
+            area_mm2=region.area_px * spacing[0] * spacing[1] if spacing else None,
         )
         for rank, (region, healthy) in enumerate(zip(regions, evidence, strict=True), start=1)
     )

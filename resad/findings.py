@@ -234,8 +234,10 @@ def place_in_words(x: float, y: float, field: FieldOfView, eye: Eye | None) -> s
         field: in px of the photo; without a disc, the frame is used instead.
     """
     across, up = x - field.cx, field.cy - y
-    radius = field.radius if field.found else min(field.right - field.left, field.bottom - field.top) / 2
-    if hypot(across, up) <= CENTRAL * radius:
+    half_width, half_height = field.half_axes
+    if not field.found:
+        half_width = half_height = min(field.right - field.left, field.bottom - field.top) / 2
+    if hypot(across / half_width, up / half_height) <= CENTRAL:
         return "central"
     vertical = "superior" if up > 0 else "inferior"
     side: Eye = "left" if across < 0 else "right"

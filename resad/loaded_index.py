@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from resad import index, runtime
@@ -17,6 +18,7 @@ from resad.errors import IndexInvalid, naming
 from resad.index import check_files
 from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
+from resad.near_duplicates import NearDuplicateSearch
 from resad.preparation import prepare
 
 Run = Callable[[Callable[[], Any]], Any]
@@ -28,11 +30,18 @@ _PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedIndex:
-    """One version of an index.  photos: in the order of the memory bank's provenance."""
+    """One version of an index.  photos: in the order of the memory bank's provenance.
+
+    near_duplicates: finds the one of them that a photograph shows.
+    """
 
     manifest: Manifest
     photos: tuple[ReferenceRecord, ...]
     detector: Detector
+    near_duplicates: NearDuplicateSearch = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "near_duplicates", NearDuplicateSearch(self.photos))
 
 
 def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
@@ -60,8 +69,23 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
             f"{version}: {len(bank)} memories and {len(photos)} photos, "
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
+    _check_provenance(version, manifest, bank)
     detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device)), bank))
     return LoadedIndex(manifest, photos, detector)
+
+
+def _check_provenance(version: Path, manifest: Manifest, bank: MemoryBank) -> None:
+    """Raise `IndexInvalid` for memories of photographs or cells that the index does not have."""
+    counts, origin = manifest.counts, bank.provenance
+    inside = origin.cell.shape == (len(bank), 2) and bool(
+        ((origin.photo >= 0) & (origin.photo < counts.photos)).all()
+        and ((origin.cell >= 0) & (origin.cell < np.array(counts.grid))).all()
+    )
+    if not inside or bank.dimension != counts.dimension:
+        raise IndexInvalid(
+            f"{version}: its memories are not those of {counts.photos} photos on grids of {counts.grid[0]} x "
+            f"{counts.grid[1]} cells with {counts.dimension} dimensions, as the manifest says"
+        )
 
 
 def score_probe(detector: Detector, folder: Path) -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resad.config import PhotoLimits, PreparationConfig
 from resad.dicom.header import PhotoHeader
-from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view
+from resad.field_of_view import BRIGHT_SURROUND, FieldOfView, field_of_view_mask, find_field_of_view
 from resad.photo import SHRINKS, Photo, read_bytes, read_photo, stored_size
 
 Coordinate = TypeVar("Coordinate", float, NDArray[np.floating[Any]])
@@ -147,23 +147,28 @@ def prepare(
 ) -> PreparedPhoto:
     """The prepared square of `source`, a file's bytes or its path.  Raises as `read_photo`.
 
-    crop = "field_of_view": a square around the disc, its side the disc's diameter (without a disc: around the
-    frame, its longer side), black beyond the photograph.  crop = "none": the whole frame, squashed.
+    crop = "field_of_view": a square around the disc, its side the disc's diameter, black beyond the photograph;
+    where the photograph was squashed, so that the disc is an ellipse, the square undoes it.  Without a disc: a
+    square around the lit region, its longer side.  crop = "none": the whole frame, squashed.
     decoder: decodes the photograph.
     """
     data = read_bytes(source, limits)
     photo, field = _decode(data, config, limits, decoder)
     frame = frame_of(photo.width, photo.height, field, config)
     mask = mask_of(frame, field, config)
-    return PreparedPhoto(_resized(photo, frame), mask, frame, field, photo.content_hash, photo.header)
+    pixels = _without_canvas(_resized(photo, frame), mask)
+    return PreparedPhoto(pixels, mask, frame, field, photo.content_hash, photo.header)
 
 
 def frame_of(width: int, height: int, field: FieldOfView, config: PreparationConfig) -> Frame:
     """The frame of a photograph of `width` x `height` px."""
     if config.crop == "none":
         return Frame(width, height, 0.0, 0.0, width, height, config.size)
-    half = field.radius if field.found else max(width, height) / 2
-    left, right, top, bottom = field.cx - half, field.cx + half, field.cy - half, field.cy + half
+    half_width, half_height = field.half_axes
+    if not field.found:
+        half_width = half_height = max(field.right - field.left, field.bottom - field.top) / 2
+    left, right = field.cx - half_width, field.cx + half_width
+    top, bottom = field.cy - half_height, field.cy + half_height
     return Frame(width, height, left, top, right, bottom, config.size)
 
 
@@ -181,13 +186,13 @@ def _decode(
     shrink = _largest_shrink(min(decoder.stored_size(data, limits)), config.size)
     photo = decoder.read_photo(data, limits, shrink=shrink)
     field = _field_of_view(photo)
-    needed = _largest_shrink(2 * field.radius, config.size)
-    if config.crop == "none" or not field.found or needed >= shrink:
+    needed = _largest_shrink(2 * min(field.half_axes), config.size)
+    if config.crop == "none" or not (field.found or field.outline) or needed >= shrink:
         return photo, field
-    # The disc is much smaller than the frame: a larger decoding is needed to fill the square.
+    # The field is much smaller than the frame: a larger decoding is needed to fill the square.
     photo = decoder.read_photo(data, limits, shrink=needed)
     closer = _field_of_view(photo)
-    return photo, closer if closer.found else field
+    return photo, closer if closer.found or not field.found else field
 
 
 def _field_of_view(photo: Photo) -> FieldOfView:
@@ -216,6 +221,14 @@ def _resized(photo: Photo, frame: Frame) -> NDArray[np.uint8]:
         left, right, top, bottom = left - x0, right - x0, top - y0, bottom - y0
     box = (left, top, right, bottom)
     return np.array(canvas.resize((frame.side, frame.side), Image.Resampling.BILINEAR, box=box))
+
+
+def _without_canvas(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The square, black outside the field of view if a bright canvas lies there."""
+    outside = pixels[~mask]
+    if outside.size and np.median(outside.max(axis=1)) > BRIGHT_SURROUND:
+        pixels[~mask] = 0
+    return pixels
 
 
 def _resampled_rows(values: NDArray[np.float32], at: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

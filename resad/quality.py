@@ -4,6 +4,10 @@ The index's own normal photographs set the limits, so that they follow the camer
 percentile of the normals, moved outwards by half of its distance from their median (for shares; for the others by
 the square root of the factor between the two).  At most one in a hundred normals lies beyond each of the six
 percentiles, and fewer beyond the limits: at least 94 % of them pass.  The manifest states how many.
+
+The extremes of few normals lie too far inside: with fewer than 30 the limits move further outwards, by four times
+as much with 10 (`_margin`).  Color, order of channels and resolution have limits of their own kind, which any
+number of normals sets: a fixed one, or what the normals themselves show if that is further outside.
 """
 
 from collections.abc import Sequence
@@ -17,22 +21,44 @@ from pydantic.dataclasses import dataclass
 from resad_client.records import PhotoQuality, QualityMeasures, QualityReason
 
 from resad.errors import PhotoPoor
-from resad.field_of_view import FieldOfView, field_of_view_mask, looks_like_fundus
+from resad.field_of_view import FieldOfView, field_of_view_mask
 from resad.preparation import PreparedPhoto
+from resad.retina import looks_like_fundus
 
 _CONFIG: Final = ConfigDict(extra="forbid")
 
-Measure = Literal["brightness", "contrast", "sharpness", "completeness", "saturated"]
+Measure = Literal[
+    "brightness", "contrast", "sharpness", "completeness", "saturated", "color", "order", "resolution"
+]
 
 _BELOW: Final[dict[Measure, QualityReason]] = {
     "brightness": "too-dark",
     "contrast": "low-contrast",
     "sharpness": "blurred",
     "completeness": "cut-off",
+    "color": "not-in-color",
+    "order": "channels-swapped",
+    "resolution": "low-resolution",
 }
+_SPREAD: Final[tuple[Measure, ...]] = ("brightness", "contrast", "sharpness", "completeness")
+"""Measures whose lower limit follows the spread of the normals."""
 _ABOVE: Final[dict[Measure, QualityReason]] = {"brightness": "too-bright", "saturated": "too-bright"}
 _PERCENTILE: Final = 0.01
 _MARGIN: Final = 0.5
+_ENOUGH: Final = 30
+"""Normals from which on the limits are moved by `_MARGIN`; measured in docs/results.md."""
+_FEWER: Final = 1.25
+"""Exponent with which the margin grows with fewer normals."""
+_RANGE: Final[dict[Measure, tuple[float, float]]] = {
+    "brightness": (0.0, 255.0), "contrast": (0.0, 255.0), "sharpness": (0.0, 255.0), "completeness": (0.0, 1.0),
+    "saturated": (0.0, 1.0),
+}  # fmt: skip
+_GRAY: Final = 0.06
+"""Color below which a photograph is gray; or half of the least of the normals."""
+_SWAPPED: Final = -0.25
+"""Order below which channels are swapped; or that of the normals, less this."""
+_COARSE: Final = 0.75
+"""Resolution below which it is too low, as a share of the lowest among the normals."""
 _MIN_MARGIN: Final[dict[Measure, float]] = {"completeness": 0.05, "saturated": 0.01}
 """The smallest such move, for shares that hardly differ among normals of one camera: a disc cut off by less, or
 saturation like that of a few exudates, harms no score."""
@@ -65,7 +91,10 @@ class QualityLimit:
 
 @dataclass(frozen=True, config=_CONFIG)
 class QualityLimits:
-    """The limits set by `photos` normal photographs, of which a share `passed` passes.  No limits below 10."""
+    """The limits set by `photos` normal photographs, of which a share `passed` passes.
+
+    Below 10 only those of color, order and resolution.
+    """
 
     photos: int
     passed: float
@@ -75,10 +104,12 @@ class QualityLimits:
 def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
     """The measures of a prepared photograph; 0 if nothing of its field of view remains."""
     side = photo.frame.side
+    resolution = _resolution(photo)
     inner = field_of_view_mask(_inset(photo.field_of_view), side, side, photo.frame.extent)
     green = photo.pixels[:, :, 1].astype(np.float32)
     if not inner.any() or not green[inner].any():
-        return QualityMeasures(0.0, 0.0, 0.0, _completeness(photo.field_of_view), 0.0)
+        completeness = _completeness(photo.field_of_view)
+        return QualityMeasures(0.0, 0.0, 0.0, completeness, 0.0, color=0.0, order=0.0, resolution=resolution)
     inside = green[inner]
     brightness = float(inside.mean())
     low, high = np.percentile(inside, (5, 95))
@@ -88,15 +119,23 @@ def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
         sharpness=float(_fine_detail(green)[inner].std()) / brightness,
         completeness=_completeness(photo.field_of_view),
         saturated=float((inside >= _WHITE).mean()),
+        color=_saturation(photo.pixels[inner]),
+        order=_order(photo.pixels[inner]),
+        resolution=resolution,
     )
 
 
 def quality_limits(normals: Sequence[QualityMeasures]) -> QualityLimits:
-    """The limits that normal photographs set; none from fewer than `FEWEST`."""
-    if len(normals) < FEWEST:
+    """The limits that normal photographs set; from fewer than `FEWEST` only those of color, order, resolution."""
+    limits: list[QualityLimit] = []
+    if len(normals) >= FEWEST:
+        limits += [QualityLimit(name, _BELOW[name], _limit(normals, name, below=True)) for name in _SPREAD]
+        limits += [
+            QualityLimit(name, reason, _limit(normals, name, below=False)) for name, reason in _ABOVE.items()
+        ]
+    limits += _fixed_limits(normals)
+    if not limits:
         return QualityLimits(len(normals), 1.0, ())
-    limits = [QualityLimit(name, reason, _limit(normals, name, below=True)) for name, reason in _BELOW.items()]
-    limits += [QualityLimit(name, reason, _limit(normals, name, below=False)) for name, reason in _ABOVE.items()]
     passed = [not _reasons(measures, limits) for measures in normals]
     return QualityLimits(len(normals), sum(passed) / len(passed), tuple(limits))
 
@@ -104,18 +143,19 @@ def quality_limits(normals: Sequence[QualityMeasures]) -> QualityLimits:
 def judge(photo: PreparedPhoto, limits: QualityLimits) -> PhotoQuality:
     """The verdict on a photograph: whether it shows a retina, and which limits it exceeds.
 
-    If there are too few normals for limits, only a photograph that cannot be of a retina or shows no disc is
-    unacceptable.
+    With too few normals for the other limits, only a photograph that cannot be of a retina, shows no disc, or
+    fails in color, order of channels or resolution is unacceptable.
     """
     measures = measure_quality(photo)
     reasons: list[QualityReason] = []
-    if looks_like_fundus(photo.pixels, photo.field_of_view) is not None:
+    if looks_like_fundus(photo.pixels, photo.mask, photo.field_of_view) is not None:
         reasons.append("not-a-fundus-photograph")
     reasons += _reasons(measures, limits.limits)
     if not photo.field_of_view.found:
         # A photograph without a disc is acceptable if normals have none either.
         reasons = ["no-field-of-view" if reason == "cut-off" else reason for reason in reasons]
-        reasons += [] if limits.limits else ["no-field-of-view"]
+        has_limit = any(limit.measure == "completeness" for limit in limits.limits)
+        reasons += [] if has_limit else ["no-field-of-view"]
     return PhotoQuality(not reasons, tuple(reasons), measures)
 
 
@@ -133,7 +173,9 @@ def demand(quality: PhotoQuality) -> None:
 def _reasons(measures: QualityMeasures, limits: Sequence[QualityLimit]) -> list[QualityReason]:
     reasons: list[QualityReason] = []
     for limit in limits:
-        value: float = getattr(measures, limit.measure)
+        value: float | None = getattr(measures, limit.measure)
+        if value is None:
+            continue
         if (value < limit.value if limit.below else value > limit.value) and limit.reason not in reasons:
             reasons.append(limit.reason)
     return reasons
@@ -145,27 +187,77 @@ def _limit(normals: Sequence[QualityMeasures], name: Measure, *, below: bool) ->
     # A value of the sample: no more than the stated share lies beyond it, however few values there are.
     percentile, method = (_PERCENTILE, "lower") if below else (1 - _PERCENTILE, "higher")
     end = float(np.quantile(values, percentile, method=method))  # type: ignore[call-overload]
+    middle, share = float(np.median(values)), _margin(len(values))
     if name in _MIN_MARGIN:
-        margin = max(_MARGIN * abs(float(np.median(values)) - end), _MIN_MARGIN[name])
-        return end - margin if below else end + margin
-    # By a factor, so that no lower limit comes close to zero.
-    middle = float(np.median(values))
-    return end * float(np.clip(end / middle, 1 / _MAX_FACTOR, _MAX_FACTOR)) ** _MARGIN if middle > 0 else end
+        margin = max(share * abs(middle - end), _MIN_MARGIN[name] * share / _MARGIN)
+        end += -margin if below else margin
+    elif middle > 0:
+        # By a factor, so that no lower limit comes close to zero.
+        end *= float(np.clip(end / middle, 1 / _MAX_FACTOR, _MAX_FACTOR)) ** share
+    return float(np.clip(end, *_RANGE[name]))
+
+
+def _margin(photos: int) -> float:
+    """By which share of an extreme's distance from the median a limit lies beyond the extreme."""
+    return _MARGIN * max(_ENOUGH / photos, 1.0) ** _FEWER
+
+
+def _fixed_limits(normals: Sequence[QualityMeasures]) -> list[QualityLimit]:
+    """The limits of color, order and resolution; none where the normals were not measured (earlier versions)."""
+    limits: list[QualityLimit] = []
+    if colors := [normal.color for normal in normals if normal.color is not None]:
+        limits.append(QualityLimit("color", _BELOW["color"], min(_GRAY, min(colors) / 2)))
+    if orders := [normal.order for normal in normals if normal.order is not None]:
+        limits.append(QualityLimit("order", _BELOW["order"], min(0.0, min(orders)) + _SWAPPED))
+    if resolutions := [normal.resolution for normal in normals if normal.resolution is not None]:
+        limits.append(QualityLimit("resolution", _BELOW["resolution"], _COARSE * min(resolutions)))
+    return limits
+
+
+def _saturation(inside: NDArray[np.uint8]) -> float:
+    """Mean saturation (HSV) of pixels (n, 3)."""
+    highest = inside.max(axis=1).astype(np.float64)
+    return float(((highest - inside.min(axis=1)) / np.maximum(highest, 1.0)).mean())
+
+
+def _order(inside: NDArray[np.uint8]) -> float:
+    """How clearly red is above green and green above blue, of pixels (n, 3); negative where one is not."""
+    red, green, blue = np.log2(inside.mean(axis=0) + 1.0)
+    return float(min(red - green, green - blue))
+
+
+def _resolution(photo: PreparedPhoto) -> float:
+    """Width of what the square covers, in px of the photo, over the square's side, at most 1."""
+    left, top, right, bottom = photo.frame.extent
+    return min(min(right - left, bottom - top) / photo.frame.side, 1.0)
 
 
 def _inset(field: FieldOfView) -> FieldOfView:
+    if field.outline:
+        return _shrunk_outline(field)
     margin = _INSET * field.radius
+    across, down = (_INSET * half for half in field.half_axes)
     return replace(
-        field, radius=field.radius - margin, left=field.left + margin, top=field.top + margin,
-        right=field.right - margin, bottom=field.bottom - margin,
+        field, radius=field.radius - margin, left=field.left + across, top=field.top + down,
+        right=field.right - across, bottom=field.bottom - down,
     )  # fmt: skip
+
+
+def _shrunk_outline(field: FieldOfView) -> FieldOfView:
+    """The field of view with its outline drawn towards the center."""
+    share = 1.0 - _INSET
+    outline = tuple(
+        (field.cx + share * (x - field.cx), field.cy + share * (y - field.cy)) for x, y in field.outline
+    )
+    return replace(field, outline=outline)
 
 
 def _completeness(field: FieldOfView) -> float:
     if not field.found:
         return 0.0
+    half_width, half_height = field.half_axes
     around = (
-        field.cx - field.radius, field.cy - field.radius, field.cx + field.radius, field.cy + field.radius
+        field.cx - half_width, field.cy - half_height, field.cx + half_width, field.cy + half_height
     )  # fmt: skip
     return min(float(field_of_view_mask(field, _RASTER, _RASTER, around).mean()) / (np.pi / 4), 1.0)
 

@@ -53,7 +53,6 @@ from indexer.photos.listing import (
     check_listed,
     list_references,
 )
-from indexer.photos.near_duplicates import DuplicatePair, group_photos, near_duplicate_pairs
 from indexer.settings import SearchChoice
 from resad import index, runtime
 from resad.backbone import Backbone, load_backbone
@@ -63,6 +62,7 @@ from resad.errors import SettingError
 from resad.index import staging_folder
 from resad.manifest import Manifest
 from resad.memory_bank import MemoryBank
+from resad.near_duplicates import DuplicatePair, group_photos, near_duplicate_pairs
 from resad.pictures.evidence import file_name
 from resad.search.plan import SearchRecord
 

@@ -19,17 +19,18 @@ from resad_client.text import counted, printable
 from indexer.build.feature_store import checksum
 from indexer.calibration.leave_out import LeftOut
 from indexer.photos.listing import MIN_PHOTOS, Duplicate, NearDuplicate, ReferencePhoto, Skipped
-from indexer.photos.near_duplicates import DuplicatePair, perceptual_hash
 from indexer.prefetching import prefetch
 from resad.config import PhotoLimits, PreparationConfig
 from resad.decoder_pool import shared_pool
 from resad.encoder import PatchFeatures
 from resad.errors import NotAFundusPhoto, PhotoError, PhotoUnreachable, SettingError
-from resad.field_of_view import FieldOfView, looks_like_fundus
+from resad.field_of_view import FieldOfView
 from resad.index import tombstone, tombstones
 from resad.manifest import ReferenceRecord
-from resad.preparation import Frame, PreparedPhoto, mask_of, prepare
+from resad.near_duplicates import DuplicatePair, perceptual_hash
+from resad.preparation import Frame, PhotoDecoder, PreparedPhoto, mask_of, prepare
 from resad.quality import measure_quality
+from resad.retina import looks_like_fundus
 
 _MAX_THREADS: Final = 8
 """Threads that prepare photographs, at most; half the cores, since the network needs them too."""
@@ -106,6 +107,7 @@ def load_photos(
     used: Mapping[str, ReferencePhoto] | None = None,
     screen: Screen = _use_all,
     threads: int | None = None,
+    decoder: PhotoDecoder | None = None,
 ) -> Generator[LoadedPhoto | Skipped | Duplicate, None, None]:
     """Load, check and prepare each listed photograph, in order; threads prepare the next ones meanwhile.
 
@@ -114,13 +116,14 @@ def load_photos(
     Args:
         used: content hash -> photograph, of those that the index has already.
         threads: that prepare photographs; by default half the cores.
+        decoder: decodes them; by default processes that are ended when a photograph takes too long.
     Raises:
         PhotoError: with `strict`, for the first photograph that cannot be used.
         SettingError: with `strict`, for the first photograph that `screen` skips.
     """
     by_content = dict(used or {})
     threads = threads or min(max(len(os.sched_getaffinity(0)) // 2, 1), _MAX_THREADS)
-    load = partial(_load, preparation=preparation, limits=limits)
+    load = partial(_load, preparation=preparation, limits=limits, decoder=decoder or shared_pool())
     with closing(prefetch(listed, load, threads=threads, most=threads + _MAX_READY)) as prepared:
         for source, photo in zip(listed, prepared, strict=True):
             if isinstance(photo, PhotoError):
@@ -266,10 +269,10 @@ def number_patients(names: Sequence[str | None], index_patients: Iterable[str | 
 
 
 def _load(
-    source: ReferencePhoto, preparation: PreparationConfig, limits: PhotoLimits
+    source: ReferencePhoto, preparation: PreparationConfig, limits: PhotoLimits, decoder: PhotoDecoder
 ) -> PreparedPhoto | PhotoError:
     try:
-        photo = prepare(source.path, preparation, limits, decoder=shared_pool())
+        photo = prepare(source.path, preparation, limits, decoder=decoder)
         _check_retina(photo)
     except PhotoError as error:
         return error
@@ -277,6 +280,6 @@ def _load(
 
 
 def _check_retina(photo: PreparedPhoto) -> None:
-    reason = looks_like_fundus(photo.pixels, photo.field_of_view)
+    reason = looks_like_fundus(photo.pixels, photo.mask, photo.field_of_view)
     if reason is not None:
         raise NotAFundusPhoto(reason)

@@ -22,7 +22,6 @@ from indexer.build.publication import history_entry, link_files
 from indexer.build.references import LoadedPhoto, load_photos
 from indexer.calibration.normals import Normal, calibrate_normals, far_outliers, normals_to_use
 from indexer.photos.listing import Duplicate, Skipped, list_references
-from indexer.photos.near_duplicates import match_near_duplicates, perceptual_hash
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
@@ -31,6 +30,7 @@ from resad.false_regions import RegionHeights, region_heights
 from resad.index import publish, staging_folder
 from resad.loaded_index import LoadedIndex
 from resad.manifest import CALIBRATION_FILE, Manifest, ReferenceRecord
+from resad.near_duplicates import match_near_duplicates, perceptual_hash
 from resad.quality import measure_quality, quality_limits
 
 

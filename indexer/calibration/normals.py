@@ -7,10 +7,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.photos.near_duplicates import HashedPhoto, match_near_duplicates
 from resad.backbone import TrainingPhoto
 from resad.calibration import USUAL_RATE, Calibration, Source, TrainedOn, calibrate, normals_needed
 from resad.false_regions import RegionHeights
+from resad.near_duplicates import HashedPhoto, match_near_duplicates
 
 ENOUGH: Final = normals_needed(USUAL_RATE)
 """So many normals that the trunk was not trained on calibrate an index alone."""

@@ -35,10 +35,10 @@ from indexer.lifecycle.derive import (
     open_source,
 )
 from indexer.photos.listing import Duplicate, NearDuplicate, ReferencePhoto, Skipped, list_references
-from indexer.photos.near_duplicates import match_near_duplicates, near_duplicate_pairs
 from resad import index
 from resad.config import PhotoLimits
 from resad.index import staging_folder
+from resad.near_duplicates import match_near_duplicates, near_duplicate_pairs
 from resad.pictures.evidence import file_name, keeps_crops
 
 

@@ -30,7 +30,6 @@ from indexer.calibration.leave_out import (
 from indexer.calibration.normals import calibrate_normals, normals_to_use
 from indexer.coreset.selection import extend
 from indexer.photos.listing import MIN_PHOTOS
-from indexer.photos.near_duplicates import left_out_groups
 from resad import index, runtime
 from resad.calibration import Calibration, Quantile
 from resad.detector import Detector
@@ -50,6 +49,7 @@ from resad.manifest import (
     write_records,
 )
 from resad.memory_bank import MemoryBank, Provenance
+from resad.near_duplicates import left_out_groups
 from resad.pictures.evidence import file_name
 from resad.preparation import frame_of, mask_of
 from resad.quality import quality_limits

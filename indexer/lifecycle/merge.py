@@ -26,11 +26,11 @@ from indexer.lifecycle.derive import (
     worst_standing,
 )
 from indexer.photos.listing import NearDuplicate
-from indexer.photos.near_duplicates import DuplicatePair, match_near_duplicates
 from resad.errors import IndexInvalid
 from resad.index import staging_folder, tombstone, tombstones
 from resad.manifest import ReferenceRecord
 from resad.memory_bank import MemoryBank, Provenance
+from resad.near_duplicates import DuplicatePair, match_near_duplicates
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,5 +3,4 @@
 listing            folders and CSVs -> listed photographs
 remote             photographs at an address (s3://, https://)
 naming             photographs that an option names, by id, hash or file
-near_duplicates    perceptual hashes, pairs that show the same, and groups for the calibration
 """

@@ -13,11 +13,11 @@ from indexer.commands import console
 from indexer.commands.checks import check_device, check_outputs, check_source
 from indexer.commands.console import Device, Index
 from indexer.lifecycle.remove import reference_files
-from indexer.photos.near_duplicates import left_out_groups
 from lab.audit import Audit, audit, audit_csv, audit_json, audit_page, audit_picture, audit_table
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.manifest import PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
+from resad.near_duplicates import left_out_groups
 
 _SHOWN = 10
 

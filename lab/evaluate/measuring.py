@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.photos.near_duplicates import HashedPhoto, match_near_duplicates, perceptual_hash
 from lab.datasets import Dataset, LabeledPhoto
 from lab.datasets.dataset import read_lesions
 from lab.evaluate import froc, metrics
@@ -21,6 +20,7 @@ from resad.detector import Detection
 from resad.errors import SettingError, naming
 from resad.field_of_view import field_of_view_mask, find_field_of_view
 from resad.loaded_index import LoadedIndex
+from resad.near_duplicates import HashedPhoto, match_near_duplicates, perceptual_hash
 from resad.photo import read_photo
 from resad.preparation import PreparedPhoto, prepare
 

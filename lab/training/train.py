@@ -23,7 +23,6 @@ from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.build.references import LoadedPhoto, load_photos
 from indexer.photos.listing import PhotoRow, Skipped, list_references, rows_csv
-from indexer.photos.near_duplicates import perceptual_hash
 from lab.evaluate.painted import Map, PaintedResults, measure_painted
 from lab.training.crops import HealthyPhoto
 from lab.training.networks import folded
@@ -44,6 +43,7 @@ from resad.bundled import BundledTrunk, locally_normalized
 from resad.config import BackboneConfig, PhotoLimits, PreparationConfig, preset
 from resad.errors import SettingError
 from resad.loaded_index import load_index
+from resad.near_duplicates import perceptual_hash
 from resad.preparation import PreparedPhoto
 
 _TEXTURE_STAGES: Final = (2, 3)

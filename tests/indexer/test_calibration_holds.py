@@ -15,7 +15,6 @@ from indexer.build.feature_store import FeatureStore
 from indexer.calibration.leave_out import leave_out
 from indexer.calibration.normals import Normal, calibrate_normals, normals_to_use
 from indexer.coreset.selection import select
-from indexer.photos.near_duplicates import group_photos
 from indexer.settings import method_config
 from lab.drawing import draw_photo
 from resad.backbone import TrainingPhoto, default_weights, load_backbone
@@ -23,6 +22,7 @@ from resad.calibration import p_value
 from resad.detector import measure
 from resad.encoder import Encoder, PatchFeatures, Trunk
 from resad.memory_bank import MemoryBank
+from resad.near_duplicates import group_photos
 from resad.preparation import PreparedPhoto
 from tests.conftest import prepared
 

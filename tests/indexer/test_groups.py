@@ -13,10 +13,10 @@ from rich.console import Console
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.lifecycle.add import AddOptions, add
-from indexer.photos.near_duplicates import DuplicatePair, group_photos
 from indexer.settings import method_config
 from resad.errors import SettingError
 from resad.manifest import ReferenceRecord, read_records
+from resad.near_duplicates import DuplicatePair, group_photos
 
 CPU = torch.device("cpu")
 QUIET = Stages(Console(quiet=True))

@@ -21,12 +21,12 @@ from indexer.calibration.leave_out import (
     left_out_distances,
     score_left_out,
 )
-from indexer.photos.near_duplicates import group_photos
 from indexer.settings import method_config
 from resad.detector import measure
 from resad.encoder import PatchFeatures
 from resad.errors import IndexInvalid, SettingError
 from resad.memory_bank import MemoryBank, Provenance
+from resad.near_duplicates import group_photos
 
 CONFIG = method_config("resad", settings=["search.neighbors=2", "score.kind=max"])
 PHOTOS, SIDE, D = 5, 32, 6

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 
 from indexer.calibration.lines import outlier_lines, trained_on_line
 from indexer.calibration.normals import ENOUGH, Normal, calibrate_normals, normals_to_use
-from indexer.photos.near_duplicates import perceptual_hash
 from lab.drawing import write_dataset
 from resad import index
 from resad.backbone import Backbone, TrainingPhoto, load_backbone, save_backbone
@@ -24,6 +23,7 @@ from resad.false_regions import RegionHeights
 from resad.loaded_index import BACKBONE_FILE
 from resad.manifest import CALIBRATION_FILE, Manifest, read_manifest, read_records
 from resad.memory_bank import MemoryBank
+from resad.near_duplicates import perceptual_hash
 from resad.preparation import prepare
 from tests.conftest import Run
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from indexer.build.progress import Advance, Stages
 from indexer.build.references import LoadedPhoto, load_photos
 from indexer.photos.listing import list_references
-from indexer.photos.near_duplicates import perceptual_hash
 from lab.training.crops import CELL, HealthyPhoto, draw_crop
 from lab.training.networks import folded, trainable_trunk
 from lab.training.teacher import fit_teacher, texture_loss
@@ -26,6 +25,7 @@ from resad.backbone import load_backbone, save_backbone, training_photos
 from resad.bundled import BundledTrunk, locally_normalized
 from resad.config import BackboneConfig, PhotoLimits, PreparationConfig
 from resad.errors import SettingError, WeightsMismatch
+from resad.near_duplicates import perceptual_hash
 from resad.preparation import PreparedPhoto, prepare
 from tests.conftest import Run
 

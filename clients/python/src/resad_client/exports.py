@@ -17,7 +17,7 @@ from resad_client.records import INTENDED_USE, Finding, Result
 
 PHOTO_COLUMNS: Final = (
     "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable",
-    "quality", "width", "height", "camera", "index", "version", "index_warnings", "error",
+    "quality", "width", "height", "camera", "index", "version", "index_warnings", "same_as", "error",
 )  # fmt: skip
 FINDING_COLUMNS: Final = (
     "photo", "rank", "peak", "p_value", "place", "x", "y", "left", "top", "right", "bottom", "area_px",
@@ -52,7 +52,7 @@ def photos_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
         yield csv_row([
             outcome.photo, r.image_score, r.p_value, r.fpr, r.threshold, r.abnormal, r.reason, len(r.findings),
             quality.acceptable, ";".join(quality.reasons), size.width, size.height, r.normals.camera,
-            r.index.name, r.index.version, _codes(r), None,
+            r.index.name, r.index.version, _codes(r), r.same_as.photo if r.same_as else None, None,
         ])  # fmt: skip
 
 

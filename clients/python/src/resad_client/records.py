@@ -214,6 +214,8 @@ class Finding:
     contour: tuple[tuple[int, int], ...]
     evidence: tuple[Evidence, ...]
     doubts: tuple[FindingDoubt, ...] = ()
+    area_mm2: float | None = None
+    """On the retina; null where the photograph does not state the spacing of its pixels, as only DICOM does."""
 
 
 @dataclass(frozen=True, slots=True)

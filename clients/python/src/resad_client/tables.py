@@ -46,7 +46,7 @@ def print_scores(console: Console, rows: Sequence[ScoreRow], *, before: int) -> 
         console.print(f"{counted(len(rows), 'photograph')}{earlier}: {_verdicts(rows)}", highlight=False)
         highest = sorted(rows, key=lambda row: row.result.image_score, reverse=True)[:_HIGHEST]
         console.print(score_table(highest, title=f"The {len(highest)} highest scores"))
-    for line in (*_doubts(rows), *warning_lines([row.result.index for row in rows])):
+    for line in (*_doubts(rows), *_matches(rows), *warning_lines([row.result.index for row in rows])):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -66,7 +66,8 @@ def score_line(row: ScoreRow) -> str:
     """A photograph as a line of text."""
     photo, score, p_value, verdict, findings = _cells(row)
     line = f"{photo}: score {score}, p {p_value}, {verdict}, findings {findings}"
-    return f"{line}; not to be trusted: {_reasons(row)}" if _is_doubtful(row) else line
+    line = f"{line}; not to be trusted: {_reasons(row)}" if _is_doubtful(row) else line
+    return f"{line}; {row.result.same_as}" if row.result.same_as else line
 
 
 def warning_lines(indexes: Iterable[IndexReference | IndexInfo]) -> list[str]:
@@ -96,6 +97,13 @@ def _doubts(rows: Sequence[ScoreRow]) -> list[str]:
     lines = [_DOUBT, *(f"  {row.label}: {_reasons(row)}" for row in doubtful[:_MOST_ROWS])] if doubtful else []
     more = len(doubtful) - _MOST_ROWS
     return [*lines, f"  and {more} more; the column quality of --csv has them all"] if more > 0 else lines
+
+
+def _matches(rows: Sequence[ScoreRow]) -> list[str]:
+    """The photographs that the index itself holds."""
+    matches = [f"! {row.label} is {row.result.same_as}" for row in rows if row.result.same_as]
+    more = len(matches) - _MOST_ROWS
+    return [*matches[:_MOST_ROWS], *([f"! and {more} more; see the column same_as of --csv"] if more > 0 else [])]
 
 
 def _is_doubtful(row: ScoreRow) -> bool:

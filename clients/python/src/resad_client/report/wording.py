@@ -15,6 +15,9 @@ _QUALITY: Final = {
     "too-bright": "it is too bright",
     "low-contrast": "its contrast is low",
     "blurred": "it is blurred",
+    "not-in-color": "it is gray or red-free",
+    "channels-swapped": "its color channels are swapped",
+    "low-resolution": "its resolution is too low",
 }
 _SOURCES: Final = {
     "left-out": " of the index, each scored without itself",
@@ -77,7 +80,12 @@ def normals_sentence(result: Result) -> str:
 
 
 def quality_sentence(result: Result) -> str:
-    """Whether the photograph is like those of the index."""
+    """Whether the photograph is like those of the index, or is one of them."""
+    sentence = _quality_sentence(result)
+    return f"{sentence} The photograph is {result.same_as}." if result.same_as else sentence
+
+
+def _quality_sentence(result: Result) -> str:
     if result.quality.acceptable:
         return "Quality: like the photographs of the index."
     reasons = ", ".join(_QUALITY.get(reason, reason.replace("-", " ")) for reason in result.quality.reasons)

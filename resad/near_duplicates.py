@@ -72,17 +72,31 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
+class NearDuplicateSearch:
+    """Finds the reference that shows the same as a photograph; prepared once for many photographs."""
+
+    def __init__(self, references: Sequence[HashedPhoto]) -> None:
+        self._by_content = {reference.content_sha256: number for number, reference in enumerate(references)}
+        self._bits = _bits([reference.perceptual_hash for reference in references])
+
+    def match(self, content_sha256: str, hashed: str) -> tuple[int, int | None, bool] | None:
+        """Number of the reference, bits that differ (None for the same file), and whether it is mirrored.
+
+        hashed: the photograph's `perceptual_hash`.  None if no reference shows the same.
+        """
+        if content_sha256 in self._by_content:
+            return self._by_content[content_sha256], None, False
+        return _nearest(_bits([hashed])[0], self._bits)
+
+
 def match_near_duplicates(
     photos: Sequence[HashedPhoto], references: Sequence[HashedPhoto]
 ) -> Iterator[DuplicatePair]:
     """Each of `photos` (`first`) that is a copy or mirror image of one of `references` (`second`), the nearest."""
-    by_content = {reference.content_sha256: number for number, reference in enumerate(references)}
-    reference_bits = _bits(references)
-    for number, (photo, bits) in enumerate(zip(photos, _bits(photos), strict=True)):
-        if photo.content_sha256 in by_content:
-            yield DuplicatePair(number, by_content[photo.content_sha256], None)
-        elif (nearest := _nearest(bits, reference_bits)) is not None:
-            yield DuplicatePair(number, *nearest)
+    search = NearDuplicateSearch(references)
+    for number, photo in enumerate(photos):
+        if (match := search.match(photo.content_sha256, photo.perceptual_hash)) is not None:
+            yield DuplicatePair(number, *match)
 
 
 def near_duplicate_pairs(photos: Sequence[HashedPhoto]) -> tuple[DuplicatePair, ...]:
@@ -90,15 +104,15 @@ def near_duplicate_pairs(photos: Sequence[HashedPhoto]) -> tuple[DuplicatePair, 
 
     Their files differ: copies of a file are not among `photos`.
     """
-    bits = _bits(photos)
+    bits = _bits([photo.perceptual_hash for photo in photos])
     nearest = ((number, _nearest(bits[number], bits[:number])) for number in range(1, len(bits)))
     return tuple(DuplicatePair(pair[0], number, *pair[1:]) for number, pair in nearest if pair is not None)
 
 
-def _bits(photos: Sequence[HashedPhoto]) -> NDArray[np.uint64]:
+def _bits(hashes: Sequence[str]) -> NDArray[np.uint64]:
     """The hashes as words (n, 4)."""
-    joined = b"".join(bytes.fromhex(photo.perceptual_hash) for photo in photos)
-    return np.frombuffer(joined, dtype=np.uint64).reshape(len(photos), _WORDS)
+    joined = b"".join(map(bytes.fromhex, hashes))
+    return np.frombuffer(joined, dtype=np.uint64).reshape(len(hashes), _WORDS)
 
 
 def _nearest(bits: NDArray[np.uint64], references: NDArray[np.uint64]) -> tuple[int, int, bool] | None:
