@@ -379,9 +379,8 @@ class _Objects:
             _number("area-share", "Share of the field of view", finding.area_share),
             sr.Measurement(codes.SCT.Area, finding.area_px, Code("{pixels}", "UCUM", "pixels")),
         ]
-        if self._header.spacing_mm is not None:
-            area_mm2 = finding.area_px * float(np.prod(self._header.spacing_mm))
-            numbers.append(sr.Measurement(codes.SCT.Area, area_mm2, codes.UCUM.SquareMillimeter))
+        if finding.area_mm2 is not None:
+            numbers.append(sr.Measurement(codes.SCT.Area, finding.area_mm2, codes.UCUM.SquareMillimeter))
         evaluations = []
         if finding.place is not None:
             place = _concept("-".join(re.findall(r"\w+", finding.place)), finding.place)

@@ -58,6 +58,9 @@ def test_the_same_answer_as_for_the_picture(
     assert first.image_score == second.image_score
     assert [finding.place for finding in first.findings] == [finding.place for finding in second.findings]
     assert first.findings
+    assert {finding.area_mm2 for finding in first.findings} == {None}
+    for finding in second.findings:
+        assert finding.area_mm2 == pytest.approx(finding.area_px * 1e-4)
 
 
 def test_objects_hold_the_services_own_answer(running: Served, dicom: bytes) -> None:

@@ -412,6 +412,8 @@ export interface components {
              * @default []
              */
             readonly doubts: readonly ("at-edge" | "few-pixels")[];
+            /** Area Mm2 */
+            readonly area_mm2: number | null;
         };
         /**
          * FindingLevel
