@@ -18,6 +18,7 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 import service.routes
+from resad.calibration import DecisionRule, calibrate, criterion
 from resad.pictures.overlay import MapScale, colorize
 from tests.service.running import Served
 from tests.web.conftest import Opener
@@ -138,6 +139,68 @@ def test_region_outlines_are_those_of_scikit_image(modules: OpenPage, rng: np.ra
         expected_lengths = expected_lengths[expected_lengths > 0]
         assert len(lengths) == pytest.approx(len(expected_lengths), abs=2)
         assert lengths.sum() == pytest.approx(expected_lengths.sum(), rel=2e-3)
+
+
+def test_verdicts_at_other_rates_are_those_of_the_service(modules: OpenPage) -> None:
+    """Threshold, p, interval, verdict and reason; also where few photographs support no rate."""
+    body = "argument.map(([answer, rate, calibration]) => module.judged(answer, rate, calibration))"
+    generator = np.random.default_rng(3)
+    cases, expected = [], []
+    for count in (1, 3, 4, 9, 19, 20, 36, 99, 137, 3000):
+        scores = sorted(generator.integers(1, 60, count).astype(float).tolist())
+        calibration = calibrate(scores, scores, np.arange(50.0, dtype=np.float32))
+        document = {"scores": list(calibration.scores), "cameras": []}
+        for rate in (0.01, 0.02, 0.05, 0.1, 0.2):
+            for score in (scores[-1], scores[-1] + 1, 30.0, 0.5):
+                decision = criterion(calibration, DecisionRule(fpr=rate)).limit
+                answer = {"image_score": score, "fpr": 0.5, "normals": {"camera": None, "photos": count}}
+                cases.append([answer, rate, document])
+                expected.append((decision, calibration.p_value(score), score))
+    results = modules.module("judgement.js", body, cases)
+    for result, (decision, p_value, score) in zip(results, expected, strict=True):
+        assert result["fpr"] == decision.fpr
+        assert result["threshold"] == decision.value
+        assert result["reason"] == decision.reason
+        if decision.value is None:
+            assert (result["p_value"], result["abnormal"], result["normals"]["rate"]) == (None, None, None)
+            continue
+        assert result["p_value"] == pytest.approx(p_value, rel=1e-12)
+        assert result["abnormal"] == (score > decision.value)
+        assert decision.interval is not None
+        rate = result["normals"]["rate"]
+        assert (rate["low"], rate["high"]) == pytest.approx(
+            (decision.interval.low, decision.interval.high), abs=1e-9
+        )
+
+
+def test_equalization_is_that_of_its_slow_twin(modules: OpenPage) -> None:
+    """Pixel by pixel: running sums of the four nearest tiles' clipped histograms, weighed by nearness."""
+    height, width, tiles = 48, 64, 8
+    gray = np.random.default_rng(5).integers(0, 256, (height, width)) ** 2 // 256
+    body = "[...module.equalized(new Uint8Array(argument.values), argument.width, argument.height)]"
+    argument = {"values": gray.ravel().tolist(), "width": width, "height": height}
+    made = np.array(modules.module("enhance.js", body, argument)).reshape(height, width)
+
+    def mapped(row: int, column: int, value: int) -> float:
+        tile = gray[row * height // tiles : (row + 1) * height // tiles]
+        tile = tile[:, column * width // tiles : (column + 1) * width // tiles]
+        counts = np.bincount(tile.ravel(), minlength=256).astype(float)
+        limit = max(1.0, 2.5 * tile.size / 256)
+        excess = np.maximum(counts - limit, 0).sum() / 256
+        return float(255 * (np.minimum(counts, limit) + excess)[: value + 1].sum() / tile.size)
+
+    def nearest(place: int, length: int) -> list[tuple[int, float]]:
+        at = min(max((place + 0.5) * tiles / length - 0.5, 0.0), tiles - 1.0)
+        first = min(int(at), tiles - 2)
+        return [(first, 1 - (at - first)), (first + 1, at - first)]
+
+    for y, x in np.random.default_rng(6).integers(0, (height, width), (60, 2)).tolist():
+        expected = sum(
+            down * across * mapped(row, column, int(gray[y, x]))
+            for row, down in nearest(y, height)
+            for column, across in nearest(x, width)
+        )
+        assert made[y, x] == pytest.approx(expected, abs=0.51)
 
 
 def test_tables_survive_every_name(modules: OpenPage) -> None:

@@ -149,3 +149,86 @@ def test_a_mirrored_patch_is_shown_turned_and_said_to_be(visit: Opener, web_serv
     expect(figures.nth(1)).to_contain_text("mirrored")
     expect(page.page.get_by_role("img", name=", mirrored")).to_have_count(1)
     expect(page[".comparison .note"]).to_contain_text("shown turned left to right")
+
+
+def shown_pixels(page: OpenPage) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+    """The middle of the mapped pane as it is on the screen, without map, outlines and numbers."""
+    box = page.box(".pane.mapped .sheet")
+    clip = {"x": box["x"] + box["width"] * 0.3, "y": box["y"] + box["height"] * 0.4, "width": 120, "height": 60}
+    data = page.page.screenshot(clip=clip)  # type: ignore[arg-type]
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def test_red_free_brightness_contrast_and_clahe(open_photo: OpenPage) -> None:
+    for control in ("#map-shown", "#outlines-shown"):
+        open_photo[control].click()
+    plain = shown_pixels(open_photo)
+    assert np.abs(plain[..., 0] - plain[..., 1]).mean() > 10, "the drawn photograph has colors"
+    open_photo["#stage"].press("r")
+    expect(open_photo["#red-free"]).to_have_attribute("aria-pressed", "true")
+    green = shown_pixels(open_photo)
+    assert np.abs(green[..., 0] - green[..., 2]).max() <= 2
+    assert np.abs(green[..., 1] - plain[..., 1]).mean() < 3
+    open_photo["#stage"].press("]")
+    assert shown_pixels(open_photo).mean() > 1.05 * green.mean()
+    open_photo["#look-reset"].click()
+    expect(open_photo["#red-free"]).to_have_attribute("aria-pressed", "false")
+    assert np.abs(shown_pixels(open_photo) - plain).mean() < 1
+    open_photo["#stage"].press("}")
+    assert shown_pixels(open_photo).std() > plain.std()
+    open_photo["#look-reset"].click()
+    open_photo["#stage"].press("c")
+    expect(open_photo[".pane.mapped .enhanced"]).to_be_visible()
+    assert np.abs(shown_pixels(open_photo) - plain).mean() > 3
+    open_photo["#stage"].press("c")
+    expect(open_photo[".pane.mapped .enhanced"]).to_be_hidden()
+
+
+def test_lengths_are_measured_in_disc_diameters_by_pointer_and_by_keys(open_photo: OpenPage) -> None:
+    open_photo["#measure"].click()
+    box = open_photo.box(".pane.mapped .sheet")
+    zoom = box["width"] / open_photo[".pane.mapped .photo"].evaluate("(image) => image.naturalWidth")
+    x, y = round(box["x"] + box["width"] / 2), round(box["y"] + box["height"] / 2)
+
+    def drag(right: int) -> None:
+        open_photo.page.mouse.move(x, y)
+        open_photo.page.mouse.down()
+        open_photo.page.mouse.move(x + right, y)
+        open_photo.page.mouse.up()
+
+    drag(100)
+    expect(open_photo["#measure-text"]).to_contain_text(f"{100 / zoom:.0f} px")
+    assert open_photo.box(".pane.mapped .sheet") == box, "the photograph stays where it is"
+    open_photo["#measure-disc"].click()
+    drag(150)
+    expect(open_photo["#measure-text"]).to_contain_text("= 1.50 disc diameters")
+    expect(open_photo[".pane.mapped .ruler path"]).to_have_count(2)
+    stage = open_photo["#stage"]
+    stage.press("d")
+    expect(open_photo[".ruler path"]).to_have_count(0)
+    stage.press("d")
+    stage.press("Enter")
+    for _ in range(5):
+        stage.press("ArrowRight")
+    expect(open_photo["#measure-text"]).to_contain_text("= 0.50 disc diameters")
+    stage.press("Shift+ArrowLeft")
+    expect(open_photo["#measure-text"]).to_contain_text("= 0.49 disc diameters")
+    stage.press("Escape")
+    expect(open_photo["#measure-text"]).to_have_text("")
+
+
+def test_another_photograph_lies_beside_and_moves_alike(open_photo: OpenPage, healthy: Path) -> None:
+    open_photo.choose(healthy)
+    expect(open_photo['.row[data-state="done"]']).to_have_count(2)
+    address = open_photo[".pane.mapped .photo"].get_attribute("src")
+    open_photo["#side"].click()
+    expect(open_photo[".pane.plain .photo"]).to_have_attribute("src", address or "")
+    open_photo["#beside"].select_option(label=healthy.name)
+    expect(open_photo[".pane.plain .photo"]).not_to_have_attribute("src", address or "")
+    expect(open_photo[".pane.mapped .photo"]).to_have_attribute("src", address or "")
+    for key in ("+", "+", "ArrowRight"):
+        open_photo["#stage"].press(key)
+    plain, mapped = (open_photo.box(f".pane.{name} .sheet") for name in ("plain", "mapped"))
+    panes = [open_photo.box(f".pane.{name}") for name in ("plain", "mapped")]
+    assert plain["width"] == pytest.approx(mapped["width"])
+    assert plain["x"] - panes[0]["x"] == pytest.approx(mapped["x"] - panes[1]["x"], abs=1)
