@@ -141,7 +141,7 @@ def _frame_length(dataset: "FileDataset") -> int:
 def as_photo_errors() -> Iterator[None]:
     """Silence pydicom and turn its exceptions into this project's; their texts may quote header values."""
     # Not `catch_warnings`, which is not safe with threads; the same filter again only moves to the front.
-    warnings.filterwarnings("ignore", module=r"pydicom|highdicom|resad\.dicom|PIL")
+    warnings.filterwarnings("ignore", module=r"pydicom|highdicom|resad\.dicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         from pydicom import config
