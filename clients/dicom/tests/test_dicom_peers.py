@@ -299,6 +299,7 @@ def test_destinations(text: str, address: DicomAddress | WebAddress) -> None:
         ({"host": "0.0.0.0", "callers": "PACS"}, "STOW-RS needs no key"),
         ({"tls_key": Path("key.pem")}, "go together"),
         ({"max_items": 0}, "--max-items or RESAD_DICOM_MAX_ITEMS"),
+        ({"queue": None}, "queue is not given: use --queue or RESAD_DICOM_QUEUE"),
     ],
 )
 def test_settings_that_cannot_be_used_say_what_to_do(changes: dict[str, Any], message: str) -> None:

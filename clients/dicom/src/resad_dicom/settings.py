@@ -217,6 +217,8 @@ def read_settings(**options: Any) -> Settings:
             raise SettingError(message) from error
         name = str(fault["loc"][0])
         option = {"callers": "caller", "results": "result"}.get(name, name).replace("_", "-")
+        if fault["type"] == "missing":
+            raise SettingError(f"{name} is not given: use --{option} or RESAD_DICOM_{name.upper()}") from error
         raise SettingError(f"{name}: {message} (--{option} or RESAD_DICOM_{name.upper()})") from error
 
 
