@@ -28,7 +28,7 @@ _MARGIN: Final = 0.12
 _ELSEWHERE: Final = 2.2
 """Other places lie so many radii away or more."""
 
-_Values = NDArray[np.float32]
+_Values = NDArray[np.floating]
 
 
 def find_optic_disc(photo: PreparedPhoto) -> Disc | None:

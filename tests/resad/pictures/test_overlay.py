@@ -384,7 +384,7 @@ def test_shapes_that_differ_are_refused() -> None:
 
 def lab(rgb: NDArray[np.floating]) -> NDArray[np.float64]:
     """CIE L*a*b* of sRGB colors from 0 to 1."""
-    values: NDArray[np.float64] = rgb2lab(np.clip(rgb, 0, 1).reshape(1, -1, 3))[0]  # type: ignore[no-untyped-call]
+    values: NDArray[np.float64] = rgb2lab(np.clip(rgb, 0, 1).reshape(1, -1, 3))[0]
     return values
 
 
@@ -447,7 +447,9 @@ def test_a_picture_says_what_it_shows() -> None:
 
 
 def test_a_picture_has_its_photos_name_where_it_is_known() -> None:
-    calibration = calibrate([0.1 * n for n in range(1, 30)], [0.2 * n for n in range(1, 30)], np.arange(50.0))
+    calibration = calibrate(
+        [0.1 * n for n in range(1, 30)], [0.2 * n for n in range(1, 30)], np.arange(50.0, dtype=np.float32)
+    )
     photo, anomaly_map = plain(256, 256, 90), calm(256, 256)
     named, nameless = (
         overlay_picture(photo, anomaly_map, example_result(), calibration, name=name)
