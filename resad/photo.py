@@ -381,7 +381,7 @@ def _rgb(image: Image.Image, depth: int) -> Image.Image:
         raise PhotoUnsupported("the pixels are floating-point numbers; 8 or 16 bits per channel are supported")
     if depth == 16 and image.mode in ("RGB", "RGBA"):
         # Pillow has kept the high bytes of color alone.
-        _demand_high_bits(256 * max(band.getextrema()[1] for band in image.split()[:3]) + 255)
+        _demand_high_bits(256 * int(np.asarray(image)[..., :3].max()) + 255)
     if image.mode.startswith("I"):
         return Image.fromarray(_high_byte(image)).convert("RGB")
     if not image.has_transparency_data:

@@ -70,8 +70,8 @@ def read_mask(
             if mask.size != (width, height):
                 size = f"{mask.width} x {mask.height}"
                 raise SettingError(f"mask {path} is {size}, its photograph {width} x {height}")
-            if getattr(mask, "n_frames", 1) > 1:
-                raise PhotoUnreadable(f"mask {path} has {mask.n_frames} pages; save the mask alone")
+            if (pages := int(getattr(mask, "n_frames", 1))) > 1:
+                raise PhotoUnreadable(f"mask {path} has {pages} pages; save the mask alone")
             pixels = _seen(mask, marked)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise PhotoUnreadable(f"mask {path} cannot be read: {error}") from error
@@ -82,7 +82,7 @@ def read_mask(
         if on_soft is not None:
             on_soft(path)
         bright = values >= values.max() / 2
-    return ~bright if marked == "black" else bright
+    return np.asarray(~bright if marked == "black" else bright)
 
 
 def _seen(mask: Image.Image, marked: Marked) -> NDArray[np.generic]:

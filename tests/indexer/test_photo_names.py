@@ -75,9 +75,8 @@ def test_a_row_whose_file_is_not_there_costs_itself_alone(
 def test_names_in_another_spelling_are_found(eye: Path, tmp_path: Path) -> None:
     folder = tmp_path / unicodedata.normalize("NFD", "Müller")
     folder.mkdir()
-    names = {"NFD": "é1.jpg", "NFC": "é2.jpg"}
-    for form, name in names.items():
-        shutil.copy(eye, folder / unicodedata.normalize(form, name))
+    for name in (unicodedata.normalize("NFD", "é1.jpg"), unicodedata.normalize("NFC", "é2.jpg")):
+        shutil.copy(eye, folder / name)
     raw = os.fsencode(RAW)
     shutil.copy(eye, tmp_path / RAW)
     text = unicodedata.normalize("NFC", "path\nMüller\\é1.jpg\nMüller/é2.jpg\n.\\Müller\\é2.jpg\n").encode()
@@ -108,7 +107,7 @@ def test_an_unknown_patient_is_no_person(eye: Path, tmp_path: Path, word: str) -
 def test_a_patient_is_one_in_any_form_of_its_letters(eye: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copy(eye, tmp_path / f"{name}.jpg")
-    forms = [unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD")]
+    forms = [unicodedata.normalize("NFC", "Müller"), unicodedata.normalize("NFD", "Müller")]
     (tmp_path / "list.csv").write_text(f"path,patient\na.jpg,{forms[0]}\nb.jpg,{forms[1]}\n", encoding="utf-8")
     assert len({photo.patient for photo in list_references(tmp_path / "list.csv")}) == 1
 

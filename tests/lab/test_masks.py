@@ -18,7 +18,7 @@ SIDE = 120
 def blobs() -> NDArray[np.bool_]:
     y, x = np.mgrid[:SIDE, :SIDE]
     centers = ((30, 40, 9), (80, 30, 14), (70, 90, 6), (20, 100, 4))
-    return np.logical_or.reduce([(x - a) ** 2 + (y - b) ** 2 <= r * r for a, b, r in centers])
+    return np.asarray(np.logical_or.reduce([(x - a) ** 2 + (y - b) ** 2 <= r * r for a, b, r in centers]))
 
 
 LESIONS = blobs()

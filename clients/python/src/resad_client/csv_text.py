@@ -18,7 +18,7 @@ CSV_SUFFIXES: Final = (".csv", ".tsv")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a cell begins with that a spreadsheet computes; the last four are the wide forms of the first four."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-_QUOTED: Final = frozenset(",;\t\r\n\"")
+_QUOTED: Final = frozenset(',;\t\r\n"')
 _BLANK: Final = ' \t,;"'
 """Characters of a line without values."""
 _SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
