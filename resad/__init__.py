@@ -7,6 +7,8 @@ errors: every error raised on purpose.
 runtime: process-wide settings, device and memory of the machine.
 
 photo: bytes -> upright RGB picture.
+tiff: the pages of a TIFF: which one is the photograph, and what keeps it from being read.
+jpeg: the segments of a JPEG in front of its picture.
 photo_work: how much work a file asks for, before it is decoded.
 decoder_pool, decoder_process: decoding in processes that can be ended.
 dicom: DICOM photographs in, results as DICOM objects out.

@@ -12,6 +12,7 @@ maps                    anomaly maps as arrays
 captions                a photograph's name over its overlay
 photos                  photographs of folders and CSV files, media types
 exports                 records as CSV, GeoJSON, COCO
+csv_text                rows of CSV without formulas, tables, files by their names
 journal, run_files      a resumable scoring run: its journal, tables and names of files; the server uses the same
 batch                   many photographs over HTTP
 progress, remedies      how far a run is; how it goes on after an error
