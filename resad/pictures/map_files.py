@@ -66,7 +66,7 @@ def png16_parts(
         filtered = np.full((len(rows), 2 * width + 1), _PNG_UP, np.uint8)
         np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
         above = rows[-1:]
-        if data := deflate.compress(filtered):
+        if data := deflate.compress(filtered.tobytes()):
             yield _png_chunk(b"IDAT", data)
     yield _png_chunk(b"IDAT", deflate.flush()) + _png_chunk(b"IEND", b"")
 

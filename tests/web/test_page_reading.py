@@ -66,11 +66,18 @@ def test_what_must_be_known_before_an_answer_is_read(visit: Opener, web_service:
     disc = {"cx": 0.9 * photo["width"], "cy": photo["height"] / 2, "radius": 12.0}
     page = visit(web_service).ready()
     warnings = [{"code": "stale", "text": "photographs have left the index"}]
-    with answers(page.page, index={"warnings": warnings}, photo={"optic_disc": disc}, known_photo=True):
+    with answers(
+        page.page,
+        index={"warnings": warnings},
+        photo={"optic_disc": disc},
+        same_as={"photo": "r-00007", "bits": None, "mirrored": False},
+    ):
         page.choose(lesion)
         expect(page[".verdict"]).to_contain_text("The index: photographs have left the index.")
-        expect(page[".questioned"]).to_have_text(["This photograph is one of the index's own: it is compared with "
-                                                  "itself, so its score is too low."])  # fmt: skip
+        expect(page[".questioned"]).to_have_text(
+            "This is the same file as r-00007, a photograph of the index: compared with itself, its score may be "
+            "too low."
+        )
     page['#open-eye [data-eye="left"]'].click()
     expect(page[".questioned"].last).to_contain_text("its optic disc lies as in a right one")
     page['#open-eye [data-eye="right"]'].click()
@@ -197,10 +204,11 @@ def test_a_report_is_printed_with_both_eyes(
     [
         (["P5_OD.jpg", "P5_OS.jpg", "P55_OD.jpg"], [[0, 1], [2]]),
         (["a/left.png", "a/right.png", "b/left.png"], [[1, 0], [2]]),
-        (["P5_R_2024-01-03.jpg", "P5_R_20230101.jpg", "P5_L_20230101.jpg"], [[1, 0, 2]]),
+        (["P5_R_2024-01-03.jpg", "P5_R_20230101.jpg", "P5_L_01.01.2023.jpg"], [[1, 2, 0]]),
         (["x_visit1.jpg", "x_visit2.jpg"], [[0, 1]]),
         (["IDRiD_07.jpg", "IDRiD_08.jpg"], [[0], [1]]),
-        (["OD.jpg", "OS.jpg"], [[0], [1]]),
+        (["OS.jpg", "OD.jpg"], [[1, 0]]),
+        (["P5_v2_OD.jpg", "P5_v1_OD.jpg", "P5v1_OD.jpg"], [[1, 0], [2]]),
     ],
 )
 def test_names_tell_what_belongs_together(open_photo: OpenPage, names: list[str], groups: list[list[int]]) -> None:

@@ -5,7 +5,7 @@ import { downloads } from "./downloads.js";
 import { indexFacts, qualityFacts, verdictCard } from "./facts.js";
 import { findingsList } from "./findings.js";
 import { eyeByDisc } from "./places.js";
-import { fault } from "./text.js";
+import { copyWords, fault } from "./text.js";
 
 /** Shows the open photograph's answer, or why there is none. */
 export function showDetails(store, service, stage, maps) {
@@ -57,8 +57,8 @@ function remarks(photo, store, outdated) {
       ),
     );
   }
-  if (photo.result.known_photo) {
-    made.push(element("p", { class: "card questioned", role: "status" }, "This photograph is one of the index's own: it is compared with itself, so its score is too low."));
+  if (photo.result.same_as) {
+    made.push(element("p", { class: "card questioned", role: "status" }, `${copyWords(photo.result.same_as)}: compared with itself, its score may be too low.`));
   }
   if (photo.eye && eye && eye !== photo.eye) {
     made.push(element("p", { class: "card questioned", role: "status" }, `Set as the ${photo.eye} eye, but its optic disc lies as in a ${eye} one. Nasal and temporal are wrong if the setting is.`));

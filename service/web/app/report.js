@@ -7,7 +7,7 @@ import { together, told } from "./groups.js";
 import { closeness, rankWords } from "./judgement.js";
 import { eyeByDisc } from "./places.js";
 import { standAlone } from "./picture.js";
-import { capital, counted, doubt, doubtWords, four, pValue, percent, verdict } from "./text.js";
+import { capital, copyWords, counted, doubt, doubtWords, four, pValue, percent, verdict } from "./text.js";
 
 const CROPS = 8; // findings shown enlarged, the strongest ones
 const LISTED = 25; // the strongest ones; a page more would be read by nobody
@@ -16,9 +16,8 @@ const LISTED = 25; // the strongest ones; a page more would be read by nobody
 export async function printReport(photo, photos, maps, service) {
   const all = together(photo, photos).filter(({ result, state }) => result && state !== "failed");
   const parts = [];
-  for (const member of all) parts.push(await section(member, maps, service));
-  const { patient } = told(photo.name);
-  const title = all.length > 1 ? `${patient}: ${counted(all.length, "photograph")}` : photo.name;
+  for (const member of all) parts.push(await section(member, maps, service, all.length === 1));
+  const title = all.length > 1 ? `${told(photo.name).rest || "one patient"}: ${counted(all.length, "photograph")}` : photo.name;
   byId("report").replaceChildren(
     element("h1", {}, `Anomaly report: ${title}`),
     element("p", { class: "notice" }, element("strong", {}, photo.result.intended_use), " ReSAD names no disease; its score is not a probability, and a photograph without findings is not a healthy one."),
@@ -35,16 +34,17 @@ function clear() {
   byId("report").replaceChildren();
 }
 
-async function section(photo, maps, service) {
+/** alone: an eye of one letter or two in its name may then mean something else. */
+async function section(photo, maps, service, alone) {
   const { result, name } = photo;
   const [picture, map, manifest] = await Promise.all([
     createImageBitmap(photo.file).catch(() => null),
     maps.get(photo),
     service.detail(result.index.name).then((detail) => detail.manifest, () => null),
   ]);
-  const { eye, date } = told(name);
-  const stated = photo.eye || eye;
-  const about = [stated && `${stated} eye${photo.eye ? "" : " by its name"}`, date].filter(Boolean).join(", ");
+  const { eye, visit } = told(name);
+  const stated = photo.eye || (alone && !/left|right/i.test(name) ? "" : eye);
+  const about = [stated && `${stated} eye${photo.eye ? "" : " by its name"}`, visit].filter(Boolean).join(", ");
   const pictures = picture
     ? [["Photograph", null], ["Anomaly map, findings outlined", map]].map(([words, shown]) =>
         element("figure", {}, standAlone(photo, picture, shown, false), element("figcaption", {}, words)))
@@ -77,7 +77,7 @@ function sentences({ result, eye }) {
     close && `${capital(close)}: as good as undecided.`,
     why && `Score and verdict may not be trusted: ${why}.`,
     ...(result.index.warnings ?? []).map(({ text }) => `The index: ${text}.`),
-    result.known_photo && "This photograph is one of the index's own: its score is too low.",
+    result.same_as && `${copyWords(result.same_as)}: the score may be too low.`,
     eye && disc && eye !== disc && `Set as the ${eye} eye, but the optic disc lies as in a ${disc} one.`,
     `${capital(counted(findings.length, "finding"))}${doubtful ? `, ${doubtful} of them doubtful` : ""}.`,
   ].filter(Boolean);

@@ -6,6 +6,8 @@ const QUALITY = {
   "low-contrast": "low contrast",
   "blurred": "blurred",
   "cut-off": "field of view cut off",
+  "not-in-color": "not in color",
+  "channels-swapped": "red and blue swapped",
   "no-field-of-view": "no field of view found",
   "not-in-color": "gray or red-free",
   "channels-swapped": "color channels swapped",
@@ -28,6 +30,12 @@ export function percent(share) {
 
 /** Whether a finding may be none, in words. */
 export const doubtWords = (doubt) => DOUBTS[doubt] ?? doubt.replaceAll("-", " ");
+
+/** That the index has this photograph, or its mirror image or a copy. */
+export function copyWords({ photo, bits, mirrored }) {
+  const kind = mirrored ? "a mirror image of" : bits === null ? "the same file as" : "a copy of";
+  return `This is ${kind} ${photo}, a photograph of the index`;
+}
 
 /** A count with its noun: "1 finding", "2 findings". */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
