@@ -31,6 +31,8 @@ from service.keys import KeyRecord, Scope, new_key, sha256_of, write_keys
 
 _BOUND: Final = 1e-4
 """How far an answer may lie from the offline one, relatively."""
+_SIZE: Final = 128
+"""Of the index's squares, px: attacks are not on the scoring."""
 _WAIT_S: Final = 300.0
 _LOST: Final = 0
 """Status of an attacker's request that was cut off, or that it gave up."""
@@ -91,16 +93,16 @@ class Figures:
 def main(quick: Quick = False, json: Json = None) -> None:
     """Attack a service and print a table."""
     shared = shared_data()
-    size, share = (128, 8) if quick else (512, 1)
+    share = 8 if quick else 1
     print_header(
         "The service under attack",
-        f"preset resad, ResNet-18 (ImageNet), size {size}; resad-service with its own settings. One key attacks; "
+        f"preset resad, ResNet-18 (ImageNet), size {_SIZE}; resad-service with its own settings. One key attacks; "
         "another one scores JPEGs of 512 x 512 px meanwhile, one after another.",
     )
     photos = [path.read_bytes() for path in sorted((data_set(shared) / "test").glob("*/*.jpg"))[:4]]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
-        loaded = build_index(Variant("resad"), size, shared, root)
+        loaded = build_index(Variant("resad"), _SIZE, shared, root)
         expected = [score_offline(loaded, photo).image_score for photo in photos]
         with _service(root, Path(folder)) as target:
             figures = [_measure(target, attack, share, photos, expected) for attack in _ATTACKS]

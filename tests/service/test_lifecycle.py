@@ -79,12 +79,12 @@ def test_an_answer_that_nobody_reads_is_given_up(root: Path) -> None:
             assert _read(line, pause=0.004) > 10_000_000
 
 
-def _read(line: socket.socket, *, pause: float = 0) -> int:
-    """Bytes, until there come no more."""
-    line.settimeout(2)
+def _read(line: socket.socket, *, pause: float = 0, most: int = 10_000_001) -> int:
+    """Bytes, until there come no more, or there are more than `most`."""
+    line.settimeout(60)
     count = 0
     try:
-        while data := line.recv(30_000):
+        while count < most and (data := line.recv(30_000)):
             count += len(data)
             time.sleep(pause)
     except (ConnectionError, TimeoutError):
@@ -117,7 +117,7 @@ def test_uploads_together_hold_no_more_than_they_may(root: Path, photo: bytes) -
         until(lambda: service.metric("resad_held_bytes") == 59_000)  # as announced, before it is here
         answer = service.score(photo)
         assert "the limit is 0.06 MB" in check(answer, 429, "busy")
-        assert answer.headers["retry-after"] == "1"
+        assert int(answer.headers["retry-after"]) >= 1
         assert service.metric('resad_shed_requests_total{reason="bytes"}') == 1
         line.close()
         until(lambda: service.state.admission.held_bytes == 0)
