@@ -230,8 +230,8 @@ class Timings:
 class ReferenceMatch:
     """The photograph of the index that shows the same as the one that was scored, whose score is then too low.
 
-    photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored: it
-    is a mirror image of it.
+    photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored:
+    it is a mirror image of it.
     """
 
     photo: str
