@@ -1011,8 +1011,8 @@ export interface components {
          * ReferenceMatch
          * @description The photograph of the index that shows the same as the one that was scored, whose score is then too low.
          *
-         *     photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored: it
-         *     is a mirror image of it.
+         *     photo: its id.  bits: of 255 in which their perceptual hashes differ; null for the very same file.  mirrored:
+         *     it is a mirror image of it.
          */
         readonly ReferenceMatch: {
             /** Photo */
