@@ -219,7 +219,8 @@ def _gray(
         raise PhotoUnsupported("the gray pixels are signed and the header has no window for them")
     else:
         share = values / np.float32(2**bits - 1)
-    gray = (np.clip(share, 0, 1) * 255 + 0.5).astype(np.uint8)
+    levels = np.rint(255 * np.clip(share, 0, 1).astype(np.float32))
+    gray: NDArray[np.uint8] = levels.astype(np.uint8)
     if inverted:
         gray = ~gray
     return np.repeat(gray[..., None], 3, axis=2)
