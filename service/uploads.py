@@ -36,9 +36,9 @@ _ALIASES: Final = frozenset((
     "image/jpg", "image/pjpeg", "image/jfif", "image/x-png", "image/tif", "image/x-tif", "image/x-tiff",
     "image/x-bmp", "image/x-ms-bmp", "image/x-windows-bmp", "image/jpx", "image/j2k", "image/jpeg2000",
     "image/x-jp2", "image/x-portable-pixmap", "image/x-portable-graymap", "image/x-portable-bitmap",
-    "application/x-dicom", "binary/octet-stream", "",
+    "application/x-dicom", "binary/octet-stream",
 ))  # fmt: skip
-"""Names of the same types in older software; empty where a client states none."""
+"""Names of the same types in older software."""
 _PLAIN_NAME: Final = re.compile(r"files?|images?|uploads?|pictures?|photos|fundus|data|img|media|attachment")
 _CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
@@ -230,7 +230,7 @@ class _Parts:
             raise Refusal(INVALID_REQUEST, _misnamed(options.get(b"name")))
         media_type, _ = parse_options_header(self._headers.get(b"content-type"))
         name = media_type.decode("latin-1")
-        if not _is_photo_type(media_type):
+        if media_type and not _is_photo_type(media_type):  # a part may state none
             self._refused = Refusal(UNSUPPORTED, _unsupported("the part's Content-Type", name, PHOTO_TYPES))
 
     def data(self, data: bytes, start: int, end: int) -> None:
