@@ -164,7 +164,8 @@ def fastest(
 def write_faiss(index: Any, path: Path) -> None:
     """Write a FAISS index; raises `OSError`, also for the last bytes, whose loss FAISS itself would not notice."""
     with path.open("wb") as file:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITE_BYTES))
+        writer = faiss.PyCallbackIOWriter(file.write, _WRITE_BYTES)  # type: ignore[attr-defined]
+        faiss.write_index(index, writer)
 
 
 def read_flat(path: Path) -> Any:
