@@ -56,6 +56,6 @@ function row({ name, result, error }) {
 /** A value as `csv_row` of `resad-client` writes it: text that a spreadsheet would take for a formula is quoted. */
 function cell(value) {
   const plain = value == null ? "" : String(value);
-  const text = typeof value === "string" && /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(plain) ? `'${plain}` : plain;
+  const text = typeof value === "string" && /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(plain) ? `'${plain}` : plain;
   return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

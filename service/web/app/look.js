@@ -15,6 +15,8 @@ export class Look {
 
   constructor(stage) {
     this.#stage = stage;
+    // On a small screen the photograph needs the room; the keys work all the same.
+    byId("look").open = innerHeight >= 850 && innerWidth > 1100;
     byId("red-free").addEventListener("click", () => this.toggle("redFree"));
     byId("clahe").addEventListener("click", () => this.toggle("clahe"));
     for (const name of ["brightness", "contrast"]) {
