@@ -5,7 +5,7 @@ validation set (`lab.evaluate`).  No diseased photograph takes part.  Sizes, num
 ground truth of IDRiD (Porwal et al. 2018): half of its microaneurysms are darker than their surroundings by 5 % or
 less in the green channel, and half of its hard exudates brighter by 8 % or less.  Kinds that no list names
 (regions of any color, texture of another photograph) are painted too, so that a trunk does not only learn the
-listed ones.  Winding vessels are painted as what they are: a normal variant.
+listed ones.  Normal variants are painted in `variants`.
 
 Lengths are pixels of a photograph whose field of view is 512 px wide; `scale` converts them.
 """
@@ -93,7 +93,7 @@ def paint(
         scale: width of the field of view / 512 px.
     """
     allowed = ndi.binary_erosion(field_of_view, iterations=_EDGE_OF_VIEW, border_value=1)
-    canvas = _Canvas(rng, pixels.copy(), allowed, scale)
+    canvas = Canvas(rng, pixels.copy(), allowed, scale)
     if canvas.is_empty:
         return PaintedPhoto(canvas.pixels, (), np.zeros(allowed.shape, np.bool_))
     chosen = kinds if kinds is not None else [kind for kind in KINDS if rng.random() < _PROBABILITY[kind]]
@@ -124,7 +124,7 @@ def noise_level(pixels: Pixels, field_of_view: Mask) -> float:
     return max(0.006, 1.4826 * float(np.median(np.abs(values)))) if values.size else 0.006
 
 
-class _Canvas:
+class Canvas:
     """A photograph while lesions are painted into it."""
 
     def __init__(self, rng: np.random.Generator, pixels: Pixels, allowed: Mask, scale: float) -> None:
@@ -141,6 +141,7 @@ class _Canvas:
 
     @property
     def is_empty(self) -> bool:
+        """Whether the field of view is too small to paint in."""
         return self._places.size < 100
 
     def place(self) -> tuple[float, float]:
@@ -183,7 +184,7 @@ class _Canvas:
             self.lesions.append(PaintedLesion(kind, window, mask, contrast))
 
 
-def _paint_kind(canvas: _Canvas, kind: LesionKind, donor: Pixels) -> None:
+def _paint_kind(canvas: Canvas, kind: LesionKind, donor: Pixels) -> None:
     match kind:
         case "microaneurysm":
             _microaneurysms(canvas)
@@ -221,17 +222,17 @@ def _bright_depth(rng: np.random.Generator) -> float:
     return _log_normal(rng, 0.25, 0.75, 0.06, 1.5)
 
 
-def _spot(
-    canvas: _Canvas, x: float, y: float, radius: float, edge: float, stretch: float = 1.0, ragged: float = 0.0
+def soft_spot(
+    canvas: Canvas, x: float, y: float, radius: float, edge: float, stretch: float = 1.0, ragged: float = 0.0
 ) -> tuple[tuple[slice, slice], Pixels] | None:
     """A roundish cover with a soft edge: (window, float32 (h, w) in [0, 1]), at a random angle."""
     return _turned_spot(canvas, x, y, radius, edge, stretch, ragged, canvas.rng.uniform(0, math.pi))
 
 
 def _turned_spot(
-    canvas: _Canvas, x: float, y: float, radius: float, edge: float, stretch: float, ragged: float, angle: float
+    canvas: Canvas, x: float, y: float, radius: float, edge: float, stretch: float, ragged: float, angle: float
 ) -> tuple[tuple[slice, slice], Pixels] | None:
-    """As `_spot`, its long axis at `angle`."""
+    """As `soft_spot`, its long axis at `angle`."""
     window = canvas.window(x, y, radius * math.sqrt(stretch) * (1 + ragged) + edge + 1)
     if window is None:
         return None
@@ -248,7 +249,7 @@ def _turned_spot(
     return window, np.clip((radius - distance) / max(edge, 0.3) + 0.5, 0, 1).astype(np.float32)
 
 
-def _noise_patch(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Pixels:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Pixels:
     """Smooth random values, mean 0 and variance 1, that vary over about `cell` px: float32 (h, w)."""
     coarse = [max(2, math.ceil(length / cell) + 1) for length in shape]
     zoom = [length / small for length, small in zip(shape, coarse, strict=True)]
@@ -258,7 +259,7 @@ def _noise_patch(rng: np.random.Generator, shape: tuple[int, int], cell: float) 
 
 
 def _patch(
-    canvas: _Canvas, x: float, y: float, radius: float, edge: float
+    canvas: Canvas, x: float, y: float, radius: float, edge: float
 ) -> tuple[tuple[slice, slice], Pixels] | None:
     """An irregular cover: a round one whose outline follows smooth noise."""
     window = canvas.window(x, y, 1.7 * radius + edge + 1)
@@ -267,12 +268,12 @@ def _patch(
     dy = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None] + 0.5 - y
     dx = np.arange(window[1].start, window[1].stop, dtype=np.float32)[None, :] + 0.5 - x
     shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-    distance = np.hypot(dx, dy) / radius + 0.3 * _noise_patch(canvas.rng, shape, max(2.0, 0.6 * radius))
+    distance = np.hypot(dx, dy) / radius + 0.3 * smooth_noise(canvas.rng, shape, max(2.0, 0.6 * radius))
     return window, np.clip((1 - distance) * radius / max(edge, 0.5) + 0.5, 0, 1).astype(np.float32)
 
 
 def _paint_spot(
-    canvas: _Canvas,
+    canvas: Canvas,
     kind: LesionKind,
     spot: tuple[tuple[slice, slice], Pixels] | None,
     factor: Pixels,
@@ -288,16 +289,16 @@ def _paint_spot(
     canvas.register(kind, window, cover, before)
 
 
-def _microaneurysms(canvas: _Canvas) -> None:
+def _microaneurysms(canvas: Canvas) -> None:
     """Small red dots: median radius 1.7 px, 5 to 95 % within 1.0 to 2.8."""
     rng, scale = canvas.rng, canvas.scale
     for _ in range(1 + int(16 * rng.random() ** 1.7)):
         radius = scale * _log_normal(rng, 1.7, 0.3, 0.9, 4.0)
-        spot = _spot(canvas, *canvas.place(), radius, scale * rng.uniform(0.8, 1.8), rng.uniform(1, 1.5), 0.05)
+        spot = soft_spot(canvas, *canvas.place(), radius, scale * rng.uniform(0.8, 1.8), rng.uniform(1, 1.5), 0.05)
         _paint_spot(canvas, "microaneurysm", spot, _factor(rng, _dark_depth(rng), 0.4, 1.2), 0.0)
 
 
-def _hemorrhages(canvas: _Canvas) -> None:
+def _hemorrhages(canvas: Canvas) -> None:
     """Red blots, and flames along a common direction: median radius 3.7 px, up to 25."""
     rng, scale = canvas.rng, canvas.scale
     flames, direction = rng.random() < 0.35, rng.uniform(0, math.pi)
@@ -311,11 +312,11 @@ def _hemorrhages(canvas: _Canvas) -> None:
         elif radius > 5 * scale and rng.random() < 0.5:
             spot = _patch(canvas, x, y, radius, edge)
         else:
-            spot = _spot(canvas, x, y, radius, edge, rng.uniform(1, 1.8), 0.15)
+            spot = soft_spot(canvas, x, y, radius, edge, rng.uniform(1, 1.8), 0.15)
         _paint_spot(canvas, "hemorrhage", spot, _factor(rng, 1.3 * _dark_depth(rng), 0.45, 1.1), 0.0)
 
 
-def _exudates(canvas: _Canvas) -> None:
+def _exudates(canvas: Canvas) -> None:
     """Clusters of bright flakes, scattered, in a ring or run together: median radius 1.6 px a flake."""
     rng, scale = canvas.rng, canvas.scale
     for _ in range(1 + int(4 * rng.random() ** 1.5)):
@@ -331,12 +332,12 @@ def _exudates(canvas: _Canvas) -> None:
                 offset = spread * rng.normal(), spread * rng.normal()
             radius = scale * _log_normal(rng, 1.7, 0.5, 0.8, 9.0)
             edge = scale * rng.uniform(0.7, 1.5)
-            spot = _spot(canvas, x + offset[0], y + offset[1], radius, edge, rng.uniform(1, 2.2), 0.2)
+            spot = soft_spot(canvas, x + offset[0], y + offset[1], radius, edge, rng.uniform(1, 2.2), 0.2)
             strength = 1 + (factor - 1) * np.float32(rng.uniform(0.4, 1.1))
             _paint_spot(canvas, "exudate", spot, strength, rng.uniform(0.2, 0.9))
 
 
-def _cotton_wool_spots(canvas: _Canvas) -> None:
+def _cotton_wool_spots(canvas: Canvas) -> None:
     """Pale fluffy patches: median radius 7.6 px."""
     rng, scale = canvas.rng, canvas.scale
     for _ in range(1 + int(4 * rng.random() ** 1.5)):
@@ -346,7 +347,7 @@ def _cotton_wool_spots(canvas: _Canvas) -> None:
         _paint_spot(canvas, "cotton_wool_spot", spot, factor, rng.uniform(0, 0.8))
 
 
-def _drusen(canvas: _Canvas) -> None:
+def _drusen(canvas: Canvas) -> None:
     """Groups of pale round spots with soft edges: median radius 3 px."""
     rng, scale = canvas.rng, canvas.scale
     x, y = canvas.place()
@@ -356,12 +357,12 @@ def _drusen(canvas: _Canvas) -> None:
         radius = scale * size * math.exp(rng.normal(0, 0.35))
         edge = scale * 0.8 + radius * rng.uniform(0.4, 1.0)
         place = x + spread * rng.normal(), y + spread * rng.normal()
-        spot = _spot(canvas, *place, radius, edge, rng.uniform(1, 1.3), 0.07)
+        spot = soft_spot(canvas, *place, radius, edge, rng.uniform(1, 1.3), 0.07)
         strength = 1 + (factor - 1) * np.float32(rng.uniform(0.6, 1.1))
         _paint_spot(canvas, "drusen", spot, strength, rng.uniform(0, 0.6))
 
 
-def _regions(canvas: _Canvas) -> None:
+def _regions(canvas: Canvas) -> None:
     """Ragged regions of any color: brighter, darker, grayer, redder."""
     rng, scale = canvas.rng, canvas.scale
     for _ in range(int(rng.integers(1, 4))):
@@ -372,7 +373,7 @@ def _regions(canvas: _Canvas) -> None:
         _paint_spot(canvas, "region", spot, factor, rng.uniform(0, 1))
 
 
-def _textures(canvas: _Canvas, donor: Pixels) -> None:
+def _textures(canvas: Canvas, donor: Pixels) -> None:
     """Pieces of another photograph, their mean color mostly adapted to the place."""
     rng, scale = canvas.rng, canvas.scale
     for _ in range(int(rng.integers(1, 3))):
@@ -391,32 +392,3 @@ def _textures(canvas: _Canvas, donor: Pixels) -> None:
         before = canvas.pixels[window].copy()
         canvas.blend(window, cover * np.float32(rng.uniform(0.5, 1)), piece)
         canvas.register("texture", window, cover, before)
-
-
-def paint_winding_vessels(
-    rng: np.random.Generator, pixels: Pixels, field_of_view: Mask, *, scale: float = 1.0
-) -> Pixels:
-    """A copy of the photograph with one to three thin vessels that wind.
-
-    Winding vessels are a normal variant: a trunk must not take them for lesions, so they come without a mask.
-    Arguments as for `paint`.
-    """
-    canvas = _Canvas(rng, pixels.copy(), field_of_view, scale)
-    if canvas.is_empty:
-        return canvas.pixels
-    cover = np.zeros(field_of_view.shape, np.float32)
-    for _ in range(int(rng.integers(1, 4))):
-        x, y = canvas.place()
-        angle, radius = rng.uniform(0, 2 * math.pi), scale * rng.uniform(0.7, 2.2)
-        swing, period = rng.uniform(0.3, 1.3), rng.uniform(8, 30)
-        for step in range(int(rng.integers(20, 120))):
-            angle += rng.normal(0, 0.05)
-            heading = angle + swing * math.sin(2 * math.pi * step / period)
-            x, y = x + 1.5 * scale * math.cos(heading), y + 1.5 * scale * math.sin(heading)
-            spot = _spot(canvas, x, y, radius, 0.9 * scale)
-            if spot is not None:
-                cover[spot[0]] = np.maximum(cover[spot[0]], spot[1])
-    height, width = canvas.pixels.shape[:2]
-    whole = (slice(0, height), slice(0, width))
-    canvas.tint(whole, cover, _factor(rng, 1.3 * _dark_depth(rng), 0.45, 1.1), 0.0)
-    return canvas.pixels

@@ -11,15 +11,22 @@ import scipy.ndimage as ndi
 from numpy.typing import NDArray
 from PIL import Image
 
-from lab.drawing.painter import BRIGHT, DARK, Mask, Pixels, paint, paint_winding_vessels
+from lab.drawing.painter import BRIGHT, DARK, Mask, Pixels, paint, smooth_noise
+from lab.drawing.variants import paint_choroidal_vessels, paint_reflexes, paint_winding_vessels
 
 CELL: Final = 4
 """Side of a target cell, px: the stride of the lesion features."""
 
 _CLEAN: Final = 0.2
 """Share of the crops without a lesion."""
-_WINDING: Final = 0.2
-"""Share of the crops with winding vessels, a normal variant."""
+_VARIANTS: Final = ((0.2, paint_winding_vessels), (0.2, paint_choroidal_vessels), (0.25, paint_reflexes))
+"""Normal variants, and the share of the crops with each."""
+_TURNED: Final = 0.5
+"""Share of the crops at any angle; the others are turned by quarters."""
+_BENT: Final = 0.5
+"""Share of the crops whose vessels are bent."""
+_CROSSED: Final = 0.15
+"""Share of the crops with the vessels of another photograph laid over their own."""
 _ZOOM: Final = (0.65, 1.6)
 
 
@@ -55,9 +62,12 @@ def draw_crop(rng: np.random.Generator, photos: Sequence[HealthyPhoto], side: in
     """
     pixels, mask, scale = _healthy_piece(rng, photos[int(rng.integers(len(photos)))], side)
     donor = _donor(rng, photos[int(rng.integers(len(photos)))], side)
+    if rng.random() < _CROSSED:
+        pixels = _crossed(rng, pixels, mask, donor)
     pixels = _recolored(rng, pixels)
-    if rng.random() < _WINDING:
-        pixels = paint_winding_vessels(rng, pixels, mask, scale=scale)
+    for chance, paint_variant in _VARIANTS:
+        if rng.random() < chance:
+            pixels = paint_variant(rng, pixels, mask, scale=scale)
     kinds = () if rng.random() < _CLEAN else None
     painted = paint(rng, pixels, mask, donor, kinds=kinds, scale=scale)
     abnormal, dark, bright = painted.mask(), painted.mask(DARK), painted.mask(BRIGHT)
@@ -75,35 +85,58 @@ def _cells(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _healthy_piece(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> tuple[Pixels, Mask, float]:
-    """A turned, zoomed and mirrored piece: pixels in [0, 1], field of view, and px per px of a 512 px view.
+    """A turned, zoomed, mirrored and often bent piece: pixels in [0, 1], its field of view, a scale for lesions.
 
-    Lesions are painted at their own size, between that of the photograph and that of the piece: a trunk meets
-    lesions of the same kind in many sizes.
+    The scale lies between that of the photograph and that of the piece, px per px of a 512 px photograph: a trunk
+    meets lesions of the same kind in many sizes.
     """
     whole = photo.pixels.shape[0]
-    zoom = math.exp(rng.uniform(*np.log(_ZOOM)))
-    length = min(int(side / zoom), whole)
+    length = min(side / math.exp(rng.uniform(*np.log(_ZOOM))), whole)
     for _ in range(8):
-        top, left = rng.integers(0, whole - length + 1, 2)
-        window = slice(top, top + length), slice(left, left + length)
-        if photo.mask[window].mean() > 0.5:
+        y, x = rng.uniform(length / 2, whole - length / 2, 2)
+        top, left = int(y - length / 2), int(x - length / 2)
+        if photo.mask[top : top + int(length), left : left + int(length)].mean() > 0.5:
             break
-    image = Image.fromarray(photo.pixels[window]).resize((side, side), Image.Resampling.BICUBIC)
-    inside = Image.fromarray(photo.mask[window]).resize((side, side), Image.Resampling.NEAREST)
-    pixels, mask = np.asarray(image, np.float32) / 255, np.asarray(inside)
-    turns = int(rng.integers(4))
-    pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
-    if rng.random() < 0.5:
-        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    angle = rng.uniform(0, 2 * math.pi) if rng.random() < _TURNED else int(rng.integers(4)) * math.pi / 2
+    steps = ((np.arange(side, dtype=np.float32) + 0.5) / side - 0.5) * np.float32(length)
+    across = steps if rng.random() < 0.5 else -steps
+    down = steps[:, None]
+    rows = y - 0.5 + math.cos(angle) * down + math.sin(angle) * across
+    columns = x - 0.5 - math.sin(angle) * down + math.cos(angle) * across
+    if rng.random() < _BENT:
+        reach = rng.uniform(8, 40) * length / side
+        strength = np.float32(rng.uniform(0.05, 0.16) * reach)
+        rows, columns = (axis + strength * _bend(rng, side, reach) for axis in (rows, columns))
+    mask = ndi.map_coordinates(photo.mask.view(np.uint8), (rows, columns), order=0).view(np.bool_)
+    channels = [
+        ndi.map_coordinates(photo.pixels[..., channel], (rows, columns), np.float32, order=1)
+        for channel in range(3)
+    ]
+    pixels = np.stack(channels, axis=-1) / np.float32(255)
     scale = whole / 512 * (side / length) ** rng.uniform(0, 1)
-    # Copies: an array of an image is read-only.
-    return np.array(pixels) * mask[..., None], np.array(mask), scale
+    return pixels * mask[..., None], mask, scale
 
 
 def _donor(rng: np.random.Generator, photo: HealthyPhoto, side: int) -> Pixels:
     whole = photo.pixels.shape[0]
     top, left = rng.integers(0, max(1, whole - side + 1), 2)
     return photo.pixels[top : top + side, left : left + side].astype(np.float32) / np.float32(255)
+
+
+def _bend(rng: np.random.Generator, side: int, reach: float) -> Pixels:
+    """Displacements without a kink, about 1 large, that vary over `reach` px: float32 (side, side)."""
+    bend: Pixels = ndi.gaussian_filter(smooth_noise(rng, (side, side), reach), reach / 3, mode="nearest")
+    return bend
+
+
+def _crossed(rng: np.random.Generator, pixels: Pixels, mask: Mask, donor: Pixels) -> Pixels:
+    """The piece with another photograph's vessels and texture laid over it, at 30 to 100 % of their contrast."""
+    if donor.shape != pixels.shape:
+        return pixels
+    light = ndi.gaussian_filter(donor, (12, 12, 0)) + np.float32(0.02)
+    share = np.float32(rng.uniform(0.3, 1))
+    crossed = pixels * np.clip(1 + share * (donor / light - 1), 0.5, 1.5) * mask[..., None]
+    return np.clip(crossed, 0, 1).astype(np.float32)
 
 
 def _recolored(rng: np.random.Generator, pixels: Pixels) -> Pixels:

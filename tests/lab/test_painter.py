@@ -16,7 +16,6 @@ from lab.drawing.painter import (
     Pixels,
     noise_level,
     paint,
-    paint_winding_vessels,
 )
 
 SIDE = 96
@@ -113,12 +112,3 @@ def test_sizes_follow_the_scale(scale: float) -> None:
         areas += [lesion.area for lesion in painted.lesions]
     # Radius about 7.6 px of a photograph that is 512 px wide; the mask ends at about half of the contrast.
     assert 50 * scale**2 < np.median(areas) < 400 * scale**2
-
-
-def test_winding_vessels_are_dark_and_stay_inside() -> None:
-    pixels = healthy(13)
-    for seed in range(6):
-        painted = paint_winding_vessels(np.random.default_rng(seed), pixels, disc())
-        assert not np.abs(painted - pixels)[~disc()].any()
-        assert (painted[..., 1] <= pixels[..., 1] + 1e-6).all()
-        assert (painted < pixels - 0.005).any()
