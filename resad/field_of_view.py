@@ -16,7 +16,6 @@ from PIL import Image
 
 from resad.rim import (
     MAX_SURROUND,
-    Floats,
     darkest_corner,
     find_disc,
     has_steep_border,
@@ -141,7 +140,9 @@ def field_of_view_mask(
     return inside
 
 
-def _inside_outline(outline: Outline, x: Floats, y: Floats) -> NDArray[np.bool_]:
+def _inside_outline(
+    outline: Outline, x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]
+) -> NDArray[np.bool_]:
     """bool (h, w): whether a ray to the right of each point crosses the outline an odd number of times.
 
     x: (w,).  y: (h, 1).
@@ -166,8 +167,9 @@ def _search(pixels: NDArray[np.uint8]) -> FieldOfView:
     disc = find_disc(level)
     across, down = width / level.shape[1], height / level.shape[0]
     if disc is not None:
-        *circle_and_edges, stretch = disc
-        return FieldOfView(*circle_and_edges, found=True, stretch=stretch).scaled(across, down)
+        cx, cy, radius, left, top, right, bottom, stretch = disc
+        field = FieldOfView(cx, cy, radius, left, top, right, bottom, found=True, stretch=stretch)
+        return field.scaled(across, down)
     return _lit_region(level).scaled(across, down)
 
 
@@ -195,8 +197,9 @@ def region_outline(region: NDArray[np.bool_]) -> Outline:
     """The outer boundary of the largest region, simplified to `_OUTLINE_TOLERANCE` px."""
     from skimage.measure import approximate_polygon, find_contours
 
-    lines = find_contours(np.pad(region, 1).astype(np.float64), 0.5)
-    longest = approximate_polygon(max(lines, key=len), _OUTLINE_TOLERANCE)[:-1]
+    lines = find_contours(np.pad(region, 1).astype(np.float64), 0.5)  # type: ignore[no-untyped-call]
+    line = max(lines, key=len)
+    longest = approximate_polygon(line, _OUTLINE_TOLERANCE)[:-1]  # type: ignore[no-untyped-call]
     # find_contours counts from pixel centers, and a row and a column were added.
     height, width = region.shape
     return tuple(

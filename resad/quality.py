@@ -199,7 +199,7 @@ def _limit(normals: Sequence[QualityMeasures], name: Measure, *, below: bool) ->
 
 def _margin(photos: int) -> float:
     """By which share of an extreme's distance from the median a limit lies beyond the extreme."""
-    return _MARGIN * max(_ENOUGH / photos, 1.0) ** _FEWER
+    return float(_MARGIN * max(_ENOUGH / photos, 1.0) ** _FEWER)
 
 
 def _fixed_limits(normals: Sequence[QualityMeasures]) -> list[QualityLimit]:

@@ -74,7 +74,8 @@ def _shape(seen: NDArray[np.bool_], field: FieldOfView) -> str | None:
 
     if field.found or seen.all() or not seen.any():
         return None
-    share = float(seen.sum() / convex_hull_image(seen).sum())
+    hull = convex_hull_image(seen)  # type: ignore[no-untyped-call]
+    share = float(seen.sum() / hull.sum())
     if share < _MIN_CONVEX:
         return (
             f"its lit part has the outline of an object, not of a camera's mask: it fills {share:.0%} of its hull"
@@ -103,7 +104,7 @@ def _texture(small: NDArray[np.float32], seen: NDArray[np.bool_]) -> str | None:
             f"{_MAX_ROUGH:g} and {_MAX_EDGE:g}"
         )
     smooth = ndimage.gaussian_filter(small[:, :, 1].astype(np.float64), 1.0)
-    depth = (ndimage.grey_closing(smooth, 9) - smooth) / (smooth.mean() + 5.0)
+    depth = (ndimage.grey_closing(smooth, (9, 9)) - smooth) / (smooth.mean() + 5.0)
     lines = float(np.percentile(depth[inner], 90))
     if lines > _MAX_LINES:
         return f"its dark lines are deeper than vessels: {lines:.2f} of the brightness, at most {_MAX_LINES:g}"
