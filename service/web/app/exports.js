@@ -4,6 +4,8 @@ const COLUMNS = [
   "photo", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "findings", "acceptable", "quality",
   "width", "height", "camera", "index", "version", "index_warnings", "same_as", "error",
 ];
+const FORMULA = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/;
+const NUMBER = /^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$/;
 const FRAME = "px of the photo, x to the right, y down";
 
 /**
@@ -56,6 +58,7 @@ function row({ name, result, error }) {
 /** A value as `csv_row` of `resad-client` writes it: text that a spreadsheet would take for a formula is quoted. */
 function cell(value) {
   const plain = value == null ? "" : String(value);
-  const text = typeof value === "string" && /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(plain) ? `'${plain}` : plain;
+  const formula = typeof value === "string" && FORMULA.test(plain) && !NUMBER.test(plain);
+  const text = formula ? `'${plain}` : plain;
   return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -142,7 +142,12 @@ def _is_text(cell: str) -> bool:
 
 def _value(cell: str) -> str:
     value = cell.strip()
-    return value[1:] if value[:1] == "'" and value[1:].startswith(_FORMULA) else value
+    return value[1:] if value[:1] == "'" and _is_formula(value) else value
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet would compute it, were it not for apostrophes in front."""
+    return text.lstrip("'").startswith(_FORMULA)
 
 
 def _cell(value: object) -> str:
@@ -152,6 +157,6 @@ def _cell(value: object) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return str(value)
-    text = f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
+    text = f"'{value}" if _is_formula(value) and not _NUMBER.fullmatch(value) else value
     # A semicolon and a tab, too: a spreadsheet that is set to one of them would begin a cell behind it.
     return '"' + text.replace('"', '""') + '"' if _QUOTED.intersection(text) else text
