@@ -1,5 +1,6 @@
 """Fixtures of the node's tests."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,10 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInService]:
 def pacs() -> Iterator[StandInPacs]:
     with stand_in_pacs() as pacs:
         yield pacs
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """pynetdicom leaves some sockets to the garbage collector, whose complaint would hit any later test."""
+    yield
+    gc.collect()

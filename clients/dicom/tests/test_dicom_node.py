@@ -24,6 +24,9 @@ from resad_dicom.cli import app
 from resad_dicom.multipart import write_parts
 from stand_ins import StandInPacs, StandInService, node_process, running_node, until
 
+# pynetdicom leaves the sockets of aborted associations to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 PHOTO_CLASS = OphthalmicPhotography8BitImageStorage
 
 
