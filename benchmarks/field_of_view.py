@@ -108,8 +108,10 @@ def on_canvas(level: int, *, whole_frame: bool) -> Change:
             variant = Variant(pixels, variant.retina)
         height, width = variant.retina.shape
         lengths = (width, width, height, height)
-        sides = (round(share * side) for share, side in zip(rng.uniform(0, 0.3, 4), lengths, strict=True))
-        return _padded(variant, *sides, level)
+        left, right, top, bottom = (
+            round(share * length) for share, length in zip(rng.uniform(0, 0.3, 4), lengths, strict=True)
+        )
+        return _padded(variant, left, right, top, bottom, level)
 
     return change
 

@@ -40,6 +40,8 @@ _MAX_FLAT: Final = 0.93
 _MAX_VARIETY: Final = 0.22
 _MIN_VARIETY: Final = 0.016
 """How much colors vary apart from brightness; less than the least is one color."""
+_GRAY: Final = 1.02
+"""Ratio of the brightest to the darkest channel up to which a frame of one color is gray."""
 _MIN_CONVEX: Final = 0.93
 """Least share of its convex hull that a lit region fills."""
 
@@ -127,6 +129,8 @@ def _colors(small: NDArray[np.float32], seen: NDArray[np.bool_], field: FieldOfV
     if variety < _MIN_VARIETY and edge < _MIN_EDGE:
         return f"it is a plain surface: no disc on a dark surround, one color, slopes of {edge:.2f} at most"
     red, green, blue = inside.mean(axis=0)
+    if variety < _MIN_VARIETY and max(red, green, blue) < _GRAY * min(red, green, blue):
+        return "it shows no disc on a dark surround and is gray"
     if green > _MAX_BETWEEN * max(red, blue) or _MAX_BETWEEN * green < min(red, blue):
         color = f"mean red {red:.0f}, green {green:.0f}, blue {blue:.0f}"
         return f"it shows no disc on a dark surround and is not of a retina's colors ({color})"
