@@ -25,7 +25,8 @@ def answers(page: Page, **changes: Any) -> Iterator[None]:
     def answer(route: Route) -> None:
         document = route.fetch().json()
         for name, value in changes.items():
-            document[name] = document[name] | value if isinstance(value, dict) else value
+            merged = isinstance(value, dict) and isinstance(document.get(name), dict)
+            document[name] = document[name] | value if merged else value
         route.fulfill(json=document)
 
     with intercept(page, "**/v1/score*", answer):
