@@ -56,6 +56,7 @@ class AsyncClient:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -66,7 +67,7 @@ class AsyncClient:
     ) -> Result:
         """Score a photograph; see `Client.score`."""
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
             quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return await protocol.score(self._port, photo, query)
@@ -79,6 +80,7 @@ class AsyncClient:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -89,7 +91,7 @@ class AsyncClient:
     ) -> list[Result | ServerProblem]:
         """Score photographs in one request; see `Client.score_many`."""
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
             quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return await protocol.score_many(self._port, photos, query)
@@ -106,6 +108,7 @@ class AsyncClient:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
@@ -114,7 +117,7 @@ class AsyncClient:
         """A photograph under its map; see `Client.overlay`."""
         call = protocol.overlay(
             self._port, photo, index=index, fpr=fpr, threshold=threshold, false_regions=false_regions,
-            camera=camera, size=size, layout=layout, kind=kind,
+            frame=frame, camera=camera, size=size, layout=layout, kind=kind,
         )  # fmt: skip
         return await call
 

@@ -99,6 +99,7 @@ class Client:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -122,7 +123,7 @@ class Client:
             eye: which one, if known: findings' places are then nasal or temporal.
         """
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
             quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return finish(protocol.score(self._port, photo, query))
@@ -135,6 +136,7 @@ class Client:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         quality: Quality | None = None,
         evidence: int | None = None,
@@ -148,7 +150,7 @@ class Client:
         Raises what concerns the request as a whole, and `PhotoUnusable` before anything is sent.
         """
         query = ScoreQuery(
-            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+            index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
             quality=quality, evidence=evidence, map=map, size=size, layout=layout, eye=eye,
         )  # fmt: skip
         return finish(protocol.score_many(self._port, photos, query))
@@ -165,6 +167,7 @@ class Client:
         fpr: float | None = None,
         threshold: float | None = None,
         false_regions: float | None = None,
+        frame: int | None = None,
         camera: str | None = None,
         size: int | None = None,
         layout: Layout | None = None,
@@ -173,7 +176,7 @@ class Client:
         """The photograph under its map, with a color bar and the findings outlined, as PNG or JPEG."""
         call = protocol.overlay(
             self._port, photo, index=index, fpr=fpr, threshold=threshold, false_regions=false_regions,
-            camera=camera, size=size, layout=layout, kind=kind,
+            frame=frame, camera=camera, size=size, layout=layout, kind=kind,
         )  # fmt: skip
         return finish(call)
 

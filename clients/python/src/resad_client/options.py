@@ -35,6 +35,7 @@ FalseRegions = Annotated[
         "or 8; default: the service's."
     ),
 ]
+Frame = Annotated[int | None, typer.Option(min=1, help="Of DICOM files of several frames: the one to score.")]
 Camera = Annotated[str | None, typer.Option(help="Compare with the normals of this camera, if there are enough.")]
 RequireQuality = Annotated[
     bool, typer.Option("--require-quality", help="Refuse photographs below the index's limits of quality.")
@@ -78,6 +79,7 @@ def score_query(
     fpr: float | None,
     threshold: float | None,
     false_regions: float | None,
+    frame: int | None,
     camera: str | None,
     eye: Eye | None,
     evidence: int | None,
@@ -96,7 +98,7 @@ def score_query(
     # Left out if it is the service's default, so that an older service understands.
     quality: Quality | None = "require" if require_quality else None
     return ScoreQuery(
-        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
         quality=quality, evidence=evidence, eye=eye,
     )  # fmt: skip
 

@@ -46,6 +46,7 @@ class ScoreQuery:
     fpr: float | None = None
     threshold: float | None = None
     false_regions: float | None = None
+    frame: int | None = None
     camera: str | None = None
     quality: Quality | None = None
     evidence: int | None = None
@@ -96,6 +97,7 @@ async def overlay(
     fpr: float | None,
     threshold: float | None,
     false_regions: float | None,
+    frame: int | None,
     camera: str | None,
     size: int | None,
     layout: Layout | None,
@@ -104,7 +106,7 @@ async def overlay(
     """One photograph -> a picture of it under its map."""
     _check_rule(fpr, threshold)
     query = _query(
-        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, camera=camera,
+        index=index, fpr=fpr, threshold=threshold, false_regions=false_regions, frame=frame, camera=camera,
         size=size, layout=layout, style="overlay",
     )  # fmt: skip
     accept = _JPEG if kind == "jpeg" else _PNG

@@ -73,7 +73,7 @@ def report_command(
     right, l, r, os, od), a date, or a visit.  Reports hold photographs: keep them as you keep those.
     """
     query = options.score_query(
-        index, fpr, threshold, false_regions, camera, eye, MOST_PATCHES, require_quality=False
+        index, fpr, threshold, false_regions, None, camera, eye, MOST_PATCHES, require_quality=False
     )
     key = options.key_from(key_file)
     labeled, unusable = list_labeled(photos)

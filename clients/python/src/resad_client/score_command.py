@@ -52,6 +52,7 @@ def score_command(
     fpr: options.Fpr = None,
     threshold: options.Threshold = None,
     false_regions: options.FalseRegions = None,
+    frame: options.Frame = None,
     camera: options.Camera = None,
     eye: options.EyeOption = None,
     evidence: options.Evidence = None,
@@ -76,7 +77,7 @@ def score_command(
 ) -> None:
     """Score photographs."""
     query = options.score_query(
-        index, fpr, threshold, false_regions, camera, eye, evidence, require_quality=require_quality
+        index, fpr, threshold, false_regions, frame, camera, eye, evidence, require_quality=require_quality
     )
     if resume and overwrite:
         raise SettingError("--resume and --overwrite: one of them")

@@ -71,6 +71,7 @@ def watch_command(
     fpr: options.Fpr = None,
     threshold: options.Threshold = None,
     false_regions: options.FalseRegions = None,
+    frame: options.Frame = None,
     camera: options.Camera = None,
     eye: options.EyeOption = None,
     evidence: options.Evidence = None,
@@ -92,7 +93,7 @@ def watch_command(
 ) -> None:
     """Score new photographs until Ctrl-C; a restart continues where the last run ended."""
     query = options.score_query(
-        index, fpr, threshold, false_regions, camera, eye, evidence, require_quality=require_quality
+        index, fpr, threshold, false_regions, frame, camera, eye, evidence, require_quality=require_quality
     )
     if not folder.is_dir():
         raise SettingError(f"{folder}: no such folder")
