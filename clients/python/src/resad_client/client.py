@@ -115,6 +115,7 @@ class Client:
             threshold: image score above which the photograph is abnormal; excludes `fpr`.
             false_regions: regions above the level of findings that a healthy photograph shows on average; one of
                 the rates that the index states levels for.
+            frame: of a DICOM object of several: the frame to score, from 1.
             camera: compare with this camera's normals, where the index has enough.
             quality: `require` refuses a photograph below the index's limits of quality.
             evidence: healthy patches per finding, at least 0.
