@@ -106,6 +106,10 @@ _SPILLED: Final = 0.05
 _BEYOND_DOUBT: Final = 270
 _STRAY: Final = 10
 """A circle is beyond doubt if so many degrees of it show, and so many times as many as near it."""
+_BEYOND_DOUBT_IF_CUT: Final = 150
+_EXPLAINED_BEYOND_DOUBT: Final = 0.96
+"""So is one of which less shows, if nearly all of the border belongs to it or to its straight cuts: true of all but one
+of 56 sound photographs that are cut above and below, and of none of 70 that were squashed by 10 % or 20 %."""
 _MIN_ELLIPSE: Final = 120
 """Degrees of an ellipse that must show: a shorter rim does not determine its stretch."""
 _ELLIPSE_STRAY: Final = 4
@@ -163,10 +167,6 @@ class _Rim(NamedTuple):
         more, fewer = len(self.degrees) - len(rim.degrees), rim.strays - self.strays
         return more + fewer >= _CLEARLY
 
-    def is_doubtful(self) -> bool:
-        """Whether much of the circle does not show, or much is near it that is not on it."""
-        return len(self.degrees) < _BEYOND_DOUBT or _STRAY * self.strays > len(self.degrees)
-
     def determines_ellipse(self) -> bool:
         """Whether the rim is so long that its stretch shows."""
         long = len(self.degrees) >= max(_MIN_ELLIPSE, _ELLIPSE_STRAY * self.strays)
@@ -192,9 +192,9 @@ def find_disc(level: NDArray[np.float32]) -> Disc | None:
     the best circle, and enough of it must show to determine its stretch.
     """
     fit = _fit_circle(level)
-    if fit is not None and not (fit.rim.suffices() and fit.explains_region()):
+    if fit is not None and not (fit.rim.suffices() and fit.explained() >= _EXPLAINED):
         fit = None
-    if fit is None or fit.rim.is_doubtful():
+    if fit is None or fit.is_doubtful():
         ellipses = (_fit_ellipse(level, stretch) for stretch in _stretches(level))
         best = max((e for e in ellipses if e is not None), key=lambda e: len(e.fit.rim.degrees), default=None)
         if best is not None and (fit is None or best.fit.rim.beats(fit.rim)):
@@ -216,13 +216,19 @@ class _Fit(NamedTuple):
         """The disc with its straight cuts."""
         return _cut(self.rim.circle, self.regions)
 
-    def explains_region(self) -> bool:
-        """Whether a lit region lies in the disc, whose rim and cuts account for nearly all of its steep border."""
+    def explained(self) -> float:
+        """Share of a lit region's steep border on the disc's rim and cuts, at most; 0 if no region lies in it."""
         disc = self.disc()
-        return any(
-            _share_outside(disc, lit) <= _SPILLED and _explained_border(disc, lit, self.slope) >= _EXPLAINED
-            for lit in self.regions
-        )
+        inside = (lit for lit in self.regions if _share_outside(disc, lit) <= _SPILLED)
+        return max((_explained_border(disc, lit, self.slope) for lit in inside), default=0.0)
+
+    def is_doubtful(self) -> bool:
+        """Whether an ellipse may fit better: little of the circle shows, or much is near it and not on it."""
+        shown = len(self.rim.degrees)
+        if _STRAY * self.rim.strays > shown:
+            return True
+        cut = shown >= _BEYOND_DOUBT_IF_CUT and self.explained() >= _EXPLAINED_BEYOND_DOUBT
+        return shown < _BEYOND_DOUBT and not cut
 
 
 class _Ellipse(NamedTuple):
@@ -316,7 +322,7 @@ def _fit_ellipse(level: NDArray[np.float32], stretch: float) -> _Ellipse | None:
         )
         picture = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))
         fit = _fit_circle(picture)
-        if fit is None or not (fit.rim.determines_ellipse() and fit.explains_region()):
+        if fit is None or not (fit.rim.determines_ellipse() and fit.explained() >= _EXPLAINED):
             return ellipse
         ellipse = _Ellipse(fit, width / size[0], height / size[1])
         rest = _stretch_of(fit.rim)
