@@ -108,8 +108,8 @@ _STRAY: Final = 10
 """A circle is beyond doubt if so many degrees of it show, and so many times as many as near it."""
 _BEYOND_DOUBT_IF_CUT: Final = 150
 _EXPLAINED_BEYOND_DOUBT: Final = 0.96
-"""So is one of which less shows, if nearly all of the border belongs to it or to its straight cuts: true of all but
-one of 56 sound photographs that are cut above and below, and of none of 70 that were squashed by 10 % or 20 %."""
+"""So is one of which less shows, if nearly all of the border is its rim and its cuts: true of 55 of 56 sound
+photographs that are cut above and below, and of none of 70 that were squashed by 10 or 20 %."""
 _MIN_ELLIPSE: Final = 120
 """Degrees of an ellipse that must show: a shorter rim does not determine its stretch."""
 _ELLIPSE_STRAY: Final = 4
