@@ -102,8 +102,11 @@ class DecoderPool:
             while not (self.closed or decoding.stopped):
                 if self._idle:
                     process = self._idle.pop()
-                    self._working.add(process)
-                    return process
+                    if process.is_alive():
+                        self._working.add(process)
+                        return process
+                    process.end()  # it was killed while it waited
+                    self._running -= 1
                 if self._running < self.count:
                     self._running += 1
                     break
@@ -265,6 +268,10 @@ class _Process:
         write_message(self._jobs, job, data)
         answer = ANSWER.validate_python(read_header(self._answers))
         return answer, read_body(self._answers, answer.body)
+
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End the process's work; `end` collects what is left of it."""

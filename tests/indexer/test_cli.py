@@ -79,7 +79,7 @@ def test_score_writes_the_contracts_json_map_and_overlay(
     result = read_result(tmp_path, "drawn_0000")
     assert list(result) == [
         "file_name", "request_id", "image_score", "p_value", "fpr", "threshold", "abnormal", "reason", "normals",
-        "index", "photo", "quality", "findings", "map", "timings_ms", "intended_use",
+        "index", "photo", "quality", "findings", "map", "timings_ms", "intended_use", "same_as",
     ]  # fmt: skip
     assert result["file_name"] == "drawn_0000.jpg"
     score, threshold = result["image_score"], result["threshold"]
@@ -205,7 +205,7 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
     assert outcome.code == 0
     assert re.search(r"skipped .*a note\.jpg: not an image", outcome.err)
     assert re.search(r"dropped .*zz_copy\.jpg: same file as .*drawn_0003\.jpg", outcome.err)
-    assert "1 unusable, 1 duplicates" in outcome.out
+    assert "1 unusable, 1 duplicate" in outcome.out
     strict = run("build", photos, "--root", tmp_path / "strict", "--name", "eyes", "--strict", *SMALL)
     assert strict.code == 2
     assert "a note.jpg" in strict.err
@@ -224,7 +224,7 @@ def test_unusable_files_are_listed_and_duplicates_dropped(run: Run, drawn: Path,
             "at most 1 memory would remain, fewer than the 3 neighbors asked (search.neighbors)",
         ),
         (("--backbone", "vgg16"), "wide_resnet50_2"),
-        (("--weights", "nowhere.pth"), "--backbone bundled"),
+        (("--weights", "nowhere.pth"), "--weights nowhere.pth: no such file"),
         (("--without", "everything"), "region, spatial, resc"),
         (("--set", "search.neighbors=0"), "greater than or equal to 1"),
         (("--device", "cuda:7"), "GPUs"),

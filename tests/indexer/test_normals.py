@@ -164,12 +164,12 @@ def test_drawn_normals_are_seldom_called_outliers(rng: np.random.Generator) -> N
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """22 drawn healthy photographs, and two that are not normal: `x_blocks.png` and `x_stripes.png`."""
+    """22 drawn healthy photographs, and two that are not normal: `x_half.png` and `x_stripes.png`."""
     folder = tmp_path_factory.mktemp("normals")
     write_dataset(folder, 4, train=25, good=0, diseased=0, height=120)
     good = folder / "train/good"
     files = sorted(good.iterdir())
-    spoil(files[0], good / "x_blocks.png", stripes=False)
+    spoil(files[0], good / "x_half.png", stripes=False)
     spoil(files[1], good / "x_stripes.png", stripes=True)
     for file in (files[7], files[16], files[21]):
         file.unlink()  # drawn healthy, but far from the others for an untrained trunk
@@ -177,16 +177,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spoil(file: Path, out: Path, *, stripes: bool) -> None:
-    """Cover a photograph's field of view with white stripes or with blocks of random colors."""
+    """Cover a photograph's field of view with broad orange stripes, or its upper half with orange."""
     pixels = np.asarray(Image.open(file).convert("RGB")).copy()
     height, width = pixels.shape[:2]
-    inside = pixels.max(axis=2) > 30
-    blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
-    pattern = blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
-    if stripes:
-        pattern = np.full_like(pixels, 255)
-        inside &= (np.arange(height) // 5 % 2 == 0)[:, None]
-    pixels[inside] = pattern[inside]
+    y = np.broadcast_to(np.arange(height)[:, None], (height, width))
+    covered = y // 15 % 2 == 0 if stripes else y < height / 2
+    pixels[(pixels.max(axis=2) > 30) & covered] = (255, 127, 76)
     Image.fromarray(pixels).save(out)
 
 

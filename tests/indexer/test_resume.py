@@ -261,9 +261,9 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_photograph_is_not(
     store.pipe(f"{folder}/12.jpg", (photos / "12.jpg").read_bytes())
     reads: list[str] = []
 
-    def listening(path: Path, *more: object) -> PreparedPhoto:
+    def listening(path: Path, *more: object, **options: object) -> PreparedPhoto:
         reads.append(path.name)
-        return prepare(path, *more)  # type: ignore[arg-type]
+        return prepare(path, *more, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(references, "prepare", listening)
     resumed = build(order, _quiet())
@@ -295,7 +295,7 @@ def test_other_inputs_are_refused_and_the_work_stays(photos: Path, tmp_path: Pat
         build(order, _quiet())
     first.write_bytes(data)
     (folder / "99.jpg").write_bytes(data + b"!")
-    with pytest.raises(SettingError, match="16 photographs were listed, now there are 17"):
+    with pytest.raises(SettingError, match="listed were 16 photographs, now there are 17"):
         build(order, _quiet())
     (folder / "99.jpg").unlink()
     first.rename(folder / "00b.jpg")

@@ -79,7 +79,7 @@ def test_an_altered_copy_is_refused_and_named(run: Run, idrid: Path, tmp_path: P
     outcome = run("datasets", "export", "idrid-paper", "--data", idrid, "--out", tmp_path / "idrid.csv")
     assert outcome.code == 2
     assert "54 photographs expected, 52 missing" in outcome.err
-    assert "photographs are not 4288 x 2848 px" in outcome.err
+    assert "photographs not of 4288 x 2848 px" in outcome.err
     assert "is not idrid-paper as it is published" in outcome.err
     assert not (tmp_path / "idrid.csv").exists()
 

@@ -114,7 +114,7 @@ def test_an_idrid_that_is_not_the_published_one_is_named(idrid: Path) -> None:
     assert "1 masks of MA, 81 expected" in text
     assert "2 training photographs of grade 0, 134 expected" in text
     assert "2 test photographs of grade 0, 34 expected" in text
-    assert "7 of 7 photographs are not 4288 x 2848 px (IDRiD_001.jpg: 24 x 16): a re-hosted copy" in text
+    assert "7 of 7 photographs not of 4288 x 2848 px (IDRiD_001.jpg: 24 x 16): a re-hosted copy" in text
     write_photo(idrid / A / IMAGES / TRAIN / "IDRiD_01_aug.jpg")
     assert "not of it (IDRiD_01_aug.jpg)" in "\n".join(read_idrid(idrid).deviations)
 
@@ -205,7 +205,7 @@ def test_an_adam_that_is_not_the_published_one_is_named(adam: Path) -> None:
     assert "AMD: 89 photographs expected, 87 missing (A0003.jpg, A0004.jpg, A0005.jpg, ...)" in text
     assert "Non-AMD: 311 photographs expected, 309 missing" in text
     assert "2 photographs with a mask of a lesion, 118 expected" in text
-    assert "4 of 4 photographs are not 1444 x 1444 or 2124 x 2056 px (A0001.jpg: 24 x 16)" in text
+    assert "4 of 4 photographs not of 1444 x 1444 or 2124 x 2056 px (A0001.jpg: 24 x 16)" in text
     shutil.rmtree(adam / "Training400-Lesion")
     with pytest.raises(SettingError, match=r"is not ADAM as it is downloaded: no folder .*Lesion_Masks"):
         read_adam(adam)

@@ -187,3 +187,17 @@ def children_of(pid: int) -> set[int]:
     listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True)
     lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
     return {int(number) for number, command in lines if "resad.decoder_process" in command}
+
+
+def test_a_decoder_that_was_killed_while_it_waited_costs_no_photograph() -> None:
+    data = encoded("PNG")
+    with closing(DecoderPool(1, 60.0)) as pool:
+        expected = pool.read_photo(data, LIMITS).pixels
+        children = subprocess.run(
+            ["pgrep", "--parent", str(os.getpid()), "--full", "resad.decoder_process"],
+            capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+            os.waitid(os.P_PID, int(child), os.WEXITED | os.WNOWAIT)
+        np.testing.assert_array_equal(pool.read_photo(data, LIMITS).pixels, expected)

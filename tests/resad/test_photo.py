@@ -279,12 +279,12 @@ def test_the_limit_of_bytes_is_kept_before_the_file_is_read(
 ) -> None:
     path = tmp_path / "large.jpg"
     with path.open("wb") as file:
-        file.truncate(31_200_000)
+        file.truncate(91_200_000)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the file was opened"))
-    with pytest.raises(PhotoTooLarge, match=r"^31\.2 MB, the limit is 25 MB$"):
+    with pytest.raises(PhotoTooLarge, match=r"^91\.2 MB, the limit is 80 MB$"):
         read_photo(path, PhotoLimits())
-    with pytest.raises(PhotoTooLarge, match=r"^31\.2 MB, the limit is 25 MB$"):
-        read_photo(bytes(31_200_000), PhotoLimits())
+    with pytest.raises(PhotoTooLarge, match=r"^91\.2 MB, the limit is 80 MB$"):
+        read_photo(bytes(91_200_000), PhotoLimits())
 
 
 def test_the_limit_of_bytes_is_the_last_size_that_is_taken(tmp_path: Path) -> None:

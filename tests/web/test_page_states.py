@@ -29,7 +29,7 @@ def test_bad_files_say_what_is_wrong_with_them(visit: Opener, web_service: Serve
     expect(page['.row[data-state="failed"]']).to_have_count(3)
     expect(page['.row[data-state="done"]']).to_have_count(1)
     expect(page[".row"].nth(0)).to_contain_text(
-        "File type not supported (supported are JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, PNM)"
+        "File type not supported (supported are JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, PNM, DICOM)"
     )
     expect(page[".row"].nth(1)).to_contain_text("Photograph unreadable")
     expect(page[".row"].nth(2)).to_contain_text("The file is empty")
