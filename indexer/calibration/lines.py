@@ -70,8 +70,9 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
         return
     count, normals = len(outliers.photos), len(calibration.scores)
     if outliers.moves_threshold:
+        verb = "moves" if count == 1 else "move"
         yield (
-            f"WARNING: {count} of {normals} normals move the {outliers.rate:.0%} threshold by more than a quarter:"
+            f"WARNING: {count} of {normals} normals {verb} the {outliers.rate:.0%} threshold by more than a quarter:"
             f" {_thresholds(outliers)}. Look at them; --set-aside leaves out a photograph that is not normal"
         )
     elif outliers.threshold is not None:
