@@ -73,7 +73,8 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
         verb = "moves" if count == 1 else "move"
         yield (
             f"WARNING: {count} of {normals} normals {verb} the {outliers.rate:.0%} threshold by more than a "
-            f"quarter: {_thresholds(outliers)}. Look at them; --set-aside leaves out a photograph that is not normal"
+            f"quarter: {_thresholds(outliers)}. "
+            "Look at them; --set-aside leaves out a photograph that is not normal"
         )
     elif outliers.threshold is not None:
         yield f"{count} of {normals} normals are outliers; {outliers.rate:.0%} threshold {_thresholds(outliers)}"
