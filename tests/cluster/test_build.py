@@ -224,7 +224,7 @@ def test_the_command_tells_what_each_worker_would_take_and_leaves_nothing(
         *words, "--cluster", "auto", "--worker-cpus", 1, "--workers", 1, "--scratch", scratch, "--forecast-only"
     )
     assert outcome.code == 0, outcome.err
-    assert "1 workers of 1 CPU cores" in outcome.err
+    assert "1 worker of 1 CPU core" in outcome.err
     assert "forecast: 26 photographs" in outcome.out
     assert "forecast: driver: memory" in outcome.out
     assert not root.exists()
