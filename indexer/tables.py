@@ -9,7 +9,7 @@ from resad_client.text import counted, printable
 from rich.markup import escape
 from rich.table import Table
 
-from indexer.calibration.lines import origin_line, outlier_lines, trained_on_line
+from indexer.calibration.lines import first_names, origin_line, outlier_lines, trained_on_line
 from indexer.photos.listing import PatientCounts, ReferencePhoto
 from resad.calibration import Calibration, Normals, Threshold
 from resad.manifest import Manifest, Quality, Standing
@@ -126,7 +126,7 @@ def _add_counts(table: Table, manifest: Manifest, people: PatientCounts) -> None
     if lines := [*outlier_lines(calibration, {})]:
         table.add_row("outliers", "\n".join(map(shown, lines)))
     if calibration.set_aside:
-        table.add_row("set aside", first_ids(calibration.set_aside, _MAX_IDS))
+        table.add_row("set aside", first_names(calibration.set_aside, _MAX_IDS))
     for threshold in calibration.thresholds:
         table.add_row(f"threshold {threshold.fpr:.0%}", _threshold(threshold))
     unit = " (false regions per healthy photograph: distance)" if calibration.finding_levels else ""
@@ -225,16 +225,16 @@ def new_version_table(version: "NewVersion") -> Table:
     return table
 
 
-def photo_lines(photos: Sequence["HeldPhoto"], own: Mapping[str, ReferencePhoto]) -> Iterator[str]:
+def photo_lines(photos: Sequence["HeldPhoto"], files: Mapping[str, ReferencePhoto]) -> Iterator[str]:
     """Photographs with their numbers, a line each below a line of headings, in columns.
 
     Args:
-        own: content hash -> one's own file; columns show it and its patient in a CSV.
+        files: content hash -> one's own file; columns show it and its patient in a CSV.
     """
     headings = ("photo", "patient", "eye", "camera", "your patient", "file")
     rows: list[tuple[str, ...]] = [headings]
     for photo in photos:
-        file = own.get(photo.content_sha256)
+        file = files.get(photo.content_sha256)
         path, patient = (photo.name, None) if file is None else (str(file.path), file.patient)
         cells = (photo.id, photo.patient, photo.eye, photo.camera, patient, path)
         rows.append(tuple(printable(cell or "-") for cell in cells))
@@ -262,7 +262,7 @@ def diff_lines(difference: "Diff") -> Iterator[str]:
     )
     for heading, ids in lists:
         if ids:
-            yield f"  {heading}: {first_ids(ids, _MAX_IDS)}"
+            yield f"  {heading}: {first_names(ids, _MAX_IDS)}"
     if not difference.comparable:
         yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
         yield difference.intended_use
@@ -276,12 +276,6 @@ def diff_lines(difference: "Diff") -> Iterator[str]:
         for change in difference.scores[:_MAX_SCORES]:
             yield f"  {change.id}: {four_digits(change.before)} -> {four_digits(change.after)}"
     yield difference.intended_use
-
-
-def first_ids(ids: Sequence[str], most: int = _MAX_SCORES) -> str:
-    """The first ids, and how many more there are."""
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(ids[:most]) + more
 
 
 def _before_and_after(title: str, before: Manifest, after: Manifest, *, distances: bool = True) -> Table:

@@ -12,8 +12,6 @@ from resad.manifest import Manifest, Standing
 
 _MAX_NAMES: Final = 5
 """Printed at most; the manifest has all."""
-
-
 _STANDINGS: Final[dict[Standing, str]] = {
     "measured": "in this version's bank",
     "bound": "in an earlier, smaller bank: p-values err upwards",
@@ -89,27 +87,27 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
 
 def verdict_changes(before: Calibration, after: Calibration) -> Iterator[str]:
     """What another calibration changes in verdicts, if it changes thresholds by more than a quarter."""
-    for whose, earlier, later in _normals_of_both(before, after):
+    for of_camera, earlier, later in _normals_of_both(before, after):
         old, new = (threshold(normals.scores, USUAL_RATE) for normals in (earlier, later))
         if has_moved(old.value, new.value):
             yield (
-                f"the {USUAL_RATE:.0%} threshold{whose} changes by more than a quarter, from {old.value:#.4g} to "
-                f"{new.value:#.4g}"
+                f"the {USUAL_RATE:.0%} threshold{of_camera} changes by more than a quarter, "
+                f"from {old.value:#.4g} to {new.value:#.4g}"
             )
         if old.value is not None and new.value is None:
-            yield f"there are no verdicts at {USUAL_RATE:.0%}{whose} any more: {new.reason}"
+            yield f"there are no verdicts at {USUAL_RATE:.0%}{of_camera} any more: {new.reason}"
     if after.outliers is not None and after.outliers.moves_threshold:
         yield f"outliers move the {USUAL_RATE:.0%} threshold by more than a quarter: {_thresholds(after.outliers)}"
 
 
 def finding_changes(before: Calibration, after: Calibration) -> Iterator[str]:
     """What another calibration changes in findings, if it changes their level by more than a quarter."""
-    for whose, earlier, later in _normals_of_both(before, after):
+    for of_camera, earlier, later in _normals_of_both(before, after):
         for level in later.finding_levels:
             was = next((entry.value for entry in earlier.finding_levels if entry.rate == level.rate), None)
             if level.rate == USUAL_FALSE_REGIONS and has_moved(was, level.value):
                 yield (
-                    f"the level of findings{whose} changes by more than a quarter, from {was:#.4g} to "
+                    f"the level of findings{of_camera} changes by more than a quarter, from {was:#.4g} to "
                     f"{level.value:#.4g}"
                 )
 
@@ -127,18 +125,19 @@ def set_aside_line(calibration: Calibration, named: Mapping[str, Path]) -> str |
     """The photographs that were left out on request; None without any."""
     if not calibration.set_aside:
         return None
-    return f"set aside: {_names(calibration.set_aside, named)}"
+    return f"set aside: {first_names([_name(photo_id, named) for photo_id in calibration.set_aside])}"
+
+
+def first_names(names: Sequence[str], most: int = _MAX_NAMES) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _thresholds(outliers: Outliers) -> str:
     assert outliers.threshold is not None
     without = "too few normals for one" if outliers.without is None else f"{outliers.without:#.4g}"
     return f"{outliers.threshold:#.4g} with them, {without} without them"
-
-
-def _names(ids: Sequence[str], named: Mapping[str, Path]) -> str:
-    more = f" and {len(ids) - _MAX_NAMES} more" if len(ids) > _MAX_NAMES else ""
-    return ", ".join(_name(photo_id, named) for photo_id in ids[:_MAX_NAMES]) + more
 
 
 def _name(photo_id: str, named: Mapping[str, Path]) -> str:

@@ -90,8 +90,8 @@ def _say_chosen(version: Path, choice: "Choice") -> None:
     from indexer import tables
     from indexer.lifecycle.choice import photos_of
 
-    chosen = [held for held in photos_of(version) if held.content_sha256 in choice.hashes]
-    for line in tables.photo_lines(chosen, choice.own):
+    chosen = [photo for photo in photos_of(version) if photo.content_sha256 in choice.hashes]
+    for line in tables.photo_lines(chosen, choice.files):
         console.say(line)
     console.say(f"{counted(len(chosen), 'photograph')} would be removed; nothing was changed (--dry-run)")
 
@@ -130,11 +130,12 @@ def _purge(place: Path, choice: "Choice", photos: Path | None, device: str, *, d
 
 def _say_plan(place: Path, plan: "PurgePlan", choice: "Choice", photos: Path | None) -> None:
     from indexer import tables
+    from indexer.calibration.lines import first_names
     from resad.manifest import read_manifest
 
     if plan.photos:
         console.say(f"goes from {place}, for good:")
-        for line in tables.photo_lines(plan.photos, choice.own):
+        for line in tables.photo_lines(plan.photos, choice.files):
             console.say(f"  {line}")
     else:
         console.say(f"no version of {place} holds these photographs")
@@ -146,7 +147,7 @@ def _say_plan(place: Path, plan: "PurgePlan", choice: "Choice", photos: Path | N
         )
         console.say(f"goes: version {version.version} ({what})")
     if plan.beside:
-        ids = tables.first_ids([held.id for held in plan.beside])
+        ids = first_names([photo.id for photo in plan.beside])
         console.say(
             f"goes with these versions, since no version that stays has it: "
             f"{counted(len(plan.beside), 'photograph')} that you did not name ({ids})"
@@ -166,7 +167,7 @@ def _say_plan(place: Path, plan: "PurgePlan", choice: "Choice", photos: Path | N
 
 
 def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool, purged: bool) -> None:
-    from indexer import tables
+    from indexer.calibration.lines import first_names
 
     memories = counted(report.lost, "memory", "memories")
     ids = ", ".join(report.removed)
@@ -175,7 +176,7 @@ def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool, p
         console.warn("too few photographs of the calibration are left: calibrated on the reference photos instead")
     after = report.derived.after
     if report.missing:
-        names = tables.first_ids(report.missing)
+        names = first_names(report.missing)
         console.warn(
             f"{len(report.missing)} of the {counted(after.counts.photos, 'photograph')} that stay were not found "
             f"in {photos}: {names}"
@@ -188,22 +189,22 @@ def _print_removed(report: "RemoveReport", photos: Path | None, *, live: bool, p
 def _say_purged(report: "PurgeReport") -> None:
     from indexer.lifecycle.purge import BEYOND_REACH
 
-    done = "purged" if not report.held else "NOT yet purged"
+    done = "purged" if not report.remaining else "NOT yet purged"
     barred = counted(report.barred, "photograph is", "photographs are")
     versions = counted(len(report.versions), "version is", "versions are")
     console.say(f"{done}: {barred} barred, {versions} deleted")
     if report.work:
         console.say("deleted: the unfinished build")
-    for held in report.elsewhere:
-        console.warn(f"NOT PURGED: {held.path} of another index {held.reason}: remove them there, too")
+    for place in report.elsewhere:
+        console.warn(f"NOT PURGED: {place.path} of another index {place.reason}: remove them there, too")
     for path in report.unknown:
         console.warn(f"out of reach: {path} is no part of the index, and was not looked into")
     for copy in BEYOND_REACH:
         console.warn(f"out of reach: {copy}")
-    if report.held:
-        for held in report.held:
-            console.warn(f"STILL HELD: {held.path}: {held.reason}")
+    if report.remaining:
+        for place in report.remaining:
+            console.warn(f"STILL HELD: {place.path}: {place.reason}")
         raise SettingError(
-            f"the purge is NOT complete: {counted(len(report.held), 'place')} may still hold the photographs; "
-            "remove what keeps them from being deleted, and repeat the command"
+            f"the purge is NOT complete: {counted(len(report.remaining), 'place')} may still hold the photographs"
+            "; remove what keeps them from being deleted, and repeat the command"
         )

@@ -30,7 +30,7 @@ def list_command(root: Root) -> None:
 
 def inspect_command(
     index: Index,
-    own: Annotated[
+    source: Annotated[
         Path | None,
         typer.Argument(
             help="With --photos: your photographs (folder or CSV), matched by content, to show which number is "
@@ -42,11 +42,11 @@ def inspect_command(
     ] = False,
 ) -> None:
     """Show settings, counts and calibration of an index, or which number is whose."""
-    if not photos and own is not None:
-        raise SettingError(f"{own}: your photographs are matched with --photos alone")
+    if not photos and source is not None:
+        raise SettingError(f"{source}: your photographs are matched with --photos alone")
     version = index_store.resolve(index)
     if photos:
-        _list_photos(version, own)
+        _list_photos(version, source)
         return
 
     from indexer import tables
@@ -59,20 +59,21 @@ def inspect_command(
     console.OUT.print(tables.index_table(version, manifest, people, live=live))
 
 
-def _list_photos(version: Path, own: Path | None) -> None:
+def _list_photos(version: Path, source: Path | None) -> None:
     """Every photograph of a version, and those of one's own that it does not have."""
     from indexer import tables
+    from indexer.calibration.lines import first_names
     from indexer.lifecycle.choice import by_content, photos_of
     from indexer.photos.listing import list_photos
 
-    held = photos_of(version)
-    listed = {} if own is None else by_content(list_photos(own))
-    console.say(f"{version}: {counted(len(held), 'photograph')}")
-    for line in tables.photo_lines(held, listed):
+    indexed = photos_of(version)
+    files = {} if source is None else by_content(list_photos(source))
+    console.say(f"{version}: {counted(len(indexed), 'photograph')}")
+    for line in tables.photo_lines(indexed, files):
         console.say(line)
-    known = {photo.content_sha256 for photo in held}
-    if missing := [str(photo.path) for content, photo in listed.items() if content not in known]:
-        console.warn(f"{len(missing)} of {len(listed)} in {own} are not in the index: {tables.first_ids(missing)}")
+    hashes = {photo.content_sha256 for photo in indexed}
+    if missing := [str(photo.path) for content, photo in files.items() if content not in hashes]:
+        console.warn(f"{len(missing)} of {len(files)} in {source} are not in the index: {first_names(missing)}")
 
 
 def verify_command(index: Index, device: Device = "auto") -> None:

@@ -6,7 +6,7 @@ and file names are resolved by a list of one's photographs (--photos CSV), match
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from indexer.build.state import file_sha256
 from indexer.calibration.calibrate import CalibrationRecord, calibration_records
+from indexer.calibration.lines import first_names
 from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.naming import parse_name
 from resad import index
@@ -95,12 +96,12 @@ Reach = Literal["version", "index"]
 class Choice:
     """Photographs that were named, by content hash.
 
-    own: content hash -> file, where it is known, and what one's own list states of it.
+    files: content hash -> file, where it is known, and what one's own list states of it.
     warnings: what was named and is nowhere in the index.
     """
 
     hashes: frozenset[str]
-    own: Mapping[str, ReferencePhoto] = field(default_factory=dict)
+    files: Mapping[str, ReferencePhoto] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -108,7 +109,7 @@ def choose(
     version: Path,
     photos: Sequence[str],
     groups: Sequence[str],
-    own: Path | None = None,
+    source: Path | None = None,
     *,
     reach: Reach = "version",
 ) -> Choice:
@@ -116,9 +117,9 @@ def choose(
 
     Args:
         version: ROOT/NAME/VERSION whose numbers ids and patients are.
-        photos: ids, content hashes, files, folders or CSVs; with `own` also names of its files.
+        photos: ids, content hashes, files, folders or CSVs; with `source` also names of its files.
         groups: `patient=ID` or `camera=NAME`; upper and lower case of a camera are the same.
-        own: a folder or CSV of one's photographs; the column patient of a CSV goes before the index's numbers.
+        source: a folder or CSV of one's photographs; the column patient of a CSV goes before the index's numbers.
     Raises:
         SettingError: nothing is named, or a name is of no photograph, or perhaps of several; the message has all
             such names.
@@ -126,7 +127,7 @@ def choose(
     if not photos and not groups:
         raise SettingError("nothing is named: give --photo or --group")
     pairs = [_parse_group(text) for text in groups]
-    search = _Search(version, own, reach)
+    search = _Search(version, source, reach)
     hashes: set[str] = set()
     warnings: list[str] = []
     faults: list[str] = []
@@ -163,18 +164,27 @@ class _Match:
 class _Search:
     """Looks names up; each lookup raises `SettingError` where it finds nothing, or cannot tell which."""
 
-    def __init__(self, version: Path, own: Path | None, reach: Reach) -> None:
+    def __init__(self, version: Path, source: Path | None, reach: Reach) -> None:
         self.named: dict[str, ReferencePhoto] = {}
-        self._version, self._own, self._everywhere = version, own, reach == "index"
+        self._version, self._source, self._everywhere = version, source, reach == "index"
         self._here = VersionPhotos(version.name, photos_of(version))
-        self._others = tuple(held for held in read_versions(version.parent) if held.version != version.name)
         self._barred = tombstones(version.parent) if self._everywhere else frozenset()
-        self._listed = () if own is None else list_photos(own)
+        self._listed = () if source is None else list_photos(source)
 
-    @property
+    @cached_property
+    def _other_versions(self) -> tuple[VersionPhotos, ...]:
+        return tuple(
+            photos for photos in read_versions(self._version.parent) if photos.version != self._here.version
+        )
+
+    @cached_property
     def _reached(self) -> tuple[VersionPhotos, ...]:
         """The versions in which photographs are looked up, the one at hand first."""
-        return (self._here, *self._others) if self._everywhere else (self._here,)
+        return (self._here, *self._other_versions) if self._everywhere else (self._here,)
+
+    @cached_property
+    def _reached_hashes(self) -> frozenset[str]:
+        return frozenset().union(*(version.hashes for version in self._reached))
 
     @cached_property
     def listed(self) -> dict[str, ReferencePhoto]:
@@ -194,9 +204,9 @@ class _Search:
         else:
             paths = [photo.path for photo in self._listed if _is_named(photo.path, text)]
             if len(paths) > 1:
-                raise SettingError(f"--photo {text}: {len(paths)} photographs of {self._own} have this name")
+                raise SettingError(f"--photo {text}: {len(paths)} photographs of {self._source} have this name")
         if not paths:
-            also = f", and no file of {self._own}" if self._own is not None else ""
+            also = f", and no file of {self._source}" if self._source is not None else ""
             raise SettingError(
                 f"--photo {text!r} is no id (as r-00041), no content hash (64 hex digits), and no file{also}"
             )
@@ -206,8 +216,8 @@ class _Search:
         """All photographs of a camera."""
         hashes = {
             photo.content_sha256
-            for held in self._reached
-            for photo in held.photos
+            for version in self._reached
+            for photo in version.photos
             if photo.camera is not None and photo.camera.casefold() == name.casefold()
         }
         return _Match(hashes) if hashes else self._nothing(f"--group camera={name}", gone=True)
@@ -215,36 +225,31 @@ class _Search:
     def patient(self, patient: str) -> _Match:
         """All photographs of a patient: by one's own list, or else by the index's numbers or names."""
         option = f"--group patient={patient}"
-        own = {content: photo.path for content, photo in self.listed.items() if photo.patient == patient}
-        if own:
-            match = self._contents(option, own)
+        files = {content: photo.path for content, photo in self.listed.items() if photo.patient == patient}
+        if files:
+            match = self._contents(option, files)
             return _Match(self._of_same_people(option, match.hashes, patient), match.warnings)
         numbered = _PATIENT_NUMBER.fullmatch(patient) is not None
-        hashes = _of_patient(self._here, patient)
-        parts = [_of_patient(held, patient) for held in self._others] if self._everywhere else []
-        others = [part for part in parts if part]
+        hashes, *parts = (_of_patient(version, patient) for version in self._reached)
+        parts = [part for part in parts if part]
         if not numbered:
-            hashes = hashes.union(*others)
-        elif not hashes and others:
+            hashes = hashes.union(*parts)
+        elif not hashes and parts:
             # A number may be another person's in a version with another history.
-            hashes = self._only(option, _united(others), "people by this number")
+            hashes = self._only(option, parts, "people by this number")
         if not hashes:
             hint = "; the index numbers its patients, and --photos CSV resolves your own ids"
-            return self._nothing(option, gone=numbered, hint="" if numbered or self._own else hint)
+            return self._nothing(option, gone=numbered, hint="" if numbered or self._source else hint)
         return _Match(self._of_same_people(option, hashes))
 
     def _id(self, photo_id: str) -> _Match:
         option = f"--photo {photo_id}"
-        here, *others = (
-            {photo.content_sha256 for photo in held.photos if photo.id == photo_id}
-            for held in (self._here, *self._others)
-        )
-        if here:
-            return _Match(here)
-        versions = [held.version for held, hashes in zip(self._others, others, strict=True) if hashes]
+        if hashes := _of_id(self._here, photo_id):
+            return _Match(hashes)
+        parts = {version.version: _of_id(version, photo_id) for version in self._other_versions}
+        versions = [version for version, part in parts.items() if part]
         if versions and self._everywhere:
-            parts = _united(part for part in others if part)
-            return _Match(self._only(option, parts, "photographs by this id"))
+            return _Match(self._only(option, [parts[version] for version in versions], "photographs by this id"))
         hint = f"; version {versions[-1]} has it, and --purge would delete that, too" if versions else ""
         return self._nothing(option, gone=int(photo_id[2:]) <= self._last_number, hint=hint)
 
@@ -256,24 +261,29 @@ class _Search:
 
     def _contents(self, option: str, files: Mapping[str, Path | None]) -> _Match:
         """Photographs by content; those that are nowhere in the index are named, if some are in it."""
-        held = frozenset().union(*(part.hashes for part in self._reached))
-        known = {content for content in files if content in held or tombstone(content) in self._barred}
-        missing = [str(path) for content, path in files.items() if content not in known and path is not None]
-        names = _some(missing)
-        if not known:
+        present = {
+            content for content in files if content in self._reached_hashes or tombstone(content) in self._barred
+        }
+        missing = [str(path) for content, path in files.items() if content not in present and path is not None]
+        names = first_names(missing, _MAX_NAMES)
+        if not present:
             return self._nothing(option, hint=f": {names}" if len(missing) > 1 else "")
         self.named |= {content: ReferencePhoto(path) for content, path in files.items() if path is not None}
         warning = f"{option}: {len(missing)} of {len(files)} are not in the index: {names}"
-        return _Match(known, (warning,) if missing else ())
+        return _Match(present, (warning,) if missing else ())
 
-    def _only(self, option: str, parts: Sequence[set[str]], kind: str) -> set[str]:
-        """The only one of several sets of photographs, or the only one whose purge has begun."""
-        begun = [part for part in parts if any(tombstone(content) in self._barred for content in part)]
-        if len(begun or parts) > 1:
+    def _only(self, option: str, parts: Iterable[set[str]], kind: str) -> set[str]:
+        """The only one of several sets of photographs, or the only one whose purge has begun.
+
+        Sets that share a photograph count as one.
+        """
+        united = _united(parts)
+        in_purge = [part for part in united if any(tombstone(content) in self._barred for content in part)]
+        if len(in_purge or united) > 1:
             raise SettingError(
                 f"{option}: older versions have different {kind}; name the file or its content hash"
             )
-        return (begun or parts)[0]
+        return (in_purge or united)[0]
 
     def _of_same_people(self, option: str, hashes: Iterable[str], patient: str | None = None) -> set[str]:
         """These photographs, and all that some version states of the same patients.
@@ -281,19 +291,17 @@ class _Search:
         Args:
             patient: of these photographs in one's own list.
         """
-        people = [set(hashes)]
-        for held in self._reached:
-            by_patient: dict[str, set[str]] = {}
-            for photo in held.photos:
-                if photo.is_reference and photo.patient is not None:
-                    by_patient.setdefault(photo.patient, set()).add(photo.content_sha256)
-            people += by_patient.values()
-        same = next(part for part in _united(people) if people[0] <= part)
-        for content in sorted(same - people[0]) if patient is not None else ():
+        people = [part for version in self._reached for part in _by_patient(version)]
+        start = frozenset(hashes)
+        same, size = set(start), -1
+        while len(same) > size:  # versions may state different photographs of a person
+            size = len(same)
+            same.update(*(part for part in people if not part.isdisjoint(same)))
+        for content in sorted(same - start) if patient is not None else ():
             file = self.listed.get(content)
             if file is not None and file.patient is not None:
                 raise SettingError(
-                    f"{option}: to the index {file.path} is of the same patient, {self._own} states "
+                    f"{option}: to the index {file.path} is of the same patient, {self._source} states "
                     f"{file.patient}; name the photographs by --photo"
                 )
         return same
@@ -317,8 +325,21 @@ def by_content(photos: Iterable[ReferencePhoto]) -> dict[str, ReferencePhoto]:
     return {content: photo for content, photo in contents if content is not None}
 
 
-def _of_patient(held: VersionPhotos, patient: str) -> set[str]:
-    return {photo.content_sha256 for photo in held.photos if photo.is_reference and photo.patient == patient}
+def _of_id(version: VersionPhotos, photo_id: str) -> set[str]:
+    return {photo.content_sha256 for photo in version.photos if photo.id == photo_id}
+
+
+def _of_patient(version: VersionPhotos, patient: str) -> set[str]:
+    return {photo.content_sha256 for photo in version.photos if photo.is_reference and photo.patient == patient}
+
+
+def _by_patient(version: VersionPhotos) -> Collection[set[str]]:
+    """The photographs of each patient."""
+    people: dict[str, set[str]] = {}
+    for photo in version.photos:
+        if photo.is_reference and photo.patient is not None:
+            people.setdefault(photo.patient, set()).add(photo.content_sha256)
+    return people.values()
 
 
 def _content(path: Path) -> str:
@@ -332,11 +353,6 @@ def _is_named(path: Path, text: str) -> bool:
     """Whether `text` is the end of a path, with or without the suffix: `7.jpg`, `p1/7.jpg` or `7` for p1/7.jpg."""
     parts = Path(text).parts
     return bool(parts) and parts in (path.parts[-len(parts) :], path.with_suffix("").parts[-len(parts) :])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def _united(parts: Iterable[set[str]]) -> list[set[str]]:

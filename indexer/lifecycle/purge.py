@@ -76,8 +76,8 @@ def plan_purge(place: Path, hashes: Iterable[str]) -> PurgePlan:
     """What a purge of these photographs (content hashes) deletes from ROOT/NAME; changes nothing."""
     barred = tombstones(place)
     every = read_versions(place)
-    held = frozenset().union(*(version.hashes for version in every))
-    doomed = frozenset(hashes) | {content for content in held if tombstone(content) in barred}
+    contents = frozenset().union(*(version.hashes for version in every))
+    doomed = frozenset(hashes) | {content for content in contents if tombstone(content) in barred}
     live = index.live_version(place)
     going = [
         version
@@ -121,15 +121,15 @@ class PurgeReport:
 
     removal: the version without the photographs; None if the live version had none of them.
     versions: deleted versions.  work: an unfinished build was deleted, too.
-    held: what is still there.  elsewhere: versions of other indexes in the same root that hold purged photographs.
-    unknown: files and folders in ROOT/NAME that are not the index's own, and were not looked into.
+    remaining: what is still there.  elsewhere: versions of other indexes in the same root that hold purged
+    photographs.  unknown: files and folders in ROOT/NAME that are no part of the index, and were not looked into.
     """
 
     removal: RemoveReport | None
     barred: int
     versions: tuple[str, ...]
     work: bool
-    held: tuple[StillHeld, ...]
+    remaining: tuple[StillHeld, ...]
     elsewhere: tuple[StillHeld, ...]
     unknown: tuple[Path, ...]
 
@@ -212,9 +212,10 @@ def _remaining(place: Path, hashes: frozenset[str], failures: Mapping[Path, str]
 
 
 def _elsewhere(place: Path) -> Iterable[StillHeld]:
-    barred = tombstones(place)
+    if not (barred := tombstones(place)):
+        return
     for folder in sorted(path for path in place.parent.iterdir() if path.is_dir()):
-        if folder.resolve() == place.resolve() or not barred:
+        if folder.resolve() == place.resolve():
             continue
         try:
             versions = read_versions(folder)
@@ -229,9 +230,9 @@ def _elsewhere(place: Path) -> Iterable[StillHeld]:
 
 
 def _unknown(place: Path) -> Iterable[Path]:
-    own = {index.CURRENT, index.PURGED, index.WORK, index.LOCK}
-    held = {folder.name for folder in _leftovers(place)} | set(index.versions(place))
-    return sorted(entry for entry in place.iterdir() if entry.name not in own | held)
+    names = {index.CURRENT, index.PURGED, index.WORK, index.LOCK, *index.versions(place)}
+    names |= {folder.name for folder in _leftovers(place)}
+    return sorted(entry for entry in place.iterdir() if entry.name not in names)
 
 
 def _exists(path: Path) -> bool:

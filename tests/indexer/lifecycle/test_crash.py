@@ -128,7 +128,7 @@ def test_while_photographs_are_removed_and_purged(place: Path, tmp_path: Path) -
     def command(copy: Path) -> None:
         choice = choose(index.resolve(copy), ["r-00002"], [], reach="index")
         report = purge_photos(copy, choice.hashes)
-        assert report.held == ()
+        assert report.remaining == ()
 
     watch = Watch(place.parent, tmp_path / "copy")
     with before_every_file_operation(place.parent, finish_purge):

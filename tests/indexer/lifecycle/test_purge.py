@@ -50,7 +50,7 @@ def purged_photo(place: Path, more: Path, files: Files, tmp_path: Path) -> tuple
     report = purge_photos(place, [content])
     assert report.work
     assert len(report.versions) == 2
-    assert (report.removal, report.held, report.unknown) == (None, (), ())
+    assert (report.removal, report.remaining, report.unknown) == (None, (), ())
     return content, needles
 
 
@@ -130,13 +130,13 @@ def test_a_link_is_not_followed_and_is_told(plain: Path, tmp_path: Path) -> None
     (elsewhere / "photos.jsonl").write_text(content)
     (plain / index.WORK).symlink_to(elsewhere)
     report = purge_photos(plain, [content])
-    (held,) = report.held
-    assert held.path == plain / index.WORK
-    assert f"it is a link to {elsewhere}" in held.reason
+    (folder,) = report.remaining
+    assert folder.path == plain / index.WORK
+    assert f"it is a link to {elsewhere}" in folder.reason
     assert not report.work
     (plain / index.WORK).unlink()
     shutil.rmtree(elsewhere)
-    assert purge_photos(plain, [content]).held == ()
+    assert purge_photos(plain, [content]).remaining == ()
 
 
 def test_a_version_that_is_a_link_is_told(plain: Path, more: Path, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_version_that_is_a_link_is_told(plain: Path, more: Path, tmp_path: Pat
     shutil.move(first, tmp_path / "moved")
     first.symlink_to(tmp_path / "moved")
     report = purge_photos(plain, [content])
-    assert [held.path for held in report.held] == [first]
-    assert "it is a link" in report.held[0].reason
+    assert [place.path for place in report.remaining] == [first]
+    assert "it is a link" in report.remaining[0].reason
     assert (tmp_path / "moved" / index.MANIFEST).is_file()
 
 
@@ -166,10 +166,10 @@ def test_what_cannot_be_deleted_is_told_and_goes_the_next_time(plain: Path, more
 
     with before_every_file_operation(plain, Denying()):
         report = purge_photos(plain, [content])
-    assert report.held
-    assert all("Operation not permitted" in held.reason for held in report.held)
-    assert all(held.path.exists() for held in report.held)
-    assert purge_photos(plain, [content]).held == ()
+    assert report.remaining
+    assert all("Operation not permitted" in place.reason for place in report.remaining)
+    assert all(place.path.exists() for place in report.remaining)
+    assert purge_photos(plain, [content]).remaining == ()
     assert files_with(plain, [content.encode()]) == []
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_version_goes_since_it_may_hold_them(plain: Path, more: Path, 
     else:
         (first / index.MANIFEST).unlink()
     report = purge_photos(plain, [contents[0]])
-    assert report.held == ()
+    assert report.remaining == ()
     assert not first.exists()
     assert not new.exists()
     assert files_with(plain, [contents[0].encode()]) == []
@@ -199,7 +199,7 @@ def test_other_indexes_beside_it_are_named(plain: Path, tmp_path: Path) -> None:
     (index.resolve(damaged) / PHOTOS_FILE).write_text("{}\n")
     (plain / "copy-of-a-version").mkdir()
     report = purge_photos(plain, remove_photos(plain, ["r-00001"]).hashes)
-    reasons = {held.path.parent.name: held.reason for held in report.elsewhere}
+    reasons = {version.path.parent.name: version.reason for version in report.elsewhere}
     assert reasons["twin"] == "holds some of them"
     assert reasons["damaged"].startswith("may hold some of them")
     assert report.unknown == (plain / "copy-of-a-version",)
