@@ -13,6 +13,7 @@ photo_work: how much work a file asks for, before it is decoded.
 decoder_pool, decoder_process: decoding in processes that can be ended.
 dicom: DICOM photographs in, results as DICOM objects out.
 field_of_view: find the disc, or the lit region, that shows the retina.
+lit_regions: what is brighter than the dark surround.
 rim: fit the disc's rim: circles, and ellipses where a photograph was squashed.
 preparation: photograph -> prepared square, and the frame that leads back to the photograph's pixels.
 near_duplicates: photographs that show the same: hashes, pairs, groups for the calibration.

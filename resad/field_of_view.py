@@ -1,9 +1,7 @@
 """Find the field of view: the disc, possibly cut by a rectangle, that shows the retina in a fundus photograph.
 
-Cameras mask the disc at the top and bottom, or the frame is too small for it.
-
-Circles are fitted to the lit region at several levels above the dark surround: an underexposed side is lost at the
-higher levels, a halo is caught at the lower ones.  The circle along which the brightness drops most clearly wins.
+Cameras mask the disc at the top and bottom, or the frame is too small for it.  `resad.rim` fits its rim; where
+there is none, the field of view is the lit region.
 """
 
 from dataclasses import dataclass
@@ -14,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resad.rim import (
-    MAX_SURROUND,
-    darkest_corner,
-    find_disc,
-    has_steep_border,
-    largest_region,
-    slope_of,
-)
+from resad.lit_regions import MAX_SURROUND, border_of, darkest_corner, largest_region, slope_of
+from resad.rim import find_disc
 
 _SEARCH_SIDE: Final = 384
 """Longer side of the copy that is searched, px."""
@@ -32,8 +24,6 @@ _MAX_REGION: Final = 0.995
 """Shares of the frame between which a lit region is one."""
 _OUTLINE_TOLERANCE: Final = 0.8
 """Largest distance of the simplified outline of a lit region from the exact one, px of the reduced copy."""
-BRIGHT_SURROUND: Final = 64.0
-"""Levels of 255 above which a surround is a canvas."""
 _BAR: Final = 0.02
 """Share of a row or column that is lit, up to which it belongs to a black bar."""
 _CANVAS_BORDER: Final = 0.4
@@ -167,9 +157,7 @@ def _search(pixels: NDArray[np.uint8]) -> FieldOfView:
     disc = find_disc(level)
     across, down = width / level.shape[1], height / level.shape[0]
     if disc is not None:
-        cx, cy, radius, left, top, right, bottom, stretch = disc
-        field = FieldOfView(cx, cy, radius, left, top, right, bottom, found=True, stretch=stretch)
-        return field.scaled(across, down)
+        return FieldOfView(**disc._asdict(), found=True).scaled(across, down)
     return _lit_region(level).scaled(across, down)
 
 
@@ -184,7 +172,7 @@ def _lit_region(level: NDArray[np.float32]) -> FieldOfView:
         return frame
     lit = largest_region(level > max(surround + np.clip(5.0 * noise, 4.0, _DARK), _DARK))
     # A gentle border is that of a shadow in the retina, not of the surround.
-    if not _MIN_REGION < lit.mean() < _MAX_REGION or not has_steep_border(lit, slope_of(level)):
+    if not _MIN_REGION < lit.mean() < _MAX_REGION or not border_of(lit, slope_of(level)).is_steep():
         return frame
     outline = region_outline(lit)
     x, y = zip(*outline, strict=True)
@@ -224,7 +212,7 @@ def _canvas(small: NDArray[np.float32]) -> NDArray[np.bool_]:
     if 2 * min(part.shape[0] / lit.shape[0], part.shape[1] / lit.shape[1]) < 1:
         return canvas  # these are no bars, but the surround of a small disc
     border = _border_of(part)
-    bright = border[border.max(axis=1) > BRIGHT_SURROUND]
+    bright = border[border.max(axis=1) > MAX_SURROUND]
     if len(bright) < _CANVAS_BORDER * len(border):
         return canvas
     alike = np.abs(part - np.median(bright, axis=0)).max(axis=2) <= _CANVAS_TOLERANCE
@@ -235,7 +223,7 @@ def _canvas(small: NDArray[np.float32]) -> NDArray[np.bool_]:
     labels, _ = ndimage.label(alike)
     touching = np.unique(_border_of(labels))
     canvas[inner] = np.isin(labels, touching[touching > 0])
-    if not has_steep_border(canvas, slope_of(small.mean(axis=2))):
+    if not border_of(canvas, slope_of(small.mean(axis=2))).is_steep():
         return np.zeros_like(canvas)  # a bright part of the retina ends gently
     # Where the canvas ends, pixels are of mixed color.
     grown: NDArray[np.bool_] = ndimage.binary_dilation(canvas, np.ones((3, 3), bool), iterations=2)

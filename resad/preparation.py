@@ -12,7 +12,8 @@ from PIL import Image
 
 from resad.config import PhotoLimits, PreparationConfig
 from resad.dicom.header import PhotoHeader
-from resad.field_of_view import BRIGHT_SURROUND, FieldOfView, field_of_view_mask, find_field_of_view
+from resad.field_of_view import FieldOfView, field_of_view_mask, find_field_of_view
+from resad.lit_regions import MAX_SURROUND
 from resad.photo import SHRINKS, Photo, read_bytes, read_photo, stored_size
 
 Coordinate = TypeVar("Coordinate", float, NDArray[np.floating[Any]])
@@ -226,7 +227,7 @@ def _resized(photo: Photo, frame: Frame) -> NDArray[np.uint8]:
 def _without_canvas(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The square, black outside the field of view if a bright canvas lies there."""
     outside = pixels[~mask]
-    if outside.size and np.median(outside.max(axis=1)) > BRIGHT_SURROUND:
+    if outside.size and np.median(outside.max(axis=1)) > MAX_SURROUND:
         pixels[~mask] = 0
     return pixels
 

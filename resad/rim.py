@@ -4,6 +4,9 @@ Circles are fitted to the lit region at several levels above the dark surround: 
 higher levels, a halo is caught at the lower ones.  The circle along which the brightness drops most clearly wins.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import log
 from typing import Final, NamedTuple
 
@@ -11,82 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resad.lit_regions import STEEP, Bools, Border, Floats, LitRegion, lit_regions
+
 _TOLERANCE: Final = 0.01
 """Largest distance of a point from its circle, as a share of the radius (at least 1 px)."""
 _TRIALS: Final = 300
 """Circles through three random points; if half of the points are outliers, one in eight is good."""
 _VOTERS: Final = 500
 """Points that vote for those circles."""
-
-Floats = NDArray[np.float64]
-
-
-class Circle(NamedTuple):
-    """A circle in continuous px."""
-
-    cx: float
-    cy: float
-    radius: float
-
-    def distances(self, x: Floats, y: Floats) -> Floats:
-        """Distances of points from the circle, px, negative inside."""
-        return np.hypot(x - self.cx, y - self.cy) - self.radius
-
-    def tolerance(self) -> float:
-        """Largest distance of a point that belongs to the circle, px."""
-        return max(1.0, _TOLERANCE * self.radius)
-
-
-def heaviest_circle(
-    x: Floats, y: Floats, weight: Floats, largest: float, generator: np.random.Generator
-) -> Circle | None:
-    """The circle with the most weight near it, of a radius of 4 to `largest` px; None if there is none.
-
-    Random sample consensus (Fischler and Bolles 1981), then least squares on the points near the winner.
-    """
-    if len(x) < 32 or not weight.any():
-        return None
-    share = weight / weight.sum()
-    picks = generator.choice(len(x), size=(_TRIALS, 3), p=share)
-    cx, cy, radius = _through_three(x[picks], y[picks])
-    possible = (radius > 4) & (radius < largest)
-    if not possible.any():
-        return None
-    cx, cy, radius = cx[possible], cy[possible], radius[possible]
-    voters = slice(None, None, max(len(x) // _VOTERS, 1))
-    distance = np.abs(np.hypot(x[voters] - cx[:, None], y[voters] - cy[:, None]) - radius[:, None])
-    close = distance < np.maximum(1.0, _TOLERANCE * radius)[:, None]
-    best = int(np.argmax(close @ share[voters]))
-    circle = Circle(float(cx[best]), float(cy[best]), float(radius[best]))
-    inliers = np.abs(circle.distances(x, y)) < 2.0 * circle.tolerance()
-    return closest_circle(circle, x[inliers], y[inliers])
-
-
-def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
-    """The circle closest to all points, at least three; points more than half a px away count less."""
-
-    from scipy.optimize import least_squares
-
-    def residuals(values: Floats) -> Floats:
-        return Circle(*values).distances(x, y)
-
-    fit = least_squares(residuals, start, loss="soft_l1", f_scale=0.5)
-    return Circle(*(float(value) for value in fit.x))
-
-
-def _through_three(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """Center and radius of the circle through each row's three points (n, 3); NaN where they lie on a line."""
-    bx, by = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
-    dx, dy = x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]
-    area = 2.0 * (bx * dy - by * dx)
-    area = np.where(area == 0, np.nan, area)
-    b, d = bx**2 + by**2, dx**2 + dy**2
-    ux, uy = (dy * b - by * d) / area, (bx * d - dx * b) / area
-    return x[:, 0] + ux, y[:, 0] + uy, np.hypot(ux, uy)
-
-
-MAX_SURROUND: Final = 64.0
-"""Brightest level that a surround may have, of 255."""
 _MIN_RIM: Final = 72
 """Degrees of the circle that must show a rim: one in five."""
 _WIDEST_GAP: Final = 270
@@ -95,9 +30,6 @@ _CLEAR_DROP: Final = 16.0
 """Levels by which the brightness drops at a clear rim."""
 _SHALLOW: Final = 0.03
 """A straight cut closer to the circle's end than this share of the radius counts as a dark rim."""
-
-_STEEP: Final = 2.5
-"""Levels per px from which a border is steep: that of a rim, not of a shadow."""
 _EXPLAINED: Final = 0.9
 """Least share of a region's steep border on the disc's rim and cuts; on 90 real photographs, all but ellipses that
 circles were fitted to have 0.97 and more, those 0.81 and less."""
@@ -129,7 +61,67 @@ _EXACT: Final = 0.002
 _EQUAL: Final = 0.015
 """Stretches that differ by less are the same."""
 
-Bools = NDArray[np.bool_]
+
+class Circle(NamedTuple):
+    """A circle in continuous px."""
+
+    cx: float
+    cy: float
+    radius: float
+
+    def distances(self, x: Floats, y: Floats) -> Floats:
+        """Distances of points from the circle, px, negative inside."""
+        return np.hypot(x - self.cx, y - self.cy) - self.radius
+
+    def tolerance(self) -> float:
+        """Largest distance of a point that belongs to the circle, px."""
+        return max(1.0, _TOLERANCE * self.radius)
+
+
+def heaviest_circle(border: Border, largest: float, generator: np.random.Generator) -> Circle | None:
+    """The circle with the most slope near it, of a radius of 4 to `largest` px; None if there is none.
+
+    Random sample consensus (Fischler and Bolles 1981), then least squares on the points near the winner.
+    """
+    if not border.suffices():
+        return None
+    x, y, slope = border
+    share = slope / slope.sum()
+    picks = generator.choice(len(x), size=(_TRIALS, 3), p=share)
+    cx, cy, radius = _through_three(x[picks], y[picks])
+    possible = (radius > 4) & (radius < largest)
+    if not possible.any():
+        return None
+    cx, cy, radius = cx[possible], cy[possible], radius[possible]
+    voters = slice(None, None, max(len(x) // _VOTERS, 1))
+    distance = np.abs(np.hypot(x[voters] - cx[:, None], y[voters] - cy[:, None]) - radius[:, None])
+    close = distance < np.maximum(1.0, _TOLERANCE * radius)[:, None]
+    best = int(np.argmax(close @ share[voters]))
+    circle = Circle(float(cx[best]), float(cy[best]), float(radius[best]))
+    inliers = np.abs(circle.distances(x, y)) < 2.0 * circle.tolerance()
+    return closest_circle(circle, x[inliers], y[inliers])
+
+
+def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
+    """The circle closest to all points, at least three; points more than half a px away count less."""
+    from scipy.optimize import least_squares
+
+    def residuals(values: Floats) -> Floats:
+        return Circle(*values).distances(x, y)
+
+    fit = least_squares(residuals, start, loss="soft_l1", f_scale=0.5)
+    return Circle(*(float(value) for value in fit.x))
+
+
+def _through_three(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Center and radius of the circle through each row's three points (n, 3); NaN where they lie on a line."""
+    bx, by = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
+    dx, dy = x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]
+    area = 2.0 * (bx * dy - by * dx)
+    area = np.where(area == 0, np.nan, area)
+    b, d = bx**2 + by**2, dx**2 + dy**2
+    ux, uy = (dy * b - by * d) / area, (bx * d - dx * b) / area
+    return x[:, 0] + ux, y[:, 0] + uy, np.hypot(ux, uy)
 
 
 class Disc(NamedTuple):
@@ -191,43 +183,47 @@ def find_disc(level: NDArray[np.float32]) -> Disc | None:
     An ellipse is a disc whose photograph was resized without keeping its aspect.  It must fit clearly better than
     the best circle, and enough of it must show to determine its stretch.
     """
-    fit = _fit_circle(level)
-    if fit is not None and not (fit.rim.suffices() and fit.explained() >= _EXPLAINED):
+    regions = lit_regions(level)
+    fit = _fit_circle(level, regions)
+    if fit is not None and not (fit.rim.suffices() and fit.explained >= _EXPLAINED):
         fit = None
     if fit is None or fit.is_doubtful():
-        ellipses = (_fit_ellipse(level, stretch) for stretch in _stretches(level))
+        ellipses = (_fit_ellipse(level, stretch) for stretch in _stretches(regions))
         best = max((e for e in ellipses if e is not None), key=lambda e: len(e.fit.rim.degrees), default=None)
         if best is not None and (fit is None or best.fit.rim.beats(fit.rim)):
             return best.disc()
-    return None if fit is None else fit.disc()
+    return None if fit is None else fit.disc
 
 
-class _Fit(NamedTuple):
-    """The clearest rim of a picture, and the lit regions, one per level, around which circles were fitted.
-
-    slope: levels per px, of the picture.
-    """
+@dataclass(frozen=True)
+class _Fit:
+    """The clearest rim of a picture, and the lit regions, one per level, around which circles were fitted."""
 
     rim: _Rim
-    regions: list[Bools]
-    slope: Floats
+    regions: list[LitRegion]
 
+    @cached_property
     def disc(self) -> Disc:
         """The disc with its straight cuts."""
-        return _cut(self.rim.circle, self.regions)
+        return _cut(self.rim.circle, [region.lit for region in self.regions])
 
+    @cached_property
     def explained(self) -> float:
         """Share of a lit region's steep border on the disc's rim and cuts, at most; 0 if no region lies in it."""
-        disc = self.disc()
-        inside = (lit for lit in self.regions if _share_outside(disc, lit) <= _SPILLED)
-        return max((_explained_border(disc, lit, self.slope) for lit in inside), default=0.0)
+        outside = _outside(self.disc, self.regions[0].lit.shape)
+        shares = (
+            _explained_share(self.disc, region.border)
+            for region in self.regions
+            if (region.lit & outside).sum() / region.lit.sum() <= _SPILLED
+        )
+        return max(shares, default=0.0)
 
     def is_doubtful(self) -> bool:
         """Whether an ellipse may fit better: little of the circle shows, or much is near it and not on it."""
         shown = len(self.rim.degrees)
         if _STRAY * self.rim.strays > shown:
             return True
-        cut = shown >= _BEYOND_DOUBT_IF_CUT and self.explained() >= _EXPLAINED_BEYOND_DOUBT
+        cut = shown >= _BEYOND_DOUBT_IF_CUT and self.explained >= _EXPLAINED_BEYOND_DOUBT
         return shown < _BEYOND_DOUBT and not cut
 
 
@@ -248,40 +244,25 @@ class _Ellipse(NamedTuple):
 
     def disc(self) -> Disc:
         """The disc in px of the stretched picture."""
-        cx, cy, radius, left, top, right, bottom, _ = self.fit.disc()
+        cx, cy, radius, left, top, right, bottom, _ = self.fit.disc
         across, down = self.across, self.down
         edges = (left * across, top * down, right * across, bottom * down)
         return Disc(cx * across, cy * down, radius * (across * down) ** 0.5, *edges, down / across)
 
 
-def _share_outside(disc: Disc, lit: Bools) -> float:
-    """Share of a region that is not in the disc."""
-    y, x = np.ogrid[: lit.shape[0], : lit.shape[1]]
+def _outside(disc: Disc, shape: tuple[int, ...]) -> Bools:
+    """bool (H, W): pixels that are not in the disc."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
     circle = Circle(disc.cx, disc.cy, disc.radius)
     inside = circle.distances(x + 0.5, y + 0.5) <= circle.tolerance()
     inside &= (x >= disc.left - 1) & (x < disc.right) & (y >= disc.top - 1) & (y < disc.bottom)
-    return float((lit & ~inside).sum() / max(lit.sum(), 1))
+    return ~inside
 
 
-def slope_of(level: NDArray[np.float32]) -> Floats:
-    """How fast the brightness changes, levels per px: slowly at a shadow's border, fast at a rim."""
-    from scipy import ndimage
-
-    slope: Floats = ndimage.gaussian_gradient_magnitude(level.astype(np.float64), 1.5)
-    return slope
-
-
-def has_steep_border(lit: Bools, slope: Floats) -> bool:
-    """Whether most of a region's border is steep."""
-    x, y = _border(lit)
-    return len(x) > 0 and float(np.median(slope[y.astype(int), x.astype(int)])) >= _STEEP
-
-
-def _explained_border(disc: Disc, lit: Bools, slope: Floats) -> float:
-    """Share of the steep part of a region's border that lies on the disc's circle or its straight cuts."""
-    x, y = _border(lit)
-    weight = slope[y.astype(int), x.astype(int)]
-    weight = np.where(weight >= _STEEP, weight, 0.0)
+def _explained_share(disc: Disc, border: Border) -> float:
+    """Share of the steep part of a border that lies on the disc's circle or its straight cuts."""
+    x, y, slope = border
+    weight = np.where(slope >= STEEP, slope, 0.0)
     if not weight.any():
         return 1.0
     circle = Circle(disc.cx, disc.cy, disc.radius)
@@ -293,23 +274,18 @@ def _explained_border(disc: Disc, lit: Bools, slope: Floats) -> float:
     return float(weight[close].sum() / weight.sum())
 
 
-def _fit_circle(level: NDArray[np.float32]) -> _Fit | None:
-    """The clearest of the circles around the lit regions; None where no level has one."""
+def _fit_circle(level: NDArray[np.float32], regions: Sequence[LitRegion]) -> _Fit | None:
+    """The clearest of the circles around the picture's lit regions; None where none has one."""
     generator = np.random.default_rng(0)
-    slope = slope_of(level)
     rims: list[_Rim] = []
-    regions: list[Bools] = []
-    for threshold in levels_above_surround(level):
-        above = level > threshold
-        lit = largest_region(above)
-        x, y = _border(lit)
-        steepness = slope[y.astype(int), x.astype(int)]
-        circle = heaviest_circle(x, y, steepness, float(max(level.shape)), generator)
-        if circle is not None and _encloses(circle, lit, above):
+    enclosed: list[LitRegion] = []
+    for region in regions:
+        circle = heaviest_circle(region.border, float(max(level.shape)), generator)
+        if circle is not None and _encloses(circle, region):
             rims.append(_rim(level, circle))
-            regions.append(lit)
+            enclosed.append(region)
     rim = max(rims, key=lambda rim: rim.clarity, default=None)
-    return None if rim is None else _Fit(rim, regions, slope)
+    return None if rim is None else _Fit(rim, enclosed)
 
 
 def _fit_ellipse(level: NDArray[np.float32], stretch: float) -> _Ellipse | None:
@@ -321,8 +297,8 @@ def _fit_ellipse(level: NDArray[np.float32], stretch: float) -> _Ellipse | None:
             (width, max(round(height / stretch), 1)) if stretch > 1 else (max(round(width * stretch), 1), height)
         )
         picture = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))
-        fit = _fit_circle(picture)
-        if fit is None or not (fit.rim.determines_ellipse() and fit.explained() >= _EXPLAINED):
+        fit = _fit_circle(picture, lit_regions(picture))
+        if fit is None or not (fit.rim.determines_ellipse() and fit.explained >= _EXPLAINED):
             return ellipse
         ellipse = _Ellipse(fit, width / size[0], height / size[1])
         rest = _stretch_of(fit.rim)
@@ -332,30 +308,29 @@ def _fit_ellipse(level: NDArray[np.float32], stretch: float) -> _Ellipse | None:
     return ellipse if ellipse is not None and ellipse.is_stretched() else None
 
 
-def _stretches(level: NDArray[np.float32]) -> list[float]:
+def _stretches(regions: Sequence[LitRegion]) -> list[float]:
     """Stretches of the ellipses around the lit regions, without those that are nearly 1 or equal another."""
     generator = np.random.default_rng(0)
-    slope = slope_of(level)
     stretches: list[float] = []
-    for threshold in levels_above_surround(level):
-        x, y = _border(largest_region(level > threshold))
-        stretch = heaviest_stretch(x, y, slope[y.astype(int), x.astype(int)], generator)
-        if stretch is not None and all(abs(log(stretch / known)) > _EQUAL for known in (1.0, *stretches)):
+    for region in regions:
+        stretch = heaviest_stretch(region.border, generator)
+        if stretch is not None and all(abs(log(stretch / earlier)) > _EQUAL for earlier in (1.0, *stretches)):
             stretches.append(stretch)
     return stretches
 
 
-def heaviest_stretch(x: Floats, y: Floats, weight: Floats, generator: np.random.Generator) -> float | None:
-    """Height over width of the upright ellipse with the most weight near it; None if there is none.
+def heaviest_stretch(border: Border, generator: np.random.Generator) -> float | None:
+    """Height over width of the upright ellipse with the most slope near it; None if there is none.
 
     Random sample consensus on four points each: y^2 + p x^2 + q x + r y + t = 0; p is the squared stretch.
     """
-    if len(x) < 32 or not weight.any():
+    if not border.suffices():
         return None
+    x, y, slope = border
     # Around 0 and about 1 long, so that the equations are well conditioned.
     scale = max(float(np.ptp(x)), float(np.ptp(y)))
     x, y = (x - x.mean()) / scale, (y - y.mean()) / scale
-    share = weight / weight.sum()
+    share = slope / slope.sum()
     picks = generator.choice(len(x), size=(_ELLIPSE_TRIALS, 4), p=share)
     px, py = x[picks], y[picks]
     system = np.stack([px**2, px, py, np.ones_like(px)], axis=2)
@@ -392,58 +367,15 @@ def _stretch_of(rim: _Rim) -> float:
     return float(np.exp(fit.x[3]))
 
 
-def darkest_corner(level: NDArray[np.float32]) -> tuple[float, float]:
-    """Median of the darkest corner and the median deviation from it."""
-    height, width = level.shape
-    rows, columns = max(height // 16, 2), max(width // 16, 2)
-    ends = ((slice(rows), slice(-rows, None)), (slice(columns), slice(-columns, None)))
-    corner = min((level[y, x] for y in ends[0] for x in ends[1]), key=lambda part: float(np.median(part)))
-    surround = float(np.median(corner))
-    return surround, float(np.median(np.abs(corner - surround)))
-
-
-def levels_above_surround(level: NDArray[np.float32]) -> list[float]:
-    """Levels from just above the darkest corner's noise to half of the brightest, in doubling steps."""
-    surround, noise = darkest_corner(level)
-    top = float(level.max()) - surround
-    step = max(4.0, 5.0 * noise)
-    steps: list[float] = []
-    while surround <= MAX_SURROUND and step < 0.5 * top:
-        steps.append(surround + step)
-        step *= 2.0
-    return steps
-
-
-def largest_region(above: Bools) -> Bools:
-    """The largest connected region of `above`, thin lines cut off, holes filled."""
-    from scipy import ndimage
-
-    labels, count = ndimage.label(ndimage.binary_opening(above, np.ones((3, 3), bool)))
-    if count == 0:
-        return np.zeros_like(above)
-    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    filled: Bools = ndimage.binary_fill_holes(labels == largest)
-    return filled
-
-
-def _border(lit: Bools) -> tuple[Floats, Floats]:
-    """x and y of the borders between lit pixels and unlit neighbors; the picture's own edge is none."""
-    y_across, x_across = np.nonzero(lit[:, 1:] != lit[:, :-1])
-    y_down, x_down = np.nonzero(lit[1:] != lit[:-1])
-    x = np.concatenate([x_across + 1.0, x_down + 0.5])
-    y = np.concatenate([y_across + 0.5, y_down + 1.0])
-    return x, y
-
-
-def _encloses(circle: Circle, lit: Bools, above: Bools) -> bool:
+def _encloses(circle: Circle, region: LitRegion) -> bool:
     """Whether the lit region is most of the circle's inside, and little outside is above the level."""
-    y, x = np.ogrid[: lit.shape[0], : lit.shape[1]]
+    y, x = np.ogrid[: region.lit.shape[0], : region.lit.shape[1]]
     distance = circle.distances(x + 0.5, y + 0.5)
     inside, outside = distance < -circle.tolerance(), distance > 2.0 * circle.tolerance()
     if not inside.any():
         return False
-    full = float(lit[inside].mean())
-    spilled = float(above[outside].mean()) if outside.any() else 0.0
+    full = float(region.lit[inside].mean())
+    spilled = float(region.above[outside].mean()) if outside.any() else 0.0
     return full > 0.5 and spilled < 0.3
 
 
