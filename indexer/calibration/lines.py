@@ -67,6 +67,7 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
     if outliers is None:
         return
     count, normals = len(outliers.photos), len(calibration.scores)
+    are = "is an outlier" if count == 1 else "are outliers"
     if outliers.moves_threshold:
         verb = "moves" if count == 1 else "move"
         yield (
@@ -75,9 +76,9 @@ def outlier_lines(calibration: Calibration, named: Mapping[str, Path]) -> Iterat
             "Look at them; --set-aside leaves out a photograph that is not normal"
         )
     elif outliers.threshold is not None:
-        yield f"{count} of {normals} normals are outliers; {outliers.rate:.0%} threshold {_thresholds(outliers)}"
+        yield f"{count} of {normals} normals {are}; {outliers.rate:.0%} threshold {_thresholds(outliers)}"
     else:
-        yield f"{count} of {normals} normals are outliers; there are too few for a {outliers.rate:.0%} threshold"
+        yield f"{count} of {normals} normals {are}; there are too few for a {outliers.rate:.0%} threshold"
     for number, photo in enumerate(outliers.photos[:_MAX_NAMES]):
         where = "far above the rest" if number < outliers.far else "high"
         yield f"  {_name(photo.id, named)}: score {photo.score:#.4g}, {where}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from indexer.calibration.lines import outlier_lines, trained_on_line
-from indexer.calibration.normals import ENOUGH, Normal, calibrate_normals, normals_to_use
+from indexer.calibration.normals import ENOUGH, Normal, calibrate_normals, far_outliers, normals_to_use
 from lab.drawing import write_dataset
 from resad import index
 from resad.backbone import Backbone, TrainingPhoto, load_backbone, save_backbone
@@ -152,6 +152,41 @@ def test_what_outliers_do_is_said_with_and_without_them() -> None:
     assert short is not None
     assert (short.threshold, short.ratio, short.moves_threshold) == (None, None, False)
     assert find_outliers(ids[:8], scores[16:]) is None
+
+
+def test_two_that_hide_each_other_are_seen_together() -> None:
+    scores = [1 + row / 100 for row in range(22)] + [4.0, 4.0]
+    outliers = find_outliers([f"c-{row:05d}" for row in range(24)], scores)
+    assert outliers is not None
+    assert {outlier.id for outlier in outliers.photos} == {"c-00022", "c-00023"}
+    assert (outliers.threshold, outliers.without, outliers.moves_threshold) == (4.0, 1.21, True)
+
+
+def test_an_outlier_that_moves_no_threshold_is_named_without_a_warning() -> None:
+    scores = [1 + row / 100 for row in range(40)] + [4.0]
+    calibration = calibrate(scores, scores, np.ones(1, np.float32), ids=[f"c-{row:05d}" for row in range(41)])
+    assert list(outlier_lines(calibration, {})) == [
+        "1 of 41 normals is an outlier; 5% threshold 1.390 with them, 1.380 without them",
+        "  c-00040: score 4.000, far above the rest",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_every_outlier_is_printed_with_its_file_or_counted(count: int) -> None:
+    scores = [1 + row / 100 for row in range(22)] + [4.0 + row for row in range(count)]
+    ids = [f"c-{row:05d}" for row in range(len(scores))]
+    calibration = calibrate(scores, scores, np.ones(1, np.float32), ids=ids)
+    outliers = calibration.outliers
+    assert outliers is not None
+    assert far_outliers(calibration) == set(ids[22:])
+    warning, *lines = outlier_lines(calibration, {ids[-1]: Path("x/last.jpg")})
+    verb = "normals moves" if count == 1 else "normals move"
+    assert warning.startswith(
+        f"WARNING: {count} of {len(scores)} {verb} the 5% threshold by more than a quarter: "
+    )
+    assert lines[0] == f"  {ids[-1]} (x/last.jpg): score {max(scores):#.4g}, far above the rest"
+    assert [line.split(":")[0].strip() for line in lines[1:5]] == ids[:21:-1][1:5]
+    assert lines[5:] == (["  and 2 more"] if count == 7 else [])
 
 
 def test_drawn_normals_are_seldom_called_outliers(rng: np.random.Generator) -> None:
