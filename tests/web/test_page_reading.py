@@ -224,7 +224,7 @@ def test_a_text_in_a_png_is_read_by_any_reader(open_photo: OpenPage) -> None:
     file = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(file, "PNG")
     body = "[...new Uint8Array(await module.withText(Uint8Array.from(argument), 'key', 'a text').arrayBuffer())]"
-    data = bytes(open_photo.module("png.js", body, list(file.getvalue())))
+    data = bytes(open_photo.module("exports.js", body, list(file.getvalue())))
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         assert image.info == {"key": "a text"}

@@ -232,3 +232,29 @@ def test_another_photograph_lies_beside_and_moves_alike(open_photo: OpenPage, he
     panes = [open_photo.box(f".pane.{name}") for name in ("plain", "mapped")]
     assert plain["width"] == pytest.approx(mapped["width"])
     assert plain["x"] - panes[0]["x"] == pytest.approx(mapped["x"] - panes[1]["x"], abs=1)
+
+
+def test_the_photograph_beside_has_its_own_findings(
+    visit: Opener, web_service: Served, lesion: Path, healthy: Path
+) -> None:
+    """They come with its answer, go with the outlines, and are not chosen with those of the open photograph."""
+    page = visit(web_service).ready()
+    requests: list[Route] = []
+    page.choose(lesion)
+    page.wait_for_map()
+    count = page[".pane.mapped .outlines g"].count()
+    with intercept(page.page, "**/v1/score*", lambda route: requests.append(route)):
+        page.choose(healthy)
+        expect(page['.row[data-state="scoring"]']).to_have_count(1)
+        page["#side"].click()
+        page["#beside"].select_option(label=healthy.name)
+        expect(page[".pane.plain .outlines g"]).to_have_count(0)
+        answer = web_service.score(lesion.read_bytes(), evidence=5).json()
+        requests[0].fulfill(json=answer)
+        expect(page[".pane.plain .outlines g"]).to_have_count(count)
+    page[".finding"].first.click()
+    expect(page[".pane.mapped .outlines g.chosen"]).to_have_count(1)
+    expect(page[".pane.plain .chosen"]).to_have_count(0)
+    expect(page[".pane.plain [data-rank]"]).to_have_count(0)
+    page["#outlines-shown"].click()
+    expect(page[".pane .outlines g"]).to_have_count(0)

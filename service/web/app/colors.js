@@ -41,8 +41,8 @@ export function colorOf(scale, distance) {
   return `rgb(${COLOR_TABLE.slice(color, color + 3).join(", ")})`;
 }
 
-/** The distances above `level` along which lines are drawn. */
-export const lineDistances = (scale, level) => LINES_AT.map((at) => distanceAt(scale, at)).filter((distance) => distance >= level);
+/** The distances along which lines are drawn, however the level is set. */
+export const lineDistances = (scale) => LINES_AT.map((at) => distanceAt(scale, at));
 
 /** The distances between which colors go from transparent to strongest, from an index's calibration. */
 export function scaleOf(calibration) {

@@ -1,10 +1,9 @@
 // Files of the open photograph's answer.
 
 import { element, save } from "./dom.js";
-import { geojson } from "./exports.js";
+import { geojson, withText } from "./exports.js";
 import { group } from "./facts.js";
 import { standAlone } from "./picture.js";
-import { withText } from "./png.js";
 import { printReport } from "./report.js";
 import { fault } from "./text.js";
 
@@ -53,6 +52,7 @@ async function overlay(photo, service, maps) {
     return new Blob([bytes], { type: mediaType });
   }
   const canvas = standAlone(photo, picture, await maps.get(photo));
+  picture.close();
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   return withText(new Uint8Array(await blob.arrayBuffer()), "resad:intended_use", result.intended_use);
 }

@@ -1,11 +1,26 @@
 // Verdict, quality and index of an answer, for reading.
 
-import { showVerdict } from "./badge.js";
 import { drawing, element } from "./dom.js";
-import { closeness, rankWords } from "./judgement.js";
-import { capital, counted, doubt, four, matchWords, pValue, percent, verdict } from "./text.js";
+import { closeness, rankWords, scoresOf } from "./judgement.js";
+import { capital, counted, doubt, four, pValue, percent, verdict } from "./text.js";
 
 const [WIDTH, HEIGHT] = [300, 40];
+
+/**
+ * Shows in `badge` what the answer says, whether that is close to the threshold, and whether it may be trusted: by
+ * words, a mark and an edge, not by color alone.
+ */
+export function showVerdict(badge, result) {
+  const [word, why, close] = [verdict(result), doubt(result), closeness(result)];
+  badge.dataset.verdict = word;
+  badge.toggleAttribute("data-doubtful", Boolean(why));
+  badge.toggleAttribute("data-close", Boolean(close));
+  badge.title = [why && `Doubtful: ${why}`, close].filter(Boolean).join("; ");
+  const parts = [why ? `${word}?` : word];
+  if (close) parts.push(", close", element("span", { class: "unseen" }, ` (${close})`));
+  if (why) parts.push(element("span", { class: "unseen" }, ` doubtful: ${why}`));
+  badge.replaceChildren(...parts);
+}
 
 /** The verdict, the score among those of the healthy photographs, and what it rests on. */
 export function verdictCard(result, service) {
@@ -41,13 +56,12 @@ export function verdictCard(result, service) {
 }
 
 /** The photograph's quality. */
-export function qualityFacts({ quality, same_as: match }) {
+export function qualityFacts({ quality }) {
   const { measures } = quality;
   const words = doubt({ quality }) || "Like the photographs of the index";
   return group(
     "Photo quality",
     element("p", { class: quality.acceptable ? "good" : "doubt" }, words),
-    ...(match ? [element("p", { class: "doubt" }, capital(matchWords(match)))] : []),
     facts([
       ["Brightness", measures.brightness.toFixed(0)],
       ["Contrast", measures.contrast.toFixed(2)],
@@ -104,8 +118,7 @@ function compared({ camera, photos }) {
 
 /** The scores of the healthy photographs as ticks, the threshold, and this photograph's score. */
 function strip({ image_score: score, threshold, normals }, calibration) {
-  const own = calibration.cameras.find(({ camera }) => camera === normals.camera);
-  const { scores } = own?.normals ?? calibration;
+  const scores = scoresOf(calibration, normals.camera);
   const all = [...scores, score, ...(threshold === null ? [] : [threshold])];
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const at = (value) => (8 + ((value - low) / (high - low || 1)) * (WIDTH - 16)).toFixed(1);

@@ -8,7 +8,7 @@ const DAY_FIRST = new RegExp(`(?<!\\d)${DAY}([-_.])${MONTH}\\2((?:19|20)\\d\\d)$
 const VISIT = /(?<![\p{L}\p{N}])(?:(?:visit|v)[-_ .]?(\d{1,3})|(baseline)|follow[-_ ]?up[-_ .]?(\d{0,3}))(?![\p{L}\p{N}])/iu;
 
 /** What a path says: `eye` and `visit`, "" where nothing, and `rest`, its words without these. */
-export function told(path) {
+export function nameParts(path) {
   let [text, visit] = [path.replace(/\.[^./]*$/, ""), ""];
   const [year, day] = [YEAR_FIRST.exec(text), DAY_FIRST.exec(text)];
   if (year) [visit, text] = [`${year[1]}-${year[3]}-${year[4]}`, text.replace(year[0], " ")];
@@ -27,12 +27,15 @@ export function told(path) {
 
 /** The photographs of the same patient as `photo`, itself among them, by visit, right eyes first. */
 export function together(photo, photos) {
-  const own = told(photo.name);
+  const parts = nameParts(photo.name);
   const belongs = (name) => {
-    const { rest, eye, visit } = told(name);
-    return (own.eye || own.visit) && (eye || visit) && rest.toLowerCase() === own.rest.toLowerCase();
+    const { rest, eye, visit } = nameParts(name);
+    return (parts.eye || parts.visit) && (eye || visit) && rest.toLowerCase() === parts.rest.toLowerCase();
   };
-  const order = ({ name, eye }) => `${told(name).visit} ${{ right: 0, left: 1 }[eye || told(name).eye] ?? 2} ${name}`;
+  const order = ({ name, eye: stated }) => {
+    const { visit, eye } = nameParts(name);
+    return `${visit} ${{ right: 0, left: 1 }[stated || eye] ?? 2} ${name}`;
+  };
   return photos
     .filter(({ name, id }) => id === photo.id || belongs(name))
     .sort((one, another) => order(one).localeCompare(order(another), "en", { numeric: true }));

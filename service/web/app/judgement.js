@@ -5,6 +5,9 @@ const TAIL = 0.025;
 const RATES = [0.01, 0.02, 0.05, 0.1, 0.2];
 const NEAR = 0.1;
 
+/** The service's own choice, false regions per photograph. */
+export const USUAL_FALSE_REGIONS = 0.25;
+
 /** The fewest healthy photographs with which p can come down to `fpr`. */
 export const normalsNeeded = (fpr) => Math.ceil(1 / fpr - 1e-9) - 1;
 
@@ -17,8 +20,7 @@ export const ratesFor = (normals) => RATES.filter((rate) => normalsNeeded(rate) 
  */
 export function judged(answer, fpr, calibration) {
   if (answer.fpr === fpr || !calibration) return answer;
-  const own = calibration.cameras.find(({ camera }) => camera === answer.normals.camera);
-  const { scores } = own?.normals ?? calibration;
+  const scores = scoresOf(calibration, answer.normals.camera);
   const count = scores.length;
   const allowed = Math.min(Math.floor(fpr * (count + 1) + 1e-9), count);
   const score = answer.image_score;
@@ -39,6 +41,12 @@ export function judged(answer, fpr, calibration) {
     reason: null,
     normals: { ...answer.normals, rate },
   };
+}
+
+/** The scores, rising, of the healthy photographs that one of this camera is compared with. */
+export function scoresOf(calibration, camera) {
+  const stated = calibration.cameras.find((part) => part.camera === camera);
+  return (stated?.normals ?? calibration).scores;
 }
 
 /** Clopper and Pearson's 95 % interval of the rate of which `count` trials showed `hits`. */

@@ -1,8 +1,8 @@
 // The list of photographs, as a listbox: what is chosen in it is open.
 
-import { showVerdict } from "./badge.js";
 import { byId, element, save } from "./dom.js";
 import { table } from "./exports.js";
+import { showVerdict } from "./facts.js";
 import { closeness } from "./judgement.js";
 import { counted, doubt, fault, four, pValue } from "./text.js";
 import { Thumbnails } from "./thumbnails.js";

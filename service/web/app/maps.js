@@ -1,6 +1,7 @@
 // Anomaly maps of opened photographs, fetched once each.
 
-import { guessedScale, scaleOf } from "./colors.js";
+import { guessedScale, lineDistances, scaleOf } from "./colors.js";
+import { outline } from "./regions.js";
 
 const LONGEST = 1024;
 const DECODED = 8;
@@ -17,9 +18,9 @@ export class Maps {
   }
 
   /**
-   * The map of a scored photograph, its numbers with the scale of its colors.
+   * The map of a scored photograph, its numbers with the scale of its colors and the lines at fixed distances.
    *
-   * `scale.stated` is false where the index does not tell its calibration.  The map is at most 1024 px wide or
+   * `lines` are `{distance, d}`, as `outline` draws them: followed once, because no level moves them.  `scale.stated` is false where the index does not tell its calibration.  The map is at most 1024 px wide or
    * high: a patch of the grid is larger than its pixels.
    */
   get(photo) {
@@ -34,13 +35,15 @@ export class Maps {
 
   async #read(photo, index, place) {
     const kept = this.#kept.get(photo);
-    if (kept?.place === place) return { ...kept.map, values: new Float32Array(await kept.blob.arrayBuffer()) };
+    if (kept?.place === place) return withLines({ ...kept.map, values: new Float32Array(await kept.blob.arrayBuffer()) });
     const { width, height, values, fullScale } = await this.#service.client.anomalyMap(photo.file, { index, size: LONGEST });
     const scale = photo.calibration
       ? { ...scaleOf(photo.calibration), stated: true }
       : { ...guessedScale(fullScale), stated: false };
     const map = { width, height, scale };
     this.#kept.set(photo, { place, map, blob: new Blob([values]) });
-    return { ...map, values };
+    return withLines({ ...map, values });
   }
 }
+
+const withLines = (map) => ({ ...map, lines: lineDistances(map.scale).map((distance) => ({ distance, d: outline(map, distance) })) });

@@ -10,9 +10,10 @@ export class Measure {
   #from = null;
   #to = null;
   #drawing = false;
-  /** px of the photograph; null where nobody knows. */
-  #disc = null;
-  #found = null;
+  #photo = null;
+  /** Diameters of the disc, px of the photograph: as the user measured it, and as the service found it; null without. */
+  #measuredDisc = null;
+  #foundDisc = null;
 
   constructor(stage, box) {
     this.#stage = stage;
@@ -37,11 +38,11 @@ export class Measure {
 
   /** Another photograph, or another answer for it; the disc that was found in it gives the unit. */
   show(photo) {
-    this.#found = photo?.result?.photo.optic_disc ? 2 * photo.result.photo.optic_disc.radius : null;
-    if (photo !== this.photo) Object.assign(this, { photo });
-    else return this.#tell();
-    this.#from = this.#to = this.#disc = null;
-    return this.#tell();
+    const disc = photo?.result?.photo.optic_disc;
+    this.#foundDisc = disc ? 2 * disc.radius : null;
+    if (photo !== this.#photo) this.#from = this.#to = this.#measuredDisc = null;
+    this.#photo = photo;
+    this.#tell();
   }
 
   /** By keys: moves the end of the line, or before there is one its start. */
@@ -77,7 +78,7 @@ export class Measure {
   }
 
   #useAsDisc() {
-    this.#disc = this.#length;
+    this.#measuredDisc = this.#length;
     this.#tell();
   }
 
@@ -87,15 +88,15 @@ export class Measure {
 
   #tell() {
     const length = this.#length;
-    const unit = this.#disc ?? this.#found;
+    const unit = this.#measuredDisc ?? this.#foundDisc;
     this.#stage.ruler(this.on ? line(this.#from, this.#to) : []);
     byId("measure-disc").hidden = !this.on || !length;
     if (!this.on) byId("measure-text").textContent = "";
     else if (!length) byId("measure-text").textContent = "Drag a line; by keys: arrows and Enter.";
     else if (!unit) byId("measure-text").textContent = `${length.toFixed(0)} px. The disc was not found: measure it, then use it as unit.`;
     else {
-      const whose = this.#disc ? "as you measured it" : "as found";
-      byId("measure-text").textContent = `${length.toFixed(0)} px = ${(length / unit).toFixed(2)} disc diameters (${unit.toFixed(0)} px, ${whose})`;
+      const source = this.#measuredDisc ? "as you measured it" : "as found";
+      byId("measure-text").textContent = `${length.toFixed(0)} px = ${(length / unit).toFixed(2)} disc diameters (${unit.toFixed(0)} px, ${source})`;
     }
   }
 }

@@ -19,7 +19,7 @@ export function pane(name) {
   return { box: element("div", { class: `pane ${name}`, "aria-hidden": "true" }, sheet), sheet, photo, enhanced, canvas, edges, outlines, marks, ruler };
 }
 
-/** A finding's outline, in the color of its peak where the scale is known. */
+/** A finding's outline, in the color of its peak where the scale is known; it is only chosen by a pointer if it has a rank. */
 export function contour(finding, scale) {
   const d = `M${finding.contour.map(([x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
   const path = (name, stroke = null) => drawing("path", { d, class: name, stroke, "data-rank": finding.rank });

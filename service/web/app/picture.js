@@ -1,7 +1,6 @@
 // A picture that stands alone: the photograph, its map, and in words what it shows, with the research notice.
 
-import { COLOR_TABLE, colorOf, colorize, distanceAt, lineDistances, positionOf } from "./colors.js";
-import { outline } from "./regions.js";
+import { COLOR_TABLE, colorOf, colorize, distanceAt, positionOf } from "./colors.js";
 import { counted, doubt, four, pValue, verdict } from "./text.js";
 
 const [SMALLEST, LARGEST] = [1024, 2048]; // longer side of the photograph, px
@@ -10,7 +9,7 @@ const WORDS = "#f0f0f0";
 const QUIET = "#a6a6a6";
 const TINT = 0.25;
 
-/** What a picture says of a photograph, line by line; resad/pictures/overlay.py is the same for the service. */
+/** What a picture says of a photograph, line by line: what resad/pictures/overlay.py writes, and the rate, which can be set here. */
 export function caption(name, result) {
   const { image_score: score, p_value: p, normals, index, findings } = result;
   const why = doubt(result);
@@ -67,26 +66,27 @@ export function standAlone({ name, result }, picture, map, words = true) {
 
 /** Tint, lines inside findings, and the findings' outlines. */
 function drawMap(paper, map, result, wide, high) {
-  const { width, height, values, scale } = map;
+  const { width, height, values, scale, lines } = map;
   const tint = new OffscreenCanvas(width, height);
   tint.getContext("2d").putImageData(new ImageData(colorize(values, scale, scale.low), width, height), 0, 0);
   paper.globalAlpha = TINT;
   paper.drawImage(tint, 0, 0, wide, high);
   paper.globalAlpha = 1;
-  const line = Math.max(wide, high) / 600;
+  const thickness = Math.max(wide, high) / 600;
   const across = wide / result.photo.width;
   paper.lineJoin = "round";
-  for (const distance of lineDistances(scale, result.normals.finding_level ?? scale.low)) {
+  const least = result.normals.finding_level ?? scale.low;
+  for (const { distance, d } of lines.filter((line) => line.distance >= least)) {
     const path = new Path2D();
-    path.addPath(new Path2D(outline(map, distance)), new DOMMatrix([wide / width, 0, 0, high / height, 0, 0]));
-    stroke(paper, path, colorOf(scale, distance), 0.7 * line);
+    path.addPath(new Path2D(d), new DOMMatrix([wide / width, 0, 0, high / height, 0, 0]));
+    stroke(paper, path, colorOf(scale, distance), 0.7 * thickness);
   }
   for (const { contour, peak, doubts } of result.findings) {
     const path = new Path2D();
     contour.forEach(([x, y], place) => path[place ? "lineTo" : "moveTo"]((x + 0.5) * across, (y + 0.5) * across));
     path.closePath();
-    paper.setLineDash(doubts?.length ? [3 * line, 3 * line] : []);
-    stroke(paper, path, colorOf(scale, peak), line);
+    paper.setLineDash(doubts?.length ? [3 * thickness, 3 * thickness] : []);
+    stroke(paper, path, colorOf(scale, peak), thickness);
   }
   paper.setLineDash([]);
 }

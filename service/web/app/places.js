@@ -1,6 +1,8 @@
 // Places of findings in words, as the eye is known: nasal and temporal, or left and right of the photograph.
 
 const PHOTO_SIDE = /^(superior|inferior), (left|right) of the photo$/;
+/** Of the field's radius: a photograph centered on the macula shows its disc at about 0.6, one of the disc at 0. */
+const CENTRAL = 0.3;
 
 /** `result` with the places that its findings have in this eye; "" is an unknown one.  It was asked for without an eye. */
 export function placed(result, eye) {
@@ -23,6 +25,3 @@ export function eyeByDisc({ optic_disc: disc, field_of_view: field, width }) {
   const across = (disc.cx - middle) / radius;
   return Math.abs(across) < CENTRAL ? "" : across > 0 ? "right" : "left";
 }
-
-/** Of the field's radius: a photograph centered on the macula shows its disc at about 0.6, one of the disc at 0. */
-const CENTRAL = 0.3;

@@ -3,7 +3,7 @@
 import { ownCrop } from "./crops.js";
 import { byId, element } from "./dom.js";
 import { indexFacts, qualityFacts } from "./facts.js";
-import { together, told } from "./groups.js";
+import { nameParts, together } from "./groups.js";
 import { closeness, rankWords } from "./judgement.js";
 import { eyeByDisc } from "./places.js";
 import { standAlone } from "./picture.js";
@@ -17,7 +17,7 @@ export async function printReport(photo, photos, maps, service) {
   const all = together(photo, photos).filter(({ result, state }) => result && state !== "failed");
   const parts = [];
   for (const member of all) parts.push(await section(member, maps, service, all.length === 1));
-  const title = all.length > 1 ? `${told(photo.name).rest || "one patient"}: ${counted(all.length, "photograph")}` : photo.name;
+  const title = all.length > 1 ? `${nameParts(photo.name).rest || "one patient"}: ${counted(all.length, "photograph")}` : photo.name;
   byId("report").replaceChildren(
     element("h1", {}, `Anomaly report: ${title}`),
     element("p", { class: "notice" }, element("strong", {}, photo.result.intended_use), " ReSAD names no disease; its score is not a probability, and a photograph without findings is not a healthy one."),
@@ -42,7 +42,7 @@ async function section(photo, maps, service, alone) {
     maps.get(photo),
     service.detail(result.index.name).then((detail) => detail.manifest, () => null),
   ]);
-  const { eye, visit } = told(name);
+  const { eye, visit } = nameParts(name);
   const stated = photo.eye || (alone && !/left|right/i.test(name) ? "" : eye);
   const about = [stated && `${stated} eye${photo.eye ? "" : " by its name"}`, visit].filter(Boolean).join(", ");
   const pictures = picture
@@ -60,7 +60,7 @@ async function section(photo, maps, service, alone) {
     qualityFacts(result),
     indexFacts(result, service),
   );
-  for (const group of made.querySelectorAll("details")) group.open = true;
+  picture?.close();
   // The index's own facts come with the next turn, from what is kept.
   await new Promise((resolve) => setTimeout(resolve));
   return made;
@@ -106,7 +106,7 @@ function findingsTable({ findings }) {
   );
 }
 
-/** The strongest findings enlarged, clear ones before doubtful ones. */
+/** The strongest findings enlarged, without the doubtful ones. */
 function crops(result, picture, manifest) {
   const clear = result.findings.filter(({ doubts }) => !doubts?.length).slice(0, CROPS);
   return element(

@@ -1,6 +1,6 @@
 // The photograph under its map, its findings outlined: what is drawn, and where.
 
-import { colorOf, colorize, lineDistances } from "./colors.js";
+import { colorOf, colorize } from "./colors.js";
 import { drawing } from "./dom.js";
 import { Motion } from "./motion.js";
 import { contour, loaded, mark, pane } from "./panes.js";
@@ -18,7 +18,7 @@ export class Stage {
   #panes;
   #size = { width: 1, height: 1 };
   #address = "";
-  #other = null;
+  #beside = null;
 
   /**
    * @param stage - the element to fill.
@@ -52,29 +52,32 @@ export class Stage {
   /** The picture of this address; resolves with its size, or null where the browser cannot show it. */
   async picture(address) {
     this.#address = address;
-    const [, shown] = await Promise.all(this.#panes.map(({ photo }, place) => loaded(photo, (!place && this.#other?.address) || address)));
+    const [, shown] = await Promise.all(this.#panes.map(({ photo }, place) => loaded(photo, (!place && this.#beside?.address) || address)));
     return shown;
   }
 
-  /** Another photograph beside the mapped one, with the outlines of its findings; null for the same one. */
-  async beside(other) {
-    if (other === this.#other) return;
-    this.#other = other;
-    const { photo, outlines, marks } = this.#panes[0];
-    await loaded(photo, other?.address ?? this.#address);
-    const { width, height } = other?.result?.photo ?? this.#size;
-    outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    outlines.replaceChildren(...(other?.result?.findings ?? []).map((finding) => contour(finding, null)));
+  /** Another photograph beside the mapped one; null for the same one. */
+  async beside(photo) {
+    if (photo === this.#beside) return;
+    this.#beside = photo;
+    const { photo: image, outlines, marks } = this.#panes[0];
+    outlines.replaceChildren();
     marks.replaceChildren();
+    await loaded(image, photo?.address ?? this.#address);
+  }
+
+  /** The outlines of what was found in the photograph beside.  Without ranks: those are the open photograph's. */
+  findingsBeside(findings, { width, height }) {
+    const { outlines } = this.#panes[0];
+    outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    outlines.replaceChildren(...findings.map((finding) => contour({ ...finding, rank: null }, null)));
   }
 
   /** The photograph's size in px, at which everything is laid out. */
   size(width, height) {
     if (width === this.#size.width && height === this.#size.height) return this.motion.fit();
     this.#size = { width, height };
-    for (const { outlines, ruler } of this.#own) {
-      for (const layer of [outlines, ruler]) layer.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    }
+    for (const { ruler } of this.#panes) ruler.setAttribute("viewBox", `0 0 ${width} ${height}`);
     return this.motion.show(width, height);
   }
 
@@ -91,9 +94,8 @@ export class Stage {
     Object.assign(canvas, { width, height });
     canvas.getContext("2d").putImageData(new ImageData(colorize(values, scale, level), width, height), 0, 0);
     edges.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const lines = [...(edge ? [level] : []), ...lineDistances(scale, Math.max(mark ?? scale.low, level))];
-    for (const distance of lines) {
-      const d = outline(map, distance);
+    const fixed = map.lines.filter(({ distance }) => distance >= Math.max(mark ?? scale.low, level));
+    for (const { distance, d } of [...(edge ? [{ distance: level, d: outline(map, level) }] : []), ...fixed]) {
       edges.append(drawing("path", { d, class: "under" }), drawing("path", { d, class: "edge", stroke: colorOf(scale, distance) }));
     }
   }
@@ -125,12 +127,12 @@ export class Stage {
 
   /** The line that is measured, as paths in px of the photograph. */
   ruler(paths) {
-    for (const { ruler } of this.#own) ruler.replaceChildren(...paths.map((path) => path.cloneNode()));
+    for (const { ruler } of this.#openPanes) ruler.replaceChildren(...paths.map((path) => path.cloneNode()));
   }
 
   /** The panes that show the open photograph. */
-  get #own() {
-    return this.#other ? this.#panes.slice(1) : this.#panes;
+  get #openPanes() {
+    return this.#beside ? this.#panes.slice(1) : this.#panes;
   }
 
   /** How opaque the map's own colors are, from 0 to 1. */
@@ -141,7 +143,8 @@ export class Stage {
   /** The findings' outlines, in the colors of their peaks once the scale is known, and numbers. */
   findings(findings, scale) {
     const { width, height } = this.#size;
-    for (const { outlines, marks } of this.#own) {
+    for (const { outlines, marks } of this.#openPanes) {
+      outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
       outlines.replaceChildren(...findings.map((finding) => contour(finding, scale)));
       marks.replaceChildren(...findings.map((finding) => mark(finding, width, height)));
     }

@@ -1,11 +1,10 @@
 // How the service is, in the header and in a banner, and which indexes may be chosen.
 
 import { byId, element } from "./dom.js";
-import { normalsNeeded, ratesFor } from "./judgement.js";
+import { USUAL_FALSE_REGIONS, normalsNeeded, ratesFor } from "./judgement.js";
 import { answers } from "./service.js";
 import { percent } from "./text.js";
 
-const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
 const WORDS = {
   checking: "Connecting",
   ready: "Ready",

@@ -1,9 +1,7 @@
 // What the page knows: photographs, which of them is open, and how they are scored.
 
-import { judged } from "./judgement.js";
+import { USUAL_FALSE_REGIONS, judged } from "./judgement.js";
 import { placed } from "./places.js";
-
-const USUAL_FALSE_REGIONS = 0.25; // the service's own choice
 
 /**
  * A photograph and what became of it.

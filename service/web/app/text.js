@@ -6,8 +6,6 @@ const QUALITY = {
   "low-contrast": "low contrast",
   "blurred": "blurred",
   "cut-off": "field of view cut off",
-  "not-in-color": "not in color",
-  "channels-swapped": "red and blue swapped",
   "no-field-of-view": "no field of view found",
   "not-in-color": "gray or red-free",
   "channels-swapped": "color channels swapped",
@@ -51,12 +49,6 @@ export function verdict(result) {
 /** Why score and verdict may not be trusted, in words; empty where they may. */
 export function doubt({ quality }) {
   return quality.acceptable ? "" : quality.reasons.map(qualityWords).join(", ");
-}
-
-/** That a photograph is one of the index's own, in words. */
-export function matchWords({ photo, bits, mirrored }) {
-  const kind = mirrored ? "a mirror image of" : bits === null ? "the same file as" : "a copy of";
-  return `this is ${kind} ${photo} of the index: the score may be too low`;
 }
 
 /** With a capital at its beginning. */

@@ -15,6 +15,8 @@ export class Viewer {
   #level;
   #map = null;
   #turn = 0;
+  /** Another photograph in the plain pane; null for the open one. */
+  #beside = null;
   #shown = { map: true, outlines: true };
 
   constructor(store, service, maps) {
@@ -33,7 +35,10 @@ export class Viewer {
     store.addEventListener("list", () => this.offerBeside());
     byId("beside").addEventListener("change", () => this.offerBeside());
     store.addEventListener("finding", () => this.#bringOut());
-    store.addEventListener("photo", ({ detail }) => detail === store.opened && this.#update());
+    store.addEventListener("photo", ({ detail }) => {
+      if (detail === store.opened) this.#update();
+      else if (detail === this.#beside) this.#outline();
+    });
     service.addEventListener("state", () => !this.#map && this.#update());
   }
 
@@ -65,10 +70,11 @@ export class Viewer {
     );
     select.value = kept;
     const shown = byId("side").getAttribute("aria-pressed") === "true";
-    const other = others.find(({ id }) => shown && id === kept) ?? null;
+    this.#beside = others.find(({ id }) => shown && id === kept) ?? null;
     const { opened } = this.#store;
-    this.look.show(opened ? [(other ?? opened).file, opened.file] : []);
-    this.stage.beside(other).then(() => this.#outline());
+    this.look.show(opened ? [(this.#beside ?? opened).file, opened.file] : []);
+    this.stage.beside(this.#beside);
+    this.#outline();
   }
 
   /** The next finding, or with -1 the one before, around the end. */
@@ -90,11 +96,11 @@ export class Viewer {
     this.#map = null;
     this.#level.show(null, null);
     this.stage.map(null);
-    this.stage.findings([], null);
-    this.look.show(photo ? [photo.file, photo.file] : []);
+    if (byId("side").getAttribute("aria-pressed") === "true") this.offerBeside();
+    else this.look.show(photo ? [photo.file, photo.file] : []);
+    this.stage.findings([], null); // until the photograph is there that they lie on
     this.measure.show(photo);
     if (!photo) return;
-    if (byId("side").getAttribute("aria-pressed") === "true") this.offerBeside();
     Object.assign(byId("open-name"), { textContent: photo.name, title: photo.name });
     const size = await this.stage.picture(photo.address);
     if (turn !== this.#turn) return;
@@ -136,7 +142,10 @@ export class Viewer {
 
   #outline() {
     const scale = this.#map?.photo === this.#store.opened ? this.#map?.scale : null;
-    this.stage.findings(this.#shown.outlines ? (this.#result?.findings ?? []) : [], scale);
+    const findingsOf = (result) => (this.#shown.outlines ? (result?.findings ?? []) : []);
+    this.stage.findings(findingsOf(this.#result), scale);
+    const beside = this.#beside?.result;
+    if (beside) this.stage.findingsBeside(findingsOf(beside), beside.photo);
     this.stage.bringOut(this.#store.finding, "chosen");
   }
 
