@@ -33,10 +33,10 @@ _Values = NDArray[np.floating]
 
 def find_optic_disc(photo: PreparedPhoto) -> Disc | None:
     """The optic disc in px of the photograph; None where no place stands out."""
-    found = _best_place(photo.pixels, photo.mask)
-    if found is None:
+    place = _best_place(photo.pixels, photo.mask)
+    if place is None:
         return None
-    x, y, radius = (value * photo.frame.side / _SIDE for value in found)
+    x, y, radius = (value * photo.frame.side / _SIDE for value in place)
     cx, cy = photo.frame.to_photo(x, y)
     right, below = photo.frame.to_photo(x + radius, y + radius)
     return Disc(cx, cy, math.sqrt((right - cx) * (below - cy)))

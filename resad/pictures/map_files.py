@@ -159,16 +159,12 @@ def _bands(anomaly_map: Map) -> Iterator[Map]:
 
 
 def _levels(values: Map, scale: float) -> NDArray[np.uint16]:
-    levels = np.empty(values.shape, np.uint16)
-    for start in range(0, len(values), _ROWS_PER_STEP):
-        rows = slice(start, start + _ROWS_PER_STEP)
-        # float64: in float32 the quotient alone is wrong by up to a quarter of a step near 65535.
-        part = values[rows].astype(np.float64)
-        part /= scale
-        np.minimum(part, 1.0, out=part)
-        part *= _PNG_MAX
-        levels[rows] = np.rint(part, out=part)
-    return levels
+    # float64: in float32 the quotient alone is wrong by up to a quarter of a step near 65535.
+    levels = values.astype(np.float64)
+    levels /= scale
+    np.minimum(levels, 1.0, out=levels)
+    levels *= _PNG_MAX
+    return np.rint(levels, out=levels).astype(np.uint16)
 
 
 def _description(full_scale: float, fingerprint: str) -> dict[str, str | float]:

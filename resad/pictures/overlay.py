@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from resad_client.records import INTENDED_USE, Result
+from resad_client.text import counted
 from scipy import ndimage
 from skimage.measure import find_contours
 
@@ -229,7 +230,7 @@ Points = Sequence[tuple[int, int]]
 class Outline:
     """A line around a finding.
 
-    peak: the finding's, feature units; it gives the line its color, white if None.  doubtful: drawn as dots.
+    peak: the finding's, feature units; it gives the line its color, white if None.  doubtful: drawn dashed.
     """
 
     points: Points
@@ -445,12 +446,10 @@ def caption(result: Result) -> list[str]:
     if not result.quality.acceptable:
         verdict += f" (doubtful: {', '.join(result.quality.reasons).replace('-', ' ')})"
     p_value = "" if result.p_value is None else f", p {result.p_value:.4f}"
-    compared = f"compared with {result.normals.photos} healthy photograph{'s' * (result.normals.photos != 1)}"
-    doubtful = sum(bool(finding.doubts) for finding in result.findings)
-    count = len(result.findings)
-    findings = f"{count} finding{'s' * (count != 1)}" + (
-        f", {doubtful} of them doubtful (dashed)" if doubtful else ""
-    )
+    compared = f"compared with {counted(result.normals.photos, 'healthy photograph')}"
+    findings = counted(len(result.findings), "finding")
+    if doubtful := sum(bool(finding.doubts) for finding in result.findings):
+        findings += f", {doubtful} of them doubtful (dashed)"
     lines = [f"{verdict}, image score {result.image_score:#.4g}{p_value}, {compared}; {findings}"]
     lines.append(f"index {result.index.name}, version {result.index.version}")
     return lines + [f"index: {warning.text}" for warning in result.index.warnings]

@@ -395,7 +395,7 @@ def test_colors_differ_from_lesions_blood_and_vessels_of_real_photographs(
     """From the level of findings on: 20 from all that photographs show, four times a clear difference."""
     data = shared / "data/idrid-512"
     line_colors = lab(dichromat(evenly_colored(17)[5:], matrix))
-    seen = 0
+    compared = 0
     for path in sorted((data / "test/lesion").glob("*.jpg"))[:6]:
         with Image.open(path) as image:
             photo = np.asarray(image.convert("RGB")) / 255
@@ -409,8 +409,8 @@ def test_colors_differ_from_lesions_blood_and_vessels_of_real_photographs(
         for sample in samples:
             distance = np.linalg.norm(lab(dichromat(sample, matrix))[:, None] - line_colors[None], axis=2)
             assert np.quantile(distance.min(axis=1), 0.01) > 20, path.name
-            seen += len(sample)
-    assert seen > 2000
+            compared += len(sample)
+    assert compared > 2000
 
 
 def test_a_lesion_stays_visible_under_its_map(shared: Path) -> None:
