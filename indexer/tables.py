@@ -253,12 +253,12 @@ def diff_table(difference: "Diff") -> Table:
 def diff_lines(difference: "Diff") -> Iterator[str]:
     """The photographs, memories and scores that two versions share and do not share, a line each."""
     yield (
-        f"photographs: {difference.same} in both, {len(difference.removed)} left, {len(difference.added)} entered"
+        f"photographs: {difference.same} in both, {len(difference.left)} left, {len(difference.entered)} entered"
     )
     # An id may be that of two photographs: each index numbers its own.
     lists = (
-        ("left, by their ids before", difference.removed),
-        ("entered, by their ids after", difference.added),
+        ("left, by their ids before", difference.left),
+        ("entered, by their ids after", difference.entered),
     )
     for heading, ids in lists:
         if ids:

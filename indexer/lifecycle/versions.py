@@ -28,15 +28,15 @@ class ScoreChange:
 class Diff:
     """The difference between two versions.
 
-    removed, added: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
+    left, entered: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
     memories_left, memories_entered, memories_same: by photograph and cell; None if not `comparable`.
     scores: of the photographs in both, the largest change first; empty if not `comparable`.
     """
 
     before: Manifest
     after: Manifest
-    removed: tuple[str, ...]
-    added: tuple[str, ...]
+    left: tuple[str, ...]
+    entered: tuple[str, ...]
     same: int
     memories_left: int | None
     memories_entered: int | None
@@ -69,8 +69,8 @@ def diff(before: Path, after: Path) -> Diff:
     difference = Diff(
         before=first.manifest,
         after=second.manifest,
-        removed=tuple(record.id for record in first.records if record.content_sha256 not in in_second),
-        added=tuple(record.id for record in second.records if record.content_sha256 not in in_first),
+        left=tuple(record.id for record in first.records if record.content_sha256 not in in_second),
+        entered=tuple(record.id for record in second.records if record.content_sha256 not in in_first),
         same=len(shared),
         memories_left=None,
         memories_entered=None,
@@ -151,8 +151,8 @@ def collect(place: Path, keep: int, *, with_work: bool = False, only_say: bool =
             if with_work and (place / index.WORK).exists():
                 delete_folder(place / index.WORK)
         remaining = tuple(version for version in (*not_live, live) if version not in deleted)
-        left = () if only_say else tuple(leftovers(place))
-    return GcReport(tuple(deleted), tuple(sorted(remaining)), (place / index.WORK).exists(), left)
+        undeleted = () if only_say else tuple(leftovers(place))
+    return GcReport(tuple(deleted), tuple(sorted(remaining)), (place / index.WORK).exists(), undeleted)
 
 
 def version_before(place: Path) -> str:

@@ -39,12 +39,12 @@ class PaintedGroup:
     size: Size
     contrast: Contrast
     lesions: int
-    detected: int
+    found: int
 
     @property
     def sensitivity(self) -> float:
         """Share of the lesions that are found."""
-        return self.detected / self.lesions
+        return self.found / self.lesions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PaintedResults:
         """Share of the lesions found, of all kinds or of one; nan without lesions."""
         chosen = [group for group in self.groups if kind in (None, group.kind)]
         lesions = sum(group.lesions for group in chosen)
-        return sum(group.detected for group in chosen) / lesions if lesions else float("nan")
+        return sum(group.found for group in chosen) / lesions if lesions else float("nan")
 
 
 def measure_painted(

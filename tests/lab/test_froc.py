@@ -398,7 +398,7 @@ def test_painted_lesions_are_measured_with_the_index(
     assert result["painted"]["in_the_index"] == []
     groups = result["painted"]["results"]["groups"]
     assert {group["kind"] for group in groups} >= {"hemorrhage", "exudate"}
-    assert all(0 <= group["detected"] <= group["lesions"] for group in groups)
+    assert all(0 <= group["found"] <= group["lesions"] for group in groups)
     assert "Painted lesions found on 2 healthy photographs" in page.read_text()
 
     refused = run("evaluate", small_index, "--painted", copy_of_a_reference(drawn, tmp_path), "--strict")

@@ -28,7 +28,7 @@ def test_a_year_in_the_life_of_an_index(
     assert "some are scored in a smaller bank" in words(run("inspect", plain).out)
     compared = run("diff", plain / str(first), plain, "--json", tmp_path / "diff.json")
     assert "photographs: 5 in both, 0 left, 3 entered" in compared.out
-    assert json.loads((tmp_path / "diff.json").read_text())["added"] == ["r-00006", "r-00007", "r-00008"]
+    assert json.loads((tmp_path / "diff.json").read_text())["entered"] == ["r-00006", "r-00007", "r-00008"]
     assert run("rollback", plain).code == 0
     assert index.live_version(plain) == first
     assert "is the oldest version" in run("rollback", plain).err

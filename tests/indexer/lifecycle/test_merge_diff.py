@@ -115,7 +115,7 @@ def test_a_version_is_compared_with_the_one_before(place: Path, more: Path) -> N
     first = index.resolve(place)
     report = add_photos(place, more)
     comparison = diff(first, place)
-    assert (comparison.same, comparison.removed, comparison.added) == (5, (), ("r-00006", "r-00007", "r-00008"))
+    assert (comparison.same, comparison.left, comparison.entered) == (5, (), ("r-00006", "r-00007", "r-00008"))
     assert (comparison.memories_left, comparison.memories_entered) == (0, report.derived.entered)
     before, after = load_on_cpu(first), load_on_cpu(place)
     by_id = {record.id: record.score for record in before.photos}
@@ -124,8 +124,8 @@ def test_a_version_is_compared_with_the_one_before(place: Path, more: Path) -> N
         (abs(record.score - by_id[record.id]) for record in after.photos[:5]), reverse=True
     )
     reverse = diff(place, first)
-    assert (reverse.removed, reverse.added, reverse.memories_left) == (
-        comparison.added,
+    assert (reverse.left, reverse.entered, reverse.memories_left) == (
+        comparison.entered,
         (),
         comparison.memories_entered,
     )
