@@ -98,7 +98,8 @@ def find_regions(
         rows, columns = places[label - 1]
         place, size = (rows, columns), int(sizes[label])
         box = _box(place, frame)
-        isolated = _isolated(values[place], outside, labels[place] == label, place, level)
+        inside = labels[place] == label
+        isolated = _isolated(values[place], outside, inside, place, level)
         at_x, at_y = frame.to_photo(x + 0.5, y + 0.5)
         area_px = max(1, round(size * _photo_px_per_prepared_px(frame)))
         regions.append(
@@ -111,7 +112,7 @@ def find_regions(
                 area_share=size / scored_size,
                 contour=_contour(isolated, level, place, frame, box),
                 cell=(y, x),
-                doubts=_doubts(edge_distance[place][labels[place] == label], min(size, area_px), frame.side),
+                doubts=_doubts(edge_distance[place][inside], min(size, area_px), frame.side),
             )
         )
     return tuple(regions)
