@@ -11,10 +11,11 @@ from types import FrameType
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from resad_client.terminal import version_option
 from typer.core import TyperCommand, TyperGroup
 
 from resad.errors import ResadError
-from resad.runtime import package_version, wait_passively
+from resad.runtime import wait_passively
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "build": ("indexer.commands.build:build_command", "Build an index from healthy photographs and make it live."),
@@ -123,17 +124,9 @@ def load_command(name: str) -> Any:
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"resad-indexer {package_version()}")
-        raise typer.Exit
-
-
 @app.callback()
 def about(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
+    version: Annotated[bool, version_option("resad-indexer", package="resad")] = False,
 ) -> None:
     """Build and use indexes of healthy fundus photographs. Research use only, not for diagnosis."""
 

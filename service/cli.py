@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from resad_client.terminal import SafeConsole
+from resad_client.terminal import SafeConsole, version_option
 
 from resad import index as index_store
 from resad.errors import ResadError, SettingError
-from resad.runtime import package_version, wait_passively
+from resad.runtime import wait_passively
 from service.keys import read_keys
 from service.settings import Settings, read_settings
 from service.tracing import tracing_requested
@@ -22,12 +22,6 @@ from service.tracing import tracing_requested
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _out = SafeConsole()
 _err = SafeConsole(stderr=True)
-
-
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"resad-service {package_version()}")
-        raise typer.Exit
 
 
 @cli.command()
@@ -69,9 +63,7 @@ def serve(
     ] = None,
     docs: Annotated[bool, typer.Option("--docs/--no-docs", help="Serve /docs and /openapi.json.")] = True,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public address without keys.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, version_option("resad-service", package="resad")] = False,
 ) -> None:
     """Serve the indexes under ROOT over HTTP. Research use only, not for diagnosis.
 

@@ -18,10 +18,9 @@ import typer
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from resad_client.files import locked, replacing
-from resad_client.terminal import SafeConsole
+from resad_client.terminal import SafeConsole, version_option
 
 from resad.errors import ResadError, SettingError
-from resad.runtime import package_version
 
 Scope = Literal["score", "evidence", "admin", "metrics"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -92,17 +91,9 @@ File = Annotated[Path, typer.Argument(help="The keys file; resad-service reads i
 Name = Annotated[str, typer.Argument(help="The key's owner: letters, digits, . - and _.")]
 
 
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"resad-keys {package_version()}")
-        raise typer.Exit
-
-
 @cli.callback()
 def about(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, version_option("resad-keys", package="resad")] = False,
 ) -> None:
     """Make, list and remove the keys of a service's callers; a running service applies every change."""
 

@@ -6,19 +6,18 @@ line says how.
 
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from resad_client.errors import ResadClientError
-from rich.console import Console
+from resad_client.terminal import SafeConsole, version_option
 
 from resad_dicom.settings import read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_out = Console()
-_err = Console(stderr=True)
+_out = SafeConsole()
+_err = SafeConsole(stderr=True)
 
 QueueFolder = Annotated[Path | None, typer.Option("--queue", help="Folder of the queue, on a local disk.")]
 DestinationOption = Annotated[
@@ -43,17 +42,9 @@ Authorities = Annotated[
 ]
 
 
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"resad-dicom {version('resad-dicom')}")
-        raise typer.Exit
-
-
 @app.callback()
 def about(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, version_option("resad-dicom", package="resad-dicom")] = False,
 ) -> None:
     """Have photographs of a PACS scored, and send the results back. Research use only, not for diagnosis.
 
@@ -110,7 +101,7 @@ def serve_command(
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         web = "https" if settings.tls_certificate else "http"
         tls = " with TLS" if settings.tls_certificate else ""
-        _say(
+        _out.say(
             f"resad-dicom: {settings.title} on {host}:{running.port}{tls}, {web}://{host}:{running.web_port}; "
             f"service {settings.service}, results to {settings.address}"
         )
@@ -144,7 +135,7 @@ def check_command(
     scorer = peers.HttpService(settings)
     try:
         scorer.ready()
-        _say(f"service {settings.service}: ready")
+        _out.say(f"service {settings.service}: ready")
     except ResadClientError as error:
         failed = True
         _warn(f"service {settings.service}: {error}")
@@ -152,7 +143,7 @@ def check_command(
         scorer.close()
     try:
         peers.destination(settings, settings.address).echo()
-        _say(f"PACS {settings.address}: answers")
+        _out.say(f"PACS {settings.address}: answers")
     except PeerAway as error:
         failed = True
         _warn(f"PACS {settings.address}: {error}")
@@ -168,25 +159,21 @@ def queue_command(
     from resad_dicom.queue import read_state, retry_refused
 
     if retry:
-        _say(f"{retry_refused(queue)} refused photographs will be tried again")
+        _out.say(f"{retry_refused(queue)} refused photographs will be tried again")
     state, refused = read_state(queue)
-    _say(f"to be scored: {state.received}, to be sent: {state.scored}, refused: {state.refused}")
-    _say(f"{state.bytes / 1e6:.1f} MB; the oldest waits for {state.oldest_s:.0f} s")
+    _out.say(f"to be scored: {state.received}, to be sent: {state.scored}, refused: {state.refused}")
+    _out.say(f"{state.bytes / 1e6:.1f} MB; the oldest waits for {state.oldest_s:.0f} s")
     for photo in refused:
         received = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(photo.received))
-        _say(f"{photo.number}  {received}  refused by the {photo.peer}: {photo.reason}  {photo.path}")
+        _out.say(f"{photo.number}  {received}  refused by the {photo.peer}: {photo.reason}  {photo.path}")
 
 
 def _joined(words: list[str] | None) -> str | None:
     return ",".join(words) if words else None
 
 
-def _say(line: str) -> None:
-    _out.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
 def _warn(line: str) -> None:
-    _err.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
+    _err.say(line, style="red")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a bug; 2 an error that the user or the operator can mend, 
 """
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from resad_client.options import ERR, OUT, say, warn
 from resad_client.records import INTENDED_USE
 from resad_client.report_command import report_command
 from resad_client.score_command import score_command
+from resad_client.terminal import version_option
 from resad_client.text import counted
 from resad_client.watch_command import watch_command
 
@@ -26,17 +26,9 @@ app.command("report")(report_command)
 app.command("watch")(watch_command)
 
 
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"resad-client {version('resad-client')}")
-        raise typer.Exit
-
-
 @app.callback()
 def about(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, version_option("resad-client", package="resad-client")] = False,
 ) -> None:
     """Send fundus photographs to a ReSAD service. Research use only, not for diagnosis."""
 

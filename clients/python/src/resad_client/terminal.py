@@ -1,8 +1,10 @@
-"""A terminal that prints no control characters of file names and of other people's text."""
+"""What every command line shares: a terminal that other people's text cannot steer, and the option `--version`."""
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -28,3 +30,17 @@ class SafeConsole(Console):
     def say(self, text: str, **options: Any) -> None:
         """Print one line without markup: a line break in `text` is shown, not printed."""
         self.print(printable(text), highlight=False, soft_wrap=True, markup=False, **options)
+
+
+def version_option(command: str, *, package: str) -> Any:
+    """The option `--version` of a command: prints its name and the version of the package, and ends it.
+
+    For a parameter as `Annotated[bool, version_option(...)] = False`.
+    """
+
+    def print_version(requested: bool) -> None:
+        if requested:
+            typer.echo(f"{command} {version(package)}")
+            raise typer.Exit
+
+    return typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
