@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from playing import BAD, DARK, Service, run, service
-from resad_client.captions import with_name
 from resad_client.journal import stamp_of
+from resad_client.maps import with_name
 from resad_client.photos import list_labeled
 from resad_client.watch_command import SettledFiles
 from samples import JPEG, PNG, picture

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from playing import BAD, Service, rows, run, service
 from resad_client import INTENDED_USE, Result, cli, from_json
-from resad_client.captions import with_name
+from resad_client.maps import with_name
 from resad_client.photos import PHOTO_SUFFIXES, unsupported_reason
 from samples import EXAMPLE, JPEG, PNG
 

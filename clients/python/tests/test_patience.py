@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from rich.console import Console
 
 from playing import BAD, Service, service
 from resad_client import (
@@ -27,8 +26,10 @@ from resad_client import (
     Problem,
     ProtocolError,
     ResadClientError,
+    Result,
     ServerFault,
     TimedOut,
+    from_json,
 )
 from resad_client.batch import (
     OutputFiles,
@@ -39,16 +40,20 @@ from resad_client.batch import (
     plan_jobs,
     score_photos,
 )
+from resad_client.errors import with_remedy
 from resad_client.photos import list_labeled
 from resad_client.progress import RunProgress, in_words, shown
 from resad_client.protocol import ScoreQuery
-from resad_client.remedies import with_remedy
+from resad_client.records import ScoreRow
 from resad_client.run_files import RunTables
-from samples import picture, problem, score_response
+from resad_client.terminal import SafeConsole
+from samples import EXAMPLE, picture, problem, score_response
 
 __all__ = ["service"]
 POISON = picture("JPEG", shade=3)
 OPTIONS = RunOptions(ScoreQuery(), concurrency=3)
+SCORED = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
+FAILED = ScoreFailure("bad.jpg", "bad.jpg: no photograph", "no photograph")
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
@@ -131,9 +136,9 @@ def test_patience_is_what_the_caller_says_it_is(folder: Path) -> None:
 def test_a_service_that_is_too_slow_for_a_while_loses_no_photograph(folder: Path, status: int) -> None:
     """However often it happens: no photograph is scored meanwhile, so it is none of the photographs' fault."""
     world = World(lambda _: problem(status) if world.scores < 200 else score_response())
-    own = {"type": "about:blank", "title": "Bad Gateway", "status": 502}
+    document = {"type": "about:blank", "title": "Bad Gateway", "status": 502}
     if status == 502:
-        world.answer = lambda _: httpx.Response(502, json=own) if world.scores < 200 else score_response()
+        world.answer = lambda _: httpx.Response(502, json=document) if world.scores < 200 else score_response()
     report, errors = world.run(folder)
     assert report.stopped is None
     assert (len(errors), set(errors.values())) == (6, {""})
@@ -246,7 +251,7 @@ def test_lines_say_how_far_a_run_is_and_what_it_waits_for() -> None:
     assert progress.line == "0 of 1,200 photographs done"
     now = 100.0
     for number in range(100):
-        progress.count(scored=number > 0)
+        progress.count(SCORED if number else FAILED)
     assert progress.line == "100 of 1,200 photographs done, 1 without a score, about 18 min left"
     progress.wait(Busy(Problem("Too many photographs waiting", 429)), 1.0)
     now = 103.0
@@ -254,7 +259,7 @@ def test_lines_say_how_far_a_run_is_and_what_it_waits_for() -> None:
     now = 400.0
     progress.wait(Busy(Problem("Too many photographs waiting", 429)), 1.0)
     assert progress.line.endswith("; waiting for 5 min: 429 Too many photographs waiting")
-    progress.count(scored=True)
+    progress.count(SCORED)
     assert "waiting" not in progress.line
     assert [in_words(seconds) for seconds in (3, 89, 90, 5399, 5400)] == [
         "3 s",
@@ -266,11 +271,11 @@ def test_lines_say_how_far_a_run_is_and_what_it_waits_for() -> None:
 
 
 def test_a_terminal_has_a_bar_and_a_file_has_lines() -> None:
-    async def watch(console: Console, total: int = 5, wait: ResadClientError | None = None) -> str:
+    async def watch(console: SafeConsole, total: int = 5, wait: ResadClientError | None = None) -> str:
         now = 0.0
         progress = RunProgress(total, clock=lambda: now)
         with shown(progress, console, first_s=0.01):
-            progress.count(scored=True)
+            progress.count(SCORED)
             if wait:
                 progress.wait(wait)
             now = 10.0
@@ -278,12 +283,12 @@ def test_a_terminal_has_a_bar_and_a_file_has_lines() -> None:
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 
-    lines = asyncio.run(watch(Console(file=io.StringIO())))
+    lines = asyncio.run(watch(SafeConsole(file=io.StringIO())))
     assert lines == "1 of 5 photographs done, about 40 s left\n"
-    assert asyncio.run(watch(Console(file=io.StringIO()), total=2)) == ""
-    waiting = asyncio.run(watch(Console(file=io.StringIO()), total=2, wait=Busy(Problem("Too many", 429))))
+    assert asyncio.run(watch(SafeConsole(file=io.StringIO()), total=2)) == ""
+    waiting = asyncio.run(watch(SafeConsole(file=io.StringIO()), total=2, wait=Busy(Problem("Too many", 429))))
     assert waiting.endswith("; waiting for 10 s: 429 Too many\n")
-    bar = asyncio.run(watch(Console(file=io.StringIO(), force_terminal=True, width=80)))
+    bar = asyncio.run(watch(SafeConsole(file=io.StringIO(), force_terminal=True, width=80)))
     assert "1/5" in bar
     assert "photographs done" not in bar
 

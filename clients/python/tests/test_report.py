@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]
+from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,10 +22,9 @@ from resad_client import Disc, IndexWarning, Result, from_json
 from resad_client.photos import LabeledPhoto, list_photos
 from resad_client.records import INTENDED_USE, PhotoReference
 from resad_client.report import wording
-from resad_client.report.contents import FindingDetail, HealthyPatch, PhotoReport, Report
+from resad_client.report.contents import FindingDetail, HealthyPatch, PhotoReport, Report, report_page
 from resad_client.report.document import report_pdf
 from resad_client.report.grouping import group_photos, read_name
-from resad_client.report.page import report_page
 from resad_client.report.pictures import detail, numbered_photo, open_photo
 from samples import EXAMPLE, JPEG, picture, results
 
@@ -238,6 +239,30 @@ def test_the_pdf_has_the_same_words_in_every_script_and_the_notice_on_every_page
     assert pdf.count(b"/Subtype /Image") >= 3
     latin = replace(pair, title="P005", rows=((replace(pair.photos[0], label="a.jpg"),),))
     assert report_pdf(latin).startswith(b"%PDF-")
+
+
+def test_a_damaged_font_of_the_machine_costs_no_report(
+    pair: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    letter = "\U00010600"  # of Linear A, which few fonts have
+    fonts = tmp_path / ".fonts"
+    fonts.mkdir()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "A"])
+    builder.setupCharacterMap({ord(letter): "A"})
+    pen = TTGlyphPen(None)
+    builder.setupGlyf({".notdef": pen.glyph(), "A": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "A": (500, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Eyes", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    for name in ("first", "second"):
+        builder.save(fonts / f"{name}-Regular.ttf")
+    (fonts / "first-Bold.ttf").write_bytes(b"no font")
+    (fonts / "third-Regular.ttf").write_bytes(b"no font")
+    assert report_pdf(replace(pair, title=f"P005 {letter}")).startswith(b"%PDF-")
 
 
 def test_a_photograph_that_pillow_may_show_otherwise_is_left_to_the_service(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ import io
 import json
 from dataclasses import replace
 
-from rich.console import Console
-
 from playing import rows
 from resad_client import Result, from_json
 from resad_client.exports import Outcome, coco, findings_csv, geojson, photos_csv
 from resad_client.records import IndexInfo, IndexWarning, QualityReason, ScoreRow
 from resad_client.tables import print_scores, score_line, warning_lines
+from resad_client.terminal import SafeConsole
 from samples import EXAMPLE
 
 SOUND = ScoreRow("sound.jpg", from_json(Result, EXAMPLE), 4)
@@ -23,7 +22,7 @@ def doubtful_row(label: str, *reasons: QualityReason, abnormal: bool | None = Tr
 
 
 def printed_table(*score_rows: ScoreRow) -> str:
-    console = Console(file=io.StringIO(), width=70)
+    console = SafeConsole(file=io.StringIO(), width=70)
     print_scores(console, score_rows, before=0)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -7,15 +7,14 @@ client, async_client    the two clients
 protocol                the service's calls and their answers
 http                    HTTP, retries
 records                 the records of an answer, from and to JSON; the server writes the same
-errors                  every error
-maps                    anomaly maps as arrays
-captions                a photograph's name over its overlay
+errors                  every error, and how a run goes on after it
+maps                    anomaly maps as arrays; a photograph's name above its overlay
 photos                  photographs of folders and CSV files, media types
 exports                 records as CSV, GeoJSON, COCO
 csv_text                rows of CSV without formulas, tables, files by their names
 journal, run_files      a resumable scoring run: its journal, tables and names of files; the server uses the same
 batch                   many photographs over HTTP
-progress, remedies      how far a run is; how it goes on after an error
+progress                how far a run is
 report                  printable reports, as HTML and PDF
 cli, options, score_command, report_command, watch_command, tables    the command `resad-client`
 """

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from resad_client.async_client import AsyncClient
-from resad_client.captions import with_name
 from resad_client.errors import (
     OUT_OF_MEMORY,
     ConnectionFailed,
@@ -24,16 +23,16 @@ from resad_client.errors import (
     ResadClientError,
     ServerProblem,
     SettingError,
+    with_remedy,
 )
 from resad_client.exports import Outcome, answer_json, geojson
 from resad_client.files import write_atomically
 from resad_client.http import OnWait
 from resad_client.journal import ScoreJournal, Stamp, stamp_of
-from resad_client.maps import map_bytes
+from resad_client.maps import map_bytes, with_name
 from resad_client.photos import LabeledPhoto
 from resad_client.protocol import Layout, MapKind, PictureKind, ScoreQuery
 from resad_client.records import ScoreRow, to_json
-from resad_client.remedies import with_remedy
 from resad_client.run_files import RunTables, is_name_fault, journal_path, refuse_existing, unique_places
 
 _CALL_PROBLEMS: Final = ("urn:resad:problem:invalid-request", "urn:resad:problem:index-not-named")

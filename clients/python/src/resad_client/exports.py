@@ -61,13 +61,15 @@ def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
     yield csv_row(FINDING_COLUMNS)
     for outcome in outcomes:
         r = outcome.result
-        for f in r.findings if r is not None else ():
+        if r is None:
+            continue
+        for f in r.findings:
             nearest = f.evidence[0] if f.evidence else None
             yield csv_row([
                 outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
                 nearest.photo if nearest else None, nearest.distance if nearest else None,
                 nearest.mirrored if nearest else None,
-                r.index.name if r else None, r.index.version if r else None, _codes(r) if r else None,
+                r.index.name, r.index.version, _codes(r),
             ])  # fmt: skip
 
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resad_client.batch import ScoreFailure
 from resad_client.errors import ResadClientError
+from resad_client.records import ScoreRow
+from resad_client.terminal import SafeConsole
 from resad_client.text import counted, printable
 
 _FIRST_S: Final = 5.0
@@ -44,10 +46,10 @@ class RunProgress:
     def __post_init__(self) -> None:
         self.started = self.clock()
 
-    def count(self, *, scored: bool) -> None:
+    def count(self, outcome: ScoreRow | ScoreFailure) -> None:
         """A photograph has its outcome."""
-        self.scored += scored
-        self.failed += not scored
+        self.scored += isinstance(outcome, ScoreRow)
+        self.failed += isinstance(outcome, ScoreFailure)
         self.waiting = None
 
     def wait(self, error: ResadClientError, _seconds: float = 0.0) -> None:
@@ -84,7 +86,7 @@ def in_words(seconds: float) -> str:
 
 
 @contextmanager
-def shown(progress: RunProgress, console: Console, *, first_s: float = _FIRST_S) -> Iterator[None]:
+def shown(progress: RunProgress, console: SafeConsole, *, first_s: float = _FIRST_S) -> Iterator[None]:
     """Show `progress` on the console while the block runs; needs a running event loop.
 
     Args:
@@ -98,7 +100,7 @@ def shown(progress: RunProgress, console: Console, *, first_s: float = _FIRST_S)
         task.cancel()
 
 
-async def _show_bar(progress: RunProgress, console: Console) -> None:
+async def _show_bar(progress: RunProgress, console: SafeConsole) -> None:
     columns = (
         TextColumn("score"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[wait]}", markup=False),
@@ -110,10 +112,10 @@ async def _show_bar(progress: RunProgress, console: Console) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _print_lines(progress: RunProgress, console: Console, pause: float) -> None:
+async def _print_lines(progress: RunProgress, console: SafeConsole, pause: float) -> None:
     while True:
         await asyncio.sleep(pause)
         elapsed = progress.clock() - progress.started
         if progress.total > _FEW or elapsed >= _FEW_QUIET_S or progress.wait_line:
-            console.print(printable(progress.line), highlight=False, soft_wrap=True, markup=False)
+            console.say(progress.line)
             pause = min(max(_SHORTEST_S, _SHARE * elapsed), _LONGEST_S)

@@ -31,6 +31,7 @@ from resad_client.report.contents import (
     HealthyPatch,
     PhotoReport,
     Report,
+    report_page,
 )
 from resad_client.report.grouping import ReportGroup, group_photos
 from resad_client.report.pictures import PHOTO_SIDE, detail, mirrored, numbered_photo, open_photo
@@ -119,9 +120,8 @@ async def _make(
         photo.label: ScoreJob(photo, str(number), folder / f"{number}.json", folder / f"{number}.jpg")
         for number, photo in enumerate(photos)
     }
-    async with patient_client(
-        url, key, run_options.patience_s, (progress := RunProgress(len(jobs))).wait
-    ) as client:
+    progress = RunProgress(len(jobs))
+    async with patient_client(url, key, run_options.patience_s, progress.wait) as client:
         await reach(client)
         with shown(progress, options.ERR):
             report = await _score(client, tuple(jobs.values()), run_options, progress)
@@ -151,17 +151,15 @@ async def _score(
     client: AsyncClient, jobs: Sequence[ScoreJob], run_options: RunOptions, progress: RunProgress
 ) -> RunReport:
     """Score with an overlay each; a photograph that only the service decodes comes from there, beside its map."""
-
-    def count(outcome: ScoreRow | ScoreFailure) -> None:
-        progress.count(scored=isinstance(outcome, ScoreRow))
-
     outcomes: list[ScoreRow | ScoreFailure] = []
-    plain = [await asyncio.to_thread(open_photo, job.photo.path) is not None for job in jobs]
-    layouts: tuple[tuple[Layout, bool], ...] = (("blend", True), ("side", False))
-    for layout, is_plain in layouts:
-        chosen = [job for job, own in zip(jobs, plain, strict=True) if own is is_plain]
+    parts: dict[Layout, list[ScoreJob]] = {"blend": [], "side": []}
+    for job in jobs:
+        # Decoded as a whole: a file may be damaged anywhere.
+        decodes = await asyncio.to_thread(open_photo, job.photo.path) is not None
+        parts["blend" if decodes else "side"].append(job)
+    for layout, part in parts.items():
         report = await score_photos(
-            client, chosen, replace(run_options, layout=layout), None, count, progress.wait
+            client, part, replace(run_options, layout=layout), None, progress.count, progress.wait
         )
         outcomes += report.outcomes
         if report.stopped:
@@ -213,8 +211,6 @@ class _HealthyPatches:
 
 def _write(report: Report, path: Path, suffixes: Sequence[str]) -> None:
     if ".html" in suffixes:
-        from resad_client.report.page import report_page
-
         write_atomically(path.with_name(f"{path.name}.html"), report_page(report))
     if ".pdf" in suffixes:
         from resad_client.report.document import report_pdf

@@ -117,11 +117,11 @@ def _file_name(part: str) -> str:
 
 def _numbered(labels: Sequence[str]) -> list[str]:
     """Equal labels, as of two names that differ in a control character alone, told apart by a number."""
-    seen: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     numbered = []
     for label in labels:
-        seen[label] += 1
-        numbered.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+        uses[label] += 1
+        numbered.append(label if uses[label] == 1 else f"{label} ({uses[label]})")
     return numbered
 
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -103,7 +104,7 @@ def score_command(
             warn(f"nothing to resume: there is no {journal.path}; starting")
         jobs = plan_jobs(labeled, outputs, journal, existing)
         if overlay:
-            jobs = tuple(ScoreJob(job.photo, job.place, job.json, overlay, job.geojson) for job in jobs)
+            jobs = tuple(replace(job, overlay=overlay) for job in jobs)
         report = _run(url, options.key_from(key_file), jobs, run_options, journal, outputs)
         resumable = journal is not None
     _print_report(report, unusable, camera, photos=len(labeled), jobs=len(jobs), resumable=resumable)
@@ -137,15 +138,11 @@ async def _score(
     journal: ScoreJournal | None,
 ) -> RunReport:
     progress = RunProgress(len(jobs))
-
-    def count(outcome: ScoreRow | ScoreFailure) -> None:
-        progress.count(scored=isinstance(outcome, ScoreRow))
-
     async with patient_client(url, key, run_options.patience_s, progress.wait) as client:
         if jobs:
             await reach(client)
         with shown(progress, options.ERR):
-            return await score_photos(client, jobs, run_options, journal, count, progress.wait)
+            return await score_photos(client, jobs, run_options, journal, progress.count, progress.wait)
 
 
 def patient_client(url: str, key: str | None, patience_s: float, on_wait: OnWait) -> AsyncClient:

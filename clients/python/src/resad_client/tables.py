@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from resad_client.records import IndexInfo, IndexReference, ScoreRow
+from resad_client.terminal import SafeConsole
 from resad_client.text import counted
 
 _MOST_ROWS: Final = 40
@@ -31,7 +31,7 @@ def index_table(indexes: Sequence[IndexInfo], *, title: str) -> Table:
     return table
 
 
-def print_scores(console: Console, rows: Sequence[ScoreRow], *, before: int) -> None:
+def print_scores(console: SafeConsole, rows: Sequence[ScoreRow], *, before: int) -> None:
     """A table of all photographs, or a summary and the highest scores of many; then what is doubtful and why.
 
     Args:
@@ -47,7 +47,7 @@ def print_scores(console: Console, rows: Sequence[ScoreRow], *, before: int) -> 
         highest = sorted(rows, key=lambda row: row.result.image_score, reverse=True)[:_HIGHEST]
         console.print(score_table(highest, title=f"The {len(highest)} highest scores"))
     for line in (*_doubts(rows), *_matches(rows), *warning_lines([row.result.index for row in rows])):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.say(line)
 
 
 def score_table(rows: Sequence[ScoreRow], *, title: str) -> Table:
@@ -116,6 +116,6 @@ def _reasons(row: ScoreRow) -> str:
 
 def _verdicts(rows: Sequence[ScoreRow]) -> str:
     """How many of each verdict; doubtful ones are counted separately."""
-    counted = Counter("doubtful" if _is_doubtful(row) else row.result.abnormal for row in rows)
+    numbers = Counter("doubtful" if _is_doubtful(row) else row.result.abnormal for row in rows)
     words = ((True, "abnormal"), (False, "normal"), (None, "without a verdict"), ("doubtful", "doubtful"))
-    return ", ".join(f"{counted[verdict]} {word}" for verdict, word in words if counted[verdict])
+    return ", ".join(f"{numbers[verdict]} {word}" for verdict, word in words if numbers[verdict])

@@ -1,4 +1,7 @@
-"""Text for people: counts with their noun, names without control characters, addresses without passwords."""
+"""Text for people: counts with their noun, names without control characters, addresses without passwords.
+
+Apart from `terminal`, which prints it: the server and its libraries import this, and neither rich nor typer.
+"""
 
 import re
 import unicodedata
@@ -12,9 +15,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """`; did you mean A or B?`, of the names most like a misspelled one; empty if none is like it."""
-    names = sorted(known)
+    names = sorted(valid)
     similar = get_close_matches(word, names, n=1, cutoff=0.6)
     if not similar:
         # A name without its section, or in the wrong one.

@@ -162,7 +162,7 @@ class Watcher:
             self.noticed_s = now
 
     def _print(self, outcome: ScoreRow | ScoreFailure) -> None:
-        self.progress.count(scored=isinstance(outcome, ScoreRow))
+        self.progress.count(outcome)
         if isinstance(outcome, ScoreFailure):
             warn(outcome.message)
             return

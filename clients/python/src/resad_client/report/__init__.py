@@ -2,8 +2,7 @@
 
 grouping   which photographs belong on one report: patient, eye and visit, from the CSV or the names
 wording    verdict, p-value, quality and index in sentences
-contents   everything that a report shows, as records
+contents   everything that a report shows, as records and as one HTML file
 pictures   the photograph, its findings in detail, and healthy patches, as JPEG
-page       a report as one HTML file
 document   a report as PDF
 """

@@ -1,11 +1,12 @@
-"""Everything that a report shows."""
+"""Everything that a report shows, as records and as one HTML file, which can be mailed, kept and printed."""
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from resad_client.photos import Eye
-from resad_client.records import Evidence, Finding, Result
+from resad_client.records import INTENDED_USE, Evidence, Finding, Result
 from resad_client.report import wording
 
 MOST_FINDINGS: Final = 12
@@ -27,6 +28,7 @@ DISCLAIMER: Final = (
     "one."
 )
 FRAMES_NOTE: Final = "Frames: the strongest findings, by number. Size: share of the field of view."
+_TEMPLATE: Final = "page.html.jinja"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +160,25 @@ class Report:
         if len(self.indexes) > 1:
             texts.append("The index changed between these photographs: their scores cannot be compared.")
         return tuple(dict.fromkeys(texts))
+
+
+def report_page(report: Report) -> str:
+    """The HTML of a report, which needs no other file; every text is escaped, every picture is inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("resad_client.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["jpeg_url"] = _jpeg_url
+    return environment.get_template(_TEMPLATE).render(
+        report=report,
+        headings=FINDING_HEADINGS,
+        frames_note=FRAMES_NOTE,
+        disclaimer=DISCLAIMER,
+        notice=INTENDED_USE,
+    )
+
+
+def _jpeg_url(picture: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"

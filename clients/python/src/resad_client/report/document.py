@@ -1,11 +1,14 @@
 """A report as PDF: A4 pages with the notice at the foot of each."""
 
 import io
+import struct
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
 from fpdf import FPDF
 from fpdf.enums import MethodReturnValue, WrapMode, XPos, YPos
 from fpdf.fonts import FontFace
@@ -36,6 +39,11 @@ _PREFERRED: Final = (
     "DroidSansFallbackFull.", "DroidSansFallback.", "wqy-", "msyh.", "msgothic.", "malgun.",
 )  # fmt: skip
 """Beginnings of names of fonts with many letters, tried before all others."""
+_FONT_FAULTS: Final = (
+    OSError, TTLibError, KeyError, AssertionError, TypeError, ValueError, struct.error, NotImplementedError
+)  # fmt: skip
+"""What unusable fonts raise.  fontTools: `TTLibError` where it finds no font, `KeyError` where a table is missing,
+those from `AssertionError` to `struct.error` where one is damaged.  fpdf2: the last, for odd charsets."""
 
 
 def report_pdf(report: Report) -> bytes:
@@ -215,13 +223,8 @@ class _Document(FPDF):
             lines += len(broken)
         return 4.3 * lines + 30
 
-    @staticmethod
-    def _picture_height(picture: bytes, width: float) -> float:
-        across, down = size_of(picture)
-        return width * down / across
-
     def _place(self, picture: bytes, left: float, top: float, width: float) -> None:
-        self.image(io.BytesIO(picture), left, top, width, self._picture_height(picture, width))
+        self.image(io.BytesIO(picture), left, top, width)
 
     def write_findings(self, photo: PhotoReport) -> None:
         """The table of findings, and details beside healthy patches."""
@@ -277,16 +280,14 @@ class _Document(FPDF):
 
 
 class _Letters:
-    """The letters that can be written.  family: of the first font."""
+    """The letters that can be written.  family: of the first font.  covered: None for Latin-1."""
 
-    def __init__(self, family: str, known: frozenset[int] | None) -> None:
+    def __init__(self, family: str, covered: frozenset[int] | None) -> None:
         self.family = family
-        self.known = known
+        self.covered = covered
 
     def __contains__(self, letter: str) -> bool:
-        if self.known is None:
-            return ord(letter) < 256
-        return ord(letter) in self.known
+        return ord(letter) < 256 if self.covered is None else ord(letter) in self.covered
 
 
 def _add_fonts(document: FPDF, texts: Iterable[str]) -> _Letters:
@@ -296,26 +297,27 @@ def _add_fonts(document: FPDF, texts: Iterable[str]) -> _Letters:
     }
     if all(letter < 256 for letter in needed):
         return _Letters("Helvetica", None)
-    known: set[int] = set()
+    covered: frozenset[int] = frozenset()
     families: list[str] = []
-    for path in _font_files():
+    for number, path in enumerate(_font_files()):
         letters = _letters_of(path)
-        if not letters & (needed - known):
+        if not letters & (needed - covered):
             continue
-        family = f"font{len(families)}"
+        # By the file: fpdf2 keeps the first font of a name, even if its bold one is refused afterwards.
+        family = f"font{number}"
         try:
             document.add_font(family, "", path)
-            document.add_font(family, "B", _bold(path))
-        except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError):
+            document.add_font(family, "B", _bold(path, letters & needed))
+        except _FONT_FAULTS:
             continue
         families.append(family)
-        known |= letters
-        if needed <= known:
+        covered |= letters
+        if needed <= covered:
             break
-    if not families or not set(range(32, 127)) <= known:
+    if not families or not covered.issuperset(range(32, 127)):
         return _Letters("Helvetica", None)
     document.set_fallback_fonts(families[1:], exact_match=False)
-    return _Letters(families[0], frozenset(known))
+    return _Letters(families[0], covered)
 
 
 def _font_files() -> Iterator[Path]:
@@ -331,21 +333,22 @@ def _font_files() -> Iterator[Path]:
     yield from (path for path in paths if path not in first and "Regular" in path.name)
 
 
-def _letters_of(path: Path) -> set[int]:
-    from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
-
+@cache
+def _letters_of(path: Path) -> frozenset[int]:
+    """The letters of a font, read once for all reports of a run; none of a font that is damaged."""
     try:
-        with TTFont(path, lazy=True, fontNumber=0) as font:
-            return set(font.getBestCmap() or ())
-    except (OSError, TTLibError, KeyError, AssertionError):
-        return set()
+        # fontTools leaves a file open that is no font, if it opened it.
+        with path.open("rb") as file, TTFont(file, lazy=True, fontNumber=0) as font:
+            return frozenset(font.getBestCmap() or ())
+    except _FONT_FAULTS:
+        return frozenset()
 
 
-def _bold(path: Path) -> Path:
-    """The bold font of the same family, or `path` itself."""
+def _bold(path: Path, needed: frozenset[int]) -> Path:
+    """The bold font of the same family if it has the letters that are needed, or `path` itself."""
     for name in (path.stem + "-Bold", path.stem.replace("-Regular", "-Bold"), path.stem + "bd"):
         bold = path.with_name(name + path.suffix)
-        if bold != path and bold.is_file():
+        if bold != path and _letters_of(bold) >= needed:
             return bold
     return path
 

@@ -1,9 +1,9 @@
 """Which photographs belong on one report: patient, eye and visit, from the columns of a CSV or from the names."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from resad_client.photos import Eye, LabeledPhoto
@@ -68,7 +68,8 @@ def group_photos(photos: Sequence[LabeledPhoto], *, together: bool = True) -> tu
             key = f"{key} {photo.label}"
         groups.setdefault(key, []).append(named)
         titles.setdefault(key, title)
-    members = [_without_guesses(group, photos) for group in groups.values()]
+    stated = {(photo.path, photo.label): photo.eye for photo in photos}
+    members = [_without_guesses(group, stated) for group in groups.values()]
     shown = [
         titles[key] if len(group) > 1 or group[0].patient is not None else group[0].label
         for key, group in zip(groups, members, strict=True)
@@ -126,14 +127,19 @@ def _cut(text: str, match: re.Match[str]) -> str:
     return f"{text[: match.start()]} {text[match.end() :]}"
 
 
-def _without_guesses(group: list[LabeledPhoto], photos: Iterable[LabeledPhoto]) -> list[LabeledPhoto]:
-    """Of a single photograph an eye of one letter or two counts only if a CSV states it: they may mean others."""
+def _without_guesses(
+    group: list[LabeledPhoto], stated: Mapping[tuple[Path, str], Eye | None]
+) -> list[LabeledPhoto]:
+    """Of a single photograph an eye of one letter or two counts only if a CSV states it: they may mean others.
+
+    stated: path and label -> the eye as the CSV has it.
+    """
     if len(group) > 1:
         return group
     (photo,) = group
-    stated = next(given for given in photos if given.path == photo.path and given.label == photo.label)
+    eye = stated[photo.path, photo.label]
     spelled = {word.casefold() for word in _WORD.findall(photo.label)} & {"left", "right"}
-    return [replace(photo, eye=stated.eye if stated.eye or not spelled else photo.eye)]
+    return [replace(photo, eye=eye if eye or not spelled else photo.eye)]
 
 
 def _rows(group: Sequence[LabeledPhoto]) -> tuple[tuple[LabeledPhoto | None, ...], ...]:

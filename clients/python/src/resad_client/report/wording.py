@@ -54,7 +54,7 @@ def p_value_sentence(result: Result) -> str:
     p_value, normals = result.p_value, result.normals.photos
     if p_value is None:
         return "There is no p-value."
-    higher = max(0, round(p_value * (normals + 1)) - 1)
+    higher = _as_high(p_value, normals)
     if higher == 0:
         return (
             f"None of the {counted(normals, 'healthy photograph')} scores as high: p = 1/{normals + 1} = "
@@ -69,9 +69,9 @@ def p_value_sentence(result: Result) -> str:
 def normals_sentence(result: Result) -> str:
     """The photographs that the score was compared with, and the rate that the threshold stands for."""
     normals = result.normals
-    whose = _SOURCES.get(normals.source or "", "")
+    origin = _SOURCES.get(normals.source or "", "")
     camera = f" of the camera {normals.camera}" if normals.camera else ""
-    text = f"Compared with {counted(normals.photos, 'healthy photograph')}{camera}{whose}."
+    text = f"Compared with {counted(normals.photos, 'healthy photograph')}{camera}{origin}."
     if result.threshold is not None:
         text += f" The threshold is meant to call {_percent(result.fpr)} of such healthy photographs abnormal"
         rate = normals.rate
@@ -111,8 +111,12 @@ def index_sentence(result: Result) -> str:
 
 def finding_p_value(finding: Finding, normals: int) -> str:
     """How many healthy photographs have a point as high."""
-    higher = max(0, round(finding.p_value * (normals + 1)) - 1)
-    return f"{higher or 'none'} of {normals}"
+    return f"{_as_high(finding.p_value, normals) or 'none'} of {normals}"
+
+
+def _as_high(p_value: float, normals: int) -> int:
+    """How many of the normals are as high: p = (1 + they) / (1 + all)."""
+    return max(0, round(p_value * (normals + 1)) - 1)
 
 
 def finding_strength(finding: Finding, result: Result) -> str:
