@@ -7,6 +7,7 @@ the margin, of 12 of HEI-MED 10, all of them rightly (looked at by hand).
 """
 
 import math
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,8 @@ _RADII: Final = (6.5, 7.5, 8.5, 9.5, 11.0)
 """Of discs, px of the reduced square: 10 to 17 % of the field of view wide."""
 _RING: Final = 1.7
 """Outer radius of the ring that a disc is compared with, in disc radii."""
+_PADDED: Final = 160
+"""Side with the zeros beyond the edge that rings reach, px: 128 and 19, a size of fast Fourier transforms."""
 _VESSEL_WEIGHT: Final = 0.05
 _MARGIN: Final = 0.12
 _ELSEWHERE: Final = 2.2
@@ -52,7 +55,7 @@ def _best_place(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[flo
     weight = inside.astype(np.float32)
     light, vessels = _light_and_vessels(small, weight)
     spread = max(float(vessels[inside].std()), 1e-6)
-    strengths = np.stack([_strength(light, vessels / spread, weight, radius) for radius in _RADII])
+    strengths = _strengths(light, vessels / spread, weight)
     strength = np.where(inside, strengths.max(axis=0), -np.inf)
     row, column = np.unravel_index(int(strength.argmax()), strength.shape)
     radius = _RADII[int(strengths[:, row, column].argmax())]
@@ -74,26 +77,28 @@ def _light_and_vessels(small: _Values, weight: _Values) -> tuple[_Values, _Value
     return light, vessels
 
 
-def _strength(light: _Values, vessels: _Values, weight: _Values, radius: float) -> _Values:
-    """How much each place looks like the center of a disc of this radius; -inf where little of it is inside."""
-    reach = int(np.ceil(_RING * radius))
-    ys, xs = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+def _strengths(light: _Values, vessels: _Values, weight: _Values) -> _Values:
+    """For each radius how much each place looks like the center of a disc; -inf where little of it is inside."""
+    shown, lit, squares = np.fft.rfft2(np.stack([weight, light, light**2]), (_PADDED, _PADDED))
+    strengths = []
+    for radius in _RADII:
+        disc, ring = _spectra(radius)
+        sums = np.fft.irfft2(np.stack([shown * disc, shown * ring, lit * disc, lit * ring, squares * disc]))
+        disc_area, ring_area, in_disc, in_ring, squares_in_disc = sums[:, :_SIDE, :_SIDE]
+        mean, outer = in_disc / np.maximum(disc_area, 1), in_ring / np.maximum(ring_area, 1)
+        spread = np.sqrt(np.maximum(squares_in_disc / np.maximum(disc_area, 1) - mean**2, 0))
+        band = (2 * int(2.2 * radius) + 1, 2 * int(0.8 * radius) + 1)
+        running = ndimage.uniform_filter(vessels, band, mode="constant")
+        strength = mean - outer - 0.5 * spread + _VESSEL_WEIGHT * running
+        strengths.append(np.where(disc_area > 0.55 * disc[0, 0].real, strength, -np.inf))
+    return np.stack(strengths)
+
+
+@cache
+def _spectra(radius: float) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Of a disc around each place, and of the ring around that: products with them are sums over these."""
+    ys, xs = np.meshgrid(*2 * [np.fft.fftfreq(_PADDED, 1 / _PADDED)], indexing="ij")
     distance = np.hypot(ys, xs)
     disc, ring = distance <= radius, (distance > radius) & (distance <= _RING * radius)
-    disc_area, ring_area = _sums(weight, disc), _sums(weight, ring)
-    mean = _sums(light, disc) / np.maximum(disc_area, 1)
-    outer = _sums(light, ring) / np.maximum(ring_area, 1)
-    spread = np.sqrt(np.maximum(_sums(light**2, disc) / np.maximum(disc_area, 1) - mean**2, 0))
-    band = (2 * int(2.2 * radius) + 1, 2 * int(0.8 * radius) + 1)
-    running = ndimage.uniform_filter(vessels, band, mode="constant")
-    strength: _Values = mean - outer - 0.5 * spread + _VESSEL_WEIGHT * running
-    return np.where(disc_area > 0.55 * disc.sum(), strength, -np.inf)
-
-
-def _sums(values: _Values, kernel: NDArray[np.bool_]) -> _Values:
-    """At each place the sum of the values under the kernel, which is symmetric; 0 beyond the edge."""
-    reach = kernel.shape[0] // 2
-    size = _SIDE + 2 * reach
-    spectrum = np.fft.rfft2(values, (size, size)) * np.fft.rfft2(kernel.astype(np.float32), (size, size))
-    sums: _Values = np.fft.irfft2(spectrum, (size, size))[reach : reach + _SIDE, reach : reach + _SIDE]
-    return sums
+    disc_spectrum, ring_spectrum = np.fft.rfft2(np.stack([disc, ring]).astype(np.float32))
+    return disc_spectrum, ring_spectrum
