@@ -190,8 +190,8 @@ def _measure(
 
 def _is_clean(ward: httpx.Client) -> bool:
     metrics = ward.get("/metrics").text
-    held = re.findall(r"^resad_(?:held_bytes|queue_photos) (\S+)$", metrics, re.MULTILINE)
-    return ward.get("/readyz").status_code == httpx.codes.OK and [float(value) for value in held] == [0.0, 0.0]
+    gauges = re.findall(r"^resad_(?:held_bytes|queue_photos) (\S+)$", metrics, re.MULTILINE)
+    return ward.get("/readyz").status_code == httpx.codes.OK and [float(value) for value in gauges] == [0.0, 0.0]
 
 
 def _wait(condition: Callable[[], bool]) -> None:

@@ -257,12 +257,12 @@ def main(
 def sampled(data: Path, count: int) -> list[Path]:
     """Photographs of all sets, evenly; those of many cameras only from among the healthy."""
     folders = ("idrid-512/t*/*/*.jpg", "heimed-784/t*/*/*.jpg", "cameras-400/normal/*.jpg")
-    found = [sorted(data.glob(pattern)) for pattern in folders]
+    listed = [sorted(data.glob(pattern)) for pattern in folders]
     share = max(count // 4, 1)
     numbers = (share, share, max(count - 2 * share, 1))
     return [
         paths[i]
-        for paths, number in zip(found, numbers, strict=True)
+        for paths, number in zip(listed, numbers, strict=True)
         for i in range(0, len(paths), -(-len(paths) // number))
     ]
 

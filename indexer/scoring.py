@@ -37,6 +37,7 @@ from resad.runtime import package_version
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from resad.engine import CheckedPhoto, Engine, ScoredPhoto, ScoreOptions
     from resad.pictures.evidence import Squares
@@ -345,16 +346,19 @@ def _write_files(
     if job.map:
         encode = map_png16 if options.map_kind == "png" else map_tiff
         write_atomically(job.map, encode(dense_map, manifest.calibration.full_scale, manifest.fingerprint))
-    if job.overlay:
+    if job.overlay or job.dicom:
         with naming(job.path):
             pixels = engine.decoder.read_photo(job.path, engine.limits).pixels
+    if job.overlay:
         picture = overlay_picture(pixels, dense_map, result, manifest.calibration, options.layout, name=job.label)
         write_atomically(job.overlay, picture_file(picture, options.overlay_kind))
     if job.strips and result.findings and any(finding.evidence for finding in result.findings):
         strips = draw_strips(photo, result.findings, squares, manifest.counts.grid)
         write_atomically(job.strips, jpeg(strips))
     if job.dicom:
-        _write_dicom(job, scored, engine, dense_map, options)
+        # Without the file's name, which may be a patient's.
+        picture = overlay_picture(pixels, dense_map, result, manifest.calibration, options.layout)
+        _write_dicom(job, scored, engine, picture, dense_map)
     if job.geojson:
         write_atomically(job.geojson, geojson(job.label, result))
     if job.json:
@@ -366,26 +370,22 @@ def _write_dicom(
     job: ScoreJob,
     scored: "ScoredPhoto",
     engine: "Engine",
+    picture: "Image.Image",
     dense_map: "NDArray[np.float32]",
-    options: RunOptions,
 ) -> None:
-    """Write the result's DICOM objects.  The overlay names no file: names may be those of patients."""
+    """Write the result's DICOM objects.  picture: the overlay; it is made smaller in place."""
     import numpy as np
 
     from resad.dicom.files import is_dicom
     from resad.dicom.results import OVERLAY_SIDE, Drawing, result_objects
     from resad.photo import read_bytes
-    from resad.pictures.overlay import overlay_picture
 
-    calibration = engine.loaded.manifest.calibration
     with naming(job.path):
         data = read_bytes(job.path, engine.limits)
         if not is_dicom(data):
             raise PhotoUnsupported("only a DICOM photograph has results as DICOM (--dicom)")
-        pixels = engine.decoder.read_photo(data, engine.limits).pixels
-        picture = overlay_picture(pixels, dense_map, scored.result, calibration, options.layout)
         picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-        drawing = Drawing(dense_map, np.asarray(picture), calibration.full_scale)
+        drawing = Drawing(dense_map, np.asarray(picture), engine.loaded.manifest.calibration.full_scale)
         objects = result_objects(data, scored.result, drawing, package_version(), engine.limits)
     for entry in objects:
         write_atomically(job.dicom_file(entry.kind), entry.file)
@@ -409,7 +409,7 @@ def _decisive_settings(outputs: OutputFiles, options: RunOptions, manifest: Mani
         "evidence": options.score.evidence,
         "eye": options.score.eye,
         "require_quality": options.score.require_quality,
-        "overlays": [options.layout, options.overlay_kind] if outputs.overlays else None,
+        "overlays": [options.layout, options.overlay_kind] if outputs.overlays or outputs.dicom else None,
         "maps": options.map_kind if outputs.maps else None,
         "files": [kind for kind, folder in zip(kinds, outputs.folders, strict=True) if folder],
     }

@@ -23,6 +23,7 @@ from resad.config import PhotoLimits
 from resad.decoder_process import ANSWER, BUG, MEMORY, Answer, Job, photo_of, read_body, read_header, write_message
 from resad.errors import PhotoError, PhotoTooLarge, PhotoUnreadable, SettingError
 from resad.photo import SHRINKS, Photo, read_bytes
+from resad.photo_work import REMEDY
 
 _log: Final = logging.getLogger(__name__)
 _CPU_S: Final = 60.0
@@ -30,7 +31,6 @@ _CPU_S: Final = 60.0
 _MODULE: Final = "resad.decoder_process"
 _PIPE_BYTES: Final = 1_048_576
 """Of a pipe's buffer; with the usual 64 KiB a large photograph takes some more milliseconds."""
-_REMEDY: Final = "save it again as a baseline JPEG or a PNG"
 
 
 class DecodingStopped(Exception):
@@ -289,7 +289,7 @@ class _Process:
         """Why the process, which `end` was called for, ended during its work."""
         number = -self._process.returncode
         if number in (signal.SIGPROF, signal.SIGALRM):
-            return PhotoTooLarge(f"decoding it takes more than {cpu_s:g} s of processor time; {_REMEDY}")
+            return PhotoTooLarge(f"decoding it takes more than {cpu_s:g} s of processor time; {REMEDY}")
         if number == signal.SIGKILL:  # as the system does when memory is full
             return MemoryError("the decoder was killed")
         return PhotoUnreadable(f"the decoder crashed (signal {number}): a damaged image")
@@ -297,7 +297,7 @@ class _Process:
 
 def _error(answer: Answer) -> Exception:
     if answer.error == MEMORY:
-        return PhotoTooLarge(f"decoding it takes more memory than is allowed; {_REMEDY}")
+        return PhotoTooLarge(f"decoding it takes more memory than is allowed; {REMEDY}")
     if answer.error == BUG:
         return RuntimeError(f"the decoder failed\n{answer.text}")
     return next(kind for kind in _kinds(PhotoError) if kind.__name__ == answer.error)(answer.text)

@@ -25,17 +25,17 @@ def index_warnings(manifest: Manifest, camera: str | None = None) -> tuple[Index
 
 
 def _outliers(calibration: Calibration, camera: str | None) -> tuple[IndexWarning, ...]:
-    outliers, scores, whose = calibration.outliers, calibration.scores, ""
+    outliers, scores, suffix = calibration.outliers, calibration.scores, ""
     if camera is not None:
         scores = next(entry.normals.scores for entry in calibration.cameras if entry.camera == camera)
         # Which photographs they are is not said here: without ids.
-        outliers, whose = find_outliers([""] * len(scores), scores), " of this camera"
+        outliers, suffix = find_outliers([""] * len(scores), scores), " of this camera"
     if outliers is None or not outliers.moves_threshold:
         return ()
     few, normals = len(outliers.photos), len(scores)
     move = "moves" if few == 1 else "move"
     text = (
-        f"{few} of the {normals} normals{whose} {move} the {outliers.rate:.0%} threshold by more than a quarter"
+        f"{few} of the {normals} normals{suffix} {move} the {outliers.rate:.0%} threshold by more than a quarter"
         f"{_change(outliers)}: if they are not healthy, abnormal photographs pass as normal; "
         "resad-indexer inspect names them, --set-aside leaves them out"
     )

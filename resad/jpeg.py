@@ -14,13 +14,13 @@ from typing import Final
 from resad.errors import PhotoUnreadable, PhotoUnsupported
 
 _ORIENTATION: Final = 0x0112
-_START_OF_SCAN: Final = 0xDA
+START_OF_SCAN: Final = 0xDA
 _APP1: Final = 0xE1
 _APP2: Final = 0xE2
 _MAX_SEGMENTS: Final = 2000
 """Largest number before the picture; cameras write about ten, a color profile or thumbnail some hundred more."""
-_FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-"""Markers that begin a picture, each of a kind of coding."""
+FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+"""Markers that begin a picture and state its size, each of a kind of coding."""
 _LOSSLESS: Final = frozenset({0xC3, 0xC7, 0xCB, 0xCF, 0xF7})
 _HIERARCHICAL: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 _ENTRIES: Final = 0xB002
@@ -81,7 +81,7 @@ def hide_exif(data: bytes) -> tuple[bytes, bytes]:
 def frame_of(data: bytes) -> Frame | None:
     """The kind of the picture; None where it is not found in front of the first scan."""
     for marker, start, _ in _segments(data):
-        if marker in _FRAMES:
+        if marker in FRAMES:
             try:
                 precision, height, width, channels = struct.unpack_from(">BHHB", data, start)
             except struct.error:
@@ -131,7 +131,7 @@ def orientation_of(exif: bytes) -> int:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of each segment's content, up to the first scan."""
     at, segments = 2, 0
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
         segments += 1
         if segments > _MAX_SEGMENTS:
             raise PhotoUnreadable(f"more than {_MAX_SEGMENTS} segments before the picture")

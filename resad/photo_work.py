@@ -11,6 +11,7 @@ from typing import Final
 
 from resad.config import PhotoLimits
 from resad.errors import PhotoTooLarge
+from resad.jpeg import FRAMES, START_OF_SCAN
 
 _MAX_SCANS: Final = 500
 """Of a JPEG.  Encoders write up to about 15; each scan may visit every pixel again."""
@@ -22,14 +23,11 @@ _MAX_STRIPS: Final = 30_000
 """Of a TIFF, tiles included: a strip for each row of the tallest photographs is 20,000."""
 _MAX_RLE_BYTES: Final = 4_000_000
 """Of a BMP with run lengths, which are decoded byte by byte."""
-_REMEDY: Final = "save it again as a baseline JPEG or a PNG"
+REMEDY: Final = "save it again as a baseline JPEG or a PNG"
 
 _MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 """A JPEG's marker among the bytes of a scan: no stuffed byte, restart or fill byte."""
-_START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
-_FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-"""Markers of the segment that states the picture's size."""
 _TIFF_COUNTS: Final = (273, 279, 324, 325)
 """Tags with a value for each strip or tile: offsets and byte counts."""
 
@@ -47,15 +45,15 @@ def check_work(data: bytes, limits: PhotoLimits) -> None:
 def _check_jpeg(data: bytes, limits: PhotoLimits) -> None:
     most, scans = _MAX_SCANS, 0
     for marker, at in _jpeg_markers(data):
-        if marker in _FRAMES:
+        if marker in FRAMES:
             height, width = (
                 int.from_bytes(data[at + 3 : at + 5], "big"),
                 int.from_bytes(data[at + 5 : at + 7], "big"),
             )
             most = min(most, _SCAN_PASSES * limits.max_pixels // max(width * height, 1))
-        scans += marker == _START_OF_SCAN
+        scans += marker == START_OF_SCAN
         if scans > most:
-            raise PhotoTooLarge(f"the JPEG has more than {most} scans, the limit at its size; {_REMEDY}")
+            raise PhotoTooLarge(f"the JPEG has more than {most} scans, the limit at its size; {REMEDY}")
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
@@ -76,7 +74,7 @@ def _check_png(data: bytes, limits: PhotoLimits) -> None:
     while at + 8 <= len(data):
         chunks += 1
         if chunks > _MAX_CHUNKS:
-            raise PhotoTooLarge(f"the PNG has more than {_MAX_CHUNKS} chunks; {_REMEDY}")
+            raise PhotoTooLarge(f"the PNG has more than {_MAX_CHUNKS} chunks; {REMEDY}")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
 
 
@@ -91,8 +89,7 @@ def _check_tiff(data: bytes, limits: PhotoLimits) -> None:
         for entry in range(start, start + entry_bytes * count, entry_bytes):
             tag, _, values = struct.unpack_from(order + head, data, entry)
             if tag in _TIFF_COUNTS and values > _MAX_STRIPS:
-                found = f"the TIFF has {values} strips or tiles"
-                raise PhotoTooLarge(f"{found}, the limit is {_MAX_STRIPS}; {_REMEDY}")
+                raise PhotoTooLarge(f"the TIFF has {values} strips or tiles, the limit is {_MAX_STRIPS}; {REMEDY}")
     except (struct.error, OverflowError):
         return
 
@@ -101,7 +98,7 @@ def _check_bmp(data: bytes, limits: PhotoLimits) -> None:
     compression = int.from_bytes(data[30:34], "little")
     if compression in (1, 2) and len(data) > _MAX_RLE_BYTES:
         limit = f"{_MAX_RLE_BYTES / 1e6:g} MB"
-        raise PhotoTooLarge(f"a BMP with run lengths of {len(data) / 1e6:.1f} MB, the limit is {limit}; {_REMEDY}")
+        raise PhotoTooLarge(f"a BMP with run lengths of {len(data) / 1e6:.1f} MB, the limit is {limit}; {REMEDY}")
 
 
 _CHECKS: Final[tuple[tuple[bytes, Callable[[bytes, PhotoLimits], None]], ...]] = (

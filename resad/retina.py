@@ -66,18 +66,22 @@ def looks_like_fundus(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], field:
     low, high = np.percentile(lit.mean(axis=1), (5, 95))
     if high - low < _MIN_CONTRAST:
         return f"it is blank: its brightness spans {high - low:.0f} of 255 levels"
-    seen = np.asarray(Image.fromarray(mask).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
-    return _shape(seen, field) or _texture(small, seen) or _colors(small, seen, field)
+    small_mask = np.asarray(Image.fromarray(mask).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
+    if fault := _shape(small_mask, field):
+        return fault
+    inner = _inner(small_mask)
+    rough, edge = _slopes(small, inner)
+    return _texture(small, inner, rough, edge) or _colors(small, inner, edge, field)
 
 
-def _shape(seen: NDArray[np.bool_], field: FieldOfView) -> str | None:
+def _shape(mask: NDArray[np.bool_], field: FieldOfView) -> str | None:
     """Why the lit region is none of a camera."""
     from skimage.morphology import convex_hull_image
 
-    if field.found or seen.all() or not seen.any():
+    if field.found or mask.all() or not mask.any():
         return None
-    hull = convex_hull_image(seen)  # type: ignore[no-untyped-call]
-    share = float(seen.sum() / hull.sum())
+    hull = convex_hull_image(mask)  # type: ignore[no-untyped-call]
+    share = float(mask.sum() / hull.sum())
     if share < _MIN_CONVEX:
         return (
             f"its lit part has the outline of an object, not of a camera's mask: it fills {share:.0%} of its hull"
@@ -94,12 +98,10 @@ def _slopes(small: NDArray[np.float32], inner: NDArray[np.bool_]) -> tuple[float
     return float(rough), float(edge)
 
 
-def _texture(small: NDArray[np.float32], seen: NDArray[np.bool_]) -> str | None:
+def _texture(small: NDArray[np.float32], inner: NDArray[np.bool_], rough: float, edge: float) -> str | None:
     """Why the picture is too rough, or drawn."""
     from scipy import ndimage
 
-    inner = _inner(seen)
-    rough, edge = _slopes(small, inner)
     if rough > _MAX_ROUGH or edge > _MAX_EDGE:
         return (
             f"it has more and steeper edges than a retina: slopes of {rough:.2f} and {edge:.2f}, at most "
@@ -116,16 +118,15 @@ def _texture(small: NDArray[np.float32], seen: NDArray[np.bool_]) -> str | None:
     return None
 
 
-def _colors(small: NDArray[np.float32], seen: NDArray[np.bool_], field: FieldOfView) -> str | None:
+def _colors(small: NDArray[np.float32], inner: NDArray[np.bool_], edge: float, field: FieldOfView) -> str | None:
     """Why the colors are not those of a retina, in whatever order its channels are."""
-    inside = small[_inner(seen)].astype(np.float64)
+    inside = small[inner].astype(np.float64)
     singular = np.linalg.svd(inside[::7], compute_uv=False)
     variety = float(singular[1] / singular[0]) if singular[0] > 0 else 0.0
     if variety > _MAX_VARIETY:
         return f"its colors vary more than a retina's: {variety:.2f}, at most {_MAX_VARIETY:g}"
     if field.found:
         return None
-    edge = _slopes(small, _inner(seen))[1]
     if variety < _MIN_VARIETY and edge < _MIN_EDGE:
         return f"it is a plain surface: no disc on a dark surround, one color, slopes of {edge:.2f} at most"
     red, green, blue = inside.mean(axis=0)
@@ -137,9 +138,9 @@ def _colors(small: NDArray[np.float32], seen: NDArray[np.bool_], field: FieldOfV
     return None
 
 
-def _inner(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _inner(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The field of view without its rim, whose edge is no texture."""
     from scipy import ndimage
 
-    inner: NDArray[np.bool_] = ndimage.binary_erosion(seen, iterations=_RIM)
-    return inner if inner.any() else seen if seen.any() else np.ones_like(seen)
+    inner: NDArray[np.bool_] = ndimage.binary_erosion(mask, iterations=_RIM)
+    return inner if inner.any() else mask if mask.any() else np.ones_like(mask)

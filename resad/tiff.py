@@ -99,16 +99,16 @@ def read_pages(data: bytes) -> tuple[Page, ...]:
         raise PhotoUnsupported("a BigTIFF in big-endian byte order is not supported; save it as a plain TIFF")
     reader = _Reader(data)
     pages: list[Page] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     try:
         offset = reader.first()
-        while offset and offset not in seen:
-            seen.add(offset)
+        while offset and offset not in visited:
+            visited.add(offset)
             page, offset = reader.page(offset)
             pages.append(page)
             for child in page.children:
-                if child not in seen:
-                    seen.add(child)
+                if child not in visited:
+                    visited.add(child)
                     pages.append(reader.page(child)[0])
             if len(pages) > MAX_PAGES:
                 raise PhotoUnsupported(

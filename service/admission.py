@@ -85,12 +85,12 @@ class Admission:
     @property
     def queued(self) -> int:
         """Photographs in the queue."""
-        return self._places.taken
+        return self._places.used
 
     @property
     def held_bytes(self) -> int:
         """Bytes of uploads and answers in memory."""
-        return self._bytes.taken
+        return self._bytes.used
 
     @contextmanager
     def admit(self, count: int, account: Account = None, *, already: int = 0) -> Iterator[None]:
@@ -103,8 +103,8 @@ class Admission:
                 answered before the deadline.
         """
         places, limits = self._places, self.limits
-        if places.taken + count > limits.photos:
-            raise self._refuse("queue", f"{_waiting(places.taken)}, the limit is {limits.photos}", places.taken)
+        if places.used + count > limits.photos:
+            raise self._refuse("queue", f"{_waiting(places.used)}, the limit is {limits.photos}", places.used)
         after, share = places.of(account) + count, places.share(account)
         if after > share:
             raise self._refuse(
@@ -114,10 +114,10 @@ class Admission:
             )
         ahead, answerable = places.ahead(account, after), self._answerable()
         # An empty queue always admits, however slow the last photographs were.
-        if places.taken > already and ahead > answerable:
+        if places.used > already and ahead > answerable:
             raise self._refuse(
                 "deadline",
-                f"{_waiting(places.taken)}, and {count} more would not be answered within {limits.deadline_s:g} s",
+                f"{_waiting(places.used)}, and {count} more would not be answered within {limits.deadline_s:g} s",
                 ahead - answerable,
             )
         places.take(account, count)
@@ -142,14 +142,14 @@ class Admission:
             Refusal: 422 if nothing that is released makes room for them; 429 if all requests together, or those of
                 the account, are too many bytes.
         """
-        taken, limit = self._bytes.taken, self.limits.held_bytes
+        used, limit = self._bytes.used, self.limits.held_bytes
         if bytes_before + more > limit:
             detail = (
                 f"the answer has {_megabytes(bytes_before + more)}, the limit is {_megabytes(limit)}; {_SMALLER}"
             )
             raise Refusal(ANSWER_TOO_LARGE, detail)
-        if taken + more > limit:
-            detail = f"{_megabytes(taken + more)} of uploads and answers, the limit is {_megabytes(limit)}"
+        if used + more > limit:
+            detail = f"{_megabytes(used + more)} of uploads and answers, the limit is {_megabytes(limit)}"
             raise self._refuse("bytes", detail, 1)
         after, share = self._bytes.of(account) + more, self._bytes.share(account)
         # The only request of an account may use what there is: otherwise the largest would never be taken.
@@ -194,5 +194,5 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.3g} MB"
 
 
-def _waiting(photos: int, whose: str = "") -> str:
-    return counted(photos, f"photograph{whose} is waiting", f"photographs{whose} are waiting")
+def _waiting(photos: int, suffix: str = "") -> str:
+    return counted(photos, f"photograph{suffix} is waiting", f"photographs{suffix} are waiting")

@@ -42,9 +42,8 @@ def wants_dicom(accept: str) -> bool:
     explicit VR little endian, which every peer reads.
     """
     accepted = parse_accept_header(_UNQUOTED.sub(f'type="{DICOM}"', accept), MIMEAccept)
-    json_quality = accepted.quality(_JSON) if accept else 1.0
     qualities = [quality for entry, quality in accepted if _names_dicom(entry)]
-    return bool(qualities) and max(qualities) > 0 and max(qualities) >= json_quality
+    return bool(qualities) and max(qualities) > 0 and max(qualities) >= accepted.quality(_JSON)
 
 
 def _names_dicom(entry: str) -> bool:

@@ -78,7 +78,7 @@ class Shares:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.taken = 0
+        self.used = 0
         self._of: Counter[Account] = Counter()
 
     def of(self, account: Account) -> int:
@@ -89,21 +89,20 @@ class Shares:
         """The most that the account may have now; everything without keys."""
         if account is None:
             return self.total
-        return math.ceil((self.total - self.taken + self._of[account]) / 2)
+        return math.ceil((self.total - self.used + self._of[account]) / 2)
 
     def take(self, account: Account, count: int) -> None:
         """Give the account `count` more."""
-        self.taken += count
+        self.used += count
         self._of[account] += count
 
     def release(self, account: Account, count: int) -> None:
         """Take `count` back."""
-        self.taken -= count
+        self.used -= count
         self._of[account] -= count
         if not self._of[account]:
             del self._of[account]
 
     def ahead(self, account: Account, count: int) -> int:
         """How much is served until the account's `count` are, if accounts take turns; those included."""
-        others = sum(min(number, count) for name, number in self._of.items() if name != account)
-        return others + count
+        return count + sum(min(number, count) for name, number in self._of.items() if name != account)

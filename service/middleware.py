@@ -58,8 +58,8 @@ def trace_of(request: Request) -> RequestTrace:
 
 def held_until_sent(request: Request) -> ExitStack:
     """What a request holds until its answer is sent, or until nobody waits for it any more."""
-    held: ExitStack = request.scope["state"]["held"]
-    return held
+    resources: ExitStack = request.scope["state"]["resources"]
+    return resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Reading:
 class RequestMiddleware:
     """ASGI middleware around everything; logs the route and, of what the caller sent, only a well-formed id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, write_spans: WriteSpans, limits: "ReadLimits") -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, write_spans: WriteSpans, limits: ReadLimits) -> None:
         self._app = app
         self._limits = limits
         self._metrics = metrics
@@ -107,8 +107,8 @@ class RequestMiddleware:
         headers = Request(scope).headers
         requested_id = headers.get(_REQUEST_ID_HEADER, "")
         trace = RequestTrace(requested_id if _REQUEST_ID.fullmatch(requested_id) else new_id())
-        held = ExitStack()
-        scope.setdefault("state", {}).update(trace=trace, held=held)
+        resources = ExitStack()
+        scope.setdefault("state", {}).update(trace=trace, resources=resources)
         status = 0
         reading = Reading(self._limits)
 
@@ -136,7 +136,7 @@ class RequestMiddleware:
                     await asyncio.sleep(0)  # the server notices that the connection is gone
                     raise ClientDisconnect
 
-        with held, structlog.contextvars.bound_contextvars(request_id=trace.request_id):
+        with resources, structlog.contextvars.bound_contextvars(request_id=trace.request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:

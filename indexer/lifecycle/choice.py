@@ -7,7 +7,7 @@ and file names are resolved by a list of one's photographs (--photos CSV), match
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
@@ -94,15 +94,16 @@ Reach = Literal["version", "index"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Photographs that were named, by content hash.
-
-    files: content hash -> file, where it is known, and what one's own list states of it.
-    warnings: what was named and is nowhere in the index.
-    """
+    """Photographs that were named, by content hash.  warnings: what was named and is nowhere in the index."""
 
     hashes: frozenset[str]
-    files: Mapping[str, ReferencePhoto] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    _search: "_Search"
+
+    @property
+    def files(self) -> Mapping[str, ReferencePhoto]:
+        """Content hash -> file where it is known, and what one's own list states of it; reads all these files."""
+        return self._search.named | self._search.listed
 
 
 def choose(
@@ -143,7 +144,7 @@ def choose(
         warnings += match.warnings
     if faults:
         raise SettingError("; ".join(faults))
-    return Choice(frozenset(hashes), search.named | search.listed, tuple(warnings))
+    return Choice(frozenset(hashes), tuple(warnings), search)
 
 
 def _parse_group(text: str) -> tuple[str, str]:

@@ -103,12 +103,12 @@ def _keywords(text: bytes, path: Path) -> dict[str, str]:
         end = int(length) if length.isdigit() and len(length) < 7 else 0
         keyword, equals, value = text[len(length) + 1 : end].partition(b"=")
         try:
-            name, known = keyword.decode("ascii"), value.removesuffix(b"\n").decode()
+            name, content = keyword.decode("ascii"), value.removesuffix(b"\n").decode()
         except UnicodeDecodeError:
-            name, known = "", ""
+            name, content = "", ""
         if not equals or not value.endswith(b"\n") or name not in _EXTENDED or name in keywords:
             raise IndexInvalid(f"{path}: a header with what no export writes ({keyword[:40]!r})")
-        keywords[name] = known
+        keywords[name] = content
         text = text[end:]
     return keywords
 

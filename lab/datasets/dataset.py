@@ -72,7 +72,7 @@ def read_mask(
                 raise SettingError(f"mask {path} is {size}, its photograph {width} x {height}")
             if (pages := int(getattr(mask, "n_frames", 1))) > 1:
                 raise PhotoUnreadable(f"mask {path} has {pages} pages; save the mask alone")
-            pixels = _seen(mask, marked)
+            pixels = _shown_values(mask, marked)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise PhotoUnreadable(f"mask {path} cannot be read: {error}") from error
     values = pixels.max(axis=2)
@@ -85,7 +85,7 @@ def read_mask(
     return np.asarray(~bright if marked == "black" else bright)
 
 
-def _seen(mask: Image.Image, marked: Marked) -> NDArray[np.generic]:
+def _shown_values(mask: Image.Image, marked: Marked) -> NDArray[np.generic]:
     """The values of a mask, (H, W, channels): of a palette its colors, or with `number` its numbers."""
     if len(mask.getbands()) == 1 and (mask.mode != "P" or marked == "number") and "transparency" not in mask.info:
         return np.asarray(mask)[..., None]

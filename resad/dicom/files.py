@@ -173,9 +173,8 @@ class _CountedReads(BytesIO):
 
 @dataclass(frozen=True, slots=True)
 class _MetaElement:
-    """An element of the file meta information.  end: where the next begins."""
+    """An element of the file meta information, by its number in group 2.  end: where the next begins."""
 
-    group: int
     element: int
     value: bytes
     end: int
@@ -198,14 +197,14 @@ def _transfer_syntax(data: bytes) -> tuple[str, int]:
 
 def _meta_element(data: bytes, at: int) -> _MetaElement:
     """The element at `at`: the file meta information is always explicit and little endian."""
-    group, element, kind = struct.unpack_from("<HH2s", data, at)
+    _, element, kind = struct.unpack_from("<HH2s", data, at)
     if kind in _LONG_LENGTHS:
         (length,), start = struct.unpack_from("<L", data, at + 8), at + 12
     else:
         (length,), start = struct.unpack_from("<H", data, at + 6), at + 8
     if start + length > len(data):
         raise PhotoUnreadable("the DICOM file is cut short")
-    return _MetaElement(group, element, data[start : start + length], start + length)
+    return _MetaElement(element, data[start : start + length], start + length)
 
 
 def _inflated(body: bytes, limits: "PhotoLimits") -> bytes:

@@ -88,8 +88,8 @@ def _check_kind(dataset: "FileDataset", syntax: str, color: str) -> None:
         unknown = "an unknown transfer syntax" if name == syntax else f"the transfer syntax {name}"
         raise PhotoUnsupported(f"the pixels have {unknown}, which is not supported")
     if color not in (*_COLORS, *_GRAYS, "PALETTE COLOR"):
-        known = color if color.replace("_", "").isalnum() and len(color) <= 16 else "unknown"
-        raise PhotoUnsupported(f"the color space {known or 'unknown'} is not supported")
+        name = color if color.replace("_", "").isalnum() and len(color) <= 16 else "unknown"
+        raise PhotoUnsupported(f"the color space {name} is not supported")
     samples = int(dataset.SamplesPerPixel)
     if samples != (3 if color in _COLORS else 1):
         raise PhotoUnreadable(f"{samples} samples per pixel do not fit the color space {color}")

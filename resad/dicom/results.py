@@ -96,7 +96,11 @@ def result_objects(
 
 
 def finding_mask(finding: Finding, width: int, height: int) -> NDArray[np.bool_]:
-    """The pixels inside a finding's contour, its outline included: bool (height, width)."""
+    """The pixels inside a finding's contour, its outline and its holes included: bool (height, width).
+
+    Their number is near `area_px`, which is counted on the map without holes, and mostly larger: the outline adds
+    half a pixel all round.
+    """
     image = Image.new("1", (width, height))
     ImageDraw.Draw(image).polygon(list(finding.contour), fill=1, outline=1)
     return np.array(image)
@@ -275,10 +279,12 @@ class _Objects:
             for finding in findings
         ]
         height, width = self._drawing.anomaly_map.shape
-        masks = np.stack([finding_mask(finding, width, height) for finding in findings], axis=-1)
+        masks = np.empty((1, height, width, len(findings)), np.bool_)
+        for number, finding in enumerate(findings):
+            masks[0, ..., number] = finding_mask(finding, width, height)
         segmentation = hd.seg.Segmentation(
             source_images=[self._source],
-            pixel_array=masks[None],
+            pixel_array=masks,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=segments,
             transfer_syntax_uid=_EXPLICIT,
@@ -315,13 +321,12 @@ class _Objects:
                 model_name=index.backbone, serial_number=index.fingerprint,
             ),
         )  # fmt: skip
-        findings = [] if segmentation is None else self._result.findings
         content = sr.MeasurementReport(
             observation_context=sr.ObservationContext(observer_device_context=observer),
             procedure_reported=_concept("fundus-photography", "Fundus photography"),
             imaging_measurements=[
                 self._photo_group(),
-                *(self._finding_group(finding, segmentation) for finding in findings),
+                *(self._finding_group(finding, segmentation) for finding in self._result.findings),
             ],
             title=codes.DCM.ImagingMeasurementReport,
         )

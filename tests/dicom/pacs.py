@@ -90,8 +90,8 @@ class Orthanc:
         """SOP class, SOP Instance, Study and Series Instance UID of everything that is stored."""
         tags = {"sop_class": "00080016", "instance": "00080018", "study": "0020000D", "series": "0020000E"}
         query = {"limit": "100000", "includefield": "00080016"}
-        found = httpx.get(f"{self.dicom_web}/instances", params=query, timeout=60).json()
-        return [{name: str(entry[tag]["Value"][0]) for name, tag in tags.items()} for entry in found]
+        entries = httpx.get(f"{self.dicom_web}/instances", params=query, timeout=60).json()
+        return [{name: str(entry[tag]["Value"][0]) for name, tag in tags.items()} for entry in entries]
 
     def study(self, study: str) -> list[bytes]:
         """Every object of a study, by WADO-RS."""

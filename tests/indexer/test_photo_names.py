@@ -81,9 +81,9 @@ def test_names_in_another_spelling_are_found(eye: Path, tmp_path: Path) -> None:
     shutil.copy(eye, tmp_path / RAW)
     text = unicodedata.normalize("NFC", "path\nMüller\\é1.jpg\nMüller/é2.jpg\n.\\Müller\\é2.jpg\n").encode()
     (tmp_path / "list.csv").write_bytes(text + raw + b"\n")
-    found = [row.path for row in read_rows(tmp_path / "list.csv")]
-    assert [path.name[-5] for path in found[:3]] == ["1", "2", "2"]
-    assert all(path.is_file() for path in found)
+    paths = [row.path for row in read_rows(tmp_path / "list.csv")]
+    assert [path.name[-5] for path in paths[:3]] == ["1", "2", "2"]
+    assert all(path.is_file() for path in paths)
     (tmp_path / "list.csv").write_bytes("path,patient\nMüller/é1.jpg,M".encode() + raw + b"\n")
     with pytest.raises(SettingError, match="is not UTF-8 text"):
         read_rows(tmp_path / "list.csv")

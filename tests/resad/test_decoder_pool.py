@@ -1,6 +1,7 @@
 """Decoder processes: the same pixels and errors as without them, and an end for work that has none."""
 
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -120,18 +122,17 @@ def test_a_decoding_can_be_stopped() -> None:
         assert pool.stalled_s == 0
 
 
-def test_a_process_that_dies_costs_its_photograph_alone(pool: DecoderPool) -> None:
-    children = children_of(os.getpid())
-    pool.read_photo(encoded("PNG"), LIMITS)
-    for child in children_of(os.getpid()) - children or children:
+def test_a_process_that_dies_at_work_costs_its_photograph_alone() -> None:
+    before = children_of(os.getpid())
+    with closing(DecoderPool(1, 60.0)) as pool, ThreadPoolExecutor(1) as threads:
+        pool.read_photo(encoded("PNG"), LIMITS)
+        (child,) = children_of(os.getpid()) - before
+        work = threads.submit(pool.read_photo, COSTLY, LIMITS)
+        until_busy(pool)
         os.kill(child, signal.SIGKILL)
-    outcomes = []
-    for _ in range(6):
-        try:
-            outcomes.append(pool.read_photo(encoded("PNG"), LIMITS).pixels.shape)
-        except MemoryError:  # as if the system had killed it
-            outcomes.append(())
-    assert outcomes[-1] == (90, 130, 3)
+        with pytest.raises(MemoryError, match="killed"):  # as the system kills where memory is full
+            work.result(60)
+        assert pool.read_photo(encoded("PNG"), LIMITS).pixels.shape == (90, 130, 3)
 
 
 def test_a_closed_pool_leaves_no_process_and_nobody_waiting() -> None:
@@ -176,6 +177,28 @@ def test_a_decoder_is_small() -> None:
     assert answer.stdout.strip() == ""
 
 
+def test_a_decoder_that_was_killed_while_it_waited_costs_no_photograph() -> None:
+    data, before = encoded("PNG"), children_of(os.getpid())
+    with closing(DecoderPool(1, 60.0)) as pool:
+        expected = pool.read_photo(data, LIMITS).pixels
+        (child,) = children_of(os.getpid()) - before
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        np.testing.assert_array_equal(pool.read_photo(data, LIMITS).pixels, expected)
+
+
+def test_a_signal_to_the_whole_group_ends_no_decoder() -> None:
+    """As from a terminal, or from systemd, while the service still answers what it has accepted."""
+    data, before = encoded("PNG"), children_of(os.getpid())
+    with closing(DecoderPool(1, 60.0)) as pool:
+        pool.read_photo(data, LIMITS)
+        children = children_of(os.getpid()) - before
+        for child, number in itertools.product(children, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            os.kill(child, number)
+        assert pool.read_photo(data, LIMITS).pixels.shape == (90, 130, 3)
+        assert children_of(os.getpid()) - before == children != set()
+
+
 def until_busy(pool: DecoderPool) -> None:
     deadline = time.monotonic() + 60
     while pool.free:
@@ -187,17 +210,3 @@ def children_of(pid: int) -> set[int]:
     listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True)
     lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
     return {int(number) for number, command in lines if "resad.decoder_process" in command}
-
-
-def test_a_decoder_that_was_killed_while_it_waited_costs_no_photograph() -> None:
-    data = encoded("PNG")
-    with closing(DecoderPool(1, 60.0)) as pool:
-        expected = pool.read_photo(data, LIMITS).pixels
-        children = subprocess.run(
-            ["pgrep", "--parent", str(os.getpid()), "--full", "resad.decoder_process"],
-            capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
-            os.waitid(os.P_PID, int(child), os.WEXITED | os.WNOWAIT)
-        np.testing.assert_array_equal(pool.read_photo(data, LIMITS).pixels, expected)

@@ -49,9 +49,9 @@ def test_a_squashed_photograph_is_prepared_as_the_true_one(across: float, down: 
     assert (field.cx, field.cy) == pytest.approx((170 * across, 172 * down), abs=1.5)
     assert field.half_axes == pytest.approx((RADIUS * across, RADIUS * down), rel=0.01)
     true = prepared(photograph())
-    both = true.mask & squashed.mask
-    assert both.sum() > 0.98 * (true.mask | squashed.mask).sum()
-    assert np.abs(true.pixels[both].astype(int) - squashed.pixels[both]).mean() < 4
+    shared_mask = true.mask & squashed.mask
+    assert shared_mask.sum() > 0.98 * (true.mask | squashed.mask).sum()
+    assert np.abs(true.pixels[shared_mask].astype(int) - squashed.pixels[shared_mask]).mean() < 4
 
 
 def test_a_place_in_the_square_leads_back_to_the_squashed_photograph() -> None:
@@ -130,9 +130,9 @@ def test_real_squashed_photographs_are_prepared_as_the_true_ones(
         prepare(shared / "cases/squashed" / file, config, PhotoLimits()) for file in (name, true_name)
     )
     assert squashed.field_of_view.stretch == pytest.approx(stretch, rel=0.02)
-    both = squashed.mask & true.mask
-    assert both.sum() > 0.97 * (squashed.mask | true.mask).sum()
-    assert np.abs(squashed.pixels[both].astype(int) - true.pixels[both]).mean() < 3
+    shared_mask = squashed.mask & true.mask
+    assert shared_mask.sum() > 0.97 * (squashed.mask | true.mask).sum()
+    assert np.abs(squashed.pixels[shared_mask].astype(int) - true.pixels[shared_mask]).mean() < 3
 
 
 @pytest.mark.parametrize("name", ["pale_1", "pale_2", "pale_3"])

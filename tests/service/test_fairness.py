@@ -41,9 +41,9 @@ def test_an_account_without_places_always_gets_some(names: list[str], places: in
     with ExitStack() as stack:
         free = places
         for name in names:
-            taken = fill(subject, name, stack)
-            assert taken == math.ceil(free / 2)
-            free -= taken
+            places_of_name = fill(subject, name, stack)
+            assert places_of_name == math.ceil(free / 2)
+            free -= places_of_name
     assert subject.queued == 0
 
 
@@ -91,12 +91,12 @@ def test_bytes_are_shared_and_come_back(requests: list[tuple[Account, int]]) -> 
     with ExitStack() as stack:
         for account, count in requests:
             reservation = stack.enter_context(subject.reserve_bytes(account))
-            others = subject.held_bytes - granted[account]
+            elsewhere = subject.held_bytes - granted[account]
             try:
                 reservation.grow_to(count)
             except Refusal:
                 alone = granted[account] == 0 or account is None
-                room = 1000 - others if alone else math.ceil((1000 - others) / 2)
+                room = 1000 - elsewhere if alone else math.ceil((1000 - elsewhere) / 2)
                 assert granted[account] + count > room
             else:
                 granted[account] += count
@@ -178,4 +178,4 @@ def test_a_share_is_half_of_what_the_others_leave() -> None:
     shares.take("a", 30)
     assert (shares.share("a"), shares.share("b"), shares.share(None)) == (50, 35, 100)
     shares.release("a", 30)
-    assert (shares.taken, shares.of("a"), shares.ahead("b", 7)) == (0, 0, 7)
+    assert (shares.used, shares.of("a"), shares.ahead("b", 7)) == (0, 0, 7)

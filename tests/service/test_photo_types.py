@@ -87,11 +87,11 @@ def test_the_cases_in_the_service(running: Served, shared: Path, tmp_path: Path)
     cases = shared / "cases"
     for path in sorted((cases / "other_suffixes").glob("[a-d].*")):
         assert score(running, path).status_code == 200, path.name
-    expected, *others = (
+    expected, *scores = (
         score(running, cases / "planar16" / name).json()["image_score"]
         for name in ("expected.png", "planar16_be.tif", "planar16_le.tif")
     )
-    assert others == [expected, expected]
+    assert scores == [expected, expected]
     refused = {"multipage/two_eyes.tif": "a TIFF of 2 pages", "twelve_bits_in_16/rgb12in16.tif": "low 12 bits"}
     for name, words in refused.items():
         answer = score(running, cases / name)

@@ -22,6 +22,7 @@ from dicom_samples import result_objects
 from resad_dicom.multipart import write_parts
 from resad_dicom.node import Node
 from resad_dicom.settings import Settings
+from resad_dicom.storage_scp import close_socket
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -128,7 +129,11 @@ def stand_in_pacs(*, without: tuple[str, ...] = (), title: str = "PACS") -> Iter
         context for context in AllStoragePresentationContexts if context.abstract_syntax not in without
     ]
     entity.add_supported_context("1.2.840.10008.1.1")
-    handlers: Any = [(evt.EVT_C_STORE, store), (evt.EVT_C_ECHO, lambda event: 0x0000)]
+    handlers: Any = [
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_C_ECHO, lambda event: 0x0000),
+        (evt.EVT_CONN_CLOSE, close_socket),
+    ]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
     pacs.port = server.server_address[1]

@@ -1,6 +1,8 @@
 """The node between stand-ins for its peers."""
 
+import gc
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +16,20 @@ from pydicom.uid import (
     OphthalmicPhotography8BitImageStorage,
     SecondaryCaptureImageStorage,
 )
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from resad_client.errors import SettingError
 from typer.testing import CliRunner
 
 from dicom_samples import PATIENT, PATIENT_ID, RESULT_CLASSES, photo_object, result_objects, uid_for
 from resad_dicom.cli import app
 from resad_dicom.multipart import write_parts
+from resad_dicom.node import Node
+from resad_dicom.queue import Queue, QueueLimits
+from resad_dicom.settings import Settings
+from resad_dicom.storage_scp import close_socket
 from stand_ins import StandInPacs, StandInService, node_process, running_node, until
-
-# pynetdicom leaves the sockets of aborted associations to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 PHOTO_CLASS = OphthalmicPhotography8BitImageStorage
 
@@ -34,9 +38,10 @@ def associate(
     port: int, *, called: str = "RESAD", calling: str = "CAMERA", sop_class: str = PHOTO_CLASS
 ) -> Association:
     entity = AE(calling)
-    entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    entity.add_requested_context(Verification)
-    return entity.associate("127.0.0.1", port, ae_title=called)
+    for context in {sop_class, Verification}:
+        entity.add_requested_context(context, ExplicitVRLittleEndian)
+    closing: list[evt.EventHandlerType] = [(evt.EVT_CONN_CLOSE, close_socket)]
+    return entity.associate("127.0.0.1", port, ae_title=called, evt_handlers=closing)
 
 
 def store(port: int, photo: bytes, tmp_path: Path) -> int | None:
@@ -147,9 +152,7 @@ def test_a_full_queue_rejects_associations_and_answers_echo(
         assert stow(node.web, [photo_object(3)]).status_code == 503
         assert stow(node.web, [photo_object(3)]).headers["Retry-After"] == "30"
         assert httpx.get(f"{node.web}/readyz").status_code == 503
-        echo = AE("CAMERA")
-        echo.add_requested_context(Verification)
-        association = echo.associate("127.0.0.1", node.port, ae_title="RESAD")
+        association = associate(node.port, sop_class=Verification)
         assert association.send_c_echo().Status == 0
         association.release()
         metrics = httpx.get(f"{node.web}/metrics").text
@@ -212,6 +215,17 @@ def test_a_killed_node_goes_on_where_it_was(tmp_path: Path, service: StandInServ
             for kind in RESULT_CLASSES
         }
         assert len(attempts) == 1
+
+
+def test_a_node_that_cannot_listen_leaves_nothing_open(tmp_path: Path) -> None:
+    folder = tmp_path / "queue"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        settings = Settings(queue=folder, destination="dicom://PACS@127.0.0.1:104", port=port, web_port=0)
+        with pytest.raises(SettingError, match=f"cannot listen on 127.0.0.1, port {port}"):
+            Node(settings)
+    gc.collect()  # an open socket is reported here
+    Queue(folder, QueueLimits(1, 1, 0)).close()
 
 
 def test_the_commands_tell_how_things_are(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from resad_client.errors import (
     ConnectionFailed,
+    ConnectionLost,
     DeadlinePassed,
+    NotReady,
     Problem,
     ProtocolError,
     TimedOut,
@@ -118,11 +120,20 @@ def test_a_service_that_is_away_costs_no_attempt(queue: Queue, error: Exception)
     assert item.attempts == 0, "and it is due at once"
 
 
-@pytest.mark.parametrize("error", [TimedOut("late"), problem(504, "deadline")], ids=str)
-def test_a_photograph_that_takes_too_long_lets_the_others_go_first(
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimedOut("late"),
+        problem(504, "deadline"),
+        ConnectionLost("the service died"),
+        problem(503, "out-of-memory"),
+    ],
+    ids=str,
+)
+def test_a_photograph_that_the_service_does_not_survive_lets_the_others_go_first(
     queue: Queue, clock: Clock, error: Exception
 ) -> None:
-    assert isinstance(error, TimedOut | DeadlinePassed)
+    assert isinstance(error, TimedOut | DeadlinePassed | ConnectionLost | NotReady)
     half = scoring(queue, fail(error))
     for _ in range(2 * ATTEMPTS):
         assert half.step()

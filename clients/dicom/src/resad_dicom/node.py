@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from types import FrameType
 from typing import Final
 
@@ -41,21 +42,24 @@ class Node:
         silence_libraries()
         self._stop = threading.Event()
         self._metrics = Metrics()
-        self._service = HttpService(settings)
-        pacs = destination(settings, settings.address)
-        limits = QueueLimits(settings.max_items, settings.max_bytes, settings.min_free_bytes)
-        self.queue = Queue(settings.queue, limits)
-        self._metrics.watch(self.queue)
-        intake = Intake(self.queue, self._metrics)
-        scoring = Scoring(self.queue, self._service, settings.results, self._metrics, self._stop)
-        sending = Sending(self.queue, pacs, self._metrics, self._stop)
-        self._threads = [
-            *(threading.Thread(target=scoring.run, name="scoring", daemon=True) for _ in range(settings.parallel)),
-            threading.Thread(target=sending.run, name="sending", daemon=True),
-        ]
-        try:
+        with ExitStack() as resources:
+            service = resources.enter_context(closing(HttpService(settings)))
+            pacs = resources.enter_context(closing(destination(settings, settings.address)))
+            limits = QueueLimits(settings.max_items, settings.max_bytes, settings.min_free_bytes)
+            queue = resources.enter_context(closing(Queue(settings.queue, limits)))
+            self._metrics.watch(queue)
+            intake = Intake(queue, self._metrics)
+            scoring = Scoring(queue, service, settings.results, self._metrics, self._stop)
+            sending = Sending(queue, pacs, self._metrics, self._stop)
+            self._threads = [
+                *(
+                    threading.Thread(target=scoring.run, name="scoring", daemon=True)
+                    for _ in range(settings.parallel)
+                ),
+                threading.Thread(target=sending.run, name="sending", daemon=True),
+            ]
             self._scp = StorageScp(settings, intake, self._metrics)
-            self._web_socket = _bind(settings.host, settings.web_port)
+            self._web_socket = resources.enter_context(_bind(settings.host, settings.web_port))
             app = create_app(
                 intake, self._metrics, key=settings.web_key, max_object_bytes=settings.max_object_bytes,
                 alive=self.alive,
@@ -69,9 +73,7 @@ class Node:
             )  # fmt: skip
             self.web_port = int(self._web_socket.getsockname()[1])
             self.port = self._scp.start()
-        except BaseException:
-            self.queue.close()
-            raise
+            self._resources = resources.pop_all()
 
     def run(self, announce: Callable[[], None]) -> None:
         """Serve until `stop`.  announce: called once both listeners take callers."""
@@ -85,8 +87,7 @@ class Node:
             self._scp.stop()
             for thread in self._threads:
                 thread.join(_STOP_S)
-            self._service.close()
-            self.queue.close()
+            self._resources.close()
 
     def stop(self) -> None:
         """End `run`; may be called on any thread and by a signal."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from resad_client.client import BlockingPort, finish
@@ -21,6 +21,7 @@ from resad_dicom.multipart import DICOM, RELATED, MultipartError, read_parts, wr
 from resad_dicom.objects import Header, read_header
 from resad_dicom.queue import StoredResult
 from resad_dicom.settings import Address, DicomAddress, Settings, WebAddress
+from resad_dicom.storage_scp import close_socket
 from resad_dicom.work import PeerAway
 
 _STORED: Final = 0x0000
@@ -103,6 +104,9 @@ class StoreDestination:
             if status != _STORED:
                 raise PeerAway("C-ECHO was not answered" if status is None else f"C-ECHO: status 0x{status:04X}")
 
+    def close(self) -> None:
+        """Nothing: each association ends with its call."""
+
     def _store(
         self,
         association: Association,
@@ -133,7 +137,13 @@ class StoreDestination:
             entity.add_requested_context(sop_class, syntax)
         address = self._address
         tls = (self._tls, address.host) if self._tls is not None else None
-        association = entity.associate(address.host, address.port, ae_title=address.title, tls_args=tls)
+        association = entity.associate(
+            address.host,
+            address.port,
+            ae_title=address.title,
+            tls_args=tls,
+            evt_handlers=[(evt.EVT_CONN_CLOSE, close_socket)],
+        )
         try:
             if association.is_rejected:
                 raise PeerAway("the PACS rejected the association: does it know this AE title and host?")
@@ -173,6 +183,10 @@ class WebDestination:
         response = self._request("GET", params={"limit": "1"})
         if response.is_error:
             raise PeerAway(f"GET /studies: status {response.status_code}")
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
 
     def _send(self, results: Sequence[StoredResult], answer: Callable[[StoredResult, str | None], None]) -> None:
         files = [result.path.read_bytes() for result in results]

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -158,7 +158,11 @@ class Queue:
                 raise SettingError(
                     f"another node uses the queue {folder}; stop it, or use another folder"
                 ) from error
-        self._journal = _open(folder)
+        try:
+            self._journal = _open(folder)
+        except SettingError:
+            self._lock_file.close()
+            raise
         self._delete_orphans()
 
     def close(self) -> None:
@@ -401,15 +405,20 @@ def _open(folder: Path) -> sqlite3.Connection:
     path = folder / _JOURNAL
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        journal = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        journal.execute("PRAGMA journal_mode = WAL")
-        journal.execute("PRAGMA synchronous = FULL")
-        journal.execute("PRAGMA foreign_keys = ON")
-        (version,) = journal.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _FORMAT):
-            raise SettingError(f"{path} is of version {version}, this node reads {_FORMAT}: use the newer node")
-        if version == 0:
-            journal.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
+        with ExitStack() as opened:
+            journal = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            opened.callback(journal.close)
+            journal.execute("PRAGMA journal_mode = WAL")
+            journal.execute("PRAGMA synchronous = FULL")
+            journal.execute("PRAGMA foreign_keys = ON")
+            (version,) = journal.execute("PRAGMA user_version").fetchone()
+            if version not in (0, _FORMAT):
+                raise SettingError(
+                    f"{path} is of version {version}, this node reads {_FORMAT}: use the newer node"
+                )
+            if version == 0:
+                journal.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
+            opened.pop_all()
     except (OSError, sqlite3.Error) as error:
         raise SettingError(f"{path} cannot be used: {error}") from error
     return journal

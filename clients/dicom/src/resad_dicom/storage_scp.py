@@ -63,6 +63,17 @@ class _Server(ThreadedAssociationServer):
         self.server_close()
 
 
+def close_socket(event: evt.Event) -> None:
+    """Close the socket of an association that has ended; a handler of `EVT_CONN_CLOSE`.
+
+    The library shuts a socket down before it closes it.  Where the peer was faster that fails, and the socket
+    stays open until the garbage collector finds the association.
+    """
+    transport = event.assoc.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.close()
+
+
 class StorageScp:
     """Listens from `start` to `stop`.
 
@@ -151,6 +162,7 @@ class StorageScp:
         self._metrics.association("aborted")
 
     def _closed(self, event: evt.Event) -> None:
+        close_socket(event)
         with self._lock:
             self._arriving.pop(id(event.assoc), None)
 

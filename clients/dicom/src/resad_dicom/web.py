@@ -58,7 +58,7 @@ def create_app(
         study = request.path_params.get("study")
         if study is not None and not is_uid(study):
             return _problem(400, "the address holds no study UID")
-        if intake.full() is not None:
+        if await run_in_threadpool(intake.full) is not None:
             return _problem(503, "the queue is full; retry later", {"Retry-After": _RETRY_S})
         try:
             async with bodies:
@@ -138,12 +138,12 @@ def _answer(outcomes: list[_Stored]) -> Response:
         for outcome in outcomes
         if outcome.status and outcome.header
     ]
-    others = [
+    unreadable = [
         {"00081197": {"vr": "US", "Value": [outcome.status]}}
         for outcome in outcomes
         if outcome.status and not outcome.header
     ]
-    for tag, entries in (("00081199", stored), ("00081198", failed), ("0008119A", others)):
+    for tag, entries in (("00081199", stored), ("00081198", failed), ("0008119A", unreadable)):
         if entries:
             document[tag] = {"vr": "SQ", "Value": entries}
     status = 200 if len(stored) == len(outcomes) else 202 if stored else 409

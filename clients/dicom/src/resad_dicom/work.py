@@ -8,12 +8,15 @@ that photograph alone.  After `ATTEMPTS` of these, or a plain refusal, it is giv
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
 from resad_client.errors import (
+    OUT_OF_MEMORY,
     ConnectionFailed,
+    ConnectionLost,
     DeadlinePassed,
     PhotoRefused,
     ProtocolError,
@@ -65,7 +68,7 @@ class Destination(Protocol):
         """
 
 
-class _Half:
+class _Half(ABC):
     """A loop that claims photographs, and waits while its peer is away."""
 
     peer: Peer
@@ -90,9 +93,9 @@ class _Half:
                 _log.error("unexpected fault", half=self.peer, fault=type(error).__name__, at=_place(error))
                 self._stop.wait(_LONGEST_WAIT_S)
 
+    @abstractmethod
     def step(self) -> bool:
         """Do a piece of work; false if there is none."""
-        raise NotImplementedError
 
     def _reached(self) -> None:
         if self._failures:
@@ -167,8 +170,9 @@ class Scoring(_Half):
                 raise PeerAway(_reason(error)) from error
             self._reached()
             self._refuse(item, _reason(error))
-        except (TimedOut, DeadlinePassed) as error:
-            # Perhaps of this photograph, perhaps of an overloaded service: the others go first, none is given up.
+        except (ConnectionLost, TimedOut, DeadlinePassed) as error:
+            # Perhaps of this photograph, which ends or holds up the service, perhaps of the service alone: the
+            # others go first, none is given up.
             self._postpone(item, type(error).__name__, forever=True)
         except (ProtocolError, ObjectRefused) as error:
             self._postpone(item, f"the service's answer cannot be used: {error}")
@@ -177,7 +181,9 @@ class Scoring(_Half):
                 raise PeerAway(_reason(error)) from error
             self._postpone(item, _reason(error))
         except ServerProblem as error:
-            raise PeerAway(_reason(error), error.retry_after or 0.0) from error
+            if error.type != OUT_OF_MEMORY:
+                raise PeerAway(_reason(error), error.retry_after or 0.0) from error
+            self._postpone(item, _reason(error), forever=True)
         except ConnectionFailed as error:
             raise PeerAway(str(error)) from error
         else:
