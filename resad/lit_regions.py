@@ -1,6 +1,6 @@
 """What is brighter than a photograph's dark surround: the lit regions at several levels, and their borders."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +56,11 @@ def lit_regions(level: NDArray[np.float32]) -> list[LitRegion]:
     return regions
 
 
-def slope_of(level: NDArray[np.float32]) -> Floats:
+def slope_of(level: NDArray[np.float32]) -> NDArray[np.float32]:
     """How fast the brightness changes, levels per px: slowly at a shadow's border, fast at a rim."""
     from scipy import ndimage
 
-    slope: Floats = ndimage.gaussian_gradient_magnitude(level.astype(np.float64), 1.5)
+    slope: NDArray[np.float32] = ndimage.gaussian_gradient_magnitude(level, 1.5)
     return slope
 
 
@@ -90,18 +90,37 @@ def largest_region(above: Bools) -> Bools:
     """The largest connected region of `above`, thin lines cut off, holes filled."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(ndimage.binary_opening(above, np.ones((3, 3), bool)))
+    labels, count = ndimage.label(_opened(above))
     if count == 0:
         return np.zeros_like(above)
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    filled: Bools = ndimage.binary_fill_holes(labels == largest)
+    # SciPy's own binary_fill_holes gives the same in three times the time.
+    outside, count = ndimage.label(labels != largest)
+    holes = np.ones(count + 1, np.bool_)
+    holes[outer_pixels(outside)] = False
+    filled: Bools = holes[outside] | (labels == largest)
     return filled
 
 
-def border_of(lit: Bools, slope: Floats) -> Border:
+def outer_pixels(values: NDArray[Any]) -> NDArray[Any]:
+    """The outermost pixels of a picture (H, W, ...): (n, ...)."""
+    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+
+
+def _opened(above: Bools) -> Bools:
+    """Opening by squares of 3 x 3 px: as SciPy's binary_opening, in a fiftieth of the time."""
+    padded = np.pad(above, 1)
+    rows = padded[:-2] & padded[1:-1] & padded[2:]
+    padded[1:-1, 1:-1] = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    opened: Bools = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    return opened
+
+
+def border_of(lit: Bools, slope: NDArray[np.float32]) -> Border:
     """The borders between pixels in the region and neighbors that are not; slope: of every pixel, `slope_of`."""
     y_across, x_across = np.nonzero(lit[:, 1:] != lit[:, :-1])
     y_down, x_down = np.nonzero(lit[1:] != lit[:-1])
     x = np.concatenate([x_across + 1.0, x_down + 0.5])
     y = np.concatenate([y_across + 0.5, y_down + 1.0])
-    return Border(x, y, slope[y.astype(int), x.astype(int)])
+    return Border(x, y, slope[y.astype(int), x.astype(int)].astype(np.float64))

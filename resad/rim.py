@@ -71,7 +71,9 @@ class Circle(NamedTuple):
 
     def distances(self, x: Floats, y: Floats) -> Floats:
         """Distances of points from the circle, px, negative inside."""
-        return np.hypot(x - self.cx, y - self.cy) - self.radius
+        across, down = x - self.cx, y - self.cy
+        distances: Floats = np.sqrt(across * across + down * down) - self.radius
+        return distances
 
     def tolerance(self) -> float:
         """Largest distance of a point that belongs to the circle, px."""
@@ -94,12 +96,34 @@ def heaviest_circle(border: Border, largest: float, generator: np.random.Generat
         return None
     cx, cy, radius = cx[possible], cy[possible], radius[possible]
     voters = slice(None, None, max(len(x) // _VOTERS, 1))
-    distance = np.abs(np.hypot(x[voters] - cx[:, None], y[voters] - cy[:, None]) - radius[:, None])
-    close = distance < np.maximum(1.0, _TOLERANCE * radius)[:, None]
+    close = _close(x[voters], y[voters], cx, cy, radius, 1.0, np.ones_like(radius))
     best = int(np.argmax(close @ share[voters]))
     circle = Circle(float(cx[best]), float(cy[best]), float(radius[best]))
     inliers = np.abs(circle.distances(x, y)) < 2.0 * circle.tolerance()
     return closest_circle(circle, x[inliers], y[inliers])
+
+
+def _close(x: Floats, y: Floats, cx: Floats, cy: Floats, radius: Floats, px: float, stretch: Floats) -> Bools:
+    """bool (ellipses, points): whether each point belongs to each upright ellipse.
+
+    In float32 and by squares, in a fifth of the time: a point within 0.001 px of the tolerance may change sides.
+
+    Args:
+        radius: geometric mean of the half axes.
+        px: one pixel, in the units of the others.
+        stretch: height over width.
+    """
+    tolerance = np.maximum(px, _TOLERANCE * radius)
+    across = x.astype(np.float32) - _column(cx)
+    down = y.astype(np.float32) - _column(cy)
+    squared = across * across * _column(stretch) + down * down * _column(1.0 / stretch)
+    close: Bools = squared > _column(np.maximum(radius - tolerance, 0.0) ** 2)
+    close &= squared < _column((radius + tolerance) ** 2)
+    return close
+
+
+def _column(values: Floats) -> NDArray[np.float32]:
+    return values.astype(np.float32)[:, None]
 
 
 def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
@@ -109,7 +133,12 @@ def closest_circle(start: Circle, x: Floats, y: Floats) -> Circle:
     def residuals(values: Floats) -> Floats:
         return Circle(*values).distances(x, y)
 
-    fit = least_squares(residuals, start, loss="soft_l1", f_scale=0.5)
+    def slopes(values: Floats) -> Floats:
+        across, down = values[0] - x, values[1] - y
+        away = np.maximum(np.hypot(across, down), 1e-9)
+        return np.stack([across / away, down / away, np.full_like(x, -1.0)], axis=1)
+
+    fit = least_squares(residuals, start, slopes, loss="soft_l1", f_scale=0.5)
     return Circle(*(float(value) for value in fit.x))
 
 
@@ -345,9 +374,7 @@ def heaviest_stretch(border: Border, generator: np.random.Generator) -> float | 
         return None
     p, cx, cy, radius = p[possible], cx[possible], cy[possible], radius[possible]
     voters = slice(None, None, max(len(x) // _VOTERS, 1))
-    wider, higher = p[:, None] ** 0.25, p[:, None] ** -0.25
-    away = np.hypot((x[voters] - cx[:, None]) * wider, (y[voters] - cy[:, None]) * higher) - radius[:, None]
-    close = np.abs(away) < np.maximum(1.0 / scale, _TOLERANCE * radius)[:, None]
+    close = _close(x[voters], y[voters], cx, cy, radius, 1.0 / scale, np.sqrt(p))
     return float(np.sqrt(p[np.argmax(close @ share[voters])]))
 
 
