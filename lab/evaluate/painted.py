@@ -1,5 +1,6 @@
 """Painted lesions found on healthy photographs that were held out: by kind, size and contrast."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from lab.evaluate.measuring import IndexMatch, IndexPhoto, match_index
 from resad.anomaly_map import check_field_of_view
 from resad.config import PhotoLimits, PreparationConfig
 from resad.errors import naming
+from resad.false_regions import FindingLevel, finding_levels, region_heights
 from resad.loaded_index import LoadedIndex
 from resad.preparation import PreparedPhoto, prepare
 
@@ -29,17 +31,22 @@ _SMALL, _LARGE = 16, 64
 _PLAIN: Final = 4.0
 """Contrast from which a lesion is plain, in units of the photograph's own noise."""
 _SPECIFICITY: Final = 0.95
+_RATES: Final = (0.25, 1.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
 class PaintedGroup:
-    """Painted lesions of one kind, size and contrast, and how many of them the map shows."""
+    """Painted lesions of one kind, size and contrast, and how many of them the map shows.
+
+    touched: how many rise above the level of each rate of false regions; 0 where a rate has no level.
+    """
 
     kind: LesionKind
     size: Size
     contrast: Contrast
     lesions: int
     found: int
+    touched: tuple[int, ...]
 
     @property
     def sensitivity(self) -> float:
@@ -51,12 +58,24 @@ class PaintedGroup:
 class PaintedResults:
     """level: 95 % of the healthy photographs' highest values lie at or below it; a lesion is found above it.
 
-    photos: how many photographs were painted.
+    photos: how many photographs were painted.  rates: levels at 0.25, 1 and 4 false regions per photograph, on the
+    same photographs unpainted.
     """
 
     level: float
     photos: int
     groups: tuple[PaintedGroup, ...]
+    rates: tuple[FindingLevel, ...]
+
+    def shares(self, groups: Sequence[PaintedGroup]) -> tuple[float | None, ...]:
+        """Share of these groups' lesions that are found, then at each rate; none where a rate has no level."""
+        lesions = sum(group.lesions for group in groups)
+        touched = [sum(group.touched[number] for group in groups) for number in range(len(self.rates))]
+        by_rate = (
+            None if rate.value is None else count / lesions
+            for rate, count in zip(self.rates, touched, strict=True)
+        )
+        return sum(group.found for group in groups) / lesions, *by_rate
 
     def sensitivity(self, kind: LesionKind | None = None) -> float:
         """Share of the lesions found, of all kinds or of one; nan without lesions."""
@@ -81,10 +100,11 @@ def measure_painted(
         repeats: times that each kind is painted into each photograph.
         on_photo: counts photographs that are finished.
     """
-    highest = [float(anomaly_map(photo)[photo.mask].max()) for photo in photos]
-    level = float(np.quantile(highest, _SPECIFICITY, method="higher"))
+    highest, rates = _healthy_levels(photos, anomaly_map)
+    values = [math.inf if rate.value is None else rate.value for rate in rates]
     lesions: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
     detected: Counter[tuple[LesionKind, Size, Contrast]] = Counter()
+    touched: Counter[tuple[LesionKind, Size, Contrast, int]] = Counter()
     for number, photo in enumerate(photos):
         donor = photos[(number + 1) % len(photos)]
         for kind in KINDS:
@@ -93,10 +113,29 @@ def measure_painted(
                 for lesion, peak in _painted(rng, photo, donor, kind, anomaly_map):
                     group = kind, _size(lesion, photo), _contrast(lesion)
                     lesions[group] += 1
-                    detected[group] += peak > level
+                    detected[group] += peak > highest
+                    touched.update((*group, number) for number, value in enumerate(values) if peak > value)
         on_photo(1)
-    groups = (PaintedGroup(*group, count, detected[group]) for group, count in sorted(lesions.items()))
-    return PaintedResults(level, len(photos), tuple(groups))
+    groups = (
+        PaintedGroup(
+            *group, count, detected[group], tuple(touched[*group, number] for number in range(len(rates)))
+        )
+        for group, count in sorted(lesions.items())
+    )
+    return PaintedResults(highest, len(photos), tuple(groups), rates)
+
+
+def _healthy_levels(
+    photos: Sequence[PreparedPhoto], anomaly_map: Callable[[PreparedPhoto], Map]
+) -> tuple[float, tuple[FindingLevel, ...]]:
+    """The level of the highest values, and those of the rates, of photographs without painted lesions."""
+    highest, regions = [], []
+    for photo in photos:
+        values = anomaly_map(photo)[photo.mask]
+        highest.append(float(values.max()))
+        regions.append(region_heights(values, np.argwhere(photo.mask).astype(np.int16), photo.mask.shape))
+    level = float(np.quantile(highest, _SPECIFICITY, method="higher"))
+    return level, tuple(rate for rate in finding_levels(regions) if rate.rate in _RATES)
 
 
 def measure_index_painted(
@@ -187,15 +226,29 @@ def _contrast(lesion: PaintedLesion) -> Contrast:
 def painted_table(results: PaintedResults) -> Table:
     """Sensitivity by kind, size and contrast, as the command line prints it."""
     title = (
-        f"Painted lesions found on {counted(results.photos, 'photograph')} held out (level {results.level:.3g})"
+        f"Painted lesions found on {counted(results.photos, 'photograph')} held out (level {results.level:.3g}), "
+        "and touched at 0.25, 1 and 4 false regions a photograph"
     )
     table = Table(title=title, title_justify="left")
-    for heading in ("kind", "size", "contrast", "lesions", "found"):
-        table.add_column(heading, justify="right" if heading in ("lesions", "found") else "left")
-    for group in results.groups:
-        kind = group.kind.replace("_", " ")
-        table.add_row(kind, group.size, group.contrast, str(group.lesions), f"{group.sensitivity:.0%}")
-    table.add_row(
-        "all", "", "", str(sum(group.lesions for group in results.groups)), f"{results.sensitivity():.0%}"
-    )
+    for heading in painted_headings(results):
+        table.add_column(heading, justify="left" if heading in ("kind", "size", "contrast") else "right")
+    for row in painted_rows(results):
+        table.add_row(*row)
     return table
+
+
+def painted_headings(results: PaintedResults) -> tuple[str, ...]:
+    """Headings of the columns of `painted_rows`."""
+    return ("kind", "size", "contrast", "lesions", "found", *(f"at {rate.rate:g}" for rate in results.rates))
+
+
+def painted_rows(results: PaintedResults) -> Iterator[tuple[str, ...]]:
+    """Rows of the groups and of all: kind, size, contrast, lesions, share found, share touched at each rate."""
+    parts: list[tuple[tuple[str, str, str], list[PaintedGroup]]] = [
+        ((group.kind.replace("_", " "), group.size, group.contrast), [group]) for group in results.groups
+    ]
+    if results.groups:
+        parts.append((("all", "", ""), list(results.groups)))
+    for names, groups in parts:
+        shares = ("-" if share is None else f"{share:.0%}" for share in results.shares(groups))
+        yield *names, str(sum(group.lesions for group in groups)), *shares

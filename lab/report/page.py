@@ -20,6 +20,7 @@ from lab.evaluate.figures import (
 )
 from lab.evaluate.froc import ALL, LARGE, Froc, TouchedLesions
 from lab.evaluate.measuring import Measurement
+from lab.evaluate.painted import painted_headings, painted_rows
 from lab.evaluate.paper import PROTOCOLS
 from lab.evaluate.tables import three_digits
 from lab.report.charts import froc_charts, image_charts, score_chart
@@ -262,17 +263,12 @@ def _index_levels_table(froc: Froc) -> Table:
 
 def _painted_table(painted: PaintedFigures) -> Table:
     results = painted.results
-    rows: list[tuple[str | Figure, ...]] = [
-        (group.kind.replace("_", " "), group.size, group.contrast, str(group.lesions), f"{group.sensitivity:.0%}")
-        for group in results.groups
-    ]
-    total = sum(group.lesions for group in results.groups)
-    rows.append(("all", "", "", str(total), f"{results.sensitivity():.0%}"))
     return Table(
         f"Painted lesions found on {counted(results.photos, 'healthy photograph')}, above the level that the "
-        f"highest point of 95 % of them does not exceed ({results.level:#.4g})",
-        ("kind", "size", "contrast", "lesions", "found"),
-        rows,
+        f"highest point of 95 % of them does not exceed ({results.level:#.4g}), and touched at 0.25, 1 and 4 "
+        "false regions a photograph",
+        painted_headings(results),
+        list(painted_rows(results)),
     )
 
 

@@ -399,6 +399,12 @@ def test_painted_lesions_are_measured_with_the_index(
     groups = result["painted"]["results"]["groups"]
     assert {group["kind"] for group in groups} >= {"hemorrhage", "exudate"}
     assert all(0 <= group["found"] <= group["lesions"] for group in groups)
+    rates = result["painted"]["results"]["rates"]
+    assert [rate["rate"] for rate in rates] == [0.25, 1, 4]
+    assert rates[0]["value"] is None  # two photographs support no such rate
+    for group in groups:
+        assert group["touched"][0] == 0
+        assert group["found"] <= group["touched"][1] <= group["touched"][2] <= group["lesions"]
     assert "Painted lesions found on 2 healthy photographs" in page.read_text()
 
     refused = run("evaluate", small_index, "--painted", copy_of_a_reference(drawn, tmp_path), "--strict")
