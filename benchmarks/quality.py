@@ -2,10 +2,11 @@
 
 Run as `python -m benchmarks.quality [--size 512]`; takes RESAD_DATA.  The limits come from IDRiD's 36 healthy
 training photographs, as `build` takes them; its 16 healthy test photographs are spoilt, its 27 diseased ones not.
+The last table takes the limits from few healthy photographs, of three sets.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,6 +15,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from resad_client.records import QualityMeasures
 from scipy.stats import binomtest
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
@@ -23,6 +25,11 @@ from resad.preparation import PreparedPhoto, prepare
 from resad.quality import QualityLimits, judge, measure_quality, poor_reasons, quality_limits
 
 _PARTINGS: Final = 200
+_FEW: Final = (10, 15, 20, 30)
+"""Normals from which limits are taken in the last table; 10 is the fewest that `build` takes them from."""
+_DRAWS: Final = 60
+_CAMERAS: Final = 60
+"""Photographs of many cameras in the last table."""
 
 Spoil = Callable[[Image.Image, float], Image.Image]
 
@@ -112,7 +119,37 @@ def main(
     flagged = [_flagged(name, paths, size, limits) for name, paths in (("healthy", good), ("diseased", ill))]
     flagged.append(_parted(normals, len(train)))
     print_table("Sound photographs that are flagged", ["photographs", "flagged", "95 % interval"], flagged)
+    sets = {"IDRiD": [measure_quality(photo) for photo in normals]}
+    for name, paths in _other_sets(shared_data(), quick=quick).items():
+        sets[name] = [measure_quality(_prepared(Image.open(path), size)) for path in paths]
+    counts = [number for number in _FEW if not quick or number == min(_FEW)]
+    print_table(
+        f"Unseen healthy photographs called poor, by limits from few others ({_DRAWS} draws: mean, at worst)",
+        ["photographs", *map(str, counts)],
+        [[f"{name}, {len(measured)}", *_few(measured, counts)] for name, measured in sets.items()],
+    )
     write_json(json, steps)
+
+
+def _other_sets(shared: Path, *, quick: bool) -> dict[str, list[Path]]:
+    """Healthy photographs of a second camera, and of many cameras: not more of these than of the first two."""
+    second = sorted((shared / "data/heimed-784").glob("t*/good/*"))
+    many = sorted((shared / "data/cameras-400/normal").iterdir())
+    chosen = [many[i] for i in np.linspace(0, len(many) - 1, _CAMERAS).astype(int)]
+    return {"HEI-MED": second[:14] if quick else second, "many cameras": chosen[:14] if quick else chosen}
+
+
+def _few(measured: Sequence[QualityMeasures], counts: Sequence[int]) -> list[str]:
+    """For each count of normals: the mean and the highest share of the others that their limits call poor."""
+    cells = []
+    for count in counts:
+        rng, shares = np.random.default_rng(0), []
+        for _ in range(_DRAWS):
+            order = rng.permutation(len(measured))
+            limits = quality_limits([measured[row] for row in order[:count]])
+            shares.append(np.mean([bool(poor_reasons(measured[row], limits)) for row in order[count:]]))
+        cells.append(f"{np.mean(shares):.1%}, {max(shares):.0%}")
+    return cells
 
 
 def _prepared(image: Image.Image, size: int) -> PreparedPhoto:
