@@ -139,11 +139,11 @@ def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
             return service.score(photo, index=name, map="overlay-jpeg" if number % 2 else "none")
 
         with ThreadPoolExecutor(9) as pool:
-            answers = list(pool.map(ask, range(45)))
+            answers = list(pool.map(ask, range(30)))
         assert service.state.admission.queued == 0
     assert len(alive_counts) >= 3
     assert max(alive_counts) == 0
-    assert Counter(answer.status_code for answer in answers) == {200: 36, 422: 9}
+    assert Counter(answer.status_code for answer in answers) == {200: 24, 422: 6}
     for number, answer in enumerate(answers):
         if number % 5 != 4:
             assert answer.json()["image_score"] == pytest.approx(expected[NAMES[number % 3]], rel=1e-4)

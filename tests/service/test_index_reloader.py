@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,39 @@ def root_copy(two_versions: Path, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@contextmanager
+def served_to_admin(root: Path) -> Iterator[Served]:
+    admin = key_for(root.parent / "keys", "score", "admin")
+    with served(root, keys_file=root.parent / "keys", headers=admin) as service:
+        yield service
+
+
 @pytest.fixture
 def service(root_copy: Path) -> Iterator[Served]:
-    admin = key_for(root_copy.parent / "keys", "score", "admin")
-    with served(root_copy, keys_file=root_copy.parent / "keys", headers=admin) as service:
+    """One for a single test, which may damage its root."""
+    with served_to_admin(root_copy) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def kept_root(two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy for the tests that change CURRENT alone."""
+    return shutil.copytree(two_versions, tmp_path_factory.mktemp("kept") / "root")
+
+
+@pytest.fixture(scope="module")
+def one_for_all(kept_root: Path) -> Iterator[Served]:
+    with served_to_admin(kept_root) as service:
+        yield service
+
+
+@pytest.fixture
+def kept_service(one_for_all: Served, kept_root: Path) -> Served:
+    """A service that other tests have too; the first version is live again."""
+    first = index.versions(kept_root / "drawn")[0]
+    index.activate(kept_root / "drawn", first)
+    until(lambda: (entry(one_for_all)["version"], entry(one_for_all)["fault"]) == (first, None))
+    return one_for_all
 
 
 def entry(service: Served) -> dict[str, str | None]:
@@ -64,28 +93,28 @@ def damage(version: Path) -> None:
     bank.write_bytes(bank.read_bytes()[:-1] + b"x")
 
 
-def test_the_served_version_is_reported(service: Served, root_copy: Path) -> None:
-    first, second = index.versions(root_copy / "drawn")
-    (summary,) = service.client.get("/v1/indexes").json()["indexes"]
+def test_the_served_version_is_reported(kept_service: Served, kept_root: Path) -> None:
+    first, second = index.versions(kept_root / "drawn")
+    (summary,) = kept_service.client.get("/v1/indexes").json()["indexes"]
     assert (summary["name"], summary["default"], summary["state"]) == ("drawn", True, "serving")
-    detail = service.client.get("/v1/indexes/drawn").json()
+    detail = kept_service.client.get("/v1/indexes/drawn").json()
     assert (detail["version"], detail["versions"], detail["fault"]) == (first, [first, second], None)
     assert detail["manifest"]["version"] == first
     assert len(detail["manifest"]["calibration"]["scores"]) == detail["photos"] == 8
-    assert f'version="{first}"' in service.client.get("/metrics").text
+    assert f'version="{first}"' in kept_service.client.get("/metrics").text
 
 
 def test_a_new_current_is_followed_under_load_and_no_answer_is_mixed(
-    service: Served, root_copy: Path, photo: bytes
+    kept_service: Served, kept_root: Path, photo: bytes
 ) -> None:
-    first, second = index.versions(root_copy / "drawn")
+    first, second = index.versions(kept_root / "drawn")
     answers: set[tuple[str, str, float]] = set()
     statuses: set[int] = set()
     stop = threading.Event()
 
     def keep_asking() -> None:
         while not stop.is_set():
-            answer = service.score(photo)
+            answer = kept_service.score(photo)
             statuses.add(answer.status_code)
             document = answer.json()
             reference = document["index"]
@@ -95,8 +124,8 @@ def test_a_new_current_is_followed_under_load_and_no_answer_is_mixed(
     for caller in callers:
         caller.start()
     for version in (second, first, second):
-        index.activate(root_copy / "drawn", version)
-        until(lambda version=version: entry(service)["version"] == version)  # type: ignore[misc]
+        index.activate(kept_root / "drawn", version)
+        until(lambda version=version: entry(kept_service)["version"] == version)  # type: ignore[misc]
     stop.set()
     for caller in callers:
         caller.join(10)
@@ -123,10 +152,12 @@ def test_a_broken_version_leaves_the_old_one_serving(service: Served, root_copy:
 
 
 @pytest.mark.parametrize("content", ["../../etc", "", "20260101T000000Z-0000", "\0\xff"])
-def test_a_senseless_current_changes_nothing(service: Served, root_copy: Path, photo: bytes, content: str) -> None:
-    (root_copy / "drawn/CURRENT").write_text(content)
-    until(lambda: entry(service)["fault"] is not None)
-    assert service.score(photo).status_code == 200
+def test_a_senseless_current_changes_nothing(
+    kept_service: Served, kept_root: Path, photo: bytes, content: str
+) -> None:
+    (kept_root / "drawn/CURRENT").write_text(content)
+    until(lambda: entry(kept_service)["fault"] is not None)
+    assert kept_service.score(photo).status_code == 200
 
 
 def test_a_version_whose_probe_scores_otherwise_is_broken(service: Served, root_copy: Path) -> None:
@@ -197,15 +228,15 @@ def test_a_folder_that_cannot_be_read_is_passed_over_and_told_once(
 
 
 def test_an_index_whose_current_cannot_be_read_for_a_while_goes_on(
-    service: Served, root_copy: Path, photo: bytes
+    kept_service: Served, kept_root: Path, photo: bytes
 ) -> None:
-    pointer = root_copy / "drawn/CURRENT"
-    (root_copy / "drawn/kept").hardlink_to(pointer)
-    (root_copy / "drawn/link").symlink_to(UNREADABLE)
-    (root_copy / "drawn/link").rename(pointer)
-    assert_keeps_serving(service, photo)
-    (root_copy / "drawn/kept").rename(pointer)
-    assert_keeps_serving(service, photo)
+    pointer = kept_root / "drawn/CURRENT"
+    (kept_root / "drawn/kept").hardlink_to(pointer)
+    (kept_root / "drawn/link").symlink_to(UNREADABLE)
+    (kept_root / "drawn/link").rename(pointer)
+    assert_keeps_serving(kept_service, photo)
+    (kept_root / "drawn/kept").rename(pointer)
+    assert_keeps_serving(kept_service, photo)
 
 
 def test_an_index_that_is_taken_away_is_served_no_more(root_copy: Path, photo: bytes) -> None:
@@ -233,8 +264,8 @@ def test_an_index_that_is_taken_away_is_served_no_more(root_copy: Path, photo: b
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
 @pytest.mark.parametrize("function", ["load_index", "check_probe"])
 def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
-    service: Served,
-    root_copy: Path,
+    kept_service: Served,
+    kept_root: Path,
     photo: bytes,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -243,27 +274,27 @@ def test_a_version_that_memory_has_no_room_for_leaves_the_old_one_serving(
     def raise_error(*arguments: object) -> None:
         raise error
 
-    first, second = index.versions(root_copy / "drawn")
-    monkeypatch.setattr(service.state.loader, function, raise_error)
-    answer = service.client.put("/v1/indexes/drawn/current", json={"version": second})
+    first, second = index.versions(kept_root / "drawn")
+    monkeypatch.setattr(kept_service.state.loader, function, raise_error)
+    answer = kept_service.client.put("/v1/indexes/drawn/current", json={"version": second})
     assert "memory" in check(answer, 507, "index-too-large")
-    assert index.live_version(root_copy / "drawn") == first
-    assert (entry(service)["version"], entry(service)["fault"]) == (first, None)
-    assert service.score(photo).json()["index"]["version"] == first
+    assert index.live_version(kept_root / "drawn") == first
+    assert (entry(kept_service)["version"], entry(kept_service)["fault"]) == (first, None)
+    assert kept_service.score(photo).json()["index"]["version"] == first
     index.activate(
-        root_copy / "drawn", second
+        kept_root / "drawn", second
     )  # as `resad-indexer activate` does it, which has another machine's memory
-    until(lambda: "memory" in (entry(service)["fault"] or ""))
-    assert service.score(photo).json()["index"]["version"] == first
+    until(lambda: "memory" in (entry(kept_service)["fault"] or ""))
+    assert kept_service.score(photo).json()["index"]["version"] == first
 
 
-def test_an_admin_moves_an_index_and_back(service: Served, root_copy: Path, photo: bytes) -> None:
-    for version in reversed(index.versions(root_copy / "drawn")):
-        answer = service.client.put("/v1/indexes/drawn/current", json={"version": version})
+def test_an_admin_moves_an_index_and_back(kept_service: Served, kept_root: Path, photo: bytes) -> None:
+    for version in reversed(index.versions(kept_root / "drawn")):
+        answer = kept_service.client.put("/v1/indexes/drawn/current", json={"version": version})
         assert answer.status_code == 200
         assert answer.json()["version"] == version
-        assert index.live_version(root_copy / "drawn") == version
-        assert service.score(photo).json()["index"]["version"] == version
+        assert index.live_version(kept_root / "drawn") == version
+        assert kept_service.score(photo).json()["index"]["version"] == version
 
 
 def test_what_an_admin_cannot_do(service: Served, root_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,12 @@ def until_closed(line: socket.socket) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("head_part", [b"", b"POST /v1/score HT", HEAD])
-def test_a_connection_that_sends_no_whole_head_is_closed(root: Path, photo: bytes, head_part: bytes) -> None:
-    with served(root, head_s=0.5) as service, line_to(service) as line:
-        line.sendall(head_part)
-        assert 0.3 < until_closed(line) < 5
+def test_a_connection_that_sends_no_whole_head_is_closed(root: Path, photo: bytes) -> None:
+    with served(root, head_s=0.5) as service:
+        for head_part in (b"", b"POST /v1/score HT", HEAD):
+            with line_to(service) as line:
+                line.sendall(head_part)
+                assert 0.3 < until_closed(line) < 5
         assert service.score(photo).status_code == 200
 
 
@@ -67,16 +68,16 @@ def test_a_long_answer_is_not_cut_by_the_limit_for_heads(root: Path, photo: byte
 def test_an_answer_that_nobody_reads_is_given_up(root: Path) -> None:
     large = encoded((1600, 1600))  # whose map has 10 MB
     head = HEAD.replace(b"score", b"anomaly-map") + b"Accept: application/x-npy\r\n"
-    with served(root, unread_s=1.0) as service:
+    with served(root, unread_s=0.5) as service:
         with line_to(service) as line:
             line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
             until(lambda: service.state.admission.queued == 1)
             until(lambda: service.state.admission.queued == 0)
-            time.sleep(1.5)
+            time.sleep(0.8)
             assert _read(line) < 10_000_000
         with line_to(service) as line:  # one that reads slowly gets all of it
             line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
-            assert _read(line, pause=0.004) > 10_000_000
+            assert _read(line, pause=0.002) > 10_000_000
 
 
 def _read(line: socket.socket, *, pause: float = 0, most: int = 10_000_001) -> int:

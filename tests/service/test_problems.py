@@ -33,7 +33,7 @@ def check(answer: httpx.Response, status: int, slug: str) -> str:
 
 @pytest.fixture(scope="module")
 def limited_service(root: Path) -> Iterator[Served]:
-    with served(root, max_bytes=50_000, max_request_bytes=80_000, max_pixels=100_000, upload_s=1.5) as service:
+    with served(root, max_bytes=50_000, max_request_bytes=80_000, max_pixels=100_000, upload_s=0.8) as service:
         yield service
 
 
@@ -185,10 +185,10 @@ def test_an_upload_has_its_place_before_it_arrives(root: Path, photo: bytes) -> 
 
 
 def test_past_the_deadline_the_work_is_dropped(root: Path, photo: bytes) -> None:
-    with served(root, deadline_s=1.5) as service:
+    with served(root, deadline_s=0.7) as service:
         before = service.metric("resad_batch_photos_count")
         with service.busy():
-            assert "1.5 s" in check(service.score(photo), 504, "deadline")
+            assert "0.7 s" in check(service.score(photo), 504, "deadline")
             until(lambda: service.state.admission.queued == 0)
         until(lambda: service.metric("resad_dropped_photos_total") == 1)
         assert service.metric("resad_batch_photos_count") == before
@@ -217,7 +217,7 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path
             return Engine.prepare(self, source)
 
     with (
-        served(root, deadline_s=3.0, queue_size=3, decode_workers=2) as service,
+        served(root, deadline_s=1.2, queue_size=3, decode_workers=2) as service,
         ThreadPoolExecutor(3) as callers,
     ):
         service.state.pipeline.scorer.engine = Slow
@@ -242,7 +242,7 @@ def test_a_decode_that_nobody_waits_for_keeps_its_place_until_it_ends(root: Path
 
 def _hang_up(service: Served, photo: bytes) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{service.url}/v1/score", content=photo, headers=JPEG, timeout=2.5)
+        httpx.post(f"{service.url}/v1/score", content=photo, headers=JPEG, timeout=1.0)
 
 
 def test_a_dead_worker_is_not_live(root: Path, photo: bytes) -> None:

@@ -1,11 +1,9 @@
-"""`resad-service` as a process of its own: many callers, overload, and an orderly end."""
+"""Many callers, overload, and the orderly end of `resad-service` as a process of its own."""
 
 import itertools
 import json
 import re
 import signal
-import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,21 +13,19 @@ import resad_client
 
 from resad.loaded_index import LoadedIndex
 from tests.service.conftest import score_offline
-from tests.service.running import JPEG, process, until
+from tests.service.running import JPEG, process, served, until
 
-PHOTOS = 80
+PHOTOS = 40
 
 
 def ask(client: httpx.Client, photo: bytes) -> httpx.Response:
     return client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG)
 
 
-def test_photographs_from_sixteen_callers(
-    command: Path, root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
-) -> None:
+def test_photographs_from_sixteen_callers(root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex) -> None:
     expected = [score_offline(loaded, photo).result for photo in photos]
     photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), PHOTOS))
-    with process(command, root) as service, ThreadPoolExecutor(16) as callers:
+    with served(root) as service, ThreadPoolExecutor(16) as callers:
         answers = list(callers.map(lambda number: ask(service.client, photos[number]), photo_numbers))
     assert {answer.status_code for answer in answers} == {200}
     for number, answer in zip(photo_numbers, answers, strict=True):
@@ -43,13 +39,12 @@ def test_photographs_from_sixteen_callers(
 
 
 def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
-    command: Path, root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
+    root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
 ) -> None:
     expected = [score_offline(loaded, photo).result.image_score for photo in photos]
-    arguments = ("--queue-size", 4, "--batch-size", 2)
-    with process(command, root, *arguments) as service, ThreadPoolExecutor(16) as callers:
-        answers = list(callers.map(lambda _: ask(service.client, photos[0]), range(48)))
-        photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), 32))
+    with served(root, queue_size=4, batch_size=2) as service, ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: ask(service.client, photos[0]), range(24)))
+        photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), 16))
         with resad_client.Client(str(service.client.base_url), retries=20, max_wait_s=300) as client:
             results = list(callers.map(lambda number: client.score(photos[number]), photo_numbers))
     assert {answer.status_code for answer in answers} == {200, 429}
@@ -88,20 +83,3 @@ def test_a_stop_loses_nothing_that_was_accepted_and_tells_no_names(
         assert photo_entry["decode_ms"] > 0
         assert photo_entry["queue_ms"] + photo_entry["detect_ms"] <= line["ms"]
     assert len({line["photos"][0]["content"] for line in request_lines}) == 1  # the same photograph is known again
-
-
-def test_shutdown_does_not_wait_for_an_upload_that_never_ends(command: Path, root: Path, photo: bytes) -> None:
-    """An upload that has begun and goes on for ever: the limit of the end is one for all of it."""
-    with process(command, root, "--drain-s", 1) as service:
-        port = int(str(service.client.base_url).rstrip("/").rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as line:
-            line.sendall(
-                b"POST /v1/score HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
-            )
-            until(lambda: service.metric("resad_queue_photos") == 1)
-            start = time.monotonic()
-            service.popen.send_signal(signal.SIGTERM)
-            assert service.popen.wait(20) == 0
-            assert 0.8 < time.monotonic() - start < 10
-            assert line.recv(12) == b"HTTP/1.1 503"
-        assert "Traceback" not in service.log

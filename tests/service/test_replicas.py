@@ -10,9 +10,9 @@ import pytest
 
 from resad import index
 from tests.indexes import build_small
-from tests.service.running import JPEG, process, until
+from tests.service.running import JPEG, process, served, until
 
-SWAPS = 8
+SWAPS = 4
 """`benchmarks.service` makes 20, for longer."""
 
 
@@ -44,7 +44,10 @@ def test_swaps_under_load_over_two_replicas(command: Path, two_version_root: Pat
                 answers[answer.status_code, document["index"]["version"], round(document["image_score"], 4)] += 1
 
     with ExitStack() as stack:
-        replicas = [stack.enter_context(process(command, two_version_root, RESAD_POLL_S="0.05")) for _ in range(2)]
+        replicas = (
+            stack.enter_context(served(two_version_root)),
+            stack.enter_context(process(command, two_version_root, RESAD_POLL_S="0.05")),
+        )
         callers = [
             threading.Thread(target=keep_asking, args=(str(replica.client.base_url),))
             for replica in replicas

@@ -96,11 +96,30 @@ def visit(browser: Browser) -> Iterator[Opener]:
 
 @pytest.fixture
 def open_photo(visit: Opener, web_service: Served, lesion: Path) -> OpenPage:
-    """The page with one diseased photograph, scored and open, its map drawn."""
+    """The page with one diseased photograph, scored and open, its map drawn; for this test alone."""
     page = visit(web_service).go()
     page.choose(lesion)
     page.wait_for_map()
     return page
+
+
+@pytest.fixture(scope="package")
+def page_of_all(browser: Browser, web_service: Served, lesion: Path) -> Iterator[OpenPage]:
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(20_000)
+    page = OpenPage(context.new_page(), web_service.url).go()
+    page.choose(lesion)
+    page.wait_for_map()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def kept_photo(page_of_all: OpenPage) -> Iterator[OpenPage]:
+    """The same as it is for other tests too: shown as at first, with nothing chosen."""
+    page_of_all.show_as_at_first()
+    yield page_of_all
+    page_of_all.check()
 
 
 @contextmanager

@@ -95,6 +95,21 @@ class OpenPage:
     def wait_for_map(self) -> None:
         expect(self["#level"]).to_be_enabled()
 
+    def show_as_at_first(self) -> None:
+        """The open photograph as it is shown when it has just been opened, with no finding chosen."""
+        self.page.mouse.move(0, 0)
+        for button, pressed in (
+            ("#measure", "false"), ("#side", "false"), ("#map-shown", "true"), ("#outlines-shown", "true"),
+        ):  # fmt: skip
+            if self[button].get_attribute("aria-pressed") != pressed:
+                self[button].click()
+        for button in ("#look-reset:enabled", '.finding[aria-expanded="true"]'):
+            if self[button].count():
+                self[button].click()
+        self.slide("#opacity", 25)
+        self["#level-all"].click()
+        self["#zoom-fit"].click()
+
     def map(self) -> tuple[int, int, int]:
         """Width, height and the number of colored pixels of the map that is shown."""
         width, height, colored = self["canvas.map"].evaluate(_COLORED)

@@ -96,8 +96,9 @@ def test_the_page_works_below_a_path(visit: Opener, web_service: Served, lesion:
 
 
 @pytest.fixture
-def modules(visit: Opener, web_service: Served) -> OpenPage:
-    return visit(web_service).go()
+def modules(kept_photo: OpenPage) -> OpenPage:
+    """Any page, whose modules are imported again."""
+    return kept_photo
 
 
 def test_colors_are_those_of_the_service_s_pictures(modules: OpenPage, rng: np.random.Generator) -> None:

@@ -124,24 +124,24 @@ def test_doubtful_findings_stand_apart(visit: Opener, web_service: Served, lesio
     expect(page[".pane.mapped .outlines g.doubtful .over"]).to_have_css("stroke-dasharray", "4px, 4px")
 
 
-def test_outlines_have_the_colors_of_their_peaks(open_photo: OpenPage, web_service: Served, lesion: Path) -> None:
+def test_outlines_have_the_colors_of_their_peaks(kept_photo: OpenPage, web_service: Served, lesion: Path) -> None:
     peaks = [finding["peak"] for finding in web_service.score(lesion.read_bytes()).json()["findings"]]
-    colors = [path.get_attribute("stroke") for path in open_photo[".pane.mapped .outlines .over"].all()]
+    colors = [path.get_attribute("stroke") for path in kept_photo[".pane.mapped .outlines .over"].all()]
     assert len(colors) == len(peaks)
     assert all(color and color.startswith("rgb(") for color in colors)
     if max(peaks) > 1.5 * min(peaks):
         assert len(set(colors)) > 1
 
 
-def test_a_saved_picture_stands_alone(open_photo: OpenPage, lesion: Path) -> None:
+def test_a_saved_picture_stands_alone(kept_photo: OpenPage, lesion: Path) -> None:
     """Drawn by the page: nothing is sent; the notice is inside, and words stand above and below the photograph."""
-    posts = open_photo.posts()
-    with open_photo.page.expect_download() as download:
-        open_photo.page.get_by_role("button", name="Overlay (PNG)").click()
+    posts = kept_photo.posts()
+    with kept_photo.page.expect_download() as download:
+        kept_photo.page.get_by_role("button", name="Overlay (PNG)").click()
     with Image.open(download.value.path()) as picture:
         assert picture.info["resad:intended_use"] == INTENDED_USE
         pixels = np.asarray(picture.convert("RGB"))
-    assert open_photo.posts() == posts
+    assert kept_photo.posts() == posts
     ground = (pixels == 17).all(axis=2)
     rows = np.flatnonzero(~ground[:, :40].all(axis=1))
     assert rows[0] < 40
@@ -150,10 +150,10 @@ def test_a_saved_picture_stands_alone(open_photo: OpenPage, lesion: Path) -> Non
         assert pixels.shape[1] > 1024 * photo.width / max(photo.size)
 
 
-def test_the_caption_says_all_that_a_picture_must(open_photo: OpenPage, web_service: Served, lesion: Path) -> None:
+def test_the_caption_says_all_that_a_picture_must(kept_photo: OpenPage, web_service: Served, lesion: Path) -> None:
     result = web_service.score(lesion.read_bytes()).json()
     result["index"]["warnings"] = [{"code": "stale", "text": "left"}]
-    lines = open_photo.module("picture.js", "module.caption('eye.jpg', argument)", result)
+    lines = kept_photo.module("picture.js", "module.caption('eye.jpg', argument)", result)
     text = "\n".join(lines)
     parts = [
         "eye.jpg", "abnormal", f"{result['image_score']:#.4g}", f"p {result['p_value']:.4f}", "index: left",
@@ -212,19 +212,19 @@ def test_a_report_is_printed_with_both_eyes(
         (["P5_v2_OD.jpg", "P5_v1_OD.jpg", "P5v1_OD.jpg"], [[1, 0], [2]]),
     ],
 )
-def test_names_tell_what_belongs_together(open_photo: OpenPage, names: list[str], groups: list[list[int]]) -> None:
+def test_names_tell_what_belongs_together(kept_photo: OpenPage, names: list[str], groups: list[list[int]]) -> None:
     photos = [{"id": number, "name": name, "eye": ""} for number, name in enumerate(names)]
     for group in groups:
         for member in group:
             body = f"module.together(argument[{member}], argument).map(({{id}}) => id)"
-            assert open_photo.module("groups.js", body, photos) == group
+            assert kept_photo.module("groups.js", body, photos) == group
 
 
-def test_a_text_in_a_png_is_read_by_any_reader(open_photo: OpenPage) -> None:
+def test_a_text_in_a_png_is_read_by_any_reader(kept_photo: OpenPage) -> None:
     file = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(file, "PNG")
     body = "[...new Uint8Array(await module.withText(Uint8Array.from(argument), 'key', 'a text').arrayBuffer())]"
-    data = bytes(open_photo.module("exports.js", body, list(file.getvalue())))
+    data = bytes(kept_photo.module("exports.js", body, list(file.getvalue())))
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         assert image.info == {"key": "a text"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Route, expect
 
-from tests.service.running import Served, served
+from tests.service.running import Served, served, until
 from tests.web.conftest import Opener, intercept
 
 LEAVE = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
@@ -55,12 +55,16 @@ def test_a_format_that_browsers_cannot_show_is_scored_all_the_same(
 
 def test_a_full_queue_is_waited_out(visit: Opener, web_root: Path, healthy: Path, lesion: Path) -> None:
     with served(web_root, queue_size=1) as service:
-        page = visit(service).ready()
+        page = visit(service)
+        page.page.clock.install()
+        page.ready()
         with service.busy():
             page.choose(healthy, lesion)
             expect(page['.row[data-state="busy"]']).to_have_count(1)
             expect(page['.row[data-state="busy"]']).to_contain_text("queue full, asking again in")
             expect(page["#count"]).to_contain_text("waiting for the service: 1")
+        expect(page['.row[data-state="done"]']).to_have_count(1)
+        page.page.clock.fast_forward(60_000)
         expect(page['.row[data-state="done"]']).to_have_count(2)
         expect(page["#count"]).not_to_contain_text("waiting")
 
@@ -78,11 +82,14 @@ def test_a_service_that_runs_out_of_time_is_asked_again_with_patience(
         else:
             route.fulfill(status=504, content_type=answer[0], body=answer[1])
 
-    page = visit(web_service).ready()
+    page = visit(web_service)
+    page.page.clock.install()
+    page.ready()
     with intercept(page.page, "**/v1/score*", late):
         page.choose(healthy, lesion)
         expect(page['.row[data-state="busy"]']).to_have_count(2)
         expect(page['.row[data-state="busy"]'].first).to_contain_text("ran out of time, asking again in")
+        page.page.clock.fast_forward(60_000)
         expect(page['.row[data-state="done"]']).to_have_count(2, timeout=60_000)
     expect(page['.row[data-state="failed"]']).to_have_count(0)
 
@@ -94,13 +101,17 @@ def test_a_service_that_is_not_ready_is_waited_for(
     # Beside the root first: an index that is found half copied is read again only half a minute later.
     shutil.copytree(web_root / "drawn", tmp_path / "drawn", symlinks=True)
     with served(root, ready=False) as service:
-        page = visit(service).go()
+        page = visit(service)
+        page.page.clock.install()
+        page.go()
         expect(page["#service"]).to_have_text("Not ready")
         expect(page["#banner"]).to_contain_text("there is no index under the root")
         page.choose(healthy)
         expect(page['.row[data-state="waiting"]']).to_have_count(1)
         expect(page["#stage-note"]).to_have_text("Waiting for the service")
         (tmp_path / "drawn").rename(root / "drawn")
+        until(lambda: service.client.get("/readyz").status_code == 200)
+        page.page.clock.fast_forward(10_000)
         expect(page['.row[data-state="done"]']).to_have_count(1)
         expect(page["#service"]).to_have_text("Ready")
         expect(page["#banner"]).to_be_hidden()
@@ -109,7 +120,9 @@ def test_a_service_that_is_not_ready_is_waited_for(
 def test_a_service_that_is_gone_is_asked_again(
     visit: Opener, web_service: Served, healthy: Path, lesion: Path
 ) -> None:
-    page = visit(web_service).ready()
+    page = visit(web_service)
+    page.page.clock.install()
+    page.ready()
     page.choose(healthy)
     page.wait_for_map()
 
@@ -121,6 +134,7 @@ def test_a_service_that_is_gone_is_asked_again(
         expect(page["#service"]).to_have_text("No answer")
         expect(page["#banner"]).to_contain_text("does not answer")
         expect(page['.row[data-state="waiting"]']).to_have_count(1)
+    page.page.clock.fast_forward(10_000)
     expect(page['.row[data-state="done"]']).to_have_count(2)
     expect(page["#banner"]).to_be_hidden()
 
@@ -166,22 +180,21 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Opener, web_service: Ser
 
 
 def test_a_photograph_can_be_removed_while_it_is_scored(
-    visit: Opener, web_root: Path, healthy: Path, lesion: Path
+    visit: Opener, web_service: Served, healthy: Path, lesion: Path
 ) -> None:
-    with served(web_root) as service:
-        page = visit(service).ready()
-        with service.busy():
-            page.choose(healthy, lesion)
-            expect(page['.row[data-state="scoring"]']).to_have_count(2)
-            page["#photos"].focus()
-            page.page.keyboard.press("Delete")
-            expect(page[".row"]).to_have_count(1)
-            assert not page.page.evaluate(LEAVE), "nobody is asked before what waits is lost"
-        expect(page['.row[data-state="done"]']).to_have_count(1)
-        assert page.page.evaluate(LEAVE)
-        page["#clear"].click()  # a dialog that nobody answers is dismissed
+    page = visit(web_service).ready()
+    with web_service.busy():
+        page.choose(healthy, lesion)
+        expect(page['.row[data-state="scoring"]']).to_have_count(2)
+        page["#photos"].focus()
+        page.page.keyboard.press("Delete")
         expect(page[".row"]).to_have_count(1)
-        page.page.once("dialog", lambda dialog: dialog.accept())
-        page["#clear"].click()
-        expect(page["#empty"]).to_be_visible()
-        expect(page["#details"]).to_be_hidden()
+        assert not page.page.evaluate(LEAVE), "nobody is asked before what waits is lost"
+    expect(page['.row[data-state="done"]']).to_have_count(1)
+    assert page.page.evaluate(LEAVE)
+    page["#clear"].click()  # a dialog that nobody answers is dismissed
+    expect(page[".row"]).to_have_count(1)
+    page.page.once("dialog", lambda dialog: dialog.accept())
+    page["#clear"].click()
+    expect(page["#empty"]).to_be_visible()
+    expect(page["#details"]).to_be_hidden()

@@ -14,88 +14,88 @@ from tests.web.conftest import Opener, intercept
 from tests.web.open_page import OpenPage
 
 
-def test_the_threshold_slider_shows_what_is_above_it(open_photo: OpenPage) -> None:
-    all_pixels = open_photo.map()[2]
-    lines = open_photo[".edges path.edge"].count()
-    open_photo["#level-reset"].click()
-    pixels_at_level = open_photo.map()[2]
-    expect(open_photo["#regions"]).to_contain_text("Above this level")
-    expect(open_photo[".edges path.edge"]).to_have_count(lines + 1)
-    open_photo.slide("#level", float(open_photo["#level"].get_attribute("max") or 0))
-    expect(open_photo["#regions"]).to_contain_text("0 regions, 0")
-    assert all_pixels > pixels_at_level > open_photo.map()[2] == 0
-    open_photo["#level-all"].click()
-    assert open_photo.map()[2] == all_pixels
+def test_the_threshold_slider_shows_what_is_above_it(kept_photo: OpenPage) -> None:
+    all_pixels = kept_photo.map()[2]
+    lines = kept_photo[".edges path.edge"].count()
+    kept_photo["#level-reset"].click()
+    pixels_at_level = kept_photo.map()[2]
+    expect(kept_photo["#regions"]).to_contain_text("Above this level")
+    expect(kept_photo[".edges path.edge"]).to_have_count(lines + 1)
+    kept_photo.slide("#level", float(kept_photo["#level"].get_attribute("max") or 0))
+    expect(kept_photo["#regions"]).to_contain_text("0 regions, 0")
+    assert all_pixels > pixels_at_level > kept_photo.map()[2] == 0
+    kept_photo["#level-all"].click()
+    assert kept_photo.map()[2] == all_pixels
 
 
-def test_opacity_map_and_panes(open_photo: OpenPage) -> None:
-    canvas = open_photo["canvas.map"]
-    open_photo.slide("#opacity", 35)
+def test_opacity_map_and_panes(kept_photo: OpenPage) -> None:
+    canvas = kept_photo["canvas.map"]
+    kept_photo.slide("#opacity", 35)
     expect(canvas).to_have_css("opacity", "0.35")
-    open_photo["#map-shown"].click()
+    kept_photo["#map-shown"].click()
     expect(canvas).to_be_hidden()
-    open_photo["#map-shown"].click()
+    kept_photo["#map-shown"].click()
     expect(canvas).to_be_visible()
-    open_photo["#outlines-shown"].click()
-    expect(open_photo[".outlines g"]).to_have_count(0)
-    expect(open_photo[".pane.plain"]).to_be_hidden()
-    open_photo["#side"].click()
-    expect(open_photo[".pane.plain img"]).to_be_visible()
-    boxes = [open_photo.box(f".pane.{name} .sheet") for name in ("plain", "mapped")]
+    kept_photo["#outlines-shown"].click()
+    expect(kept_photo[".outlines g"]).to_have_count(0)
+    expect(kept_photo[".pane.plain"]).to_be_hidden()
+    kept_photo["#side"].click()
+    expect(kept_photo[".pane.plain img"]).to_be_visible()
+    boxes = [kept_photo.box(f".pane.{name} .sheet") for name in ("plain", "mapped")]
     assert boxes[0]["width"] == pytest.approx(boxes[1]["width"])
     assert boxes[1]["x"] > boxes[0]["x"]
 
 
-def test_zoom_keeps_what_is_under_the_pointer_in_its_place(open_photo: OpenPage) -> None:
-    stage, sheet = open_photo.box("#stage"), ".pane.mapped .sheet"
+def test_zoom_keeps_what_is_under_the_pointer_in_its_place(kept_photo: OpenPage) -> None:
+    stage, sheet = kept_photo.box("#stage"), ".pane.mapped .sheet"
     pointer = round(stage["x"] + 0.4 * stage["width"]), round(stage["y"] + 0.6 * stage["height"])
 
     def pointer_in_photo() -> tuple[float, float]:
-        box = open_photo.box(sheet)
+        box = kept_photo.box(sheet)
         return (pointer[0] - box["x"]) / box["width"], (pointer[1] - box["y"]) / box["height"]
 
     before = pointer_in_photo()
-    open_photo.page.mouse.move(*pointer)
-    open_photo.page.mouse.wheel(0, -400)
-    expect(open_photo["#zoom-text"]).not_to_have_text("100 %")
+    kept_photo.page.mouse.move(*pointer)
+    kept_photo.page.mouse.wheel(0, -400)
+    expect(kept_photo["#zoom-text"]).not_to_have_text("100 %")
     assert pointer_in_photo() == pytest.approx(before, abs=1e-3)
-    open_photo.page.mouse.down()
-    open_photo.page.mouse.move(pointer[0] + 40, pointer[1] - 25)
-    open_photo.page.mouse.up()
-    width = open_photo.box(sheet)["width"]
+    kept_photo.page.mouse.down()
+    kept_photo.page.mouse.move(pointer[0] + 40, pointer[1] - 25)
+    kept_photo.page.mouse.up()
+    width = kept_photo.box(sheet)["width"]
     assert pointer_in_photo()[0] * width == pytest.approx(before[0] * width - 40, abs=1)
-    open_photo["#zoom-fit"].click()
+    kept_photo["#zoom-fit"].click()
     assert pointer_in_photo() == pytest.approx(before, abs=1e-3)
 
 
-def test_findings_and_photograph_point_at_each_other(open_photo: OpenPage) -> None:
-    finding = open_photo[".finding"].first
+def test_findings_and_photograph_point_at_each_other(kept_photo: OpenPage) -> None:
+    finding = kept_photo[".finding"].first
     finding.hover()
-    expect(open_photo['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near")
+    expect(kept_photo['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near")
     finding.click()
     expect(finding).to_have_attribute("aria-expanded", "true")
-    expect(open_photo['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near chosen")
+    expect(kept_photo['.pane.mapped .outlines g[data-rank="1"]']).to_have_class("near chosen")
     finding.click()
     expect(finding).to_have_attribute("aria-expanded", "false")
-    outline = open_photo.box('.pane.mapped .outlines path.touch[data-rank="1"]')
-    open_photo.page.mouse.click(outline["x"] + outline["width"] / 2, outline["y"] + outline["height"] / 2)
-    expect(open_photo['.finding[aria-expanded="true"]']).to_have_count(1)
+    outline = kept_photo.box('.pane.mapped .outlines path.touch[data-rank="1"]')
+    kept_photo.page.mouse.click(outline["x"] + outline["width"] / 2, outline["y"] + outline["height"] / 2)
+    expect(kept_photo['.finding[aria-expanded="true"]']).to_have_count(1)
 
 
 def test_evidence_without_crops_says_so_and_names_the_patches(
-    open_photo: OpenPage, web_service: Served, lesion: Path
+    kept_photo: OpenPage, web_service: Served, lesion: Path
 ) -> None:
-    open_photo[".finding"].first.click()
+    kept_photo[".finding"].first.click()
     evidence = web_service.score(lesion.read_bytes(), evidence=5).json()["findings"][0]["evidence"]
     mirror_note = ", mirrored" if evidence[0]["mirrored"] else ""  # all of a finding are
-    expect(open_photo[".patches tbody tr"]).to_have_count(len(evidence))
+    expect(kept_photo[".patches tbody tr"]).to_have_count(len(evidence))
     for row, patch in enumerate(evidence):
-        line = open_photo[".patches tbody tr"].nth(row)
+        line = kept_photo[".patches tbody tr"].nth(row)
         expect(line).to_contain_text(f"{patch['distance']:#.4g}")
         expect(line).to_contain_text(patch["photo"])
         expect(line).to_contain_text(f"{patch['y']}, {patch['x']}{mirror_note}")
-    expect(open_photo[".told"]).to_contain_text("not kept by this index")
-    assert open_photo[".own canvas"].evaluate(
+    expect(kept_photo[".told"]).to_contain_text("not kept by this index")
+    assert kept_photo[".own canvas"].evaluate(
         "(c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 < 3 && v > 40)"
     )
 
@@ -159,62 +159,62 @@ def shown_pixels(page: OpenPage) -> "np.ndarray[tuple[int, ...], np.dtype[np.int
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
-def test_red_free_brightness_contrast_and_clahe(open_photo: OpenPage) -> None:
+def test_red_free_brightness_contrast_and_clahe(kept_photo: OpenPage) -> None:
     for control in ("#map-shown", "#outlines-shown"):
-        open_photo[control].click()
-    plain = shown_pixels(open_photo)
+        kept_photo[control].click()
+    plain = shown_pixels(kept_photo)
     assert np.abs(plain[..., 0] - plain[..., 1]).mean() > 10, "the drawn photograph has colors"
-    open_photo["#stage"].press("r")
-    expect(open_photo["#red-free"]).to_have_attribute("aria-pressed", "true")
-    green = shown_pixels(open_photo)
+    kept_photo["#stage"].press("r")
+    expect(kept_photo["#red-free"]).to_have_attribute("aria-pressed", "true")
+    green = shown_pixels(kept_photo)
     assert np.abs(green[..., 0] - green[..., 2]).max() <= 2
     assert np.abs(green[..., 1] - plain[..., 1]).mean() < 3
-    open_photo["#stage"].press("]")
-    assert shown_pixels(open_photo).mean() > 1.05 * green.mean()
-    open_photo["#look-reset"].click()
-    expect(open_photo["#red-free"]).to_have_attribute("aria-pressed", "false")
-    assert np.abs(shown_pixels(open_photo) - plain).mean() < 1
-    open_photo["#stage"].press("}")
-    assert shown_pixels(open_photo).std() > plain.std()
-    open_photo["#look-reset"].click()
-    open_photo["#stage"].press("c")
-    expect(open_photo[".pane.mapped .enhanced"]).to_be_visible()
-    assert np.abs(shown_pixels(open_photo) - plain).mean() > 3
-    open_photo["#stage"].press("c")
-    expect(open_photo[".pane.mapped .enhanced"]).to_be_hidden()
+    kept_photo["#stage"].press("]")
+    assert shown_pixels(kept_photo).mean() > 1.05 * green.mean()
+    kept_photo["#look-reset"].click()
+    expect(kept_photo["#red-free"]).to_have_attribute("aria-pressed", "false")
+    assert np.abs(shown_pixels(kept_photo) - plain).mean() < 1
+    kept_photo["#stage"].press("}")
+    assert shown_pixels(kept_photo).std() > plain.std()
+    kept_photo["#look-reset"].click()
+    kept_photo["#stage"].press("c")
+    expect(kept_photo[".pane.mapped .enhanced"]).to_be_visible()
+    assert np.abs(shown_pixels(kept_photo) - plain).mean() > 3
+    kept_photo["#stage"].press("c")
+    expect(kept_photo[".pane.mapped .enhanced"]).to_be_hidden()
 
 
-def test_lengths_are_measured_in_disc_diameters_by_pointer_and_by_keys(open_photo: OpenPage) -> None:
-    open_photo["#measure"].click()
-    box = open_photo.box(".pane.mapped .sheet")
-    zoom = box["width"] / open_photo[".pane.mapped .photo"].evaluate("(image) => image.naturalWidth")
+def test_lengths_are_measured_in_disc_diameters_by_pointer_and_by_keys(kept_photo: OpenPage) -> None:
+    kept_photo["#measure"].click()
+    box = kept_photo.box(".pane.mapped .sheet")
+    zoom = box["width"] / kept_photo[".pane.mapped .photo"].evaluate("(image) => image.naturalWidth")
     x, y = round(box["x"] + box["width"] / 2), round(box["y"] + box["height"] / 2)
 
     def drag(right: int) -> None:
-        open_photo.page.mouse.move(x, y)
-        open_photo.page.mouse.down()
-        open_photo.page.mouse.move(x + right, y)
-        open_photo.page.mouse.up()
+        kept_photo.page.mouse.move(x, y)
+        kept_photo.page.mouse.down()
+        kept_photo.page.mouse.move(x + right, y)
+        kept_photo.page.mouse.up()
 
     drag(100)
-    expect(open_photo["#measure-text"]).to_contain_text(f"{100 / zoom:.0f} px")
-    assert open_photo.box(".pane.mapped .sheet") == box, "the photograph stays where it is"
-    open_photo["#measure-disc"].click()
+    expect(kept_photo["#measure-text"]).to_contain_text(f"{100 / zoom:.0f} px")
+    assert kept_photo.box(".pane.mapped .sheet") == box, "the photograph stays where it is"
+    kept_photo["#measure-disc"].click()
     drag(150)
-    expect(open_photo["#measure-text"]).to_contain_text("= 1.50 disc diameters")
-    expect(open_photo[".pane.mapped .ruler path"]).to_have_count(2)
-    stage = open_photo["#stage"]
+    expect(kept_photo["#measure-text"]).to_contain_text("= 1.50 disc diameters")
+    expect(kept_photo[".pane.mapped .ruler path"]).to_have_count(2)
+    stage = kept_photo["#stage"]
     stage.press("d")
-    expect(open_photo[".ruler path"]).to_have_count(0)
+    expect(kept_photo[".ruler path"]).to_have_count(0)
     stage.press("d")
     stage.press("Enter")
     for _ in range(5):
         stage.press("ArrowRight")
-    expect(open_photo["#measure-text"]).to_contain_text("= 0.50 disc diameters")
+    expect(kept_photo["#measure-text"]).to_contain_text("= 0.50 disc diameters")
     stage.press("Shift+ArrowLeft")
-    expect(open_photo["#measure-text"]).to_contain_text("= 0.49 disc diameters")
+    expect(kept_photo["#measure-text"]).to_contain_text("= 0.49 disc diameters")
     stage.press("Escape")
-    expect(open_photo["#measure-text"]).to_have_text("")
+    expect(kept_photo["#measure-text"]).to_have_text("")
 
 
 def test_another_photograph_lies_beside_and_moves_alike(open_photo: OpenPage, healthy: Path) -> None:

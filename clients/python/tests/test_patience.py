@@ -294,7 +294,7 @@ def test_a_terminal_has_a_bar_and_a_file_has_lines() -> None:
 
 
 def test_a_redirected_run_prints_lines(service: Service, folder: Path, tmp_path: Path) -> None:
-    service.busy, service.seconds = 0, 1.2
+    service.busy, service.seconds = 0, 0.9  # seven of them: more than the 5 s after which the first line comes
     (folder / "bad.jpg").write_bytes(BAD)
     words = ("score", folder, "--url", service.url, "--csv", tmp_path / "out.csv", "--concurrency", "1")
     command = Path(sys.executable).with_name("resad-client")
