@@ -26,9 +26,9 @@ from resad.near_duplicates import group_photos
 from resad.preparation import PreparedPhoto
 from tests.conftest import prepared
 
-SIDE: Final = 128
+SIDE: Final = 64
 REFERENCES, UNSEEN, SPLITS = 100, 60, 3
-CONFIG: Final = method_config("resad", backbone="bundled", size=SIDE, coreset="0.05")
+CONFIG: Final = method_config("resad", backbone="bundled", size=SIDE, coreset="0.1")
 FULL: Final = np.ones((SIDE, SIDE), dtype=bool)
 
 

@@ -31,6 +31,7 @@ from resad.encoder import PatchFeatures
 from resad.errors import SettingError
 from resad.loaded_index import load_index
 from resad.preparation import PreparedPhoto, prepare
+from tests.conftest import Run
 
 CPU = torch.device("cpu")
 SMALL = ("--backbone", "bundled", "--size", "64", "--coreset", "0.3", "--device", "cpu")
@@ -95,21 +96,24 @@ def _listen_to_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _run(photos: Path, root: Path, *more: str) -> subprocess.Popen[str]:
-    command = (sys.executable, "-c", "from indexer.cli import main; main()", "build", str(photos),
-               "--root", str(root), "--name", "eyes", *SMALL, *more)  # fmt: skip
+def _command(photos: Path, root: Path) -> tuple[str, ...]:
+    return "build", str(photos), "--root", str(root), "--name", "eyes", *SMALL
+
+
+def _start(photos: Path, root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts
-    )
+        (sys.executable, "-c", "from indexer.cli import main; main()", *_command(photos, root)),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_half_way_it_goes_on_to_the_same_bank(
-    photos: Path, whole: Path, tmp_path: Path, stop: signal.Signals
+    run: Run, photos: Path, whole: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
     root = tmp_path / "root"
     journal = root / "eyes" / index.WORK / "photos.jsonl"
-    process = _run(photos, root)
+    process = _start(photos, root)
     deadline = time.monotonic() + 60
     while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -121,9 +125,8 @@ def test_stopped_half_way_it_goes_on_to_the_same_bank(
     if stop != signal.SIGKILL:
         assert process.returncode == 130
         assert "with --resume continues it" in errors
-    resumed = _run(photos, root, "--resume")
-    _, errors = resumed.communicate(timeout=100)
-    assert resumed.returncode == 0, errors
+    resumed = run(*_command(photos, root), "--resume")
+    assert resumed.code == 0, resumed.err
     _same(index.resolve(root / "eyes"), whole)
     assert not journal.parent.exists()
     assert {path.name for path in (root / "eyes").iterdir()} == {

@@ -38,22 +38,31 @@ def test_the_count_is_that_of_a_labeled_map(seed: int, steps: int, side: int) ->
             assert regions.count(level) == labeled_count(values, level)
 
 
+def highest_count(maps: list[NDArray[np.float32]]) -> int:
+    """Regions of all maps together above the level at which they are most: each changes at its own heights alone."""
+    levels = np.unique(maps)
+    counts = np.zeros(levels.size, np.int64)
+    for values in maps:
+        own = np.unique(values)
+        below = np.searchsorted(own, levels, side="right") - 1
+        counts += np.array([labeled_count(values, height) for height in [-1, *own]])[below + 1]
+    return int(counts.max())
+
+
 @given(seed=st.integers(0, 2**32), photos=st.integers(1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_healthy_photographs_pass_a_level_no_more_often_than_stated(seed: int, photos: int) -> None:
     rng = np.random.default_rng(seed)
-    maps = [ndimage.gaussian_filter(rng.random((16, 16)), 1).astype(np.float32) for _ in range(photos)]
+    maps = [ndimage.gaussian_filter(rng.random((12, 12)), 1).astype(np.float32) for _ in range(photos)]
 
     levels = finding_levels([heights(values) for values in maps])
 
     assert [level.rate for level in levels] == list(RATES)
+    most = highest_count(maps)
     for level in levels:
         if level.value is None:
             limit = level.rate * (photos + 1) - 1
-            highest_count = max(
-                sum(labeled_count(values, height) for values in maps) for height in np.unique(maps)
-            )
-            assert limit < 0 or highest_count <= limit
+            assert limit < 0 or most <= limit
             continue
         count = sum(labeled_count(values, level.value) for values in maps)
         assert count + 1 <= level.rate * (photos + 1) + 1e-9

@@ -4,6 +4,7 @@ They search mirror images, which the preset does not: so the tests cover both ki
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.spatial.distance import cdist
 
 from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
@@ -74,10 +76,16 @@ def load_on_cpu(path: Path) -> LoadedIndex:
     return load_index(path, CPU)
 
 
+_encoded: dict[tuple[str, bytes], tuple[PatchFeatures, NDArray[np.bool_]]] = {}
+
+
 def encode_photo(index: LoadedIndex, photo: Path) -> tuple[PatchFeatures, NDArray[np.bool_]]:
-    """As the index encodes it, and its field of view."""
-    prepared = prepare(photo, CONFIG.preparation, PhotoLimits())
-    return index.detector.encoder.encode([prepared])[0], prepared.mask
+    """As the index encodes it, and its field of view; once for all indexes of the same features."""
+    key = index.manifest.fingerprint, photo.read_bytes()
+    if key not in _encoded:
+        prepared = prepare(photo, CONFIG.preparation, PhotoLimits())
+        _encoded[key] = index.detector.encoder.encode([prepared])[0], prepared.mask
+    return _encoded[key]
 
 
 def score(index: LoadedIndex, photo: Path) -> float:
@@ -89,18 +97,48 @@ def covering_radius(index: LoadedIndex, photos: Iterable[Path]) -> float:
     """The obvious way: every patch against every memory."""
     memories = index.detector.bank.memories
     patches = np.concatenate([encode_photo(index, photo)[0].features for photo in photos])
-    distances = np.linalg.norm(patches[:, None].astype(np.float64) - memories[None], axis=2)
-    return float(distances.min(axis=1).max())
+    return float(cdist(patches.astype(np.float64), memories).min(axis=1).max())
+
+
+class Needles:
+    """Patterns that are looked for all at once, at any byte, by one window of eight bytes of each."""
+
+    def __init__(self, patterns: Iterable[bytes]) -> None:
+        self._short: list[bytes] = []
+        self._by_window: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        self._begins_one = np.zeros(2**16, dtype=bool)
+        for pattern in patterns:
+            if len(pattern) < 8:
+                self._short.append(pattern)
+                continue
+            # Of many different bytes, which few other places have.
+            starts = range(0, len(pattern) - 7, 8)
+            start = next((start for start in starts if len(set(pattern[start : start + 8])) > 5), 0)
+            window = int.from_bytes(pattern[start : start + 8], "little")
+            self._by_window[window].append((start, pattern))
+            self._begins_one[window % 2**16] = True
+
+    def any_in(self, content: bytes) -> bool:
+        """Whether one of them is somewhere in `content`."""
+        if any(pattern in content for pattern in self._short):
+            return True
+        for shift in range(min(8, len(content) - 7)):
+            values = np.frombuffer(content, "<u8", (len(content) - shift) // 8, shift)
+            for place in np.flatnonzero(self._begins_one[values.view("<u2")[::4]]).tolist():
+                position = shift + 8 * place
+                for start, pattern in self._by_window.get(int(values[place]), ()):
+                    if position >= start and content.startswith(pattern, position - start):
+                        return True
+        return False
 
 
 def files_with(folder: Path, needles: Iterable[bytes]) -> list[str]:
     """Files below `folder` with one of these bytes in them, or in their names."""
-    patterns = list(needles)
+    patterns = Needles(needles)
     return [
         path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and any(pattern in content for content in (path.read_bytes(), path.name.encode()) for pattern in patterns)
+        if path.is_file() and (patterns.any_in(path.read_bytes()) or patterns.any_in(path.name.encode()))
     ]
 
 

@@ -17,6 +17,7 @@ from resad import index
 from resad.errors import IndexInvalid, SettingError
 from resad.index import PURGED, staging_folder, tombstone, tombstones
 from resad.manifest import PHOTOS_FILE
+from tests.conftest import Run
 from tests.indexer.lifecycle.small import (
     CPU,
     add_photos,
@@ -108,16 +109,13 @@ def kill_at(place: Path, event: str, suffix: str, command: tuple[str, ...]) -> i
 
 
 @pytest.mark.parametrize(("event", "suffix"), [("os.rename", index.CURRENT), ("os.remove", "provenance.npz")])
-def test_the_same_command_goes_on_after_a_kill(plain: Path, event: str, suffix: str) -> None:
-    """Through the process: killed before the new version is live, and while the old one is deleted."""
+def test_the_same_command_goes_on_after_a_kill(run: Run, plain: Path, event: str, suffix: str) -> None:
+    """A process of its own is killed before the new version is live, and while the old one is deleted."""
     content = load_on_cpu(plain).photos[1].content_sha256
     command = ("remove", str(plain), "--photo", "r-00002", "--purge", "--yes", "--device", "cpu")
     assert kill_at(plain, event, suffix, command) == -signal.SIGKILL
-    again = subprocess.run(
-        [sys.executable, "-c", "from indexer.cli import main; main()", *command],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    again = run(*command)
+    assert again.code == 0, again.err
     assert files_with(plain, [content.encode()]) == []
     assert tombstones(plain) == {tombstone(content)}
     assert len(load_on_cpu(plain).photos) == 4

@@ -5,7 +5,6 @@ import io
 import os
 import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -93,21 +92,17 @@ def test_a_terminal_is_asked_and_a_no_changes_nothing(
     assert live_ids(plain) == ["r-00001", "r-00003", "r-00004", "r-00005"]
 
 
-def test_a_real_terminal_is_asked(plain: Path) -> None:
-    """Through the process, at a pseudo-terminal."""
+def test_a_real_terminal_is_asked(run: Run, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a pseudo-terminal."""
     leader, follower = pty.openpty()
-    command = ("remove", str(plain), "--photo", "r-00002", "--purge", "--device", "cpu")
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from indexer.cli import main; main()", *command],
-        stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
     os.write(leader, b"n\n")
-    output, _ = process.communicate()
+    with os.fdopen(follower, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        declined = run("remove", plain, "--photo", "r-00002", "--purge", "--device", "cpu")
     os.close(leader)
-    os.close(follower)
-    assert process.returncode == 1
-    assert "r-00002" in output
-    assert "Destroy 1 photograph for good?" in output
+    assert declined.code == 1
+    assert "r-00002" in declined.out + declined.err
+    assert "Destroy 1 photograph for good?" in declined.out + declined.err
     assert len(index.versions(plain)) == 1
 
 
