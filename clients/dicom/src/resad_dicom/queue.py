@@ -142,8 +142,9 @@ class Queue:
         self._disk = disk
         self._lock = threading.RLock()
         self._claimed: set[int] = set()
-        self.changed = threading.Condition()
-        """Notified when a photograph was added or scored."""
+        self.changes = 0
+        """How often a photograph was added or scored."""
+        self._changed = threading.Condition()
         try:
             for path in (folder, folder / "objects", folder / "results"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -343,9 +344,15 @@ class Queue:
         with self._lock, transaction(self._journal) as journal:
             yield journal
 
+    def wait_for_change(self, since: int, seconds: float) -> None:
+        """Wait until `changes` is no longer `since`, at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.changes != since, seconds)
+
     def _notify(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
+        with self._changed:
+            self.changes += 1
+            self._changed.notify_all()
 
 
 def read_state(folder: Path) -> tuple[QueueState, list[Refused]]:

@@ -83,9 +83,9 @@ class _Half(ABC):
         """Work until told to stop."""
         while not self._stop.is_set():
             try:
+                changes = self._queue.changes
                 if not self.step():
-                    with self._queue.changed:
-                        self._queue.changed.wait(_POLL_S)
+                    self._queue.wait_for_change(changes, _POLL_S)
             except PeerAway as fault:
                 self._away(fault)
             except Exception as error:
