@@ -59,6 +59,13 @@ def recalibrated(place: Path, photos: Path, *, live: bool = True, strict: bool =
     return recalibrate(place, loaded, photos, PhotoLimits(), Stages(Console(quiet=True)), live=live, strict=strict)
 
 
+@pytest.fixture(scope="module")
+def on_all(small_index: Path, normals: Path, tmp_path_factory: pytest.TempPathFactory) -> CalibrationReport:
+    """The small index calibrated on all the normals, for comparison."""
+    copy = shutil.copytree(small_index, tmp_path_factory.mktemp("calibrated") / "drawn")
+    return recalibrated(index.resolve(copy), normals / "drawn")
+
+
 def scores_of(loaded: LoadedIndex, paths: list[Path]) -> list[float]:
     preparation = loaded.manifest.config.preparation
     return [loaded.detector.detect([prepare(p, preparation, PhotoLimits())])[0].image_score for p in paths]
@@ -174,7 +181,7 @@ def test_photographs_to_be_tested_on_are_not_taken(place: Path, normals: Path, t
 
 
 def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
-    place: Path, normals: Path, drawn: Path, tmp_path: Path
+    place: Path, normals: Path, on_all: CalibrationReport, drawn: Path, tmp_path: Path
 ) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(normals / "drawn/train/good", mixed)
@@ -182,13 +189,13 @@ def test_a_copy_of_a_photograph_of_the_bank_is_left_aside(
     report = recalibrated(place, mixed)
     assert [photo.path.name for photo in report.skipped] == ["again.jpg"]
     assert "shows what r-00004 of the index shows" in report.skipped[0].reason
-    assert report.after.calibration == recalibrated(place, normals / "drawn").after.calibration
+    assert report.after.calibration == on_all.after.calibration
     with pytest.raises(SettingError, match=r"again\.jpg: it shows what r-00004"):
         recalibrated(place, mixed, strict=True)
 
 
 def test_a_mirror_image_of_a_photograph_of_the_bank_is_left_aside(
-    place: Path, normals: Path, drawn: Path, tmp_path: Path
+    place: Path, normals: Path, on_all: CalibrationReport, drawn: Path, tmp_path: Path
 ) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(normals / "drawn/train/good", mixed)
@@ -196,7 +203,7 @@ def test_a_mirror_image_of_a_photograph_of_the_bank_is_left_aside(
     report = recalibrated(place, mixed)
     assert [photo.path.name for photo in report.skipped] == ["flipped.jpg"]
     assert "is a mirror image of r-00004 of the index" in report.skipped[0].reason
-    assert report.after.calibration == recalibrated(place, normals / "drawn").after.calibration
+    assert report.after.calibration == on_all.after.calibration
 
 
 def test_what_was_calibrated_on_is_seen_among_test_photographs(
@@ -221,10 +228,10 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def with_bad_photos(drawn: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_bad_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 normals, the first two of which are not: their upper half is yellow."""
-    folder = tmp_path / "normals"
+    folder = tmp_path_factory.mktemp("normals")
     write_dataset(folder, 29, train=24, good=0, diseased=0, height=160)
     for number, path in enumerate(sorted((folder / "train/good").iterdir())[:2]):
         with Image.open(path) as image:

@@ -27,7 +27,7 @@ from resad.preparation import PreparedPhoto
 from tests.conftest import prepared
 
 SIDE: Final = 64
-REFERENCES, UNSEEN, SPLITS = 100, 60, 3
+REFERENCES, UNSEEN, SPLITS = 100, 40, 3
 CONFIG: Final = method_config("resad", backbone="bundled", size=SIDE, coreset="0.1")
 FULL: Final = np.ones((SIDE, SIDE), dtype=bool)
 

@@ -166,31 +166,26 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
 
 
-def test_a_killed_run_is_resumed(small_index: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
     photos = tmp_path / "in"
     photos.mkdir()
     for number in range(24):
         shutil.copy(drawn / f"train/good/drawn_000{number % 8}.jpg", photos / f"{number:02}.jpg")
-    words: list[str | Path] = [
-        sys.executable,
-        "-c",
-        "from indexer.cli import main; main()",
-        "score",
-        small_index,
-        photos,
-        "--json",
-        tmp_path / "json",
-        "--csv",
-        tmp_path / "out.csv",
-    ]
-    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    words: tuple[str | Path, ...] = (
+        "score", small_index, photos, "--json", tmp_path / "json", "--csv", tmp_path / "out.csv",
+    )  # fmt: skip
+    first = subprocess.Popen(
+        (sys.executable, "-c", "from indexer.cli import main; main()", *words),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     until(lambda: len(list((tmp_path / "json").glob("*.json"))) >= 8, 90)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "json").glob("*.json")}
     assert len(before) < 24
-    process = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=90, check=True)
-    assert "more by an earlier run" in process.stdout
+    resumed = run(*words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "more by an earlier run" in resumed.out
     assert sum(path.stat().st_mtime_ns != changed for path, changed in before.items()) <= 1
     assert list(table(tmp_path / "out.csv")) == [f"{number:02}.jpg" for number in range(24)]
 

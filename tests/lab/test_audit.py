@@ -33,7 +33,7 @@ from resad.loaded_index import LoadedIndex, load_index
 
 CPU: Final = torch.device("cpu")
 NORMALS: Final = 24
-SIZE: Final = 256
+SIZE: Final = 128
 
 
 def draw(folder: Path, name: str, seed: int, *, diseased: bool) -> None:

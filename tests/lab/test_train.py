@@ -19,7 +19,7 @@ from indexer.photos.listing import list_references
 from lab.training.crops import CELL, HealthyPhoto, draw_crop
 from lab.training.networks import folded, trainable_trunk
 from lab.training.teacher import fit_teacher, texture_loss
-from lab.training.train import TrainOrder, abnormality, set_scales, train, unseen_ratio
+from lab.training.train import TrainOrder, TrainReport, abnormality, set_scales, train, unseen_ratio
 from lab.training.training import TrainingConfig, batches, lesion_loss, new_training, train_step
 from resad.backbone import load_backbone, save_backbone, training_photos
 from resad.bundled import BundledTrunk, locally_normalized
@@ -77,6 +77,13 @@ def trunk() -> BundledTrunk:
 
 
 @pytest.fixture(scope="module")
+def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainReport]:
+    """The weights and the report of a run that was not stopped."""
+    out = tmp_path_factory.mktemp("whole") / "trunk.safetensors"
+    return out, train(order(drawn, out), quiet(), say_nothing)
+
+
+@pytest.fixture(scope="module")
 def trunk_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
     save_backbone(load_backbone(BUNDLED, "random:0"), file)
@@ -86,7 +93,7 @@ def trunk_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def order(drawn: Path, out: Path, *, resume: bool = False, training: TrainingConfig = STEPS) -> TrainOrder:
     return TrainOrder(
         drawn / "train/good", out, training, CPU,
-        start="random:0", held_out=4, size=256, workers=0, resume=resume, checkpoint_every=2,
+        start="random:0", held_out=4, size=128, workers=0, resume=resume, checkpoint_every=2,
     )  # fmt: skip
 
 
@@ -128,10 +135,10 @@ def test_crops_are_the_same_by_any_number_of_workers(healthy: list[HealthyPhoto]
 def test_it_learns_and_leaves_the_texture_stages_alone(
     healthy: list[HealthyPhoto], trunk: BundledTrunk, fresh: bool
 ) -> None:
-    config = TrainingConfig(steps=12, seed=0, batch=2, fresh=fresh)
+    config = TrainingConfig(steps=8, seed=0, batch=2, fresh=fresh)
     run = new_training(config, trunk, None, CPU)
     batch = next(iter(batches(healthy, config, 0, CPU, 0)))
-    for _ in range(12):
+    for _ in range(8):
         train_step(run, batch, 256)
 
     assert np.mean(run.losses[-3:]) < np.mean(run.losses[:3])
@@ -216,31 +223,31 @@ def test_its_own_opinion_lies_between_0_and_1(photos: list[PreparedPhoto], trunk
     assert not values[~photos[0].mask].any()
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(drawn: Path, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    train(order(drawn, whole), quiet(), say_nothing)
+def test_a_stopped_run_ends_as_one_that_was_not(
+    whole: tuple[Path, TrainReport], drawn: Path, tmp_path: Path
+) -> None:
+    stopped = tmp_path / "stopped.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(order(drawn, stopped), Stopped(4), say_nothing)
+        train(order(drawn, stopped), Stopped(3), say_nothing)
     assert (tmp_path / "stopped.checkpoint.safetensors").is_file()
 
     report = train(order(drawn, stopped, resume=True), quiet(), say_nothing)
 
-    assert stopped.read_bytes() == whole.read_bytes()
-    assert stopped.with_suffix(".csv").read_bytes() == whole.with_suffix(".csv").read_bytes()
+    assert stopped.read_bytes() == whole[0].read_bytes()
+    assert stopped.with_suffix(".csv").read_bytes() == whole[0].with_suffix(".csv").read_bytes()
     assert not (tmp_path / "stopped.checkpoint.safetensors").exists()
     assert report.steps == 4
 
 
-def test_the_file_is_a_trunk_that_names_its_photographs(drawn: Path, tmp_path: Path) -> None:
-    out = tmp_path / "trunk.safetensors"
-    report = train(order(drawn, out), quiet(), say_nothing)
+def test_the_file_is_a_trunk_that_names_its_photographs(whole: tuple[Path, TrainReport], drawn: Path) -> None:
+    out, report = whole
 
     backbone = load_backbone(BUNDLED, str(out))
     assert out.stat().st_size < 4_000_000
     assert {str(tensor.dtype) for tensor in safetensors.torch.load_file(out).values()} == {"torch.float16"}
     assert len(backbone.trained_on) == report.trained_on
     files = sorted((drawn / "train/good").glob("*"))
-    prepared = [prepare(file, PreparationConfig(size=256), PhotoLimits()) for file in files]
+    prepared = [prepare(file, SMALL, PhotoLimits()) for file in files]
     hashes = {photo.content_hash: perceptual_hash(photo.pixels) for photo in prepared}
     held_out = {photo.content_hash for photo in prepared[::4]}
     assert {photo.content_sha256 for photo in backbone.trained_on} == hashes.keys() - held_out
@@ -285,18 +292,18 @@ def test_another_run_is_not_resumed(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="was begun with"):
         train(order(drawn, out, resume=True, training=replace(STEPS, batch=3)), quiet(), say_nothing)
     with pytest.raises(SettingError, match="other photographs"):
-        train(replace(order(drawn, out, resume=True), size=128), quiet(), say_nothing)
+        train(replace(order(drawn, out, resume=True), size=96), quiet(), say_nothing)
 
 
 def test_minutes_are_turned_into_steps(drawn: Path, tmp_path: Path) -> None:
     forecasts: list[tuple[int, float]] = []
-    short = replace(order(drawn, tmp_path / "trunk.safetensors"), minutes=0.02, held_out=0)
+    short = replace(order(drawn, tmp_path / "trunk.safetensors"), minutes=0.01, held_out=0)
 
     report = train(short, quiet(), lambda steps, seconds: forecasts.append((steps, seconds)))
 
     [(steps, seconds)] = forecasts
     assert report.steps == steps
-    assert seconds <= 1.2 or steps == 1
+    assert seconds <= 0.6 or steps == 1
 
 
 @pytest.mark.parametrize(
@@ -331,7 +338,7 @@ def test_the_command_writes_weights_that_build_takes(run: Run, drawn: Path, tmp_
     out = tmp_path / "trunk.safetensors"
     trained = run(
         "train", "--photos", drawn / "train/good", "--out", out, "--start", "random:0", "--steps", 2, "--batch", 2,
-        "--size", 256, "--held-out", 4, "--workers", 0, "--device", "cpu",
+        "--size", 128, "--held-out", 4, "--workers", 0, "--device", "cpu",
     )  # fmt: skip
     assert trained.code == 0
     assert "2 steps on 6 photographs" in trained.out

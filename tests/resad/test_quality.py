@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import astuple, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def prepare_image(image: Image.Image) -> PreparedPhoto:
     return prepare(file.getvalue(), PREPARATION, PhotoLimits())
 
 
+@cache
 def drawn_photo(seed: int) -> Image.Image:
     return Image.fromarray(draw_photo(np.random.default_rng(seed), height=192).pixels)
 

@@ -137,17 +137,19 @@ def _attend(side: int) -> None:
     resc.spatial_filter(torch.rand(8, side, side), torch.ones(side, side, dtype=torch.bool), ReSCConfig())
 
 
-def _peak_of_attention(side: int) -> int:
-    """Peak resident bytes of a process that does nothing else."""
-    code = f"from tests.resad.test_resc import _attend; _attend({side})"
-    print_peak = "from resad.runtime import peak_memory_bytes; print(peak_memory_bytes())"
+def _peaks_of_attention(*sides: int) -> list[int]:
+    """Peak resident bytes after each, rising, of a process that does nothing else."""
+    print_peak = "print(peak_memory_bytes())"
+    code = "; ".join(f"_attend({side}); {print_peak}" for side in sides)
+    imports = "from tests.resad.test_resc import _attend; from resad.runtime import peak_memory_bytes"
     process = subprocess.run(
-        (sys.executable, "-c", f"{code}; {print_peak}"), capture_output=True, text=True, check=True
+        (sys.executable, "-c", f"{imports}; {code}"), capture_output=True, text=True, check=True
     )
-    return int(process.stdout)
+    return [int(line) for line in process.stdout.split()]
 
 
 def test_attention_never_holds_the_whole_matrix() -> None:
     """13,456 positions: the matrix alone would be 724 MB of float32."""
     whole = 116**4 * 4
-    assert _peak_of_attention(116) - _peak_of_attention(8) < whole / 2
+    small, large = _peaks_of_attention(8, 116)
+    assert large - small < whole / 2
