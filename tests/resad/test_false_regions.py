@@ -39,7 +39,7 @@ def test_the_count_is_that_of_a_labeled_map(seed: int, steps: int, side: int) ->
 
 
 def highest_count(maps: list[NDArray[np.float32]]) -> int:
-    """Regions of all maps together above the level at which they are most: each changes at its own heights alone."""
+    """Regions of all maps together at the level where they are most: each changes at its own heights alone."""
     levels = np.unique(maps)
     counts = np.zeros(levels.size, np.int64)
     for values in maps:
