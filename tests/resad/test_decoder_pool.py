@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,8 +128,12 @@ def test_a_process_that_dies_at_work_costs_its_photograph_alone() -> None:
     with closing(DecoderPool(1, 60.0)) as pool, ThreadPoolExecutor(1) as threads:
         pool.read_photo(encoded("PNG"), LIMITS)
         (child,) = children_of(os.getpid()) - before
+        idle = processor_s(child)
         work = threads.submit(pool.read_photo, COSTLY, LIMITS)
-        until_busy(pool)
+        # Before it has the photograph it would only be replaced.
+        while processor_s(child) < idle + 0.1:
+            assert not work.done()
+            time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         with pytest.raises(MemoryError, match="killed"):  # as the system kills where memory is full
             work.result(60)
@@ -204,6 +209,12 @@ def until_busy(pool: DecoderPool) -> None:
     while pool.free:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children_of(pid: int) -> set[int]:
