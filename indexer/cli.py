@@ -32,6 +32,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "indexer.commands.remove:remove_command",
         "Remove photographs from an index, with everything made of them, as a new version.",
     ),
+    "teach": (
+        "indexer.commands.teach:teach_command",
+        "Make a version that has learned what readers marked: normal variants, artifacts, known lesions.",
+    ),
+    "marks": ("indexer.commands.marks:app", "List, export, import and take back readers' marks."),
+    "examples": ("lab.commands.examples:app", "Take labeled photographs as examples of known lesions."),
     "merge": (
         "indexer.commands.versions:merge_command",
         "Merge two indexes with the same settings and weights into a new one.",

@@ -1,5 +1,6 @@
 """Tables that the commands print."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ from rich.table import Table
 from indexer.calibration.lines import first_names, origin_line, outlier_lines, trained_on_line
 from indexer.photos.listing import PatientCounts, ReferencePhoto
 from resad.calibration import Calibration, Normals, Threshold
+from resad.examples import read_example_records
 from resad.manifest import Manifest, Quality, Standing
 from resad.quality import FEWEST, QualityLimit
 
@@ -68,6 +70,7 @@ def index_table(version: Path, manifest: Manifest, people: PatientCounts, *, liv
     table.add_row("calibration from", shown(origin_line(manifest)))
     _add_search(table, manifest)
     table.add_row("photographs kept", _kept_photos(manifest))
+    table.add_row("marks learned", _marks(version))
     size = sum(record.bytes for record in manifest.files)
     table.add_row("on disk", shown(f"{size / 1e6:.1f} MB in {version}"))
     return table
@@ -161,6 +164,12 @@ def _kept_photos(manifest: Manifest) -> str:
     if not squares:
         return "none (--keep-crops)"
     return f"{len(squares)} as prepared squares, for evidence, {sum(file.bytes for file in squares) / 1e6:.1f} MB"
+
+
+def _marks(version: Path) -> str:
+    """How many marks of each label a version has learned."""
+    labels = Counter(record.label for record in read_example_records(version))
+    return ", ".join(f"{count} {label}" for label, count in sorted(labels.items())) or "none"
 
 
 def _radius(quality: Quality) -> str:
@@ -263,6 +272,8 @@ def diff_lines(difference: "Diff") -> Iterator[str]:
     for heading, ids in lists:
         if ids:
             yield f"  {heading}: {first_names(ids, _MAX_IDS)}"
+    if difference.marks_left or difference.marks_entered:
+        yield f"marks learned: {len(difference.marks_left)} left, {len(difference.marks_entered)} entered"
     if not difference.comparable:
         yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
         yield difference.intended_use

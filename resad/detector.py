@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from resad.anomaly_map import anomaly_map, cells_under, check_field_of_view, image_score, top_pixels
 from resad.config import MethodConfig, ScoreConfig
 from resad.encoder import Encoder, PatchFeatures
+from resad.examples import Examples
 from resad.memory_bank import MemoryBank
 from resad.neighbors import Neighbors, nearest_with_mirror
 from resad.preparation import PreparedPhoto
@@ -51,22 +52,30 @@ class Detector:
     Args:
         encoder: holds the trunk and the settings.
         bank: filled with the same settings.
+        examples: what readers have taught the index.
     """
 
-    def __init__(self, encoder: Encoder, bank: MemoryBank) -> None:
+    def __init__(self, encoder: Encoder, bank: MemoryBank, examples: Examples | None = None) -> None:
         self.encoder = encoder
         self.bank = bank
+        self.examples = examples
 
     def detect(self, photos: Sequence[PreparedPhoto]) -> list[Detection]:
         """One detection per photograph, the same alone and in a batch."""
         encoded = self.encoder.encode(photos)
         return [
-            measure(patches, photo.mask, self.bank, self.encoder.config)
+            measure(patches, photo.mask, self.bank, self.encoder.config, self.examples)
             for patches, photo in zip(encoded, photos, strict=True)
         ]
 
 
-def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig) -> Detection:
+def measure(
+    patches: PatchFeatures,
+    mask: NDArray[np.bool_],
+    bank: MemoryBank,
+    config: MethodConfig,
+    examples: Examples | None = None,
+) -> Detection:
     """Patch features -> detection.  `mask` is the field of view on the prepared square, bool (S, S).
 
     The image score and the peak are those of the exact search, whatever the bank's plan.  With an approximate plan
@@ -74,8 +83,8 @@ def measure(patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, c
     """
     neighbors = nearest_with_mirror(bank.search_fast, patches.features, patches.mirrored, config.search.neighbors)
     if not bank.plan.exact:
-        _search_top_exactly(neighbors, patches, mask, bank, config)
-    distances = neighbors.distances.mean(axis=1)
+        _search_top_exactly(neighbors, patches, mask, bank, config, examples)
+    distances = _quieted(neighbors, patches, examples)
     result = score_map(distances, patches.cells, patches.grid, mask, config.score)
     return Detection(
         anomaly_map=result.anomaly_map,
@@ -108,20 +117,35 @@ def score_map(
     )
 
 
+def _quieted(neighbors: Neighbors, patches: PatchFeatures, examples: Examples | None) -> NDArray[np.float32]:
+    """The patches' distances, float32 (N,), with what readers have called normal."""
+    distances: NDArray[np.float32] = neighbors.distances.mean(axis=1)
+    return distances if examples is None else examples.quieted(patches.features, patches.mirrored, distances)
+
+
 def _search_top_exactly(
-    neighbors: Neighbors, patches: PatchFeatures, mask: NDArray[np.bool_], bank: MemoryBank, config: MethodConfig
+    neighbors: Neighbors,
+    patches: PatchFeatures,
+    mask: NDArray[np.bool_],
+    bank: MemoryBank,
+    config: MethodConfig,
+    examples: Examples | None,
 ) -> None:
     """Replace the approximate neighbors of the patches that the image score and the peak come from by exact ones.
 
     An approximate distance is never too small.  So when all patches that enter the score are exact, no other patch
-    can be above them.
+    can be above them; patches that a normal variant may make smaller are made exact first.
     """
     check_field_of_view(mask)
     exact = np.zeros(len(patches.features), dtype=bool)
+    entering = exact
+    if examples is not None:
+        entering = examples.may_quiet(patches.features, patches.mirrored, neighbors.distances.mean(axis=1))
     while True:
-        dense, valid = _map_of(neighbors.distances.mean(axis=1), patches.cells, patches.grid, mask)
-        top = top_pixels(dense, mask, config.score)  # the maximum is always among them
-        entering = cells_under(top, valid)[tuple(patches.cells.T)] & ~exact
+        if not entering.any():
+            dense, valid = _map_of(_quieted(neighbors, patches, examples), patches.cells, patches.grid, mask)
+            top = top_pixels(dense, mask, config.score)  # the maximum is always among them
+            entering = cells_under(top, valid)[tuple(patches.cells.T)] & ~exact
         if not entering.any():
             return
         nearest = nearest_with_mirror(
@@ -132,6 +156,7 @@ def _search_top_exactly(
         )
         neighbors.distances[entering], neighbors.rows[entering] = nearest.distances, nearest.rows
         exact |= entering
+        entering = np.zeros_like(exact)
 
 
 def _map_of(

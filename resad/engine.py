@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from resad_client.records import (
     Disc,
     Evidence,
@@ -18,6 +20,7 @@ from resad_client.records import (
     PhotoQuality,
     PhotoReference,
     ReferenceMatch,
+    Resemblance,
     Result,
     Timings,
 )
@@ -35,6 +38,9 @@ from resad.neighbors import list_with_mirror
 from resad.optic_disc import find_optic_disc
 from resad.preparation import THIS_PROCESS, PhotoDecoder, PreparedPhoto, prepare
 from resad.quality import demand, judge
+
+_MOST_PATCHES: Final = 64
+"""Of a region, the strongest ones, whose nearest examples say what it resembles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +254,8 @@ def _findings(
     options: ScoreOptions,
 ) -> tuple[Finding, ...]:
     """Findings: regions with p-values, places, and the healthy patches nearest to their peaks."""
-    evidence = _evidence(regions, detection, loaded, options.evidence)
+    under = _patches_under(regions, detection)
+    evidence = _evidence(under, detection, loaded, options.evidence)
     spacing = photo.header.spacing_mm if photo.header else None
     return tuple(
         Finding(
@@ -265,26 +272,50 @@ def _findings(
             evidence=healthy,
             doubts=region.doubts,
             area_mm2=region.area_px * spacing[0] * spacing[1] if spacing else None,
+            resembles=_resemblance(region, int(peak), detection, loaded, chosen, options.evidence),
         )
-        for rank, (region, healthy) in enumerate(zip(regions, evidence, strict=True), start=1)
+        for rank, (region, healthy, peak) in enumerate(zip(regions, evidence, under, strict=True), start=1)
     )
 
 
+def _patches_under(regions: tuple[Region, ...], detection: Detection) -> NDArray[np.intp]:
+    """(R,): the patch under each region's peak."""
+    patches, side = detection.patches, detection.anomaly_map.shape[0]
+    peaks = np.array([region.cell for region in regions], np.intp).reshape(-1, 2) * patches.grid // side
+    distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
+    under: NDArray[np.intp] = distance.argmin(axis=1)
+    return under
+
+
+def _resemblance(
+    region: Region, peak: int, detection: Detection, loaded: LoadedIndex, chosen: Criterion, count: int
+) -> Resemblance | None:
+    """What the region resembles, by its patches above the level of findings within its part of the map."""
+    if loaded.examples.lesions is None or chosen.level is None:
+        return None
+    patches, side = detection.patches, detection.anomaly_map.shape[0]
+    rows, columns = region.place
+    y, x = (patches.cells.astype(int).T * side + side // 2) // np.array(patches.grid)[:, None]
+    inside = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+    inside &= detection.patch_distances > chosen.level
+    inside[peak] = False
+    strongest = np.flatnonzero(inside)
+    strongest = strongest[np.argsort(-detection.patch_distances[strongest], kind="stable")][: _MOST_PATCHES - 1]
+    features = patches.features[np.concatenate([[peak], strongest])]
+    return loaded.examples.resembles(features, float(detection.patch_distances[peak]), count)
+
+
 def _evidence(
-    regions: tuple[Region, ...], detection: Detection, loaded: LoadedIndex, count: int
+    under: NDArray[np.intp], detection: Detection, loaded: LoadedIndex, count: int
 ) -> list[tuple[Evidence, ...]]:
-    """Per region the memories nearest to the patch under its peak, nearest first.
+    """For each region the memories nearest to the patch under its peak, nearest first.
 
     Of the patch or of its mirror image, whichever the map's distance comes from.
     """
     bank, patches = loaded.detector.bank, detection.patches
     count = min(count, len(bank))
-    if not regions or not count:
-        return [() for _ in regions]
-    side = detection.anomaly_map.shape[0]
-    peaks = np.array([region.cell for region in regions]) * patches.grid // side  # (R, 2) cells
-    distance = np.abs(patches.cells[None].astype(int) - peaks[:, None]).sum(axis=2)  # (R, N)
-    under = distance.argmin(axis=1)
+    if not len(under) or not count:
+        return [() for _ in under]
     mirror_image = None if patches.mirrored is None else patches.mirrored[under]
     k = loaded.manifest.config.search.neighbors
     nearest, in_mirror = list_with_mirror(bank.search, patches.features[under], mirror_image, k, count)

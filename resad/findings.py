@@ -63,6 +63,8 @@ class Region:
     box's corners if the region is too small for a finer polygon."""
     cell: tuple[int, int]
     """(y, x) of the peak on the prepared S x S map."""
+    place: tuple[slice, slice]
+    """Rows and columns of the region on that map."""
     doubts: tuple[FindingDoubt, ...] = ()
     """Why the region may be none: `at-edge`, `few-pixels`."""
 
@@ -112,6 +114,7 @@ def find_regions(
                 area_share=size / scored_size,
                 contour=_contour(isolated, level, place, frame, box),
                 cell=(y, x),
+                place=place,
                 doubts=_doubts(edge_distance[place][inside], min(size, area_px), frame.side),
             )
         )

@@ -25,7 +25,15 @@ from resad_client.files import locked, sync, write_atomically
 from resad_client.text import counted
 
 from resad.errors import IndexInvalid, SettingError
-from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, FileRecord, Manifest, read_manifest, write_manifest
+from resad.manifest import (
+    CALIBRATION_FILE,
+    EXAMPLE_RECORDS_FILE,
+    PHOTOS_FILE,
+    FileRecord,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 
 CURRENT: Final = "CURRENT"
 PURGED: Final = "PURGED"
@@ -126,12 +134,12 @@ def add_tombstones(index: Path, hashes: Iterable[str]) -> None:
 
 
 def content_hashes(version: Path) -> frozenset[str]:
-    """The content hashes of all photographs in a version's records: references, and those of its calibration.
+    """The content hashes of all photographs in a version's records: references, of its calibration, of its marks.
 
     Raises `IndexInvalid` for a record that cannot be read.
     """
     hashes: set[str] = set()
-    for file in (version / PHOTOS_FILE, version / CALIBRATION_FILE):
+    for file in (version / PHOTOS_FILE, version / CALIBRATION_FILE, version / EXAMPLE_RECORDS_FILE):
         lines = file.read_bytes().splitlines() if file.is_file() else []
         for number, line in enumerate(lines, start=1):
             try:

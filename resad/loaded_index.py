@@ -15,6 +15,7 @@ from resad.config import PhotoLimits, is_fingerprint
 from resad.detector import Detector
 from resad.encoder import Encoder, Trunk
 from resad.errors import IndexInvalid, naming
+from resad.examples import EXAMPLES_FILE, Examples, load_examples, no_examples
 from resad.index import check_files
 from resad.manifest import FEATURES, PHOTOS_FILE, Manifest, ReferenceRecord, read_records
 from resad.memory_bank import MemoryBank
@@ -32,16 +33,22 @@ _PROBE_BOUND: Final = {"exact": 1e-3, "half": 2e-2}
 class LoadedIndex:
     """One version of an index.  photos: in the order of the memory bank's provenance.
 
-    near_duplicates: finds the one of them that a photograph shows.
+    examples: what readers have taught it.  near_duplicates: finds the photograph of the index that another shows.
     """
 
     manifest: Manifest
     photos: tuple[ReferenceRecord, ...]
     detector: Detector
+    examples: Examples
     near_duplicates: NearDuplicateSearch = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "near_duplicates", NearDuplicateSearch(self.photos))
+
+    def with_examples(self, examples: Examples) -> "LoadedIndex":
+        """The same version as if it had learned these examples and no others."""
+        detector = Detector(self.detector.encoder, self.detector.bank, examples)
+        return LoadedIndex(self.manifest, self.photos, detector, examples)
 
 
 def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work()) -> LoadedIndex:
@@ -70,8 +77,11 @@ def load_index(path: Path, device: torch.device, *, run: Run = lambda work: work
             f"the manifest says {manifest.counts.memories} and {manifest.counts.photos}"
         )
     _check_provenance(version, manifest, bank)
-    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device)), bank))
-    return LoadedIndex(manifest, photos, detector)
+    gpu = runtime.gpu_number(device)
+    has_examples = any(file.name == EXAMPLES_FILE for file in manifest.files)
+    examples = load_examples(version, bank.dimension, gpu) if has_examples else no_examples(bank.dimension, gpu)
+    detector = run(lambda: Detector(Encoder(Trunk(backbone, config, device)), bank, examples.ready()))
+    return LoadedIndex(manifest, photos, detector, examples)
 
 
 def _check_provenance(version: Path, manifest: Manifest, bank: MemoryBank) -> None:

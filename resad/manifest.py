@@ -33,6 +33,9 @@ PHOTOS_FILE: Final = "photos.jsonl"
 CALIBRATION_FILE: Final = "calibration.jsonl"
 """The photographs of a separate calibration, if the index has one."""
 
+EXAMPLE_RECORDS_FILE: Final = "examples.jsonl"
+"""The marks that readers have taught it, if there are any."""
+
 
 FORMAT: Final = 3
 """Increased when an older reader would misread the files."""

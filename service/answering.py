@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from resad_client.records import Result, Timings
+from resad_client.records import MarkedPhoto, Result, Timings
 from starlette.requests import ClientDisconnect, Request
 
 from resad.calibration import criterion
@@ -164,6 +164,19 @@ class Scorer:
                 return Drawable(photo.frame, detection, loaded.manifest)
 
             return await self._detect(photo, loaded, finish, trace)
+
+    async def measure(
+        self, data: bytes, loaded: LoadedIndex, trace: PhotoTrace
+    ) -> tuple[PreparedPhoto, Detection]:
+        """A photograph's patches and their distances, for marks; raises as `score`."""
+        engine = self.engine(loaded, self.limits)
+        with self._counting_dropped():
+            photo = await self._decode(engine, data, trace)
+
+            def finish(detection: Detection) -> Drawable:
+                return Drawable(photo.frame, detection, loaded.manifest)
+
+            return photo, (await self._detect(photo, loaded, finish, trace)).detection
 
     async def decode(self, work: Callable[[PhotoDecoder], Answer], stage: Stage, trace: PhotoTrace) -> Answer:
         """Run `work`, which uses the decoder that it is given; the decoder is stopped if this is cancelled."""
@@ -324,6 +337,28 @@ class Pipeline:
             return body
 
         return await within_deadline(request, slots, encode, self.admission.limits.deadline_s)
+
+    async def mark(
+        self,
+        request: Request,
+        data: bytes,
+        slots: ExitStack,
+        index: str,
+        write: Callable[[LoadedIndex, PreparedPhoto, Detection], MarkedPhoto],
+        trace: RequestTrace,
+    ) -> MarkedPhoto:
+        """The answer of `POST /v1/marks`; raises as `score`.
+
+        write: adds the marks to the journal, on a thread.
+        """
+
+        async def measure_and_write() -> MarkedPhoto:
+            photo_trace = trace.photo()
+            async with self.index_cache.lease(index) as loaded:
+                photo, detection = await self.scorer.measure(data, loaded, photo_trace)
+                return await asyncio.to_thread(write, loaded, photo, detection)
+
+        return await within_deadline(request, slots, measure_and_write, self.admission.limits.deadline_s)
 
     async def _frame(self, data: bytes, query: ScoreQuery | MapQuery, trace: PhotoTrace) -> bytes:
         """The photograph; of several frames the one that the query names."""

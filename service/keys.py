@@ -22,7 +22,7 @@ from resad_client.terminal import SafeConsole, version_option
 
 from resad.errors import ResadError, SettingError
 
-Scope = Literal["score", "evidence", "admin", "metrics"]
+Scope = Literal["score", "evidence", "teach", "admin", "metrics"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 _CONFIG: Final = ConfigDict(extra="forbid")
 _PREFIX: Final = "resad_"

@@ -49,6 +49,7 @@ UNKNOWN_VERSION: Final = Kind("unknown-version", "Unknown version", 404, "idrid 
 NO_EVIDENCE: Final = Kind(
     "no-evidence", "No picture of evidence", 404, "the index keeps no pictures of its reference photos"
 )
+UNKNOWN_MARK: Final = Kind("unknown-mark", "Unknown mark", 404, "the journal of idrid has no such mark")
 WRONG_METHOD: Final = Kind("method-not-allowed", "Method not allowed", 405, "allowed here: GET")
 NOT_ACCEPTABLE: Final = Kind(
     "not-acceptable", "Not acceptable", 406, "maps come as image/png, image/tiff, application/x-npy"

@@ -6,11 +6,12 @@ import re
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
-from resad_client.records import Result
+from resad_client.records import MarkedPhoto, MarkList, Result
 from starlette.responses import HTMLResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +21,7 @@ from resad.pictures.evidence import Pixels, crop_around, jpeg, keeps_crops, read
 from service import problems
 from service.dicom import RELATED, wants_dicom
 from service.maps import MAP_TYPES, OVERLAY_TYPES, MapFile, negotiate
+from service.marks import list_marks, parse_marks, withdraw_mark, write_marks
 from service.metrics import MEDIA_TYPE
 from service.middleware import held_until_sent, trace_of
 from service.problems import INVALID_REQUEST, NO_EVIDENCE, Refusal, documented, faults
@@ -33,13 +35,15 @@ from service.schemas import (
     IndexState,
     IndexSummary,
     MapQuery,
+    MarksQuery,
+    NewMarks,
     Results,
     ScoreQuery,
 )
 from service.security import REFUSED, require_scope
 from service.state import AppState
 from service.tracing import RequestTrace, Step
-from service.uploads import MULTIPART, PART, PHOTO_TYPES, Upload, join
+from service.uploads import MARKS_PART, MULTIPART, PART, PHOTO_TYPES, Upload, join
 
 router: Final = APIRouter()
 _ANSWER: Final[TypeAdapter[Result | Results]] = TypeAdapter(Result | Results)
@@ -251,12 +255,110 @@ def _read_square(state: AppState, loaded: LoadedIndex, photo: str, version: str 
     if not keeps_crops(manifest):
         raise Refusal(NO_EVIDENCE, NO_EVIDENCE.example)
     # Only ids of the index become part of a path.
-    if all(record.id != photo for record in loaded.photos):
+    if photo not in loaded.examples.photo_ids() and all(record.id != photo for record in loaded.photos):
         raise Refusal(NO_EVIDENCE, f"{manifest.name} has no such reference photo")
     square = read_square(state.settings.root / manifest.name / manifest.version, manifest, photo)
     if square is None:
         raise Refusal(NO_EVIDENCE, f"{manifest.name} keeps no picture of this reference photo")
     return square
+
+
+_MARKED: Final = TypeAdapter(MarkedPhoto)
+_MARKS: Final = TypeAdapter(MarkList)
+
+
+def _new_marks_schema() -> dict[str, Any]:
+    """The schema with its definition in place: in the OpenAPI document `#/$defs` would be the document's own."""
+    schema = NewMarks.model_json_schema()
+    schema["properties"]["marks"]["items"] = schema.pop("$defs")["NewMark"]
+    return schema
+
+
+@router.post(
+    "/v1/marks",
+    summary="Mark regions of a photograph",
+    status_code=201,
+    dependencies=[Depends(require_scope("teach"))],
+    response_model=MarkedPhoto,
+    responses=documented((*_UPLOAD_PROBLEMS, problems.CALL_OFF, problems.READ_ONLY)),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                MULTIPART: {
+                    "schema": {
+                        "type": "object",
+                        "required": [PART, MARKS_PART],
+                        "properties": {PART: _BINARY["schema"], MARKS_PART: _new_marks_schema()},
+                    },
+                    "encoding": {
+                        PART: {"contentType": ", ".join(PHOTO_TYPES)},
+                        MARKS_PART: {"contentType": "application/json"},
+                    },
+                }
+            },
+        }
+    },
+)
+async def mark(request: Request, state: State, trace: Trace, query: Annotated[MarksQuery, Query()]) -> Response:
+    """Adds marks to the journal beside the index: normal variants, artifacts, known lesions.
+
+    Nothing changes at once: `resad-indexer teach` makes a version of them.  Of the photograph only the features of
+    the marked patches are kept, and its prepared square where the index keeps such pictures.
+    """
+    with ExitStack() as slots:
+        name = _admit(state, query.index, slots, trace)
+        reservation = slots.enter_context(state.admission.reserve_bytes(trace.key))
+        data, part = await state.body_reader.read_marked(request, reservation)
+        marks = parse_marks(part)
+        write = partial(write_marks, state.settings.root / name, marks, trace.key)
+        marked = await state.pipeline.mark(request, data, slots, name, write, trace)
+    return Response(_MARKED.dump_json(marked), 201, media_type="application/json")
+
+
+@router.get(
+    "/v1/marks",
+    summary="The journal of marks",
+    dependencies=[Depends(require_scope("teach"))],
+    response_model=MarkList,
+    responses=documented((*REFUSED, problems.CALL_OFF, problems.UNKNOWN_INDEX, INVALID_REQUEST,
+                          problems.INDEX_NOT_NAMED)),
+)  # fmt: skip
+async def marks(state: State, query: Annotated[MarksQuery, Query()]) -> Response:
+    """The marks that were not taken back, oldest first, and the labels that marks may have."""
+    place = state.settings.root / state.registry.resolve(query.index)
+    journal = await asyncio.to_thread(list_marks, place)
+    return Response(await asyncio.to_thread(_MARKS.dump_json, journal), media_type="application/json")
+
+
+@router.delete(
+    "/v1/marks/{mark}",
+    summary="Take a mark back",
+    status_code=204,
+    dependencies=[Depends(require_scope("teach"))],
+    response_class=Response,
+    responses=documented(
+        (
+            *REFUSED,
+            problems.CALL_OFF,
+            problems.UNKNOWN_INDEX,
+            problems.UNKNOWN_MARK,
+            INVALID_REQUEST,
+            problems.INDEX_NOT_NAMED,
+            problems.READ_ONLY,
+        )
+    ),
+)
+async def withdraw(
+    state: State,
+    trace: Trace,
+    mark: Annotated[str, Path(max_length=64, description="`id` of a mark.")],
+    query: Annotated[MarksQuery, Query()],
+) -> Response:
+    """The journal keeps it as taken back; a version that has learned it forgets it at the next `teach`."""
+    place = state.settings.root / state.registry.resolve(query.index)
+    await asyncio.to_thread(withdraw_mark, place, mark, trace.key)
+    return Response(status_code=204)
 
 
 _ACTIVATION_BYTES: Final = 4096

@@ -26,6 +26,7 @@ from resad.engine import ScoreOptions
 from resad.false_regions import RATES as FALSE_REGION_RATES
 from resad.index import NAME, VERSION
 from resad.manifest import Manifest
+from resad.marks import LABEL, MOST_POINTS
 from resad.pictures.overlay import Layout
 from service.problems import PHOTO_UNREADABLE, Problem, Refusal
 
@@ -38,6 +39,8 @@ def _check_false_regions(rate: float) -> float:
         raise ValueError(f"levels are stated for {', '.join(f'{stated:g}' for stated in FALSE_REGION_RATES)}")
     return rate
 
+
+Coordinate = Annotated[float, Field(ge=-1, le=100_000, allow_inf_nan=False)]
 
 FalseRegions = Annotated[
     float,
@@ -188,6 +191,41 @@ class Activation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Annotated[str, Field(pattern=_VERSION_PATTERN)]
+
+
+class NewMark(BaseModel):
+    """A region that a reader marks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: Annotated[str, Field(pattern=f"^{LABEL.pattern}$", description="One of the labels of `GET /v1/marks`.")]
+    contour: Annotated[
+        tuple[tuple[Coordinate, Coordinate], ...],
+        Field(min_length=3, max_length=MOST_POINTS, description="Polygon, pixel indexes of the photograph."),
+    ]
+
+
+class NewMarks(BaseModel):
+    """The part `marks` of `POST /v1/marks`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    marks: Annotated[tuple[NewMark, ...], Field(min_length=1, max_length=200)]
+    reader: Annotated[
+        str | None,
+        Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$", description="Who marked, beside the key's name."),
+    ] = None
+
+
+class MarksQuery(BaseModel):
+    """Query of the calls on marks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: Annotated[
+        str | None,
+        Field(pattern=NAME_PATTERN, description="Name of the index; not needed where there is one, or a default."),
+    ] = None
 
 
 @dataclass(frozen=True)

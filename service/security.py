@@ -80,7 +80,7 @@ class Guard:
     """Decides who may call.
 
     Without keys, scoring is open to everybody (`Settings` refuses a public address then, unless told otherwise),
-    evidence to programs on this machine that call it as such, and administration to nobody.
+    evidence and marks to programs on this machine that call it as such, and administration to nobody.
 
     Args:
         ring: None without a keys file.
@@ -97,7 +97,8 @@ class Guard:
         Raises `Refusal`: 401 without a known key, 403 if it lacks the scopes or the call is switched off.
         """
         if self.ring is None:
-            if scopes == ("admin",) or (scopes == ("evidence",) and not (self.local and direct)):
+            near = self.local and direct
+            if scopes == ("admin",) or (scopes in (("evidence",), ("teach",)) and not near):
                 raise Refusal(CALL_OFF, CALL_OFF.example)
             return None
         holder = None if key is None else self.ring.holder(key)

@@ -43,6 +43,9 @@ _PLAIN_NAME: Final = re.compile(r"files?|images?|uploads?|pictures?|photos|fundu
 _CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 PART: Final = "photo"
+MARKS_PART: Final = "marks"
+"""Of `POST /v1/marks`: JSON beside the photograph."""
+_MAX_MARKS_BYTES: Final = 1_000_000
 _MAX_HEADERS: Final = 16
 _MAX_HEADER_BYTES: Final = 8192
 """Of a part: the parser reads them byte by byte."""
@@ -94,8 +97,9 @@ class BodyReader:
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if several and media_type == MULTIPART.encode():
             body = self.chunks(request, settings.max_request_bytes, UPLOAD_TOO_LARGE, reservation)
-            photos = await _read_parts(body, options.get(b"boundary", b""), settings)
-            return Upload(photos, several=True, reservation=reservation)
+            parts = _Parts(settings)
+            await parts.read(body, options.get(b"boundary", b""))
+            return Upload(tuple(parts.photos), several=True, reservation=reservation)
         if _is_photo_type(media_type):
             photo = await join(self.chunks(request, settings.max_bytes, PHOTO_TOO_LARGE, reservation))
             if not photo:
@@ -103,6 +107,21 @@ class BodyReader:
             return Upload((photo,), several=False, reservation=reservation)
         supported = (*PHOTO_TYPES, MULTIPART) if several else PHOTO_TYPES
         raise Refusal(UNSUPPORTED, _unsupported("Content-Type", media_type.decode("latin-1"), supported))
+
+    async def read_marked(self, request: Request, reservation: ByteReservation) -> tuple[bytes, bytes]:
+        """A photograph and the JSON of its marks: parts named `photo` and `marks`, in any order.
+
+        Raises `Refusal` as `read_upload`, and 400 where one of the parts is missing or comes twice.
+        """
+        media_type, options = parse_options_header(request.headers.get("content-type"))
+        if media_type != MULTIPART.encode():
+            raise Refusal(UNSUPPORTED, _unsupported("Content-Type", media_type.decode("latin-1"), (MULTIPART,)))
+        body = self.chunks(request, self.settings.max_request_bytes, UPLOAD_TOO_LARGE, reservation)
+        parts = _Parts(self.settings, with_marks=True)
+        await parts.read(body, options.get(b"boundary", b""))
+        if len(parts.photos) != 1 or parts.marks is None:
+            raise Refusal(MALFORMED_UPLOAD, f"one part named {PART} and one named {MARKS_PART} are needed")
+        return Upload(tuple(parts.photos), several=False, reservation=reservation).only(), parts.marks
 
     async def chunks(
         self, request: Request, limit: int, kind: Kind, reservation: ByteReservation | None = None
@@ -161,41 +180,18 @@ async def join(chunks: AsyncIterator[bytes]) -> bytes:
     return bytes(body)
 
 
-async def _read_parts(
-    body: AsyncIterator[bytes], boundary: bytes, settings: Settings
-) -> tuple[bytes | Refusal, ...]:
-    parts = _Parts(settings)
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": parts.begin,
-                "on_header_field": parts.header_field,
-                "on_header_value": parts.header_value,
-                "on_header_end": parts.header_end,
-                "on_headers_finished": parts.headers_finished,
-                "on_part_data": parts.data,
-                "on_part_end": parts.end,
-                "on_end": parts.finish,
-            },
-        )
-        async for chunk in body:
-            parser.write(chunk)
-    except FormParserError as error:
-        raise Refusal(MALFORMED_UPLOAD, "the body is no multipart/form-data, or has another boundary") from error
-    if not parts.finished:
-        raise Refusal(MALFORMED_UPLOAD, "the body ends before its last boundary")
-    if not parts.photos:
-        raise Refusal(MALFORMED_UPLOAD, f"there is no part named {PART}")
-    return tuple(parts.photos)
-
-
 class _Parts:
-    """Collects the parts; the multipart parser calls its methods."""
+    """Collects the parts; the multipart parser calls its methods.
 
-    def __init__(self, settings: Settings) -> None:
+    with_marks: a part named `marks` is allowed beside the photographs.
+    """
+
+    def __init__(self, settings: Settings, *, with_marks: bool = False) -> None:
         self.photos: list[bytes | Refusal] = []
+        self.marks: bytes | None = None
         self.finished = False
+        self._with_marks = with_marks
+        self._is_marks = False
         self._max_bytes = settings.max_bytes
         self._max_photos = settings.photos_per_request
         self._name, self._value = bytearray(), bytearray()
@@ -203,9 +199,33 @@ class _Parts:
         self._body = bytearray()
         self._refused: Refusal | None = None
 
+    async def read(self, body: AsyncIterator[bytes], boundary: bytes) -> None:
+        """Read all parts; raises `Refusal` (400, 413, 422) for a body that holds no photograph."""
+        try:
+            parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self.begin,
+                    "on_header_field": self.header_field,
+                    "on_header_value": self.header_value,
+                    "on_header_end": self.header_end,
+                    "on_headers_finished": self.headers_finished,
+                    "on_part_data": self.data,
+                    "on_part_end": self.end,
+                    "on_end": self.finish,
+                },
+            )
+            async for chunk in body:
+                parser.write(chunk)
+        except FormParserError as error:
+            detail = "the body is no multipart/form-data, or has another boundary"
+            raise Refusal(MALFORMED_UPLOAD, detail) from error
+        if not self.finished:
+            raise Refusal(MALFORMED_UPLOAD, "the body ends before its last boundary")
+        if not self.photos:
+            raise Refusal(MALFORMED_UPLOAD, f"there is no part named {PART}")
+
     def begin(self) -> None:
-        if len(self.photos) == self._max_photos:
-            raise Refusal(UPLOAD_TOO_LARGE, f"more than {counted(self._max_photos, 'photograph')} in one request")
         self._headers, self._body, self._refused = {}, bytearray(), None
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
@@ -226,8 +246,15 @@ class _Parts:
 
     def headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._is_marks = self._with_marks and options.get(b"name") == MARKS_PART.encode()
+        if self._is_marks:
+            if self.marks is not None:
+                raise Refusal(MALFORMED_UPLOAD, f"there are two parts named {MARKS_PART}")
+            return
         if options.get(b"name") != PART.encode():
             raise Refusal(INVALID_REQUEST, _misnamed(options.get(b"name")))
+        if len(self.photos) == self._max_photos:
+            raise Refusal(UPLOAD_TOO_LARGE, f"more than {counted(self._max_photos, 'photograph')} in one request")
         media_type, _ = parse_options_header(self._headers.get(b"content-type"))
         name = media_type.decode("latin-1")
         if media_type and not _is_photo_type(media_type):  # a part may state none
@@ -237,12 +264,18 @@ class _Parts:
         if self._refused:
             return
         self._body += data[start:end]
-        if len(self._body) > self._max_bytes:
+        if self._is_marks:
+            if len(self._body) > _MAX_MARKS_BYTES:
+                raise Refusal(UPLOAD_TOO_LARGE, _too_large(len(self._body), _MAX_MARKS_BYTES, "or more"))
+        elif len(self._body) > self._max_bytes:
             self._refused = Refusal(PHOTO_TOO_LARGE, _too_large(len(self._body), self._max_bytes, "or more"))
             self._body = bytearray()
 
     def end(self) -> None:
-        self.photos.append(self._refused or bytes(self._body))
+        if self._is_marks:
+            self.marks = bytes(self._body)
+        else:
+            self.photos.append(self._refused or bytes(self._body))
         self._body = bytearray()
 
     def finish(self) -> None:

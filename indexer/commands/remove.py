@@ -154,6 +154,8 @@ def _say_plan(place: Path, plan: "PurgePlan", choice: "Choice", photos: Path | N
         )
     if plan.work:
         console.say(f"goes: the unfinished build in {place / index_store.WORK}")
+    if plan.marks:
+        console.say(f"goes: {counted(plan.marks, 'entry', 'entries')} of the journal of marks")
     if plan.leftovers:
         console.say(f"goes: {counted(plan.leftovers, 'leftover')} of killed processes")
     if plan.live:
@@ -195,6 +197,8 @@ def _say_purged(report: "PurgeReport") -> None:
     console.say(f"{done}: {barred} barred, {versions} deleted")
     if report.work:
         console.say("deleted: the unfinished build")
+    if report.marks:
+        console.say(f"deleted: {counted(report.marks, 'entry', 'entries')} of the journal of marks")
     for place in report.elsewhere:
         console.warn(f"NOT PURGED: {place.path} of another index {place.reason}: remove them there, too")
     for path in report.unknown:

@@ -139,7 +139,10 @@ def _spec(source: SourceVersion, state: BuildState, scratch: Path) -> VersionSpe
         last_number=source.last_number,
         calibrated_on=source.calibrated_on,
         set_aside=source.manifest.calibration.set_aside,
-        pictures=source.pictures({record.id: record.id for record in source.photos}) | _pictures(source, state),
+        pictures=source.pictures({record.id: record.id for record in source.photos})
+        | source.example_pictures(source.loaded.examples)
+        | _pictures(source, state),
+        examples=source.loaded.examples,
     )
 
 

@@ -19,11 +19,22 @@ from indexer.photos.listing import ReferencePhoto, list_photos
 from indexer.photos.naming import parse_name
 from resad import index
 from resad.errors import IndexInvalid, SettingError
+from resad.examples import read_example_records
 from resad.index import file_record, tombstone, tombstones
-from resad.manifest import CALIBRATION_FILE, PHOTOS_FILE, ReferenceRecord, read_manifest, read_records
+from resad.manifest import (
+    CALIBRATION_FILE,
+    EXAMPLE_RECORDS_FILE,
+    PHOTOS_FILE,
+    ReferenceRecord,
+    read_manifest,
+    read_records,
+)
+from resad.marks import marked_hashes, read_entries
 
 _GROUPS: Final = ("patient", "camera")
 _PATIENT_NUMBER: Final = re.compile(r"p-\d{5,}")
+_MARKED: Final = "m-"
+"""How the ids of marked photographs begin."""
 _MAX_NAMES: Final = 20
 """Files named in a message, at most."""
 
@@ -44,6 +55,11 @@ class HeldPhoto:
         """Whether it is a reference photo; photographs of a separate calibration have numbers of their own."""
         return self.id.startswith("r-")
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is a photograph that readers marked, of which a version has patches alone."""
+        return self.id.startswith(_MARKED)
+
 
 @dataclass(frozen=True, slots=True)
 class VersionPhotos:
@@ -60,13 +76,18 @@ class VersionPhotos:
 
 
 def photos_of(version: Path) -> tuple[HeldPhoto, ...]:
-    """The reference photos of a version, then those of its separate calibration; raises `IndexInvalid`."""
+    """The reference photos of a version, those of its separate calibration, and marked ones.
+
+    Raises `IndexInvalid`.
+    """
     records: list[ReferenceRecord | CalibrationRecord] = [*read_records(version / PHOTOS_FILE)]
     records += calibration_records(version)
     photos = []
     for record in records:
         eye, name = (record.eye, record.name) if isinstance(record, ReferenceRecord) else (None, None)
         photos.append(HeldPhoto(record.id, record.content_sha256, record.patient, record.camera, eye, name))
+    marked = {record.photo: record.content_sha256 for record in read_example_records(version)}
+    photos += [HeldPhoto(photo, content, None, None) for photo, content in marked.items()]
     return tuple(photos)
 
 
@@ -74,7 +95,7 @@ def read_version(version: Path) -> VersionPhotos:
     """The photographs of ROOT/NAME/VERSION, and whether its records are as they were written."""
     try:
         stated = {file.name: file for file in read_manifest(version / index.MANIFEST).files}
-        for name in (PHOTOS_FILE, CALIBRATION_FILE):
+        for name in (PHOTOS_FILE, CALIBRATION_FILE, EXAMPLE_RECORDS_FILE):
             file = version / name
             if (name in stated or file.exists()) and file_record(file, name) != stated.get(name):
                 return VersionPhotos(version.name, (), f"{name} was changed after the index was written (SHA-256)")
@@ -185,7 +206,8 @@ class _Search:
 
     @cached_property
     def _reached_hashes(self) -> frozenset[str]:
-        return frozenset().union(*(version.hashes for version in self._reached))
+        journal = marked_hashes(self._version.parent) if self._everywhere else frozenset()
+        return journal.union(*(version.hashes for version in self._reached))
 
     @cached_property
     def listed(self) -> dict[str, ReferencePhoto]:
@@ -252,13 +274,17 @@ class _Search:
         if versions and self._everywhere:
             return _Match(self._only(option, [parts[version] for version in versions], "photographs by this id"))
         hint = f"; version {versions[-1]} has it, and --purge would delete that, too" if versions else ""
+        if photo_id.startswith(_MARKED):
+            entries = read_entries(self._version.parent) if self._everywhere else ()
+            hashes = {entry.photo.content_sha256 for entry in entries if entry.photo.id == photo_id}
+            return _Match(hashes) if hashes else self._nothing(option, gone=True, hint=hint)
         return self._nothing(option, gone=int(photo_id[2:]) <= self._last_number, hint=hint)
 
     @property
     def _last_number(self) -> int:
         """The highest number that an id of the version at hand ever had."""
         stated = read_manifest(self._version / index.MANIFEST).numbered or 0
-        return max([stated, *(int(photo.id[2:]) for photo in self._here.photos)])
+        return max([stated, *(int(photo.id[2:]) for photo in self._here.photos if not photo.is_marked)])
 
     def _contents(self, option: str, files: Mapping[str, Path | None]) -> _Match:
         """Photographs by content; those that are nowhere in the index are named, if some are in it."""

@@ -34,6 +34,7 @@ from resad import index, runtime
 from resad.calibration import Calibration, Quantile
 from resad.detector import Detector
 from resad.errors import IndexInvalid, SettingError
+from resad.examples import Examples
 from resad.index import check_files, publish
 from resad.loaded_index import BACKBONE_FILE, PROBE_FILE, LoadedIndex, load_index, score_probe
 from resad.manifest import (
@@ -104,6 +105,10 @@ class SourceVersion:
         names = {file_name(old_id): file_name(new_id) for old_id, new_id in ids.items()}
         return {names[file.name]: self.folder / file.name for file in self.manifest.files if file.name in names}
 
+    def example_pictures(self, examples: Examples) -> dict[str, Path]:
+        """Pictures of marked photographs, if they are kept: name -> path."""
+        return self.pictures({name: name for name in examples.photo_ids()})
+
 
 def open_source(path: Path, device: torch.device) -> SourceVersion:
     """Check and load ROOT/NAME (its live version) or ROOT/NAME/VERSION, with kept features.
@@ -173,7 +178,7 @@ class VersionSpec:
     kept_radius: the covering radius to keep.  last_number: the highest number of an id so far.
     calibrated_on: photographs outside the bank for the calibration; without any, the reference photos.
     set_aside: ids of photographs that earlier versions left out of bank or calibration on request.
-    pictures: of reference photos: name -> path.
+    pictures: of reference photos and marked ones: name -> path.  examples: that the version has.
     """
 
     source: SourceVersion
@@ -192,6 +197,7 @@ class VersionSpec:
     last_number: int
     calibrated_on: tuple[CalibrationRecord, ...]
     pictures: Mapping[str, Path]
+    examples: Examples
     set_aside: tuple[str, ...] = ()
     also_from: str | None = None
 
@@ -248,7 +254,7 @@ def derive_version(spec: VersionSpec, place: Path, scratch: Path, stages: Stages
     entered = len(bank) - len(spec.bank)
     with stages.stage("calibrate", len(spec.numbers), "photos") as advance:
         left_out = _left_out(spec, bank, groups, advance)
-    standing = worst_standing([spec.standing, "bound" if entered else "measured"])
+    standing = worst_standing([spec.standing, "bound" if entered or spec.examples.variants else "measured"])
     records = _records(spec, left_out, standing)
     calibration, calibrated = _calibration(spec, records, left_out, standing)
     with stages.stage("publish", 1, "version") as advance:
@@ -258,6 +264,8 @@ def derive_version(spec: VersionSpec, place: Path, scratch: Path, stages: Stages
         bank.save(staging)
         write_records(records, staging / PHOTOS_FILE)
         write_left_out([record.id for record in records], left_out, staging)
+        if spec.examples.records:
+            spec.examples.save(staging)
         if spec.calibrated_on:
             write_calibration_records(spec.calibrated_on, staging / CALIBRATION_FILE)
         manifest = replace(
@@ -270,7 +278,7 @@ def derive_version(spec: VersionSpec, place: Path, scratch: Path, stages: Stages
             calibrated=calibrated,
             quality=_quality(spec, left_out.covering_radius, len(records), stages),
             photo_quality=quality_limits([photo.quality for photo in spec.calibrated_on or records]),
-            probe_score=score_probe(Detector(spec.source.loaded.detector.encoder, bank), staging),
+            probe_score=score_probe(Detector(spec.source.loaded.detector.encoder, bank, spec.examples), staging),
             device=str(spec.source.loaded.detector.encoder.device),
             packages=runtime.packages(),
             search=SearchRecord(bank.plan, 0, ()),
@@ -323,7 +331,8 @@ def _mask(spec: VersionSpec, number: int) -> NDArray[np.bool_]:
 
 def _records(spec: VersionSpec, left_out: LeftOut, standing: Standing) -> tuple[ReferenceRecord, ...]:
     """Existing records with new scores, then records of the additions."""
-    measured = set(spec.numbers)
+    # The bank alone was measured: memories that readers have added make distances smaller.
+    measured = set() if spec.examples.variants else set(spec.numbers)
     records = [
         replace(
             record,

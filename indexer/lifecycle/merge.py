@@ -94,7 +94,9 @@ def _check(first: SourceVersion, second: SourceVersion, place: Path) -> None:
         )
     barred = tombstones(place)
     for source in (first, second):
-        if any(tombstone(record.content_sha256) in barred for record in source.photos):
+        contents = [record.content_sha256 for record in source.photos]
+        contents += [record.content_sha256 for record in source.loaded.examples.records]
+        if any(tombstone(content) in barred for content in contents):
             raise IndexInvalid(f"{source.folder} holds photographs that were purged from {place.name}")
 
 
@@ -137,6 +139,7 @@ def _spec(
             *(photo_id(first.last_number + len(new_rows) + place) for place in range(1, len(second_aside) + 1)),
         ),
         pictures=_pictures(first, second, new_rows),
+        examples=first.loaded.examples.with_others(second.loaded.examples),
         also_from=f"{second.manifest.name}/{second.manifest.version}",
     )
     return spec, new_rows, pairs
@@ -204,4 +207,5 @@ def _pictures(first: SourceVersion, second: SourceVersion, new_rows: Sequence[in
     ids = {
         second.photos[row].id: photo_id(first.last_number + place) for place, row in enumerate(new_rows, start=1)
     }
-    return pictures | second.pictures(ids)
+    marked = (source.example_pictures(source.loaded.examples) for source in (second, first))
+    return pictures | second.pictures(ids) | next(marked) | next(marked)

@@ -28,6 +28,7 @@ from resad.index import (
     tombstone,
     tombstones,
 )
+from resad.marks import MARKS, doomed_entries, marked_hashes
 
 BEYOND_REACH: Final = (
     "exports of this index (resad-indexer export), and indexes imported from them elsewhere",
@@ -55,7 +56,8 @@ class PurgePlan:
     photos: the photographs, each as the newest version that has it states it.  live: the live version has some.
     versions: all that hold one, or may hold one, the live one among them.
     beside: photographs that are only in versions that go.
-    work: an unfinished build.  leftovers: what killed processes have left.
+    work: an unfinished build.  leftovers: what killed processes have left.  marks: entries of the journal of
+    marks.
     """
 
     hashes: frozenset[str]
@@ -65,18 +67,19 @@ class PurgePlan:
     beside: tuple[HeldPhoto, ...]
     work: bool
     leftovers: int
+    marks: int
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to delete."""
-        return not (self.live or self.versions or self.work or self.leftovers)
+        return not (self.live or self.versions or self.work or self.leftovers or self.marks)
 
 
 def plan_purge(place: Path, hashes: Iterable[str]) -> PurgePlan:
     """What a purge of these photographs (content hashes) deletes from ROOT/NAME; changes nothing."""
     barred = tombstones(place)
     every = read_versions(place)
-    contents = frozenset().union(*(version.hashes for version in every))
+    contents = marked_hashes(place).union(*(version.hashes for version in every))
     doomed = frozenset(hashes) | {content for content in contents if tombstone(content) in barred}
     live = index.live_version(place)
     going = [
@@ -96,6 +99,7 @@ def plan_purge(place: Path, hashes: Iterable[str]) -> PurgePlan:
         beside=_latest(going, frozenset().union(*(version.hashes for version in going)) - staying - doomed, live),
         work=_exists(place / index.WORK),
         leftovers=len(_leftovers(place)),
+        marks=len(doomed_entries(place, doomed)),
     )
 
 
@@ -121,14 +125,16 @@ class PurgeReport:
 
     removal: the version without the photographs; None if the live version had none of them.
     versions: deleted versions.  work: an unfinished build was deleted, too.
-    remaining: what is still there.  elsewhere: versions of other indexes in the same root that hold purged
-    photographs.  unknown: files and folders in ROOT/NAME that are no part of the index, and were not looked into.
+    marks: deleted entries of the journal of marks.  remaining: what is still there.  elsewhere: versions of other
+    indexes in the same root that hold purged photographs.  unknown: files and folders in ROOT/NAME that are no
+    part of the index, and were not looked into.
     """
 
     removal: RemoveReport | None
     barred: int
     versions: tuple[str, ...]
     work: bool
+    marks: int
     remaining: tuple[StillHeld, ...]
     elsewhere: tuple[StillHeld, ...]
     unknown: tuple[Path, ...]
@@ -164,7 +170,8 @@ def purge(
         for version in plan.versions:
             if _delete(place / version.version, failures, partial(delete_version, place, version.version)):
                 deleted.append(version.version)  # noqa: PERF401 (each may fail)
-        for folder in (*_leftovers(place), place / index.WORK):
+        entries = doomed_entries(place, plan.hashes) if plan.hashes else []
+        for folder in (*_leftovers(place), place / index.WORK, *entries):
             if folder != scratch and _exists(folder):
                 _delete(folder, failures, partial(delete_folder, folder))
         sync(place)
@@ -173,6 +180,7 @@ def purge(
         len(plan.hashes),
         tuple(deleted),
         plan.work and not _exists(place / index.WORK),
+        sum(not _exists(folder) for folder in entries),
         tuple(_remaining(place, plan.hashes, failures)),
         tuple(_elsewhere(place)),
         tuple(_unknown(place)),
@@ -201,7 +209,8 @@ def _leftovers(place: Path) -> list[Path]:
 
 def _remaining(place: Path, hashes: frozenset[str], failures: Mapping[Path, str]) -> Iterable[StillHeld]:
     """What is still there after the purge, by looking, with the reason where deleting it has failed."""
-    for folder in (*_leftovers(place), place / index.WORK):
+    entries = doomed_entries(place, hashes) if hashes else []
+    for folder in (*_leftovers(place), place / index.WORK, *entries):
         if _exists(folder):
             # A version is renamed before it is deleted.
             yield StillHeld(folder, failures.get(folder) or "; ".join(failures.values()) or "it came back")
@@ -230,7 +239,7 @@ def _elsewhere(place: Path) -> Iterable[StillHeld]:
 
 
 def _unknown(place: Path) -> Iterable[Path]:
-    names = {index.CURRENT, index.PURGED, index.WORK, index.LOCK, *index.versions(place)}
+    names = {index.CURRENT, index.PURGED, index.WORK, index.LOCK, MARKS, *index.versions(place)}
     names |= {folder.name for folder in _leftovers(place)}
     return sorted(entry for entry in place.iterdir() if entry.name not in names)
 

@@ -27,12 +27,14 @@ from indexer.lifecycle.derive import (
     only_photos,
     open_source,
 )
+from indexer.lifecycle.teach import write_taught
 from indexer.photos.listing import list_photos
 from indexer.photos.naming import IdentifiedPhoto
 from resad import index
 from resad.calibration import RATES, normals_needed
 from resad.config import PhotoLimits
 from resad.errors import IndexInvalid, SettingError, naming
+from resad.examples import ExampleRecord, Examples
 from resad.index import staging_folder
 from resad.manifest import ReferenceRecord
 from resad.preparation import prepare
@@ -88,8 +90,11 @@ def derive_without(options: RemoveOptions, scratch: Path, stages: Stages, *, liv
     source = open_source(options.index, options.device)
     photos: list[ReferenceRecord | CalibrationRecord] = [*source.photos, *source.calibrated_on]
     removed = [photo for photo in photos if photo.content_sha256 in options.hashes]
-    if not removed:
+    marked = [record for record in source.loaded.examples.records if record.content_sha256 in options.hashes]
+    if not removed and not marked:
         raise SettingError(f"{source.folder} holds no such photograph")
+    if not removed:
+        return _without_examples(source, options, marked, scratch, live=live)
     remaining = [row for row, record in enumerate(source.photos) if record.content_sha256 not in options.hashes]
     spec = _spec(source, options, remaining, scratch, stages)
     derived = derive_version(spec, source.folder.parent, scratch, stages, live=live)
@@ -101,6 +106,21 @@ def derive_without(options: RemoveOptions, scratch: Path, stages: Stages, *, liv
         bool(source.calibrated_on) and not spec.calibrated_on,
         () if options.photos is None else _without_features(spec),
     )
+
+
+def _without_examples(
+    source: SourceVersion, options: RemoveOptions, marked: Sequence[ExampleRecord], scratch: Path, *, live: bool
+) -> RemoveReport:
+    """The version without the examples of photographs that are in no other part of it."""
+    derived = write_taught(source, _kept_examples(source, options), {}, "remove", scratch, live=live)
+    ids = tuple(dict.fromkeys(record.photo for record in marked))
+    hashes = tuple(dict.fromkeys(record.content_sha256 for record in marked))
+    return RemoveReport(derived, ids, hashes, 0, fell_back=False, missing=())
+
+
+def _kept_examples(source: SourceVersion, options: RemoveOptions) -> Examples:
+    examples = source.loaded.examples
+    return examples.only([record.content_sha256 not in options.hashes for record in examples.records])
 
 
 def _without_features(spec: VersionSpec) -> tuple[str, ...]:
@@ -122,6 +142,7 @@ def _spec(
     features, numbers = _features(source, options, remaining, scratch, stages)
     normals = tuple(record for record in source.calibrated_on if record.content_sha256 not in options.hashes)
     covering_radius = source.manifest.quality.covering_radius
+    examples = _kept_examples(source, options)
     if removed.any():
         covering_radius += float(remaining_bank.search(bank.memories[removed], 1).distances.max())
     return VersionSpec(
@@ -141,7 +162,9 @@ def _spec(
         last_number=source.last_number,
         calibrated_on=normals if len(normals) >= normals_needed(max(RATES)) else (),
         set_aside=source.manifest.calibration.set_aside,
-        pictures=source.pictures({source.photos[row].id: source.photos[row].id for row in remaining}),
+        pictures=source.pictures({source.photos[row].id: source.photos[row].id for row in remaining})
+        | source.example_pictures(examples),
+        examples=examples,
     )
 
 

@@ -10,6 +10,7 @@ from resad_client.records import INTENDED_USE
 
 from resad import index
 from resad.errors import IndexInvalid, SettingError
+from resad.examples import read_example_records
 from resad.index import check_files, delete_folder, delete_leftovers, delete_version, leftovers, write_lock
 from resad.manifest import PHOTOS_FILE, Manifest, ReferenceRecord, read_manifest, read_records
 from resad.memory_bank import Provenance
@@ -30,6 +31,7 @@ class Diff:
 
     left, entered: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
     memories_left, memories_entered, memories_same: by photograph and cell; None if not `comparable`.
+    marks_left, marks_entered: ids of marks that only `before` or only `after` has learned.
     scores: of the photographs in both, the largest change first; empty if not `comparable`.
     """
 
@@ -42,6 +44,8 @@ class Diff:
     memories_entered: int | None
     memories_same: int | None
     scores: tuple[ScoreChange, ...]
+    marks_left: tuple[str, ...] = ()
+    marks_entered: tuple[str, ...] = ()
     intended_use: str = INTENDED_USE
 
     @property
@@ -76,6 +80,8 @@ def diff(before: Path, after: Path) -> Diff:
         memories_entered=None,
         memories_same=None,
         scores=(),
+        marks_left=tuple(sorted(first.marks - second.marks)),
+        marks_entered=tuple(sorted(second.marks - first.marks)),
     )
     if not difference.comparable:
         return difference
@@ -96,17 +102,19 @@ def diff_json(difference: Diff) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _VersionContent:
-    """A version's manifest, records and memories: (content hash, y, x)."""
+    """A version's manifest, records, memories (content hash, y, x), and ids of the marks that it has learned."""
 
     manifest: Manifest
     records: tuple[ReferenceRecord, ...]
     memories: frozenset[tuple[str, int, int]]
+    marks: frozenset[str]
 
     @classmethod
     def read(cls, version: Path) -> "_VersionContent":
         manifest = check_files(version, skip_hash=("features/", "evidence/"))
         records = read_records(version / PHOTOS_FILE)
-        return cls(manifest, records, _memories(records, Provenance.load(version)))
+        marks = frozenset(record.id for record in read_example_records(version))
+        return cls(manifest, records, _memories(records, Provenance.load(version)), marks)
 
 
 def _memories(records: Sequence[ReferenceRecord], origin: Provenance) -> frozenset[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ from indexer.build.state import file_sha256
 from indexer.photos.listing import list_photos
 from resad.errors import SettingError
 
-_ID: Final = re.compile(r"[rc]-\d{5,}")
+_ID: Final = re.compile(r"[rc]-\d{5,}|m-[0-9a-f]{8}")
 _HASH: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 

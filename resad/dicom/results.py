@@ -390,6 +390,9 @@ class _Objects:
         if finding.place is not None:
             place = _concept("-".join(re.findall(r"\w+", finding.place)), finding.place)
             evaluations.append(_evaluation("place", "Place of the peak", place))
+        if finding.resembles is not None:
+            kind = _concept(finding.resembles.kind, finding.resembles.kind.replace("-", " ").capitalize())
+            evaluations.append(_evaluation("resembles", "Examples that it resembles, no diagnosis", kind))
         segment = sr.ReferencedSegmentationFrame(
             sop_class_uid=str(segmentation.SOPClassUID),
             sop_instance_uid=str(segmentation.SOPInstanceUID),

@@ -214,7 +214,7 @@ def test_the_command_makes_lists_and_removes_keys(tmp_path: Path) -> None:
     [
         (("add", "keys", "ops", "--scope", "admin"), "already"),
         (("add", "keys", "../x", "--scope", "admin"), "cannot name a key"),
-        (("add", "keys", "x", "--scope", "all"), "'all' is none of score, evidence, admin, metrics"),
+        (("add", "keys", "x", "--scope", "all"), "'all' is none of score, evidence, teach, admin, metrics"),
         (("remove", "keys", "x"), "no key 'x'; there is: ops"),
         (("list", "nowhere"), "cannot be read"),
     ],

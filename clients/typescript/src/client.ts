@@ -4,10 +4,11 @@ import { NotReady, ProtocolError, type ServerProblem, SettingError, problemError
 import { type Call, type Port, type Refused, type Wait, answer, baseUrl, checkedKey, json, once } from "./exchange.js";
 import { type AnomalyMap, MAP_TYPES, type MapFile, type MapFormat, PICTURE_TYPES, type PictureKind, readNpy } from "./maps.js";
 import type {
-  CallOptions, Evidence, IndexDetail, IndexSummary, MapOptions, Photo, Problem, Readiness, Result, ScoreOptions,
+  CallOptions, Evidence, IndexDetail, IndexSummary, MapOptions, MarkList, MarkOptions, MarkedPhoto, MarksOptions, NewMark,
+  Photo, Problem, Readiness, Result, ScoreOptions,
 } from "./models.js";
 import { attachment } from "./photos.js";
-import { isRecord, listOf, result } from "./reading.js";
+import { isRecord, listOf, markedPhoto, result } from "./reading.js";
 import { checkedPolicy } from "./retries.js";
 
 /** How a client behaves; everything may be left out. */
@@ -144,6 +145,34 @@ export class Client {
     return this.#ask("GET", url, "image/*", options, undefined, (response) => response.blob());
   }
 
+  /**
+   * Mark regions of a photograph as normal variants, artifacts or known lesions, for `resad-indexer teach`.
+   *
+   * Nothing changes at once, and the photograph is not kept.  Takes a key with the scope `teach`.
+   */
+  async mark(photo: Photo, marks: readonly NewMark[], options: MarkOptions = {}): Promise<MarkedPhoto> {
+    const { reader, ...query } = options;
+    const form = new FormData();
+    form.append("photo", await attachment(photo), "photo");
+    form.append("marks", new Blob([JSON.stringify({ marks, ...(reader && { reader }) })], { type: JSON_TYPE }), "marks");
+    const value = await this.#ask("POST", this.#url("v1/marks", query), JSON_TYPE, options, form, json, true);
+    return markedPhoto(value, "the answer");
+  }
+
+  /** The journal of marks, and the labels that marks may have. */
+  async marks(options: MarksOptions = {}): Promise<MarkList> {
+    const value = await this.#ask("GET", this.#url("v1/marks", options), JSON_TYPE, options, undefined, json);
+    listOf(value, "labels");
+    for (const [place, photo] of listOf(value, "photos").entries()) markedPhoto(photo, `photos[${place}]`);
+    return value as MarkList;
+  }
+
+  /** Take a mark back; rejects with `NotFound` where there is none of this id. */
+  async withdrawMark(id: string, options: MarksOptions = {}): Promise<void> {
+    const url = this.#url(`v1/marks/${encodeURIComponent(id)}`, options);
+    await this.#ask("DELETE", url, "*/*", options, undefined, (response) => response.arrayBuffer(), true);
+  }
+
   /** Whether the service works; asked once.  Rejects with `ConnectionFailed` if nobody answers. */
   live(options: CallOptions = {}): Promise<Readiness> {
     return this.#health("livez", options);
@@ -177,9 +206,9 @@ export class Client {
 
   #ask<Body>(
     method: Call["method"], url: URL, accept: string, options: CallOptions, body: Blob | FormData | undefined,
-    read: (response: Response) => Promise<Body>,
+    read: (response: Response) => Promise<Body>, changes = false,
   ): Promise<Body> {
-    return answer(this.#port, { method, url, accept, signal: options.signal, ...(body && { body }) }, read);
+    return answer(this.#port, { method, url, accept, signal: options.signal, changes, ...(body && { body }) }, read);
   }
 
   #url(path: string, options: object = {}): URL {

@@ -9,13 +9,14 @@ const LOST_RETRIES = 5;
 /** And after so many times in which the service ran out of time, it never has enough. */
 const LATE_RETRIES = 12;
 
-/** One request.  body: a photograph, or several as a form. */
+/** One request.  body: a photograph, or several as a form.  changes: carried out twice, it would be done twice. */
 export interface Call {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "DELETE";
   readonly url: URL;
   readonly accept: string;
   readonly body?: Blob | FormData;
   readonly signal?: AbortSignal | undefined;
+  readonly changes?: boolean;
 }
 
 /** What may be waited out: of a `ServerProblem` one that is `Busy`, `NotReady`, `DeadlinePassed` or `standsIn`. */
@@ -63,8 +64,8 @@ export function checkedKey(key: string): string {
 /**
  * The body of the answer to `call`, a success, asked for again as the port's policy allows.
  *
- * Every call here may be repeated without harm, even one that was carried out while its answer got lost: nothing
- * at the service changes by it.  A proxy's word that the service is gone counts as a lost connection; what the
+ * A call may be repeated without harm, even one that was carried out while its answer got lost, unless it `changes`
+ * something at the service: that is asked again only where the service refused it before it began.  A proxy's word that the service is gone counts as a lost connection; what the
  * service itself says of a fault of its own would be the same again.  Where it, or a proxy, ran out of time (504),
  * others were before this call: it is asked again, after longer waits.  What took too long by this side's clock is
  * not asked for again.
@@ -81,6 +82,7 @@ export async function answer<Body>(port: Port, call: Call, read: (response: Resp
       const gone = error instanceof ConnectionFailed || error.standsIn;
       const passed = error instanceof DeadlinePassed;
       if (!gone && !passed && !(error instanceof Busy || error instanceof NotReady)) throw error;
+      if (call.changes && (gone || passed)) throw error;
       // Asking again what took too long would only double the load.
       if (error instanceof TimedOut || !port.retryWhen(error)) throw error;
       if (gone) lost += 1;

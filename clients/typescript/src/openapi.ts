@@ -109,6 +109,53 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v1/marks": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * The journal of marks
+         * @description The marks that were not taken back, oldest first, and the labels that marks may have.
+         */
+        readonly get: operations["marks"];
+        readonly put?: never;
+        /**
+         * Mark regions of a photograph
+         * @description Adds marks to the journal beside the index: normal variants, artifacts, known lesions.
+         *
+         *     Nothing changes at once: `resad-indexer teach` makes a version of them.  Of the photograph only the features of
+         *     the marked patches are kept, and its prepared square where the index keeps such pictures.
+         */
+        readonly post: operations["mark"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/marks/{mark}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        readonly post?: never;
+        /**
+         * Take a mark back
+         * @description The journal keeps it as taken back; a version that has learned it forgets it at the next `teach`.
+         */
+        readonly delete: operations["withdraw"];
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v1/indexes": {
         readonly parameters: {
             readonly query?: never;
@@ -336,10 +383,11 @@ export interface components {
         };
         /**
          * Evidence
-         * @description A healthy patch near to a finding's peak.
+         * @description A healthy patch near to a finding's peak, or an example of a lesion.
          *
          *     distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
          *     mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
+         *     label: what a reader called it, as `normal-variant`; null for patches of the reference photos.
          */
         readonly Evidence: {
             /** Photo */
@@ -355,6 +403,8 @@ export interface components {
              * @default false
              */
             readonly mirrored: boolean;
+            /** Label */
+            readonly label: string | null;
         };
         /**
          * FileRecord
@@ -414,6 +464,7 @@ export interface components {
             readonly doubts: readonly ("at-edge" | "few-pixels")[];
             /** Area Mm2 */
             readonly area_mm2: number | null;
+            readonly resembles: components["schemas"]["Resemblance"] | null;
         };
         /**
          * FindingLevel
@@ -649,6 +700,73 @@ export interface components {
             readonly calibrated: "measured" | "bound" | "stale";
             /** Numbered */
             readonly numbered?: number | null;
+        };
+        /**
+         * Mark
+         * @description A region of a photograph that a reader has marked.
+         *
+         *     id: of the journal, as `m-3f9c12ab-1`.  label: `normal-variant`, `artifact`, or a kind of lesion.  contour:
+         *     polygon, pixel indexes of the photograph; empty where a mask was read.  patches: how many of its features are
+         *     kept.  distance: the largest one to healthy patches when it was marked, feature units.
+         */
+        readonly Mark: {
+            /** Id */
+            readonly id: string;
+            /** Label */
+            readonly label: string;
+            /** Contour */
+            readonly contour: readonly (readonly [
+                number,
+                number
+            ])[];
+            /** Patches */
+            readonly patches: number;
+            /** Distance */
+            readonly distance: number;
+        };
+        /**
+         * MarkList
+         * @description The journal of marks of an index, oldest first, without marks that were taken back.
+         *
+         *     labels: those that marks may have: of healthy regions first, then kinds of lesions.
+         */
+        readonly MarkList: {
+            /** Labels */
+            readonly labels: readonly string[];
+            /** Photos */
+            readonly photos: readonly components["schemas"]["MarkedPhoto"][];
+        };
+        /**
+         * MarkedPhoto
+         * @description The marks that a reader made on one photograph, as the journal of an index has them.
+         *
+         *     id: of the photograph there, as `m-3f9c12ab`.  width, height: px.  reader: who marked.  at: ISO 8601, UTC.
+         *     version, fingerprint: of the index that measured it.  withdrawn: ids of marks that are taken back.
+         */
+        readonly MarkedPhoto: {
+            /** Id */
+            readonly id: string;
+            /** Content Sha256 */
+            readonly content_sha256: string;
+            /** Width */
+            readonly width: number;
+            /** Height */
+            readonly height: number;
+            /** Reader */
+            readonly reader: string;
+            /** At */
+            readonly at: string;
+            /** Version */
+            readonly version: string;
+            /** Fingerprint */
+            readonly fingerprint: string;
+            /** Marks */
+            readonly marks: readonly components["schemas"]["Mark"][];
+            /**
+             * Withdrawn
+             * @default []
+             */
+            readonly withdrawn: readonly string[];
         };
         /**
          * MethodConfig
@@ -1021,6 +1139,30 @@ export interface components {
             readonly bits: number | null;
             /** Mirrored */
             readonly mirrored: boolean;
+        };
+        /**
+         * Resemblance
+         * @description The kind of lesion that a finding resembles most, by the examples that readers have marked; no diagnosis.
+         *
+         *     share: of the votes of the nearest examples of all its patches.  votes: how many of the `of` examples nearest
+         *     to its peak are of that kind.  distance: of the peak to the nearest one of the kind; healthy_distance: of the
+         *     peak to healthy patches; feature units.  examples: those of the kind that are among the nearest.
+         */
+        readonly Resemblance: {
+            /** Kind */
+            readonly kind: string;
+            /** Share */
+            readonly share: number;
+            /** Votes */
+            readonly votes: number;
+            /** Of */
+            readonly of: number;
+            /** Distance */
+            readonly distance: number;
+            /** Healthy Distance */
+            readonly healthy_distance: number;
+            /** Examples */
+            readonly examples: readonly components["schemas"]["Evidence"][];
         };
         /**
          * Result
@@ -1770,6 +1912,334 @@ export interface operations {
             };
             /** @description Not ready */
             readonly 503: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readonly marks: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description Name of the index; not needed where there is one, or a default. */
+                readonly index?: string | null;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["MarkList"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice / Call switched off */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown index */
+            readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request / Index not named */
+            readonly 422: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            readonly 500: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readonly mark: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description Name of the index; not needed where there is one, or a default. */
+                readonly index?: string | null;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "multipart/form-data": {
+                    /** Format: binary */
+                    readonly photo: string;
+                    /**
+                     * NewMarks
+                     * @description The part `marks` of `POST /v1/marks`.
+                     */
+                    readonly marks: {
+                        /** Marks */
+                        readonly marks: readonly {
+                            /**
+                             * Label
+                             * @description One of the labels of `GET /v1/marks`.
+                             */
+                            readonly label: string;
+                            /**
+                             * Contour
+                             * @description Polygon, pixel indexes of the photograph.
+                             */
+                            readonly contour: readonly (readonly [
+                                number,
+                                number
+                            ])[];
+                        }[];
+                        /**
+                         * Reader
+                         * @description Who marked, beside the key's name.
+                         */
+                        readonly reader?: string | null;
+                    };
+                };
+            };
+        };
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 201: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["MarkedPhoto"];
+                };
+            };
+            /** @description Malformed upload */
+            readonly 400: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice / Call switched off */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown index */
+            readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Upload too slow */
+            readonly 408: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Volume read-only */
+            readonly 409: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Photograph too large / Upload too large */
+            readonly 413: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description File type not supported */
+            readonly 415: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Photograph unreadable / Not a fundus photograph / Invalid request / Index not named */
+            readonly 422: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many photographs waiting */
+            readonly 429: {
+                headers: {
+                    /** @description Seconds, from the measured rate. */
+                    readonly "Retry-After"?: number;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            readonly 500: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready / Not alive / Out of memory */
+            readonly 503: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Deadline passed */
+            readonly 504: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readonly withdraw: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description Name of the index; not needed where there is one, or a default. */
+                readonly index?: string | null;
+            };
+            readonly header?: never;
+            readonly path: {
+                /** @description `id` of a mark. */
+                readonly mark: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Successful Response */
+            readonly 204: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Key needed */
+            readonly 401: {
+                headers: {
+                    /** @description Bearer */
+                    readonly "WWW-Authenticate"?: string;
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Key does not suffice / Call switched off */
+            readonly 403: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown index / Unknown mark */
+            readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Volume read-only */
+            readonly 409: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request / Index not named */
+            readonly 422: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            readonly 500: {
                 headers: {
                     readonly [name: string]: unknown;
                 };

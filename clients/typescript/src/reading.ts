@@ -1,7 +1,7 @@
 /** JSON that came from outside, looked at before it is believed. */
 
 import { ProtocolError } from "./errors.js";
-import type { Result } from "./models.js";
+import type { MarkedPhoto, Result } from "./models.js";
 
 /** Whether `value` is an object. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
@@ -21,4 +21,12 @@ export function result(value: unknown, where: string): Result {
     throw new ProtocolError(`${where} is no result`);
   }
   return value as unknown as Result;
+}
+
+/** `value` as a marked photograph; `ProtocolError` where it is none. */
+export function markedPhoto(value: unknown, where: string): MarkedPhoto {
+  if (!isRecord(value) || typeof value["content_sha256"] !== "string" || !Array.isArray(value["marks"])) {
+    throw new ProtocolError(`${where} is no marked photograph`);
+  }
+  return value as unknown as MarkedPhoto;
 }

@@ -101,6 +101,23 @@ test("evidence: a picture, or that there is none", { skip }, async () => {
   assert.ok(crop instanceof resad.NotFound || (crop instanceof Blob && crop.type === "image/jpeg"));
 });
 
+test("marks: made, listed, taken back", { skip }, async () => {
+  const { findings: [finding] } = await client.score(photo);
+  assert.ok(finding);
+  const marked = await client.mark(photo, [{ label: "drusen", contour: finding.contour }], { reader: "Ada" });
+  const [mark] = marked.marks;
+  assert.ok(mark && mark.patches > 0);
+  assert.match(marked.reader, /Ada/);
+  const ids = async () => (await client.marks()).photos.flatMap(({ marks }) => marks.map(({ id }) => id));
+  assert.ok((await ids()).includes(mark.id));
+  await client.withdrawMark(mark.id);
+  assert.ok(!(await ids()).includes(mark.id));
+  await assert.rejects(client.withdrawMark(mark.id), resad.NotFound);
+  const error = await client.mark(photo, [{ label: "No Label", contour: finding.contour }]).catch((reason) => reason);
+  assert.ok(error instanceof resad.PhotoRefused);
+  assert.match(error.detail, /label/);
+});
+
 test("a signal", { skip }, async () => {
   const ended = new AbortController();
   const asked = client.score(photo, { signal: ended.signal });

@@ -115,6 +115,29 @@ test("a proxy's word that the service is gone is a lost connection, the service'
   }
 });
 
+test("what changes something is asked again only where it was refused before it began", async () => {
+  const marked = { content_sha256: "", marks: [] };
+  /** @type {((client: resad.Client) => Promise<unknown>)[]} */
+  const calls = [(client) => client.mark(JPEG, []), (client) => client.withdrawMark("m-1-1")];
+  for (const call of calls) {
+    for (const [status, value] of /** @type {const} */ ([[0, null], [502, "gone"], [504, problem(504)]])) {
+      await against([[status, value], [200, marked]], async (client, seen) => {
+        await assert.rejects(call(client), resad.ResadClientError);
+        assert.equal(seen.length, 1);
+      });
+    }
+  }
+  await against([[429, problem(429)], [201, marked]], async (client, seen) => {
+    assert.deepEqual(await client.mark(JPEG, [], { index: "a b", reader: "Ada" }), marked);
+    assert.deepEqual(seen.map(({ method, url }) => [method, url]), Array(2).fill(["POST", "/below/v1/marks?index=a+b"]));
+  }, { random: () => -0.99 });
+  await against([[204, null]], async (client, seen) => {
+    await client.withdrawMark("m/1", { index: "a" });
+    assert.deepEqual([seen[0]?.method, seen[0]?.url], ["DELETE", "/below/v1/marks/m%2F1?index=a"]);
+  });
+  await against([[200, { labels: [], photos: [{}] }]], (client) => assert.rejects(client.marks(), resad.ProtocolError));
+});
+
 test("a service or a proxy that ran out of time is asked again, after longer waits", async () => {
   for (const body of ["<html>", problem(504)]) {
     /** @type {resad.Wait[]} */

@@ -31,8 +31,12 @@ export function connectControls(viewer, store) {
 
 /** Single letters act on the photograph alone, while it has the focus, so that they are in nobody's way. */
 function connectKeys(viewer, clicks) {
-  const { look, measure, stage: { motion } } = viewer;
-  const arrow = (right, down) => (event) => (measure.on ? measure.nudge(right, down, event.shiftKey) : motion.pan(right, down));
+  const { look, measure, region, stage: { motion } } = viewer;
+  const tool = () => [measure, region].find(({ on }) => on);
+  const arrow = (right, down) => (event) => {
+    if (tool()) tool().nudge(right, down, event.shiftKey);
+    else motion.pan(right, down);
+  };
   const keys = {
     "+": clicks["zoom-in"],
     "=": clicks["zoom-in"],
@@ -50,8 +54,9 @@ function connectKeys(viewer, clicks) {
     "{": () => look.step("contrast", -1),
     "}": () => look.step("contrast", 1),
     d: () => measure.toggle(),
-    Enter: () => measure.on && measure.mark(),
-    Escape: () => (measure.on ? measure.toggle() : byId("photos").focus()),
+    a: () => region.toggle(),
+    Enter: () => tool()?.mark(),
+    Escape: () => (tool() ? tool().cancel() : byId("photos").focus()),
     ArrowLeft: arrow(-1, 0),
     ArrowRight: arrow(1, 0),
     ArrowUp: arrow(0, -1),

@@ -4,11 +4,12 @@ import { byId, element } from "./dom.js";
 import { downloads } from "./downloads.js";
 import { indexFacts, qualityFacts, verdictCard } from "./facts.js";
 import { findingsList } from "./findings.js";
+import { marksGroup } from "./marking.js";
 import { eyeByDisc } from "./places.js";
 import { copyWords, fault } from "./text.js";
 
 /** Shows the open photograph's answer, or why there is none. */
-export function showDetails(store, service, stage, maps) {
+export function showDetails(store, service, stage, maps, marks) {
   const box = byId("details");
   let shown = null;
 
@@ -25,7 +26,8 @@ export function showDetails(store, service, stage, maps) {
       box.replaceChildren(
         ...remarks(photo, store, outdated),
         verdictCard(photo.result, service),
-        findingsList(photo, store, service, stage),
+        findingsList(photo, store, service, stage, marks),
+        marksGroup(photo, marks, stage),
         qualityFacts(photo.result),
         indexFacts(photo.result, service),
         downloads(photo, store, service, maps),

@@ -1,9 +1,9 @@
-// A finding beside the healthy patches nearest to it.
+// A finding beside the healthy patches nearest to it, and the examples of lesions that it resembles.
 
 import { NotAllowed, NotFound } from "../client/index.js";
 import { ownCrop } from "./crops.js";
 import { element } from "./dom.js";
-import { fault, four } from "./text.js";
+import { capital, fault, four, labelWords, likeWords } from "./text.js";
 
 const withoutCrops = new Set();
 
@@ -18,14 +18,23 @@ export function comparison(finding, result, service, stage) {
     ({ manifest }) => own.prepend(ownCrop(finding, result.photo, stage.image, manifest)),
     () => own.prepend(ownCrop(finding, result.photo, stage.image, null)),
   );
-  if (finding.evidence.length) fill(box, finding.evidence, result.index, service);
+  const { evidence, resembles } = finding;
+  if (evidence.length) fill(box, evidence, result.index, service, "the nearest healthy patches");
+  if (resembles) {
+    box.append(
+      element("p", { class: "note" }, element("strong", {}, `${capital(likeWords(resembles))}.`), " Examples marked by readers; resemblance, no diagnosis."),
+    );
+    const examples = element("div", { class: "comparison examples" });
+    box.append(examples);
+    if (resembles.examples.length) fill(examples, resembles.examples, result.index, service, "examples");
+  }
   return box;
 }
 
-async function fill(box, evidence, index, service) {
+async function fill(box, evidence, index, service, what) {
   const version = `${index.name}/${index.version}`;
   if (withoutCrops.has(version)) return box.append(told(evidence, NO_CROPS));
-  const pending = element("p", { class: "quiet told", role: "status" }, "Fetching the nearest healthy patches");
+  const pending = element("p", { class: "quiet told", role: "status" }, `Fetching ${what}`);
   box.append(pending);
   try {
     // The first alone: where it is missing, the others need not be asked for.
@@ -35,7 +44,8 @@ async function fill(box, evidence, index, service) {
     pending.replaceWith(...crops.map((crop, place) => pictured(crop, evidence[place])));
     if (evidence.some(({ mirrored }) => mirrored)) box.append(element("p", { class: "quiet note" }, MIRRORED));
   } catch (error) {
-    if (error instanceof NotFound && !/another version/.test(error.detail)) withoutCrops.add(version);
+    // Of marked photographs one may have no picture where the others have.
+    if (error instanceof NotFound && evidence[0].label == null && !/another version/.test(error.detail)) withoutCrops.add(version);
     pending.replaceWith(told(evidence, whyNone(error)));
   }
 }
@@ -51,9 +61,10 @@ function whyNone(error) {
 }
 
 /** A patch that is near to the photograph's mirror image is turned, so that what was compared looks alike. */
-function pictured(crop, { photo, distance, y, x, mirrored }) {
+function pictured(crop, { photo, distance, y, x, mirrored, label }) {
   const address = URL.createObjectURL(crop);
-  const alt = `Healthy patch of reference photo ${photo}${mirrored ? ", mirrored" : ""}`;
+  const what = label ? `Patch marked ${labelWords(label)}, of photo` : "Healthy patch of reference photo";
+  const alt = `${what} ${photo}${mirrored ? ", mirrored" : ""}`;
   return element(
     "figure",
     {},
@@ -62,6 +73,7 @@ function pictured(crop, { photo, distance, y, x, mirrored }) {
       "figcaption",
       {},
       element("strong", {}, four(distance)),
+      label && element("span", {}, `marked ${labelWords(label)}`),
       element("span", {}, photo),
       element("span", {}, `cell ${y}, ${x}`),
       mirrored && element("span", {}, "mirrored"),
@@ -71,15 +83,15 @@ function pictured(crop, { photo, distance, y, x, mirrored }) {
 
 /** The patches in words. */
 function told(evidence, why) {
-  const line = ({ photo, distance, y, x, mirrored }) =>
+  const line = ({ photo, distance, y, x, mirrored, label }) =>
     element(
       "tr",
       {},
       element("td", {}, element("strong", {}, four(distance))),
-      element("td", {}, photo),
+      element("td", {}, `${photo}${label ? `, marked ${labelWords(label)}` : ""}`),
       element("td", {}, `${y}, ${x}${mirrored ? ", mirrored" : ""}`),
     );
-  const heads = ["Distance", "Healthy photo", "Cell"].map((text) => element("th", { scope: "col" }, text));
+  const heads = ["Distance", evidence.some(({ label }) => !label) ? "Healthy photo" : "Marked photo", "Cell"].map((text) => element("th", { scope: "col" }, text));
   return element(
     "div",
     { class: "told" },

@@ -3,10 +3,11 @@
 import { element } from "./dom.js";
 import { comparison } from "./evidence.js";
 import { group } from "./facts.js";
-import { capital, counted, doubtWords, four, pValue, percent } from "./text.js";
+import { markForm } from "./marking.js";
+import { capital, counted, doubtWords, four, likeWords, pValue, percent } from "./text.js";
 
 /** The list, strongest first; choosing a finding brings it out on the photograph, and the other way round. */
-export function findingsList(photo, store, service, stage) {
+export function findingsList(photo, store, service, stage, marks) {
   const { result } = photo;
   const { findings } = result;
   const items = findings.map((finding) => item(finding, store, stage));
@@ -32,7 +33,7 @@ export function findingsList(photo, store, service, stage) {
       button.setAttribute("aria-expanded", String(chosen));
       if (!chosen) place.replaceChildren();
       else if (!place.children.length) {
-        place.append(comparison(finding, result, service, stage));
+        place.append(comparison(finding, result, service, stage), markForm(marks, photo, () => outlineOf(finding)));
         row.scrollIntoView({ block: "nearest" });
       }
     }
@@ -47,6 +48,11 @@ export function findingsList(photo, store, service, stage) {
     element("p", { class: "quiet level-meaning" }, levelMeaning(result)),
     findings.length > 0 && list,
   );
+}
+
+/** A region has at least three points; of a finding of one pixel or two it is the box. */
+function outlineOf({ contour, box: [left, top, right, bottom] }) {
+  return contour.length > 2 ? contour : [[left, top], [right, top], [right, bottom], [left, bottom]];
 }
 
 function headline(clear, doubtful) {
@@ -80,6 +86,7 @@ function item(finding, store, stage) {
     element("span", { class: "rank" }, String(rank)),
     element("span", { class: "where" }, capital(where ?? `at ${finding.x}, ${finding.y} px`)),
     finding.doubts?.length > 0 && element("span", { class: "doubts" }, finding.doubts.map(doubtWords).join(", ")),
+    finding.resembles && element("span", { class: "like" }, capital(likeWords(finding.resembles))),
     element("span", { class: "figures" }, `peak ${four(peak)}  p ${pValue(p)}  area ${percent(share)}`),
   );
   return { finding, button, place, row: element("li", {}, button, place) };

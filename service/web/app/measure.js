@@ -21,6 +21,7 @@ export class Measure {
     byId("measure-disc").addEventListener("click", () => this.#useAsDisc());
     box.addEventListener("pointerdown", (event) => this.on && event.button === 0 && this.#start(stage.motion.toPhoto(event)));
     box.addEventListener("pointermove", (event) => this.#drawing && this.#end(stage.motion.toPhoto(event)));
+    box.addEventListener("tool", () => this.on && stage.tool !== "measure" && this.#turn(false));
     for (const name of ["pointerup", "pointercancel"]) box.addEventListener(name, () => (this.#drawing = false));
   }
 
@@ -30,10 +31,13 @@ export class Measure {
   }
 
   toggle() {
-    press(byId("measure"), !this.on);
+    this.#turn(!this.on);
     this.#stage.tool = this.on ? "measure" : "";
-    this.#from = this.#to = null;
-    this.#tell();
+  }
+
+  /** Lays it aside. */
+  cancel() {
+    this.toggle();
   }
 
   /** Another photograph, or another answer for it; the disc that was found in it gives the unit. */
@@ -63,6 +67,12 @@ export class Measure {
     const begins = !this.#from || !this.#to;
     this.#from = at;
     this.#to = begins ? { ...at } : null;
+    this.#tell();
+  }
+
+  #turn(on) {
+    press(byId("measure"), on);
+    this.#from = this.#to = null;
     this.#tell();
   }
 

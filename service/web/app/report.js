@@ -7,7 +7,7 @@ import { nameParts, together } from "./groups.js";
 import { closeness, rankWords } from "./judgement.js";
 import { eyeByDisc } from "./places.js";
 import { standAlone } from "./picture.js";
-import { capital, copyWords, counted, doubt, doubtWords, four, pValue, percent, verdict } from "./text.js";
+import { capital, copyWords, counted, doubt, doubtWords, four, labelWords, likeWords, pValue, percent, verdict } from "./text.js";
 
 const CROPS = 8; // findings shown enlarged, the strongest ones
 const LISTED = 25; // the strongest ones; a page more would be read by nobody
@@ -80,21 +80,22 @@ function sentences({ result, eye }) {
     result.same_as && `${copyWords(result.same_as)}: the score may be too low.`,
     eye && disc && eye !== disc && `Set as the ${eye} eye, but the optic disc lies as in a ${disc} one.`,
     `${capital(counted(findings.length, "finding"))}${doubtful ? `, ${doubtful} of them doubtful` : ""}.`,
+    findings.some(({ resembles }) => resembles) && "Like: nearest to examples that readers have marked; a resemblance, no diagnosis.",
   ].filter(Boolean);
 }
 
 function findingsTable({ findings }) {
   if (!findings.length) return null;
   const heads = ["", "Place", "Peak", "p", "Area", "Nearest healthy patches (distance, reference photo)"];
-  const row = ({ rank, place, x, y, peak, p_value: p, area_share: share, doubts, evidence }) =>
+  const row = ({ rank, place, x, y, peak, p_value: p, area_share: share, doubts, evidence, resembles }) =>
     element(
       "tr",
       {},
       ...[
         String(rank),
-        [capital(place ?? `at ${x}, ${y} px`), doubts?.length && `doubtful: ${doubts.map(doubtWords).join(", ")}`].filter(Boolean).join("; "),
+        [capital(place ?? `at ${x}, ${y} px`), doubts?.length && `doubtful: ${doubts.map(doubtWords).join(", ")}`, resembles && likeWords(resembles)].filter(Boolean).join("; "),
         four(peak), pValue(p), percent(share),
-        evidence.slice(0, 2).map(({ distance, photo }) => `${four(distance)} ${photo}`).join(", ") || "–",
+        evidence.slice(0, 2).map(({ distance, photo, label }) => `${four(distance)} ${photo}${label ? ` (marked ${labelWords(label)})` : ""}`).join(", ") || "–",
       ].map((text) => element("td", {}, text)),
     );
   return element(

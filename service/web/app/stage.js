@@ -3,7 +3,7 @@
 import { colorOf, colorize } from "./colors.js";
 import { drawing } from "./dom.js";
 import { Motion } from "./motion.js";
-import { contour, loaded, mark, pane } from "./panes.js";
+import { contour, loaded, mark, pane, region, regionLabel } from "./panes.js";
 import { outline } from "./regions.js";
 
 const CLICK_PX = 4;
@@ -60,9 +60,8 @@ export class Stage {
   async beside(photo) {
     if (photo === this.#beside) return;
     this.#beside = photo;
-    const { photo: image, outlines, marks } = this.#panes[0];
-    outlines.replaceChildren();
-    marks.replaceChildren();
+    const { photo: image, outlines, marks, ruler, regions, labels, draft } = this.#panes[0];
+    for (const layer of [outlines, marks, ruler, regions, labels, draft]) layer.replaceChildren();
     await loaded(image, photo?.address ?? this.#address);
   }
 
@@ -77,7 +76,9 @@ export class Stage {
   size(width, height) {
     if (width === this.#size.width && height === this.#size.height) return this.motion.fit();
     this.#size = { width, height };
-    for (const { ruler } of this.#panes) ruler.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    for (const { ruler, regions, draft } of this.#panes) {
+      for (const layer of [ruler, regions, draft]) layer.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    }
     return this.motion.show(width, height);
   }
 
@@ -116,9 +117,10 @@ export class Stage {
     picture?.close();
   }
 
-  /** What a pointer does: "" moves the photograph. */
+  /** What a pointer does: "" moves the photograph.  The element tells of a change by the event `tool`. */
   set tool(tool) {
     this.#stage.dataset.tool = tool;
+    this.#stage.dispatchEvent(new Event("tool"));
   }
 
   get tool() {
@@ -128,6 +130,31 @@ export class Stage {
   /** The line that is measured, as paths in px of the photograph. */
   ruler(paths) {
     for (const { ruler } of this.#openPanes) ruler.replaceChildren(...paths.map((path) => path.cloneNode()));
+  }
+
+  /** The line around a region that is being drawn, likewise. */
+  draft(paths) {
+    for (const { draft } of this.#openPanes) draft.replaceChildren(...paths.map((path) => path.cloneNode()));
+  }
+
+  /** The regions that readers have marked, with their labels. */
+  marked(marks) {
+    const { width, height } = this.#size;
+    const outlined = marks.filter(({ contour: points }) => points.length);
+    for (const { regions, labels } of this.#openPanes) {
+      regions.replaceChildren(...outlined.map(region));
+      labels.replaceChildren(...outlined.map((one) => regionLabel(one, width, height)));
+    }
+  }
+
+  /** Brings out a marked region by its id, or none. */
+  bringOutMark(id) {
+    for (const one of this.#stage.querySelectorAll("[data-mark]")) one.classList.toggle("near", one.dataset.mark === id);
+  }
+
+  /** The photograph's size in px. */
+  get extent() {
+    return this.#size;
   }
 
   /** The panes that show the open photograph. */

@@ -29,6 +29,15 @@ export function percent(share) {
 /** Whether a finding may be none, in words. */
 export const doubtWords = (doubt) => DOUBTS[doubt] ?? doubt.replaceAll("-", " ");
 
+/** A label of a mark, in words. */
+export const labelWords = (label) => label.replaceAll("-", " ");
+
+/** What a finding resembles: the line that resad_client writes. */
+export function likeWords({ kind, votes, of, distance, healthy_distance: healthy }) {
+  const three = (value) => Number(value.toPrecision(3));
+  return `like ${labelWords(kind)}: ${votes} of the ${of} nearest examples, distance ${three(distance)} against ${three(healthy)} to healthy`;
+}
+
 /** That the index has this photograph, or its mirror image or a copy. */
 export function copyWords({ photo, bits, mirrored }) {
   const kind = mirrored ? "a mirror image of" : bits === null ? "the same file as" : "a copy of";

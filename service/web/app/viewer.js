@@ -4,6 +4,7 @@ import { byId, element, press } from "./dom.js";
 import { LevelControl } from "./level.js";
 import { Look } from "./look.js";
 import { Measure } from "./measure.js";
+import { RegionTool } from "./region.js";
 import { Stage } from "./stage.js";
 import { capital, fault } from "./text.js";
 
@@ -12,6 +13,7 @@ export class Viewer {
   #store;
   #service;
   #maps;
+  #marks;
   #level;
   #map = null;
   #turn = 0;
@@ -19,10 +21,11 @@ export class Viewer {
   #beside = null;
   #shown = { map: true, outlines: true };
 
-  constructor(store, service, maps) {
+  constructor(store, service, maps, marks) {
     this.#store = store;
     this.#service = service;
     this.#maps = maps;
+    this.#marks = marks;
     this.stage = new Stage(
       byId("stage"),
       (zoom) => (byId("zoom-text").textContent = `${Math.round(100 * zoom)} %`),
@@ -30,6 +33,7 @@ export class Viewer {
     );
     this.look = new Look(this.stage);
     this.measure = new Measure(this.stage, byId("stage"));
+    this.region = new RegionTool(this.stage, byId("stage"), store, marks);
     this.#level = new LevelControl((value, edge, mark) => this.stage.map(this.#shown.map ? this.#map : null, value, edge, mark));
     store.addEventListener("opened", () => this.#open());
     store.addEventListener("list", () => this.offerBeside());
@@ -39,6 +43,7 @@ export class Viewer {
       if (detail === store.opened) this.#update();
       else if (detail === this.#beside) this.#outline();
     });
+    marks.addEventListener("marks", () => this.#outlineMarks());
     service.addEventListener("state", () => !this.#map && this.#update());
   }
 
@@ -99,6 +104,7 @@ export class Viewer {
     if (byId("side").getAttribute("aria-pressed") === "true") this.offerBeside();
     else this.look.show(photo ? [photo.file, photo.file] : []);
     this.stage.findings([], null); // until the photograph is there that they lie on
+    this.stage.marked([]);
     this.measure.show(photo);
     if (!photo) return;
     Object.assign(byId("open-name"), { textContent: photo.name, title: photo.name });
@@ -147,6 +153,12 @@ export class Viewer {
     const beside = this.#beside?.result;
     if (beside) this.stage.findingsBeside(findingsOf(beside), beside.photo);
     this.stage.bringOut(this.#store.finding, "chosen");
+    this.#outlineMarks();
+  }
+
+  #outlineMarks() {
+    const { opened } = this.#store;
+    this.stage.marked(opened && this.#shown.outlines ? this.#marks.of(opened) : []);
   }
 
   #bringOut() {

@@ -3,7 +3,7 @@ import { NotReady, ProtocolError, SettingError, problemError } from "./errors.js
 import { answer, baseUrl, checkedKey, json, once } from "./exchange.js";
 import { MAP_TYPES, PICTURE_TYPES, readNpy } from "./maps.js";
 import { attachment } from "./photos.js";
-import { isRecord, listOf, result } from "./reading.js";
+import { isRecord, listOf, markedPhoto, result } from "./reading.js";
 import { checkedPolicy } from "./retries.js";
 const JSON_TYPE = "application/json";
 /** A ReSAD service.  Every call rejects with the errors of `errors.ts`, or with the reason of its signal. */
@@ -101,6 +101,32 @@ export class Client {
         const url = new URL(this.evidenceUrl(index, patch));
         return this.#ask("GET", url, "image/*", options, undefined, (response) => response.blob());
     }
+    /**
+     * Mark regions of a photograph as normal variants, artifacts or known lesions, for `resad-indexer teach`.
+     *
+     * Nothing changes at once, and the photograph is not kept.  Takes a key with the scope `teach`.
+     */
+    async mark(photo, marks, options = {}) {
+        const { reader, ...query } = options;
+        const form = new FormData();
+        form.append("photo", await attachment(photo), "photo");
+        form.append("marks", new Blob([JSON.stringify({ marks, ...(reader && { reader }) })], { type: JSON_TYPE }), "marks");
+        const value = await this.#ask("POST", this.#url("v1/marks", query), JSON_TYPE, options, form, json, true);
+        return markedPhoto(value, "the answer");
+    }
+    /** The journal of marks, and the labels that marks may have. */
+    async marks(options = {}) {
+        const value = await this.#ask("GET", this.#url("v1/marks", options), JSON_TYPE, options, undefined, json);
+        listOf(value, "labels");
+        for (const [place, photo] of listOf(value, "photos").entries())
+            markedPhoto(photo, `photos[${place}]`);
+        return value;
+    }
+    /** Take a mark back; rejects with `NotFound` where there is none of this id. */
+    async withdrawMark(id, options = {}) {
+        const url = this.#url(`v1/marks/${encodeURIComponent(id)}`, options);
+        await this.#ask("DELETE", url, "*/*", options, undefined, (response) => response.arrayBuffer(), true);
+    }
     /** Whether the service works; asked once.  Rejects with `ConnectionFailed` if nobody answers. */
     live(options = {}) {
         return this.#health("livez", options);
@@ -130,8 +156,8 @@ export class Client {
             fullScale: Number(response.headers.get("Resad-Full-Scale") ?? NaN),
         }));
     }
-    #ask(method, url, accept, options, body, read) {
-        return answer(this.#port, { method, url, accept, signal: options.signal, ...(body && { body }) }, read);
+    #ask(method, url, accept, options, body, read, changes = false) {
+        return answer(this.#port, { method, url, accept, signal: options.signal, changes, ...(body && { body }) }, read);
     }
     #url(path, options = {}) {
         const url = new URL(path, this.#base);

@@ -10,7 +10,7 @@
  *     └── ServerProblem       the service said what is wrong: status, type, title, detail, requestId
  *         ├── PhotoRefused        400, 413, 415, 422: the photograph, or another value of the call
  *         ├── NotAllowed          401, 403: the key
- *         ├── NotFound            404: the index, or the address
+ *         ├── NotFound            404: the index, the mark, or the address
  *         ├── Busy                429: the queue was full
  *         ├── NotReady            503: starting, or shutting down
  *         ├── DeadlinePassed      504: the service gave up, or a proxy before it, every time it was asked

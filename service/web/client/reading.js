@@ -18,3 +18,10 @@ export function result(value, where) {
     }
     return value;
 }
+/** `value` as a marked photograph; `ProtocolError` where it is none. */
+export function markedPhoto(value, where) {
+    if (!isRecord(value) || typeof value["content_sha256"] !== "string" || !Array.isArray(value["marks"])) {
+        throw new ProtocolError(`${where} is no marked photograph`);
+    }
+    return value;
+}

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from resad_client.records import Resemblance
 
 from resad.calibration import DecisionRule
 from resad.config import PhotoLimits
@@ -121,6 +122,21 @@ def test_the_report_has_the_results_numbers(photo: bytes, scored: ScoredPhoto) -
         values = [(entry.name.value, entry.unit.value, entry.value) for entry in region.get_measurements()]
         assert ("peak", "1", pytest.approx(finding.peak)) in values
         assert any(unit == "mm2" and value == pytest.approx(finding.area_px * 4e-4) for _, unit, value in values)
+
+
+def test_a_finding_s_resemblance_is_in_the_report(photo: bytes, scored: ScoredPhoto) -> None:
+    like = Resemblance("neovascularization", 0.9, 7, 8, 0.4, 0.9, ())
+    first, *others = scored.result.findings
+    result = replace(scored.result, findings=(replace(first, resembles=like), *others))
+    taught = ScoredPhoto(scored.photo, scored.detection, result)
+    file = next(entry.file for entry in objects_of(photo, taught) if entry.kind == "report")
+    report: Any = hd.sr.srread(BytesIO(file))
+    regions = report.content.get_planar_roi_measurement_groups()
+    named = [
+        [entry.value.meaning for entry in region.get_qualitative_evaluations() if entry.name.value == "resembles"]
+        for region in regions
+    ]
+    assert named == [["Neovascularization"], *([] for _ in others)]
 
 
 def test_the_overlay_is_plain_color(objects: dict[str, FileDataset]) -> None:

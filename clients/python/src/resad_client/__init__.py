@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         TimedOut,
     )
     from resad_client.maps import AnomalyMap, map_bytes, read_map_npy, read_map_png16
+    from resad_client.protocol import NewMark
     from resad_client.records import (
         INTENDED_USE,
         Disc,
@@ -53,10 +54,14 @@ if TYPE_CHECKING:
         IndexReference,
         IndexWarning,
         Interval,
+        Mark,
+        MarkedPhoto,
+        MarkList,
         NormalsReference,
         PhotoQuality,
         PhotoReference,
         QualityMeasures,
+        Resemblance,
         Result,
         Timings,
         from_json,
@@ -72,10 +77,11 @@ _MODULES: Final = {
         "ServerProblem", "SettingError", "TimedOut",
     ),
     "maps": ("AnomalyMap", "map_bytes", "read_map_npy", "read_map_png16"),
+    "protocol": ("NewMark",),
     "records": (
         "INTENDED_USE", "Disc", "Evidence", "Finding", "IndexInfo", "IndexReference", "IndexWarning", "Interval",
-        "NormalsReference", "PhotoQuality", "PhotoReference", "QualityMeasures", "Result", "Timings", "from_json",
-        "to_json",
+        "Mark", "MarkedPhoto", "MarkList", "NormalsReference", "PhotoQuality", "PhotoReference", "QualityMeasures",
+        "Resemblance", "Result", "Timings", "from_json", "to_json",
     ),
 }  # fmt: skip
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
@@ -96,6 +102,10 @@ __all__ = [
     "IndexReference",
     "IndexWarning",
     "Interval",
+    "Mark",
+    "MarkList",
+    "MarkedPhoto",
+    "NewMark",
     "NormalsReference",
     "NotAllowed",
     "NotFound",
@@ -107,6 +117,7 @@ __all__ = [
     "Problem",
     "ProtocolError",
     "QualityMeasures",
+    "Resemblance",
     "ResadClientError",
     "Result",
     "ServerFault",

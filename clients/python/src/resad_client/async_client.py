@@ -14,8 +14,8 @@ from resad_client.errors import ServerProblem
 from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, OnWait, Port, RetryPolicy
 from resad_client.maps import AnomalyMap
 from resad_client.photos import Eye
-from resad_client.protocol import Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
-from resad_client.records import Evidence, IndexInfo, IndexReference, Result
+from resad_client.protocol import Layout, MapKind, NewMark, Photo, PictureKind, Quality, ScoreQuery
+from resad_client.records import Evidence, IndexInfo, IndexReference, MarkedPhoto, MarkList, Result
 
 
 class AsyncClient:
@@ -124,6 +124,20 @@ class AsyncClient:
     async def evidence_crop(self, index: IndexReference, evidence: Evidence) -> bytes:
         """A JPEG of what a healthy patch looks like; see `Client.evidence_crop`."""
         return await protocol.evidence_crop(self._port, index, evidence)
+
+    async def mark(
+        self, photo: Photo, marks: Sequence[NewMark], *, index: str | None = None, reader: str | None = None
+    ) -> MarkedPhoto:
+        """Mark regions of a photograph; see `Client.mark`."""
+        return await protocol.mark(self._port, photo, marks, index=index, reader=reader)
+
+    async def marks(self, index: str | None = None) -> MarkList:
+        """The journal of marks, and the labels that marks may have."""
+        return await protocol.marks(self._port, index)
+
+    async def withdraw_mark(self, name: str, index: str | None = None) -> None:
+        """Take a mark back, by its id; raises `NotFound` if there is none."""
+        await protocol.withdraw_mark(self._port, name, index)
 
     async def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

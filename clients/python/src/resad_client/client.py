@@ -14,8 +14,8 @@ from resad_client.errors import ServerProblem
 from resad_client.http import DEFAULT_TIMEOUT, DEFAULT_URL, Call, Port, RetryPolicy
 from resad_client.maps import AnomalyMap
 from resad_client.photos import Eye
-from resad_client.protocol import Layout, MapKind, Photo, PictureKind, Quality, ScoreQuery
-from resad_client.records import Evidence, IndexInfo, IndexReference, Result
+from resad_client.protocol import Layout, MapKind, NewMark, Photo, PictureKind, Quality, ScoreQuery
+from resad_client.records import Evidence, IndexInfo, IndexReference, MarkedPhoto, MarkList, Result
 
 T = TypeVar("T")
 
@@ -189,6 +189,24 @@ class Client:
         pictures, or another version answers by now.
         """
         return finish(protocol.evidence_crop(self._port, index, evidence))
+
+    def mark(
+        self, photo: Photo, marks: Sequence[NewMark], *, index: str | None = None, reader: str | None = None
+    ) -> MarkedPhoto:
+        """Mark regions of a photograph as normal variants, artifacts or known lesions, for `resad-indexer teach`.
+
+        Nothing changes at once, and the photograph is not kept.  Takes the scope `teach`.  reader: who marks,
+        beside the owner of the key.  Raises what `score` raises.
+        """
+        return finish(protocol.mark(self._port, photo, marks, index=index, reader=reader))
+
+    def marks(self, index: str | None = None) -> MarkList:
+        """The journal of marks, and the labels that marks may have."""
+        return finish(protocol.marks(self._port, index))
+
+    def withdraw_mark(self, name: str, index: str | None = None) -> None:
+        """Take a mark back, by its id; raises `NotFound` if there is none."""
+        finish(protocol.withdraw_mark(self._port, name, index))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         """What is served."""

@@ -22,6 +22,7 @@ PHOTO_COLUMNS: Final = (
 FINDING_COLUMNS: Final = (
     "photo", "rank", "peak", "p_value", "place", "x", "y", "left", "top", "right", "bottom", "area_px",
     "area_share", "nearest", "nearest_distance", "nearest_mirrored", "index", "version", "index_warnings",
+    "resembles", "resembles_votes", "resembles_of", "resembles_distance", "healthy_distance",
 )  # fmt: skip
 _FRAME: Final = "px of the photo, x to the right, y down"
 
@@ -69,7 +70,7 @@ def findings_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
                 outcome.photo, f.rank, f.peak, f.p_value, f.place, f.x, f.y, *f.box, f.area_px, f.area_share,
                 nearest.photo if nearest else None, nearest.distance if nearest else None,
                 nearest.mirrored if nearest else None,
-                r.index.name, r.index.version, _codes(r),
+                r.index.name, r.index.version, _codes(r), *_resemblance(f),
             ])  # fmt: skip
 
 
@@ -127,6 +128,8 @@ def _feature(photo: str, finding: Finding) -> dict[str, Any]:
         "area_px": finding.area_px,
         "area_share": finding.area_share,
     }
+    if finding.resembles is not None:
+        properties["resembles"] = finding.resembles.kind
     return {
         "type": "Feature",
         "id": finding.rank,
@@ -138,7 +141,7 @@ def _feature(photo: str, finding: Finding) -> dict[str, Any]:
 
 def _annotation(number: int, image: int, finding: Finding) -> dict[str, Any]:
     left, top, right, bottom = _bounds(finding)
-    return {
+    annotation: dict[str, Any] = {
         "id": number,
         "image_id": image,
         "category_id": 1,
@@ -151,6 +154,16 @@ def _annotation(number: int, image: int, finding: Finding) -> dict[str, Any]:
         "p_value": finding.p_value,
         "place": finding.place,
     }
+    if finding.resembles is not None:
+        annotation["resembles"] = finding.resembles.kind
+    return annotation
+
+
+def _resemblance(finding: Finding) -> tuple[object, ...]:
+    like = finding.resembles
+    if like is None:
+        return (None,) * 5
+    return like.kind, like.votes, like.of, like.distance, like.healthy_distance
 
 
 def _codes(result: Result) -> str:

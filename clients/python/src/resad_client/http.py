@@ -105,18 +105,22 @@ DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A photograph as it is sent.  name: never the file's own, which may be a patient's."""
+    """A photograph, or what belongs to it, as it is sent.
+
+    name: never the file's own, which may be a patient's.  part: its name in a multipart.
+    """
 
     name: str
     media_type: str
     data: bytes
+    part: str = "photo"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request.  body: a photograph as the raw body, or several as multipart."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     accept: str
     query: tuple[tuple[str, str], ...] = ()
@@ -179,17 +183,18 @@ def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request
                 call.method, call.path, params=call.query, headers=headers, content=photo.data
             )
         case tuple() as photos:
-            parts = [("photo", (photo.name, photo.data, photo.media_type)) for photo in photos]
+            parts = [(photo.part, (photo.name, photo.data, photo.media_type)) for photo in photos]
             return http.build_request(call.method, call.path, params=call.query, headers=headers, files=parts)
     return http.build_request(call.method, call.path, params=call.query, headers=headers)
 
 
-async def answer(port: Port, call: Call) -> httpx.Response:
+async def answer(port: Port, call: Call, *, changes: bool = False) -> httpx.Response:
     """The successful answer to `call`, with repeats as the port's policy allows.
 
-    Every call may be repeated, even if it was carried out and its answer was lost, because it changes nothing at
-    the service.  A proxy's report that the service is gone counts as a lost connection.  Neither a fault that the
-    service itself reports is repeated, nor a timeout of this client or of a proxy (504).
+    A call that changes nothing at the service may be repeated even if it was carried out and its answer was lost;
+    one that does, with `changes`, is repeated only where the service has refused it.  A proxy's report that the
+    service is gone counts as a lost connection.  Neither a fault that the service itself reports is repeated, nor
+    a timeout of this client or of a proxy (504).
     """
     repeat, lost, waited = 0, 0, 0.0
     while True:
@@ -199,7 +204,7 @@ async def answer(port: Port, call: Call) -> httpx.Response:
             raise
         except (ServerProblem, ConnectionFailed) as error:
             gone = isinstance(error, ConnectionFailed) or error.stands_in
-            if not (gone or isinstance(error, Busy | NotReady)):
+            if not (gone or isinstance(error, Busy | NotReady)) or (gone and changes):
                 raise
             requested = error.retry_after if isinstance(error, ServerProblem) else None
             wait = port.policy.wait(repeat, requested, waited, port.rng)

@@ -1,5 +1,6 @@
 """The service's calls and how their answers are read: the same for `Client` and `AsyncClient`."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +19,18 @@ from resad_client.errors import (
 from resad_client.http import Attachment, Call, Port, answer, once
 from resad_client.maps import AnomalyMap, checked_jpeg, checked_png, read_map_npy
 from resad_client.photos import Eye, media_type, unsupported_reason
-from resad_client.records import Evidence, IndexInfo, IndexReference, Result, from_json, from_value, items, parsed
+from resad_client.records import (
+    Evidence,
+    IndexInfo,
+    IndexReference,
+    MarkedPhoto,
+    MarkList,
+    Result,
+    from_json,
+    from_value,
+    items,
+    parsed,
+)
 from resad_client.text import counted
 
 Photo: TypeAlias = bytes | Path
@@ -112,6 +124,41 @@ async def overlay(
     accept = _JPEG if kind == "jpeg" else _PNG
     call = Call("POST", "/v1/anomaly-map", accept, query, await _attachment(port, photo, 1))
     return (checked_jpeg if kind == "jpeg" else checked_png)((await answer(port, call)).content)
+
+
+@dataclass(frozen=True, slots=True)
+class NewMark:
+    """A region to be marked.
+
+    label: `normal-variant`, `artifact`, or a kind of lesion, as `MarkList.labels` has them.  contour: polygon of
+    at least three points, pixel indexes of the photograph, as `Finding.contour`.
+    """
+
+    label: str
+    contour: Sequence[tuple[float, float]]
+
+
+async def mark(
+    port: Port, photo: Photo, marks: Sequence[NewMark], *, index: str | None, reader: str | None
+) -> MarkedPhoto:
+    """Regions of one photograph -> what the journal has of them."""
+    document = {"marks": [{"label": entry.label, "contour": list(entry.contour)} for entry in marks]}
+    text = json.dumps(document if reader is None else document | {"reader": reader}, allow_nan=False)
+    parts = await _attachment(port, photo, 1), Attachment("marks", _JSON, text.encode(), part="marks")
+    call = Call("POST", "/v1/marks", _JSON, _query(index=index), parts)
+    return from_json(MarkedPhoto, (await answer(port, call, changes=True)).content)
+
+
+async def marks(port: Port, index: str | None) -> MarkList:
+    """The journal of marks."""
+    call = Call("GET", "/v1/marks", _JSON, _query(index=index))
+    return from_json(MarkList, (await answer(port, call)).content)
+
+
+async def withdraw_mark(port: Port, name: str, index: str | None) -> None:
+    """Take a mark back."""
+    call = Call("DELETE", f"/v1/marks/{quote(name, safe='')}", "*/*", _query(index=index))
+    await answer(port, call, changes=True)
 
 
 async def evidence_crop(port: Port, index: IndexReference, evidence: Evidence) -> bytes:

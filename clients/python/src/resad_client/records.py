@@ -174,10 +174,11 @@ class NormalsReference:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A healthy patch near to a finding's peak.
+    """A healthy patch near to a finding's peak, or an example of a lesion.
 
     distance: feature units.  y, x: cell of the patch grid in the reference photo, as that photo is.
     mirrored: it is near to the finding's patch as that looks in the mirror image, left and right changed.
+    label: what a reader called it, as `normal-variant`; null for patches of the reference photos.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"json_schema_serialization_defaults_required": True}
@@ -188,6 +189,31 @@ class Evidence:
     y: int
     x: int
     mirrored: bool = False
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resemblance:
+    """The kind of lesion that a finding resembles most, by the examples that readers have marked; no diagnosis.
+
+    share: of the votes of the nearest examples of all its patches.  votes: how many of the `of` examples nearest
+    to its peak are of that kind.  distance: of the peak to the nearest one of the kind; healthy_distance: of the
+    peak to healthy patches; feature units.  examples: those of the kind that are among the nearest.
+    """
+
+    kind: str
+    share: float
+    votes: int
+    of: int
+    distance: float
+    healthy_distance: float
+    examples: tuple[Evidence, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"like {self.kind.replace('-', ' ')}: {self.votes} of the {self.of} nearest examples, distance "
+            f"{self.distance:.3g} against {self.healthy_distance:.3g} to healthy"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +242,8 @@ class Finding:
     doubts: tuple[FindingDoubt, ...] = ()
     area_mm2: float | None = None
     """On the retina; null where the photograph does not state the spacing of its pixels, as only DICOM does."""
+    resembles: Resemblance | None = None
+    """Null where the index has no examples of lesions, and from servers of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +297,59 @@ class Result:
     timings_ms: Timings
     intended_use: str = INTENDED_USE
     same_as: ReferenceMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A region of a photograph that a reader has marked.
+
+    id: of the journal, as `m-3f9c12ab-1`.  label: `normal-variant`, `artifact`, or a kind of lesion.  contour:
+    polygon, pixel indexes of the photograph; empty where a mask was read.  patches: how many of its features are
+    kept.  distance: the largest one to healthy patches when it was marked, feature units.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    """The server stores them in its journal and refuses any other field there."""
+
+    id: str
+    label: str
+    contour: tuple[tuple[float, float], ...]
+    patches: int
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedPhoto:
+    """The marks that a reader made on one photograph, as the journal of an index has them.
+
+    id: of the photograph there, as `m-3f9c12ab`.  width, height: px.  reader: who marked.  at: ISO 8601, UTC.
+    version, fingerprint: of the index that measured it.  withdrawn: ids of marks that are taken back.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    """The server stores them in its journal and refuses any other field there."""
+
+    id: str
+    content_sha256: str
+    width: int
+    height: int
+    reader: str
+    at: str
+    version: str
+    fingerprint: str
+    marks: tuple[Mark, ...]
+    withdrawn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MarkList:
+    """The journal of marks of an index, oldest first, without marks that were taken back.
+
+    labels: those that marks may have: of healthy regions first, then kinds of lesions.
+    """
+
+    labels: tuple[str, ...]
+    photos: tuple[MarkedPhoto, ...]
 
 
 @dataclass(frozen=True, slots=True)

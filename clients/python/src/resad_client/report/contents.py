@@ -38,6 +38,11 @@ class HealthyPatch:
     evidence: Evidence
     picture: bytes
 
+    @property
+    def caption(self) -> str:
+        """The photograph, and whether it is healthy or what a reader marked."""
+        return wording.patch_caption(self.evidence)
+
 
 @dataclass(frozen=True, slots=True)
 class FindingDetail:
@@ -118,7 +123,7 @@ class PhotoReport:
         return tuple(
             (
                 str(finding.rank),
-                ": ".join(filter(None, [finding.place or "-", wording.finding_doubts(finding)])),
+                wording.finding_place(finding),
                 wording.finding_strength(finding, result),
                 wording.finding_p_value(finding, normals),
                 wording.finding_size(finding),

@@ -249,7 +249,7 @@ class _Document(FPDF):
                     table.row([self.clean(cell) for cell in cells])
         if any(detail.patches for detail in photo.details):
             for detail in photo.details:
-                patches = [(patch.picture, f"healthy: {patch.evidence.photo}") for patch in detail.patches]
+                patches = [(patch.picture, patch.caption) for patch in detail.patches]
                 self._write_details([(detail.picture, detail.caption), *patches])
         elif photo.details:
             self._write_details([(detail.picture, detail.caption) for detail in photo.details])

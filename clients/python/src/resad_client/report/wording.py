@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from resad_client.records import Finding, Result
+from resad_client.records import Evidence, Finding, Result
 from resad_client.text import counted
 
 _CLOSE: Final = 0.1
@@ -100,7 +100,10 @@ def findings_sentence(result: Result) -> str:
     often = f", which {rate:g} regions of a healthy photograph pass on average" if rate is not None else ""
     if not result.findings:
         return f"No findings: no region of the map is above {level:#.4g}{often}."
-    return f"{counted(len(result.findings), 'finding')}: regions of the map above {level:#.4g}{often}."
+    text = f"{counted(len(result.findings), 'finding')}: regions of the map above {level:#.4g}{often}."
+    if any(finding.resembles for finding in result.findings):
+        text += " Like: nearest to examples that readers have marked; a resemblance, no diagnosis."
+    return text
 
 
 def index_sentence(result: Result) -> str:
@@ -140,9 +143,29 @@ def finding_doubts(finding: Finding) -> str:
     return ", ".join(_DOUBTS.get(doubt, doubt.replace("-", " ")) for doubt in finding.doubts)
 
 
+def finding_place(finding: Finding) -> str:
+    """The place, and what is to be known of the finding: why it may be none, and what it resembles."""
+    resemblance = str(finding.resembles) if finding.resembles else ""
+    remarks = "; ".join(filter(None, [finding_doubts(finding), resemblance]))
+    return ": ".join(filter(None, [finding.place or "-", remarks]))
+
+
+def patch_caption(patch: Evidence) -> str:
+    """Whether a patch beside a finding is of a healthy photograph, or what a reader called it."""
+    return f"{_marked(patch) or 'healthy'}: {patch.photo}"
+
+
 def evidence_words(finding: Finding) -> str:
-    """The nearest healthy patches: ids of reference photographs and distances."""
+    """The nearest healthy patches: ids of photographs and distances."""
     return "; ".join(
-        f"{item.photo} at {item.distance:#.3g}{' (mirrored)' if item.mirrored else ''}"
-        for item in finding.evidence
+        f"{patch.photo} at {patch.distance:#.3g}" + "".join(f" ({remark})" for remark in _remarks(patch))
+        for patch in finding.evidence
     )
+
+
+def _remarks(patch: Evidence) -> list[str]:
+    return [remark for remark in (_marked(patch), "mirrored" if patch.mirrored else "") if remark]
+
+
+def _marked(patch: Evidence) -> str:
+    return f"marked {patch.label.replace('-', ' ')}" if patch.label else ""
