@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export RESAD_DATA ?= $(abspath ../shared)
 endif
 
-.PHONY: setup demo serve quick check test bench gpu-bench docker-test dicom-test cluster-test clean
+.PHONY: setup demo serve quick check test long-test bench gpu-bench docker-test dicom-test cluster-test clean
 
 setup: .venv/ready
 
@@ -47,6 +47,10 @@ check: setup
 
 test: check
 	$(BIN)/pytest -ra --numprocesses $(TEST_PROCESSES) --dist loadscope
+
+# What takes long for what it shows: statistics over many photographs, training, load.  About five minutes.
+long-test: setup
+	$(BIN)/pytest -ra -m long --numprocesses $(TEST_PROCESSES) --dist loadscope
 
 bench: setup
 	@for name in $$(ls benchmarks/*.py | sed 's#benchmarks/\(.*\)\.py#\1#' | grep -v '^_'); do \

@@ -27,7 +27,7 @@ CLUSTER_REASONS = ("Ray is not installed", "needs a network namespace")
 
 BUILDING_FIXTURES = frozenset({"shared", "drawn", "small_index"})
 """Fixtures that need real photographs, or draw photographs and build an index from them."""
-NOT_QUICK = ("slow", "docker", "gpu")
+NOT_QUICK = ("slow", "long", "docker", "gpu")
 
 
 class SkipReport:
@@ -59,9 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests of a missing GPU, and mark the tests of `make quick`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of a missing GPU, mark those of `make quick`, leave out long ones unless `-m long` asks."""
     import torch
+
+    if "long" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
     gpu = torch.cuda.is_available()
     for item in items:

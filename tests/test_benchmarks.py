@@ -39,6 +39,7 @@ _HOME = Path(benchmarks.__file__).parent
 _MODULES = sorted(path.stem for path in _HOME.glob("[a-z]*.py"))
 
 
+@pytest.mark.long
 def test_coreset_runs_as_a_module_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "coreset.json"
     line = [sys.executable, "-m", "benchmarks.coreset", "--quick", "--json", str(file)]

@@ -93,6 +93,7 @@ def rate(normals: tuple[float, ...], unseen: NDArray[np.float64], fpr: float) ->
     return float(np.mean([p_value(score, normals) <= fpr for score in unseen]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.10])
 def test_unseen_normals_get_low_p_values_no_more_often_than_these_say(splits: list[Split], fpr: float) -> None:
     assert fpr > 1 / (REFERENCES + 1), "no score could get so low a p-value"
@@ -100,12 +101,14 @@ def test_unseen_normals_get_low_p_values_no_more_often_than_these_say(splits: li
     assert observed <= highest_rate(fpr)
 
 
+@pytest.mark.long
 def test_left_out_errs_upwards_and_not_by_much(splits: list[Split]) -> None:
     """Of exact p-values the mean is (n + 2) / (2 (n + 1)), a half."""
     mean = np.mean([[p_value(score, part.left_out) for score in part.unseen] for part in splits])
     assert 0.5 < mean < 0.8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fpr", [0.05, 0.10])
 def test_with_their_own_memories_it_would_not_hold(splits: list[Split], fpr: float) -> None:
     observed = np.mean([rate(part.with_own, part.unseen, fpr) for part in splits])

@@ -251,7 +251,7 @@ def words(text: str) -> str:
     return re.sub(r"[\s│]+", " ", text)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_build_calibrates_on_others_names_outliers_and_sets_them_aside(
     run: Run, photos: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -276,7 +276,7 @@ def test_build_calibrates_on_others_names_outliers_and_sets_them_aside(
     assert "was not trained on" in inspected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_photographs_are_set_aside_and_calibrate_asks(
     run: Run, photos: Path, weights: Path, tmp_path: Path
 ) -> None:

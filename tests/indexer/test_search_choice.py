@@ -34,6 +34,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_choice, "_MIN_MEMORIES", 10)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("large")
 def test_every_search_gives_the_scores_of_flat(drawn: Path, tmp_path: Path) -> None:
     photo = prepare(

@@ -43,6 +43,7 @@ print(json.dumps([memory.most - before, (faults() - began) * resource.getpagesiz
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_points_on_disk_take_no_more_for_a_patch_than_the_forecast_says(tmp_path: Path) -> None:
     store, generator = FeatureStore(tmp_path / "features"), np.random.default_rng(0)

@@ -31,7 +31,7 @@ def order(dataset: Dataset, seeds: int = 2) -> AblationOptions:
     return AblationOptions(dataset, config, "bundled", torch.device("cpu"), seeds)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_and_the_figure_on_drawn_photographs(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -223,6 +223,7 @@ def peak(lesions: Dataset, times: int) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.long
 def test_a_photograph_takes_no_more_memory_than_the_bins_it_fills(lesions: Dataset) -> None:
     """Whole rows of 16,384 bins would be 1.3 MB each, with two kinds of lesions."""
     few, many = peak(lesions, 1), peak(lesions, 3)

@@ -131,6 +131,7 @@ def test_crops_are_the_same_by_any_number_of_workers(healthy: list[HealthyPhoto]
         torch.testing.assert_close(first.targets, second.targets, rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fresh", [True, False])
 def test_it_learns_and_leaves_the_texture_stages_alone(
     healthy: list[HealthyPhoto], trunk: BundledTrunk, fresh: bool
@@ -149,6 +150,7 @@ def test_it_learns_and_leaves_the_texture_stages_alone(
             torch.testing.assert_close(before, after, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_a_teacher_is_followed(healthy: list[HealthyPhoto], trunk: BundledTrunk) -> None:
     config = TrainingConfig(steps=8, seed=0, batch=2, fresh=True)
     batch = next(iter(batches(healthy, config, 0, CPU, 0)))
@@ -223,6 +225,7 @@ def test_its_own_opinion_lies_between_0_and_1(photos: list[PreparedPhoto], trunk
     assert not values[~photos[0].mask].any()
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_one_that_was_not(
     whole: tuple[Path, TrainReport], drawn: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +242,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert report.steps == 4
 
 
+@pytest.mark.long
 def test_the_file_is_a_trunk_that_names_its_photographs(whole: tuple[Path, TrainReport], drawn: Path) -> None:
     out, report = whole
 
@@ -261,6 +265,7 @@ def test_the_file_is_a_trunk_that_names_its_photographs(whole: tuple[Path, Train
     assert out.with_suffix(".png").is_file()
 
 
+@pytest.mark.long
 def test_unseen_photographs_that_look_strange_score_higher(drawn: Path, trunk_file: Path) -> None:
     listing = list_references(drawn / "train/good")
     loaded = load_photos(listing, SMALL, PhotoLimits(), strict=True)

@@ -80,6 +80,7 @@ def assert_mirrored_pairs(original: str, copies_: dict[str, str]) -> list[int]:
     return [pair.bits for pair in pairs if pair.bits is not None]
 
 
+@pytest.mark.long
 def test_copies_are_near_and_other_real_eyes_far(shared: Path) -> None:
     """The measurement that the limit rests on: it lies well between the two."""
     data = shared / "data/idrid-512"

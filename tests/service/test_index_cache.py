@@ -124,7 +124,7 @@ def test_the_least_recently_used_of_two_indexes_is_evicted(three_indexes: Path, 
             assert in_memory(service) == set(names)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_under_load_every_answer_is_right_and_no_more_are_ever_in_memory(
     three_indexes: Path, photo: bytes, expected: dict[str, float]
 ) -> None:

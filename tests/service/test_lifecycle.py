@@ -73,7 +73,7 @@ def test_an_answer_that_nobody_reads_is_given_up(root: Path) -> None:
             line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)
             until(lambda: service.state.admission.queued == 1)
             until(lambda: service.state.admission.queued == 0)
-            time.sleep(0.8)
+            until(lambda: service.state.admission.held_bytes == 0)
             assert _read(line) < 10_000_000
         with line_to(service) as line:  # one that reads slowly gets all of it
             line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(large) + large)

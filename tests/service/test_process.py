@@ -22,6 +22,7 @@ def ask(client: httpx.Client, photo: bytes) -> httpx.Response:
     return client.post("/v1/score?fpr=0.9", content=photo, headers=JPEG)
 
 
+@pytest.mark.long
 def test_photographs_from_sixteen_callers(root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex) -> None:
     expected = [score_offline(loaded, photo).result for photo in photos]
     photo_numbers = list(itertools.islice(itertools.cycle(range(len(photos))), PHOTOS))

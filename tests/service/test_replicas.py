@@ -25,7 +25,7 @@ def two_version_root(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_swaps_under_load_over_two_replicas(command: Path, two_version_root: Path, photo: bytes) -> None:
     versions = index.versions(two_version_root / "drawn")
     index.activate(two_version_root / "drawn", versions[0])
