@@ -16,6 +16,7 @@ from indexer.commands.console import Device, Index
 from indexer.photos.listing import list_references
 from lab.commands.datasets import Altered, Exclude, open_checked
 from lab.evaluate import figures, figures_json, measure_dataset
+from lab.evaluate.agreement import agreement_json, agreement_tables, measure_agreement, read_export
 from lab.evaluate.figures import (
     Overlap,
     PaintedEvaluation,
@@ -49,6 +50,16 @@ def evaluate_command(
             "painted into them, and those found are counted. With it --data may be left out."
         ),
     ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of `resad-indexer marks export`: the agreement of readers, and of the index with each of "
+            "them. By itself, with --photos."
+        ),
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="With --marks: folder or CSV of the marked photographs, found by content.")
+    ] = None,
     exclude: Exclude = None,
     altered_copy: Altered = False,
     strict: Annotated[bool, typer.Option(help="Refuse a test photograph that is in the index.")] = False,
@@ -61,6 +72,11 @@ def evaluate_command(
     device: Device = "auto",
 ) -> None:
     """Measure an index on labeled photographs, with 95 % intervals over photographs, or on painted lesions."""
+    if marks is not None or photos is not None:
+        if marks is None or photos is None or any(option is not None for option in (data, painted, csv, html)):
+            raise SettingError("--marks and --photos belong together, by themselves or with --json")
+        _measure_agreement(index, marks, photos, json, device)
+        return
     if data is None and painted is None:
         raise SettingError("nothing to measure on: give --data, --painted or both")
     if data is None and csv is not None:
@@ -68,9 +84,9 @@ def evaluate_command(
     check_outputs(json=json, csv=csv, html=html)
     index_store.resolve(index)
     check_device(device)
-    for photos in (data, painted):
-        if photos is not None:
-            check_source(photos)
+    for source in (data, painted):
+        if source is not None:
+            check_source(source)
     labeled = None if data is None else open_checked(dataset, data, exclude, altered_copy=altered_copy)
     healthy = [] if painted is None else [photo.path for photo in list_references(painted)]
     loaded = console.load(index, device)
@@ -103,6 +119,30 @@ def evaluate_command(
         write_atomically(csv, photo_table(measured, loaded.manifest.calibration))
     if html is not None:
         write_atomically(html, report(result, measured, loaded, PhotoLimits()).encode())
+
+
+def _measure_agreement(index: Path, marks: Path, photos: Path, json: Path | None, device: str) -> None:
+    check_outputs(json=json)
+    index_store.resolve(index)
+    check_device(device)
+    check_source(photos)
+    read = read_export(marks)
+    loaded = console.load(index, device)
+    wanted = len({content for reader in read.readers.values() for content in reader})
+    with Stages(console.ERR).stage("score", wanted, "photos") as advance:
+        result = measure_agreement(read, photos, loaded, PhotoLimits(), advance)
+    for table in agreement_tables(result):
+        console.OUT.print(table)
+    if not result.pairs:
+        console.warn("no two readers marked the same photograph: no agreement can be told")
+    if read.without_contour:
+        console.warn(f"{counted(read.without_contour, 'mark')} of masks left out: the file has no contour of them")
+    if result.missing:
+        console.warn(
+            f"{counted(len(result.missing), 'marked photograph is', 'marked photographs are')} not in {photos}"
+        )
+    if json is not None:
+        write_atomically(json, agreement_json(result).encode() + b"\n")
 
 
 def _measure_painted(
