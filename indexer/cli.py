@@ -75,7 +75,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "score": ("indexer.commands.score:score_command", "Score photographs against an index."),
     "evaluate": (
         "lab.commands.evaluate:evaluate_command",
-        "Measure an index on labeled photographs, with 95 % intervals over photographs, or on painted lesions.",
+        "Measure an index on labeled photographs, painted lesions or readers' marks, with 95 % intervals.",
     ),
     "ablation": (
         "lab.commands.ablation:ablation_command",

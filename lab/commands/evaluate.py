@@ -1,6 +1,7 @@
 """`resad-indexer evaluate`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,23 +14,25 @@ from indexer.calibration.calibrate import calibration_records
 from indexer.commands import console
 from indexer.commands.checks import check_device, check_outputs, check_source
 from indexer.commands.console import Device, Index
-from indexer.photos.listing import list_references
+from indexer.photos.listing import list_photos, list_references
 from lab.commands.datasets import Altered, Exclude, open_checked
 from lab.evaluate import figures, figures_json, measure_dataset
-from lab.evaluate.agreement import agreement_json, agreement_tables, measure_agreement, read_export
+from lab.evaluate.agreement import ReadersMarks, find_marked_photos, measure_agreement, read_readers_marks
 from lab.evaluate.figures import (
+    AgreementFigures,
     Overlap,
-    PaintedEvaluation,
     PaintedFigures,
     SamePhoto,
-    painted_evaluation,
+    UnlabeledEvaluation,
+    agreement_figures,
     painted_figures,
-    painted_json,
+    unlabeled_evaluation,
+    unlabeled_json,
 )
 from lab.evaluate.measuring import IndexPhoto
 from lab.evaluate.painted import measure_index_painted, painted_table
-from lab.evaluate.tables import figures_tables, photo_table
-from lab.report import painted_report, report
+from lab.evaluate.tables import agreement_tables, figures_tables, photo_table
+from lab.report import report, unlabeled_report
 from resad import index as index_store
 from resad.config import PhotoLimits
 from resad.errors import SettingError
@@ -53,12 +56,12 @@ def evaluate_command(
     marks: Annotated[
         Path | None,
         typer.Option(
-            help="File of `resad-indexer marks export`: the agreement of readers, and of the index with each of "
-            "them. By itself, with --photos."
+            help="File of `marks export`: how far readers agree with each other, and the index with each of them. "
+            "With it --data may be left out."
         ),
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="With --marks: folder or CSV of the marked photographs, found by content.")
+        Path | None, typer.Option(help="Folder of the photographs of --marks; they are known by their content.")
     ] = None,
     exclude: Exclude = None,
     altered_copy: Altered = False,
@@ -71,38 +74,37 @@ def evaluate_command(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure an index on labeled photographs, with 95 % intervals over photographs, or on painted lesions."""
-    if marks is not None or photos is not None:
-        if marks is None or photos is None or any(option is not None for option in (data, painted, csv, html)):
-            raise SettingError("--marks and --photos belong together, by themselves or with --json")
-        _measure_agreement(index, marks, photos, json, device)
-        return
-    if data is None and painted is None:
-        raise SettingError("nothing to measure on: give --data, --painted or both")
+    """Measure an index on labeled photographs, painted lesions or readers' marks, with 95 % intervals."""
+    if (marks is None) != (photos is None):
+        given, missing = ("--photos", "--marks") if marks is None else ("--marks", "--photos")
+        raise SettingError(f"{given} needs {missing}: a file of `marks export` and the folder of its photographs")
+    if data is None and painted is None and marks is None:
+        raise SettingError("nothing to measure on: give --data, --painted or both, or --marks with --photos")
     if data is None and csv is not None:
         raise SettingError(f"--csv {csv}: it has a line per labeled photograph; give --data, too")
     check_outputs(json=json, csv=csv, html=html)
     index_store.resolve(index)
     check_device(device)
-    for source in (data, painted):
+    for source in (data, painted, marks, photos):
         if source is not None:
             check_source(source)
+    readers = None if marks is None or photos is None else _find_marked(marks, photos)
     labeled = None if data is None else open_checked(dataset, data, exclude, altered_copy=altered_copy)
     healthy = [] if painted is None else [photo.path for photo in list_references(painted)]
     loaded = console.load(index, device)
     calibrated_on = calibration_records(index_store.resolve(index))
     stages = Stages(console.ERR)
     of_painted = _measure_painted(loaded, healthy, calibrated_on, stages, strict=strict) if healthy else None
+    of_readers = None if readers is None else _measure_marks(loaded, readers, calibrated_on, stages, strict=strict)
     if labeled is None:
-        if of_painted is not None:
-            _write_painted(painted_evaluation(of_painted, loaded), json, html)
+        _write_unlabeled(unlabeled_evaluation(loaded, of_painted, of_readers), json, html)
         return
     with stages.stage("score", len(labeled.test), "photos") as advance:
         measured = measure_dataset(
             loaded, labeled, PhotoLimits(), advance, calibrated_on=calibrated_on, strict=strict
         )
     with stages.stage("bootstrap", 1, "data set") as advance:
-        result = figures(measured, loaded, labeled, of_painted)
+        result = figures(measured, loaded, labeled, of_painted, of_readers)
         advance(1)
     _warn_overlap(result.guard)
     for table in figures_tables(result):
@@ -119,30 +121,6 @@ def evaluate_command(
         write_atomically(csv, photo_table(measured, loaded.manifest.calibration))
     if html is not None:
         write_atomically(html, report(result, measured, loaded, PhotoLimits()).encode())
-
-
-def _measure_agreement(index: Path, marks: Path, photos: Path, json: Path | None, device: str) -> None:
-    check_outputs(json=json)
-    index_store.resolve(index)
-    check_device(device)
-    check_source(photos)
-    read = read_export(marks)
-    loaded = console.load(index, device)
-    wanted = len({content for reader in read.readers.values() for content in reader})
-    with Stages(console.ERR).stage("score", wanted, "photos") as advance:
-        result = measure_agreement(read, photos, loaded, PhotoLimits(), advance)
-    for table in agreement_tables(result):
-        console.OUT.print(table)
-    if not result.pairs:
-        console.warn("no two readers marked the same photograph: no agreement can be told")
-    if read.without_contour:
-        console.warn(f"{counted(read.without_contour, 'mark')} of masks left out: the file has no contour of them")
-    if result.missing:
-        console.warn(
-            f"{counted(len(result.missing), 'marked photograph is', 'marked photographs are')} not in {photos}"
-        )
-    if json is not None:
-        write_atomically(json, agreement_json(result).encode() + b"\n")
 
 
 def _measure_painted(
@@ -162,6 +140,48 @@ def _measure_painted(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """Readers' marks, and the files of their photographs by content hash."""
+
+    marks: ReadersMarks
+    files: dict[str, Path]
+
+
+def _find_marked(marks: Path, photos: Path) -> _Marked:
+    """Raise `SettingError` for a file that `marks export` did not write, or if no photograph of it is there."""
+    limits = PhotoLimits()
+    readers = read_readers_marks(marks, limits)
+    paths = [photo.path for photo in list_photos(photos)]
+    files = find_marked_photos(paths, [photo.content_sha256 for photo in readers.photos], limits)
+    if not files:
+        raise SettingError(
+            f"{photos}: none of {counted(len(paths), 'photograph')} has the SHA-256 of one in {marks}; give the "
+            "folder of the files that were marked, unchanged"
+        )
+    return _Marked(readers, files)
+
+
+def _measure_marks(
+    loaded: LoadedIndex, marked: _Marked, calibrated_on: Sequence[IndexPhoto], stages: Stages, *, strict: bool
+) -> AgreementFigures:
+    with stages.stage("compare readers", len(marked.marks.photos), "photos") as advance:
+        results, matches = measure_agreement(
+            loaded,
+            marked.marks,
+            marked.files,
+            PhotoLimits(),
+            advance,
+            calibrated_on=calibrated_on,
+            strict=strict,
+        )
+    result = agreement_figures(results, matches, list(marked.files.values()))
+    _warn_same_photos(result.in_the_index, "marked photograph")
+    for note in results.notes:
+        console.warn(note)
+    return result
+
+
 def _warn_soft(masks: Sequence[Path]) -> None:
     if masks:
         count = counted(len(masks), "mask has", "masks have")
@@ -171,12 +191,16 @@ def _warn_soft(masks: Sequence[Path]) -> None:
         )
 
 
-def _write_painted(evaluation: PaintedEvaluation, json: Path | None, html: Path | None) -> None:
-    console.OUT.print(painted_table(evaluation.painted.results))
+def _write_unlabeled(evaluation: UnlabeledEvaluation, json: Path | None, html: Path | None) -> None:
+    if evaluation.painted is not None:
+        console.OUT.print(painted_table(evaluation.painted.results))
+    if evaluation.agreement is not None:
+        for table in agreement_tables(evaluation.agreement.results):
+            console.OUT.print(table)
     if json is not None:
-        write_atomically(json, painted_json(evaluation).encode() + b"\n")
+        write_atomically(json, unlabeled_json(evaluation).encode() + b"\n")
     if html is not None:
-        write_atomically(html, painted_report(evaluation).encode())
+        write_atomically(html, unlabeled_report(evaluation).encode())
 
 
 def _warn_same_photos(photos: Sequence[SamePhoto], which: str) -> None:

@@ -1,314 +1,565 @@
-"""Agreement of readers who marked the same photographs, and of an index with each of them."""
+"""Agreement of readers who marked the same photographs, with each other and with the index.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+What a reader marked on a photograph with one kind of lesion is drawn as one mask of the photograph's pixels.  A
+region is a connected region of such a mask; pixels that touch at a corner connect.  Two regions touch if they have
+a pixel in common.  A reader counts for a photograph with at least one mark there: without any the photograph may
+be healthy to the reader, or never have been shown.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as model
-from resad_client.records import INTENDED_USE, IndexReference
-from rich.table import Table
+from PIL import Image, ImageDraw
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from resad_client.text import counted
 from scipy import ndimage
 
-from indexer.photos.listing import list_photos
-from lab.evaluate.bootstrap import RESAMPLES, Figure, fresh_generator
+from lab.evaluate import bootstrap
+from lab.evaluate.bootstrap import RESAMPLES, Figure, Floats, Labels, Pool
+from lab.evaluate.froc import FrocPoint, LesionRegions, PhotoSummary, froc, summarize
+from lab.evaluate.measuring import IndexMatch, IndexPhoto, match_index
 from resad.config import PhotoLimits
-from resad.engine import index_reference
-from resad.errors import SettingError, first_fault, naming
+from resad.errors import PhotoError, SettingError, naming
+from resad.false_regions import FindingLevel
 from resad.loaded_index import LoadedIndex
-from resad.marks import HEALTHY_LABELS, Region, polygon_region
-from resad.preparation import PreparedPhoto, prepare
+from resad.marks import HEALTHY_LABELS, MOST_POINTS, check_label
+from resad.photo import read_bytes
+from resad.preparation import Frame, prepare
 
-_RATES: Final = (0.25, 1.0, 4.0)
-Floats = NDArray[np.float64]
+RATES: Final = (0.25, 1.0, 4.0)
+"""False regions per healthy photograph at whose levels the index is compared with readers."""
+NO_NAME: Final = "(no name)"
+"""The reader of marks without a name."""
+_FEW: Final = 5
+"""Photographs below which an interval says little."""
+_CORNERS: Final = np.ones((3, 3))
+
+_Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+_Side = Annotated[int, Field(gt=0)]
 
 
-@model(frozen=True)
-class _ExportedMark:
-    id: str
+@dataclass(frozen=True)
+class ReaderMark:
+    """A mark of the file.  contour: polygon, pixel indexes of the photograph; empty where a mask was read."""
+
     label: str
-    contour: tuple[tuple[float, float], ...]
+    contour: Annotated[tuple[tuple[_Coordinate, _Coordinate], ...], Field(max_length=MOST_POINTS)]
     withdrawn: bool = False
 
 
-@model(frozen=True)
-class _ExportedPhoto:
-    content_sha256: str
+@dataclass(frozen=True)
+class _FileEntry:
+    """What a reader marked on a photograph at one time."""
+
+    content_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    width: _Side
+    height: _Side
     reader: str
-    marks: tuple[_ExportedMark, ...]
+    marks: tuple[ReaderMark, ...]
 
 
-@model(frozen=True)
-class _Exported:
-    photos: tuple[_ExportedPhoto, ...]
+@dataclass(frozen=True)
+class _File:
+    photos: tuple[_FileEntry, ...]
 
 
-_EXPORTED: Final = TypeAdapter(_Exported)
+_FILE: Final = TypeAdapter(_File)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPhotos:
-    """The marks of a file: reader -> content hash -> labels and contours, px of the photograph.
+@plain_dataclass(frozen=True, slots=True)
+class PhotoMarks:
+    """A photograph and each reader's marks on it, without those that were taken back or have no contour."""
 
-    without_contour: marks that came from masks and are left out.
-    """
+    content_sha256: str
+    width: int
+    height: int
+    readers: Mapping[str, tuple[ReaderMark, ...]]
 
-    readers: Mapping[str, Mapping[str, tuple[tuple[str, tuple[tuple[float, float], ...]], ...]]]
+
+@plain_dataclass(frozen=True, slots=True)
+class ReadersMarks:
+    """The marks of a file.  readers: in the order of their names.  without_contour: marks that were left out."""
+
+    photos: tuple[PhotoMarks, ...]
+    readers: tuple[str, ...]
     without_contour: int
 
 
-def read_export(file: Path) -> ReadPhotos:
-    """The file that `resad-indexer marks export` writes; raises `SettingError` for any other."""
+def read_readers_marks(path: Path, limits: PhotoLimits) -> ReadersMarks:
+    """The marks in a file that `resad-indexer marks export` wrote.
+
+    Raises `SettingError` for a file that cannot be read, is none of these, or has no mark that counts.
+    """
     try:
-        exported = _EXPORTED.validate_json(file.read_bytes())
+        entries = _FILE.validate_json(path.read_bytes()).photos
     except OSError as error:
-        raise SettingError(f"{file} cannot be read: {error.strerror}") from error
+        raise SettingError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        fault = first_fault(error)
-        raise SettingError(f"{file} is not what `resad-indexer marks export` writes: {fault}") from error
-    readers: dict[str, dict[str, tuple[Any, ...]]] = {}
-    left_out = 0
-    for photo in exported.photos:
-        marks = [mark for mark in photo.marks if not mark.withdrawn]
-        left_out += sum(not mark.contour for mark in marks)
-        kept = tuple((mark.label, mark.contour) for mark in marks if mark.contour)
-        if kept:
-            of_reader = readers.setdefault(photo.reader, {})
-            of_reader[photo.content_sha256] = (*of_reader.get(photo.content_sha256, ()), *kept)
-    if not readers:
-        raise SettingError(f"{file} has no mark with a contour")
-    return ReadPhotos(readers, left_out)
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        reason = f"{where}: {fault['msg']}" if where else fault["msg"]
+        raise SettingError(f"{path} is no file of `resad-indexer marks export`: {reason}") from error
+    sizes: dict[str, tuple[int, int]] = {}
+    marks: dict[str, dict[str, list[ReaderMark]]] = {}
+    without_contour = 0
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, entry {number}"
+        _check_size(entry, sizes.setdefault(entry.content_sha256, (entry.width, entry.height)), limits, where)
+        for mark in entry.marks:
+            if mark.withdrawn:
+                continue
+            _check_mark(mark, where)
+            if mark.contour:
+                reader = entry.reader.strip() or NO_NAME
+                marks.setdefault(entry.content_sha256, {}).setdefault(reader, []).append(mark)
+            else:
+                without_contour += 1
+    if not marks:
+        reason = f" ({counted(without_contour, 'mark')} without a contour left out)" if without_contour else ""
+        raise SettingError(f"{path} has no mark with a contour that was not taken back{reason}")
+    photos = tuple(
+        PhotoMarks(content, *sizes[content], {reader: tuple(of_reader[reader]) for reader in sorted(of_reader)})
+        for content, of_reader in marks.items()
+    )
+    readers = sorted({name for photo in photos for name in photo.readers})
+    return ReadersMarks(photos, tuple(readers), without_contour)
 
 
-@model(frozen=True)
+def _check_size(entry: _FileEntry, size: tuple[int, int], limits: PhotoLimits, where: str) -> None:
+    if (entry.width, entry.height) != size:
+        raise SettingError(
+            f"{where}: the photograph is {entry.width} x {entry.height} px, in an entry before it "
+            f"{size[0]} x {size[1]}"
+        )
+    if entry.width * entry.height > limits.max_pixels:
+        raise SettingError(
+            f"{where}: the photograph is {entry.width} x {entry.height} px; at most {limits.max_pixels:,} are read"
+        )
+
+
+def _check_mark(mark: ReaderMark, where: str) -> None:
+    try:
+        check_label(mark.label)
+    except SettingError as error:
+        raise SettingError(f"{where}: {error}") from error
+    if len(mark.contour) in (1, 2):
+        points = counted(len(mark.contour), "point")
+        raise SettingError(f"{where}: a region of {mark.label} has {points}; at least 3 are needed")
+
+
+def find_marked_photos(paths: Iterable[Path], hashes: Iterable[str], limits: PhotoLimits) -> dict[str, Path]:
+    """The first file of each content hash, where there is one; files that are no photographs are passed over."""
+    wanted, files = set(hashes), dict[str, Path]()
+    for path in paths:
+        if len(files) == len(wanted):
+            break
+        with suppress(PhotoError):
+            content = sha256(read_bytes(path, limits)).hexdigest()
+            if content in wanted:
+                files.setdefault(content, path)
+    return files
+
+
+@plain_dataclass(frozen=True, slots=True, eq=False)
+class KindRegions:
+    """What a reader marked with one kind of lesion.
+
+    mask: bool (H, W).  pixel: places of its pixels in the flattened mask, (n,).  region: number of each one's
+    region, (n,), from 0.  count: regions.
+    """
+
+    mask: Labels
+    pixel: NDArray[np.intp]
+    region: NDArray[np.intp]
+    count: int
+
+    def touching(self, mask: Labels) -> Labels:
+        """bool (count,): the regions that have a pixel of `mask`, bool (H, W)."""
+        touches = np.zeros(self.count, np.bool_)
+        touches[self.region[mask.ravel()[self.pixel]]] = True
+        return touches
+
+
+@plain_dataclass(frozen=True, slots=True, eq=False)
+class DrawnMarks:
+    """A reader's marks on a photograph.  lesion, healthy: bool (H, W), of all kinds and of all healthy labels."""
+
+    kinds: Mapping[str, KindRegions]
+    lesion: Labels
+    healthy: Labels
+
+
+def draw_marks(marks: Sequence[ReaderMark], width: int, height: int) -> DrawnMarks:
+    """The marks as masks: the pixels inside their polygons and on the outlines."""
+    masks = {label: _mask(marks, label, width, height) for label in sorted({mark.label for mark in marks})}
+    nothing = np.zeros((height, width), np.bool_)
+    kinds = {label: _regions(mask) for label, mask in masks.items() if label not in HEALTHY_LABELS}
+    return DrawnMarks(
+        kinds,
+        np.logical_or.reduce([nothing, *(kind.mask for kind in kinds.values())]),
+        np.logical_or.reduce([nothing, *(masks[label] for label in HEALTHY_LABELS if label in masks)]),
+    )
+
+
+def _mask(marks: Sequence[ReaderMark], label: str, width: int, height: int) -> Labels:
+    image = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(image)
+    for mark in marks:
+        if mark.label == label:
+            draw.polygon(list(mark.contour), fill=1, outline=1)
+    return np.array(image, dtype=np.bool_)
+
+
+def _regions(mask: Labels) -> KindRegions:
+    labels, count = ndimage.label(mask, _CORNERS)
+    pixel = np.flatnonzero(mask)
+    return KindRegions(mask, pixel, labels.ravel()[pixel].astype(np.intp) - 1, count)
+
+
+@plain_dataclass(frozen=True, slots=True)
+class RegionCounts:
+    """One reader's regions of lesions on a photograph, against another reader's marks there.
+
+    touched: by a region of the other reader's lesions.  same_kind: by one of the same kind.  called_healthy: by a
+    healthy mark, and by no lesion.
+    """
+
+    regions: int
+    touched: int
+    same_kind: int
+    called_healthy: int
+
+
+@plain_dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two readers' marks on a photograph.  common, areas: px marked as lesion by both, and by each."""
+
+    common: int
+    areas: tuple[int, int]
+    first: RegionCounts
+    second: RegionCounts
+
+
+def compare(first: DrawnMarks, second: DrawnMarks) -> Comparison:
+    """Compare two readers' marks on the same photograph."""
+    return Comparison(
+        int((first.lesion & second.lesion).sum()),
+        (int(first.lesion.sum()), int(second.lesion.sum())),
+        _count(first, second),
+        _count(second, first),
+    )
+
+
+def _count(marks: DrawnMarks, against: DrawnMarks) -> RegionCounts:
+    regions = touched = same_kind = called_healthy = 0
+    for kind, of_kind in marks.kinds.items():
+        by_lesion, by_healthy = of_kind.touching(against.lesion), of_kind.touching(against.healthy)
+        regions += of_kind.count
+        touched += int(by_lesion.sum())
+        called_healthy += int((by_healthy & ~by_lesion).sum())
+        if kind in against.kinds:
+            same_kind += int(of_kind.touching(against.kinds[kind].mask).sum())
+    return RegionCounts(regions, touched, same_kind, called_healthy)
+
+
+@dataclass(frozen=True)
+class RegionAgreement:
+    """One reader's regions of lesions, against another reader's marks.
+
+    touched: share that a region of the other reader's lesions touches; null without regions.  called_healthy:
+    number that a healthy mark touches, and no lesion.
+    """
+
+    regions: int
+    touched: Figure | None
+    called_healthy: int
+
+
+@dataclass(frozen=True)
 class PairAgreement:
-    """Two readers, over the photographs that both marked.
+    """Two readers on the photographs that both marked.
 
-    dice: of the areas marked as lesion, kinds together.  first_touched, second_touched: share of a reader's lesion
-    regions that the other's touch.  same_kind: of regions that touch, the share of one kind.  disputes: regions
-    that one calls healthy and that touch a lesion of the other.
+    dice: of the area marked as lesion, mean over photographs where either marked any; null without such.
+    of_first, of_second: regions of either.  same_kind: of the regions of both that touch one of the other's, the
+    share that touches one of the same kind; null without such.
     """
 
     first: str
     second: str
     photos: int
     dice: Figure | None
-    first_touched: Figure | None
-    second_touched: Figure | None
+    of_first: RegionAgreement
+    of_second: RegionAgreement
     same_kind: Figure | None
-    disputes: int
 
 
-@model(frozen=True)
-class ReaderLevel:
-    """An index against one reader, at its own level of a rate of false regions.
+def pair_agreement(first: str, second: str, photos: Sequence[Comparison]) -> PairAgreement:
+    """The agreement of two readers, with intervals over the photographs that both marked."""
+    common = np.array([photo.common for photo in photos], np.float64)
+    areas = np.array([sum(photo.areas) for photo in photos], np.float64)
+    both = [(photo.first, photo.second) for photo in photos]
+    return PairAgreement(
+        first,
+        second,
+        len(photos),
+        ratio(2 * common / np.maximum(areas, 1), (areas > 0).astype(np.float64)),
+        _region_agreement([photo.first for photo in photos]),
+        _region_agreement([photo.second for photo in photos]),
+        ratio(
+            np.array([a.same_kind + b.same_kind for a, b in both], np.float64),
+            np.array([a.touched + b.touched for a, b in both], np.float64),
+        ),
+    )
 
-    touched: share of the reader's lesion regions above the level.  unmarked: regions a photograph that the reader
-    did not mark as lesion.
+
+def _region_agreement(photos: Sequence[RegionCounts]) -> RegionAgreement:
+    regions = np.array([photo.regions for photo in photos], np.float64)
+    touched = np.array([photo.touched for photo in photos], np.float64)
+    called_healthy = sum(photo.called_healthy for photo in photos)
+    return RegionAgreement(int(regions.sum()), ratio(touched, regions), called_healthy)
+
+
+def ratio(top: Floats, bottom: Floats) -> Figure | None:
+    """Sum of `top` over sum of `bottom`, (n,) of n photographs, with its interval; None where the latter is 0."""
+    return _ratio(top, bottom) if bottom.any() else None
+
+
+def _ratio(top: Floats, bottom: Floats) -> Figure:
+    nothing = np.zeros((len(bottom), 0))
+    pool = Pool(nothing, nothing, np.ones(len(bottom), np.bool_), bottom > 0)
+    return bootstrap.figure(
+        float(top.sum() / bottom.sum()),
+        lambda weights: np.asarray((weights @ top) / (weights @ bottom)),
+        pool,
+        bootstrap.fresh_generator(),
+        RESAMPLES,
+    )
+
+
+@dataclass(frozen=True)
+class ReaderFroc:
+    """The index against one reader, on the photographs with a file that this reader marked.
+
+    points: at the index's own levels; empty without lesions in the field of view, or without levels.
     """
 
     reader: str
-    rate: float
     photos: int
-    lesions: int
-    touched: Figure | None
-    unmarked: Figure | None
+    points: tuple[FrocPoint, ...]
 
 
-@model(frozen=True)
+@dataclass(frozen=True)
+class UnmarkedRegions:
+    """Regions of the index above one of its levels, per photograph with a file.
+
+    unmarked: those that touch no mark of any reader.  called_healthy: those that touch a healthy mark, and no
+    reader's lesion.
+    """
+
+    rate: float
+    level: float
+    unmarked: Figure
+    called_healthy: Figure
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """The figures of `evaluate --marks`, written as JSON."""
+    """Agreement of readers with each other, and of the index with each of them.
 
-    index: IndexReference
+    photos: that were marked.  with_file: of these, those that were found and scored.  without_contour: marks left
+    out.  taught: marked photographs whose marks this version of the index has learned.  notes: what limits the
+    figures, in words.
+    """
+
+    readers: tuple[str, ...]
+    photos: int
+    with_file: int
+    without_contour: int
+    taught: int
     pairs: tuple[PairAgreement, ...]
-    readers: tuple[ReaderLevel, ...]
-    missing: tuple[str, ...]
-    intended_use: str = INTENDED_USE
+    index: tuple[ReaderFroc, ...]
+    unmarked: tuple[UnmarkedRegions, ...]
+    notes: tuple[str, ...]
 
 
-_AGREEMENT: Final = TypeAdapter(Agreement)
+@plain_dataclass(frozen=True, slots=True, eq=False)
+class ScoredMarks:
+    """A photograph's regions of the index.  readers: against the lesions of each reader who marked it.
+
+    lesion, any_mark: against all readers' lesions, and against all their marks.
+    """
+
+    readers: Mapping[str, PhotoSummary]
+    lesion: PhotoSummary
+    any_mark: PhotoSummary
 
 
-def agreement_json(agreement: Agreement) -> str:
-    """`agreement` as indented JSON."""
-    return _AGREEMENT.dump_json(agreement, indent=2).decode()
+def summarize_marks(
+    values: NDArray[np.float32],
+    scored: Labels,
+    frame: Frame,
+    drawn: Mapping[str, DrawnMarks],
+    kinds: Mapping[str, Sequence[str]],
+) -> ScoredMarks:
+    """The regions of an anomaly map against readers' marks.
+
+    Args:
+        values, scored, frame: as of `froc.summarize`.
+        drawn: the marks of each reader of this photograph.
+        kinds: the kinds of lesions of each reader, on any photograph.
+    """
+    readers = {}
+    for reader, marks in drawn.items():
+        lesions: dict[str | None, Labels] = {kind: regions.mask for kind, regions in marks.kinds.items()}
+        readers[reader] = summarize(values, scored, frame, lesions, kinds[reader])
+    lesion = np.logical_or.reduce([marks.lesion for marks in drawn.values()])
+    any_mark = np.logical_or.reduce([lesion, *(marks.healthy for marks in drawn.values())])
+    return ScoredMarks(
+        readers,
+        summarize(values, scored, frame, {None: lesion}, ()),
+        summarize(values, scored, frame, {None: any_mark}, ()),
+    )
+
+
+def reader_froc(
+    reader: str, photos: Sequence[PhotoSummary], kinds: Sequence[str], levels: Sequence[FindingLevel]
+) -> ReaderFroc:
+    """The index against one reader at `levels`."""
+    # No photograph counts as healthy: what a reader left unmarked was perhaps not looked at.
+    diseased = np.ones(len(photos), np.bool_)
+    curve = froc(LesionRegions(tuple(photos), tuple(kinds)), diseased, levels) if photos else None
+    return ReaderFroc(reader, len(photos), () if curve is None else curve.index_levels)
+
+
+def unmarked_regions(photos: Sequence[ScoredMarks], rate: float, level: float) -> UnmarkedRegions:
+    """Regions above `level` that no reader marked, and those called healthy, per photograph of one or more."""
+    unmarked = np.array([photo.any_mark.regions.count(level) for photo in photos], np.float64)
+    no_lesion = np.array([photo.lesion.regions.count(level) for photo in photos], np.float64)
+    each = np.ones(len(photos))
+    return UnmarkedRegions(rate, level, _ratio(unmarked, each), _ratio(no_lesion - unmarked, each))
+
+
+@plain_dataclass(slots=True, eq=False)
+class _Counts:
+    """What has been counted of the photographs so far."""
+
+    pairs: dict[tuple[str, str], list[Comparison]] = field(default_factory=lambda: defaultdict(list))
+    scored: list[ScoredMarks] = field(default_factory=list)
+    matches: list[IndexMatch] = field(default_factory=list)
 
 
 def measure_agreement(
-    marks: ReadPhotos, photos: Path, loaded: LoadedIndex, limits: PhotoLimits, on_photo: Callable[[int], None]
-) -> Agreement:
-    """The agreement of readers with each other and with an index.
+    loaded: LoadedIndex,
+    marks: ReadersMarks,
+    files: Mapping[str, Path],
+    limits: PhotoLimits,
+    on_photo: Callable[[int], None],
+    *,
+    calibrated_on: Sequence[IndexPhoto] = (),
+    strict: bool = False,
+) -> tuple[Agreement, tuple[IndexMatch, ...]]:
+    """Agreement of readers, and which of the photographs in `files`, in its order, are in the index.
 
     Args:
-        photos: folder or CSV in which the marked photographs are found by content.
-        on_photo: counts marked photographs that are finished, also those that are not there.
+        files: of the photographs by content hash, as `find_marked_photos`; those without are not scored.
+        calibrated_on: photographs that the index's calibration rests on beside its own.
     Raises:
-        SettingError: none of the marked photographs is there, or a contour lies outside its photograph.
         PhotoError: a photograph cannot be read.
+        SettingError: a photograph has another size than its marks say; with `strict`, it is in the index.
     """
-    wanted = {content for reader in marks.readers.values() for content in reader}
-    paths = _by_content(photos, wanted)
-    if not paths:
-        raise SettingError(f"{photos} holds none of the {len(wanted)} photographs that were marked")
-    regions: dict[str, dict[str, list[Region]]] = {reader: {} for reader in marks.readers}
-    maps: dict[str, NDArray[np.float32]] = {}
-    for content in sorted(wanted):
-        if content in paths:
-            with naming(paths[content]):
-                photo = prepare(paths[content], loaded.manifest.config.preparation, limits)
-            maps[content] = loaded.detector.detect([photo])[0].anomaly_map
-            for reader, of_reader in marks.readers.items():
-                if content in of_reader:
-                    regions[reader][content] = _regions(of_reader[content], photo)
+    kinds = {reader: _lesion_kinds(marks.photos, reader) for reader in marks.readers}
+    numbers = {content: number for number, content in enumerate(files)}
+    counts = _Counts()
+    for marked in marks.photos:
+        drawn = {name: draw_marks(of, marked.width, marked.height) for name, of in marked.readers.items()}
+        for pair in combinations(sorted(drawn), 2):
+            counts.pairs[pair].append(compare(drawn[pair[0]], drawn[pair[1]]))
+        if (path := files.get(marked.content_sha256)) is not None:
+            with naming(path):
+                photo = prepare(path, loaded.manifest.config.preparation, limits)
+            if (photo.frame.width, photo.frame.height) != (marked.width, marked.height):
+                raise SettingError(
+                    f"{path} is {photo.frame.width} x {photo.frame.height} px, its marks are of "
+                    f"{marked.width} x {marked.height}"
+                )
+            number = numbers[marked.content_sha256]
+            references = (*loaded.photos, *calibrated_on)
+            counts.matches += match_index(number, path, photo, references, strict=strict)
+            (detection,) = loaded.detector.detect([photo])
+            counts.scored.append(
+                summarize_marks(detection.anomaly_map, detection.scored, photo.frame, drawn, kinds)
+            )
         on_photo(1)
-    levels = {level.rate: level.value for level in loaded.manifest.calibration.finding_levels}
+    return _agreement(loaded, marks, kinds, counts), tuple(counts.matches)
+
+
+def _lesion_kinds(photos: Sequence[PhotoMarks], reader: str) -> list[str]:
+    labels = {mark.label for photo in photos for mark in photo.readers.get(reader, ())}
+    return sorted(labels.difference(HEALTHY_LABELS))
+
+
+def _agreement(
+    loaded: LoadedIndex, marks: ReadersMarks, kinds: Mapping[str, Sequence[str]], counts: _Counts
+) -> Agreement:
+    levels = [level for level in loaded.manifest.calibration.finding_levels if level.rate in RATES]
+    stated = [(level.rate, level.value) for level in levels if level.value is not None]
+    without_level = [rate for rate in RATES if rate not in dict(stated)]
+    learned = {record.content_sha256 for record in loaded.examples.records}
+    pairs = tuple(pair_agreement(*pair, photos) for pair, photos in sorted(counts.pairs.items()))
+    by_reader = {
+        reader: [photo.readers[reader] for photo in counts.scored if reader in photo.readers]
+        for reader in marks.readers
+    }
+    taught = sum(photo.content_sha256 in learned for photo in marks.photos)
     return Agreement(
-        index=index_reference(loaded.manifest),
-        pairs=tuple(
-            _pair(first, second, regions[first], regions[second])
-            for first, second in combinations(sorted(regions), 2)
-            if regions[first].keys() & regions[second].keys()
-        ),
-        readers=tuple(
-            _reader_level(reader, rate, value, regions[reader], maps)
-            for reader in sorted(regions)
-            if regions[reader]
-            for rate in _RATES
-            if (value := levels.get(rate)) is not None
-        ),
-        missing=tuple(sorted(wanted - paths.keys())),
+        marks.readers,
+        len(marks.photos),
+        len(counts.scored),
+        marks.without_contour,
+        taught,
+        pairs,
+        tuple(reader_froc(reader, photos, kinds[reader], levels) for reader, photos in by_reader.items()),
+        tuple(unmarked_regions(counts.scored, rate, level) for rate, level in stated) if counts.scored else (),
+        tuple(_notes(marks, len(counts.scored), taught, pairs, without_level)),
     )
 
 
-def _by_content(photos: Path, wanted: set[str]) -> dict[str, Path]:
-    from indexer.build.state import file_sha256
-
-    found = ((file_sha256(photo.path), photo.path) for photo in list_photos(photos))
-    return {content: path for content, path in found if content in wanted}
-
-
-def _regions(marks: Sequence[tuple[str, tuple[tuple[float, float], ...]]], photo: PreparedPhoto) -> list[Region]:
-    return [polygon_region(label, contour, photo.frame) for label, contour in marks]
-
-
-def _lesions(regions: Sequence[Region]) -> list[Region]:
-    return [region for region in regions if region.label not in HEALTHY_LABELS]
-
-
-def _union(regions: Sequence[Region]) -> NDArray[np.bool_] | None:
-    return np.logical_or.reduce([region.mask for region in regions]) if regions else None
-
-
-def _pair(
-    first: str, second: str, of_first: Mapping[str, list[Region]], of_second: Mapping[str, list[Region]]
-) -> PairAgreement:
-    shared = sorted(of_first.keys() & of_second.keys())
-    counts = np.array([photo_agreement(of_first[content], of_second[content]) for content in shared], np.float64)
-    both, area, first_hit, first_all, second_hit, second_all, same, touching, disputes = counts.T
-    return PairAgreement(
-        first=first,
-        second=second,
-        photos=len(shared),
-        dice=ratio(2 * both, area),
-        first_touched=ratio(first_hit, first_all),
-        second_touched=ratio(second_hit, second_all),
-        same_kind=ratio(same, touching),
-        disputes=int(disputes.sum()),
-    )
-
-
-def photo_agreement(first: Sequence[Region], second: Sequence[Region]) -> tuple[int, ...]:
-    """Counts of one photograph: pixels that both mark as lesion; of the first and of the second together;
-    lesion regions of the first that the second's touch, and all of them; the same of the second; pairs of regions
-    that touch and have one kind, and all such pairs; regions that one calls healthy and that touch a lesion.
-    """
-    lesions = _lesions(first), _lesions(second)
-    unions = [_union(part) for part in lesions]
-    areas = [0 if union is None else int(union.sum()) for union in unions]
-    both = 0 if unions[0] is None or unions[1] is None else int((unions[0] & unions[1]).sum())
-    pairs = [(a, b) for a in lesions[0] for b in lesions[1] if (a.mask & b.mask).any()]
-    hits = [len({id(pair[place]) for pair in pairs}) for place in (0, 1)]
-    healthy = [
-        region
-        for regions, union in ((first, unions[1]), (second, unions[0]))
-        for region in regions
-        if region.label in HEALTHY_LABELS and union is not None and (region.mask & union).any()
-    ]
-    return (
-        both, sum(areas), hits[0], len(lesions[0]), hits[1], len(lesions[1]),
-        sum(a.label == b.label for a, b in pairs), len(pairs), len(healthy),
-    )  # fmt: skip
-
-
-def _reader_level(
-    reader: str,
-    rate: float,
-    level: float,
-    regions: Mapping[str, list[Region]],
-    maps: Mapping[str, NDArray[np.float32]],
-) -> ReaderLevel:
-    touched, lesions, unmarked = [], [], []
-    for content in sorted(regions):
-        marked = _lesions(regions[content])
-        above = maps[content].astype(np.float64) > level
-        touched.append(sum(bool((above & region.mask).any()) for region in marked))
-        lesions.append(len(marked))
-        labels, count = ndimage.label(above, structure=np.ones((3, 3)))
-        union = _union(marked)
-        hit = set() if union is None else set(np.unique(labels[union]).tolist()) - {0}
-        unmarked.append(count - len(hit))
-    return ReaderLevel(
-        reader=reader,
-        rate=rate,
-        photos=len(lesions),
-        lesions=sum(lesions),
-        touched=ratio(np.array(touched, np.float64), np.array(lesions, np.float64)),
-        unmarked=ratio(np.array(unmarked, np.float64), np.ones(len(unmarked))),
-    )
-
-
-def ratio(numerators: Floats, denominators: Floats) -> Figure | None:
-    """A ratio of sums over photographs with its 95 % interval; None where there is nothing to divide by."""
-    total = float(denominators.sum())
-    if not total:
-        return None
-    count = len(numerators)
-    weights = fresh_generator().multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    below = weights @ denominators
-    values = (weights @ numerators)[below > 0] / below[below > 0]
-    low, high = np.percentile(values, (2.5, 97.5))
-    return Figure(float(numerators.sum()) / total, float(low), float(high))
-
-
-def agreement_tables(agreement: Agreement) -> list[Table]:
-    """Both parts, as the command line prints them."""
-    pairs = Table(title="Readers who marked the same photographs", title_justify="left")
-    for heading in (
-        "readers",
-        "photos",
-        "Dice",
-        "regions of the first touched",
-        "of the second",
-        "same kind",
-        "disputes",
-    ):
-        pairs.add_column(heading)
-    for pair in agreement.pairs:
-        cells = (_cell(figure) for figure in (pair.dice, pair.first_touched, pair.second_touched, pair.same_kind))
-        pairs.add_row(f"{pair.first} / {pair.second}", str(pair.photos), *cells, str(pair.disputes))
-    readers = Table(title="The index against each reader, at its own levels of findings", title_justify="left")
-    for heading in ("reader", "false regions", "photos", "lesions", "touched", "unmarked regions a photo"):
-        readers.add_column(heading)
-    for row in agreement.readers:
-        readers.add_row(
-            row.reader, f"{row.rate:g}", str(row.photos), str(row.lesions), _cell(row.touched), _cell(row.unmarked)
-        )
-    return [table for table in (pairs, readers) if table.row_count]
-
-
-def _cell(figure: Figure | None) -> str:
-    return "-" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+def _notes(
+    marks: ReadersMarks,
+    with_file: int,
+    taught: int,
+    pairs: Sequence[PairAgreement],
+    without_level: Sequence[float],
+) -> list[str]:
+    notes = []
+    if len(marks.readers) == 1:
+        notes.append(f"one reader only ({marks.readers[0]}): there is no agreement of readers to measure")
+    elif not pairs:
+        notes.append("no photograph was marked by two readers: there is no agreement of readers to measure")
+    if (few := min((pair.photos for pair in pairs), default=_FEW)) < _FEW:
+        notes.append(f"two readers share {counted(few, 'photograph')} only: intervals over so few are too narrow")
+    if NO_NAME in marks.readers:
+        notes.append("marks without a name are taken as those of one reader")
+    if marks.without_contour:
+        notes.append(f"{counted(marks.without_contour, 'mark')} without a contour left out")
+    if missing := len(marks.photos) - with_file:
+        files = counted(missing, "marked photograph has", "marked photographs have")
+        notes.append(f"{files} no file with its hash: compared between readers, not with the index")
+    if taught:
+        photos = counted(taught, "marked photograph")
+        notes.append(f"this version of the index has learned marks of {photos}: its figures flatter; "
+                     "measure the version before")  # fmt: skip
+    if without_level:
+        rates = ", ".join(f"{rate:g}" for rate in without_level)
+        notes.append(f"the index states no level of findings for {rates} false regions: left out")
+    return notes

@@ -11,6 +11,7 @@ from resad_client.records import INTENDED_USE, IndexReference
 from indexer.calibration.lines import origin_line
 from lab.datasets import Dataset
 from lab.evaluate import metrics
+from lab.evaluate.agreement import Agreement
 from lab.evaluate.bootstrap import Figure, fresh_generator
 from lab.evaluate.froc import Froc, froc
 from lab.evaluate.measuring import IndexMatch, LesionCounts, Measurement, names_of
@@ -254,10 +255,19 @@ class PaintedFigures:
 
 
 @dataclass(frozen=True)
+class AgreementFigures:
+    """Agreement of readers.  in_the_index: marked photographs that are; they flatter the figures of the index."""
+
+    results: Agreement
+    in_the_index: tuple[SamePhoto, ...]
+
+
+@dataclass(frozen=True)
 class Figures:
     """Figures of an evaluation, written as JSON.  missing: why image or pixel figures are null.
 
-    froc: lesions touched against false regions.  painted: figures of `--painted`, if it was given.
+    froc: lesions touched against false regions.  painted, agreement: figures of `--painted` and `--marks`,
+    where these were given.
     calibration: where that of the index comes from, in words.
     deviations: in what the copy of the data set is not the published one.
     """
@@ -271,6 +281,7 @@ class Figures:
     lesions: tuple[LesionFigures, ...]
     froc: Froc | None
     painted: PaintedFigures | None
+    agreement: AgreementFigures | None
     guard: Overlap
     missing: tuple[str, ...]
     deviations: tuple[str, ...]
@@ -281,18 +292,19 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class PaintedEvaluation:
-    """Figures of painted photographs alone, written as JSON."""
+class UnlabeledEvaluation:
+    """Figures of painted lesions and of readers' marks, without a data set, written as JSON."""
 
     index: IndexReference
-    painted: PaintedFigures
+    painted: PaintedFigures | None
+    agreement: AgreementFigures | None
     settings: MethodConfig
     packages: tuple[PackageVersion, ...]
     intended_use: str = INTENDED_USE
 
 
 _FIGURES: Final = TypeAdapter(Figures)
-_PAINTED: Final = TypeAdapter(PaintedEvaluation)
+_UNLABELED: Final = TypeAdapter(UnlabeledEvaluation)
 
 
 def figures_json(figures: Figures) -> str:
@@ -300,9 +312,9 @@ def figures_json(figures: Figures) -> str:
     return _FIGURES.dump_json(figures, indent=2).decode()
 
 
-def painted_json(evaluation: PaintedEvaluation) -> str:
+def unlabeled_json(evaluation: UnlabeledEvaluation) -> str:
     """`evaluation` as indented JSON."""
-    return _PAINTED.dump_json(evaluation, indent=2).decode()
+    return _UNLABELED.dump_json(evaluation, indent=2).decode()
 
 
 def painted_figures(
@@ -312,13 +324,27 @@ def painted_figures(
     return PaintedFigures(results, _same_photos([path.name for path in paths], matches))
 
 
-def painted_evaluation(painted: PaintedFigures, loaded: LoadedIndex) -> PaintedEvaluation:
-    """Figures of painted photographs alone, with the index."""
-    return PaintedEvaluation(index_reference(loaded.manifest), painted, loaded.manifest.config, packages())
+def agreement_figures(
+    results: Agreement, matches: Sequence[IndexMatch], paths: Sequence[Path]
+) -> AgreementFigures:
+    """Agreement of readers; `matches`: those of `paths` that are in the index."""
+    return AgreementFigures(results, _same_photos([path.name for path in paths], matches))
+
+
+def unlabeled_evaluation(
+    loaded: LoadedIndex, painted: PaintedFigures | None, agreement: AgreementFigures | None
+) -> UnlabeledEvaluation:
+    """Figures without a data set, with the index."""
+    manifest = loaded.manifest
+    return UnlabeledEvaluation(index_reference(manifest), painted, agreement, manifest.config, packages())
 
 
 def figures(
-    measured: Measurement, loaded: LoadedIndex, dataset: Dataset, painted: PaintedFigures | None = None
+    measured: Measurement,
+    loaded: LoadedIndex,
+    dataset: Dataset,
+    painted: PaintedFigures | None = None,
+    agreement: AgreementFigures | None = None,
 ) -> Figures:
     """All figures; where the data set lacks photographs or masks they are None, with a reason in `missing`."""
     labels = measured.labels
@@ -344,6 +370,7 @@ def figures(
         lesions=lesion_figures(measured, abnormal) if marked else (),
         froc=curve,
         painted=painted,
+        agreement=agreement,
         guard=find_overlap(measured, dataset, loaded.photos),
         missing=tuple(missing),
         deviations=dataset.deviations,

@@ -1,12 +1,16 @@
 """Tables of an evaluation: CSV with a row per photograph, and what the command line prints."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from resad_client.csv_text import csv_row
+from resad_client.text import printable
+from rich.markup import escape
 from rich.table import Table
 
 from indexer.tables import four_digits
 from lab.evaluate import bootstrap
+from lab.evaluate.agreement import Agreement, PairAgreement, RegionAgreement
 from lab.evaluate.bootstrap import Figure
 from lab.evaluate.figures import Figures, ImageFigures, PixelVariants
 from lab.evaluate.froc import ALL, ANY_KIND, LARGE, Froc
@@ -82,7 +86,59 @@ def figures_tables(figures: Figures) -> list[Table]:
             tables.append(_index_levels_table(figures.froc))
     if figures.painted is not None:
         tables.append(painted_table(figures.painted.results))
+    if figures.agreement is not None:
+        tables += agreement_tables(figures.agreement.results)
     return tables
+
+
+def agreement_tables(agreement: Agreement) -> list[Table]:
+    """Tables of readers with each other, and of the index with each of them; only those that have rows."""
+    tables = [_pair_table(agreement.pairs)] if agreement.pairs else []
+    return [*tables, _reader_table(agreement)] if agreement.unmarked else tables
+
+
+def _pair_table(pairs: Sequence[PairAgreement]) -> Table:
+    headings = ("readers", "photos", "Dice", "regions\nof 1\ntouched", "regions\nof 2\ntouched",
+                "of these,\nsame\nkind", "healthy\nfor the\nother")  # fmt: skip
+    table = empty_table("Agreement of readers on the photographs that both marked", *headings)
+    for pair in pairs:
+        table.add_row(
+            f"1 {_name(pair.first)}\n2 {_name(pair.second)}",
+            str(pair.photos),
+            "-" if pair.dice is None else _two(pair.dice),
+            _touched(pair.of_first),
+            _touched(pair.of_second),
+            "-" if pair.same_kind is None else _percent(pair.same_kind),
+            f"1: {pair.of_first.called_healthy}\n2: {pair.of_second.called_healthy}",
+        )
+    return table
+
+
+def _touched(regions: RegionAgreement) -> str:
+    return "-" if regions.touched is None else f"{_percent(regions.touched)}\n[dim]of {regions.regions}[/]"
+
+
+def _name(reader: str) -> str:
+    """A reader's name for the terminal."""
+    return escape(printable(reader))
+
+
+def _reader_table(agreement: Agreement) -> Table:
+    title = "Each reader's lesions touched, at the index's own levels for these false regions per healthy photo"
+    rates = [entry.rate for entry in agreement.unmarked]
+    table = empty_table(title, "reader", "photos", "lesions", *(f"{rate:g}" for rate in rates))
+    for reader in agreement.index:
+        groups = [point.group() for point in reader.points]
+        cells = ["-" if group is None else _percent(group.touched) for group in groups] or ["-"] * len(rates)
+        lesions = groups[0].lesions if groups and groups[0] is not None else 0
+        table.add_row(_name(reader.reader), str(reader.photos), str(lesions), *cells)
+    scored = str(agreement.with_file)
+    unmarked = (_two(entry.unmarked) for entry in agreement.unmarked)
+    table.add_row("regions that no reader\nmarked, per photo", scored, "", *unmarked)
+    called_healthy = (_two(entry.called_healthy) for entry in agreement.unmarked)
+    table.add_row("regions called healthy\nonly, per photo", scored, "", *called_healthy)
+    table.add_row("level", "", "", *(four_digits(entry.level) for entry in agreement.unmarked))
+    return table
 
 
 def _image_table(figures: Figures, image: ImageFigures, title: str) -> Table:

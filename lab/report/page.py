@@ -8,15 +8,17 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from resad_client.text import counted
 
+from lab.evaluate.agreement import Agreement, PairAgreement
 from lab.evaluate.bootstrap import Figure
 from lab.evaluate.figures import (
+    AgreementFigures,
     Figures,
     ImageFigures,
     Overlap,
-    PaintedEvaluation,
     PaintedFigures,
     PixelVariants,
     SamePhoto,
+    UnlabeledEvaluation,
 )
 from lab.evaluate.froc import ALL, LARGE, Froc, TouchedLesions
 from lab.evaluate.measuring import Measurement
@@ -75,22 +77,29 @@ def report(figures: Figures, measured: Measurement, loaded: LoadedIndex, limits:
     return render("evaluation.html.jinja", values)
 
 
-def painted_report(evaluation: PaintedEvaluation) -> str:
-    """The page of painted lesions alone."""
+def unlabeled_report(evaluation: UnlabeledEvaluation) -> str:
+    """The page of painted lesions and of readers' marks, without a data set."""
+    painted, agreement = evaluation.painted, evaluation.agreement
+    subjects = [
+        *(("painted lesions",) if painted is not None else ()),
+        *(("readers' marks",) if agreement is not None else ()),
+    ]
     values = {
         "evaluation": evaluation,
+        "subject": " and ".join(subjects),
         "style": resources.files("lab.report").joinpath("style.css").read_text(),
-        "warnings": _painted_warnings(evaluation.painted),
-        "table": _painted_table(evaluation.painted),
+        "warnings": [*_painted_warnings(painted), *_agreement_warnings(agreement)],
+        "tables": [*_painted_tables(painted), *_agreement_tables(agreement)],
         "settings": to_json(evaluation.settings),
     }
-    return render("painted.html.jinja", values)
+    return render("unlabeled.html.jinja", values)
 
 
 def _warnings(figures: Figures) -> list[str]:
     return [
         *_overlap_warnings(figures.guard),
-        *(() if figures.painted is None else _painted_warnings(figures.painted)),
+        *_painted_warnings(figures.painted),
+        *_agreement_warnings(figures.agreement),
         *(f"Not the published copy: {deviation}" for deviation in figures.deviations),
         *(f"Left out: {reason}." for reason in figures.missing),
     ]
@@ -106,9 +115,17 @@ def _overlap_warnings(overlap: Overlap) -> list[str]:
     return lines
 
 
-def _painted_warnings(painted: PaintedFigures) -> list[str]:
-    photos = painted.in_the_index
+def _painted_warnings(painted: PaintedFigures | None) -> list[str]:
+    photos = () if painted is None else painted.in_the_index
     return [_same_photos_warning(photos, "painted photograph")] if photos else []
+
+
+def _agreement_warnings(agreement: AgreementFigures | None) -> list[str]:
+    if agreement is None:
+        return []
+    photos = agreement.in_the_index
+    flattered = [_same_photos_warning(photos, "marked photograph")] if photos else []
+    return [*flattered, *(f"Readers' marks: {note}." for note in agreement.results.notes)]
 
 
 def _same_photos_warning(photos: Sequence[SamePhoto], which: str) -> str:
@@ -150,9 +167,7 @@ def _tables(figures: Figures) -> list[Table]:
         tables.append(_froc_table(figures.froc))
         if figures.froc.healthy and figures.froc.index_levels:
             tables.append(_index_levels_table(figures.froc))
-    if figures.painted is not None:
-        tables.append(_painted_table(figures.painted))
-    return tables
+    return [*tables, *_painted_tables(figures.painted), *_agreement_tables(figures.agreement)]
 
 
 def _image_table(figures: Figures, image: ImageFigures) -> Table:
@@ -261,14 +276,64 @@ def _index_levels_table(froc: Froc) -> Table:
     )  # fmt: skip
 
 
-def _painted_table(painted: PaintedFigures) -> Table:
+def _painted_tables(painted: PaintedFigures | None) -> list[Table]:
+    if painted is None:
+        return []
     results = painted.results
-    return Table(
+    table = Table(
         f"Painted lesions found on {counted(results.photos, 'healthy photograph')}, above the level that the "
         f"highest point of 95 % of them does not exceed ({results.level:#.4g}), and touched at 0.25, 1 and 4 "
         "false regions a photograph",
         painted_headings(results),
         list(painted_rows(results)),
+    )
+    return [table]
+
+
+def _agreement_tables(agreement: AgreementFigures | None) -> list[Table]:
+    if agreement is None:
+        return []
+    results = agreement.results
+    tables = [_pair_table(results.pairs)] if results.pairs else []
+    return [*tables, _reader_table(results)] if results.unmarked else tables
+
+
+def _pair_table(pairs: Sequence[PairAgreement]) -> Table:
+    rows: list[tuple[str | Figure, ...]] = [
+        (f"{pair.first}, {pair.second}", str(pair.photos), pair.dice or "-",
+         str(pair.of_first.regions), pair.of_first.touched or "-", str(pair.of_first.called_healthy),
+         str(pair.of_second.regions), pair.of_second.touched or "-", str(pair.of_second.called_healthy),
+         pair.same_kind or "-")
+        for pair in pairs
+    ]  # fmt: skip
+    return Table(
+        "Agreement of readers on the photographs that both marked; a region is a connected area of one kind",
+        ("readers", "photographs", "Dice of the area", "regions of the first", "touched by the second",
+         "healthy for the second", "regions of the second", "touched by the first", "healthy for the first",
+         "of regions that touch, same kind"),
+        rows,
+    )  # fmt: skip
+
+
+def _reader_table(agreement: Agreement) -> Table:
+    rates = [entry.rate for entry in agreement.unmarked]
+    rows: list[tuple[str | Figure, ...]] = []
+    for reader in agreement.index:
+        groups = [point.group() for point in reader.points]
+        cells = [group.touched if group else "-" for group in groups] or ["-"] * len(rates)
+        lesions = groups[0].lesions if groups and groups[0] else 0
+        rows.append((reader.reader, str(reader.photos), str(lesions), *cells))
+    scored = str(agreement.with_file)
+    unmarked = (entry.unmarked for entry in agreement.unmarked)
+    rows.append(("regions that no reader marked, per photograph", scored, "", *unmarked))
+    called_healthy = (entry.called_healthy for entry in agreement.unmarked)
+    rows.append(("regions that readers called healthy only, per photograph", scored, "", *called_healthy))
+    rows.append(("level", "", "", *(f"{entry.level:#.4g}" for entry in agreement.unmarked)))
+    return Table(
+        "Share of each reader's lesions touched, at the index's own levels for these false regions per healthy "
+        "photograph",
+        ("reader", "photographs", "lesions", *(f"{rate:g}" for rate in rates)),
+        rows,
     )
 
 
