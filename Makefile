@@ -48,7 +48,7 @@ check: setup
 test: check
 	$(BIN)/pytest -ra --numprocesses $(TEST_PROCESSES) --dist loadscope
 
-# What takes long for what it shows: statistics over many photographs, training, load.  About five minutes.
+# What takes long for what it shows: statistics over many photographs, training, load, kills at every step.  Some ten minutes.
 long-test: setup
 	$(BIN)/pytest -ra -m long --numprocesses $(TEST_PROCESSES) --dist loadscope
 

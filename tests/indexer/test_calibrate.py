@@ -258,6 +258,7 @@ def test_a_terminal_is_asked_before_a_calibration_is_live(
     assert len(index.versions(place.parent)) == 2
 
 
+@pytest.mark.long
 def test_bad_photographs_are_named_where_they_calibrate_audited_and_reported(
     run: Run, place: Path, with_bad_photos: Path, drawn: Path, tmp_path: Path
 ) -> None:

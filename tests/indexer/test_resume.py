@@ -107,6 +107,7 @@ def _start(photos: Path, root: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_half_way_it_goes_on_to_the_same_bank(
     run: Run, photos: Path, whole: Path, tmp_path: Path, stop: signal.Signals

@@ -166,6 +166,7 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
     assert not any(row["error"] for row in table(tmp_path / "out.csv").values())
 
 
+@pytest.mark.long
 def test_a_killed_run_is_resumed(run: Run, small_index: Path, drawn: Path, tmp_path: Path) -> None:
     photos = tmp_path / "in"
     photos.mkdir()

@@ -339,6 +339,7 @@ def test_weights_without_lesion_features_are_refused_by_name(tmp_path: Path) -> 
         load_backbone(BUNDLED, str(file))
 
 
+@pytest.mark.long
 def test_the_command_writes_weights_that_build_takes(run: Run, drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "trunk.safetensors"
     trained = run(

@@ -148,6 +148,7 @@ def _peaks_of_attention(*sides: int) -> list[int]:
     return [int(line) for line in process.stdout.split()]
 
 
+@pytest.mark.long
 def test_attention_never_holds_the_whole_matrix() -> None:
     """13,456 positions: the matrix alone would be 724 MB of float32."""
     whole = 116**4 * 4

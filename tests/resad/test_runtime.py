@@ -43,6 +43,7 @@ def test_the_indexers_threads_sleep_while_they_wait() -> None:
     assert _run(code).splitlines()[-1] == "PASSIVE False"
 
 
+@pytest.mark.long
 def test_the_services_threads_sleep_while_they_wait(tmp_path: Path) -> None:
     """The policy is set when the server is loaded, which loads torch; here a module that only prints it."""
     code = (
@@ -59,6 +60,7 @@ def test_a_wait_policy_in_the_environment_is_kept() -> None:
     assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "ACTIVE"
 
 
+@pytest.mark.long
 def test_the_tests_threads_sleep_while_they_wait() -> None:
     output = _run("import tests.conftest", OMP_DISPLAY_ENV="true")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in output

@@ -41,6 +41,7 @@ def start(url: str, folder: Path, out: Path, *options: str) -> subprocess.Popen[
     )
 
 
+@pytest.mark.long
 def test_killed_half_way_and_resumed_nothing_is_lost_or_done_twice(
     root: Path, batch_folder: Path, tmp_path: Path
 ) -> None:

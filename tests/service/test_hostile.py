@@ -70,7 +70,7 @@ def least_growth(service: Process, uploads: Sequence[Upload]) -> float:
     return least
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_hostile_upload_is_answered_and_leaves_nothing_behind(
     service_process: Process, loaded: LoadedIndex, photo: bytes
 ) -> None:

@@ -39,6 +39,7 @@ def test_photographs_from_sixteen_callers(root: Path, photos: tuple[bytes, ...],
     assert len({answer.json()["request_id"] for answer in answers}) == PHOTOS
 
 
+@pytest.mark.long
 def test_a_queue_of_four_refuses_and_its_client_brings_all_through(
     root: Path, photos: tuple[bytes, ...], loaded: LoadedIndex
 ) -> None:

@@ -45,7 +45,7 @@ from tests.indexer.lifecycle.small import (
 )
 
 Files = Callable[[str], Path]
-SLOWLY = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOWLY = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def left_out(loaded: LoadedIndex, group: Sequence[int], photo: Path) -> NDArray[np.float32]:

@@ -104,12 +104,14 @@ def run_watched(root: Path, tmp_path: Path, work: Callable[[], object]) -> Watch
     return watch
 
 
+@pytest.mark.long
 def test_while_photographs_are_added(place: Path, more: Path, tmp_path: Path) -> None:
     before = index.resolve(place).name
     watch = run_watched(place.parent, tmp_path, lambda: add_photos(place, more))
     assert watch.lives == [before, index.resolve(place).name]
 
 
+@pytest.mark.long
 def test_while_photographs_are_removed_and_purged(place: Path, tmp_path: Path) -> None:
     """The same command, by the same id, brings a purge to its end wherever it was killed."""
     before = index.resolve(place).name
@@ -139,6 +141,7 @@ def test_while_photographs_are_removed_and_purged(place: Path, tmp_path: Path) -
     assert set(finished) >= {(True, False, 2), (True, True, 2), (False, True, 2), (False, True, 1)}
 
 
+@pytest.mark.long
 def test_while_versions_are_collected_merged_and_imported(plain: Path, more: Path, tmp_path: Path) -> None:
     add_photos(plain, more)
     live = index.resolve(plain).name
@@ -151,6 +154,7 @@ def test_while_versions_are_collected_merged_and_imported(plain: Path, more: Pat
     assert len(run_watched(plain.parent, tmp_path, lambda: merge(order, quiet())).lives) == 2
 
 
+@pytest.mark.long
 def test_killed_for_good_it_is_as_it_was(plain: Path, photos: list[Path], tmp_path: Path) -> None:
     before = index.resolve(plain).name
     folder = copy_photos(photos[5:], tmp_path / "many")
