@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 QUICK_TESTS := tests/resad tests/test_docs.py tests/test_readme.py
 
 # Real photographs and weights for tests and benchmarks, if they are beside the checkout.
