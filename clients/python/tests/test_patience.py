@@ -196,6 +196,16 @@ def test_a_service_that_dies_of_a_photograph_and_is_restarted_scores_all_others(
     assert {name for name, error in errors.items() if error} == {"3.jpg"}
 
 
+def test_a_photograph_that_never_passes_and_is_the_last_one_ends_too(folder: Path) -> None:
+    """It was tried for as long as patience lasts, since none was scored after its first failure."""
+    (folder / "9.jpg").write_bytes(POISON)
+    world = World(with_poison(lambda _: problem(504, "deadline")))
+    report, errors = world.run(folder, replace(OPTIONS, concurrency=1))
+    assert report.stopped is None
+    assert {name for name, error in errors.items() if error} == {"9.jpg"}
+    assert world.attempts[POISON] == 5
+
+
 def test_one_photograph_alone_is_given_up_after_five_attempts(folder: Path) -> None:
     for path in sorted(folder.iterdir())[1:]:
         path.unlink()

@@ -195,7 +195,8 @@ async def score_photos(
     `report` gets each outcome.  A photograph's own failure is an outcome; an error that every other photograph
     would get ends the run.  A service that is gone is waited for.  A photograph that takes too long or loses its
     connection is tried again after all others, by itself; it fails if that happens five times although others are
-    scored.  `on_wait` gets the errors that the run waits for.  Raises `OSError` if a file cannot be written.
+    scored, or if no other is left.  `on_wait` gets the errors that the run waits for.  Raises `OSError` if a file
+    cannot be written.
     """
     run = _Run(client, jobs, options, journal, report, on_wait, sleep)
     try:
@@ -283,7 +284,9 @@ class _Run:
         setback.attempts += type(error) is not ConnectionFailed
         if time.monotonic() - setback.since >= self.options.patience_s:
             return False
-        others_pass = self.scored > setback.scored or len(self.jobs) == 1
+        # The last photograph without an outcome has no others to be compared with.
+        rest = (outcome for other, outcome in enumerate(self.outcomes) if other != number)
+        others_pass = self.scored > setback.scored or None not in rest
         return setback.attempts < _ATTEMPTS or not others_pass
 
     async def _reach(self, error: ResadClientError) -> None:
