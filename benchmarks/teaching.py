@@ -25,8 +25,8 @@ from indexer.build.build import BuildOptions, build
 from indexer.build.progress import Stages
 from indexer.lifecycle.teach import learn
 from indexer.settings import method_config
+from lab.commands.examples import mark_dataset, regions_of
 from lab.datasets.dataset import LabeledPhoto
-from lab.datasets.examples import mark_dataset, regions_of
 from lab.datasets.layouts import read_mvtec
 from resad import runtime
 from resad.backbone import default_weights

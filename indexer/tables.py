@@ -272,8 +272,8 @@ def diff_lines(difference: "Diff") -> Iterator[str]:
     for heading, ids in lists:
         if ids:
             yield f"  {heading}: {first_names(ids, _MAX_IDS)}"
-    if difference.marks_left or difference.marks_entered:
-        yield f"marks learned: {len(difference.marks_left)} left, {len(difference.marks_entered)} entered"
+    if difference.marks_removed or difference.marks_added:
+        yield f"marks learned: {len(difference.marks_removed)} removed, {len(difference.marks_added)} added"
     if not difference.comparable:
         yield "fingerprints differ: memories, distances and scores of the two are not to be compared"
         yield difference.intended_use

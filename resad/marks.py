@@ -38,7 +38,7 @@ MARKS: Final = "MARKS"
 NORMAL_VARIANT: Final = "normal-variant"
 ARTIFACT: Final = "artifact"
 HEALTHY_LABELS: Final = (NORMAL_VARIANT, ARTIFACT)
-"""What lies under such a mark is healthy: its patches become memories."""
+"""What lies under such a mark is healthy: its patches count as variants."""
 LESION_KINDS: Final = (
     "microaneurysm", "hemorrhage", "hard-exudate", "soft-exudate", "drusen", "neovascularization", "fibrosis",
     "laser-scar", "nevus", "atrophy", "macular-hole", "epiretinal-membrane", "retinal-detachment", "disc-swelling",
@@ -68,6 +68,11 @@ def check_label(label: str) -> str:
             f"{LESION_KINDS[2]}"
         )
     return label
+
+
+def label_of(name: str) -> str:
+    """A label from a name of another program: `Hard exudate` -> `hard-exudate`; raises `SettingError`."""
+    return check_label("-".join(name.lower().replace("_", " ").split()))
 
 
 def is_healthy(mark: Mark) -> bool:

@@ -54,12 +54,12 @@ def teach_command(
 def _tell(lesson: "Lesson") -> None:
     from rich.table import Table
 
-    marks = counted(len(lesson.entered), "mark")
-    console.say(f"{marks} to learn, {counted(len(lesson.left), 'mark')} taken back, {_by_label(lesson)}")
-    entered = set(lesson.entered)
+    marks = counted(len(lesson.added), "mark")
+    console.say(f"{marks} to learn, {counted(len(lesson.removed), 'mark')} taken back, {_by_label(lesson)}")
+    added = set(lesson.added)
     table = Table("mark", "label", "distance to healthy", "afterwards", "doubt")
     for change in lesson.changes:
-        if change.id in entered or change.doubt:
+        if change.id in added or change.doubt:
             table.add_row(
                 change.id, change.label, f"{change.before:#.4g}", f"{change.after:#.4g}", change.doubt or "-"
             )

@@ -7,7 +7,7 @@ from typing import Any, Final
 from resad_client.csv_text import locate, read_table
 
 from resad.errors import SettingError
-from resad.marks import check_label
+from resad.marks import check_label, label_of
 
 Polygon = tuple[str, list[tuple[float, float]]]
 """A label and its points, px of the photograph."""
@@ -56,7 +56,7 @@ def _coco(file: Path) -> list[tuple[str, Polygon]]:
     try:
         document: Any = json.loads(file.read_bytes())
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        labels = {entry["id"]: _slug(str(entry["name"])) for entry in document["categories"]}
+        labels = {entry["id"]: label_of(str(entry["name"])) for entry in document["categories"]}
         rows = []
         for entry in document["annotations"]:
             where = f"{file}, annotation {entry.get('id')}"
@@ -64,7 +64,7 @@ def _coco(file: Path) -> list[tuple[str, Polygon]]:
             if not isinstance(parts, list):
                 raise SettingError(f"{where}: run lengths are not read; export polygons")
             polygons = (_pairs([float(value) for value in part], where, shift=0.5) for part in parts)
-            rows += [(names[entry["image_id"]], (check_label(labels[entry["category_id"]]), points))
+            rows += [(names[entry["image_id"]], (labels[entry["category_id"]], points))
                      for points in polygons]  # fmt: skip
     except OSError as error:
         raise SettingError(f"{file} cannot be read: {error.strerror}") from error
@@ -85,8 +85,3 @@ def _pairs(values: list[float], where: str, shift: float = 0.0) -> list[tuple[fl
     if len(values) < 6 or len(values) % 2:
         raise SettingError(f"{where}: {len(values)} numbers are no polygon: x y x y ..., at least three points")
     return [(x - shift, y - shift) for x, y in zip(values[::2], values[1::2], strict=True)]
-
-
-def _slug(name: str) -> str:
-    """`Hard exudate` -> `hard-exudate`."""
-    return "-".join(name.lower().replace("_", " ").split())

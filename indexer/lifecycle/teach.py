@@ -1,4 +1,4 @@
-"""`resad-indexer teach`: marks of readers become memories and examples of lesions, in a new version of an index.
+"""`resad-indexer teach`: marks of readers become variants and examples of lesions, in a new version.
 
 Patches under *normal variant* and *artifact* quiet what is close to them; those under kinds of lesions become
 examples, which say what a finding resembles.  Bank, photographs and calibration stay: variants make distances
@@ -6,7 +6,7 @@ smaller, if anything, so that scores of the calibration err upwards ("bound"), o
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ MOST_OF_PHOTO: Final = 256
 class MarkedChange:
     """What a version learns from a mark.
 
-    distance: mean largest distance of its patches to the healthy ones, before and after, feature units.
+    before, after: largest distance of its patches to healthy ones, in the old and the new version, feature units.
     doubt: why the mark may be wrong; empty without one.
     """
 
@@ -61,13 +61,13 @@ class Unused:
 class Lesson:
     """What the journal teaches a version.
 
-    examples: that the new version has.  entered, left: ids of marks that only the new or only the old one has.
+    examples: that the new version has.  added, removed: ids of marks that only the new or the old one has.
     squares: prepared squares of marked photographs: name in the version -> path.
     """
 
     examples: Examples
-    entered: tuple[str, ...]
-    left: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
     changes: tuple[MarkedChange, ...]
     unused: tuple[Unused, ...]
     squares: dict[str, Path]
@@ -75,7 +75,7 @@ class Lesson:
     @property
     def empty(self) -> bool:
         """Whether there is nothing new."""
-        return not self.entered and not self.left
+        return not self.added and not self.removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ def learn(place: Path, loaded: LoadedIndex) -> Lesson:
     }
     return Lesson(
         examples=examples,
-        entered=tuple(sorted(new - old)),
-        left=tuple(sorted(old - new)),
+        added=tuple(sorted(new - old)),
+        removed=tuple(sorted(old - new)),
         changes=_changes(loaded, examples),
         unused=tuple(unused),
         squares=squares if keeps_crops(manifest) else {},
@@ -170,16 +170,14 @@ def _without_disputes(valid: Sequence[Valid]) -> tuple[dict[str, MarkedPatches],
             verdicts[entry.photo.content_sha256, y, x][is_healthy(mark)] = mark.id
     unused = []
     for entry, _, mark in valid:
-        held = patches[mark.id]
-        others = [
-            verdicts[entry.photo.content_sha256, y, x].get(not is_healthy(mark)) for y, x in held.cell.tolist()
+        marked = patches[mark.id]
+        opponents = [
+            verdicts[entry.photo.content_sha256, y, x].get(not is_healthy(mark)) for y, x in marked.cell.tolist()
         ]
-        keep = np.array([other is None for other in others], np.bool_)
-        if not keep.all():
-            other = next(name for name in others if name is not None)
-            if not keep.any():
-                unused.append(Unused(mark.id, mark.label, f"{other} says otherwise of the same place"))
-            patches[mark.id] = MarkedPatches(held.features[keep], held.mark[keep], held.cell[keep])
+        keep = np.array([opponent is None for opponent in opponents], np.bool_)
+        if not keep.any():
+            unused.append(Unused(mark.id, mark.label, f"{opponents[0]} says otherwise of the same place"))
+        patches[mark.id] = MarkedPatches(marked.features[keep], marked.mark[keep], marked.cell[keep])
     return patches, unused
 
 
@@ -193,15 +191,15 @@ def _examples(
     records: list[ExampleRecord] = []
     features, record, cells = [], [], []
     for entry, _, mark in valid:
-        held = patches[mark.id]
-        if not len(held.mark):
+        marked = patches[mark.id]
+        if not len(marked.mark):
             continue
         quota = max(MOST_OF_PHOTO // marks_of[entry.photo.content_sha256, is_healthy(mark)], 1)
-        away = np.linalg.norm(held.features - held.features.mean(axis=0), axis=1)
-        kept = spread(held.features, away, quota)
-        features.append(held.features[kept])
+        away = np.linalg.norm(marked.features - marked.features.mean(axis=0), axis=1)
+        kept = spread(marked.features, away, quota)
+        features.append(marked.features[kept])
         record.append(np.full(len(kept), len(records), np.int32))
-        cells.append(held.cell[kept])
+        cells.append(marked.cell[kept])
         records.append(ExampleRecord(mark.id, entry.photo.id, entry.photo.content_sha256, mark.label, len(kept)))
     if not records:
         return no_examples(dimension, gpu)
@@ -241,32 +239,23 @@ def _doubt(
 ) -> str:
     """Why a mark may be wrong, seen from what lies around it; empty if nothing speaks against it."""
     record = examples.records[number]
-    healthy = record.label in HEALTHY_LABELS
-    if not healthy:
+    if record.label not in HEALTHY_LABELS:
         if was.max() <= usual:
             return f"looks healthy: {_USUAL:.0%} of healthy patches lie below {usual:.3g}, it at {was.max():.3g}"
         return ""
-    others = [
-        other
-        for other in _numbers(examples, healthy=False)
-        if examples.records[other].content_sha256 != record.content_sha256
+    lesions = [
+        row
+        for row, lesion in enumerate(examples.records)
+        if lesion.label not in HEALTHY_LABELS and lesion.content_sha256 != record.content_sha256
     ]
-    lesions = examples.features[np.isin(examples.record, others)]
-    if not len(lesions):
+    candidates = np.flatnonzero(np.isin(examples.record, lesions))
+    if not candidates.size:
         return ""
-    peak = examples.features[rows[was.argmax()]]
-    away = np.sqrt(((lesions - peak) ** 2).sum(axis=1))
-    nearest = int(away.argmin())
-    if away[nearest] >= was.max():
+    away = np.linalg.norm(examples.features[candidates] - examples.features[rows[was.argmax()]], axis=1)
+    if away.min() >= was.max():
         return ""
-    kind = examples.records[int(examples.record[np.isin(examples.record, others)][nearest])].label
-    return f"nearer to {kind} ({away[nearest]:.3g}) than to anything healthy ({was.max():.3g})"
-
-
-def _numbers(examples: Examples, *, healthy: bool) -> Iterable[int]:
-    return [
-        number for number, record in enumerate(examples.records) if (record.label in HEALTHY_LABELS) == healthy
-    ]
+    kind = examples.records[int(examples.record[candidates[away.argmin()]])].label
+    return f"nearer to {kind} ({away.min():.3g}) than to anything healthy ({was.max():.3g})"
 
 
 def write_taught(

@@ -31,7 +31,7 @@ class Diff:
 
     left, entered: photographs that only `before` or only `after` has, by its ids.  same: photographs in both.
     memories_left, memories_entered, memories_same: by photograph and cell; None if not `comparable`.
-    marks_left, marks_entered: ids of marks that only `before` or only `after` has learned.
+    marks_removed, marks_added: ids of marks that only `before` or only `after` has learned.
     scores: of the photographs in both, the largest change first; empty if not `comparable`.
     """
 
@@ -44,8 +44,8 @@ class Diff:
     memories_entered: int | None
     memories_same: int | None
     scores: tuple[ScoreChange, ...]
-    marks_left: tuple[str, ...] = ()
-    marks_entered: tuple[str, ...] = ()
+    marks_removed: tuple[str, ...] = ()
+    marks_added: tuple[str, ...] = ()
     intended_use: str = INTENDED_USE
 
     @property
@@ -80,8 +80,8 @@ def diff(before: Path, after: Path) -> Diff:
         memories_entered=None,
         memories_same=None,
         scores=(),
-        marks_left=tuple(sorted(first.marks - second.marks)),
-        marks_entered=tuple(sorted(second.marks - first.marks)),
+        marks_removed=tuple(sorted(first.marks - second.marks)),
+        marks_added=tuple(sorted(second.marks - first.marks)),
     )
     if not difference.comparable:
         return difference

@@ -106,7 +106,7 @@ def test_a_normal_variant_is_near_afterwards_and_says_so(plain: Path, drawn: Pat
     marked = mark(plain, photo, around_peak(before))
     report = teach_index(plain)
     after_index = load_on_cpu(plain)
-    assert report.lesson.entered == (marked.marks[0].id,)
+    assert report.lesson.added == (marked.marks[0].id,)
     assert after_index.manifest.history[-1].operation == "teach"
     check_probe(after_index, index.resolve(plain))
 
@@ -198,7 +198,7 @@ def test_what_is_taken_back_is_forgotten(plain: Path, drawn: Path) -> None:
     withdraw(plain, [marked.marks[0].id], "Ben")
     with pytest.raises(SettingError, match="has no mark"):
         withdraw(plain, [marked.marks[0].id], "Ben")
-    assert teach_index(plain).lesson.left == (marked.marks[0].id,)
+    assert teach_index(plain).lesson.removed == (marked.marks[0].id,)
     after = score(load_on_cpu(plain), photo)
     np.testing.assert_array_equal(before.detection.anomaly_map, after.detection.anomaly_map)
 
