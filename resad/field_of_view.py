@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resad.lit_regions import MAX_SURROUND, border_of, darkest_corner, largest_region, outer_pixels, slope_of
+from resad.lit_regions import (
+    MAX_SURROUND,
+    border_of,
+    brightest,
+    darkest_corner,
+    largest_region,
+    outer_pixels,
+    slope_of,
+)
 from resad.rim import find_disc
 
 _SEARCH_SIDE: Final = 384
@@ -152,7 +160,7 @@ def _search(pixels: NDArray[np.uint8]) -> FieldOfView:
     height, width = pixels.shape[:2]
     small = _reduced(pixels)
     # The brightest channel: a dim rim often shows in red alone, a red-free photograph in green.
-    level = _brightest(small)
+    level = brightest(small)
     level = np.where(_canvas(small), np.float32(0.0), level)
     disc = find_disc(level)
     across, down = width / level.shape[1], height / level.shape[0]
@@ -183,11 +191,11 @@ def _lit_region(level: NDArray[np.float32]) -> FieldOfView:
 
 def region_outline(region: NDArray[np.bool_]) -> Outline:
     """The outer boundary of the largest region, simplified to `_OUTLINE_TOLERANCE` px."""
-    from skimage.measure import approximate_polygon, find_contours
+    from skimage.measure import find_contours
 
     lines = find_contours(np.pad(region, 1).astype(np.float64), 0.5)  # type: ignore[no-untyped-call]
     line = max(lines, key=len)
-    longest = approximate_polygon(line, _OUTLINE_TOLERANCE)[:-1]  # type: ignore[no-untyped-call]
+    longest = simplify_line(line, _OUTLINE_TOLERANCE)[:-1]
     # find_contours counts from pixel centers, and a row and a column were added.
     height, width = region.shape
     return tuple(
@@ -196,12 +204,22 @@ def region_outline(region: NDArray[np.bool_]) -> Outline:
     )
 
 
+def simplify_line(line: NDArray[np.floating[Any]], tolerance: float) -> NDArray[np.float64]:
+    """The corners of a line (n, 2) that are needed so that it moves by no more than `tolerance`.
+
+    The first and the last point stay (Douglas and Peucker 1973).
+    """
+    from shapely import LineString
+
+    return np.asarray(LineString(line).simplify(tolerance, preserve_topology=False).coords)
+
+
 def _canvas(small: NDArray[np.float32]) -> NDArray[np.bool_]:
     """bool (H, W): the canvas of one bright color around the photograph, perhaps with black bars around it."""
     from scipy import ndimage
 
     canvas = np.zeros(small.shape[:2], np.bool_)
-    lit = _brightest(small) > _DARK
+    lit = brightest(small) > _DARK
     if not lit.any():
         return canvas
     rows, columns = (np.nonzero(lit.mean(axis=axis) > _BAR)[0] for axis in (1, 0))
@@ -215,7 +233,7 @@ def _canvas(small: NDArray[np.float32]) -> NDArray[np.bool_]:
     bright = border[border.max(axis=1) > MAX_SURROUND]
     if len(bright) < _CANVAS_BORDER * len(border):
         return canvas
-    alike = _brightest(np.abs(part - np.median(bright, axis=0))) <= _CANVAS_TOLERANCE
+    alike = brightest(np.abs(part - np.median(bright, axis=0))) <= _CANVAS_TOLERANCE
     # A flat disc that is cut above and below has no corners.
     corners = sum(bool(alike[y, x]) for y in (1, -2) for x in (1, -2))
     if corners < _CANVAS_CORNERS or outer_pixels(alike).mean() < _CANVAS_BORDER:
@@ -234,14 +252,6 @@ def _without_bars(lines: NDArray[np.intp], length: int) -> slice:
     """The rows or columns between black bars, less two where a bar ends, whose pixels are of mixed color."""
     start, stop = int(lines[0]), int(lines[-1]) + 1
     return slice(start + 2 if start else 0, stop - 2 if stop < length else length)
-
-
-def _brightest(picture: NDArray[Any]) -> NDArray[Any]:
-    """Each pixel's largest channel, (H, W, channels) -> (H, W); NumPy's own `max` is slow along a short axis."""
-    brightest = picture[..., 0]
-    for channel in range(1, picture.shape[2]):
-        brightest = np.maximum(brightest, picture[..., channel])
-    return brightest
 
 
 def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

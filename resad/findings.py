@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from resad_client.records import FindingDoubt
 from scipy import ndimage
-from skimage.measure import approximate_polygon, find_contours
+from skimage.measure import find_contours
 
 from resad.config import Eye
-from resad.field_of_view import FieldOfView
+from resad.field_of_view import FieldOfView, simplify_line
 from resad.preparation import Frame
 
 CONTOUR_TOLERANCE: Final = 0.25
@@ -165,7 +165,7 @@ def _contour(isolated: NDArray[np.float64], level: float, place: _Place, frame: 
     """The simplified outer boundary; `isolated` starts one px above and left of `place`."""
     lines = find_contours(isolated, level, fully_connected="high")  # type: ignore[no-untyped-call]
     outer = max(lines, key=_enclosed)
-    simple = approximate_polygon(outer, CONTOUR_TOLERANCE)[:-1]  # type: ignore[no-untyped-call]
+    simple = simplify_line(outer, CONTOUR_TOLERANCE)[:-1]
     # find_contours counts from pixel centers: index 0 of `isolated` is start - 1, its center start - 0.5.
     ys, xs = (
         np.clip(simple[:, axis] + extent.start - 0.5, extent.start, extent.stop)

@@ -1,5 +1,6 @@
 """What is brighter than a photograph's dark surround: the lit regions at several levels, and their borders."""
 
+import functools
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -54,6 +55,11 @@ def lit_regions(level: NDArray[np.float32]) -> list[LitRegion]:
         lit = largest_region(above)
         regions.append(LitRegion(above, lit, border_of(lit, slope)))
     return regions
+
+
+def brightest(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Each pixel's largest channel, (..., channels) -> (...); NumPy's own `max` is slow along a short axis."""
+    return functools.reduce(np.maximum, np.moveaxis(pixels, -1, 0))
 
 
 def slope_of(level: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -194,9 +194,7 @@ class MemoryBank:
     def _nearest(self, search: RowSearch, features: NDArray[np.float32], k: int) -> Neighbors:
         """The neighbors by `search`, measured; row -1 and an infinite distance where it finds too few."""
         rows = search.rows(features, k)
-        distances = direct_distances(features, self.memories, rows)
-        distances[rows < 0] = np.inf  # too few memories in the lists that were searched
-        return nearest_first(distances, rows, k)
+        return nearest_first(direct_distances(features, self.memories, rows), rows, k)
 
     def _complete(self, neighbors: Neighbors, features: NDArray[np.float32], k: int) -> Neighbors:
         """`neighbors` of an approximate search, with an exact one where it found fewer than k rows."""

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
-
-_VALUES: Final = 2**22
-"""Of the (rows, k, D) differences that are in memory at a time: 16 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,17 +32,32 @@ def direct_distances(
     Args:
         features: float32 (N, D).
         memories: float32 (M, D).
-        rows: int64 (N, k), the memories that each patch is measured against.
+        rows: int64 (N, k), the memories that each patch is measured against; -1 for none.
     Returns:
-        float32 (N, k).
+        float32 (N, k), infinite where there is no memory.
     """
-    distances = np.empty(rows.shape, dtype=np.float32)
-    step = max(_VALUES // max(rows.shape[1] * features.shape[1], 1), 1)
-    for start in range(0, len(features), step):
-        part = slice(start, start + step)
-        difference = features[part, None, :] - memories[rows[part]]  # (rows, k, D)
-        distances[part] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
-    return distances
+    queries = np.repeat(np.arange(len(features)), rows.shape[1])
+    distances: NDArray[np.float32] = np.sqrt(pair_squares(features, queries, memories, rows.ravel()))
+    return distances.reshape(rows.shape)
+
+
+def pair_squares(
+    features: NDArray[np.float32],
+    queries: NDArray[np.int64],
+    memories: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """|features[queries] - memories[rows]|^2 from the differences, float32 (pairs,); infinite where a row is -1.
+
+    FAISS reads the vectors in place: nothing is gathered.
+    """
+    squares = np.full(len(queries), np.inf, dtype=np.float32)
+    # The arrays have names because FAISS only gets their addresses.
+    arrays = [np.ascontiguousarray(array) for array in (features, queries, memories, rows)]
+    measure: Any = faiss.pairwise_indexed_L2sqr  # type: ignore[attr-defined]
+    if len(queries):
+        measure(features.shape[1], len(queries), *map(faiss.swig_ptr, (*arrays, squares)))
+    return squares
 
 
 def nearest_first(distances: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:

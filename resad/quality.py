@@ -106,21 +106,21 @@ def measure_quality(photo: PreparedPhoto) -> QualityMeasures:
     side = photo.frame.side
     resolution = _resolution(photo)
     inner = field_of_view_mask(_inset(photo.field_of_view), side, side, photo.frame.extent)
-    green = photo.pixels[:, :, 1].astype(np.float32)
-    if not inner.any() or not green[inner].any():
+    channels = np.stack([photo.pixels[:, :, channel][inner] for channel in range(3)])
+    if not channels[1].any():
         completeness = _completeness(photo.field_of_view)
         return QualityMeasures(0.0, 0.0, 0.0, completeness, 0.0, color=0.0, order=0.0, resolution=resolution)
-    inside = green[inner]
+    inside = channels[1].astype(np.float32)
     brightness = float(inside.mean())
     low, high = np.percentile(inside, (5, 95))
     return QualityMeasures(
         brightness=brightness,
         contrast=float(high - low) / brightness,
-        sharpness=float(_fine_detail(green)[inner].std()) / brightness,
+        sharpness=float(_fine_detail(photo.pixels[:, :, 1].astype(np.float32))[inner].std()) / brightness,
         completeness=_completeness(photo.field_of_view),
         saturated=float((inside >= _WHITE).mean()),
-        color=_saturation(photo.pixels[inner]),
-        order=_order(photo.pixels[inner]),
+        color=_saturation(channels),
+        order=_order(channels),
         resolution=resolution,
     )
 
@@ -214,15 +214,17 @@ def _fixed_limits(normals: Sequence[QualityMeasures]) -> list[QualityLimit]:
     return limits
 
 
-def _saturation(inside: NDArray[np.uint8]) -> float:
-    """Mean saturation (HSV) of pixels (n, 3)."""
-    highest = inside.max(axis=1).astype(np.float64)
-    return float(((highest - inside.min(axis=1)) / np.maximum(highest, 1.0)).mean())
+def _saturation(channels: NDArray[np.uint8]) -> float:
+    """Mean saturation (HSV) of pixels (3, n)."""
+    red, green, blue = channels.astype(np.float32)
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    return float(((highest - lowest) / np.maximum(highest, 1.0)).mean(dtype=np.float64))
 
 
-def _order(inside: NDArray[np.uint8]) -> float:
-    """How clearly red is above green and green above blue, of pixels (n, 3); negative where one is not."""
-    red, green, blue = np.log2(inside.mean(axis=0) + 1.0)
+def _order(channels: NDArray[np.uint8]) -> float:
+    """How clearly red is above green and green above blue, of pixels (3, n); negative where one is not."""
+    red, green, blue = np.log2(channels.mean(axis=1) + 1.0)
     return float(min(red - green, green - blue))
 
 

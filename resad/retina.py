@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resad.field_of_view import FieldOfView
+from resad.lit_regions import brightest
 
 _SIDE: Final = 256
 """Side of the copy that is looked at, px."""
@@ -57,10 +58,10 @@ def looks_like_fundus(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], field:
     # A smaller picture is interpolated: copies of its pixels would look drawn.
     method = Image.Resampling.BOX if min(mask.shape) >= _SIDE else Image.Resampling.BILINEAR
     small = np.asarray(Image.fromarray(pixels).resize((_SIDE, _SIDE), method), dtype=np.float32)
-    lit = small[small.max(axis=2) > _DARK]
+    lit = small[brightest(small) > _DARK]
     if lit.size < _MIN_LIT * small.size:
         return f"it is black: {lit.size / small.size:.1%} of it is brighter than {_DARK:.0f} of 255"
-    white = lit.min(axis=1) > _WHITE
+    white = -brightest(-lit) > _WHITE
     if not field.found and white.mean() > _MAX_WHITE:
         return f"{white.mean():.0%} of it is white, as in a document or screenshot"
     low, high = np.percentile(lit.mean(axis=1), (5, 95))
@@ -112,7 +113,7 @@ def _texture(small: NDArray[np.float32], inner: NDArray[np.bool_], rough: float,
     lines = float(np.percentile(depth[inner], 90))
     if lines > _MAX_LINES:
         return f"its dark lines are deeper than vessels: {lines:.2f} of the brightness, at most {_MAX_LINES:g}"
-    equal = float((np.abs(np.diff(small, axis=1)).max(axis=2) == 0)[inner[:, 1:]].mean())
+    equal = float((brightest(np.abs(np.diff(small, axis=1))) == 0)[inner[:, 1:]].mean())
     if equal > _MAX_FLAT:
         return f"it is drawn, not photographed: {equal:.0%} of its pixels equal their neighbors"
     return None

@@ -9,13 +9,14 @@ import io
 import json
 import math
 import struct
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from resad.pictures.png import png_parts
 
 UNIT: Final = "feature distance (L2)"
 """The unit of a map's values, as written into the files."""
@@ -25,8 +26,6 @@ _ROWS_PER_STEP: Final = 64
 """Rows of a map that are converted together: intermediate results stay in the processor's cache."""
 _IMAGE_DESCRIPTION: Final = 270
 _PREFIX: Final = "resad:"
-_PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_PNG_UP: Final = 2
 _TIFF_HEADER_BYTES: Final = 8
 _TIFF_ENTRIES: Final = 11
 
@@ -53,26 +52,9 @@ def png16_parts(
         size: width and height.
     """
     scale = _checked_scale(full_scale)
-    width, height = size
-    yield _PNG_SIGNATURE + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0))
-    for name, value in _description(scale, fingerprint).items():
-        yield _png_chunk(b"tEXt", f"{_PREFIX}{name}\0{value}".encode("latin-1"))
-    # Run lengths only: for a 4288 x 2848 map half the time of zlib's level 3, and few more bytes.
-    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    above = np.zeros((1, 2 * width), np.uint8)
-    for band in bands:
-        rows = _levels(_checked(band), scale).astype(">u2").view(np.uint8).reshape(len(band), 2 * width)
-        # The filter "up", the difference to the row above: maps are smooth.
-        filtered = np.full((len(rows), 2 * width + 1), _PNG_UP, np.uint8)
-        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
-        above = rows[-1:]
-        if data := deflate.compress(filtered.tobytes()):
-            yield _png_chunk(b"IDAT", data)
-    yield _png_chunk(b"IDAT", deflate.flush()) + _png_chunk(b"IEND", b"")
-
-
-def _png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+    text = {f"{_PREFIX}{name}": str(value) for name, value in _description(scale, fingerprint).items()}
+    levels = (_levels(_checked(band), scale) for band in bands)
+    yield from png_parts(levels, size, "gray16", text)
 
 
 def read_map_png16(data: bytes) -> tuple[Map, float]:

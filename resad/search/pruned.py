@@ -15,13 +15,13 @@ from functools import cache, partial
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from resad import neighbors
 from resad.device import full_float32
 from resad.search.bounds import QuantizedBank, QuantizedVectors, faster_multiply, slices
 
@@ -334,24 +334,15 @@ def _hits_by_numpy(
 
 def pair_squares(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor) -> Tensor:
     """|queries[query] - memories[memory]|^2 by direct difference: float32 (pairs,)."""
-    out = torch.empty(len(query), device=queries.device)
     if queries.device.type == "cpu":
-        if len(query):
-            _pair_squares_by_faiss(queries, query, memories, memory, out)
-        return out
+        return torch.from_numpy(
+            neighbors.pair_squares(queries.numpy(), query.numpy(), memories.numpy(), memory.numpy())
+        )
+    out = torch.empty(len(query), device=queries.device)
     for start in range(0, len(query), _PAIRS):
         part = slice(start, start + _PAIRS)
         out[part] = (queries[query[part]] - memories[memory[part]]).square().sum(dim=1)
     return out
-
-
-def _pair_squares_by_faiss(queries: Tensor, query: Tensor, memories: Tensor, memory: Tensor, out: Tensor) -> None:
-    """FAISS reads the vectors in place; nothing is gathered."""
-    # The arrays have names because FAISS only gets their addresses.
-    arrays = [part.contiguous().numpy() for part in (queries, query, memories, memory)]
-    q, iq, m, im = (faiss.swig_ptr(array) for array in arrays)
-    measure: Any = faiss.pairwise_indexed_L2sqr  # type: ignore[attr-defined]
-    measure(queries.shape[1], len(query), q, iq, m, im, faiss.swig_ptr(out.numpy()))
 
 
 @contextmanager
