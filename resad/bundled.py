@@ -187,8 +187,9 @@ def without_local_mean(pixels: Tensor, masks: Tensor, width: int) -> Tensor:
 def _smooth(values: Tensor, cell: int) -> Tensor:
     """Averages over about four cells to each side, computed on a grid of cells of `cell` px."""
     coarse = nnf.avg_pool2d(values, cell, ceil_mode=True, count_include_pad=False)
-    for _ in range(3):  # three boxes come close to a Gaussian
-        coarse = nnf.avg_pool2d(coarse, 9, stride=1, padding=4, count_include_pad=False)
+    for _ in range(3):  # three boxes come close to a Gaussian; down and across, a box takes a quarter of the time
+        for box, padding in (((9, 1), (4, 0)), ((1, 9), (0, 4))):
+            coarse = nnf.avg_pool2d(coarse, box, stride=1, padding=padding, count_include_pad=False)
     return nnf.interpolate(coarse, values.shape[-2:], mode="bilinear", align_corners=False)
 
 

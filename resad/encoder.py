@@ -135,7 +135,7 @@ class Encoder:
 
 def _rows(combined: Tensor, positions: Sequence[Tensor]) -> list[Tensor]:
     """(B, D, h, w) -> per photograph the features (N, D) at its `positions`."""
-    return [f.flatten(1).index_select(1, p).T.contiguous() for f, p in zip(combined, positions, strict=True)]
+    return [f.permute(1, 2, 0).flatten(0, 1).index_select(0, p) for f, p in zip(combined, positions, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
