@@ -1,14 +1,17 @@
 """One side of a comparison with anomalib, in a process of its own; prints one line of JSON.
 
-Started by `benchmarks.coreset` and `benchmarks.search` with `--anomalib PYTHON`, a Python that has anomalib:
+Started by `benchmarks.coreset`, `benchmarks.search` and `benchmarks.peers` with `--anomalib PYTHON`, a Python that
+has anomalib:
 
     python benchmarks/_anomalib.py greedy anomalib POINTS.npy PICKS
     python -m benchmarks._anomalib greedy resad POINTS.npy PICKS FIRST
     python benchmarks/_anomalib.py patchcore anomalib FOLDER
     python -m benchmarks._anomalib patchcore SEARCH FOLDER
+    python benchmarks/_anomalib.py photos torch|openvino BACKBONE SIDE MEMORIES FOLDER
 
 POINTS.npy holds (N, d).  FOLDER holds `bank.npy` (M, D), `photos.npy` (n, S, S, 3) and `trunk.safetensors`, a
-ResNet-18's.  anomalib's side imports nothing of this project.
+ResNet-18's.  For `photos` it holds `references/` and `photos/`, JPEGs, and `BACKBONE.safetensors` if there are
+weights; without them they are random.  anomalib's side imports nothing of this project.
 """
 
 import json
@@ -16,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +84,11 @@ def our_scorer(bank: NDArray[np.float32], trunk: Path, kind: str) -> Score:
 
 
 def time_patchcore(side: str, folder: Path) -> dict[str, Any]:
-    """Score every photo once, after a first run that is not counted."""
+    """Score every prepared photo once."""
     bank, photos = np.load(folder / "bank.npy"), np.load(folder / "photos.npy")
     trunk = folder / "trunk.safetensors"
     score = anomalib_scorer(bank, trunk) if side == "anomalib" else our_scorer(bank, trunk, side)
-    score(photos[0])
-    seconds, cpu_seconds, scores = [], [], []
-    for pixels in photos:
-        began, cpu = time.perf_counter(), time.process_time()
-        scores.append(score(pixels))
-        seconds.append(time.perf_counter() - began)
-        cpu_seconds.append(time.process_time() - cpu)
-    times = {"seconds": float(np.median(seconds)), "cpu_seconds": float(np.median(cpu_seconds))}
-    return {**times, "peak_bytes": _peak_bytes(), "scores": scores}
+    return _timed([partial(score, pixels) for pixels in photos])
 
 
 def time_anomalib_greedy(file: str, picks: int) -> dict[str, Any]:
@@ -125,6 +121,73 @@ def time_our_greedy(file: str, picks: int, first: int) -> dict[str, Any]:
     return {"seconds": seconds, "grown": _peak_bytes() - before, "rows": coreset.rows.tolist()}
 
 
+def time_photos(engine: str, backbone: str, side: int, memories: int, folder: Path) -> dict[str, Any]:
+    """From a JPEG to anomalib's map: PatchCore with its own settings, by torch or from its OpenVINO export."""
+    import torch
+    from anomalib.models import Patchcore
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    def prepared(path: Path) -> torch.Tensor:
+        with Image.open(path) as image:
+            image.draft("RGB", (side, side))  # a JPEG is decoded no larger than needed
+            small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+        return ((torch.from_numpy(np.array(small)).float() / 255 - mean) / std).permute(2, 0, 1)[None]
+
+    torch.manual_seed(0)
+    plain = {"pre_processor": False, "post_processor": False, "visualizer": False, "evaluator": False}
+    whole = Patchcore(backbone=backbone, pre_trained=False, **plain)
+    model: Any = whole.model
+    model.eval()
+    weights = folder / f"{backbone}.safetensors"
+    if weights.exists():
+        model.feature_extractor.feature_extractor.load_state_dict(load_file(weights), strict=False)
+    with torch.inference_mode():
+        patches = torch.cat(
+            [_embedding(model, prepared(path)) for path in sorted((folder / "references").iterdir())]
+        )
+    model.memory_bank = patches[torch.randperm(len(patches))[:memories]].clone()
+    if engine == "torch":
+
+        def score(path: Path) -> float:
+            with torch.inference_mode():
+                return float(model(prepared(path)).pred_score)
+    else:
+        import openvino
+
+        one = {"dynamic_axes": None}  # its export of any number of photographs takes two alone
+        name = f"{backbone}-{side}"
+        exported = whole.to_openvino(folder, name, input_size=(side, side), onnx_kwargs=one)
+        compiled = openvino.Core().compile_model(exported, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+
+        def score(path: Path) -> float:
+            return float(compiled([prepared(path).numpy()])["pred_score"].squeeze())
+
+    return _timed([partial(score, path) for path in sorted((folder / "photos").iterdir())])
+
+
+def _embedding(model: Any, image: Any) -> Any:
+    """The patch features of one photograph, (N, D), as anomalib's own training gathers them."""
+    features = model.feature_extractor(image)
+    pooled = {layer: model.feature_pooler(feature) for layer, feature in features.items()}
+    return model.reshape_embedding(model.generate_embedding(pooled))
+
+
+def _timed(calls: list[Callable[[], float]]) -> dict[str, Any]:
+    """Medians of the calls, after a first run that is not counted."""
+    calls[0]()
+    seconds, cpu_seconds, scores = [], [], []
+    for call in calls:
+        began, cpu = time.perf_counter(), time.process_time()
+        scores.append(call())
+        seconds.append(time.perf_counter() - began)
+        cpu_seconds.append(time.process_time() - cpu)
+    times = {"seconds": float(np.median(seconds)), "cpu_seconds": float(np.median(cpu_seconds))}
+    return {**times, "peak_bytes": _peak_bytes(), "scores": scores}
+
+
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -139,6 +202,9 @@ def main(task: str, side: str, *arguments: str) -> None:
     """Run one side and print its figures."""
     if task == "patchcore":
         figures = time_patchcore(side, Path(arguments[0]))
+    elif task == "photos":
+        backbone, size, memories, folder = arguments
+        figures = time_photos(side, backbone, int(size), int(memories), Path(folder))
     elif side == "anomalib":
         figures = time_anomalib_greedy(arguments[0], int(arguments[1]))
     else:

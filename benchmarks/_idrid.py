@@ -63,6 +63,10 @@ class Variant:
         return " ".join([self.preset, *trunk, *parts])
 
 
+DEFAULT: Final = Variant("resad", backbone="bundled", weights="bundled")
+"""What `build` does without options."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """The figures of one row on some of the photographs."""
@@ -97,12 +101,12 @@ def data_set(shared: Path) -> Path:
 
 
 def config_of(variant: Variant, size: int) -> MethodConfig:
-    """The settings of a row."""
+    """The settings of a row.  The bundled trunk has its own share of memories, as its grid is finer."""
     return method_config(
         variant.preset,
         backbone=variant.backbone,
         size=size,
-        coreset=CORESET,
+        coreset=None if variant.backbone == "bundled" else CORESET,
         settings=variant.settings,
         leave_out=variant.leave_out,
     )

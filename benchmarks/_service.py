@@ -158,6 +158,17 @@ def score_offline(loaded: LoadedIndex, data: bytes) -> Offline:
     return Offline(decoded - began, scored - decoded, rendered - scored, result.image_score, png)
 
 
+def batch_rate(loaded: LoadedIndex, photos: Sequence[bytes], folder: Path, count: int) -> float:
+    """Photographs a second that `resad-indexer score` scores, with a CSV's rows and no other files."""
+    paths = [folder / f"photo_{number}.jpg" for number in range(len(photos))]
+    for path, data in zip(paths, photos, strict=True):
+        path.write_bytes(data)
+    jobs = [ScoreJob(paths[number % len(paths)], str(number), str(number)) for number in range(count)]
+    began = time.perf_counter()
+    rows = list(score_photos(Engine(loaded, _LIMITS), jobs, RunOptions(ScoreOptions(_RULE))))
+    return len(rows) / (time.perf_counter() - began)
+
+
 def command_seconds(loaded: LoadedIndex, photos: Photos, out: Path) -> float:
     """Mean per photograph of all that `resad-indexer score` does once its index is loaded."""
     jobs = [

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -23,7 +23,7 @@ import httpx
 import typer
 
 from benchmarks._bench import Json, Quick, print_header, print_table, shared_data, write_json
-from benchmarks._idrid import CORESET, Variant, build_index, data_set
+from benchmarks._idrid import DEFAULT, build_index, data_set
 from benchmarks._service import (
     LOST,
     NEVER_ACCEPTED,
@@ -37,6 +37,7 @@ from benchmarks._service import (
     Running,
     Stop,
     Swaps,
+    batch_rate,
     closed_loop,
     lone_requests,
     memory_of,
@@ -93,10 +94,9 @@ def _measure_lone(quick: bool, shared: Path) -> list[SizeResult]:
     kinds = _photos(shared)
     print_header(
         "The service",
-        f"preset resad, ResNet-18 (ImageNet), size {' and '.join(map(str, plan.sizes))}, coreset {CORESET}, "
-        f"exact; resad-service with its own settings. Posted in turn: {len(kinds[0].paths)} JPEGs of 512 x "
-        f"512 px; {len(kinds[1].paths)} of 4288 x 2848 px (camera). "
-        f"OMP_WAIT_POLICY: {os.environ.get('OMP_WAIT_POLICY', 'unset')}.",
+        f"the defaults, size {' and '.join(map(str, plan.sizes))}; resad-service with its own settings. "
+        f"Posted in turn: {len(kinds[0].paths)} JPEGs of 512 x 512 px; {len(kinds[1].paths)} of 4288 x 2848 px "
+        f"(camera). OMP_WAIT_POLICY: {os.environ.get('OMP_WAIT_POLICY', 'unset')}.",
     )
     results = [_measure_size(size, plan, kinds, shared) for size in plan.sizes]
     lone = [requests for result in results for requests in result.lone]
@@ -119,7 +119,7 @@ def _photos(shared: Path) -> tuple[Photos, Photos]:
 def _measure_size(size: int, plan: LonePlan, kinds: Sequence[Photos], shared: Path) -> SizeResult:
     with tempfile.TemporaryDirectory() as folder:
         root, log, out = Path(folder) / "root", Path(folder) / "log", Path(folder) / "out"
-        loaded = build_index(Variant("resad"), size, shared, root)
+        loaded = build_index(DEFAULT, size, shared, root)
         starts = []
         for _ in range(plan.starts - 1):
             with running_service(root, log) as running:
@@ -201,14 +201,19 @@ class LoadPlan:
     stop_after_s: float
 
 
-_LOAD: Final = LoadPlan(256, ((1, 30), (4, 80), (16, 160), (64, 320)), 120.0, 20, 3.0)
+_LOAD: Final = LoadPlan(512, ((1, 30), (4, 80), (16, 160), (64, 320)), 120.0, 20, 3.0)
 _LOAD_QUICK: Final = LoadPlan(128, ((1, 4), (4, 12)), 3.0, 2, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """Everything.  wrong: answers that were not the offline score of their own version."""
+    """Everything.
 
+    offline: photographs a second that `resad-indexer score` scores one after the other, before the service starts.
+    wrong: answers that were not the offline score of their own version.
+    """
+
+    offline: float
     levels: tuple[Level, ...]
     overload: Overload
     swaps: Swaps
@@ -217,7 +222,7 @@ class LoadResult:
 
 
 def main(quick: Quick = False, json: Json = None) -> None:
-    """Measure single requests with ResNet-18, then load with the bundled trunk, on IDRiD."""
+    """Measure single requests, then load, with the default settings, on IDRiD."""
     shared = shared_data()
     runtime.configure("exact")
     lone = _measure_lone(quick, shared)
@@ -232,11 +237,11 @@ def _measure_load(quick: bool, shared: Path) -> LoadResult:
     photos = [photo.path.read_bytes() for photo in read_mvtec(data_set(shared)).test[:8]]
     print_header(
         "The service under load",
-        f"preset resad, bundled trunk, size {plan.size}, coreset 0.02, exact; resad-service with its own settings "
+        f"the defaults, size {plan.size}; resad-service with its own settings "
         f"(64 places, deadline 30 s). Posted in turn: {len(photos)} JPEGs of 512 x 512 px.",
     )
     result = _run_load(plan, photos, shared)
-    _print_levels(result.levels)
+    _print_levels(result.levels, result.offline)
     _print_overload(result.overload)
     _print_swaps(result.swaps)
     _print_stop(result.stop)
@@ -248,8 +253,9 @@ def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResu
     with tempfile.TemporaryDirectory() as folder:
         root, log = Path(folder) / "root", Path(folder) / "log"
         # Two versions that score differently, so that an answer tells which of them it came from.
-        variants = [Variant("resad", (), (f"search.neighbors={count}",), "bundled", "bundled") for count in (1, 3)]
+        variants = [replace(DEFAULT, settings=(f"search.neighbors={count}",)) for count in (1, 3)]
         versions = [build_index(variant, plan.size, shared, root) for variant in variants]
+        offline = batch_rate(versions[-1], photos, Path(folder), plan.levels[-1][1])
         with running_service(root, log) as running:
             levels = tuple(_level(running, photos, *level) for level in plan.levels)
             overload = asyncio.run(_overload(running, photos, _capacity(levels), plan.overload_s))
@@ -264,7 +270,7 @@ def _run_load(plan: LoadPlan, photos: Sequence[bytes], shared: Path) -> LoadResu
             *swaps.answers,
             *stop.answers,
         )
-        return LoadResult(levels, overload, swaps, stop, sum(_wrong(all_answers, versions, photos)))
+        return LoadResult(offline, levels, overload, swaps, stop, sum(_wrong(all_answers, versions, photos)))
 
 
 def _level(running: Running, photos: Sequence[bytes], clients: int, requests: int) -> Level:
@@ -344,22 +350,26 @@ _PARTS: Final = 12
 """Stretches of the overload that are looked at one by one."""
 
 
-def _print_levels(levels: Sequence[Level]) -> None:
-    """Clients at once."""
+def _print_levels(levels: Sequence[Level], offline: float) -> None:
+    """Clients at once, beside the offline batch."""
     rows = [
         (
             str(level.clients),
             str(len(level.answers)),
             f"{len(_answered(level.answers)) / level.seconds:.2f}",
+            f"{len(_answered(level.answers)) / level.seconds / offline:.0%}",
             *(_ms(percentile(_answered(level.answers), at)) for at in (50, 95, 99)),
             str(sum(answer.status == _BUSY for answer in level.answers)),
             _other_statuses(level.answers),
         )
         for level in levels
     ]
-    headings = ("clients", "requests", "answers/s", "p50, ms", "p95, ms", "p99, ms", "429", "others")
+    headings = ("clients", "requests", "answers/s", "of offline", "p50, ms", "p95, ms", "p99, ms", "429", "others")
     print_table(
-        "Clients at once, each sending its next request after an answer; scores with map=none", headings, rows
+        f"Clients at once, each sending its next request after an answer; scores with map=none; "
+        f"offline {offline:.2f} a second",
+        headings,
+        rows,
     )
 
 

@@ -11,7 +11,6 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from scipy.stats import ks_2samp
 
 from resad.decoder_pool import DecoderPool
 from resad.manifest import Manifest
@@ -253,6 +252,8 @@ class ScoreWindow:
 
     def drift(self) -> Drift | None:
         """None before the first photograph."""
+        from scipy.stats import ks_2samp  # half a second that the start of the service need not wait for
+
         with self._lock:
             scores = np.sort(np.array(self._scores))
         if not len(scores):
