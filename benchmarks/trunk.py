@@ -55,14 +55,16 @@ class TrunkRow:
 
 _RESNET: Final = "weights/resnet18-imagenet1k_v1-trunk.safetensors"
 _FINE: Final = '{"scale":"constant","region":false,"spatial":false}'
-_PLAIN: Final = '{"weight":10,"region":false,"spatial":false}'
-_BOTH: Final = '{"weight":100,"region":true,"spatial":true}'
+_LIGHT: Final = '{"weight":100,"region":true,"spatial":false}'
+_PLAIN: Final = '{"weight":150,"region":false,"spatial":false}'
+_BOTH: Final = '{"weight":1500,"region":true,"spatial":true}'
 _ROWS: Final = (
     TrunkRow("default"),
     TrunkRow("texture features alone (the default before)", "bundled", _TEXTURE_ONLY),
     TrunkRow(
         "lesion features alone", settings=("resc.levels=[]", "backbone.stages=[1]", f"resc.levels=[{_FINE}]")
     ),
+    TrunkRow("default, texture of weight 100", settings=(f"resc.levels=[{_FINE},{_LIGHT},{_LIGHT}]",)),
     TrunkRow("default, texture without region filter", settings=(f"resc.levels=[{_FINE},{_PLAIN},{_PLAIN}]",)),
     TrunkRow("default, texture with region and attention", settings=(f"resc.levels=[{_FINE},{_BOTH},{_BOTH}]",)),
     TrunkRow("default, mirror images searched", settings=("search.mirrored=true",)),

@@ -95,10 +95,10 @@ def _coreset(config: CoresetConfig, text: str) -> CoresetConfig:
     kind, colon, number = text.rpartition(":")
     try:
         if colon and kind == "radius":
-            return replace(config, share=None, count=None, radius=float(number))
+            return replace(config, share=None, count=None, radius=float(number), most=None)
         if text.isdecimal():
-            return replace(config, share=None, count=int(text), radius=None)
-        return replace(config, share=float(text), count=None, radius=None)
+            return replace(config, share=None, count=int(text), radius=None, most=None)
+        return replace(config, share=float(text), count=None, radius=None, most=None)
     except ValidationError as error:
         raise SettingError(f"--coreset {text}: {first_fault(error)}") from error
     except ValueError as error:

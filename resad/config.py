@@ -135,6 +135,8 @@ class CoresetConfig:
     radius: Annotated[float, Field(gt=0)] | None = None
     """Stop when every patch is this near to a memory.  Measured after the projection, which distorts distances:
     the radius in feature units, which the manifest states, comes out somewhat different."""
+    most: Annotated[int, Field(gt=0)] | None = None
+    """With a share: at most so many memories, since a photograph takes time for each."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.90
     """Distortion of the sparse random projection in which the greedy measures; its dimension follows from the
     Johnson-Lindenstrauss lemma (paper, section 4.3)."""
@@ -147,6 +149,8 @@ class CoresetConfig:
     def __post_init__(self) -> None:
         if sum(limit is not None for limit in (self.share, self.count, self.radius)) != 1:
             raise SettingError("a coreset takes exactly one of share, count and radius")
+        if self.most is not None and self.share is None:
+            raise SettingError(f"coreset.most={self.most} limits a share, and none is set")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -255,8 +259,8 @@ _WITH_LESION_FEATURES: Final = MethodConfig(
     resc=ReSCConfig(
         levels=(
             LevelConfig("constant", 1.0, region=False, spatial=False),
-            LevelConfig("unit", 100.0, region=True, spatial=False),
-            LevelConfig("unit", 100.0, region=True, spatial=False),
+            LevelConfig("unit", 1500.0, region=True, spatial=False),
+            LevelConfig("unit", 1500.0, region=True, spatial=False),
         )
     ),
     coreset=CoresetConfig(share=0.004),
@@ -322,7 +326,8 @@ def fingerprint(config: MethodConfig, weights_sha256: str) -> str:
     """`sha256:...` of everything that changes a patch's features or a score: settings and weights.
 
     `search.mirrored` is left out if it is false, and removed settings are written with their neutral values: an
-    index has the same fingerprint as an older one that measures the same.  So are `resc.levels` if there are none.
+    index has the same fingerprint as an older one that measures the same.  So are `resc.levels` and `coreset.most`
+    if there are none.
     """
     return _hash(config, weights_sha256, with_mirrored=config.search.mirrored)
 
@@ -341,6 +346,8 @@ def _hash(config: MethodConfig, weights_sha256: str, *, with_mirrored: bool) -> 
         del document["search"]["mirrored"]
     if not config.resc.levels:
         del document["resc"]["levels"]
+    if config.coreset.most is None:
+        del document["coreset"]["most"]
     for removed in _REMOVED:
         items = list(document[removed.section].items())
         place = [name for name, _ in items].index(removed.after) + 1

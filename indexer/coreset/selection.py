@@ -69,7 +69,8 @@ class Selection(NamedTuple):
 def memory_count(config: CoresetConfig, patches: int) -> int | None:
     """Memories that the settings select from so many patches; None if a radius decides."""
     if config.share is not None:
-        return max(1, round(config.share * patches))
+        memories = max(1, round(config.share * patches))
+        return memories if config.most is None else min(memories, config.most)
     if config.count is not None and config.count > patches:
         raise SettingError(f"a coreset of {config.count} memories asked of {patches} patches; 1.0 keeps them all")
     return config.count

@@ -33,6 +33,8 @@ def test_the_papers_projection_has_347_dimensions() -> None:
 def test_how_many_memories() -> None:
     assert memory_count(CoresetConfig(share=0.1), 1_286_936) == 128_694
     assert memory_count(CoresetConfig(share=0.001), 10) == 1
+    assert memory_count(CoresetConfig(share=0.1, most=500), 1_286_936) == 500
+    assert memory_count(CoresetConfig(share=0.1, most=500), 4_000) == 400
     assert memory_count(CoresetConfig(share=None, count=7), 10) == 7
     assert memory_count(CoresetConfig(share=None, radius=0.5), 10) is None
     with pytest.raises(SettingError, match="11 memories asked of 10 patches"):

@@ -42,6 +42,7 @@ def test_paper_is_the_paper_to_the_letter() -> None:
             "share": 0.1,
             "count": None,
             "radius": None,
+            "most": None,
             "epsilon": 0.9,
             "sample": 1.0,
             "seed": 0,
@@ -73,7 +74,7 @@ RESC = {
 def test_resad_is_what_was_measured() -> None:
     sections = json.loads(to_json(preset("resad")))
     lesions = {"scale": "constant", "weight": 1.0, "region": False, "spatial": False}
-    texture = {"scale": "unit", "weight": 100.0, "region": True, "spatial": False}
+    texture = {"scale": "unit", "weight": 1500.0, "region": True, "spatial": False}
     assert sections["preparation"] == {"size": 512, "crop": "field_of_view"}
     assert sections["backbone"] == {"name": "bundled", "stages": [1, 2, 3]}
     assert sections["resc"] == {**RESC, "levels": [lesions, texture, texture]}
@@ -125,7 +126,7 @@ def test_every_setting_is_in_the_fingerprint() -> None:
         "size": "512", "crop": "none", "name": "resnet18", "stages": "[1, 2]", "precision": "half",
         "normalize": "false", "pool": "3", "region": "false", "region_radius": "5",
         "spatial": "none", "levels": json.dumps(2 * [{"scale": "unit", "weight": 0.5}]),
-        "attention_scale": "2.5", "epsilon": "0.5", "sample": "0.5", "seed": "7",
+        "attention_scale": "2.5", "most": "9", "epsilon": "0.5", "sample": "0.5", "seed": "7",
         "neighbors": "9", "mirrored": "false", "kind": "max",
     }  # fmt: skip
     base = MethodConfig()
@@ -183,6 +184,8 @@ def test_bad_values_are_named_with_the_limit(path: str, value: str, message: str
 def test_a_coreset_has_one_limit() -> None:
     with pytest.raises(SettingError, match="exactly one"):
         CoresetConfig(share=0.1, count=5)
+    with pytest.raises(SettingError, match=r"coreset.most=9 limits a share, and none is set"):
+        CoresetConfig(share=None, count=5, most=9)
 
 
 @pytest.mark.parametrize(
