@@ -263,7 +263,7 @@ _WITH_LESION_FEATURES: Final = MethodConfig(
             LevelConfig("unit", 1500.0, region=True, spatial=False),
         )
     ),
-    coreset=CoresetConfig(share=0.004),
+    coreset=CoresetConfig(share=0.002, most=1300),
     search=SearchConfig(mirrored=False),
 )
 """Chosen on painted photographs and on the choosing sets (docs/results.md)."""
