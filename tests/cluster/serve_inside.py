@@ -31,8 +31,8 @@ KEY = "a-key-of-the-ward"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 KEYED = {"Content-Type": "image/jpeg", **BEARER}
 CONFIGURATION = Path(__file__).parents[2] / "docker/ray/serve.yaml"
-QUEUE = 4
-"""Places of each replica."""
+QUEUE = 8
+"""Places of each replica; the only key may have half of them."""
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_full_queue_refuses_as_one_process_does(url: str, photo: bytes) -> Non
         answers = list(pool.map(post, range(40)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 429}, statuses
-    assert statuses[200] >= QUEUE
+    assert statuses[200] >= QUEUE // 2
     for answer in answers:
         assert len(answer.headers["X-Request-ID"].split(",")) == 1
         if answer.status_code == 429:

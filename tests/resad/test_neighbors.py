@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resad.memory_bank import MemoryBank, Provenance
-from resad.neighbors import list_with_mirror, nearest_with_mirror
+from resad.neighbors import direct_distances, list_with_mirror, nearest_with_mirror
 
 PATCHES, MEMORIES, D = 40, 60, 3
 
@@ -66,3 +66,15 @@ def test_the_nearest_memory_alone_does_not_decide() -> None:
     for k, expected in ((1, (0, False)), (3, (3, True))):
         neighbors, in_mirror = list_with_mirror(bank.search, features, mirrored, k, 1)
         assert (int(neighbors.rows[0, 0]), bool(in_mirror[0])) == expected
+
+
+@given(st.integers(0, 999), st.integers(0, 30), st.integers(1, 4), st.integers(1, 300))
+def test_direct_distances_are_those_of_the_differences(seed: int, patches: int, k: int, dimension: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Far from the origin and near each other, where |q|^2 - 2 q b + |b|^2 would cancel.
+    features = (100 + rng.normal(0, 1e-2, (patches, dimension))).astype(np.float32)
+    memories = (100 + rng.normal(0, 1e-2, (7, dimension))).astype(np.float32)
+    rows = rng.integers(-1, 7, (patches, k))
+    difference = features[:, None].astype(np.float64) - memories[rows].astype(np.float64)
+    expected = np.where(rows < 0, np.inf, np.sqrt((difference**2).sum(axis=2)))
+    np.testing.assert_allclose(direct_distances(features, memories, rows), expected, rtol=1e-5)
