@@ -231,6 +231,7 @@ def lone_requests(url: str, loaded: LoadedIndex, photos: Photos, requests: int, 
                 seconds.append(time.perf_counter() - began)
                 deviations.append(_deviation(answer, alone))
                 offline.append(alone.decode + alone.score + (alone.render if ask is anomaly_map else 0.0))
+            time.sleep(0.5)  # what the last answer took to draw is recorded after it was sent
             spent = _per_request(before, stages(http), requests)
             yield Lone(
                 size=_size(loaded),

@@ -64,7 +64,7 @@ class LonePlan:
     lone: int
 
 
-_LONE: Final = LonePlan((512, 784), 3, 30)
+_LONE: Final = LonePlan((512, 784), 3, 16)
 _LONE_QUICK: Final = LonePlan((128,), 1, 2)
 
 
