@@ -1,6 +1,7 @@
 """A large build in little memory: forecast against truth, and a killed build resumed.
 
-Run as `python -m benchmarks.indexing`; takes RESAD_DATA for the ResNet-18.  The photographs are drawn.  Each build
+Run as `python -m benchmarks.indexing`; takes RESAD_DATA.  The trunk and the number of memories are the default ones,
+or with `--resnet` ResNet-18 and a share.  The photographs are drawn.  Each build
 is a process of its own, so that its peak is its own.  `--paper` builds what the paper builds instead, on any
 `--device`: 134 photographs at 784 px, WideResNet-50 (untrained), a tenth of the patches.
 """
@@ -38,7 +39,7 @@ class Size:
     photos: int
     resumed: int
     side: int
-    coreset: str
+    coreset: str | None
     max_memory: str | None
     height: int = HEIGHT
     more: tuple[str, ...] = ()
@@ -74,8 +75,9 @@ class Built:
 def order(photos: Path, root: Path, size: Size) -> list[str]:
     """The command's arguments."""
     line = ["build", str(photos / "train/good"), "--root", str(root), "--name", NAME, "--size", str(size.side)]
+    coreset = () if size.coreset is None else ("--coreset", size.coreset)
     limit = () if size.max_memory is None else ("--max-memory", size.max_memory)
-    return [*line, "--coreset", size.coreset, *limit, *size.more]
+    return [*line, *coreset, *limit, *size.more]
 
 
 def start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -141,7 +143,7 @@ def _disk_bytes(folder: Path) -> int:
     return total
 
 
-_FULL: Final = Size(1000, 150, 512, "0.005", "6G")
+_FULL: Final = Size(1000, 150, 512, None, "6G")
 _QUICK: Final = Size(24, 12, 128, "0.05", "6G")
 _PAPER: Final = Size(134, 0, 784, "0.1", None, 1424)
 _PAPER_QUICK: Final = Size(10, 0, 128, "0.1", None, 356)
@@ -163,23 +165,28 @@ def main(
     json: Json = None,
     photos: int | None = None,
     max_memory: str | None = None,
+    resnet: Annotated[bool, typer.Option("--resnet", help="ResNet-18 and a share of 0.005.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's build alone.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda:N, for --paper.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="For --paper.")] = "exact",
 ) -> None:
     """Build from many drawn photographs, then kill a smaller build half way and resume it."""
-    weights = shared_data() / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+    shared = shared_data()
     if paper:
         _build_papers(_PAPER_QUICK if quick else _PAPER, device, precision, json)
         return
     base = _QUICK if quick else _FULL
-    more = ("--backbone", "resnet18", "--weights", str(weights), "--device", "cpu")
+    more: tuple[str, ...] = ("--device", "cpu")
+    if resnet:
+        weights = shared / "weights" / "resnet18-imagenet1k_v1-trunk.safetensors"
+        more, base = (*more, "--backbone", "resnet18", "--weights", str(weights)), replace(base, coreset="0.005")
     limit = max_memory or base.max_memory
     size = replace(base, photos=photos or base.photos, max_memory=limit, more=more)
+    trunk = "ResNet-18" if resnet else "the default trunk"
     print_header(
         "Indexing in bounded memory",
-        f"{size.photos} drawn photographs of {HEIGHT} px height, ResNet-18, size {size.side}, "
-        f"coreset {size.coreset}, --max-memory {size.max_memory}, CPU.",
+        f"{size.photos} drawn photographs of {HEIGHT} px height, {trunk}, "
+        f"size {size.side}, coreset {size.coreset or 'of the preset'}, --max-memory {size.max_memory}, CPU.",
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

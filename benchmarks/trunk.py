@@ -118,7 +118,9 @@ def main(
         size, rows = 128, 2
         dataset = Dataset(dataset.name, dataset.train[:20], (*dataset.test[:4], *dataset.test[-4:]))
     settings = f"{len(dataset.train)} healthy photographs, {size} px, exact"
-    print_header(f"Trunks and levels: {data}", f"{settings}; coreset 0.002 at stride 4, at most 1,300; 0.02 at stride 8.")
+    print_header(
+        f"Trunks and levels: {data}", f"{settings}; coreset 0.002 at stride 4, at most 1,300; 0.02 at stride 8."
+    )
     measured = []
     for row in _ROWS[:rows]:
         with tempfile.TemporaryDirectory() as root:
