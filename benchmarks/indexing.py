@@ -3,7 +3,8 @@
 Run as `python -m benchmarks.indexing`; takes RESAD_DATA.  Trunk and number of memories are the default ones, or
 with `--resnet` ResNet-18 and a share.  The photographs are drawn.  Each build is a process of its own, so that its
 peak is its own.  `--paper` builds what the paper builds instead, on any `--device`: 134 photographs at 784 px,
-WideResNet-50 (untrained), a tenth of the patches. """
+WideResNet-50 (untrained), a tenth of the patches.
+"""
 
 import os
 import re
