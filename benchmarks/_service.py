@@ -231,7 +231,6 @@ def lone_requests(url: str, loaded: LoadedIndex, photos: Photos, requests: int, 
                 seconds.append(time.perf_counter() - began)
                 deviations.append(_deviation(answer, alone))
                 offline.append(alone.decode + alone.score + (alone.render if ask is anomaly_map else 0.0))
-            time.sleep(0.5)  # what the last answer took to draw is recorded after it was sent
             spent = _per_request(before, stages(http), requests)
             yield Lone(
                 size=_size(loaded),
@@ -254,7 +253,8 @@ def _per_request(before: dict[str, Spent], after: dict[str, Spent], requests: in
     spent = {}
     for stage in ("decode", "score", "render"):
         old, new = before.get(stage, zero), after.get(stage, zero)
-        assert new.times - old.times in (0, requests), f"somebody else is using the service: {stage}"
+        times = new.times - old.times  # a map is drawn in parts, as the caller takes them
+        assert stage == "render" or times in (0, requests), f"somebody else is using the service: {stage}"
         spent[stage] = (new.seconds - old.seconds) / requests
     return spent
 
