@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from resad.pictures.png import png_parts
+from resad.pictures.png import Kind, png_parts
 
 pictures = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
     lambda size: arrays(np.uint8, (*size, 3)) | arrays(np.uint16, size)
@@ -20,7 +20,7 @@ pictures = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
 
 def written(numbers: np.ndarray, rows: int) -> bytes:
     bands = (numbers[start : start + rows] for start in range(0, len(numbers), rows))
-    kind = "rgb" if numbers.dtype == np.uint8 else "gray16"
+    kind: Kind = "rgb" if numbers.dtype == np.uint8 else "gray16"
     return b"".join(png_parts(bands, (numbers.shape[1], numbers.shape[0]), kind, {"resad:unit": "Öre"}))
 
 
