@@ -86,7 +86,7 @@ def score_command(
         Layout, typer.Option(help="Of overlays: the map over the photograph, or the two side by side.")
     ] = "blend",
     overlay_format: Annotated[
-        PictureKind, typer.Option(help="Of overlays: png, or jpeg, which is much faster and smaller.")
+        PictureKind, typer.Option(help="Of overlays: png, or jpeg, which is smaller.")
     ] = "png",
     map_format: Annotated[
         MapKind, typer.Option(help="Of maps: png (16 bits), or tiff (float32, unchanged).")

@@ -116,6 +116,7 @@ def test_no_photograph_ends_a_run_and_a_full_disk_does(
         shutil.copy(drawn / f"train/good/drawn_000{number}.jpg", tmp_path / f"in/{number}.jpg")
     words = (
         "score", small_index, tmp_path / "in", "--csv", tmp_path / "out.csv", "--overlays", tmp_path / "pictures",
+        "--overlay-format", "jpeg",
     )  # fmt: skip
     prepare, score, write = Engine.prepare, Engine.score_checked, Image.Image.save
     second = hashlib.sha256((tmp_path / "in/1.jpg").read_bytes()).hexdigest()

@@ -65,8 +65,8 @@ def plain(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_removed_settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings as earlier versions stated them, in their order."""
-    resc, coreset = dict(config["resc"]), config["coreset"]
-    assert resc.pop("levels") == []  # younger than those versions
+    resc, coreset = dict(config["resc"]), dict(config["coreset"])
+    assert (resc.pop("levels"), coreset.pop("most")) == ([], None)  # younger than those versions
     limits = {name: coreset[name] for name in ("share", "count", "radius")}
     return config | {
         "resc": {"normalize": resc["normalize"], "whitening": None} | resc,

@@ -326,6 +326,8 @@ export interface components {
             readonly count?: number | null;
             /** Radius */
             readonly radius?: number | null;
+            /** Most */
+            readonly most?: number | null;
             /**
              * Epsilon
              * @default 0.9

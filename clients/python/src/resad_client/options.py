@@ -61,7 +61,7 @@ LayoutOption = Annotated[
     Layout, typer.Option("--layout", help="Overlays: the map over the photograph, or both side by side.")
 ]
 OverlayFormat = Annotated[
-    PictureKind, typer.Option(help="Overlays as png, or as jpeg, which is much faster and smaller.")
+    PictureKind, typer.Option(help="Overlays as png, or as jpeg, which is smaller.")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Photographs sent at a time.")]
 Patience = Annotated[
