@@ -60,9 +60,7 @@ Overlays = Annotated[Path | None, typer.Option(help="Folder for a NAME_overlay.p
 LayoutOption = Annotated[
     Layout, typer.Option("--layout", help="Overlays: the map over the photograph, or both side by side.")
 ]
-OverlayFormat = Annotated[
-    PictureKind, typer.Option(help="Overlays as png, or as jpeg, which is smaller.")
-]
+OverlayFormat = Annotated[PictureKind, typer.Option(help="Overlays as png, or as jpeg, which is smaller.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Photographs sent at a time.")]
 Patience = Annotated[
     float | None,
