@@ -25,7 +25,15 @@ from cluster.scheduling import Chunk
 from cluster.worker_pool import WorkerInfo
 from indexer.build.extraction import batch_size, extract
 from indexer.build.feature_store import FeatureStore
-from indexer.build.forecast import Forecast, PhotoCounts, Sample, forecast, host_resources, measure_rates
+from indexer.build.forecast import (
+    Forecast,
+    PhotoCounts,
+    Sample,
+    forecast,
+    host_resources,
+    measure_rates,
+    with_file_rates,
+)
 from indexer.build.references import Reference
 from indexer.build.state import BuildState, Inputs, build_inputs, photo_digest
 from indexer.calibration.leave_out import PatchDistances, left_out_distances
@@ -173,7 +181,7 @@ class BuildWorker:
         memory = machine.memory if max_memory is not None else machine.memory // neighbors
         name = "a worker's share of its machine"
         resources = replace(machine, memory=memory, disk=machine.disk // neighbors, limit_name=name)
-        return forecast(size, rates, resources)
+        return forecast(size, with_file_rates(rates, size, resources, self._folder), resources)
 
     def features(self, subset: ChunkSubset) -> list[PatchFeatures]:
         """All features of these photographs."""

@@ -3,6 +3,7 @@
 torch is imported when it is needed: a command that computes nothing does not wait for it.
 """
 
+import ctypes
 import os
 import platform
 import re
@@ -109,6 +110,16 @@ def packages() -> tuple[PackageVersion, ...]:
 def package_version() -> str:
     """This project's own version."""
     return version("resad")
+
+
+def return_free_memory() -> None:
+    """Give memory that this process has freed back to the system; does nothing where the C library cannot.
+
+    Arrays that one thread makes and another frees leave holes in glibc's heap, which else stay with the process.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def peak_memory_bytes() -> int:

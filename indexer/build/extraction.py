@@ -12,6 +12,7 @@ from indexer.build.references import LoadedPhoto, Screen, load_photos
 from indexer.build.state import BuildState
 from indexer.photos.listing import Duplicate, Skipped
 from indexer.prefetching import BackgroundWriter, delayed, round_robin
+from resad import runtime
 from resad.config import PhotoLimits
 from resad.encoder import Encoder, Encoding, PatchFeatures
 
@@ -20,6 +21,8 @@ _GPU_BATCH: Final = 4
 
 _MAX_THREADS: Final = 16
 """Threads that prepare photographs for a GPU: as many as keep it busy."""
+_BATCHES_A_RETURN: Final = 16
+"""Batches after which freed memory goes back to the system: without that holes of 1 GB were left on busy cores."""
 
 _Batch = list[LoadedPhoto | Skipped | Duplicate]
 
@@ -54,11 +57,13 @@ def extract(
     with BackgroundWriter() as writer, closing(outcomes):
         batches = _batches(outcomes, batch_size(devices))
         with closing(round_robin(batches, [partial(_start, encoder) for encoder in encoders])) as encodings:
-            for batch, encoding in delayed(encodings, _has_gpu(devices)):
+            for number, (batch, encoding) in enumerate(delayed(encodings, _has_gpu(devices)), start=1):
                 features = [] if encoding is None else encoding.result()
                 writer.do(partial(state.record, batch, features))
                 advance(len(batch))
                 yield features
+                if number % _BATCHES_A_RETURN == 0:
+                    runtime.return_free_memory()
 
 
 def _has_gpu(devices: Sequence[torch.device]) -> bool:

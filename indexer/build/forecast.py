@@ -8,6 +8,7 @@ from math import ceil, log10
 from pathlib import Path
 from shutil import disk_usage
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Final, Protocol
 
 import numpy as np
@@ -22,8 +23,10 @@ from indexer.coreset.selection import memory_count, projected_dimension, sample_
 from resad import runtime
 from resad.backbone import Backbone
 from resad.config import CoresetConfig, MethodConfig
+from resad.detector import score_map
 from resad.encoder import PatchFeatures
 from resad.errors import SettingError
+from resad.false_regions import region_heights
 from resad.memory_bank import MemoryBank, Provenance
 from resad.runtime import available_bytes
 
@@ -163,13 +166,17 @@ class Rates:
     """Seconds on this machine.
 
     photo: to encode a photograph.  update: to compare a point of the greedy with a center.  scan: to read a point
-    once in a round.  search: to compare a patch with a memory.
+    once in a round.  search: to compare a patch with a memory.  score: to make a photograph's map, score and
+    regions.  write, read: a byte of the greedy's points on disk; 0 where they are in memory.
     """
 
     photo: float
     update: float
     scan: float
     search: float
+    score: float = 0.0
+    write: float = 0.0
+    read: float = 0.0
 
 
 class AnyForecast(Protocol):
@@ -236,9 +243,11 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
     """The forecast for a build of this size; the greedy's points go to disk if they do not fit into memory."""
     points = points_bytes(task)
     gpu, gpu_without_points = gpu_bytes(task, room, points), gpu_bytes(task, room, 0)
-    points_on_disk = memory_bytes(task, room, 0 if room.gpu else points) > room.memory or gpu > room.gpu
-    calibrate = task.views * task.patches * task.memories * rates.search
+    points_on_disk = lie_on_disk(task, room)
+    calibrate = task.views * task.patches * task.memories * rates.search + task.photos * rates.score
     coreset = _greedy(task, rates)
+    if points_on_disk:
+        coreset += points * (rates.write + (1 + _rounds(task)) * rates.read)
     encode = task.to_encode * rates.photo
     return Forecast(
         task=task,
@@ -254,6 +263,13 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
     )
 
 
+def lie_on_disk(task: BuildSize, room: HostResources) -> bool:
+    """Whether the greedy's points do not fit into memory."""
+    points = points_bytes(task)
+    gpu = gpu_bytes(task, room, points)
+    return memory_bytes(task, room, 0 if room.gpu else points) > room.memory or gpu > room.gpu
+
+
 def format_bytes(count: int) -> str:
     """`6.0 GB`, in powers of ten."""
     return f"{count / 1e9:.1f} GB"
@@ -267,10 +283,13 @@ def format_seconds(seconds: float) -> str:
 
 
 def _greedy(task: BuildSize, rates: Rates) -> float:
-    """Seconds of the greedy; the projection costs as much as D more centers."""
-    rounds = min(_ROUNDS + task.memories / _PICKS_A_ROUND, task.memories)
+    """Seconds of the greedy in memory; the projection costs as much as D more centers."""
     projecting = task.dimension if task.projected < task.dimension else 0
-    return task.sampled * ((task.memories + projecting) * rates.update + rounds * rates.scan)
+    return task.sampled * ((task.memories + projecting) * rates.update + _rounds(task) * rates.scan)
+
+
+def _rounds(task: BuildSize) -> float:
+    return min(_ROUNDS + task.memories / _PICKS_A_ROUND, task.memories)
 
 
 def _count(task: BuildSize, rates: Rates, seconds: float) -> int | None:
@@ -304,6 +323,8 @@ _CENTERS: Final = 256
 _MEMORIES: Final = 8192
 _QUERIES: Final = 1024
 """Memories and patches of the trial search."""
+_TRIAL_BYTES: Final = 2**25
+"""Of the file that is written and read to learn how fast the disk is."""
 _GUESS: Final = 0.1
 """Memories as a share of the patches, if a radius decides their number."""
 
@@ -374,7 +395,8 @@ def forecast_build(
         sample: at least one photograph.
     """
     task, rates = measure_rates(config, backbone, devices[0], sample, counts)
-    return forecast(task, rates, host_resources(place, devices[0], max_memory))
+    room = host_resources(place, devices[0], max_memory)
+    return forecast(task, with_file_rates(rates, task, room, place), room)
 
 
 def measure_rates(
@@ -385,7 +407,15 @@ def measure_rates(
     features = np.concatenate([patches.features for patches in sample.features])
     update, scan = _greedy_rates(task.projected, device)
     search = _search_rate(features, config.search.neighbors, device)
-    return task, Rates(sample.seconds, update, scan, search)
+    return task, Rates(sample.seconds, update, scan, search, _score_seconds(sample.features[0], config))
+
+
+def with_file_rates(rates: Rates, task: BuildSize, room: HostResources, place: Path) -> Rates:
+    """The rates with those of the disk of `place`, a folder, if the greedy's points will lie there."""
+    if not lie_on_disk(task, room):
+        return rates
+    write, read = _file_rates(place)
+    return replace(rates, write=write, read=read)
 
 
 def _build_size(config: MethodConfig, backbone: Backbone, sample: Sample, counts: PhotoCounts) -> BuildSize:
@@ -439,6 +469,35 @@ def _search_rate(features: NDArray[np.float32], neighbors: int, device: torch.de
     origin = Provenance(nowhere, np.zeros((len(memories), 2), dtype=np.int16), nowhere)
     bank = LeftOutBanks(MemoryBank(memories, origin, gpu=runtime.gpu_number(device))).without([1])
     return _seconds(lambda: bank.search(queries, neighbors)) / (len(queries) * len(memories))
+
+
+def _score_seconds(patches: PatchFeatures, config: MethodConfig) -> float:
+    """Seconds to make a map, its score and its regions."""
+    distances = np.random.default_rng(0).random(len(patches.cells), dtype=np.float32)
+    everywhere = np.ones((config.preparation.size,) * 2, np.bool_)
+
+    def score() -> None:
+        score_map(distances, patches.cells, patches.grid, everywhere, config.score)
+        region_heights(distances, patches.cells, patches.grid)
+
+    return _seconds(score)
+
+
+def _file_rates(place: Path) -> tuple[float, float]:
+    """Seconds to write a byte to the disk of `place`, and to read one that was written a moment ago."""
+    block = bytearray(_TRIAL_BYTES)
+    with TemporaryFile(dir=place, buffering=0) as file:
+
+        def write() -> None:
+            file.seek(0)
+            file.write(block)
+            os.fsync(file.fileno())
+
+        def read() -> None:
+            file.seek(0)
+            file.readinto(block)
+
+        return _seconds(write) / len(block), _seconds(read) / len(block)
 
 
 def _seconds(call: Callable[[], object], times: int = 2) -> float:

@@ -5,6 +5,7 @@ Both give the same values in blocks of the same shape, so that the greedy picks 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
+from mmap import mmap
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -103,9 +104,9 @@ class FilePoints:
         return values.to(self.device) - self._mean
 
     def _in_two_buffers(self, slices: Sequence[slice]) -> Iterator[Tensor]:
-        """Blocks in two buffers that are allocated here: memory that a thread frees stays with that thread."""
+        """Blocks in two buffers, used in turn: memory that a thread allocates and frees stays with that thread."""
         most = min(self._block, self._count)
-        buffers = [torch.empty(most, self._mean.numel()) for _ in range(_READ_AHEAD)]
+        buffers = [_own_pages(most, self._mean.numel()) for _ in range(_READ_AHEAD)]
         turns = zip(slices, cycle(buffers), strict=False)
         for block in prefetch(turns, lambda turn: self._read(*turn), threads=1, most=_READ_AHEAD):
             yield block.sub_(self._mean)
@@ -122,6 +123,16 @@ class FilePoints:
             if file.readinto(block.numpy().data.cast("B")) != block.nbytes:
                 raise OSError(f"{self._path} was cut short while it was in use")
         return block
+
+
+def _own_pages(rows: int, columns: int) -> Tensor:
+    """float32 (rows, columns), zeros, in pages that go back to the system with it.
+
+    On the heap small arrays settle in the space of a buffer that was freed, and the next buffer takes new memory:
+    1,000 photographs once left 2.7 GB of such holes.
+    """
+    pages = mmap(-1, max(rows * columns * torch.float32.itemsize, 1))
+    return torch.frombuffer(pages, dtype=torch.float32, count=rows * columns).view(rows, columns)
 
 
 def points_in_memory(

@@ -18,6 +18,7 @@ from indexer.build.forecast import (
     forecast,
     format_seconds,
     resident_bytes,
+    with_file_rates,
 )
 from indexer.settings import parse_size
 from resad import runtime
@@ -77,6 +78,25 @@ def test_what_does_not_fit_is_refused_with_the_numbers(room: HostResources, mess
     with pytest.raises(SettingError, match=message):
         forecast(TASK, RATES, room).check()
     forecast(TASK, RATES, ROOM).check()
+
+
+def test_points_on_disk_take_the_time_of_writing_and_reading_them(tmp_path: Path) -> None:
+    roomy, small = (replace(ROOM, memory=memory) for memory in (10**13, 25 * 10**8))
+    assert with_file_rates(RATES, TASK, roomy, tmp_path) == RATES
+    rates = with_file_rates(RATES, TASK, small, tmp_path)
+    assert rates.write > 0
+    assert rates.read > 0
+    assert not list(tmp_path.iterdir())
+    points = TASK.sampled * TASK.projected * 4
+    slow = replace(RATES, write=1e-6, read=1e-9)
+    more = forecast(TASK, slow, small).coreset - forecast(TASK, RATES, small).coreset
+    assert points * 1e-6 < more < points * 1.5e-6
+    assert forecast(TASK, slow, roomy) == forecast(TASK, RATES, roomy)
+
+
+def test_each_photograph_is_scored_once() -> None:
+    more = forecast(TASK, replace(RATES, score=0.5), ROOM).calibrate - forecast(TASK, RATES, ROOM).calibrate
+    assert more == pytest.approx(0.5 * TASK.photos)
 
 
 def test_points_that_do_not_fit_the_gpu_lie_on_disk() -> None:

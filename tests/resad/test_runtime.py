@@ -21,6 +21,20 @@ print(json.dumps(counts))
 """
 
 
+_FREE_HOLES = """
+import re
+from resad.runtime import return_free_memory
+def own_kb():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1])
+blocks = [bytearray(size) for _ in range(2000) for size in (100_000, 2_000)]
+small = blocks[1::2]
+del blocks
+before = own_kb()
+return_free_memory()
+print(before - own_kb())
+"""
+
+
 def _run(code: str, **variables: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
     process = subprocess.run(
@@ -65,6 +79,10 @@ def test_the_tests_threads_sleep_while_they_wait() -> None:
     output = _run("import tests.conftest", OMP_DISPLAY_ENV="true")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in output
     assert "OMP_WAIT_POLICY = 'ACTIVE'" not in output
+
+
+def test_freed_memory_goes_back_to_the_system_from_between_memory_in_use() -> None:
+    assert int(_run(_FREE_HOLES)) > 150_000
 
 
 @pytest.mark.parametrize("module", ["indexer", "service"])
