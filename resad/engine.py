@@ -25,13 +25,14 @@ from resad_client.records import (
     Timings,
 )
 
+from resad import index
 from resad.calibration import Calibration, Criterion, DecisionRule, Source, criterion
 from resad.config import Eye, PhotoLimits
 from resad.detector import Detection
 from resad.dicom.header import PhotoHeader
 from resad.findings import Region, find_regions, place_in_words
 from resad.index_warnings import index_warnings
-from resad.loaded_index import LoadedIndex
+from resad.loaded_index import PROBE_FILE, LoadedIndex
 from resad.manifest import Manifest
 from resad.near_duplicates import perceptual_hash
 from resad.neighbors import list_with_mirror
@@ -138,6 +139,14 @@ class Engine:
         """The steps after `check`: detect and assemble."""
         detection = self.detect([checked.photo])[0]
         return ScoredPhoto(checked.photo, detection, self.assemble(checked, detection, options))
+
+
+def warm_up(loaded: LoadedIndex, path: Path) -> None:
+    """Score the probe photograph of an index in every step: the first answer then takes little longer than others.
+
+    path: ROOT/NAME or one of its versions.
+    """
+    Engine(loaded).score(index.resolve(path) / PROBE_FILE)
 
 
 def assemble(

@@ -20,6 +20,7 @@ import torch
 
 from resad import index as index_store
 from resad import runtime
+from resad.engine import warm_up
 from resad.errors import ResadError
 from resad.loaded_index import LoadedIndex, check_probe, load_index
 from resad.manifest import read_manifest
@@ -72,6 +73,7 @@ class Loader:
     throughput: Throughput
     load_index: Callable[..., LoadedIndex] = load_index
     check_probe: Callable[[LoadedIndex, Path], object] = check_probe
+    warm_up: Callable[[LoadedIndex, Path], object] = warm_up
     available_bytes: Callable[[], int] = runtime.available_bytes
 
     def load(self, version: Path) -> LoadedIndex:
@@ -109,6 +111,7 @@ class Loader:
             began = time.perf_counter()
             self.check_probe(loaded, version)
             self.throughput.scored(1, time.perf_counter() - began)
+            self.warm_up(loaded, version)
 
     def _missing_bytes(self, version: Path) -> int:
         """Bytes that loading the version needs beyond what is free; 0 if it fits."""
