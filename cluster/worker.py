@@ -38,7 +38,7 @@ from indexer.build.references import Reference
 from indexer.build.state import BuildState, Inputs, build_inputs, photo_digest
 from indexer.calibration.leave_out import PatchDistances, left_out_distances
 from indexer.coreset.k_center import LocalShards, Shard
-from indexer.coreset.projected_features import FilePoints, MemoryPoints, Points
+from indexer.coreset.projected_features import DiskPoints, FileRows, MemoryPoints, Points, read_buffers
 from indexer.coreset.selection import projected_chunks, projection
 from indexer.photos.listing import Duplicate, Skipped
 from resad import runtime
@@ -175,7 +175,7 @@ class BuildWorker:
         share = photos / photos_of_all
         size = replace(
             build_size, photos=photos, to_encode=photos, patches=ceil(share * build_size.patches),
-            sampled=ceil(share * build_size.sampled),
+            sampled=ceil(share * build_size.sampled), copied=True,
         )  # fmt: skip
         machine = host_resources(self._folder, self._device, max_memory)
         memory = machine.memory if max_memory is not None else machine.memory // neighbors
@@ -326,8 +326,10 @@ class BuildWorker:
         with path.open("wb") as file:
             for chunk in chunks:
                 chunk.tofile(file)
+        source, block = FileRows(path, len(mean)), self._task.block_rows
+        buffers = read_buffers(mean, block)
         for start in range(0, total, rows):
-            yield FilePoints(path, start, min(rows, total - start), mean, self._task.block_rows)
+            yield DiskPoints(source, start, min(rows, total - start), mean, block, buffers)
 
 
 def aligned_tensor(values: NDArray[np.generic]) -> Tensor:

@@ -9,6 +9,7 @@ and most picks of the greedy changed.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -152,13 +153,27 @@ class FeatureStore:
         """int64 (photos + 1,): the first row of each photograph; the last entry is the number of rows."""
         return np.cumsum([0, *(len(cells) for cells in self._cells)], dtype=np.int64)
 
+    def read(self, first: int, rows: torch.Tensor) -> None:
+        """Fill `rows`, float32 (n, D), with the features from row `first` on, of one photograph or several."""
+        values, first_rows, filled = rows.numpy(), self.first_rows, 0
+        photo = int(np.searchsorted(first_rows, first, side="right")) - 1
+        while filled < len(values):
+            start = first + filled - int(first_rows[photo])
+            count = min(int(first_rows[photo + 1] - first_rows[photo]) - start, len(values) - filled)
+            with stored_files(self._places[photo])[1].open("rb", buffering=0) as file:
+                file.seek(start * self._dimension * _VALUE.itemsize)
+                _fill(values[filled : filled + count], file)
+            filled, photo = filled + count, photo + 1
+
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The features (M, D) of these rows, in the given order."""
         photos, local = self.locate(rows)
         gathered = np.empty((len(rows), self._dimension), dtype=np.float32)
         for number in np.unique(photos):
-            inside = photos == number
-            gathered[inside] = self.photo(int(number)).features[local[inside]]
+            with stored_files(self._places[number])[1].open("rb", buffering=0) as file:
+                for place in np.flatnonzero(photos == number):
+                    file.seek(int(local[place]) * self._dimension * _VALUE.itemsize)
+                    _fill(gathered[place], file)
         return gathered
 
     def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -184,6 +199,10 @@ def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     # torch's memory begins at a multiple of 64 bytes, NumPy's of 16, which can change how a product rounds.
     values: NDArray[np.float32] = torch.empty(shape).numpy()
     with path.open("rb", buffering=0) as file:
-        if file.readinto(values.data.cast("B")) != values.nbytes:
-            raise OSError(f"{file.name} was cut short while it was in use")
+        _fill(values, file)
     return values
+
+
+def _fill(values: NDArray[np.float32], file: FileIO) -> None:
+    if file.readinto(values.data.cast("B")) != values.nbytes:
+        raise OSError(f"{file.name} was cut short while it was in use")

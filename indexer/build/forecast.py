@@ -102,7 +102,8 @@ class BuildSize:
     photos: all photographs.  to_encode: photographs without features so far.  patches: of all photographs.
     sampled: patches that the greedy picks from.  dimension: of the features, D.  projected: of the greedy's
     points, d.  memories: M.  guessed: M is a guess because a radius decides.  weights: bytes of the trunk.
-    views: searches per photograph, 2 with its mirror image.
+    views: searches per photograph, 2 with its mirror image.  copied: points on disk are a file of their own; else
+    they are the stored features.
     """
 
     photos: int
@@ -115,6 +116,7 @@ class BuildSize:
     guessed: bool
     weights: int
     views: int = 1
+    copied: bool = True
 
 
 def points_bytes(task: BuildSize) -> int:
@@ -190,8 +192,9 @@ class AnyForecast(Protocol):
 class Forecast:
     """Forecast of a build: seconds per step, and most bytes.
 
-    points_on_disk: memory is too small for the greedy's points.  count: a coreset count with which greedy and
-    calibration take about as long as the encoding, if the requested one takes far longer.
+    points_on_disk: memory is too small for the greedy's points, which are read from a disk in every round.
+    count: a coreset count with which greedy and calibration take about as long as the encoding, if the requested
+    one takes far longer.
     """
 
     task: BuildSize
@@ -246,8 +249,9 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
     points_on_disk = lie_on_disk(task, room)
     calibrate = task.views * task.patches * task.memories * rates.search + task.photos * rates.score
     coreset = _greedy(task, rates)
+    copied = points if points_on_disk and task.copied else 0
     if points_on_disk:
-        coreset += points * (rates.write + (1 + _rounds(task)) * rates.read)
+        coreset += copied * rates.write + points * (1 + _rounds(task)) * rates.read
     encode = task.to_encode * rates.photo
     return Forecast(
         task=task,
@@ -255,7 +259,7 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
         encode=encode,
         coreset=coreset,
         calibrate=calibrate,
-        disk=disk_bytes(task, points if points_on_disk else 0),
+        disk=disk_bytes(task, copied),
         memory=memory_bytes(task, room, 0 if points_on_disk or room.gpu else points),
         gpu=gpu_without_points if points_on_disk else gpu,
         points_on_disk=points_on_disk,
@@ -428,17 +432,19 @@ def _build_size(config: MethodConfig, backbone: Backbone, sample: Sample, counts
     # A count above the estimate is checked when the patches are counted.
     has_count = config.coreset.count is not None
     memories = config.coreset.count if has_count else memory_count(config.coreset, patches)
+    projected = projected_dimension(config.coreset, sampled, dimension)
     return BuildSize(
         photos=photos,
         to_encode=to_encode,
         patches=patches,
         sampled=sampled,
         dimension=dimension,
-        projected=projected_dimension(config.coreset, sampled, dimension),
+        projected=projected,
         memories=min(memories or round(_GUESS * patches), patches),
         guessed=memories is None,
         weights=sum(tensor.nbytes for tensor in backbone.net.state_dict().values()),
         views=2 if config.search.mirrored else 1,
+        copied=projected < dimension or sampled < patches,
     )
 
 

@@ -1,16 +1,17 @@
-"""The greedy's points, shard by shard: held in memory, or in a file that is read block by block.
+"""The greedy's points, shard by shard: held in memory, or read block by block from the stored features or a file.
 
-Both give the same values in blocks of the same shape, so that the greedy picks the same from either.
+All give the same values in blocks of the same shape, so that the greedy picks the same from each.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
-from mmap import mmap
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from indexer.prefetching import prefetch
@@ -66,22 +67,63 @@ class MemoryPoints:
         return self._values[local]
 
 
-class FilePoints:
-    """Rows of a file of raw float32 values; the next block is read while the device computes with one.
+class DiskRows(Protocol):
+    """Rows of float32 values on a disk."""
+
+    def read(self, first: int, rows: Tensor) -> None:
+        """Fill `rows` (n, d), on the CPU, with those from row `first` on; `OSError` if the file is too short."""
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows (n, d), in the given order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """A file of raw float32 values, `columns` a row."""
+
+    path: Path
+    columns: int
+
+    def read(self, first: int, rows: Tensor) -> None:
+        """As `DiskRows.read`."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(first * self.columns * rows.element_size())
+            if file.readinto(rows.numpy().data.cast("B")) != rows.nbytes:
+                raise OSError(f"{self.path} was cut short while it was in use")
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `DiskRows.gather`."""
+        mapped = np.memmap(self.path, dtype=np.float32, mode="r").reshape(-1, self.columns)
+        return np.asarray(mapped[rows])
+
+
+class DiskPoints:
+    """Points whose next block is read while the device computes with one.
 
     Args:
+        rows: all points, not centered.
         first, count: the rows of this shard.
         mean: (d,) on the device; it is subtracted from every row.
         block: rows in a block; `BLOCK_ROWS` unless given.
+        buffers: what blocks are read into on a CPU, from `read_buffers`; shards share them whose blocks are never
+            read at the same time.
     """
 
     dtype = torch.float32
 
-    def __init__(self, path: Path, first: int, count: int, mean: Tensor, block: int | None = None) -> None:
+    def __init__(
+        self,
+        rows: DiskRows,
+        first: int,
+        count: int,
+        mean: Tensor,
+        block: int | None = None,
+        buffers: Sequence[Tensor] = (),
+    ) -> None:
         self.device = mean.device
         self._block = block or BLOCK_ROWS
-        self._path, self._first, self._count, self._mean = path, first, count, mean
-        self._row_bytes = mean.numel() * mean.element_size()
+        self._rows, self._first, self._count, self._mean = rows, first, count, mean
+        self._buffers = buffers or read_buffers(mean, block)
 
     def __len__(self) -> int:
         return self._count
@@ -98,16 +140,11 @@ class FilePoints:
 
     def take(self, local: Tensor) -> Tensor:
         """As `Points.take`."""
-        shape = (self._first + self._count, self._mean.numel())
-        rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=shape)
-        values = torch.from_numpy(rows[self._first + local.cpu().numpy()])
+        values = torch.from_numpy(self._rows.gather(self._first + local.cpu().numpy()))
         return values.to(self.device) - self._mean
 
     def _in_two_buffers(self, slices: Sequence[slice]) -> Iterator[Tensor]:
-        """Blocks in two buffers, used in turn: memory that a thread allocates and frees stays with that thread."""
-        most = min(self._block, self._count)
-        buffers = [_own_pages(most, self._mean.numel()) for _ in range(_READ_AHEAD)]
-        turns = zip(slices, cycle(buffers), strict=False)
+        turns = zip(slices, cycle(self._buffers), strict=False)
         for block in prefetch(turns, lambda turn: self._read(*turn), threads=1, most=_READ_AHEAD):
             yield block.sub_(self._mean)
 
@@ -118,21 +155,17 @@ class FilePoints:
     def _read(self, rows: slice, buffer: Tensor) -> Tensor:
         """The rows, at the beginning of `buffer`."""
         block = buffer[: min(rows.stop, self._count) - rows.start]
-        with self._path.open("rb", buffering=0) as file:
-            file.seek((self._first + rows.start) * self._row_bytes)
-            if file.readinto(block.numpy().data.cast("B")) != block.nbytes:
-                raise OSError(f"{self._path} was cut short while it was in use")
+        self._rows.read(self._first + rows.start, block)
         return block
 
 
-def _own_pages(rows: int, columns: int) -> Tensor:
-    """float32 (rows, columns), zeros, in pages that go back to the system with it.
+def read_buffers(mean: Tensor, block: int | None = None) -> tuple[Tensor, ...]:
+    """What the blocks of `DiskPoints` are read into in turn on a CPU: float32 (block, d) each; none for a GPU.
 
-    On the heap small arrays settle in the space of a buffer that was freed, and the next buffer takes new memory:
-    1,000 photographs once left 2.7 GB of such holes.
+    Buffers that each shard made anew left holes in the heap, 2.7 GB of them in a build of 1,000 photographs.
     """
-    pages = mmap(-1, max(rows * columns * torch.float32.itemsize, 1))
-    return torch.frombuffer(pages, dtype=torch.float32, count=rows * columns).view(rows, columns)
+    count = _READ_AHEAD if mean.device.type == "cpu" else 0
+    return tuple(torch.empty(block or BLOCK_ROWS, mean.numel()) for _ in range(count))
 
 
 def points_in_memory(
@@ -173,14 +206,45 @@ def points_in_file(
     path: Path,
     *,
     block: int | None = None,
-) -> list[FilePoints]:
+) -> list[DiskPoints]:
     """The same shards in a file."""
     mean = _Mean(dimension, devices[0])
     with path.open("wb") as file:
         for _, chunk in mean.over(chunks):
             chunk.cpu().numpy().tofile(file)
+    return _on_disk(FileRows(path, dimension), total, mean.value, devices, rows, block)
+
+
+def points_in_store(
+    store: DiskRows,
+    chunks: Iterable[Tensor],
+    devices: Sequence[torch.device],
+    rows: int,
+    *,
+    block: int | None = None,
+) -> list[DiskPoints]:
+    """The same shards in the store of the features, where these are the points.
+
+    Args:
+        chunks: float32 (n, dimension), all rows of the store, for their mean.
+    """
+    mean: _Mean | None = None
+    for chunk in chunks:
+        mean = mean or _Mean(chunk.shape[1], devices[0])
+        mean.add(chunk)
+    if mean is None:
+        return []
+    return _on_disk(store, mean.count, mean.value, devices, rows, block)
+
+
+def _on_disk(
+    source: DiskRows, total: int, mean: Tensor, devices: Sequence[torch.device], rows: int, block: int | None
+) -> list[DiskPoints]:
+    buffers = read_buffers(mean, block)
     return [
-        FilePoints(path, start, min(rows, total - start), mean.value.to(devices[number % len(devices)]), block)
+        DiskPoints(
+            source, start, min(rows, total - start), mean.to(devices[number % len(devices)]), block, buffers
+        )
         for number, start in enumerate(range(0, total, rows))
     ]
 
@@ -190,16 +254,20 @@ class _Mean:
 
     def __init__(self, dimension: int, device: torch.device) -> None:
         self._sum = torch.zeros(dimension, dtype=torch.float64, device=device)
-        self._count = 0
+        self.count = 0
 
     def over(self, chunks: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Each chunk with its first row."""
         for chunk in chunks:
-            yield self._count, chunk
-            self._sum += chunk.sum(dim=0, dtype=torch.float64)
-            self._count += len(chunk)
+            yield self.count, chunk
+            self.add(chunk)
+
+    def add(self, chunk: Tensor) -> None:
+        """Count the rows (n, dimension)."""
+        self._sum += chunk.sum(dim=0, dtype=torch.float64)
+        self.count += len(chunk)
 
     @property
     def value(self) -> Tensor:
         """float32 (d,)."""
-        return (self._sum / self._count).float()
+        return (self._sum / self.count).float()

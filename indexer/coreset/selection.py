@@ -22,7 +22,13 @@ from indexer.coreset.k_center import (
     from_existing_centers,
     greedy_k_center,
 )
-from indexer.coreset.projected_features import BLOCK_ROWS, Points, points_in_file, points_in_memory
+from indexer.coreset.projected_features import (
+    BLOCK_ROWS,
+    Points,
+    points_in_file,
+    points_in_memory,
+    points_in_store,
+)
 from resad.config import CoresetConfig
 from resad.device import full_float32
 from resad.errors import SettingError
@@ -94,7 +100,8 @@ def select(
 
     Args:
         devices: share the points; the picks do not depend on their number.
-        file: for the points; without it they are in memory.  The picks are the same.
+        file: for the points, unless they are the stored features themselves; without it they are in memory.  The
+            picks are the same.
         checkpoint: of an interrupted greedy, which resumes there.
     """
     total = int(store.first_rows[-1])
@@ -177,6 +184,8 @@ def _points(
     chunks = projected_chunks(store, sample, matrix, devices[0])
     if file is None:
         return points_in_memory(chunks, size, target, devices, SHARD_ROWS)
+    if matrix is None and sample is None:
+        return points_in_store(store, chunks, devices, SHARD_ROWS)
     return points_in_file(chunks, size, target, devices, SHARD_ROWS, file)
 
 

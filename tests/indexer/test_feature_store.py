@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from indexer.build.feature_store import FeatureStore, checksum, mirrored_file
 from resad.encoder import PatchFeatures
@@ -46,3 +49,34 @@ def test_the_mirror_image_is_given_back_and_written_over(tmp_path: Path, rng: np
     store.append(PatchFeatures(plain, cells, (3, 3)))
     assert store.photo(0).mirrored is None
     assert [path.name for path in sorted((tmp_path / "features").iterdir())] == ["000000.cells", "000000.features"]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), start=st.integers(0, 44), count=st.integers(1, 45),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_any_rows_are_those_of_all_features_one_after_another(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], start: int, count: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    store = FeatureStore(tmp_path_factory.mktemp("store") / "features")
+    photos = [rng.normal(size=(size, 3)).astype(np.float32) for size in sizes]
+    for features in photos:
+        store.append(PatchFeatures(features, np.zeros((len(features), 2), np.int16), (3, 3)))
+    whole = np.concatenate(photos)
+    start %= len(whole)
+    rows = torch.full((min(count, len(whole) - start), 3), torch.nan)
+    store.read(start, rows)
+    np.testing.assert_array_equal(rows.numpy(), whole[start : start + len(rows)])
+    chosen = rng.integers(0, len(whole), count)
+    np.testing.assert_array_equal(store.gather(chosen), whole[chosen])
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "features")
+    for _ in range(2):
+        store.append(PatchFeatures(np.ones((9, 5), np.float32), np.zeros((9, 2), np.int16), (3, 3)))
+    (tmp_path / "features/000001.features").write_bytes(b"short")
+    for read in (lambda: store.read(7, torch.empty(5, 5)), lambda: store.gather(np.array([2, 12]))):
+        with pytest.raises(OSError, match=r"000001\.features was cut short"):
+            read()

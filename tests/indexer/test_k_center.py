@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from indexer.build.feature_store import FeatureStore
 from indexer.coreset.k_center import GreedyState, LocalShards, Shard, greedy_k_center, shards_of
-from indexer.coreset.projected_features import MemoryPoints, Points, points_in_file, points_in_memory
+from indexer.coreset.projected_features import (
+    MemoryPoints,
+    Points,
+    points_in_file,
+    points_in_memory,
+    points_in_store,
+)
+from resad.encoder import PatchFeatures
 from resad.errors import SettingError
 
 
@@ -108,16 +116,21 @@ def test_limits_that_make_no_sense_are_refused(count: int | None, radius: float 
         greedy_k_center(shards_of(cloud(0, 10, 2), 4), 0, count=count, radius=radius)
 
 
-def test_points_in_a_file_and_on_several_devices_give_the_same_picks(tmp_path: Path) -> None:
+def test_points_on_disk_and_on_several_devices_give_the_same_picks(tmp_path: Path) -> None:
     points = cloud(13, 5000, 24, torch.float32)
     chunks = torch.split(points, 777)
     cpu = torch.device("cpu")
     one_device = points_in_memory(chunks, 5000, 24, [cpu], 5000, block=256)
     two_devices = points_in_memory(chunks, 5000, 24, [cpu, cpu], 512, block=256)
     in_file = points_in_file(chunks, 5000, 24, [cpu, cpu], 1024, tmp_path / "points", block=256)
-    assert (len(one_device), len(two_devices), len(in_file)) == (1, 10, 5)
+    store = FeatureStore(tmp_path / "features")
+    for chunk in chunks:
+        cells = np.zeros((len(chunk), 2), np.int16)
+        store.append(PatchFeatures(chunk.numpy(), cells, (28, 28), None))
+    stored = points_in_store(store, iter(chunks), [cpu, cpu], 1024, block=256)
+    assert (len(one_device), len(two_devices), len(in_file), len(stored)) == (1, 10, 5, 5)
     results = []
-    layouts: tuple[Sequence[Points], ...] = (one_device, two_devices, in_file)
+    layouts: tuple[Sequence[Points], ...] = (one_device, two_devices, in_file, stored)
     for layout in layouts:
         starts = np.cumsum([0, *map(len, layout)])
         shards = [Shard(part, int(start)) for part, start in zip(layout, starts, strict=False)]
