@@ -175,7 +175,7 @@ class BuildWorker:
         share = photos / photos_of_all
         size = replace(
             build_size, photos=photos, to_encode=photos, patches=ceil(share * build_size.patches),
-            sampled=ceil(share * build_size.sampled), copied=True,
+            sampled=ceil(share * build_size.sampled), points_file=True,
         )  # fmt: skip
         machine = host_resources(self._folder, self._device, max_memory)
         memory = machine.memory if max_memory is not None else machine.memory // neighbors

@@ -102,8 +102,8 @@ class BuildSize:
     photos: all photographs.  to_encode: photographs without features so far.  patches: of all photographs.
     sampled: patches that the greedy picks from.  dimension: of the features, D.  projected: of the greedy's
     points, d.  memories: M.  guessed: M is a guess because a radius decides.  weights: bytes of the trunk.
-    views: searches per photograph, 2 with its mirror image.  copied: points on disk are a file of their own; else
-    they are the stored features.
+    views: searches per photograph, 2 with its mirror image.  points_file: points on disk are a file of their own;
+    else they are the stored features.
     """
 
     photos: int
@@ -116,7 +116,7 @@ class BuildSize:
     guessed: bool
     weights: int
     views: int = 1
-    copied: bool = True
+    points_file: bool = True
 
 
 def points_bytes(task: BuildSize) -> int:
@@ -249,9 +249,9 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
     points_on_disk = lie_on_disk(task, room)
     calibrate = task.views * task.patches * task.memories * rates.search + task.photos * rates.score
     coreset = _greedy(task, rates)
-    copied = points if points_on_disk and task.copied else 0
+    file_bytes = points if points_on_disk and task.points_file else 0
     if points_on_disk:
-        coreset += copied * rates.write + points * (1 + _rounds(task)) * rates.read
+        coreset += file_bytes * rates.write + points * (1 + _rounds(task)) * rates.read
     encode = task.to_encode * rates.photo
     return Forecast(
         task=task,
@@ -259,7 +259,7 @@ def forecast(task: BuildSize, rates: Rates, room: HostResources) -> Forecast:
         encode=encode,
         coreset=coreset,
         calibrate=calibrate,
-        disk=disk_bytes(task, copied),
+        disk=disk_bytes(task, file_bytes),
         memory=memory_bytes(task, room, 0 if points_on_disk or room.gpu else points),
         gpu=gpu_without_points if points_on_disk else gpu,
         points_on_disk=points_on_disk,
@@ -444,7 +444,7 @@ def _build_size(config: MethodConfig, backbone: Backbone, sample: Sample, counts
         guessed=memories is None,
         weights=sum(tensor.nbytes for tensor in backbone.net.state_dict().values()),
         views=2 if config.search.mirrored else 1,
-        copied=projected < dimension or sampled < patches,
+        points_file=projected < dimension or sampled < patches,
     )
 
 

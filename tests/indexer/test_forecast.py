@@ -92,7 +92,7 @@ def test_points_on_disk_take_the_time_of_writing_and_reading_them(tmp_path: Path
     more = forecast(TASK, slow, small).coreset - forecast(TASK, RATES, small).coreset
     assert points * 1e-6 < more < points * 1.5e-6
     assert forecast(TASK, slow, roomy) == forecast(TASK, RATES, roomy)
-    stored = forecast(replace(TASK, copied=False), slow, small)
+    stored = forecast(replace(TASK, points_file=False), slow, small)
     assert stored.coreset - forecast(TASK, RATES, small).coreset < points * 5e-7
     assert stored.disk == forecast(TASK, slow, roomy).disk
 
